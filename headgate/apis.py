@@ -1,0 +1,65 @@
+"""The API paths that pass the door, and what is known of each.
+
+Everything that is not listed is refused with 404: vLLM serves paths that need no
+key or ignore the model (`/invocations`, `/adapters`, `/pooling`, `/tokenize`), so
+the door works by an allow-list.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Api(StrEnum):
+    """The inference APIs of vLLM that Headgate meters, and the model list."""
+
+    CHAT = "chat"
+    COMPLETIONS = "completions"
+    RESPONSES = "responses"
+    MESSAGES = "messages"
+    EMBEDDINGS = "embeddings"
+    MODELS = "models"
+
+
+class ErrorShape(StrEnum):
+    """Whose error object the client of a path expects."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One path of the door: which API it is and the methods it takes."""
+
+    api: Api
+    methods: frozenset[str]
+
+
+_POST = frozenset({"POST"})
+_GET = frozenset({"GET"})
+
+ENDPOINTS: dict[str, Endpoint] = {
+    "/v1/chat/completions": Endpoint(Api.CHAT, _POST),
+    "/v1/completions": Endpoint(Api.COMPLETIONS, _POST),
+    "/v1/responses": Endpoint(Api.RESPONSES, _POST),
+    "/v1/messages": Endpoint(Api.MESSAGES, _POST),
+    "/v1/embeddings": Endpoint(Api.EMBEDDINGS, _POST),
+    "/v1/models": Endpoint(Api.MODELS, _GET),
+}
+_MODEL_PREFIX = "/v1/models/"
+
+
+def endpoint_of(path: str) -> Endpoint | None:
+    """The endpoint of a request path (its query is ignored), None where the door is shut."""
+    bare = path.partition("?")[0]
+    if bare.startswith(_MODEL_PREFIX) and len(bare) > len(_MODEL_PREFIX):
+        return ENDPOINTS["/v1/models"]
+    return ENDPOINTS.get(bare)
+
+
+def error_shape_of(path: str) -> ErrorShape:
+    """The error object that a client of this path reads: Anthropic's below /v1/messages."""
+    bare = path.partition("?")[0]
+    if bare == "/v1/messages" or bare.startswith("/v1/messages/"):
+        return ErrorShape.ANTHROPIC
+    return ErrorShape.OPENAI

@@ -1,0 +1,140 @@
+"""The wire contract: the names that Envoy's filters and our services agree on.
+
+The filter configuration (`dataplane/`), the hooks and the access log reader all take
+them from here, so that a name stands once. Every value in dynamic metadata is a string,
+as Envoy's rate-limit actions read nothing else; only `Request` keeps the types of JSON.
+"""
+
+from enum import StrEnum
+
+HEADER_PREFIX = "x-headgate-"
+
+
+class Namespace(StrEnum):
+    """Namespaces of Envoy's dynamic metadata, in the order in which they are written."""
+
+    CALLER = "envoy.filters.http.ext_authz"
+    REQUEST = "headgate.request"
+    ADMISSION = "headgate.admission"
+    USAGE = "headgate.usage"
+
+
+class CallerKey(StrEnum):
+    """`Namespace.CALLER`: what ext_authz says of the caller."""
+
+    TENANT = "tenant"
+    USER = "user"
+    KEY = "key"
+
+
+class RequestKey(StrEnum):
+    """`Namespace.REQUEST`: what json_to_metadata read from the request body."""
+
+    BODY = "body"
+    """`read`, or `unreadable` (not JSON); absent when no body came or it is not called JSON."""
+    MODEL = "model"
+    STREAM = "stream"
+    INCLUDE_USAGE = "include_usage"
+    CONTINUOUS_USAGE = "continuous_usage"
+    MAX_TOKENS = "max_tokens"
+    MAX_COMPLETION_TOKENS = "max_completion_tokens"
+    MAX_OUTPUT_TOKENS = "max_output_tokens"
+    N = "n"
+    PROMPT_CACHE_KEY = "prompt_cache_key"
+    BACKGROUND = "background"
+
+
+class AdmissionKey(StrEnum):
+    """`Namespace.ADMISSION`: what ext_proc decided; also the entries of the reserve descriptor."""
+
+    RESERVATION = "reservation"
+    TENANT = "tenant"
+    USER = "user"
+    KEY = "key"
+    MODEL = "model"
+    BASE = "base"
+    ADAPTER = "adapter"
+    API = "api"
+    ESTIMATE = "estimate"
+    """Tokens to reserve: prompt and completion, a decimal integer."""
+    ESTIMATE_PROMPT = "estimate_prompt"
+    """The prompt's part of the estimate."""
+    CLIENT_USAGE = "client_usage"
+    """What the client asked to see of usage in its stream: `none`, `final`, `continuous`; or
+    `untouched` where the answer always carries it (not streamed, responses, messages)."""
+
+
+class UsageKey(StrEnum):
+    """`Namespace.USAGE`: what the tap saw of the answer. Written as the answer passes by."""
+
+    STATUS = "status"
+    """The upstream's HTTP status; absent when no upstream answered."""
+    PROMPT = "prompt"
+    COMPLETION = "completion"
+    CACHED = "cached"
+    REASONING = "reasoning"
+    EVENTS = "events"
+    """Events with output seen so far in a stream, 0 for an answer that is not streamed."""
+    COMPLETE = "complete"
+    """`1` once the whole answer has passed the tap."""
+    FIRST_EVENT_MS = "first_event_ms"
+    """When the first output passed, in milliseconds since the Unix epoch."""
+    ERROR = "error"
+    """`1` when the stream itself reported an error inside a 200."""
+
+
+DOMAIN = "headgate"
+OP = "op"
+OP_RESERVE = "reserve"
+OP_SETTLE = "settle"
+ABSENT = "-"
+"""`default_value` of every metadata action: an action that finds nothing and has none drops
+its whole descriptor, and the request would pass unlimited."""
+
+RESERVE_ENTRIES = (
+    AdmissionKey.RESERVATION,
+    AdmissionKey.TENANT,
+    AdmissionKey.USER,
+    AdmissionKey.KEY,
+    AdmissionKey.MODEL,
+    AdmissionKey.API,
+)
+"""Entries of the reserve descriptor after `op`; its hits_addend is `AdmissionKey.ESTIMATE`."""
+
+SETTLE_ADMISSION_ENTRIES = (
+    AdmissionKey.RESERVATION,
+    AdmissionKey.TENANT,
+    AdmissionKey.ESTIMATE,
+    AdmissionKey.ESTIMATE_PROMPT,
+)
+SETTLE_USAGE_ENTRIES = (
+    UsageKey.STATUS,
+    UsageKey.PROMPT,
+    UsageKey.COMPLETION,
+    UsageKey.CACHED,
+    UsageKey.EVENTS,
+    UsageKey.COMPLETE,
+    UsageKey.ERROR,
+)
+"""Entries of the settle descriptor after `op`; its hits_addend is 0."""
+
+
+class Header(StrEnum):
+    """Request headers that ext_proc writes for the router and vLLM; clients' own are removed."""
+
+    TENANT = "x-headgate-tenant"
+    USER = "x-headgate-user"
+    MODEL = "x-headgate-model"
+    BASE = "x-headgate-base"
+    LORA = "x-headgate-lora"
+    AFFINITY = "x-headgate-affinity"
+
+
+STRIPPED_HEADERS = (
+    "x-vllm-priority",
+    "x-data-parallel-rank",
+    "x-session-id",
+    "accept-encoding",
+)
+"""Client headers that never reach vLLM: they change scheduling for others, or (the last) would
+let the answer come compressed, where the tap cannot read it."""

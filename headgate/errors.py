@@ -1,0 +1,69 @@
+"""What a client is told when a request is refused, in the shape its library reads.
+
+One closed list of refusals. OpenAI's object:
+`{"error": {"message", "type", "param", "code"}}`; Anthropic's:
+`{"type": "error", "error": {"type", "message"}}`.
+"""
+
+import json
+from dataclasses import dataclass
+from enum import Enum
+
+from headgate.apis import ErrorShape
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    status: int
+    code: str
+    openai_type: str
+    anthropic_type: str
+
+
+class Refusal(Enum):
+    """Every reason for which Headgate refuses a request; `code` is also the metric label."""
+
+    BAD_REQUEST = _Kind(400, "invalid_request", "invalid_request_error", "invalid_request_error")
+    NO_KEY = _Kind(401, "missing_api_key", "invalid_request_error", "authentication_error")
+    BAD_KEY = _Kind(401, "invalid_api_key", "invalid_request_error", "authentication_error")
+    FORBIDDEN_MODEL = _Kind(403, "model_not_allowed", "invalid_request_error", "permission_error")
+    UNKNOWN_MODEL = _Kind(404, "model_not_found", "invalid_request_error", "not_found_error")
+    UNKNOWN_PATH = _Kind(404, "unknown_path", "invalid_request_error", "not_found_error")
+    WRONG_METHOD = _Kind(
+        405, "method_not_allowed", "invalid_request_error", "invalid_request_error"
+    )
+    TOO_LARGE = _Kind(413, "request_too_large", "invalid_request_error", "request_too_large")
+    OVER_LIMIT = _Kind(429, "rate_limit_exceeded", "rate_limit_error", "rate_limit_error")
+
+    @property
+    def status(self) -> int:
+        """The HTTP status that the client gets."""
+        return self.value.status
+
+    @property
+    def code(self) -> str:
+        """The stable word for this refusal: `error.code` for clients, the label in metrics."""
+        return self.value.code
+
+
+@dataclass(frozen=True, slots=True)
+class ApiError:
+    """One refusal on its way to one client. `param` names the request field at fault."""
+
+    refusal: Refusal
+    message: str
+    param: str | None = None
+
+    def body(self, shape: ErrorShape) -> bytes:
+        """The JSON body, in the shape of the client's API."""
+        kind = self.refusal.value
+        if shape is ErrorShape.ANTHROPIC:
+            error = {"type": kind.anthropic_type, "message": self.message}
+            return json.dumps({"type": "error", "error": error}).encode()
+        error_object = {
+            "message": self.message,
+            "type": kind.openai_type,
+            "param": self.param,
+            "code": kind.code,
+        }
+        return json.dumps({"error": error_object}).encode()

@@ -1,0 +1,58 @@
+"""Compiles the wire subset: `python -m protos.generate` writes protos/gen, `--check` compares it.
+
+The sources stand in protos/ and are mapped to the virtual folder protos/gen, so
+that the generated modules import each other as `protos.gen.x_pb2`.
+"""
+
+import sys
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+
+from grpc_tools import protoc
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def generate(out: Path) -> None:
+    """Writes `protos/gen/*_pb2.py` and their `.pyi` below the folder `out`.
+
+    Raises RuntimeError when protoc refuses a source.
+    """
+    sources = sorted(path.name for path in (ROOT / "protos").glob("*.proto"))
+    code = protoc.main(
+        [
+            "protoc",
+            f"-Iprotos/gen={ROOT / 'protos'}",
+            f"-I{files('grpc_tools') / '_proto'}",
+            f"--python_out={out}",
+            f"--pyi_out={out}",
+            *(f"protos/gen/{name}" for name in sources),
+        ]
+    )
+    if code != 0:
+        raise RuntimeError(f"protoc ended with exit code {code}; its message stands above")
+
+
+def stale() -> list[str]:
+    """Names of generated files that differ from what the sources give now."""
+    with tempfile.TemporaryDirectory() as folder:
+        generate(Path(folder))
+        fresh = {path.name: path.read_bytes() for path in Path(folder, "protos/gen").iterdir()}
+    committed = {path.name: path.read_bytes() for path in (ROOT / "protos/gen").glob("*_pb2.py*")}
+    names = sorted(fresh.keys() | committed.keys())
+    return [name for name in names if fresh.get(name) != committed.get(name)]
+
+
+def main(arguments: list[str]) -> int:
+    """Generates, or with `--check` says what is stale; returns the exit code."""
+    if arguments != ["--check"]:
+        generate(ROOT)
+        return 0
+    for name in stale():
+        print(f"protos/gen/{name} is not what protos/ gives: run `make generate`", file=sys.stderr)
+    return 1 if stale() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

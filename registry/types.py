@@ -1,0 +1,114 @@
+"""The compiled policy as plain values. Nothing here does I/O; a reload builds new ones."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from zoneinfo import ZoneInfo
+
+
+class Count(StrEnum):
+    """What a limit counts."""
+
+    TOKENS = "tokens"
+    REQUESTS = "requests"
+    CONCURRENT = "concurrent"
+
+
+class Per(StrEnum):
+    """The calendar window of a limit, in the tenant's timezone."""
+
+    SECOND = "second"
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    YEAR = "year"
+
+
+class Each(StrEnum):
+    """The dimension over which a limit is kept apart: one counter for each value."""
+
+    USER = "user"
+    KEY = "key"
+    MODEL = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One limit of a tenant. Without `each` the whole tenant shares one counter.
+
+    `id` is made of the limit's meaning (not of its place in the file) and stable over
+    reloads, as it is part of the counter's key. `per` is None exactly for `concurrent`,
+    whose slots end by themselves after `lease_s`. `users` and `models` narrow a limit to
+    those; empty means all.
+    """
+
+    id: str
+    count: Count
+    limit: int
+    per: Per | None
+    each: frozenset[Each] = frozenset()
+    users: frozenset[str] = frozenset()
+    models: frozenset[str] = frozenset()
+    lease_s: float = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is calling, as ext_authz found by the API key. `key` is the key's id, not its secret."""
+
+    tenant: str
+    user: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Price of a model in its currency per million tokens of each kind."""
+
+    input: Decimal = Decimal(0)
+    cached_input: Decimal = Decimal(0)
+    output: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model as clients name it.
+
+    `base` is the model entry that runs it (its own name for a base model) and
+    `adapter` the LoRA adapter's name on vLLM, if any. `served_as` is the name that
+    the request body must carry for vLLM: the adapter, or the served model name.
+    """
+
+    name: str
+    base: str
+    served_as: str
+    upstream: str
+    context_tokens: int
+    forces_usage: bool
+    adapter: str | None = None
+    prices: Prices = field(default_factory=Prices)
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A paying group: the models it may use, the timezone of its windows, its limits."""
+
+    name: str
+    timezone: ZoneInfo
+    models: frozenset[str]
+    limits: tuple[Limit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """One whole compiled policy. Immutable: a reload swaps the reference to it.
+
+    `keys` maps the SHA-256 digest (32 bytes) of an API key to its caller.
+    """
+
+    models: Mapping[str, Model]
+    tenants: Mapping[str, Tenant]
+    keys: Mapping[bytes, Caller]
