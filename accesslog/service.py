@@ -1,0 +1,167 @@
+"""The access log hook: what happened? Envoy's finished requests become usage records."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterable, Sequence
+from typing import Protocol
+
+import grpc
+
+from accesslog.meter import held_by, meter
+from accesslog.sink import Sink
+from accesslog.types import Held, UsageRecord
+from accesslog.wire import decode
+from headgate.contract import ABSENT
+from headgate.metrics import Metrics
+from headgate.settlement import Estimate, Source, Usage
+from protos.gen.accesslog_pb2 import StreamAccessLogsResponse
+
+SERVICE = "envoy.service.accesslog.v3.AccessLogService"
+METHOD = "StreamAccessLogs"
+
+_SETTLES_AT_ONCE = 32
+
+log = logging.getLogger("headgate.accesslog")
+
+
+class Settle(Protocol):
+    """Settles a reservation once: the first who settles wins, later calls change nothing.
+
+    Returns the outcome as a word (headgate_settlements). It must bound its own time. It may
+    raise: see `AccessLogService`.
+    """
+
+    async def __call__(
+        self, reservation: str, tenant: str, usage: Usage, estimate: Estimate, /
+    ) -> str: ...
+
+
+class Learn(Protocol):
+    """Is taught what a request of `size_bytes` really used. It does not raise."""
+
+    def __call__(
+        self,
+        tenant: str,
+        model: str,
+        size_bytes: int,
+        prompt_tokens: int,
+        completion_tokens: int,
+        /,
+    ) -> None: ...
+
+
+class AccessLogService:
+    """`envoy.service.accesslog.v3.AccessLogService`: records, teaches and settles.
+
+    For each message: the records are kept first, then every reservation is settled for the
+    second time, in case the rate-limit service's own call was lost. When that fails
+    too, the store being away, it is counted and logged and not tried again: the record holds
+    the true numbers, in the limits the estimate stands until its window ends, and the slot
+    of a request in flight frees itself when its lease ends.
+    """
+
+    def __init__(
+        self, settle: Settle, learn: Learn, sinks: Sequence[Sink], metrics: Metrics
+    ) -> None:
+        self._settle = settle
+        self._learn = learn
+        self._sinks = sinks
+        self._metrics = metrics
+        self._settling = asyncio.Semaphore(_SETTLES_AT_ONCE)
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The handler for a grpc.aio server. Messages come as bytes: a bad one is ours to count."""
+        stream: grpc.RpcMethodHandler[bytes, StreamAccessLogsResponse] = (
+            grpc.stream_unary_rpc_method_handler(
+                self.stream_access_logs,
+                request_deserializer=None,
+                response_serializer=StreamAccessLogsResponse.SerializeToString,
+            )
+        )
+        return grpc.method_handlers_generic_handler(SERVICE, {METHOD: stream})
+
+    async def stream_access_logs(
+        self, messages: AsyncIterable[bytes], _context: object
+    ) -> StreamAccessLogsResponse:
+        """Handles message after message for as long as Envoy keeps the stream."""
+        async for message in messages:
+            with self._metrics.time_hook("accesslog"):
+                await self.handle(message)
+        return StreamAccessLogsResponse()
+
+    async def handle(self, message: bytes) -> None:
+        """Handles one message with any number of entries; never raises for what is in it."""
+        try:
+            entries = decode(message)
+        except ValueError as error:
+            self._metrics.records.labels("failed").inc()
+            log.error("lost an access log message of %d bytes: %s", len(message), error)
+            return
+        finished = [
+            (record, held_by(entry)) for entry in entries if (record := meter(entry)) is not None
+        ]
+        await self._keep([record for record, _ in finished])
+        for record, held in finished:
+            self._count(record)
+            if held is not None and held.usage.complete:
+                self._teach(record)
+        await self._settle_all([held for _, held in finished if held is not None])
+
+    async def _keep(self, records: Sequence[UsageRecord]) -> None:
+        """Gives the records to every sink; they count as written when all took them."""
+        outcome = "written"
+        for sink in self._sinks:
+            try:
+                await sink.write(records)
+            except Exception as error:  # the edge: a full disk must not end the log stream
+                outcome = "failed"
+                log.error("cannot keep %d usage records: %s", len(records), error)
+        self._metrics.records.labels(outcome).inc(len(records))
+
+    def _count(self, record: UsageRecord) -> None:
+        """Counts one request. Labels are the policy's own words, never the client's."""
+        tenant, model = record.tenant or ABSENT, record.model or ABSENT
+        status = ABSENT if record.status is None else str(record.status)
+        self._metrics.requests.labels(tenant, model, record.api or ABSENT, status).inc()
+        kinds = {
+            "prompt": record.prompt_tokens,
+            "cached": record.cached_tokens,
+            "completion": record.completion_tokens,
+            "reasoning": record.reasoning_tokens,
+        }
+        for kind, tokens in kinds.items():
+            if tokens:
+                self._metrics.tokens.labels(tenant, model, kind).inc(tokens)
+        if record.ttft_s is not None:
+            self._metrics.ttft_seconds.labels(model).observe(record.ttft_s)
+
+    def _teach(self, record: UsageRecord) -> None:
+        """Learns from a whole answer. An aborted one says nothing of the length to expect."""
+        if record.source is not Source.USAGE or record.status != 200:
+            return
+        if record.tenant is None or record.model is None:
+            return
+        prompt, completion = record.prompt_tokens or 0, record.completion_tokens or 0
+        self._learn(record.tenant, record.model, record.request_bytes, prompt, completion)
+        if record.estimated_tokens is not None and prompt + completion > 0:
+            ratio = record.estimated_tokens / (prompt + completion)
+            self._metrics.estimate_ratio.labels(record.model).observe(ratio)
+
+    async def _settle_all(self, held: Sequence[Held]) -> None:
+        """Settles some at a time, so that a slow store holds the log stream up only once."""
+        errors = await asyncio.gather(*(self._settle_one(one) for one in held))
+        failed = [error for error in errors if error is not None]
+        if failed:
+            log.error("cannot settle %d of %d requests: %r", len(failed), len(held), failed[0])
+
+    async def _settle_one(self, held: Held) -> Exception | None:
+        async with self._settling:
+            try:
+                outcome = await self._settle(
+                    held.reservation, held.tenant, held.usage, held.estimate
+                )
+            except Exception as error:  # the edge: one request's failure is not the stream's
+                self._metrics.store_errors.labels("settle").inc()
+                return error
+        self._metrics.settlements.labels("accesslog", outcome).inc()
+        return None

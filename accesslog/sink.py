@@ -1,0 +1,78 @@
+"""Where usage records go."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, Self
+
+import msgspec
+
+from accesslog.types import UsageRecord
+from headgate.errors import OperatorError
+
+
+class Sink(Protocol):
+    """Takes finished records, in batches as Envoy sends them."""
+
+    async def write(self, records: Sequence[UsageRecord]) -> None:
+        """Keeps the records. Raises OSError when it cannot; the caller counts them as failed."""
+        ...
+
+
+class JsonLinesSink:
+    """One JSON object on one line for each record, appended to a file or standard output.
+
+    Each batch is one write of whole lines, so that a killed process leaves whole lines, and
+    several processes may append to one file. Rotate the file by copy and truncate.
+    """
+
+    def __init__(self, descriptor: int, torn: bool = False) -> None:
+        """Writes to an open file descriptor; `torn` says that it ends within a line."""
+        self._descriptor = descriptor
+        self._torn = torn
+        self._encoder = msgspec.json.Encoder()
+
+    @classmethod
+    def open(cls, path: Path | None) -> Self:
+        """Opens the file, readable by its owner only when it is new; None is standard output.
+
+        Raises OperatorError when it cannot be written.
+        """
+        if path is None:
+            return cls(os.dup(sys.stdout.fileno()))
+        try:
+            # Reading is for the look at its end.
+            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            size = os.fstat(descriptor).st_size
+            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+        except OSError as error:
+            raise OperatorError(
+                f"cannot write usage records to {path}: {error.strerror}"
+            ) from error
+        return cls(descriptor, torn)
+
+    async def write(self, records: Sequence[UsageRecord]) -> None:
+        """Appends a line for each record; raises OSError (disk full) and stays usable.
+
+        A disk that fills up in the middle of a line leaves a torn one, which the next batch
+        ends first: no later record shares its line.
+        """
+        if not records:
+            return
+        lines = b"".join(self._encoder.encode(record) + b"\n" for record in records)
+        pending = memoryview(b"\n" + lines if self._torn else lines)
+        while pending:
+            written = os.write(self._descriptor, pending)
+            self._torn = pending[written - 1] != ord("\n")
+            pending = pending[written:]
+
+    def close(self) -> None:
+        """Closes the file."""
+        os.close(self._descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

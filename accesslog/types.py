@@ -1,0 +1,95 @@
+"""What Envoy tells of one request, and what Headgate keeps of it. Plain values, no logic."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from headgate.settlement import Estimate, Source, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One `envoy.data.accesslog.v3.HTTPAccessLogEntry`, as far as Headgate reads it.
+
+    Texts are as Envoy sent them: of any length, empty where there was nothing. `duration_s`
+    is None until the request has ended. `start_ns` counts from the Unix epoch. `status` is
+    what the client got, None when it got no answer. `flags` are the short names of
+    `%RESPONSE_FLAGS%`. The last four are the namespaces of `headgate.contract.Namespace`;
+    `request` is the client's word, the others are ours.
+    """
+
+    start_ns: int | None = None
+    duration_s: float | None = None
+    request_id: str = ""
+    ip: str = ""
+    user_agent: str = ""
+    method: str = ""
+    path: str = ""
+    status: int | None = None
+    flags: tuple[str, ...] = ()
+    details: str = ""
+    request_header_bytes: int = 0
+    request_bytes: int = 0
+    response_header_bytes: int = 0
+    response_bytes: int = 0
+    caller: Mapping[str, str] = field(default_factory=dict)
+    request: Mapping[str, str | bool] = field(default_factory=dict)
+    admission: Mapping[str, str] = field(default_factory=dict)
+    usage: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What an admitted request holds until it is settled, and what was seen of its answer."""
+
+    reservation: str
+    tenant: str
+    estimate: Estimate
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRecord:
+    """One finished request: who, what, when, from where, how much. None where it is not known.
+
+    `time` is the start, RFC 3339 in UTC. `model`, `base` and `adapter` are the registry's
+    names of an admitted request; `requested_model` is what the client's body said. `status`
+    is what the client got, `upstream_status` what vLLM answered. `request_bytes` and
+    `response_bytes` are the bodies. The prompt and completion tokens are those charged,
+    `source` says why, both None for a request that was refused before it was admitted;
+    `cached_tokens` are a part of the prompt's, `reasoning_tokens` of the completion's;
+    `estimated_tokens` were held at admission. `ttft_s` runs from the start to the first
+    output that passed the proxy.
+    """
+
+    time: str | None
+    request_id: str | None
+    reservation: str | None
+    tenant: str | None
+    user: str | None
+    key: str | None
+    ip: str | None
+    user_agent: str | None
+    method: str | None
+    path: str | None
+    api: str | None
+    requested_model: str | None
+    model: str | None
+    base: str | None
+    adapter: str | None
+    stream: bool | None
+    status: int | None
+    upstream_status: int | None
+    flags: tuple[str, ...]
+    details: str | None
+    request_header_bytes: int
+    request_bytes: int
+    response_header_bytes: int
+    response_bytes: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cached_tokens: int | None
+    reasoning_tokens: int | None
+    estimated_tokens: int | None
+    source: Source | None
+    ttft_s: float | None
+    duration_s: float

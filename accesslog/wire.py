@@ -1,0 +1,128 @@
+"""Decodes Envoy's access log messages into plain entries.
+
+Our subset of the message leaves `stream_id` out on purpose: Envoy copies it from the
+client's `x-request-id` unchecked, and one that is not UTF-8 would make the whole message,
+with other requests' entries in it, unreadable. The texts read here are sanitized by Envoy.
+`original_path` is not read either: a client can send `x-envoy-original-path` itself.
+"""
+
+from google.protobuf.message import DecodeError
+from google.protobuf.struct_pb2 import Struct
+
+from accesslog.types import LogEntry
+from headgate.contract import Namespace
+from protos.gen.accesslog_pb2 import (
+    HTTPAccessLogEntry,
+    HTTPRequestProperties,
+    ResponseFlags,
+    StreamAccessLogsMessage,
+)
+from protos.gen.base_pb2 import Metadata
+
+FLAG_NAMES = {
+    "failed_local_healthcheck": "LH",
+    "no_healthy_upstream": "UH",
+    "upstream_request_timeout": "UT",
+    "local_reset": "LR",
+    "upstream_remote_reset": "UR",
+    "upstream_connection_failure": "UF",
+    "upstream_connection_termination": "UC",
+    "upstream_overflow": "UO",
+    "no_route_found": "NR",
+    "delay_injected": "DI",
+    "fault_injected": "FI",
+    "rate_limited": "RL",
+    "unauthorized_details": "UAEX",
+    "rate_limit_service_error": "RLSE",
+    "downstream_connection_termination": "DC",
+    "upstream_retry_limit_exceeded": "URX",
+    "stream_idle_timeout": "SI",
+    "invalid_envoy_request_headers": "IH",
+    "downstream_protocol_error": "DPE",
+    "upstream_max_stream_duration_reached": "UMSDR",
+    "response_from_cache_filter": "RFCF",
+    "no_filter_config_found": "NFCF",
+    "duration_timeout": "DT",
+    "upstream_protocol_error": "UPE",
+    "no_cluster_found": "NC",
+    "overload_manager": "OM",
+    "dns_resolution_failure": "DF",
+    "downstream_remote_reset": "DR",
+}
+"""Fields of `envoy.data.accesslog.v3.ResponseFlags` by their names in `%RESPONSE_FLAGS%`."""
+
+
+def decode(message: bytes) -> list[LogEntry]:
+    """The HTTP entries of one `StreamAccessLogsMessage`; raises ValueError when it is none."""
+    try:
+        parsed = StreamAccessLogsMessage.FromString(message)
+    except DecodeError as error:
+        raise ValueError(f"not an access log message: {error}") from error
+    return [_entry(entry) for entry in parsed.http_logs.log_entry]
+
+
+def _entry(entry: HTTPAccessLogEntry) -> LogEntry:
+    common, request, response = entry.common_properties, entry.request, entry.response
+    start, metadata = common.start_time, common.metadata
+    return LogEntry(
+        start_ns=(
+            start.seconds * 1_000_000_000 + start.nanos if common.HasField("start_time") else None
+        ),
+        duration_s=(
+            common.duration.seconds + common.duration.nanos / 1e9
+            if common.HasField("duration")
+            else None
+        ),
+        request_id=request.request_id,
+        ip=common.downstream_remote_address.socket_address.address,
+        user_agent=request.user_agent,
+        method=_method(request),
+        path=request.path,
+        status=response.response_code.value or None,
+        flags=_flags(common.response_flags),
+        details=response.response_code_details,
+        request_header_bytes=request.request_headers_bytes,
+        request_bytes=request.request_body_bytes,
+        response_header_bytes=response.response_headers_bytes,
+        response_bytes=response.response_body_bytes,
+        caller=_texts(metadata, Namespace.CALLER),
+        request=_scalars(metadata, Namespace.REQUEST),
+        admission=_texts(metadata, Namespace.ADMISSION),
+        usage=_texts(metadata, Namespace.USAGE),
+    )
+
+
+def _method(request: HTTPRequestProperties) -> str:
+    """The method's name; empty for none and for one that Envoy's enum does not know."""
+    method = request.request_method
+    if method == HTTPRequestProperties.METHOD_UNSPECIFIED:
+        return ""
+    known = HTTPRequestProperties.RequestMethod.values()
+    return HTTPRequestProperties.RequestMethod.Name(method) if method in known else ""
+
+
+def _flags(flags: ResponseFlags) -> tuple[str, ...]:
+    return tuple(FLAG_NAMES[field.name] for field, _ in flags.ListFields())
+
+
+def _texts(metadata: Metadata, namespace: Namespace) -> dict[str, str]:
+    """The strings of a namespace; what is no string was not written by Headgate."""
+    return {
+        key: value for key, value in _scalars(metadata, namespace).items() if isinstance(value, str)
+    }
+
+
+def _scalars(metadata: Metadata, namespace: Namespace) -> dict[str, str | bool]:
+    """The strings and booleans of a namespace; empty when nobody wrote it."""
+    # A look-up by [] would add the namespace to a protobuf map.
+    if namespace not in metadata.filter_metadata:
+        return {}
+    struct: Struct = metadata.filter_metadata[namespace]
+    scalars: dict[str, str | bool] = {}
+    for key, value in struct.fields.items():
+        kind = value.WhichOneof("kind")
+        if kind == "string_value":
+            scalars[key] = value.string_value
+        elif kind == "bool_value":
+            scalars[key] = value.bool_value
+    return scalars

@@ -1,0 +1,63 @@
+"""HTTP for people and their tools: is it alive, is it ready, what does it count?
+
+Nothing here is secret, and nothing here changes anything.
+"""
+
+from collections.abc import Callable, Mapping
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+_INDEX = """\
+Headgate
+/healthz  200 while the process lives
+/readyz   200 once it can serve, 503 with what is missing
+/metrics  Prometheus or OpenMetrics text
+"""
+
+
+def admin_app(registry: CollectorRegistry, ready: Callable[[], Mapping[str, bool]]) -> Starlette:
+    """The admin application.
+
+    `ready` names each part that must be ready before traffic may come, and whether it is.
+    """
+
+    async def readyz(_request: Request) -> Response:
+        parts = ready()
+        missing = sorted(name for name, is_ready in parts.items() if not is_ready)
+        return JSONResponse(
+            {"ready": not missing, "missing": missing}, status_code=503 if missing else 200
+        )
+
+    async def metrics(request: Request) -> Response:
+        return _exposition(registry, request.headers.get("accept", ""))
+
+    return Starlette(
+        routes=[
+            Route("/", _index),
+            Route("/healthz", _healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics),
+        ]
+    )
+
+
+async def _index(_request: Request) -> Response:
+    return PlainTextResponse(_INDEX)
+
+
+async def _healthz(_request: Request) -> Response:
+    return PlainTextResponse("ok\n")
+
+
+def _exposition(registry: CollectorRegistry, accept: str) -> Response:
+    """The metrics in the format that `Accept` names (Prometheus text where it names none)."""
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # an Accept whose version is no number
+        encode, content_type = generate_latest, CONTENT_TYPE_PLAIN_0_0_4
+    return Response(encode(registry), headers={"content-type": content_type})

@@ -1,0 +1,248 @@
+"""The access log service behind a real grpc.aio server: kept, counted, taught, settled."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from prometheus_client import CollectorRegistry
+
+from accesslog.service import AccessLogService
+from accesslog.types import UsageRecord
+from headgate.metrics import Metrics
+from headgate.settlement import Estimate, Usage
+from tests.accesslog.entries import ADMISSION, USAGE, entry, message
+from tests.fakes import FakeClock
+
+PATH = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
+CUT = {"status": "200", "events": "5"}
+
+
+@dataclass
+class Limiter:
+    """Settles each reservation once; `away` holds those whose store does not answer."""
+
+    away: set[str] = field(default_factory=set)
+    settled: dict[str, tuple[str, Usage, Estimate]] = field(default_factory=dict)
+    inside: int = 0
+    most_inside: int = 0
+
+    async def settle(self, reservation: str, tenant: str, usage: Usage, estimate: Estimate) -> str:
+        self.inside += 1
+        self.most_inside = max(self.most_inside, self.inside)
+        await asyncio.sleep(0)
+        self.inside -= 1
+        if reservation in self.away:
+            raise ConnectionError("the store\nis away")
+        if reservation in self.settled:
+            return "duplicate"
+        self.settled[reservation] = (tenant, usage, estimate)
+        return "usage"
+
+
+@dataclass
+class Kept:
+    """A sink that remembers, or whose disk is full."""
+
+    full: bool = False
+    records: list[UsageRecord] = field(default_factory=list)
+
+    async def write(self, records: Sequence[UsageRecord]) -> None:
+        if self.full:
+            raise OSError(28, "No space left on device")
+        self.records += records
+
+
+class World:
+    """The service with fakes around it, and a client on a socket of its own."""
+
+    def __init__(self) -> None:
+        self.limiter = Limiter()
+        self.kept = Kept()
+        self.taught: list[tuple[str, str, int, int, int]] = []
+        self.registry = CollectorRegistry()
+        self.service = AccessLogService(
+            self.limiter.settle,
+            lambda *lesson: self.taught.append(lesson),
+            [self.kept],
+            Metrics(self.registry, FakeClock()),
+        )
+        self.channel: grpc.aio.Channel
+
+    async def send(self, *messages: bytes) -> None:
+        """One stream, as Envoy keeps it, ended at once."""
+        stream: Any = self.channel.stream_unary(PATH)
+        await stream(iter(messages))
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(f"headgate_{name}", labels) or 0.0
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    world = World()
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((world.service.handler(),))
+    server.add_insecure_port(f"unix:{tmp_path}/als.sock")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"unix:{tmp_path}/als.sock") as world.channel:
+        yield world
+    await server.stop(None)
+
+
+def numbered(number: int, **changes: Any) -> Any:
+    admission = {**ADMISSION, "reservation": f"r-{number}"}
+    return entry(request_id=f"q-{number}", **{"admission": admission, **changes})
+
+
+async def test_many_entries_in_many_messages_each_give_one_record_and_one_settlement(
+    world: World,
+) -> None:
+    batches = [[numbered(100 * batch + n) for n in range(100)] for batch in range(5)]
+    await world.send(*(message(*batch) for batch in batches))
+    assert [record.request_id for record in world.kept.records] == [f"q-{n}" for n in range(500)]
+    assert len(world.limiter.settled) == 500
+    assert world.limiter.most_inside <= 32
+    assert world.metric("records_total", outcome="written") == 500
+    assert world.metric("settlements_total", via="accesslog", outcome="usage") == 500
+    assert world.metric("hook_seconds_count", hook="accesslog") == 5
+
+
+async def test_two_envoys_stream_side_by_side(world: World) -> None:
+    await asyncio.gather(
+        world.send(*(message(numbered(n)) for n in range(50))),
+        world.send(*(message(numbered(n)) for n in range(50, 100))),
+    )
+    assert len(world.limiter.settled) == 100
+
+
+async def test_a_settlement_gets_what_was_held_and_what_was_seen(world: World) -> None:
+    await world.send(message(entry(usage=CUT)))
+    assert world.limiter.settled == {
+        "r-1": ("acme", Usage(status=200, events=5), Estimate(300, 44))
+    }
+
+
+async def test_a_second_settlement_changes_nothing_and_is_counted(world: World) -> None:
+    await world.send(message(entry()), message(entry()))
+    assert world.metric("settlements_total", via="accesslog", outcome="duplicate") == 1
+
+
+async def test_a_request_refused_before_admission_is_kept_and_not_settled(world: World) -> None:
+    await world.send(message(entry(status=401, admission={}, usage={}, caller={}, request={})))
+    assert [record.status for record in world.kept.records] == [401]
+    assert world.limiter.settled == {}
+    labels = {"tenant": "-", "model": "-", "api": "chat", "status": "401"}
+    assert world.metric("requests_total", **labels) == 1
+
+
+async def test_an_entry_about_a_running_request_is_neither_kept_nor_settled(world: World) -> None:
+    await world.send(message(entry(duration_s=None), entry()))
+    assert len(world.kept.records) == 1
+    assert world.metric("records_total", outcome="written") == 1
+
+
+async def test_a_store_that_is_away_loses_no_record_and_no_other_settlement(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.limiter.away = {"r-1", "r-3"}
+    with caplog.at_level(logging.ERROR):
+        await world.send(message(*(numbered(n) for n in range(5))))
+    assert len(world.kept.records) == 5
+    assert world.limiter.settled.keys() == {"r-0", "r-2", "r-4"}
+    assert world.metric("store_errors_total", operation="settle") == 2
+    (line,) = [entry.getMessage() for entry in caplog.records]
+    assert line == ("cannot settle 2 of 5 requests: ConnectionError('the store\\nis away')")
+
+
+async def test_a_full_disk_ends_neither_the_stream_nor_the_settlements(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.kept.full = True
+    with caplog.at_level(logging.ERROR):
+        await world.send(message(numbered(1), numbered(2)), message(numbered(3)))
+    assert world.limiter.settled.keys() == {"r-1", "r-2", "r-3"}
+    assert world.metric("records_total", outcome="failed") == 3
+    assert world.metric("records_total", outcome="written") == 0
+    assert [line.count("\n") for line in caplog.messages] == [0, 0]
+
+
+async def test_a_message_that_cannot_be_read_is_counted_and_the_next_is_handled(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        await world.send(b"\x12\xff", message(entry()))
+    assert len(world.kept.records) == 1
+    assert world.metric("records_total", outcome="failed") == 1
+    assert "lost an access log message of 2 bytes" in caplog.text
+
+
+async def test_requests_tokens_and_first_output_are_counted(world: World) -> None:
+    await world.send(message(entry(), numbered(2, usage={**USAGE, "reasoning": "3"})))
+    labels = {"tenant": "acme", "model": "llama-8b-sql", "api": "chat", "status": "200"}
+    assert world.metric("requests_total", **labels) == 2
+    tokens = {
+        kind: world.metric("tokens_total", tenant="acme", model="llama-8b-sql", kind=kind)
+        for kind in ("prompt", "cached", "completion", "reasoning")
+    }
+    assert tokens == {"prompt": 24, "cached": 16, "completion": 128, "reasoning": 3}
+    assert world.metric("ttft_seconds_count", model="llama-8b-sql") == 2
+    assert world.metric("estimate_ratio_sum", model="llama-8b-sql") == 2 * 300 / 76
+
+
+async def test_no_word_of_a_client_becomes_a_label(world: World) -> None:
+    await world.send(
+        message(
+            entry(status=404, admission={}, usage={}, request={"model": "EVIL"}, path="/EVIL"),
+            entry(status=None, user_agent="EVIL", request_id="EVIL", path="/EVIL?EVIL"),
+        )
+    )
+    labels = {
+        value
+        for metric in world.registry.collect()
+        for sample in metric.samples
+        for value in sample.labels.values()
+    }
+    assert not any("EVIL" in value for value in labels)
+    assert {"acme", "-", "404"} <= labels
+
+
+LESSONS: dict[str, tuple[dict[str, Any], list[tuple[str, str, int, int, int]]]] = {
+    "a whole answer teaches": ({}, [("acme", "llama-8b-sql", 96, 12, 64)]),
+    "an aborted stream does not": (
+        {"usage": {key: value for key, value in USAGE.items() if key != "complete"}},
+        [],
+    ),
+    "an answer without usage does not": ({"usage": {"status": "200", "complete": "1"}}, []),
+    "an error does not": ({"status": 500, "usage": {**USAGE, "status": "500"}}, []),
+    "another status does not": ({"status": 206}, []),
+    "a refused request does not": ({"admission": {}, "usage": {}}, []),
+}
+
+
+@pytest.mark.parametrize(("changes", "taught"), LESSONS.values(), ids=LESSONS.keys())
+async def test_only_whole_answers_teach_the_estimator(
+    world: World, changes: dict[str, Any], taught: list[tuple[str, str, int, int, int]]
+) -> None:
+    await world.send(message(entry(**changes)))
+    assert world.taught == taught
+
+
+async def test_garbage_in_one_entry_leaves_the_others_alone(world: World) -> None:
+    garbage = entry(
+        start_ns=-(10**18) * 5,
+        admission={
+            "reservation": "r-9",
+            "tenant": "acme",
+            "estimate": "-1",
+            "estimate_prompt": "x",
+        },
+        usage={"status": "two hundred", "prompt": "9" * 40, "first_event_ms": "-1"},
+    )
+    await world.send(message(garbage, numbered(2)))
+    assert len(world.kept.records) == 2
+    assert world.limiter.settled["r-9"] == ("acme", Usage(), Estimate(0, 0))

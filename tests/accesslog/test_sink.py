@@ -1,0 +1,151 @@
+"""Usage records reach the file as whole lines, whatever happens to the process or the disk."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from accesslog.meter import meter
+from accesslog.sink import JsonLinesSink
+from accesslog.types import UsageRecord
+from headgate.errors import OperatorError
+from tests.accesslog.entries import entry
+
+
+def record(request_id: str) -> UsageRecord:
+    made = meter(entry(request_id=request_id))
+    assert made is not None
+    return made
+
+
+def ids(path: Path) -> list[str]:
+    return [json.loads(line)["request_id"] for line in path.read_text().splitlines()]
+
+
+async def test_each_record_is_one_line_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "usage.jsonl"
+    with JsonLinesSink.open(path) as sink:
+        await sink.write([record("a"), record("b")])
+        await sink.write([])
+        await sink.write([record("c")])
+    assert ids(path) == ["a", "b", "c"]
+
+
+async def test_a_line_break_of_a_client_is_no_line_break_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "usage.jsonl"
+    with JsonLinesSink.open(path) as sink:
+        await sink.write([record('x\n{"request_id": "forged"}\r\n\u2028')])
+    assert path.read_bytes().count(b"\n") == 1
+    assert json.loads(path.read_bytes())["request_id"].startswith("x\n{")
+
+
+async def test_a_new_run_appends(tmp_path: Path) -> None:
+    path = tmp_path / "usage.jsonl"
+    for name in ("a", "b"):
+        with JsonLinesSink.open(path) as sink:
+            await sink.write([record(name)])
+    assert ids(path) == ["a", "b"]
+
+
+async def test_a_batch_is_one_write(tmp_path: Path) -> None:
+    """Two sinks on one file never mix their lines, as O_APPEND writes whole batches."""
+    path = tmp_path / "usage.jsonl"
+    with JsonLinesSink.open(path) as first, JsonLinesSink.open(path) as second:
+        for number in range(20):
+            await first.write([record(f"first-{number}-{n}") for n in range(50)])
+            await second.write([record(f"second-{number}")])
+    assert len(ids(path)) == 20 * 51
+
+
+def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "usage.jsonl"
+    JsonLinesSink.open(path).close()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_line_torn_by_a_power_cut_is_ended_first(tmp_path: Path) -> None:
+    path = tmp_path / "usage.jsonl"
+    path.write_text('{"request_id": "to')
+    with JsonLinesSink.open(path) as sink:
+        await sink.write([record("a")])
+    torn, whole = path.read_text().splitlines()
+    assert torn == '{"request_id": "to'
+    assert json.loads(whole)["request_id"] == "a"
+
+
+async def test_a_full_disk_is_an_error_and_the_next_batch_is_whole_again(tmp_path: Path) -> None:
+    path = tmp_path / "usage.jsonl"
+    with JsonLinesSink.open(path) as sink:
+        await sink.write([record("a")])
+        room = path.stat().st_size + 100
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+        try:
+            with pytest.raises(OSError):
+                await sink.write([record("b")])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert path.stat().st_size == room
+        await sink.write([record("c")])
+    first, torn, last = path.read_text().splitlines()
+    assert len(torn) == 100
+    assert [json.loads(line)["request_id"] for line in (first, last)] == ["a", "c"]
+
+
+@pytest.mark.parametrize("name", ["", "missing/usage.jsonl"])
+def test_a_file_that_cannot_be_written_is_said_at_the_start(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with pytest.raises(OperatorError, match="cannot write usage records to"):
+        JsonLinesSink.open(path)
+
+
+async def test_without_a_file_the_lines_go_to_standard_output(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read, write = os.pipe()
+    with os.fdopen(read) as lines:
+        with os.fdopen(write, "w") as stdout:
+            monkeypatch.setattr(sys, "stdout", stdout)
+            with JsonLinesSink.open(None) as sink:
+                await sink.write([record("a")])
+        assert json.loads(lines.read())["request_id"] == "a"
+
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from accesslog.meter import meter
+from accesslog.sink import JsonLinesSink
+from tests.accesslog.entries import entry
+
+async def main():
+    sink = JsonLinesSink.open(Path(sys.argv[1]))
+    batch = [meter(entry(request_id=str(n))) for n in range(200)]
+    await sink.write(batch)
+    print("writing", flush=True)
+    while True:
+        await sink.write(batch)
+
+asyncio.run(main())
+"""
+
+
+def test_a_killed_process_leaves_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / "usage.jsonl"
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == b"writing\n"
+        finally:
+            process.send_signal(signal.SIGKILL)
+    assert path.read_bytes().endswith(b"\n")
+    assert len(ids(path)) % 200 == 0

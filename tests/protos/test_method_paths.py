@@ -1,0 +1,70 @@
+"""The hooks answer on Envoy's method paths, with Envoy's kinds of streams."""
+
+from typing import Any, NamedTuple
+
+import grpc
+import pytest
+from envoy_data_plane.envoy.service.accesslog.v3 import AccessLogServiceBase
+from envoy_data_plane.envoy.service.auth.v3 import AuthorizationBase
+from envoy_data_plane.envoy.service.ext_proc.v3 import ExternalProcessorBase
+from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitServiceBase
+from prometheus_client import CollectorRegistry
+
+from headgate.app import build_hooks
+from headgate.metrics import Metrics
+from protos.generate import ROOT
+from ratelimit.store.memory import MemoryStore
+from registry.types import Registry
+from tests.fakes import FakeClock
+
+BASES: dict[str, Any] = {
+    "auth": AuthorizationBase,
+    "ext_proc": ExternalProcessorBase,
+    "ratelimit": RateLimitServiceBase,
+    "accesslog": AccessLogServiceBase,
+}
+
+
+class Call(NamedTuple):
+    """What grpc asks a handler: who serves this method?"""
+
+    method: str
+    invocation_metadata: tuple[()] = ()
+
+
+def envoy_method(source: str) -> tuple[str, Any]:
+    """The one method of Envoy's service: its path and how it streams."""
+    ((path, handler),) = BASES[source]().__mapping__().items()
+    return path, handler.cardinality.value
+
+
+@pytest.fixture(scope="module")
+def handlers() -> tuple[grpc.GenericRpcHandler, ...]:
+    clock = FakeClock()
+    hooks = build_hooks(
+        lambda: Registry(models={}, tenants={}, keys={}),
+        MemoryStore(),
+        lambda _limiter: (),
+        clock,
+        Metrics(CollectorRegistry(), clock),
+    )
+    return hooks.handlers()
+
+
+@pytest.mark.parametrize("source", BASES)
+def test_a_hook_answers_on_envoys_method_path(
+    source: str, handlers: tuple[grpc.GenericRpcHandler, ...]
+) -> None:
+    path, streams = envoy_method(source)
+    call: Any = Call(path)
+    (served,) = [found for one in handlers if (found := one.service(call)) is not None]
+    assert (served.request_streaming, served.response_streaming) == (
+        streams.client_streaming,
+        streams.server_streaming,
+    )
+
+
+@pytest.mark.parametrize("source", BASES)
+def test_the_source_names_envoys_method_path(source: str) -> None:
+    text = (ROOT / "protos" / f"{source}.proto").read_text()
+    assert f"// Method path: {envoy_method(source)[0]}\n" in text
