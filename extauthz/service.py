@@ -1,0 +1,47 @@
+"""Envoy's external authorization service: Check()."""
+
+from collections.abc import Callable
+
+import grpc
+
+from extauthz import wire
+from extauthz.decide import Decision, Deny, decide
+from headgate.metrics import Metrics
+from protos.gen.auth_pb2 import CheckRequest, CheckResponse
+from registry.types import Registry
+
+_HOOK = "ext_authz"
+_SERVICE = "envoy.service.auth.v3.Authorization"
+
+
+class Authorization:
+    """Answers Check with the caller of the API key. Each call reads the registry once.
+
+    A call that fails here ends with a gRPC error, which Envoy (failure_mode_allow: false)
+    turns into a refusal.
+    """
+
+    def __init__(self, registry: Callable[[], Registry], metrics: Metrics) -> None:
+        self._registry = registry
+        self._metrics = metrics
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The gRPC handler of `envoy.service.auth.v3.Authorization`."""
+        check = grpc.unary_unary_rpc_method_handler(
+            self.check,
+            request_deserializer=CheckRequest.FromString,
+            response_serializer=CheckResponse.SerializeToString,
+        )
+        return grpc.method_handlers_generic_handler(_SERVICE, {"Check": check})
+
+    async def check(self, message: CheckRequest, _context: object) -> CheckResponse:
+        """One request at the door."""
+        with self._metrics.time_hook(_HOOK):
+            decision = decide(wire.decode(message), self._registry())
+            response = wire.encode(decision)
+        self._metrics.decisions.labels(_HOOK, _label(decision)).inc()
+        return response
+
+
+def _label(decision: Decision) -> str:
+    return decision.error.refusal.code if isinstance(decision, Deny) else "ok"

@@ -1,0 +1,76 @@
+"""Envoy's authorization messages to our values and back."""
+
+from extauthz.decide import CREDENTIAL_HEADERS, Admit, CheckInput, Decision, Deny
+from headgate.contract import STRIPPED_HEADERS, CallerKey
+from protos.gen.auth_pb2 import CheckRequest, CheckResponse
+from protos.gen.base_pb2 import HeaderValueOption
+
+# google.rpc.Code. Envoy answers with `denied_response` for any code that is not OK.
+_PERMISSION_DENIED = 7
+_UNAUTHENTICATED = 16
+
+
+def decode(message: CheckRequest) -> CheckInput:
+    """Reads the request's path, method and credential headers.
+
+    With `encode_raw_headers` Envoy fills `header_map`, where repeated headers stay apart and
+    values are raw bytes; without it, `headers`, where they are joined with commas.
+    """
+    http = message.attributes.request.http
+    credentials = tuple(
+        (header.key, header.raw_value or header.value.encode())
+        for header in http.header_map.headers
+        if header.key in CREDENTIAL_HEADERS
+    )
+    if not http.header_map.headers:
+        credentials = tuple(
+            (name, http.headers[name].encode())
+            for name in CREDENTIAL_HEADERS
+            if name in http.headers
+        )
+    return CheckInput(http.method, http.path, credentials)
+
+
+def encode(decision: Decision) -> CheckResponse:
+    """The answer that makes Envoy do what was decided."""
+    match decision:
+        case Admit():
+            return _ok(decision)
+        case Deny():
+            return _denied(decision)
+
+
+def _ok(admit: Admit) -> CheckResponse:
+    """Passes the caller on as metadata; the key itself never reaches vLLM."""
+    response = CheckResponse()
+    response.CopyFrom(_OK)
+    fields = response.dynamic_metadata.fields
+    fields[CallerKey.TENANT].string_value = admit.caller.tenant
+    fields[CallerKey.USER].string_value = admit.caller.user
+    fields[CallerKey.KEY].string_value = admit.caller.key
+    return response
+
+
+def _denied(deny: Deny) -> CheckResponse:
+    response = CheckResponse()
+    status = deny.error.refusal.status
+    response.status.code = _UNAUTHENTICATED if status == 401 else _PERMISSION_DENIED
+    denied = response.denied_response
+    denied.status.code = status
+    denied.body = deny.error.body(deny.shape).decode()
+    for name, value in (("content-type", "application/json"), *deny.headers):
+        option = denied.headers.add()
+        option.header.key = name
+        option.header.value = value
+        option.append_action = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+    return response
+
+
+def _ok_template() -> CheckResponse:
+    response = CheckResponse()
+    response.status.code = 0
+    response.ok_response.headers_to_remove.extend((*CREDENTIAL_HEADERS, *STRIPPED_HEADERS))
+    return response
+
+
+_OK = _ok_template()

@@ -1,0 +1,157 @@
+"""Reads what the client asked for, strictly: a field that vLLM would bend is refused here.
+
+vLLM's request models convert loosely (`"true"` is true, `"100"` is 100). What we reserve and
+what vLLM does must be the same, so only the JSON types of the API pass.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+
+from headgate.apis import Api
+from headgate.contract import RequestKey
+from headgate.errors import ApiError, Refusal
+
+
+class Compound(Enum):
+    """Stands for a JSON object or array, whose content nobody here reads."""
+
+    VALUE = "object or array"
+
+
+Value = str | float | bool | Compound | None
+"""A request field as metadata carries it: every number is a double."""
+
+
+class ClientUsage(StrEnum):
+    """The values of `AdmissionKey.CLIENT_USAGE`."""
+
+    NONE = "none"
+    FINAL = "final"
+    CONTINUOUS = "continuous"
+    UNTOUCHED = "untouched"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What one request asks of its model.
+
+    `max_tokens` bounds the output of each of the `n` choices, None where nothing does but
+    the context. `client_usage` is what the client asked to see of usage.
+    """
+
+    max_tokens: int | None
+    n: int
+    client_usage: ClientUsage
+
+
+class RefusedError(Exception):
+    """The request is refused; `error` is what its client reads."""
+
+    def __init__(self, error: ApiError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+_MAX_CHOICES = 16384  # vLLM's VLLM_MAX_N_SEQUENCES
+_COMPLETIONS_DEFAULT = 16  # vLLM gives 16 tokens where a completion names no maximum
+
+_CHOOSING = frozenset({Api.CHAT, Api.COMPLETIONS})
+"""The APIs with `n` and `stream_options`; the others always carry usage in their streams."""
+_PARAMS = {
+    RequestKey.INCLUDE_USAGE: "stream_options.include_usage",
+    RequestKey.CONTINUOUS_USAGE: "stream_options.continuous_usage_stats",
+}
+
+
+def read_model_name(values: Mapping[str, Value]) -> str:
+    """The `model` field. vLLM would answer with its base model for none; here it is needed.
+
+    Raises RefusedError when it is missing or no string.
+    """
+    name = values.get(RequestKey.MODEL)
+    if name is None or name == "":
+        raise _invalid(
+            RequestKey.MODEL, "`model` is needed: name one of those that GET /v1/models lists."
+        )
+    if not isinstance(name, str):
+        raise _invalid(RequestKey.MODEL, "`model` must be a string.")
+    return name
+
+
+def read_asked(api: Api, values: Mapping[str, Value], context_tokens: int) -> Asked:
+    """Reads the fields of `api`; what another API calls its own is left alone, as vLLM does.
+
+    Raises RefusedError for the first field of a wrong type or out of bounds.
+    """
+    streams = api is not Api.EMBEDDINGS and _boolean(values, RequestKey.STREAM)
+    client_usage = ClientUsage.UNTOUCHED
+    choices = 1
+    if api in _CHOOSING:
+        choices = _integer(values, RequestKey.N, 1, _MAX_CHOICES) or 1
+        asked_usage = _client_usage(values)
+        client_usage = asked_usage if streams else ClientUsage.UNTOUCHED
+    if api is Api.RESPONSES and _boolean(values, RequestKey.BACKGROUND):
+        raise _invalid(
+            RequestKey.BACKGROUND, "`background` is not served here: leave it out or send false."
+        )
+    return Asked(_output_bound(api, values, context_tokens), choices, client_usage)
+
+
+def _client_usage(values: Mapping[str, Value]) -> ClientUsage:
+    """Continuous usage without `include_usage` gives nothing (vLLM)."""
+    final = _boolean(values, RequestKey.INCLUDE_USAGE)
+    continuous = _boolean(values, RequestKey.CONTINUOUS_USAGE)
+    if not final:
+        return ClientUsage.NONE
+    return ClientUsage.CONTINUOUS if continuous else ClientUsage.FINAL
+
+
+def _output_bound(api: Api, values: Mapping[str, Value], context_tokens: int) -> int | None:
+    """The field that bounds the output in this API, as vLLM picks it."""
+
+    def bound(key: RequestKey, low: int = 1) -> int | None:
+        return _integer(values, key, low, context_tokens, ", the context of this model")
+
+    match api:
+        case Api.CHAT:
+            newer, older = bound(RequestKey.MAX_COMPLETION_TOKENS), bound(RequestKey.MAX_TOKENS)
+            return older if newer is None else newer
+        case Api.COMPLETIONS:
+            # 0 echoes the prompt only.
+            given = bound(RequestKey.MAX_TOKENS, low=0)
+            return min(_COMPLETIONS_DEFAULT, context_tokens) if given is None else given
+        case Api.RESPONSES:
+            return bound(RequestKey.MAX_OUTPUT_TOKENS)
+        case Api.MESSAGES:
+            return bound(RequestKey.MAX_TOKENS)
+        case Api.EMBEDDINGS | Api.MODELS:
+            return 0
+
+
+def _invalid(param: str, message: str) -> RefusedError:
+    return RefusedError(ApiError(Refusal.BAD_REQUEST, message, param))
+
+
+def _boolean(values: Mapping[str, Value], key: RequestKey) -> bool:
+    value = values.get(key)
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        param = _PARAMS.get(key, key)
+        raise _invalid(param, f"`{param}` must be true or false.")
+    return value
+
+
+def _integer(
+    values: Mapping[str, Value], key: RequestKey, low: int, high: int, why: str = ""
+) -> int | None:
+    value = values.get(key)
+    if value is None:
+        return None
+    # The remainder of infinity and NaN is NaN, which differs from 0 as well.
+    if isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0:
+        number = int(value)
+        if low <= number <= high:
+            return number
+    raise _invalid(key, f"`{key}` must be an integer from {low} to {high}{why}.")

@@ -1,0 +1,207 @@
+"""What is asked? The decision of ext_proc, without its transport."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from extproc.asked import ClientUsage, RefusedError, Value, read_asked, read_model_name
+from extproc.estimate import Estimator
+from extproc.models import asked_model_id, list_body, model_body, model_of
+from extproc.splice import Rewrite
+from headgate.apis import Api, ErrorShape, endpoint_of, error_shape_of
+from headgate.contract import AdmissionKey, Header, RequestKey
+from headgate.errors import ApiError, Refusal
+from registry.types import Caller, Model, Registry, Tenant
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """What Envoy tells of one request.
+
+    `caller` comes from ext_authz's metadata only, never from a header. `values` are the body's
+    fields by `RequestKey`. `size_bytes` is the body's size, None where it is not known.
+    """
+
+    path: str
+    caller: Caller | None
+    values: Mapping[str, Value]
+    size_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """The request goes on, with these headers and this metadata, once `rewrite` is done."""
+
+    headers: Mapping[Header, str]
+    admission: Mapping[AdmissionKey, str]
+    rewrite: Rewrite | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The request ends here with an error, in the shape of its API."""
+
+    error: ApiError
+    shape: ErrorShape
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The request ends here with 200 and this JSON body."""
+
+    body: bytes
+
+
+Decision = Admit | Refuse | Answer
+
+
+def decide(
+    facts: RequestFacts, registry: Registry, estimator: Estimator, reservation_id: str
+) -> Decision:
+    """Answers the model list; for inference finds the model and what the request may cost."""
+    try:
+        caller, tenant = _identify(facts, registry)
+        api = _api_of(facts.path)
+        if api is Api.MODELS:
+            return _model_list(facts.path, tenant, registry)
+        _need_json(facts.values)
+        model = _find_model(read_model_name(facts.values), tenant, registry)
+        asked = read_asked(api, facts.values, model.context_tokens)
+    except RefusedError as refused:
+        return Refuse(refused.error, error_shape_of(facts.path))
+    estimate = estimator.estimate(
+        caller.tenant,
+        model.name,
+        facts.size_bytes,
+        max_tokens=asked.max_tokens,
+        n=asked.n,
+        context_tokens=model.context_tokens,
+        many_prompts=api in _MANY_PROMPTS,
+    )
+    return Admit(
+        headers=_headers(caller, model, facts.values),
+        admission={
+            AdmissionKey.RESERVATION: reservation_id,
+            AdmissionKey.API: api,
+            AdmissionKey.CLIENT_USAGE: asked.client_usage,
+            AdmissionKey.ESTIMATE: str(estimate.tokens),
+            AdmissionKey.ESTIMATE_PROMPT: str(estimate.prompt),
+            **_who_and_what(caller, model),
+        },
+        rewrite=_rewrite(model, asked.client_usage),
+    )
+
+
+def _identify(facts: RequestFacts, registry: Registry) -> tuple[Caller, Tenant]:
+    tenant = registry.tenants.get(facts.caller.tenant) if facts.caller is not None else None
+    if facts.caller is None or tenant is None:
+        raise RefusedError(_NO_CALLER)
+    return facts.caller, tenant
+
+
+def _api_of(path: str) -> Api:
+    endpoint = endpoint_of(path)
+    if endpoint is None:
+        raise RefusedError(_UNKNOWN_PATH)
+    return endpoint.api
+
+
+def _need_json(values: Mapping[str, Value]) -> None:
+    body = values.get(RequestKey.BODY)
+    if body != "read":
+        raise RefusedError(_NO_BODY if body is None else _NOT_JSON)
+
+
+def _model_list(path: str, tenant: Tenant, registry: Registry) -> Answer:
+    name = asked_model_id(path)
+    if name is None:
+        return Answer(list_body(tenant, registry))
+    model = model_of(name, tenant, registry)
+    if model is None:
+        raise _unknown_model(name)
+    return Answer(model_body(model))
+
+
+def _find_model(name: str, tenant: Tenant, registry: Registry) -> Model:
+    """Names come from the registry only: vLLM would follow `../` into its file system."""
+    model = model_of(name, tenant, registry)
+    if model is not None:
+        return model
+    other = registry.models.get(name)
+    if other is None or other.adapter is not None:
+        # Somebody else's adapter and one that does not exist must look the same.
+        raise _unknown_model(name)
+    raise RefusedError(
+        ApiError(
+            Refusal.FORBIDDEN_MODEL,
+            f"Your tenant may not use the model '{name}'. GET /v1/models lists those it may.",
+            RequestKey.MODEL,
+        )
+    )
+
+
+def _headers(caller: Caller, model: Model, values: Mapping[str, Value]) -> dict[Header, str]:
+    headers = {
+        Header.TENANT: caller.tenant,
+        Header.USER: caller.user,
+        Header.MODEL: model.name,
+        Header.BASE: model.base,
+        Header.AFFINITY: _affinity(caller, values),
+    }
+    if model.adapter is not None:
+        headers[Header.LORA] = model.adapter
+    return headers
+
+
+def _affinity(caller: Caller, values: Mapping[str, Value]) -> str:
+    """What keeps requests on one pod: the client's cache key, hashed (it may hold any text, and
+    tenants must not meet on it by choice), else the user.
+    """
+    key = values.get(RequestKey.PROMPT_CACHE_KEY)
+    if not isinstance(key, str) or not key:
+        return caller.user
+    return hashlib.sha256(f"{caller.tenant}\0{key}".encode()).hexdigest()[:32]
+
+
+def _who_and_what(caller: Caller, model: Model) -> dict[AdmissionKey, str]:
+    """An absent adapter stays absent: the rate-limit actions' default value says so."""
+    values = {
+        AdmissionKey.TENANT: caller.tenant,
+        AdmissionKey.USER: caller.user,
+        AdmissionKey.KEY: caller.key,
+        AdmissionKey.MODEL: model.name,
+        AdmissionKey.BASE: model.base,
+    }
+    if model.adapter is not None:
+        values[AdmissionKey.ADAPTER] = model.adapter
+    return values
+
+
+def _rewrite(model: Model, client_usage: ClientUsage) -> Rewrite | None:
+    """Nothing to rewrite is the usual case: then the body never leaves the proxy."""
+    name = model.served_as if model.served_as != model.name else None
+    # An aborted stream can only be charged by its tokens when each chunk carries usage.
+    lacks_usage = client_usage in (ClientUsage.NONE, ClientUsage.FINAL)
+    force_usage = lacks_usage and not model.forces_usage
+    return Rewrite(name, force_usage) if name is not None or force_usage else None
+
+
+def _unknown_model(name: str) -> RefusedError:
+    message = f"The model '{name[:100]}' does not exist. GET /v1/models lists yours."
+    return RefusedError(ApiError(Refusal.UNKNOWN_MODEL, message, RequestKey.MODEL))
+
+
+_MANY_PROMPTS = frozenset({Api.EMBEDDINGS, Api.COMPLETIONS})
+"""The APIs whose one request may hold a list of prompts, each with a context of its own."""
+
+_NO_CALLER = ApiError(Refusal.NO_KEY, "This request carries no known identity.")
+_UNKNOWN_PATH = ApiError(Refusal.UNKNOWN_PATH, "This path is not served here.")
+_NO_BODY = ApiError(
+    Refusal.BAD_REQUEST,
+    "A JSON body is needed, with the header `content-type: application/json`.",
+)
+# The filter also says `unreadable` of a body that comes under another content type.
+_NOT_JSON = ApiError(
+    Refusal.BAD_REQUEST,
+    "The body is not JSON, or its header `content-type` is not `application/json`.",
+)

@@ -1,0 +1,130 @@
+"""How many tokens a request will cost, guessed at admission and learned from settled usage.
+
+For each (tenant, model) two numbers are learned, tokens per byte of request body and tokens
+of output. Each is an exponentially weighted mean m with a mean deviation d (the way TCP
+estimates its round trip, RFC 6298), a new sample x weighing 1/8 in m and 1/4 in d:
+
+    d += (|x - m| - d) / 4        m += (x - m) / 8        upper = m + 2 d
+
+Varied traffic so keeps a wide margin, uniform traffic a narrow one. Then
+
+    prompt = min(size, context, size x ratio)       ratio: upper, at most max(1/1.8, m)
+    output = n x (the requested maximum, else upper, at most what the context leaves)
+    tokens = prompt + output, at most 1e9
+
+ratio starts at 1/1.8: no real vocabulary needed more than bytes/1.8 tokens for any text
+measured, and none can need more than one token for each byte. A body of unknown size may
+fill the context. A request with many prompts (embeddings, completions) has its context for
+each of them, so there only its size bounds the prompt.
+"""
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from headgate.settlement import Estimate
+
+START_TOKENS_PER_BYTE = 1 / 1.8
+START_OUTPUT_TOKENS = 512
+MAX_TOKENS = 1_000_000_000
+"""Envoy's largest hits_addend. Above it Envoy drops the whole descriptor without a word and the
+request passes unlimited."""
+
+_MEAN_WEIGHT = 1 / 8
+_DEVIATION_WEIGHT = 1 / 4
+_MARGIN_DEVIATIONS = 2
+_PLAUSIBLE_TOKENS = 2**24
+"""Above any context of today: a larger count is a broken record, not a lesson."""
+
+
+@dataclass(slots=True)
+class _Tracked:
+    mean: float
+    deviation: float = 0.0
+
+    def add(self, sample: float) -> None:
+        error = sample - self.mean
+        self.deviation += (abs(error) - self.deviation) * _DEVIATION_WEIGHT
+        self.mean += error * _MEAN_WEIGHT
+
+    @property
+    def upper(self) -> float:
+        return self.mean + _MARGIN_DEVIATIONS * self.deviation
+
+
+class _Learned:
+    """What is known of one tenant's requests to one model."""
+
+    __slots__ = ("output", "ratio")
+
+    def __init__(self) -> None:
+        self.ratio = _Tracked(START_TOKENS_PER_BYTE)
+        self.output = _Tracked(START_OUTPUT_TOKENS)
+
+    def tokens_per_byte(self) -> float:
+        return min(self.ratio.upper, max(START_TOKENS_PER_BYTE, self.ratio.mean))
+
+
+class Estimator:
+    """Keeps what was learned in memory, for the `max_entries` pairs that learned last."""
+
+    def __init__(self, max_entries: int = 10_000) -> None:
+        self._max_entries = max_entries
+        self._learned: OrderedDict[tuple[str, str], _Learned] = OrderedDict()
+
+    def estimate(
+        self,
+        tenant: str,
+        model: str,
+        size_bytes: int | None,
+        *,
+        max_tokens: int | None,
+        n: int,
+        context_tokens: int,
+        many_prompts: bool = False,
+    ) -> Estimate:
+        """The tokens to hold for a request with a body of `size_bytes` (None: not known).
+
+        `max_tokens` bounds each of `n` choices (None: not given). The result is never 0.
+        """
+        learned = self._learned.get((tenant, model)) or _Learned()
+        prompt = context_tokens
+        if size_bytes is not None:
+            prompt = min(size_bytes, math.ceil(size_bytes * learned.tokens_per_byte()))
+            prompt = prompt if many_prompts else min(prompt, context_tokens)
+        prompt = max(1, min(prompt, MAX_TOKENS))
+        if max_tokens is None:
+            output = max(1, min(math.ceil(learned.output.upper), context_tokens - prompt))
+        else:
+            output = min(max_tokens, context_tokens)
+        return Estimate(tokens=min(prompt + n * output, MAX_TOKENS), prompt=prompt)
+
+    def learn(
+        self, tenant: str, model: str, size_bytes: int, prompt_tokens: int, completion_tokens: int
+    ) -> None:
+        """Takes in the usage of one settled request, all its choices together.
+
+        Numbers that no request can have are ignored; no completion (embeddings) says nothing
+        of the output's length.
+        """
+        plausible = (
+            size_bytes > 0
+            and 0 < prompt_tokens <= _PLAUSIBLE_TOKENS
+            and 0 <= completion_tokens <= _PLAUSIBLE_TOKENS
+        )
+        if not plausible:
+            return
+        learned = self._entry(tenant, model)
+        # More tokens than bytes is a prompt from elsewhere: an image's URL, an earlier response.
+        learned.ratio.add(min(1.0, prompt_tokens / size_bytes))
+        if completion_tokens:
+            learned.output.add(completion_tokens)
+
+    def _entry(self, tenant: str, model: str) -> _Learned:
+        """The pair's entry, now the latest; the one that learned longest ago makes room."""
+        key = (tenant, model)
+        learned = self._learned.setdefault(key, _Learned())
+        self._learned.move_to_end(key)
+        if len(self._learned) > self._max_entries:
+            self._learned.popitem(last=False)
+        return learned

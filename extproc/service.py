@@ -1,0 +1,83 @@
+"""Envoy's external processing service: Process()."""
+
+from collections.abc import AsyncIterator, Callable
+
+import grpc
+
+from extproc import wire
+from extproc.decide import Decision, Refuse, RequestFacts, decide
+from extproc.estimate import Estimator
+from extproc.stream import Reply, RequestStream, UnexpectedMessageError
+from headgate.metrics import Metrics
+from protos.gen.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
+from registry.types import Registry
+
+_HOOK = "ext_proc"
+_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
+
+
+class ExternalProcessor:
+    """Answers Process: one reply for a request, two where its body must be rewritten.
+
+    Each stream reads the registry once. A stream that fails here ends with a gRPC error, which
+    Envoy (failure_mode_allow: false) turns into a refusal; a clean end without a reply would
+    let the request pass.
+    """
+
+    def __init__(
+        self,
+        registry: Callable[[], Registry],
+        estimator: Estimator,
+        new_id: Callable[[], str],
+        metrics: Metrics,
+    ) -> None:
+        self._registry = registry
+        self._estimator = estimator
+        self._new_id = new_id
+        self._metrics = metrics
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The gRPC handler of `envoy.service.ext_proc.v3.ExternalProcessor`."""
+        process = grpc.stream_stream_rpc_method_handler(
+            self.process,
+            request_deserializer=ProcessingRequest.FromString,
+            response_serializer=ProcessingResponse.SerializeToString,
+        )
+        return grpc.method_handlers_generic_handler(_SERVICE, {"Process": process})
+
+    async def process(
+        self,
+        messages: AsyncIterator[ProcessingRequest],
+        context: "grpc.aio.ServicerContext[ProcessingRequest, ProcessingResponse]",
+    ) -> AsyncIterator[ProcessingResponse]:
+        """One request. Ends after the last reply, so that streams are short."""
+        stream = RequestStream(self._decide)
+        async for message in messages:
+            with self._metrics.time_hook(_HOOK):
+                try:
+                    reply = _handle(stream, message)
+                except UnexpectedMessageError as error:
+                    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+                response = wire.encode(reply)
+            if stream.done:
+                self._metrics.decisions.labels(_HOOK, _label(reply)).inc()
+            yield response
+            if stream.done:
+                return
+
+    def _decide(self, facts: RequestFacts) -> Decision:
+        return decide(facts, self._registry(), self._estimator, self._new_id())
+
+
+def _handle(stream: RequestStream, message: ProcessingRequest) -> Reply:
+    match message.WhichOneof("request"):
+        case "request_headers":
+            return stream.on_headers(wire.decode_headers(message))
+        case "request_body":
+            return stream.on_body(message.request_body.body)
+        case _:
+            raise UnexpectedMessageError("a message of a kind that was not asked for")
+
+
+def _label(reply: Reply) -> str:
+    return reply.error.refusal.code if isinstance(reply, Refuse) else "ok"

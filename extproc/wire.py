@@ -1,0 +1,163 @@
+"""Envoy's processing messages to our values and back."""
+
+from collections.abc import Mapping
+
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.struct_pb2 import Value as WireValue
+
+from extproc.asked import Compound, Value
+from extproc.decide import Admit, Answer, Refuse, RequestFacts
+from extproc.stream import Replace, Reply
+from headgate.contract import CallerKey, Header, Namespace
+from headgate.settlement import read_count
+from protos.gen.base_pb2 import HeaderValueOption
+from protos.gen.ext_proc_pb2 import (
+    HeaderMutation,
+    HttpHeaders,
+    ImmediateResponse,
+    ProcessingMode,
+    ProcessingRequest,
+    ProcessingResponse,
+)
+from registry.types import Caller
+
+_ATTRIBUTES = "envoy.filters.http.ext_proc"
+_SIZE = "request.size"
+_MAX_SIZE_BYTES = 2**53
+_JSON = "application/json"
+
+
+def decode_headers(message: ProcessingRequest) -> RequestFacts:
+    """Reads a header message: two headers, two namespaces of metadata, one attribute."""
+    path, content_length = _read_headers(message.request_headers)
+    metadata = message.metadata_context.filter_metadata
+    values: dict[str, Value] = {}
+    if Namespace.REQUEST in metadata:
+        fields = metadata[Namespace.REQUEST].fields
+        values = {key: _value(value) for key, value in fields.items()}
+    caller = _caller(metadata[Namespace.CALLER]) if Namespace.CALLER in metadata else None
+    return RequestFacts(path, caller, values, _size_bytes(message.attributes, content_length))
+
+
+def _read_headers(message: HttpHeaders) -> tuple[str, bytes]:
+    """The path and the content-length. Envoy sends values as raw bytes, older ones as text."""
+    path = content_length = b""
+    for header in message.headers.headers:
+        if header.key == ":path":
+            path = header.raw_value or header.value.encode()
+        elif header.key == "content-length":
+            content_length = header.raw_value or header.value.encode()
+    return path.decode(errors="replace"), content_length
+
+
+def _caller(metadata: Struct) -> Caller | None:
+    """The caller as ext_authz wrote it, None unless it is whole."""
+    fields = metadata.fields
+    tenant, user, key = (
+        fields[name].string_value if name in fields else ""
+        for name in (CallerKey.TENANT, CallerKey.USER, CallerKey.KEY)
+    )
+    return Caller(tenant, user, key) if tenant and user and key else None
+
+
+def _size_bytes(attributes: Mapping[str, Struct], content_length: bytes) -> int | None:
+    """The body's size: what Envoy counted, else what the client declared, else not known.
+
+    `request.size` is also 0 when Envoy has no number, so 0 is not believed.
+    """
+    if _ATTRIBUTES in attributes:
+        fields = attributes[_ATTRIBUTES].fields
+        if _SIZE in fields and 1 <= fields[_SIZE].number_value <= _MAX_SIZE_BYTES:
+            return int(fields[_SIZE].number_value)
+    return read_count(content_length.decode("latin-1")) or None
+
+
+def _value(value: WireValue) -> Value:
+    match value.WhichOneof("kind"):
+        case "string_value":
+            return value.string_value
+        case "number_value":
+            return value.number_value
+        case "bool_value":
+            return value.bool_value
+        case "struct_value" | "list_value":
+            return Compound.VALUE
+        case _:
+            return None
+
+
+def encode(reply: Reply) -> ProcessingResponse:
+    """The answer that makes Envoy do what was decided."""
+    match reply:
+        case Admit():
+            return _admit(reply)
+        case Replace():
+            return _replace(reply)
+        case Refuse():
+            return _refuse(reply)
+        case Answer():
+            return _answer(reply)
+
+
+def _admit(admit: Admit) -> ProcessingResponse:
+    response = ProcessingResponse()
+    common = response.request_headers.response
+    # The router must choose by the headers that are set here.
+    common.clear_route_cache = True
+    for header, text in admit.headers.items():
+        _set_header(common.header_mutation, header, text)
+    if Header.LORA not in admit.headers:
+        common.header_mutation.remove_headers.append(Header.LORA)
+    admission = response.dynamic_metadata.fields[Namespace.ADMISSION].struct_value.fields
+    for key, text in admit.admission.items():
+        admission[key].string_value = text
+    if admit.rewrite is not None:
+        response.mode_override.CopyFrom(_SEND_BODY)
+    return response
+
+
+def _replace(replace: Replace) -> ProcessingResponse:
+    """A replaced body needs its own content-length, else Envoy answers 500."""
+    response = ProcessingResponse()
+    common = response.request_body.response
+    common.body_mutation.body = replace.body
+    _set_header(common.header_mutation, "content-length", str(len(replace.body)))
+    return response
+
+
+def _refuse(refuse: Refuse) -> ProcessingResponse:
+    refusal = refuse.error.refusal
+    response = _immediate(refusal.status, refuse.error.body(refuse.shape), refusal.code)
+    if refusal.status == 401:
+        _set_header(response.immediate_response.headers, "www-authenticate", "Bearer")
+    return response
+
+
+def _answer(answer: Answer) -> ProcessingResponse:
+    return _immediate(200, answer.body, "models")
+
+
+def _immediate(status: int, body: bytes, detail: str) -> ProcessingResponse:
+    """An answer from here; `detail` appears as response code details in the access log."""
+    immediate = ImmediateResponse(body=body, details=f"headgate_{detail}")
+    immediate.status.code = status
+    _set_header(immediate.headers, "content-type", _JSON)
+    return ProcessingResponse(immediate_response=immediate)
+
+
+def _set_header(mutation: HeaderMutation, name: str, text: str) -> None:
+    """Overwrites: whatever the client sent under this name must not stay beside ours."""
+    option = mutation.set_headers.add()
+    option.header.key = name
+    option.header.raw_value = text.encode()
+    option.append_action = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+
+
+_SEND_BODY = ProcessingMode(
+    request_header_mode=ProcessingMode.SEND,
+    response_header_mode=ProcessingMode.SKIP,
+    request_body_mode=ProcessingMode.BUFFERED,
+    response_body_mode=ProcessingMode.NONE,
+    request_trailer_mode=ProcessingMode.SKIP,
+    response_trailer_mode=ProcessingMode.SKIP,
+)

@@ -1,0 +1,47 @@
+"""A registry with three keys, and Check messages as Envoy sends them."""
+
+import hashlib
+from zoneinfo import ZoneInfo
+
+from extauthz.decide import CheckInput
+from protos.gen.auth_pb2 import CheckRequest
+from registry.types import Caller, Registry, Tenant
+
+KEY = "sk-alice"
+ALICE = Caller("acme", "alice", "k1")
+
+
+def digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
+REGISTRY = Registry(
+    models={},
+    tenants={"acme": Tenant("acme", ZoneInfo("UTC"), frozenset(), ())},
+    keys={
+        digest(KEY): ALICE,
+        digest("sk-bob"): Caller("acme", "bob", "k2"),
+        digest("sk-gone"): Caller("vanished", "eve", "k3"),
+    },
+)
+
+
+def check_input(
+    *headers: tuple[str, str], method: str = "POST", path: str = "/v1/chat/completions"
+) -> CheckInput:
+    raw = tuple((name, value.encode()) for name, value in headers)
+    return CheckInput(method, path, raw)
+
+
+def check_request(
+    *headers: tuple[str, bytes], method: str = "POST", path: str = "/v1/chat/completions"
+) -> CheckRequest:
+    """As Envoy sends it with `encode_raw_headers`: pseudo headers and the allowed ones."""
+    message = CheckRequest()
+    http = message.attributes.request.http
+    http.method = method
+    http.path = path
+    pseudo = ((":method", method.encode()), (":path", path.encode()))
+    for name, value in (*pseudo, *headers):
+        http.header_map.headers.add(key=name, raw_value=value)
+    return message

@@ -1,0 +1,100 @@
+"""Who is calling: every way to send a key, and every way to be refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from extauthz.decide import CREDENTIAL_HEADERS, Admit, CheckInput, Deny, decide
+from headgate.apis import Api, ErrorShape
+from tests.extauthz.builders import ALICE, KEY, REGISTRY, check_input, digest
+
+CASES: list[dict[str, Any]] = YAML(typ="safe").load(Path(__file__).parent / "cases/decide.yaml")
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["rule"])
+def test_each_case_of_the_matrix(case: dict[str, Any]) -> None:
+    """The answer is the one that the case names."""
+    request = check_input(
+        *map(tuple, case["headers"]),
+        method=case.get("method", "POST"),
+        path=case.get("path", "/v1/chat/completions"),
+    )
+
+    decision = decide(request, REGISTRY)
+
+    if case["expect"] == "ok":
+        assert isinstance(decision, Admit)
+        assert decision.caller == ALICE
+    else:
+        assert isinstance(decision, Deny)
+        refusal = decision.error.refusal
+        assert [refusal.code, refusal.status] == case["expect"]
+
+
+def test_the_api_of_the_path_is_named() -> None:
+    """Whoever gets in goes to the API of the path."""
+    request = check_input(("x-api-key", KEY), path="/v1/messages")
+
+    assert decide(request, REGISTRY) == Admit(ALICE, Api.MESSAGES)
+
+
+def test_a_401_says_which_scheme_it_wants() -> None:
+    """RFC 9110, 11.6.1: a 401 carries www-authenticate."""
+    decision = decide(check_input(), REGISTRY)
+
+    assert isinstance(decision, Deny)
+    assert decision.headers == (("www-authenticate", "Bearer"),)
+    assert "Authorization: Bearer" in decision.error.message
+
+
+def test_a_405_says_which_methods_it_takes() -> None:
+    """RFC 9110, 15.5.6: a 405 carries allow."""
+    decision = decide(check_input(("x-api-key", KEY), method="PUT"), REGISTRY)
+
+    assert isinstance(decision, Deny)
+    assert decision.headers == (("allow", "POST"),)
+
+
+def test_the_shape_of_the_error_is_that_of_the_path() -> None:
+    """Anthropic's client reads Anthropic's errors."""
+    messages = decide(check_input(path="/v1/messages"), REGISTRY)
+    chat = decide(check_input(), REGISTRY)
+
+    assert isinstance(messages, Deny)
+    assert messages.shape is ErrorShape.ANTHROPIC
+    assert isinstance(chat, Deny)
+    assert chat.shape is ErrorShape.OPENAI
+
+
+def test_a_key_may_have_512_bytes_and_not_one_more() -> None:
+    """A huge key is refused before it is hashed."""
+    longest = "k" * 512
+    keys = {digest(longest): ALICE, digest(longest + "k"): ALICE}
+    registry = type(REGISTRY)(REGISTRY.models, REGISTRY.tenants, keys)
+
+    assert isinstance(decide(check_input(("api-key", longest)), registry), Admit)
+    assert isinstance(decide(check_input(("api-key", longest + "k")), registry), Deny)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(CREDENTIAL_HEADERS), st.binary(max_size=600)), max_size=4),
+    st.text(max_size=40),
+)
+def test_no_bytes_get_in_or_crash(credentials: list[tuple[str, bytes]], path: str) -> None:
+    """Whatever comes, only a known key passes, and no key is repeated to its sender."""
+    for asked in ("/v1/completions", path):
+        decision = decide(CheckInput("POST", asked, tuple(credentials)), REGISTRY)
+
+        assert isinstance(decision, Deny)
+
+
+def test_a_refusal_does_not_repeat_the_key() -> None:
+    """Error bodies end up in logs; keys must not."""
+    decision = decide(check_input(("x-api-key", "sk-secret-typo")), REGISTRY)
+
+    assert isinstance(decision, Deny)
+    assert b"sk-secret-typo" not in decision.error.body(decision.shape)

@@ -1,0 +1,261 @@
+"""What is asked: every field that is refused, and what an admitted request carries."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from extproc.asked import Compound, Value
+from extproc.decide import Admit, Answer, Decision, Refuse, RequestFacts, decide
+from extproc.estimate import Estimator
+from extproc.splice import Rewrite
+from headgate.apis import ErrorShape
+from headgate.contract import AdmissionKey, Header
+from registry.types import Caller
+from tests.extproc.builders import ALICE, REGISTRY, facts
+
+CASES: list[dict[str, Any]] = YAML(typ="safe").load(Path(__file__).parent / "cases/decide.yaml")
+
+
+def decided(request: RequestFacts) -> Decision:
+    return decide(request, REGISTRY, Estimator(), "r-1")
+
+
+def admitted(request: RequestFacts) -> Admit:
+    decision = decided(request)
+    assert isinstance(decision, Admit)
+    return decision
+
+
+def refused(request: RequestFacts) -> Refuse:
+    decision = decided(request)
+    assert isinstance(decision, Refuse)
+    return decision
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["rule"])
+def test_each_case_of_the_matrix(case: dict[str, Any]) -> None:
+    """The answer is the one that the case names."""
+    values = {"model": "tiny", **case["values"]}
+    decision = decided(facts(values, path=case.get("path", "/v1/chat/completions")))
+
+    if case["expect"] == "ok":
+        assert isinstance(decision, Admit)
+    else:
+        assert isinstance(decision, Refuse)
+        refusal = decision.error.refusal
+        assert [refusal.code, refusal.status, decision.error.param] == case["expect"]
+
+
+@pytest.mark.parametrize("key", ["model", "stream", "max_tokens", "n", "include_usage"])
+def test_an_object_or_array_is_never_a_value(key: str) -> None:
+    """Each field is a plain value."""
+    assert refused(facts({"model": "tiny", key: Compound.VALUE})).error.refusal.status == 400
+
+
+@pytest.mark.parametrize("caller", [None, Caller("vanished", "eve", "k9")])
+def test_a_request_without_a_known_caller_is_refused(caller: Caller | None) -> None:
+    """Identity comes from ext_authz; without it nothing is served, not even the model list."""
+    for path in ("/v1/chat/completions", "/v1/models"):
+        assert refused(facts({"model": "tiny"}, path, caller)).error.refusal.status == 401
+
+
+def test_anothers_adapter_looks_exactly_like_none() -> None:
+    """Names of others' adapters are never confirmed."""
+    theirs = refused(facts({"model": "rival"})).error
+    none = refused(facts({"model": "nobody"})).error
+
+    assert theirs.message.replace("rival", "nobody") == none.message
+    assert (theirs.refusal, theirs.param) == (none.refusal, none.param)
+
+
+def test_the_error_has_the_shape_of_its_path() -> None:
+    """Anthropic's client reads Anthropic's errors."""
+    assert refused(facts(path="/v1/messages")).shape is ErrorShape.ANTHROPIC
+    assert refused(facts(path="/v1/responses")).shape is ErrorShape.OPENAI
+
+
+def test_an_admitted_request_says_who_and_what() -> None:
+    """Headers for the router, metadata for the limiter and the access log."""
+    admit = admitted(facts({"model": "tiny", "max_tokens": 100.0, "n": 2.0}, size_bytes=900))
+
+    assert admit.headers == {
+        Header.TENANT: "acme",
+        Header.USER: "alice",
+        Header.MODEL: "tiny",
+        Header.BASE: "tiny",
+        Header.AFFINITY: "alice",
+    }
+    assert admit.admission == {
+        AdmissionKey.RESERVATION: "r-1",
+        AdmissionKey.TENANT: "acme",
+        AdmissionKey.USER: "alice",
+        AdmissionKey.KEY: "k1",
+        AdmissionKey.MODEL: "tiny",
+        AdmissionKey.BASE: "tiny",
+        AdmissionKey.API: "chat",
+        AdmissionKey.ESTIMATE: "700",
+        AdmissionKey.ESTIMATE_PROMPT: "500",
+        AdmissionKey.CLIENT_USAGE: "untouched",
+    }
+    assert admit.rewrite is None
+
+
+def test_an_adapter_is_named_with_its_base() -> None:
+    """The router picks the base; vLLM picks the adapter by the body's model."""
+    admit = admitted(facts({"model": "poet"}))
+
+    assert admit.headers[Header.BASE] == "tiny"
+    assert admit.headers[Header.MODEL] == "poet"
+    assert admit.headers[Header.LORA] == "lora-poet"
+    assert admit.admission[AdmissionKey.ADAPTER] == "lora-poet"
+    assert admit.rewrite == Rewrite("lora-poet", force_usage=False)
+
+
+def test_a_served_name_is_put_into_the_body() -> None:
+    """Clients use the policy's name, vLLM its own."""
+    assert admitted(facts({"model": "alias"})).rewrite == Rewrite("org/served", force_usage=False)
+
+
+OUTPUT_BOUNDS: list[tuple[str, dict[str, Value], int]] = [
+    ("/v1/chat/completions", {"max_tokens": 7.0}, 7),
+    ("/v1/chat/completions", {"max_tokens": 7.0, "max_completion_tokens": 9.0}, 9),
+    ("/v1/chat/completions", {"max_tokens": 7.0, "max_completion_tokens": None}, 7),
+    ("/v1/chat/completions", {"max_tokens": 7.0, "n": 3.0}, 21),
+    ("/v1/chat/completions", {"max_output_tokens": 7.0}, 512),
+    ("/v1/completions", {}, 16),
+    ("/v1/completions", {"max_tokens": None, "n": 2.0}, 32),
+    ("/v1/completions", {"max_tokens": 0.0}, 0),
+    ("/v1/responses", {"max_output_tokens": 7.0, "n": 3.0}, 7),
+    ("/v1/messages", {"max_tokens": 7.0}, 7),
+    ("/v1/embeddings", {"max_tokens": 7.0, "n": 5.0}, 0),
+]
+
+
+@pytest.mark.parametrize(("path", "values", "output"), OUTPUT_BOUNDS)
+def test_the_bound_of_each_api_counts(path: str, values: dict[str, Value], output: int) -> None:
+    """What is held for the output is what vLLM may generate."""
+    admission = admitted(facts({"model": "tiny", **values}, path)).admission
+
+    held = int(admission[AdmissionKey.ESTIMATE]) - int(admission[AdmissionKey.ESTIMATE_PROMPT])
+    assert held == output
+
+
+def test_a_list_of_prompts_is_not_bounded_by_one_context() -> None:
+    """An embeddings request may hold thousands of texts, each with its own context."""
+    many = admitted(facts({"model": "tiny"}, "/v1/embeddings", size_bytes=1_000_000)).admission
+    one = admitted(facts({"model": "tiny"}, "/v1/messages", size_bytes=1_000_000)).admission
+
+    assert int(many[AdmissionKey.ESTIMATE_PROMPT]) == 555_556
+    assert int(one[AdmissionKey.ESTIMATE_PROMPT]) == 8192
+
+
+# path, fields, what the client asked to see, whether usage must be forced on an upstream
+# that does not force it itself
+USAGE: list[tuple[str, dict[str, Value], str, bool]] = [
+    ("chat/completions", {}, "untouched", False),
+    ("chat/completions", {"include_usage": True}, "untouched", False),
+    ("chat/completions", {"stream": True}, "none", True),
+    ("chat/completions", {"stream": True, "include_usage": False}, "none", True),
+    ("chat/completions", {"stream": True, "include_usage": True}, "final", True),
+    ("chat/completions", {"stream": True, "continuous_usage": True}, "none", True),
+    (
+        "chat/completions",
+        {"stream": True, "include_usage": True, "continuous_usage": True},
+        "continuous",
+        False,
+    ),
+    ("completions", {"stream": True}, "none", True),
+    ("responses", {"stream": True}, "untouched", False),
+    ("messages", {"stream": True}, "untouched", False),
+    ("embeddings", {}, "untouched", False),
+]
+
+
+@pytest.mark.parametrize(("api", "values", "seen", "forced"), USAGE)
+def test_usage_is_forced_only_where_a_stream_would_lack_it(
+    api: str, values: dict[str, Value], seen: str, forced: bool
+) -> None:
+    """The body leaves the proxy only when something in it must change."""
+    shy = admitted(facts({"model": "shy", **values}, f"/v1/{api}"))
+    forcing = admitted(facts({"model": "tiny", **values}, f"/v1/{api}"))
+
+    assert shy.admission[AdmissionKey.CLIENT_USAGE] == seen
+    assert shy.rewrite == (Rewrite(None, force_usage=True) if forced else None)
+    assert forcing.admission[AdmissionKey.CLIENT_USAGE] == seen
+    assert forcing.rewrite is None
+
+
+def test_the_cache_key_decides_affinity_and_is_safe_in_a_header() -> None:
+    """Any text of a client becomes hex; another tenant's same text becomes another one."""
+    text = "line\r\nx-forged: 1 😀"
+    ours = admitted(facts({"model": "tiny", "prompt_cache_key": text}))
+    again = admitted(facts({"model": "tiny", "prompt_cache_key": text}))
+    rival = Caller("rivals", "rita", "k7")
+    theirs = admitted(facts({"model": "reserved", "prompt_cache_key": text}, caller=rival))
+
+    affinity = ours.headers[Header.AFFINITY]
+    assert set(affinity) <= set("0123456789abcdef")
+    assert len(affinity) == 32
+    assert again.headers[Header.AFFINITY] == affinity
+    assert theirs.headers[Header.AFFINITY] != affinity
+
+
+@pytest.mark.parametrize("key", ["", None, 7.0, Compound.VALUE])
+def test_without_a_cache_key_the_user_decides_affinity(key: Value) -> None:
+    """A conversation of one user stays on one pod."""
+    admit = admitted(facts({"model": "tiny", "prompt_cache_key": key}))
+
+    assert admit.headers[Header.AFFINITY] == "alice"
+
+
+def test_the_model_list_is_the_tenants_own() -> None:
+    """Sorted, in OpenAI's shape, without what the tenant may not use or what is gone."""
+    decision = decided(facts(path="/v1/models?limit=1000"))
+
+    assert isinstance(decision, Answer)
+    listed = json.loads(decision.body)
+    assert listed["object"] == "list"
+    assert [entry["id"] for entry in listed["data"]] == [
+        "alias",
+        "org/slashed",
+        "poet",
+        "shy",
+        "tiny",
+    ]
+    assert listed["data"][-1] == {
+        "id": "tiny",
+        "object": "model",
+        "created": 0,
+        "owned_by": "headgate",
+        "max_model_len": 8192,
+    }
+
+
+@pytest.mark.parametrize("path", ["org/slashed", "org%2Fslashed", "org/slashed?x=1"])
+def test_one_model_is_found_by_its_id(path: str) -> None:
+    """Slashes may come as they are or escaped."""
+    decision = decided(facts(path=f"/v1/models/{path}"))
+
+    assert isinstance(decision, Answer)
+    assert json.loads(decision.body)["id"] == "org/slashed"
+
+
+@pytest.mark.parametrize("name", ["rival", "reserved", "gone", "nope", "%FF%00"])
+def test_a_model_that_is_not_the_tenants_is_not_there(name: str) -> None:
+    """404 for every id that the tenant may not use, for whatever reason."""
+    error = refused(facts(path=f"/v1/models/{name}")).error
+
+    assert error.refusal.status == 404
+
+
+def test_a_long_name_is_not_sent_back_whole() -> None:
+    """The error stays readable."""
+    assert len(refused(facts({"model": "x" * 100_000})).error.message) < 200
+
+
+def test_the_caller_of_the_metadata_is_charged() -> None:
+    """Nothing else tells who pays."""
+    assert admitted(facts({"model": "tiny"})).admission[AdmissionKey.KEY] == ALICE.key

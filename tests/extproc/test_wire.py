@@ -1,0 +1,181 @@
+"""Envoy's processing messages to our values and back."""
+
+import json
+
+import pytest
+
+from extproc import wire
+from extproc.asked import Compound
+from extproc.decide import Admit, Answer, Refuse, RequestFacts
+from extproc.splice import Rewrite
+from extproc.stream import Replace
+from headgate.apis import Api, ErrorShape
+from headgate.contract import AdmissionKey, Header, Namespace
+from headgate.errors import ApiError, Refusal
+from protos.gen.base_pb2 import HeaderValueOption
+from protos.gen.ext_proc_pb2 import HeaderMutation, ProcessingMode, ProcessingRequest
+from registry.types import Caller
+from tests.extproc.builders import ALICE, headers_message
+
+
+def headers_of(mutation: HeaderMutation) -> dict[str, bytes]:
+    """What is set; every one must overwrite."""
+    overwrite = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+    assert {option.append_action for option in mutation.set_headers} == {overwrite}
+    return {option.header.key: option.header.raw_value for option in mutation.set_headers}
+
+
+def test_facts_come_from_headers_metadata_and_attributes() -> None:
+    """Every JSON type arrives as itself; an object only as being one."""
+    message = headers_message({"model": "tiny", "n": 2.0, "stream": True, "max_tokens": None})
+    message.metadata_context.filter_metadata[Namespace.REQUEST].update({"background": {"a": 1}})
+
+    assert wire.decode_headers(message) == RequestFacts(
+        "/v1/chat/completions",
+        ALICE,
+        {
+            "body": "read",
+            "model": "tiny",
+            "n": 2.0,
+            "stream": True,
+            "max_tokens": None,
+            "background": Compound.VALUE,
+        },
+        1000,
+    )
+
+
+def test_an_empty_message_has_no_facts() -> None:
+    """No path, nobody, nothing; it will be refused."""
+    message = ProcessingRequest()
+    message.request_headers.end_of_stream = True
+
+    assert wire.decode_headers(message) == RequestFacts("", None, {}, None)
+
+
+@pytest.mark.parametrize(
+    "caller", [Caller("", "alice", "k1"), Caller("acme", "", "k1"), Caller("acme", "alice", "")]
+)
+def test_a_caller_that_is_not_whole_is_nobody(caller: Caller) -> None:
+    """Half an identity is none."""
+    assert wire.decode_headers(headers_message(caller=caller)).caller is None
+
+
+def test_headers_name_nobody() -> None:
+    """A client can send headers; identity is read from metadata only."""
+    message = headers_message(caller=None)
+    for header in Header:
+        message.request_headers.headers.headers.add(key=header, raw_value=b"acme")
+
+    assert wire.decode_headers(message).caller is None
+
+
+@pytest.mark.parametrize(
+    ("attribute", "content_length", "size_bytes"),
+    [
+        (7.0, b"9", 7),
+        (0.0, b"9", 9),
+        (float("inf"), b"9", 9),
+        (float("nan"), b"9", 9),
+        (-1.0, b"", None),
+        (None, b"9", 9),
+        (None, b"0", None),
+        (None, b"-9", None),
+        (None, b"\xb2", None),
+        (None, b"9" * 5000, None),
+        (None, b"", None),
+    ],
+)
+def test_the_size_is_what_envoy_counted_else_what_was_declared(
+    attribute: float | None, content_length: bytes, size_bytes: int | None
+) -> None:
+    """What is no size is not known."""
+    message = headers_message()
+    message.request_headers.headers.headers.add(key="content-length", raw_value=content_length)
+    del message.attributes["envoy.filters.http.ext_proc"]
+    if attribute is not None:
+        fields = message.attributes["envoy.filters.http.ext_proc"].fields
+        fields["request.size"].number_value = attribute
+
+    assert wire.decode_headers(message).size_bytes == size_bytes
+
+
+def test_a_path_that_is_not_utf8_is_no_crash() -> None:
+    """It is some unknown path."""
+    message = ProcessingRequest()
+    message.request_headers.headers.headers.add(key=":path", raw_value=b"/\xff")
+
+    assert wire.decode_headers(message).path == "/\ufffd"
+
+
+def test_an_admission_sets_headers_and_metadata_and_routes_anew() -> None:
+    """The router chooses by the headers that were just set; no body is asked for."""
+    admit = Admit({Header.TENANT: "acme"}, {AdmissionKey.API: Api.CHAT}, None)
+
+    response = wire.encode(admit)
+
+    common = response.request_headers.response
+    assert headers_of(common.header_mutation) == {"x-headgate-tenant": b"acme"}
+    assert common.clear_route_cache
+    assert not response.HasField("mode_override")
+    admission = response.dynamic_metadata[Namespace.ADMISSION]
+    assert dict(admission) == {"api": "chat"}
+
+
+def test_a_forged_adapter_is_removed_when_there_is_none() -> None:
+    """What is not overwritten must not stay."""
+    plain = wire.encode(Admit({}, {}, None)).request_headers.response.header_mutation
+    lora = wire.encode(Admit({Header.LORA: "poet"}, {}, None)).request_headers.response
+
+    assert list(plain.remove_headers) == [Header.LORA]
+    assert not lora.header_mutation.remove_headers
+
+
+def test_a_rewrite_asks_for_the_whole_body_and_nothing_more() -> None:
+    """The other modes stay what the filter is configured with."""
+    response = wire.encode(Admit({}, {}, Rewrite("served", force_usage=False)))
+
+    mode = response.mode_override
+    assert mode.request_body_mode == ProcessingMode.BUFFERED
+    assert mode.response_body_mode == ProcessingMode.NONE
+    assert mode.response_header_mode == ProcessingMode.SKIP
+    assert mode.request_trailer_mode == ProcessingMode.SKIP
+    assert mode.response_trailer_mode == ProcessingMode.SKIP
+
+
+def test_a_new_body_brings_its_length() -> None:
+    """Envoy answers 500 to a body of another length than declared."""
+    common = wire.encode(Replace("größe".encode())).request_body.response
+
+    assert common.body_mutation.body == "größe".encode()
+    assert headers_of(common.header_mutation) == {"content-length": b"7"}
+
+
+def test_a_refusal_is_an_answer_in_the_clients_shape() -> None:
+    """The access log tells by its details why."""
+    refuse = Refuse(ApiError(Refusal.UNKNOWN_MODEL, "no", "model"), ErrorShape.ANTHROPIC)
+
+    immediate = wire.encode(refuse).immediate_response
+
+    assert immediate.status.code == 404
+    assert immediate.details == "headgate_model_not_found"
+    assert headers_of(immediate.headers) == {"content-type": b"application/json"}
+    assert json.loads(immediate.body)["error"]["type"] == "not_found_error"
+
+
+def test_a_401_says_which_scheme_it_wants() -> None:
+    """RFC 9110, 11.6.1: a 401 carries www-authenticate."""
+    refuse = Refuse(ApiError(Refusal.NO_KEY, "who?"), ErrorShape.OPENAI)
+
+    assert headers_of(wire.encode(refuse).immediate_response.headers) == {
+        "content-type": b"application/json",
+        "www-authenticate": b"Bearer",
+    }
+
+
+def test_an_answer_ends_the_request_with_200() -> None:
+    """The model list never asks vLLM."""
+    immediate = wire.encode(Answer(b"{}")).immediate_response
+
+    assert (immediate.status.code, immediate.body) == (200, b"{}")
+    assert immediate.details == "headgate_models"
