@@ -1,0 +1,128 @@
+"""The policy as it is written, turned into the registry that the hooks read."""
+
+import hashlib
+import json
+from decimal import Decimal
+from typing import assert_never
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from headgate.policy.schema import (
+    AdapterEntry,
+    BaseModelEntry,
+    ConcurrentLimitEntry,
+    LimitEntry,
+    PolicyFile,
+    PricesEntry,
+    TenantEntry,
+    WindowLimitEntry,
+)
+from registry.keys import default_id
+from registry.types import Caller, Count, Each, Limit, Model, Per, Prices, Registry, Tenant
+
+_PORTS = {"http": 80, "https": 443}
+
+
+def compile_policy(policy: PolicyFile) -> Registry:
+    """Builds the registry of a policy that has passed every check."""
+    models: dict[str, Model] = {}
+    for name, entry in policy.models.items():
+        if isinstance(entry, BaseModelEntry):
+            models[name] = _base_model(name, entry)
+    for name, entry in policy.models.items():
+        if isinstance(entry, AdapterEntry):
+            models[name] = _adapter(name, entry, models[entry.base])
+    keys = {
+        key.sha256: Caller(tenant, key.user, key.id or default_id(key.sha256))
+        for tenant, entry in policy.tenants.items()
+        for key in entry.keys
+    }
+    tenants = {name: _tenant(name, entry) for name, entry in policy.tenants.items()}
+    return Registry({name: models[name] for name in policy.models}, tenants, keys)
+
+
+def limit_id(
+    count: Count,
+    per: Per | None,
+    each: frozenset[Each],
+    users: frozenset[str],
+    models: frozenset[str],
+) -> str:
+    """A name made of what the limit means, such as `tokens.day.user`.
+
+    It is part of the counter's key: changing the number or moving the entry in the file
+    keeps the count; changing what is counted begins a new one. A limit that is narrowed
+    to users or models ends in 12 hex digits of the digest of their names.
+    """
+    parts: list[str] = [count]
+    if per is not None:
+        parts.append(per)
+    parts.extend(sorted(each))
+    if users or models:
+        names = json.dumps([sorted(users), sorted(models)])
+        parts.append(hashlib.sha256(names.encode()).hexdigest()[:12])
+    return ".".join(parts)
+
+
+def _base_model(name: str, entry: BaseModelEntry) -> Model:
+    return Model(
+        name=name,
+        base=name,
+        served_as=entry.served_as or name,
+        upstream=_server(entry.upstream),
+        context_tokens=entry.context_tokens,
+        forces_usage=entry.forces_usage,
+        prices=_prices(entry.prices),
+    )
+
+
+def _adapter(name: str, entry: AdapterEntry, base: Model) -> Model:
+    adapter = entry.adapter or name
+    return Model(
+        name=name,
+        base=base.name,
+        served_as=adapter,
+        upstream=base.upstream,
+        context_tokens=base.context_tokens,
+        forces_usage=base.forces_usage,
+        adapter=adapter,
+        prices=base.prices if entry.prices is None else _prices(entry.prices),
+    )
+
+
+def _server(url: str) -> str:
+    """`scheme://host:port` and maybe a path; the port always written, no slash at the end."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    port = parts.port or _PORTS[parts.scheme]
+    return f"{parts.scheme}://{host}:{port}{parts.path.rstrip('/')}"
+
+
+def _prices(entry: PricesEntry | None) -> Prices:
+    """Cached input costs what input costs, unless it has its own price."""
+    if entry is None:
+        return Prices(Decimal(0), Decimal(0), Decimal(0))
+    cached = entry.input if entry.cached_input is None else entry.cached_input
+    return Prices(entry.input, cached, entry.output)
+
+
+def _tenant(name: str, entry: TenantEntry) -> Tenant:
+    limits = tuple(_limit(limit) for limit in entry.limits)
+    return Tenant(name, ZoneInfo(entry.timezone), frozenset(entry.models), limits)
+
+
+def _limit(entry: LimitEntry) -> Limit:
+    count = Count(entry.count)
+    each = frozenset(Each(dimension) for dimension in entry.each)
+    users, models = frozenset(entry.users), frozenset(entry.models)
+    match entry:
+        case WindowLimitEntry():
+            per = Per(entry.per)
+            identity = limit_id(count, per, each, users, models)
+            return Limit(identity, count, entry.limit, per, each, users, models)
+        case ConcurrentLimitEntry():
+            identity = limit_id(count, None, each, users, models)
+            lease_s = float(entry.lease_s)
+            return Limit(identity, count, entry.limit, None, each, users, models, lease_s)
+        case _:
+            assert_never(entry)

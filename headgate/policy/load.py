@@ -1,0 +1,79 @@
+"""From a file to the registry: the one way in, for `check`, `serve` and reload alike."""
+
+import stat
+from pathlib import Path
+
+from headgate.policy.compile import compile_policy
+from headgate.policy.document import compose
+from headgate.policy.problems import PolicyError, Problem, Rule
+from headgate.policy.references import check_references
+from headgate.policy.schema import PolicyFile
+from headgate.policy.shape import check_shape
+from registry.types import Registry
+
+MAX_SIZE_BYTES = 16 * 1024 * 1024
+"""40,000 keys take 4.4 MB."""
+
+
+def load_policy(path: Path) -> Registry:
+    """Reads, checks and compiles the policy. Raises PolicyError with every mistake."""
+    return parse_policy(read_policy(path), str(path))
+
+
+def check(path: Path) -> list[str]:
+    """Every mistake of the policy file, one line each; none means that it can be used."""
+    try:
+        load_policy(path)
+    except PolicyError as error:
+        return list(error.problems)
+    return []
+
+
+def read_policy(path: Path) -> bytes:
+    """The bytes of the file. Raises PolicyError when it cannot be read or is too big."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise _refused(path, Rule.UNREADABLE, "cannot be read (not a file)")
+        with path.open("rb") as file:
+            data = file.read(MAX_SIZE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not a path"
+        raise _refused(path, Rule.UNREADABLE, f"cannot be read ({why})") from None
+    if len(data) > MAX_SIZE_BYTES:
+        raise _refused(path, Rule.TOO_BIG, f"is larger than {MAX_SIZE_BYTES} bytes")
+    return data
+
+
+def parse_policy(data: bytes, file: str) -> Registry:
+    """Checks and compiles the bytes of a policy; `file` is its name in messages.
+
+    Raises PolicyError with every mistake, in the order of their lines.
+    """
+    policy, problems = find_problems(data)
+    if policy is None:
+        raise PolicyError(tuple(problem.render(file) for problem in problems))
+    return compile_policy(policy)
+
+
+def find_problems(data: bytes) -> tuple[PolicyFile | None, list[Problem]]:
+    """The policy, or None and everything that is wrong with it."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        what = f"the byte 0x{data[error.start]:02x} here is not UTF-8"
+        return None, [Problem(Rule.NOT_UTF8, what, "save the file as UTF-8", line=line)]
+    root, problems = compose(text)
+    if root is None:
+        return None, problems
+    policy, shape_problems = check_shape(root)
+    problems = [*problems, *shape_problems, *check_references(root)]
+    if policy is None or problems:
+        return None, sorted(problems, key=lambda problem: problem.line)
+    return policy, []
+
+
+def _refused(path: Path, rule: Rule, what: str) -> PolicyError:
+    allowed = f"a policy is a readable file of at most {MAX_SIZE_BYTES} bytes"
+    return PolicyError((Problem(rule, what, allowed).render(str(path)),))

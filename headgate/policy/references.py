@@ -1,0 +1,152 @@
+"""How the entries of a policy refer to each other: names that must exist, and may stand once.
+
+These rules read the plain document rather than the schema's models, so that they also
+speak of a file that has other mistakes: every error at once. What has the wrong shape
+is skipped here; `shape.py` tells of it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from headgate.policy.document import Path, YamlList, YamlMapping, line_of
+from headgate.policy.problems import Problem, Rule, hint, path_text, shown
+from registry.keys import default_id
+
+
+def check_references(root: YamlMapping) -> list[Problem]:
+    """Every reference to something that does not exist, and everything that stands twice."""
+    return list(_References(root).problems())
+
+
+@dataclass(slots=True)
+class _References:
+    root: YamlMapping
+    _digests: dict[str, Path] = field(default_factory=dict)
+
+    def problems(self) -> Iterator[Problem]:
+        models = dict(_mappings(self.root, "models"))
+        for name, model in models.items():
+            yield from self._base(str(name), model, models)
+        names = _keys(self.root, "models")
+        for name, tenant in _mappings(self.root, "tenants"):
+            path = ("tenants", name)
+            yield from self._tenant_models(path, tenant, names)
+            yield from self._keys(path, tenant)
+            yield from self._limits(path, tenant, names)
+
+    def _base(
+        self, name: str, model: YamlMapping, models: dict[str | int, YamlMapping]
+    ) -> Iterator[Problem]:
+        base = model.get("base")
+        if not isinstance(base, str):
+            return
+        path: Path = ("models", name, "base")
+        bases = [str(other) for other, entry in models.items() if "upstream" in entry]
+        if base not in _keys(self.root, "models"):
+            what = f"names no model of this file (value {shown(base)}){hint(base, bases)}"
+            yield self._problem(Rule.UNKNOWN_BASE, what, "allowed: a model with upstream", path)
+        elif base in models and "base" in models[base]:
+            what = f"is itself an adapter (value {shown(base)})"
+            yield self._problem(Rule.BASE_IS_ADAPTER, what, "allowed: a model with upstream", path)
+
+    def _tenant_models(
+        self, path: Path, tenant: YamlMapping, names: dict[str, None]
+    ) -> Iterator[Problem]:
+        for place, model in _texts(tenant, "models"):
+            if names and model not in names:
+                yield self._unknown_model((*path, "models", place), model, names)
+
+    def _unknown_model(self, path: Path, model: str, names: dict[str, None]) -> Problem:
+        what = f"is not a model of this file (value {shown(model)}){hint(model, names)}"
+        return self._problem(Rule.UNKNOWN_MODEL, what, "allowed: the keys below models", path)
+
+    def _keys(self, path: Path, tenant: YamlMapping) -> Iterator[Problem]:
+        ids: dict[str, Path] = {}
+        for place, key in _mappings(tenant, "keys"):
+            entry: Path = (*path, "keys", place)
+            digest = key.get("sha256")
+            digest = digest.lower() if isinstance(digest, str) and len(digest) == 64 else None
+            if digest is not None:
+                first = self._digests.setdefault(digest, entry)
+                if first != entry:
+                    what = f"is the digest of {path_text(first)} too"
+                    advice = "every key stands once in a file"
+                    yield self._problem(Rule.SAME_DIGEST, what, advice, (*entry, "sha256"))
+                    continue
+            name = key.get("id", digest and _default_id(digest))
+            if isinstance(name, str):
+                first = ids.setdefault(name, entry)
+                if first != entry:
+                    what = f"is the id of {path_text(first)} too (value {shown(name)})"
+                    advice = "give each key of a tenant its own id"
+                    yield self._problem(Rule.SAME_KEY_ID, what, advice, (*entry, "id"))
+
+    def _limits(self, path: Path, tenant: YamlMapping, names: dict[str, None]) -> Iterator[Problem]:
+        users = {key["user"]: None for _, key in _mappings(tenant, "keys") if _has_user(key)}
+        own = {model: None for _, model in _texts(tenant, "models")}
+        seen: dict[object, Path] = {}
+        for place, limit in _mappings(tenant, "limits"):
+            entry: Path = (*path, "limits", place)
+            for at, user in _texts(limit, "users"):
+                if user not in users:
+                    what = f"has no key in this tenant (value {shown(user)}){hint(user, users)}"
+                    advice = "allowed: a user of one of its keys"
+                    yield self._problem(Rule.UNKNOWN_USER, what, advice, (*entry, "users", at))
+            for at, model in _texts(limit, "models"):
+                if names and model not in names:
+                    yield self._unknown_model((*entry, "models", at), model, names)
+                elif model not in own:
+                    what = f"is not a model of this tenant (value {shown(model)})"
+                    advice = "allowed: its own models, " + ", ".join(own)
+                    where = (*entry, "models", at)
+                    yield self._problem(Rule.MODEL_NOT_OF_TENANT, what, advice, where)
+            first = seen.setdefault(_meaning(limit), entry)
+            if first != entry:
+                what = f"counts the same as {path_text(first)}"
+                advice = "keep one of them: the smaller limit decides alone"
+                yield self._problem(Rule.SAME_LIMIT, what, advice, entry)
+
+    def _problem(self, rule: Rule, what: str, allowed: str, path: Path) -> Problem:
+        return Problem(rule, what, allowed, path, line_of(self.root, path))
+
+
+def _meaning(limit: YamlMapping) -> object:
+    """What makes two limits the same one: everything but the number and the lease."""
+    each = limit.get("each")
+    dimensions = [each] if isinstance(each, str) else [text for _, text in _texts(limit, "each")]
+    users = frozenset(text for _, text in _texts(limit, "users"))
+    models = frozenset(text for _, text in _texts(limit, "models"))
+    return (str(limit.get("count")), str(limit.get("per")), frozenset(dimensions), users, models)
+
+
+def _has_user(key: YamlMapping) -> bool:
+    return isinstance(key.get("user"), str)
+
+
+def _default_id(digest: str) -> str | None:
+    try:
+        return default_id(bytes.fromhex(digest))
+    except ValueError:
+        return None
+
+
+def _keys(node: YamlMapping, key: str) -> dict[str, None]:
+    inner = node.get(key)
+    return dict.fromkeys(inner) if isinstance(inner, YamlMapping) else {}
+
+
+def _mappings(node: YamlMapping, key: str) -> Iterator[tuple[str | int, YamlMapping]]:
+    """The mappings below `key`, by their names or indices; whatever else is there is skipped."""
+    inner = node.get(key)
+    entries: list[tuple[str | int, object]] = []
+    if isinstance(inner, YamlMapping):
+        entries = list(inner.items())
+    elif isinstance(inner, YamlList):
+        entries = list(enumerate(inner))
+    return ((at, entry) for at, entry in entries if isinstance(entry, YamlMapping))
+
+
+def _texts(node: YamlMapping, key: str) -> Iterator[tuple[int, str]]:
+    inner = node.get(key)
+    items = inner if isinstance(inner, YamlList) else []
+    return ((at, item) for at, item in enumerate(items) if isinstance(item, str))

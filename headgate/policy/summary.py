@@ -1,0 +1,79 @@
+"""What the command line says of a policy, and the YAML of a new key."""
+
+import json
+from collections import Counter
+
+from headgate.policy.document import scalar
+from registry.keys import ApiKey
+from registry.types import Count, Limit, Model, Registry, Tenant
+
+_SHOWN_NAMES = 5
+
+
+def describe(registry: Registry) -> str:
+    """A short summary: what there is, then a line for each model, tenant and limit."""
+    keys = Counter(caller.tenant for caller in registry.keys.values())
+    limits = sum(len(tenant.limits) for tenant in registry.tenants.values())
+    counts = [
+        _counted(len(registry.models), "model"),
+        _counted(len(registry.tenants), "tenant"),
+        _counted(len(registry.keys), "key"),
+        _counted(limits, "limit"),
+    ]
+    lines = [", ".join(counts)]
+    lines += [_model_line(model) for model in registry.models.values()]
+    for tenant in registry.tenants.values():
+        lines.append(_tenant_line(tenant, keys[tenant.name]))
+        lines += [f"  {_limit_text(limit)}" for limit in tenant.limits]
+    return "\n".join(lines)
+
+
+def key_yaml(tenant: str, user: str, key: ApiKey) -> str:
+    """The entry of a new key, indented as it stands in the file below `tenants.TENANT.keys:`."""
+    fields = {"id": key.id, "user": user, "sha256": key.digest.hex()}
+    entry = ", ".join(f"{name}: {_yaml_text(value)}" for name, value in fields.items())
+    return f"# below tenants: {tenant}: keys:\n      - {{{entry}}}\n"
+
+
+def _yaml_text(value: str) -> str:
+    """Bare where YAML reads it as that text, else in quotes."""
+    is_bare = value.replace("-", "").replace(".", "").isalnum() and scalar(value) == value
+    return value if is_bare and value[0].isalnum() else json.dumps(value)
+
+
+def _model_line(model: Model) -> str:
+    if model.adapter is not None:
+        return f"model {model.name}: adapter {model.adapter} on {model.base}"
+    return (
+        f"model {model.name}: {model.served_as} at {model.upstream},"
+        f" {model.context_tokens} tokens of context"
+    )
+
+
+def _tenant_line(tenant: Tenant, keys: int) -> str:
+    models = ", ".join(sorted(tenant.models))
+    return f"tenant {tenant.name} ({tenant.timezone.key}): {_counted(keys, 'key')}; {models}"
+
+
+def _limit_text(limit: Limit) -> str:
+    unit = "requests in flight" if limit.count is Count.CONCURRENT else limit.count.value
+    text = f"{limit.limit} {unit}"
+    if limit.per is not None:
+        text += f" per {limit.per}"
+    if limit.each:
+        text += " for each " + " and ".join(sorted(limit.each))
+    if limit.users:
+        text += ", users " + _names(limit.users)
+    if limit.models:
+        text += ", models " + _names(limit.models)
+    return text
+
+
+def _names(names: frozenset[str]) -> str:
+    listed = sorted(names)[:_SHOWN_NAMES]
+    more = len(names) - len(listed)
+    return ", ".join(listed) + (f" and {more} more" if more else "")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,32 @@
+"""Small policies that tests begin from."""
+
+from headgate.policy import parse_policy
+from registry.types import Registry
+
+DIGEST = "0123456789abcdef" * 4
+
+MODELS = """\
+models:
+  tiny: {upstream: "http://127.0.0.1:8000", context_tokens: 8192}
+  sql-expert: {base: tiny, adapter: lora-a}
+"""
+
+
+def with_limits(*limits: str) -> Registry:
+    """A tenant acme with the key of alice, both models, and these limits."""
+    text = (
+        MODELS
+        + f"""\
+tenants:
+  acme:
+    models: [tiny, sql-expert]
+    keys: [{{user: alice, sha256: "{DIGEST}"}}]
+    limits: [{", ".join(limits)}]
+"""
+    )
+    return parse_policy(text.encode(), "headgate.yaml")
+
+
+def with_tenants(*names: str) -> str:
+    """A good policy with these tenants."""
+    return MODELS + "tenants:\n" + "".join(f"  {name}: {{models: [tiny]}}\n" for name in names)

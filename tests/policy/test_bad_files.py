@@ -1,0 +1,52 @@
+"""Each file in `bad/` holds a mistake and, in its first lines, exactly what is told of it."""
+
+from pathlib import Path
+
+import pytest
+
+from headgate.policy import PolicyError, check, load_policy
+from headgate.policy.load import find_problems
+from headgate.policy.problems import Rule
+
+BAD = sorted(Path(__file__).with_name("bad").glob("*.yaml"))
+EXPECT = b"# expect: FILE"
+FILE_RULES = {Rule.UNREADABLE, Rule.TOO_BIG}
+"""Rules about a file that no file in `bad/` can break; see test_load.py."""
+
+
+def expected(path: Path) -> list[str]:
+    lines = path.read_bytes().splitlines()
+    return [
+        f"{path}{line.removeprefix(EXPECT).decode()}" for line in lines if line.startswith(EXPECT)
+    ]
+
+
+@pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
+def test_a_mistake_is_told_in_exactly_these_lines(path: Path) -> None:
+    with pytest.raises(PolicyError) as caught:
+        load_policy(path)
+
+    assert expected(path) == list(caught.value.problems)
+    assert expected(path) == check(path)
+
+
+@pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
+def test_a_file_is_named_after_the_rule_that_it_breaks(path: Path) -> None:
+    _, problems = find_problems(path.read_bytes())
+
+    named = path.stem.partition("-")[0]
+    assert named == "many" or named in {problem.rule.value for problem in problems}
+
+
+def test_every_rule_has_a_file_that_breaks_it() -> None:
+    broken = {problem.rule for path in BAD for problem in find_problems(path.read_bytes())[1]}
+
+    assert set(Rule) - FILE_RULES == broken
+
+
+@pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
+def test_a_message_is_one_line_and_repeats_no_secret(path: Path) -> None:
+    for line in check(path):
+        assert line.isprintable()
+        assert "3f9c2d41a7" not in line
+        assert "hunter2" not in line

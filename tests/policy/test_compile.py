@@ -1,0 +1,200 @@
+"""What the hooks see of a policy."""
+
+from decimal import Decimal
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from headgate.policy import load_policy, parse_policy
+from registry.types import Caller, Count, Each, Limit, Model, Per, Prices, Tenant
+from tests.policy.policies import DIGEST, MODELS, with_limits
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "headgate.yaml"
+
+
+def models(text: str) -> dict[str, Model]:
+    name = text.split(":", 1)[0].strip()
+    policy = f"models:\n  {text}\ntenants:\n  acme: {{models: [{name}]}}\n"
+    return dict(parse_policy(policy.encode(), "headgate.yaml").models)
+
+
+def test_the_example_compiles_to_what_it_says() -> None:
+    registry = load_policy(EXAMPLE)
+
+    llama = Model(
+        name="llama-8b",
+        base="llama-8b",
+        served_as="meta-llama/Llama-3.1-8B-Instruct",
+        upstream="http://127.0.0.1:8000",
+        context_tokens=8192,
+        forces_usage=False,
+        prices=Prices(Decimal("0.20"), Decimal("0.05"), Decimal("0.60")),
+    )
+    expert = Model(
+        name="sql-expert",
+        base="llama-8b",
+        served_as="lora-a",
+        upstream="http://127.0.0.1:8000",
+        context_tokens=8192,
+        forces_usage=False,
+        adapter="lora-a",
+        prices=llama.prices,
+    )
+    user, model = Each.USER, Each.MODEL
+    acme = registry.tenants["acme"]
+    scarce = frozenset({"sql-expert"})
+    limits = (
+        Limit("tokens.day.user", Count.TOKENS, 100_000, Per.DAY, frozenset({user})),
+        Limit(
+            "requests.minute.model.user", Count.REQUESTS, 100, Per.MINUTE, frozenset({user, model})
+        ),
+        Limit("concurrent", Count.CONCURRENT, 8, None, lease_s=900.0),
+        Limit(acme.limits[3].id, Count.TOKENS, 5_000_000, Per.MONTH, models=scarce),
+    )
+    assert {"llama-8b": llama, "sql-expert": expert} == registry.models
+    assert Tenant("acme", ZoneInfo("Europe/Berlin"), frozenset(registry.models), limits) == acme
+    assert ZoneInfo("UTC") == registry.tenants["globex"].timezone
+    assert {
+        bytes.fromhex(f"{'a11ce':0<64}"): Caller("acme", "alice", "alice-laptop"),
+        bytes.fromhex(f"{'b0b':0<64}"): Caller("acme", "bob", "bob-ci"),
+        bytes.fromhex(f"{'ca201':0<64}"): Caller("globex", "carol", "ca2010000000"),
+    } == registry.keys
+
+
+@pytest.mark.parametrize(
+    ("written", "compiled"),
+    [
+        ("http://127.0.0.1", "http://127.0.0.1:80"),
+        ("https://vllm.example", "https://vllm.example:443"),
+        ("https://vllm.example:8443/", "https://vllm.example:8443"),
+        ("http://vllm_1:8000/llama/eight/", "http://vllm_1:8000/llama/eight"),
+        ("HTTP://LOCALHOST:8000", "http://localhost:8000"),
+        ("http://[::1]:8000", "http://[::1]:8000"),
+    ],
+)
+def test_an_upstream_always_has_its_port_and_no_last_slash(written: str, compiled: str) -> None:
+    tiny = models(f'tiny: {{upstream: "{written}", context_tokens: 1}}')["tiny"]
+
+    assert compiled == tiny.upstream
+
+
+def test_a_model_is_served_under_its_own_name_unless_told() -> None:
+    entry = '{upstream: "http://h", context_tokens: 1}'
+    plain = models(f"org/tiny: {entry}")["org/tiny"]
+    policy = MODELS.replace(", adapter: lora-a", "") + "tenants:\n  acme: {models: [tiny]}\n"
+    adapter = parse_policy(policy.encode(), "headgate.yaml").models["sql-expert"]
+
+    assert plain.served_as == "org/tiny"
+    assert (adapter.served_as, adapter.adapter, adapter.base) == (
+        "sql-expert",
+        "sql-expert",
+        "tiny",
+    )
+
+
+def test_an_adapter_may_stand_before_its_base_and_have_its_own_prices() -> None:
+    policy = """\
+models:
+  sql: {base: tiny, prices: {input: 3, output: 4}}
+  tiny:
+    {upstream: "http://h", context_tokens: 10, forces_usage: true, prices: {input: 1, output: 2}}
+tenants:
+  acme: {models: [sql]}
+"""
+    registry = parse_policy(policy.encode(), "headgate.yaml")
+
+    assert list(registry.models) == ["sql", "tiny"]
+    assert registry.models["sql"].prices == Prices(Decimal(3), Decimal(3), Decimal(4))
+    assert registry.models["sql"].forces_usage
+
+
+def test_cached_input_costs_what_input_costs_unless_told() -> None:
+    tiny = models(
+        'tiny: {upstream: "http://h", context_tokens: 1, prices: {input: 0.10, output: 1}}'
+    )
+
+    assert tiny["tiny"].prices == Prices(Decimal("0.10"), Decimal("0.10"), Decimal(1))
+
+
+def test_a_digest_may_be_written_in_capitals() -> None:
+    policy = (
+        MODELS
+        + f"""\
+tenants:
+  acme:
+    models: [tiny]
+    keys: [{{user: alice@example.com, sha256: {DIGEST.upper()}}}]
+"""
+    )
+    registry = parse_policy(policy.encode(), "headgate.yaml")
+
+    caller = Caller("acme", "alice@example.com", "0123456789ab")
+    assert {bytes.fromhex(DIGEST): caller} == registry.keys
+
+
+def test_aliases_share_limits_between_tenants() -> None:
+    policy = (
+        MODELS
+        + """\
+tenants:
+  acme: {models: [tiny], limits: &standard [{count: tokens, limit: 5, per: day}]}
+  globex: {models: [tiny], limits: *standard}
+"""
+    )
+    tenants = parse_policy(policy.encode(), "headgate.yaml").tenants
+
+    assert tenants["acme"].limits == tenants["globex"].limits != ()
+
+
+class TestLimitId:
+    """The id of a limit is made of what it means."""
+
+    def test_the_number_and_the_lease_are_no_part_of_it(self) -> None:
+        before = with_limits("{count: concurrent, limit: 5}").tenants["acme"].limits
+        after = with_limits("{count: concurrent, limit: 9, lease_s: 60}").tenants["acme"].limits
+
+        assert before[0].id == after[0].id
+
+    def test_the_place_in_the_file_and_the_order_of_names_are_no_part_of_it(self) -> None:
+        one = "{count: tokens, limit: 5, per: day, each: [user, model], models: [tiny, sql-expert]}"
+        same = (
+            "{models: [sql-expert, tiny], each: [model, user], per: day, limit: 5, count: tokens}"
+        )
+        other = "{count: requests, limit: 5, per: day}"
+        before = with_limits(one, other).tenants["acme"].limits
+        after = with_limits(other, same).tenants["acme"].limits
+
+        assert [limit.id for limit in before] == [limit.id for limit in reversed(after)]
+
+    def test_whatever_changes_the_meaning_changes_it(self) -> None:
+        limits = [
+            "{count: tokens, limit: 5, per: day}",
+            "{count: requests, limit: 5, per: day}",
+            "{count: tokens, limit: 5, per: month}",
+            "{count: tokens, limit: 5, per: day, each: user}",
+            "{count: tokens, limit: 5, per: day, each: [user, model]}",
+            "{count: tokens, limit: 5, per: day, users: [alice]}",
+            "{count: tokens, limit: 5, per: day, models: [tiny]}",
+            "{count: tokens, limit: 5, per: day, models: [sql-expert]}",
+            "{count: tokens, limit: 5, per: day, users: [alice], models: [tiny]}",
+            "{count: concurrent, limit: 5}",
+        ]
+        ids = [limit.id for limit in with_limits(*limits).tenants["acme"].limits]
+
+        assert len(set(ids)) == len(limits)
+
+    def test_it_stays_the_same_over_releases_as_counters_are_kept_under_it(self) -> None:
+        limits = (
+            with_limits(
+                "{count: tokens, limit: 5, per: day, each: user}",
+                "{count: tokens, limit: 5, per: day, each: user, users: [alice], models: [tiny]}",
+            )
+            .tenants["acme"]
+            .limits
+        )
+
+        assert [limit.id for limit in limits] == [
+            "tokens.day.user",
+            "tokens.day.user.28efff1fd8f0",
+        ]

@@ -1,0 +1,65 @@
+"""docs/policy.md names every key of the file, and its own examples work."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from headgate.policy import check, parse_policy
+from headgate.policy.schema import (
+    AdapterEntry,
+    BaseModelEntry,
+    ConcurrentLimitEntry,
+    Entry,
+    KeyEntry,
+    PolicyFile,
+    PricesEntry,
+    TenantEntry,
+    WindowLimitEntry,
+)
+from tests.policy.policies import with_limits
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "policy.md").read_text(encoding="utf-8")
+SECTIONS: dict[str, tuple[type[Entry], ...]] = {
+    "Top": (PolicyFile,),
+    "A model": (BaseModelEntry, AdapterEntry),
+    "Prices": (PricesEntry,),
+    "Tenants": (TenantEntry,),
+    "Keys": (KeyEntry,),
+    "Limits": (WindowLimitEntry, ConcurrentLimitEntry),
+}
+
+
+def section(title: str) -> str:
+    return re.split(rf"^##+ {title}$", TEXT, flags=re.MULTILINE)[1].split("\n##")[0]
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_every_key_has_its_row_and_every_row_its_key(title: str) -> None:
+    rows = set(re.findall(r"^\| `(\w+)` \|", section(title), flags=re.MULTILINE))
+
+    assert {name for entry in SECTIONS[title] for name in entry.model_fields} == rows
+
+
+def test_every_entry_of_the_file_has_a_section() -> None:
+    documented = {entry for entries in SECTIONS.values() for entry in entries}
+
+    assert set(Entry.__subclasses__()) == documented
+
+
+def test_the_first_example_of_the_page_is_a_policy() -> None:
+    example = TEXT.split("```yaml\n")[1].split("```")[0]
+
+    assert {"acme"} == set(parse_policy(example.encode(), "docs/policy.md").tenants)
+
+
+def test_the_limits_of_the_page_are_limits() -> None:
+    examples = re.findall(r"^- (\{count: .*\})$", TEXT, flags=re.MULTILINE)
+
+    assert len(examples) == 6
+    assert len(with_limits(*examples).tenants["acme"].limits) == 6
+
+
+def test_the_example_file_has_no_problems() -> None:
+    assert check(ROOT / "examples" / "headgate.yaml") == []
