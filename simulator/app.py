@@ -1,0 +1,289 @@
+"""The simulated server: an ASGI application. One route after the other, from top to bottom."""
+
+import uuid
+from collections.abc import Awaitable, Callable
+
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from headgate.clock import Clock
+from simulator import prompts, requests
+from simulator.chat import ChatWriter
+from simulator.completions import CompletionsWriter
+from simulator.embeddings import embeddings_body
+from simulator.engine import Pace, Playback
+from simulator.exchange import ClientGoneError, EngineStoppedError, Exchange, Receive, Scope, Send
+from simulator.exposition import Exposition
+from simulator.failures import Simulation, parse_header, parse_words
+from simulator.fields import Fields, read_json
+from simulator.generate import Answer, plan
+from simulator.messages import MessagesWriter
+from simulator.metrics import Metrics
+from simulator.models import Models
+from simulator.prefix_cache import PrefixCache
+from simulator.requests import Ask
+from simulator.responses import ResponsesWriter
+from simulator.settings import Settings
+from simulator.streams import Writer
+from simulator.vllm_errors import VllmError, engine_dead, forced_status, invalid_body, to_json
+
+VERSION = "0.32.0"
+FINGERPRINT = f"vllm-{VERSION}-51341a70"
+_JSON = "application/json"
+_CACHE_BLOCKS = 65_536
+_ANTHROPIC_PATH = "/v1/messages"
+
+Handler = Callable[[Exchange], Awaitable[None]]
+
+
+class Simulator:
+    """One server. `stop` ends what runs, the way vLLM's shutdown does."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._models = Models(
+            settings.models, settings.adapters, settings.max_model_len, int(clock.now_s())
+        )
+        self._cache = PrefixCache(_CACHE_BLOCKS)
+        self._metrics = Metrics(clock)
+        self._exposition = Exposition(self._models.base, self._metrics)
+        self._for_all = Simulation()
+        self._open: set[Exchange] = set()
+        self._routes: dict[str, dict[str, Handler]] = {
+            "/v1/chat/completions": {"POST": self._chat},
+            "/v1/completions": {"POST": self._completions},
+            "/v1/responses": {"POST": self._responses},
+            "/v1/messages": {"POST": self._messages},
+            "/v1/embeddings": {"POST": self._embeddings},
+            "/tokenize": {"POST": self._tokenize},
+            "/v1/models": {"GET": self._list_models},
+            "/v1/load_lora_adapter": {"POST": self._load_adapter},
+            "/v1/unload_lora_adapter": {"POST": self._unload_adapter},
+            "/health": {"GET": self._health},
+            "/ping": {"GET": self._health, "POST": self._health},
+            "/load": {"GET": self._load},
+            "/version": {"GET": self._version},
+            "/metrics": {"GET": self._show_metrics},
+            "/simulate": {
+                "GET": self._show_simulation,
+                "POST": self._set_simulation,
+                "DELETE": self._clear_simulation,
+            },
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one HTTP request."""
+        exchange = Exchange(scope, receive, send)
+        self._open.add(exchange)
+        try:
+            await self._answer(exchange)
+        except ClientGoneError:
+            pass
+        finally:
+            self._open.discard(exchange)
+            exchange.close()
+
+    def stop(self) -> None:
+        """The engine stops: running streams get its error, without usage; others get 500."""
+        for exchange in self._open:
+            exchange.interrupt(EngineStoppedError)
+
+    async def _answer(self, exchange: Exchange) -> None:
+        methods = self._routes.get(exchange.path)
+        if methods is None:
+            return await exchange.answer(404, b'{"detail":"Not Found"}', _JSON)
+        handler = methods.get(exchange.method)
+        if handler is None:
+            return await exchange.answer(405, b'{"detail":"Method Not Allowed"}', _JSON)
+        try:
+            await handler(exchange)
+        except VllmError as error:
+            await _answer_error(exchange, error)
+        except RecursionError:
+            too_deep = invalid_body("recursion_loop", "body", "The body is nested too deeply")
+            await _answer_error(exchange, too_deep)
+        except EngineStoppedError:
+            await _answer_error(exchange, engine_dead())
+        return None
+
+    # --- inference -------------------------------------------------------------------------
+
+    async def _chat(self, exchange: Exchange) -> None:
+        ask, simulation = await self._read(exchange, requests.read_chat)
+        answer = self._plan(_request_id(exchange), ask, simulation)
+        await self._play(exchange, ask, answer, simulation, ChatWriter(answer, FINGERPRINT))
+
+    async def _completions(self, exchange: Exchange) -> None:
+        ask, simulation = await self._read(exchange, requests.read_completions)
+        answer = self._plan(_request_id(exchange), ask, simulation)
+        writer = CompletionsWriter(answer, FINGERPRINT, ask.echo, only_echo=ask.max_tokens == 0)
+        await self._play(exchange, ask, answer, simulation, writer)
+
+    async def _responses(self, exchange: Exchange) -> None:
+        ask, simulation = await self._read(exchange, requests.read_responses)
+        answer = self._plan(_fresh_id(), ask, simulation)
+        room = self._settings.max_model_len - answer.prompt_tokens[0]
+        granted = room if ask.max_tokens is None else min(room, ask.max_tokens)
+        writer = ResponsesWriter(answer, ask.options, granted)
+        await self._play(exchange, ask, answer, simulation, writer)
+
+    async def _messages(self, exchange: Exchange) -> None:
+        ask, simulation = await self._read(exchange, requests.read_messages)
+        answer = self._plan(_request_id(exchange), ask, simulation)
+        await self._play(exchange, ask, answer, simulation, MessagesWriter(answer))
+
+    async def _embeddings(self, exchange: Exchange) -> None:
+        """A real server has this route only with an embedding model, and then no chat."""
+        ask, _ = await self._read(exchange, requests.read_embeddings)
+        model = self._models.resolve(ask.model)
+        created_s = int(self._clock.now_s())
+        encoding = ask.options["encoding"]
+        body = embeddings_body(_request_id(exchange), created_s, model, ask.prompts, encoding)
+        await exchange.answer(200, body, _JSON)
+
+    async def _read(
+        self, exchange: Exchange, reader: Callable[[Fields], Ask]
+    ) -> tuple[Ask, Simulation]:
+        """The request, after the failures that come before an answer."""
+        body = await exchange.read_body()
+        exchange.watch()
+        own = parse_header(exchange.header(b"x-simulate"))
+        simulation = self._for_all.overridden_by(own)
+        if simulation.status is not None:
+            raise forced_status(simulation.status)
+        ask = reader(read_json(exchange.header(b"content-type"), body))
+        self._models.resolve(ask.model)
+        requests.check_lengths(ask, self._settings.max_model_len)
+        if simulation.headers_delay is not None:
+            self._metrics.waiting += 1
+            try:
+                await exchange.pause(simulation.headers_delay)
+            finally:
+                self._metrics.waiting -= 1
+        return ask, simulation
+
+    def _plan(self, answer_id: str, ask: Ask, simulation: Simulation) -> Answer:
+        settings = self._settings
+        model = self._models.resolve(ask.model)
+        counts = tuple(prompts.count_tokens(prompt) for prompt in ask.prompts)
+        limit = 1 if ask.max_tokens == 0 else ask.max_tokens  # `echo` alone still generates one
+        sequences = plan(
+            counts,
+            ask.n,
+            max_tokens=limit,
+            natural_tokens=simulation.output_tokens,
+            context=settings.max_model_len,
+            default_tokens=settings.default_output_tokens,
+        )
+        cached = tuple(
+            self._cache.cached_tokens(model, ask.cache_salt, prompt) for prompt in ask.prompts
+        )
+        return Answer(
+            id=answer_id,
+            created_s=int(self._clock.now_s()),
+            model=model,
+            sequences=sequences,
+            prompt_tokens=counts,
+            cached_tokens=cached,
+            include_usage=ask.include_usage or settings.force_usage,
+            continuous_usage=ask.continuous_usage or settings.force_usage,
+            show_details=settings.prompt_tokens_details,
+        )
+
+    async def _play(
+        self,
+        exchange: Exchange,
+        ask: Ask,
+        answer: Answer,
+        simulation: Simulation,
+        writer: Writer,
+    ) -> None:
+        adapter = answer.model if answer.model != self._models.base else None
+        cached = sum(answer.cached_tokens) * ask.n
+        pace = Pace(
+            self._settings.ttft_s if simulation.ttft is None else simulation.ttft,
+            self._settings.token_interval_s if simulation.interval is None else simulation.interval,
+            simulation.breaks,
+        )
+        run = self._metrics.start(answer.sequences, cached, adapter)
+        playback = Playback(exchange, self._metrics, run, answer, pace)
+        try:
+            await (playback.stream(writer) if ask.stream else playback.whole(writer))
+        finally:
+            self._metrics.end(run)
+
+    # --- models and adapters ---------------------------------------------------------------
+
+    async def _list_models(self, exchange: Exchange) -> None:
+        await _answer_json(exchange, self._models.listing())
+
+    async def _load_adapter(self, exchange: Exchange) -> None:
+        text = self._models.load(await _fields(exchange))
+        await exchange.answer(200, text.encode(), None)
+
+    async def _unload_adapter(self, exchange: Exchange) -> None:
+        text = self._models.unload(await _fields(exchange))
+        await exchange.answer(200, text.encode(), None)
+
+    async def _tokenize(self, exchange: Exchange) -> None:
+        ask = requests.read_tokenize(await _fields(exchange))
+        self._models.resolve(ask.model)
+        tokens = prompts.token_ids(ask.prompts[0])
+        shown = {
+            "count": len(tokens),
+            "max_model_len": self._settings.max_model_len,
+            "tokens": tokens,
+            "token_strs": None,
+        }
+        await _answer_json(exchange, shown)
+
+    # --- the server itself -----------------------------------------------------------------
+
+    async def _health(self, exchange: Exchange) -> None:
+        await exchange.answer(200, b"", None)
+
+    async def _load(self, exchange: Exchange) -> None:
+        await _answer_json(exchange, {"server_load": len(self._metrics.running)})
+
+    async def _version(self, exchange: Exchange) -> None:
+        await _answer_json(exchange, {"version": VERSION})
+
+    async def _show_metrics(self, exchange: Exchange) -> None:
+        await exchange.answer(200, self._exposition.page(), CONTENT_TYPE_LATEST)
+
+    # --- failures on demand ----------------------------------------------------------------
+
+    async def _show_simulation(self, exchange: Exchange) -> None:
+        await _answer_json(exchange, self._for_all.words())
+
+    async def _set_simulation(self, exchange: Exchange) -> None:
+        self._for_all = parse_words((await _fields(exchange)).values)
+        await self._show_simulation(exchange)
+
+    async def _clear_simulation(self, exchange: Exchange) -> None:
+        self._for_all = Simulation()
+        await self._show_simulation(exchange)
+
+
+async def _fields(exchange: Exchange) -> Fields:
+    body = await exchange.read_body()
+    return read_json(exchange.header(b"content-type"), body)
+
+
+async def _answer_json(exchange: Exchange, value: object) -> None:
+    await exchange.answer(200, to_json(value).encode(), _JSON)
+
+
+async def _answer_error(exchange: Exchange, error: VllmError) -> None:
+    anthropic = exchange.path == _ANTHROPIC_PATH
+    body = error.anthropic_body() if anthropic else error.openai_body()
+    await exchange.answer(error.status, body, _JSON)
+
+
+def _request_id(exchange: Exchange) -> str:
+    """The client's X-Request-Id, which vLLM takes for its own, or a fresh one."""
+    return exchange.header(b"x-request-id") or _fresh_id()
+
+
+def _fresh_id() -> str:
+    return uuid.uuid4().hex

@@ -1,0 +1,102 @@
+"""What is generated: how many tokens, which words, why it ends. Pure and always the same."""
+
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+from typing import Literal
+
+FinishReason = Literal["stop", "length"]
+
+PIECES = (
+    *(" the", " quick", " answer", " is", " that", " every", " token", " has", " a", " price"),
+    *(" and", " someone", " counts", " it", " before", " the", " stream", " ends", " so", " we"),
+    *(" keep", " the", " ledger", " while", " the", " café", " stays", " open", " and", " 世界"),
+    *(" listens", " to", " each", " word", " once"),
+)
+"""The text of a token. None needs an escape in JSON, so that a chunk is one template and
+one piece."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """One choice of an answer: `tokens` tokens after a prompt of `prompt_tokens`."""
+
+    index: int
+    prompt: int
+    """Which of the request's prompts it continues."""
+    prompt_tokens: int
+    tokens: int
+    finish_reason: FinishReason
+
+    def piece(self, position: int) -> str:
+        """The text of the token at `position`; a model that stops does so with an empty one."""
+        if self.finish_reason == "stop" and position == self.tokens - 1:
+            return ""
+        return PIECES[(self.index * 7 + position) % len(PIECES)]
+
+    @property
+    def text(self) -> str:
+        """The whole text."""
+        return "".join(self.piece(position) for position in range(self.tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Everything that the writers need to know of one answer."""
+
+    id: str
+    """The answer's id without its prefix: random, or the client's X-Request-Id."""
+    created_s: int
+    model: str
+    sequences: tuple[Sequence, ...]
+    prompt_tokens: tuple[int, ...]
+    """Tokens of each prompt."""
+    cached_tokens: tuple[int, ...]
+    """Of these, tokens found in the prefix cache."""
+    include_usage: bool
+    continuous_usage: bool
+    show_details: bool
+    """`--enable-prompt-tokens-details`."""
+
+    @property
+    def total_prompt_tokens(self) -> int:
+        """Each prompt once, however many choices it has."""
+        return sum(self.prompt_tokens)
+
+    @property
+    def total_tokens_out(self) -> int:
+        """Generated tokens of all choices."""
+        return sum(sequence.tokens for sequence in self.sequences)
+
+    @property
+    def steps(self) -> int:
+        """Engine steps until the longest choice is done."""
+        return max(sequence.tokens for sequence in self.sequences)
+
+
+def plan(
+    prompt_tokens: Many[int],
+    n: int,
+    *,
+    max_tokens: int | None,
+    natural_tokens: int | None,
+    context: int,
+    default_tokens: int,
+) -> tuple[Sequence, ...]:
+    """The choices of one request: `n` for each prompt.
+
+    A maximum beyond the context's end is clamped in silence, as vLLM does. The model stops by
+    itself after `natural_tokens`; where that is None, at the maximum, or after `default_tokens`
+    where there is no maximum either.
+    """
+    sequences = []
+    for prompt, tokens_in in enumerate(prompt_tokens):
+        room = context - tokens_in
+        limit = room if max_tokens is None else min(max_tokens, room)
+        natural = natural_tokens
+        if natural is None:
+            natural = default_tokens if max_tokens is None else limit
+        reason: FinishReason = "length" if natural >= limit else "stop"
+        for choice in range(n):
+            index = prompt * n + choice
+            sequences.append(Sequence(index, prompt, tokens_in, min(natural, limit), reason))
+    return tuple(sequences)

@@ -1,0 +1,33 @@
+"""What one simulated server is: its names, its speed, its switches."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Options of one simulator; each names the `vllm serve` flag that it stands for."""
+
+    models: tuple[str, ...] = ("tiny",)
+    """`--served-model-name`: the base model's names; answers carry the first one."""
+    adapters: tuple[str, ...] = ()
+    """`--lora-modules`: adapters that are there from the start."""
+    max_model_len: int = 8192
+    """`--max-model-len`: prompt and output tokens together."""
+    default_output_tokens: int = 64
+    """Where a request gives no maximum, the model stops by itself after so many tokens."""
+    ttft_s: float = 0.05
+    """Seconds from a request to its first token."""
+    token_interval_s: float = 0.02
+    """Seconds from one token to the next."""
+    force_usage: bool = False
+    """`--enable-force-include-usage`: running usage in every chat and completions stream."""
+    prompt_tokens_details: bool = False
+    """`--enable-prompt-tokens-details`: cached tokens in the usage."""
+
+    keep_alive_s: int = 5
+    """`VLLM_HTTP_TIMEOUT_KEEP_ALIVE`: an idle connection is closed after so many seconds."""
+
+    def __post_init__(self) -> None:
+        """Refuses a server without a name: ValueError."""
+        if not self.models or not all(self.models):
+            raise ValueError("a simulator needs at least one model name, and none may be empty")
