@@ -1,0 +1,106 @@
+"""What a client reads about its limits: the `x-ratelimit-*` headers and the words of a 429.
+
+The header names and the form of the reset times are OpenAI's, which their libraries know.
+"""
+
+from collections.abc import Iterable
+from math import ceil
+
+from ratelimit.limiter import Left, Reason, Refused
+from registry.types import Count, Each, Limit
+
+_KINDS = (Count.REQUESTS, Count.TOKENS)
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+Headers = list[tuple[str, str]]
+
+
+def quota_headers(left: Iterable[Left], now_s: float, hit: Left | None = None) -> Headers:
+    """Limit, remaining and time to reset of requests and of tokens, where there is a limit.
+
+    Of several limits of a kind, the one that was hit or else the tightest.
+    """
+    headers: Headers = []
+    left = tuple(left)
+    for kind in _KINDS:
+        shown = hit if hit and hit.count is kind else tightest(i for i in left if i.count is kind)
+        if shown is None or shown.resets_at_s is None:
+            continue
+        headers += [
+            (f"x-ratelimit-limit-{kind}", str(shown.limit)),
+            (f"x-ratelimit-remaining-{kind}", str(shown.remaining)),
+            (f"x-ratelimit-reset-{kind}", reset_time(shown.resets_at_s - now_s)),
+        ]
+    return headers
+
+
+def refused_headers(refused: Refused, now_s: float) -> Headers:
+    """The headers of a 429."""
+    return [
+        ("content-type", "application/json"),
+        ("retry-after", str(refused.retry_after_s)),
+        *quota_headers(refused.left, now_s, refused.hit),
+    ]
+
+
+def tightest(left: Iterable[Left]) -> Left | None:
+    """The limit with the least share remaining; of equals the one that resets last."""
+    return min(
+        left,
+        key=lambda item: (item.remaining / max(1, item.limit), -(item.resets_at_s or 0)),
+        default=None,
+    )
+
+
+def reset_time(seconds: float) -> str:
+    """A duration as OpenAI writes it: `20ms`, `1s`, `6m0s`, `24h0m0s`. Never rounded down."""
+    if seconds <= 0:
+        return "0s"
+    if seconds <= 0.999:
+        return f"{ceil(round(seconds * 1000, 3))}ms"
+    minutes, rest_s = divmod(ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes}m{rest_s}s"
+    return f"{minutes}m{rest_s}s" if minutes else f"{rest_s}s"
+
+
+def refusal_message(refused: Refused, tenant: str) -> str:
+    """One sentence for the person behind the client: which limit, and when to come back."""
+    if refused.reason is Reason.UNKNOWN_TENANT:
+        return f"Tenant {tenant} is not in the policy of the rate limiter."
+    if refused.reason is Reason.REPLAYED or refused.hit is None:
+        return "This request has been counted already; send it as a new one."
+    hit = refused.hit
+    rest = f", {hit.remaining:,} left" if hit.remaining else ""
+    wait = _wait(refused.retry_after_s)
+    return f"Rate limit reached: {_words(hit.rule, tenant)}{rest}; try again in {wait}."
+
+
+def _words(limit: Limit, tenant: str) -> str:
+    """The limit in words: `100 requests per minute for each user of tenant demo`."""
+    if limit.per is None:
+        amount = f"{limit.limit:,} request{_plural(limit.limit)} at once"
+    else:
+        noun = limit.count.value.removesuffix("s") + _plural(limit.limit)
+        amount = f"{limit.limit:,} {noun} per {limit.per}"
+    models = f" on {', '.join(sorted(limit.models))}" if limit.models else ""
+    each = " and ".join(dimension for dimension in Each if dimension in limit.each)
+    scope = f"each {each} of tenant {tenant}" if each else f"tenant {tenant}"
+    return f"{amount}{models} for {scope}"
+
+
+def _plural(number: int) -> str:
+    return "" if number == 1 else "s"
+
+
+def _wait(seconds: int) -> str:
+    """Whole seconds in at most two units, never rounded down: `12 s`, `3 h 5 min`, `2 d 1 h`."""
+    step_s = 3_600 if seconds >= 86_400 else 60 if seconds >= 3_600 else 1
+    seconds = -(-seconds // step_s) * step_s
+    parts = []
+    for size_s, name in _UNITS:
+        number, seconds = divmod(seconds, size_s)
+        if number:
+            parts.append(f"{number} {name}")
+    return " ".join(parts)

@@ -1,0 +1,224 @@
+"""Is there budget left? Reserves for a request before it runs, settles what it really used.
+
+No transport: the rate-limit service and the access log both call it.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum, StrEnum
+from math import ceil
+
+from headgate.apis import Api
+from headgate.clock import Clock
+from headgate.settlement import Estimate, Source, Usage, charge
+from ratelimit.demand import Claim, Subject, claims_of, reservation_of
+from ratelimit.store.protocol import MAX_COUNT, Decision, Outcome, Reserved, Store
+from registry.types import Count, Limit, Per, Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What asks to be let in. `tokens` is its estimate; `api` is None where it is not known."""
+
+    reservation: str
+    tenant: str
+    user: str
+    key: str
+    model: str
+    api: Api | None
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What is left of one limit. `resets_at_s` (since the epoch) is None for requests in flight."""
+
+    rule: Limit
+    remaining: int
+    resets_at_s: int | None
+
+    @property
+    def id(self) -> str:
+        return self.rule.id
+
+    @property
+    def count(self) -> Count:
+        return self.rule.count
+
+    @property
+    def per(self) -> Per | None:
+        return self.rule.per
+
+    @property
+    def limit(self) -> int:
+        return self.rule.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """All limits had room and hold the request now."""
+
+    left: tuple[Left, ...]
+
+
+class Reason(StrEnum):
+    """Why a request was refused."""
+
+    LIMIT = "limit"
+    UNKNOWN_TENANT = "unknown_tenant"
+    REPLAYED = "replayed"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Nothing is held. `hit` is the limit to wait for, None if it was no limit's doing."""
+
+    reason: Reason
+    hit: Left | None
+    retry_after_s: int
+    left: tuple[Left, ...]
+
+
+class _State(Enum):
+    HELD = "held"  # by the store
+    FREE = "free"  # meets no limit: the store knows nothing of it
+    REFUSED = "refused"
+    SETTLED = "settled"
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What became of a reservation here; `left` by the counter's key."""
+
+    tenant: str
+    state: _State
+    left: Mapping[str, Left]
+
+
+class Limiter:
+    """Decides by the policy that is in force at each call.
+
+    It remembers the last `remembered` reservations that it decided: settling one for the
+    second time, or one that was refused, asks the store nothing.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        registry: Callable[[], Registry],
+        clock: Clock,
+        remembered: int = 65_536,
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._clock = clock
+        self._remembered = remembered
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+
+    async def reserve(self, request: Request) -> Admitted | Refused:
+        """Holds the request in all limits that it meets, or in none. Raises StoreError.
+
+        A tenant that the policy does not know is refused. One without limits is let in and
+        the store is not asked.
+        """
+        now_s = self._clock.now_s()
+        tenant = self._registry().tenants.get(request.tenant)
+        if tenant is None:
+            self._remember_unless_known(request, _State.REFUSED)
+            return Refused(Reason.UNKNOWN_TENANT, None, 1, ())
+        subject = Subject(request.tenant, request.user, request.key, request.model)
+        claims = claims_of(tenant, subject, now_s)
+        if not claims:
+            self._remember_unless_known(request, _State.FREE)
+            return Admitted(())
+        reserved = await self._store.reserve(
+            reservation_of(request.reservation, request.tenant, claims, request.tokens, now_s)
+        )
+        if reserved.decision is Decision.REPLAYED:
+            return Refused(Reason.REPLAYED, None, 1, ())
+        left = _left_of_claims(claims, reserved)
+        admitted = reserved.decision is Decision.ADMITTED
+        state = _State.HELD if admitted else _State.REFUSED
+        self._remember(request.reservation, _Known(request.tenant, state, left))
+        lefts = tuple(left.values())
+        return Admitted(lefts) if admitted else _refused(reserved, lefts, now_s)
+
+    async def settle(
+        self, reservation: str, tenant: str, usage: Usage, estimate: Estimate
+    ) -> Source | Outcome:
+        """Charges what a finished request used, once. Raises StoreError: then nothing is lost,
+        settle again.
+
+        Returns where the charged numbers come from or, when nothing changed, why: DUPLICATE
+        or UNKNOWN (it was never admitted). Those are the words of headgate_settlements.
+        """
+        cost = charge(usage, estimate)
+        known = self._known.get(reservation)
+        if known is None or known.tenant != tenant:
+            known = _Known(tenant, _State.HELD, {})
+        if known.state is _State.SETTLED:
+            return Outcome.DUPLICATE
+        if known.state is _State.REFUSED:
+            return Outcome.UNKNOWN
+        left = known.left
+        outcome = Outcome.SETTLED
+        if known.state is _State.HELD:
+            settled = await self._store.settle(
+                reservation, tenant, min(cost.tokens, MAX_COUNT), cost.requests, self._clock.now_s()
+            )
+            outcome = settled.outcome
+            left = _left_after(left, settled.used)
+        if outcome is Outcome.UNKNOWN:  # its reserve call may still be on the way: not remembered
+            return outcome
+        self._remember(reservation, _Known(tenant, _State.SETTLED, left))
+        return cost.source if outcome is Outcome.SETTLED else outcome
+
+    def left_of(self, reservation: str) -> tuple[Left, ...]:
+        """What was left after this process last heard of a reservation; empty if it did not."""
+        known = self._known.get(reservation)
+        return () if known is None else tuple(known.left.values())
+
+    def _remember(self, reservation: str, known: _Known) -> None:
+        self._known[reservation] = known
+        self._known.move_to_end(reservation)
+        if len(self._known) > self._remembered:
+            self._known.popitem(last=False)
+
+    def _remember_unless_known(self, request: Request, state: _State) -> None:
+        """A repeated call after a change of the policy must not hide what the store holds."""
+        if request.reservation not in self._known:
+            self._remember(request.reservation, _Known(request.tenant, state, {}))
+
+
+def _in_store_order(claims: tuple[Claim, ...]) -> list[Claim]:
+    """Counters first, then leases, as `Reserved` lists them."""
+    return sorted(claims, key=lambda claim: claim.window is None)
+
+
+def _left_of_claims(claims: tuple[Claim, ...], reserved: Reserved) -> dict[str, Left]:
+    pairs = zip(_in_store_order(claims), reserved.used, strict=True)
+    return {claim.key: _left(claim, used) for claim, used in pairs}
+
+
+def _left_after(left: Mapping[str, Left], used: Mapping[str, int]) -> dict[str, Left]:
+    return {
+        key: replace(item, remaining=_remaining(item.rule, used[key])) if key in used else item
+        for key, item in left.items()
+    }
+
+
+def _left(claim: Claim, used: int) -> Left:
+    resets_at_s = None if claim.window is None else claim.window.end_s
+    return Left(claim.limit, _remaining(claim.limit, used), resets_at_s)
+
+
+def _remaining(rule: Limit, used: int) -> int:
+    return max(0, rule.limit - used)
+
+
+def _refused(reserved: Reserved, left: tuple[Left, ...], now_s: float) -> Refused:
+    """Names the limit that resets last: to come back before that is in vain."""
+    hit = max((left[index] for index in reserved.refused), key=lambda item: item.resets_at_s or 0)
+    wait_s = 0.0 if hit.resets_at_s is None else hit.resets_at_s - now_s
+    return Refused(Reason.LIMIT, hit, max(1, ceil(wait_s)), left)

@@ -1,0 +1,194 @@
+"""The store of one process. A method never awaits in the middle, which makes it one atomic step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from itertools import chain
+
+from ratelimit.store.protocol import (
+    MAX_COUNT,
+    SETTLED_KEPT_S,
+    Decision,
+    Demand,
+    Kind,
+    Lease,
+    Outcome,
+    Reservation,
+    Reserved,
+    Settled,
+)
+
+_CLEANED_PER_CALL = 64
+"""More than one call can add, so that cleaning keeps up and no call pays for all others."""
+
+_Key = tuple[str, str]
+"""The tenant, then the name of a counter, a lease or a reservation within it."""
+
+
+class _Leases:
+    """The slots in use under one key, by reservation id."""
+
+    def __init__(self) -> None:
+        self._ends_s: dict[str, float] = {}
+        self._queue: list[tuple[float, str]] = []
+
+    def add(self, holder: str, end_s: float) -> None:
+        self._ends_s[holder] = end_s
+        heappush(self._queue, (end_s, holder))
+
+    def end(self, holder: str) -> bool:
+        """Frees the holder's slot; tells whether others are left."""
+        self._ends_s.pop(holder, None)
+        if len(self._queue) > 2 * len(self._ends_s) + 16:
+            self._queue = [(end_s, holder) for holder, end_s in self._ends_s.items()]
+            heapify(self._queue)
+        return bool(self._ends_s)
+
+    def active(self, now_s: float) -> int:
+        """How many have not ended; forgets the others."""
+        while self._queue and self._queue[0][0] <= now_s:
+            end_s, holder = heappop(self._queue)
+            if self._ends_s.get(holder) == end_s:
+                del self._ends_s[holder]
+        return len(self._ends_s)
+
+
+@dataclass(slots=True)
+class _Record:
+    """A reservation: held, or settled and remembered for a while."""
+
+    until_s: float
+    demands: tuple[Demand, ...] = ()
+    leases: tuple[Lease, ...] = ()
+    settled: bool = False
+
+
+class MemoryStore:
+    """See `Store`. Everything is lost with the process."""
+
+    def __init__(self) -> None:
+        self._counters: dict[_Key, int] = {}
+        self._leases: dict[_Key, _Leases] = {}
+        self._records: dict[_Key, _Record] = {}
+        self._expiring_counters: list[tuple[float, _Key]] = []
+        self._expiring_records: list[tuple[float, _Key]] = []
+
+    async def reserve(self, reservation: Reservation) -> Reserved:
+        self._clean(reservation.now_s)
+        key = (reservation.tenant, reservation.id)
+        record = self._live_record(key, reservation.now_s)
+        if record is not None and record.settled:
+            return Reserved(Decision.REPLAYED)
+        refused = () if record is not None else self._lacking(reservation)
+        if record is None and not refused:
+            self._grant(reservation, key)
+        decision = Decision.REFUSED if refused else Decision.ADMITTED
+        return Reserved(decision, self._used(reservation), refused)
+
+    async def settle(
+        self, reservation: str, tenant: str, tokens: int, requests: int, now_s: float
+    ) -> Settled:
+        self._clean(now_s)
+        key = (tenant, reservation)
+        record = self._live_record(key, now_s)
+        if record is None:
+            return Settled(Outcome.UNKNOWN, {})
+        if record.settled:
+            return Settled(Outcome.DUPLICATE, {})
+        actual = {Kind.TOKENS: tokens, Kind.REQUESTS: requests}
+        used: dict[str, int] = {}
+        for demand in record.demands:
+            counter = (tenant, demand.key)
+            if counter in self._counters:
+                count = self._counters[counter] + actual[demand.kind] - demand.amount
+                self._counters[counter] = used[demand.key] = min(MAX_COUNT, max(0, count))
+        self._end_leases(key, record)
+        for lease in record.leases:
+            used[lease.key] = self._active((tenant, lease.key), now_s)
+        self._put(key, _Record(now_s + SETTLED_KEPT_S, settled=True))
+        return Settled(Outcome.SETTLED, used)
+
+    async def peek(
+        self, tenant: str, counters: Sequence[str], leases: Sequence[str], now_s: float
+    ) -> tuple[int, ...]:
+        return tuple(
+            chain(
+                (self._counters.get((tenant, key), 0) for key in counters),
+                (self._active((tenant, key), now_s) for key in leases),
+            )
+        )
+
+    async def ping(self) -> None:
+        """Always there."""
+
+    async def close(self) -> None:
+        """Nothing to end."""
+
+    def _used(self, reservation: Reservation) -> tuple[int, ...]:
+        tenant, now_s = reservation.tenant, reservation.now_s
+        return tuple(
+            chain(
+                (self._counters.get((tenant, demand.key), 0) for demand in reservation.demands),
+                (self._active((tenant, lease.key), now_s) for lease in reservation.leases),
+            )
+        )
+
+    def _lacking(self, reservation: Reservation) -> tuple[int, ...]:
+        """The indexes of the demands and leases that cannot be granted."""
+        asked = chain(
+            ((demand.amount, demand.limit) for demand in reservation.demands),
+            ((1, lease.limit) for lease in reservation.leases),
+        )
+        used = self._used(reservation)
+        return tuple(
+            index
+            for index, ((amount, limit), count) in enumerate(zip(asked, used, strict=True))
+            if count + amount > limit
+        )
+
+    def _grant(self, reservation: Reservation, key: _Key) -> None:
+        for demand in reservation.demands:
+            counter = (reservation.tenant, demand.key)
+            if counter not in self._counters:
+                self._counters[counter] = 0
+                heappush(self._expiring_counters, (demand.expires_at_s, counter))
+            self._counters[counter] += demand.amount
+        for lease in reservation.leases:
+            slots = self._leases.setdefault((reservation.tenant, lease.key), _Leases())
+            slots.add(reservation.id, reservation.now_s + lease.lease_s)
+        until_s = reservation.now_s + reservation.hold_s
+        self._put(key, _Record(until_s, reservation.demands, reservation.leases))
+
+    def _put(self, key: _Key, record: _Record) -> None:
+        self._records[key] = record
+        heappush(self._expiring_records, (record.until_s, key))
+
+    def _live_record(self, key: _Key, now_s: float) -> _Record | None:
+        record = self._records.get(key)
+        return record if record is not None and now_s < record.until_s else None
+
+    def _active(self, key: _Key, now_s: float) -> int:
+        slots = self._leases.get(key)
+        return 0 if slots is None else slots.active(now_s)
+
+    def _end_leases(self, key: _Key, record: _Record) -> None:
+        tenant, holder = key
+        for lease in record.leases:
+            slots = self._leases.get((tenant, lease.key))
+            if slots is not None and not slots.end(holder):
+                del self._leases[tenant, lease.key]
+
+    def _clean(self, now_s: float) -> None:
+        """Forgets some of what has expired."""
+        for _ in range(_CLEANED_PER_CALL):
+            if not self._expiring_counters or self._expiring_counters[0][0] > now_s:
+                break
+            del self._counters[heappop(self._expiring_counters)[1]]
+        for _ in range(_CLEANED_PER_CALL):
+            if not self._expiring_records or self._expiring_records[0][0] > now_s:
+                break
+            until_s, key = heappop(self._expiring_records)
+            record = self._records.get(key)
+            if record is not None and record.until_s == until_s:
+                self._end_leases(key, record)
+                del self._records[key]

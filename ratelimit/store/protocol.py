@@ -1,0 +1,139 @@
+"""What the limiter needs of a store, as plain values. `tests/contract` runs on every store."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+MAX_COUNT = 2**53
+"""The largest amount, limit and counter: numbers in Redis scripts are doubles."""
+
+SETTLED_KEPT_S = 120
+"""How long a settled reservation is remembered, so that it cannot be settled or reserved again."""
+
+
+class StoreError(Exception):
+    """The store did not answer in time, or not as it should. Its text is one line."""
+
+
+class Kind(StrEnum):
+    """Which number of a settlement a counter takes."""
+
+    TOKENS = "tokens"
+    REQUESTS = "requests"
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """An amount asked of one counter: granted while used + amount <= limit.
+
+    `amount` and `limit` lie in 0..MAX_COUNT. `key` names the counter within its tenant and
+    tells its window, so that `expires_at_s` (seconds since the epoch) is only for cleaning up.
+    """
+
+    kind: Kind
+    key: str
+    amount: int
+    limit: int
+    expires_at_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One of `limit` slots, which is free again on settlement or after `lease_s`."""
+
+    key: str
+    limit: int
+    lease_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Everything that one request asks for: granted as a whole or not at all.
+
+    Keys are distinct. For `hold_s` it can be settled; if it never is, its amounts stand.
+    """
+
+    id: str
+    tenant: str
+    demands: tuple[Demand, ...]
+    leases: tuple[Lease, ...]
+    hold_s: float
+    now_s: float
+
+
+class Decision(StrEnum):
+    """The answer to a reservation."""
+
+    ADMITTED = "admitted"
+    REFUSED = "refused"
+    REPLAYED = "replayed"
+    """The id has been settled already: nothing is granted for it a second time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """A decision, and what is in use after it of each demand and then of each lease.
+
+    `refused` holds the indexes of those without enough left. Both are empty for a replay.
+    """
+
+    decision: Decision
+    used: tuple[int, ...] = ()
+    refused: tuple[int, ...] = ()
+
+
+class Outcome(StrEnum):
+    """What a settlement did."""
+
+    SETTLED = "settled"
+    DUPLICATE = "duplicate"
+    """It had been settled before; nothing has changed."""
+    UNKNOWN = "unknown"
+    """No such reservation (refused, never made, or held too long); nothing has changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """An outcome and, if settled, what is in use by key of its counters and leases now.
+
+    A counter whose window is over may be missing.
+    """
+
+    outcome: Outcome
+    used: Mapping[str, int]
+
+
+class Store(Protocol):
+    """Keeps counters and leases. Every method is one atomic step; all raise StoreError."""
+
+    async def reserve(self, reservation: Reservation) -> Reserved:
+        """Grants all demands and leases or, without changing anything, none.
+
+        An id that is already held is ADMITTED again and charged nothing more.
+        """
+        ...
+
+    async def settle(
+        self, reservation: str, tenant: str, tokens: int, requests: int, now_s: float
+    ) -> Settled:
+        """Replaces the held amounts with the actual ones, in the very counters that held them.
+
+        The first settlement of an id wins. More than was held is recorded, above the limit
+        too; no counter falls below 0. Leases end.
+        """
+        ...
+
+    async def peek(
+        self, tenant: str, counters: Sequence[str], leases: Sequence[str], now_s: float
+    ) -> tuple[int, ...]:
+        """What is in use now of each counter, then of each lease."""
+        ...
+
+    async def ping(self) -> None:
+        """Returns when the store can be used."""
+        ...
+
+    async def close(self) -> None:
+        """Ends its connections."""
+        ...

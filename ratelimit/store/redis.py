@@ -1,0 +1,205 @@
+"""The store that replicas share: Redis 6.2 or later, Redis Cluster or Valkey.
+
+Each of `reserve` and `settle` is one script and one round trip. All keys of a tenant share a
+hash tag, so that a script finds them on one node of a cluster:
+
+    {hg:TENANT}r:RESERVATION   record   hash
+    {hg:TENANT}c:KEY           counter  string
+    {hg:TENANT}l:KEY           lease    sorted set
+
+Every key has a time to live, counted by Redis; what has ended is decided by the caller's clock.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any
+from urllib.parse import quote
+
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError
+
+from headgate.errors import OperatorError
+from ratelimit.store.protocol import (
+    SETTLED_KEPT_S,
+    Decision,
+    Outcome,
+    Reservation,
+    Reserved,
+    Settled,
+    StoreError,
+)
+
+TIMEOUT_S = 0.25
+_PARALLEL = 64
+_DECISIONS = (Decision.REFUSED, Decision.ADMITTED, Decision.REPLAYED)
+_OUTCOMES = (Outcome.UNKNOWN, Outcome.SETTLED, Outcome.DUPLICATE)
+
+
+class RedisStore:
+    """See `Store`. Connects at the first call, so that starting needs no Redis.
+
+    `timeout_s` bounds each call as a whole: waiting for a connection, connecting, answer.
+    """
+
+    def __init__(self, client: "Redis | RedisCluster", timeout_s: float = TIMEOUT_S) -> None:
+        self._client = client
+        self._timeout_s = timeout_s
+        self._slots = asyncio.Semaphore(_PARALLEL)
+        self._reserve = _Script.load("reserve.lua")
+        self._settle = _Script.load("settle.lua")
+
+    @classmethod
+    def from_url(cls, url: str, timeout_s: float = TIMEOUT_S) -> "RedisStore":
+        """A store for `redis://`, `rediss://` or `unix://`; a cluster for `redis+cluster://` or
+        `rediss+cluster://` of any of its nodes.
+
+        Raises OperatorError for anything else (without the URL, which may hold a password).
+        """
+        scheme, separator, address = url.partition("://")
+        bare, _, cluster = scheme.partition("+")
+        options: dict[str, Any] = {
+            # One immediate retry for a connection that broke while idle; both scripts may be
+            # sent twice. The deadline is ours, for the whole call.
+            "retry": Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+            "socket_timeout": None,
+            "socket_connect_timeout": None,
+            "protocol": 2,
+        }
+        try:
+            if cluster == "cluster":
+                node = RedisCluster.from_url(f"{bare}{separator}{address}", **options)
+                return cls(node, timeout_s)
+            return cls(Redis.from_url(url, **options), timeout_s)
+        except (ValueError, RedisClusterException) as error:
+            raise OperatorError(
+                "the store must be `memory` or a URL that starts with redis://, rediss://, unix://,"
+                " redis+cluster:// or rediss+cluster://, with a number as its port"
+            ) from error
+
+    async def reserve(self, reservation: Reservation) -> Reserved:
+        scope = _Scope.of(reservation.tenant)
+        demands, leases = reservation.demands, reservation.leases
+        keys = [scope.record(reservation.id)]
+        keys += [scope.counter(demand.key) for demand in demands]
+        keys += [scope.lease(lease.key) for lease in leases]
+        now_s = reservation.now_s
+        arguments: list[str | int] = [
+            _escaped(reservation.id),
+            _ms(now_s),
+            _ms(reservation.hold_s),
+        ]
+        arguments.append(len(demands))
+        for demand in demands:
+            life_ms = max(1, _ms(demand.expires_at_s - now_s))
+            arguments += [demand.kind.value, demand.amount, demand.limit, life_ms]
+        for lease in leases:
+            arguments += [lease.limit, _ms(lease.lease_s)]
+        async with self._bounded("reserve"):
+            decision, used, refused = await self._run(self._reserve, keys, arguments)
+        return Reserved(_DECISIONS[decision], tuple(used), tuple(refused))
+
+    async def settle(
+        self, reservation: str, tenant: str, tokens: int, requests: int, now_s: float
+    ) -> Settled:
+        scope = _Scope.of(tenant)
+        arguments = [tokens, requests, _ms(now_s), _ms(SETTLED_KEPT_S)]
+        async with self._bounded("settle"):
+            outcome, pairs = await self._run(self._settle, [scope.record(reservation)], arguments)
+        used = {scope.bare(key): count for key, count in zip(pairs[::2], pairs[1::2], strict=True)}
+        return Settled(_OUTCOMES[outcome], used)
+
+    async def peek(
+        self, tenant: str, counters: Sequence[str], leases: Sequence[str], now_s: float
+    ) -> tuple[int, ...]:
+        scope = _Scope.of(tenant)
+        async with self._bounded("peek"):
+            pipeline: Any = self._client.pipeline(transaction=False)
+            for key in counters:
+                pipeline.get(scope.counter(key))
+            for key in leases:
+                pipeline.zcount(scope.lease(key), f"({_ms(now_s)}", "+inf")
+            return tuple(int(count or 0) for count in await pipeline.execute())
+
+    async def ping(self) -> None:
+        """Returns when Redis answers. Raises StoreError."""
+        async with self._bounded("ping"):
+            await self._client.execute_command("PING")
+
+    async def close(self) -> None:
+        """Ends its connections."""
+        await self._client.aclose()
+
+    async def _run(self, script: "_Script", keys: list[str], arguments: Sequence[str | int]) -> Any:
+        """One round trip; one more when Redis has lost its scripts (restart, SCRIPT FLUSH)."""
+        client: Any = self._client
+        try:
+            return await client.evalsha(script.sha, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return await client.eval(script.text, len(keys), *keys, *arguments)
+
+    @asynccontextmanager
+    async def _bounded(self, operation: str) -> AsyncIterator[None]:
+        """Ends what takes too long, and turns whatever goes wrong into a StoreError."""
+        try:
+            async with asyncio.timeout(self._timeout_s), self._slots:
+                yield
+        except TimeoutError as error:
+            raise StoreError(
+                f"redis: {operation} had no answer within {self._timeout_s:g} s"
+            ) from error
+        except (RedisError, RedisClusterException, OSError) as error:
+            raise StoreError(f"redis: {operation} failed: {_one_line(error)}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Script:
+    text: str
+    sha: str
+
+    @classmethod
+    def load(cls, name: str) -> "_Script":
+        text = files("ratelimit.store").joinpath(name).read_text()
+        return cls(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """The key names of one tenant. The braces hold an escaped name: no name breaks out of them."""
+
+    tag: str
+
+    @classmethod
+    def of(cls, tenant: str) -> "_Scope":
+        return cls(f"{{hg:{_escaped(tenant)}}}")
+
+    def record(self, reservation: str) -> str:
+        return f"{self.tag}r:{_escaped(reservation)}"
+
+    def counter(self, key: str) -> str:
+        return f"{self.tag}c:{key}"
+
+    def lease(self, key: str) -> str:
+        return f"{self.tag}l:{key}"
+
+    def bare(self, full_key: bytes) -> str:
+        """The key as it was asked for, of a counter or a lease."""
+        return full_key.decode()[len(self.tag) + 2 :]
+
+
+def _escaped(text: str) -> str:
+    return quote(text, safe="", errors="surrogatepass")
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,94 @@
+-- Grants everything that one reservation asks for or, without changing anything, nothing.
+--
+-- A script, because no limit may be charged unless all of them have room, whoever else asks at
+-- the same time. MULTI cannot decide in the middle, and WATCH needs several round trips.
+--
+-- KEYS    1         the reservation's record (hash)
+--         2..       its counters (strings), then its leases (sorted sets: holder -> end in ms)
+--         All of them carry the tenant's hash tag: one slot of a Redis Cluster.
+-- ARGV    1         holder: the name under which the leases are held
+--         2         now, ms since the epoch, by the caller's clock
+--         3         how long it can be settled, ms
+--         4         number of counters
+--         then      for each counter: kind (tokens|requests), amount, limit, life in ms
+--         then      for each lease: limit, life in ms
+-- Result  {decision, {in use after it, by KEYS 2..}, {indexes from 0 of those without room}}
+--         decision: 0 refused, 1 admitted (now or before), 2 settled before: nothing granted
+--
+-- Everything is read before the first write: a script that fails has changed nothing.
+
+local record = KEYS[1]
+local holder, now, hold = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local counters = tonumber(ARGV[4])
+local leases = #KEYS - 1 - counters
+local after_now = '(' .. ARGV[2]
+
+local function demand(index)
+  local first = 5 + (index - 1) * 4
+  return KEYS[1 + index], ARGV[first], ARGV[first + 1], ARGV[first + 2], ARGV[first + 3]
+end
+
+local function lease(index)
+  local first = 5 + counters * 4 + (index - 1) * 2
+  return KEYS[1 + counters + index], ARGV[first], ARGV[first + 1]
+end
+
+local state, hold_end = unpack(redis.call('HMGET', record, 'state', 'until'))
+local live = state and now < tonumber(hold_end)
+if live and state == 'settled' then
+  return {2, {}, {}}
+end
+
+local stored, used, refused = {}, {}, {}
+for index = 1, counters do
+  local key, _, amount, limit = demand(index)
+  stored[index] = redis.call('GET', key)
+  used[index] = tonumber(stored[index] or 0)
+  -- Written this way round no sum leaves the integers that a double holds exactly.
+  if used[index] > tonumber(limit) - tonumber(amount) then
+    refused[#refused + 1] = index - 1
+  end
+end
+for index = 1, leases do
+  local key, limit = lease(index)
+  local in_use = redis.call('ZCOUNT', key, after_now, '+inf')
+  used[counters + index] = in_use
+  if in_use >= tonumber(limit) then
+    refused[#refused + 1] = counters + index - 1
+  end
+end
+
+if live then
+  return {1, used, {}}
+end
+if #refused > 0 then
+  return {0, used, refused}
+end
+
+local fields = {'state', 'held', 'until', string.format('%.0f', now + hold)}
+for index = 1, counters do
+  local key, kind, amount, _, life = demand(index)
+  if stored[index] then
+    redis.call('INCRBY', key, amount)
+  else
+    redis.call('SET', key, amount, 'PX', life)
+  end
+  used[index] = used[index] + tonumber(amount)
+  fields[#fields + 1] = kind .. ' ' .. key
+  fields[#fields + 1] = amount
+end
+for index = 1, leases do
+  local key, _, life = lease(index)
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
+  redis.call('ZADD', key, string.format('%.0f', now + tonumber(life)), holder)
+  if redis.call('PTTL', key) < tonumber(life) then
+    redis.call('PEXPIRE', key, life)
+  end
+  used[counters + index] = used[counters + index] + 1
+  fields[#fields + 1] = 'lease ' .. key
+  fields[#fields + 1] = holder
+end
+redis.call('DEL', record)
+redis.call('HSET', record, unpack(fields))
+redis.call('PEXPIRE', record, hold)
+return {1, used, {}}

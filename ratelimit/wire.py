@@ -1,0 +1,174 @@
+"""Envoy's rate-limit messages to our values and back. The descriptors are `headgate.contract`'s."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import ceil
+
+from google.protobuf.duration_pb2 import Duration
+
+from headgate.apis import Api, ErrorShape
+from headgate.contract import ABSENT, DOMAIN, OP, OP_RESERVE, OP_SETTLE, AdmissionKey
+from headgate.errors import ApiError, Refusal
+from headgate.settlement import Estimate, Usage, read_count, read_usage
+from protos.gen.base_pb2 import HeaderValue
+from protos.gen.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest, RateLimitResponse
+from ratelimit.headers import Headers, quota_headers, refusal_message, refused_headers, tightest
+from ratelimit.limiter import Admitted, Left, Refused, Request
+from registry.types import Per
+
+_MAX_UINT32 = 2**32 - 1
+_Unit = RateLimitResponse.RateLimit
+_UNITS = {
+    Per.SECOND: _Unit.SECOND,
+    Per.MINUTE: _Unit.MINUTE,
+    Per.HOUR: _Unit.HOUR,
+    Per.DAY: _Unit.DAY,
+    Per.WEEK: _Unit.WEEK,
+    Per.MONTH: _Unit.MONTH,
+    Per.YEAR: _Unit.YEAR,
+}
+
+
+class BadDescriptorError(ValueError):
+    """Not a call that Headgate's own filters make. Its text is one line for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """A request has ended. `reservation` is None if it never got as far as to have one."""
+
+    reservation: str | None
+    tenant: str
+    usage: Usage
+    estimate: Estimate
+
+
+def decode(message: RateLimitRequest) -> Request | Settle:
+    """Reads one call. Raises BadDescriptorError: what is not understood is never let pass."""
+    if message.domain != DOMAIN:
+        raise BadDescriptorError(f"the domain must be {DOMAIN}, not {_shown(message.domain)}")
+    if len(message.descriptors) != 1:
+        raise BadDescriptorError(
+            f"a call carries exactly one descriptor, this one has {len(message.descriptors)}"
+        )
+    descriptor = message.descriptors[0]
+    entries = {entry.key: entry.value for entry in descriptor.entries}
+    if len(entries) != len(descriptor.entries):
+        raise BadDescriptorError("an entry of the descriptor is there twice")
+    op = entries.get(OP)
+    if op == OP_RESERVE:
+        return _decode_reserve(entries, _hits(message, descriptor))
+    if op == OP_SETTLE:
+        return _decode_settle(entries)
+    raise BadDescriptorError(f"op must be {OP_RESERVE} or {OP_SETTLE}, not {_shown(op)}")
+
+
+def _decode_reserve(entries: Mapping[str, str], tokens: int) -> Request:
+    api = entries.get(AdmissionKey.API)
+    return Request(
+        reservation=_needed(entries, AdmissionKey.RESERVATION),
+        tenant=_needed(entries, AdmissionKey.TENANT),
+        user=entries.get(AdmissionKey.USER, ABSENT),
+        key=entries.get(AdmissionKey.KEY, ABSENT),
+        model=entries.get(AdmissionKey.MODEL, ABSENT),
+        api=Api(api) if api in set(Api) else None,
+        tokens=tokens,
+    )
+
+
+def _decode_settle(entries: Mapping[str, str]) -> Settle:
+    if entries.get(AdmissionKey.RESERVATION) == ABSENT:
+        return Settle(None, ABSENT, Usage(), Estimate(0, 0))
+    return Settle(
+        reservation=_needed(entries, AdmissionKey.RESERVATION),
+        tenant=_needed(entries, AdmissionKey.TENANT),
+        usage=read_usage(entries),
+        estimate=Estimate(
+            tokens=_needed_count(entries, AdmissionKey.ESTIMATE),
+            prompt=_needed_count(entries, AdmissionKey.ESTIMATE_PROMPT),
+        ),
+    )
+
+
+def _hits(message: RateLimitRequest, descriptor: RateLimitDescriptor) -> int:
+    """The estimate. Without one (its metadata was missing) Envoy would mean 1, nearly free."""
+    if descriptor.is_negative_hits:
+        raise BadDescriptorError("hits_addend of a reserve must not be negative")
+    if descriptor.HasField("hits_addend"):
+        return descriptor.hits_addend.value
+    if message.hits_addend:
+        return message.hits_addend
+    raise BadDescriptorError("a reserve needs the estimate as hits_addend")
+
+
+def _needed(entries: Mapping[str, str], key: AdmissionKey) -> str:
+    value = entries.get(key, "")
+    if value in ("", ABSENT):
+        raise BadDescriptorError(f"the descriptor lacks {key}")
+    return value
+
+
+def _needed_count(entries: Mapping[str, str], key: AdmissionKey) -> int:
+    number = read_count(_needed(entries, key))
+    if number is None:
+        raise BadDescriptorError(f"{key} must be a whole number, not {_shown(entries[key])}")
+    return number
+
+
+def _shown(text: str | None) -> str:
+    return "absent" if text is None else ascii(text[:40])
+
+
+def encode_settled() -> RateLimitResponse:
+    """The answer to every settlement: Envoy does not read it."""
+    return RateLimitResponse(overall_code=RateLimitResponse.OK)
+
+
+def encode_decision(
+    request: Request, decision: Admitted | Refused, now_s: float
+) -> RateLimitResponse:
+    """The answer to a reserve: Envoy lets the request on, or answers 429 with this body."""
+    if isinstance(decision, Admitted):
+        code = RateLimitResponse.OK
+        shown = tightest(decision.left)
+        headers = quota_headers(decision.left, now_s)
+        body = b""
+    else:
+        code = RateLimitResponse.OVER_LIMIT
+        shown = decision.hit
+        headers = refused_headers(decision, now_s)
+        message = refusal_message(decision, request.tenant)
+        body = ApiError(Refusal.OVER_LIMIT, message).body(_shape(request.api))
+    return RateLimitResponse(
+        overall_code=code,
+        statuses=[_status(code, shown, now_s)],
+        response_headers_to_add=_header_values(headers),
+        raw_body=body,
+    )
+
+
+def _shape(api: Api | None) -> ErrorShape:
+    return ErrorShape.ANTHROPIC if api is Api.MESSAGES else ErrorShape.OPENAI
+
+
+def _status(
+    code: RateLimitResponse.Code, shown: Left | None, now_s: float
+) -> RateLimitResponse.DescriptorStatus:
+    """The one descriptor's status, with the limit that matters most. Its numbers are uint32."""
+    if shown is None:
+        return RateLimitResponse.DescriptorStatus(code=code)
+    wait_s = 0 if shown.resets_at_s is None else max(0, ceil(shown.resets_at_s - now_s))
+    return RateLimitResponse.DescriptorStatus(
+        code=code,
+        current_limit=RateLimitResponse.RateLimit(
+            name=shown.id,
+            requests_per_unit=min(shown.limit, _MAX_UINT32),
+            unit=_Unit.UNKNOWN if shown.per is None else _UNITS[shown.per],
+        ),
+        limit_remaining=min(shown.remaining, _MAX_UINT32),
+        duration_until_reset=Duration(seconds=wait_s),
+    )
+
+
+def _header_values(headers: Headers) -> Iterable[HeaderValue]:
+    return [HeaderValue(key=name, value=value) for name, value in headers]

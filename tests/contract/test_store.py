@@ -1,0 +1,317 @@
+"""What every store does. Each test runs on memory, on Redis and on a Redis Cluster."""
+
+import asyncio
+
+import pytest
+
+from ratelimit.store.protocol import MAX_COUNT, Decision, Outcome, Reserved, Settled, Store
+from tests.ratelimit.builders import NOW_S, Shop, lease, requests, tokens
+
+ADMITTED, REFUSED, REPLAYED = Decision.ADMITTED, Decision.REFUSED, Decision.REPLAYED
+
+
+async def test_a_limit_grants_up_to_exactly_its_number(store: Store) -> None:
+    shop = Shop()
+
+    answers = [await store.reserve(shop.ask(tokens(50, 100))) for _ in range(3)]
+
+    assert answers == [
+        Reserved(ADMITTED, (50,)),
+        Reserved(ADMITTED, (100,)),
+        Reserved(REFUSED, (100,), (0,)),
+    ]
+
+
+async def test_more_than_the_limit_in_one_request_is_refused(store: Store) -> None:
+    assert await store.reserve(Shop().ask(tokens(101, 100))) == Reserved(REFUSED, (0,), (0,))
+
+
+async def test_one_limit_without_room_leaves_all_the_others_as_they_were(store: Store) -> None:
+    shop = Shop()
+    await store.reserve(shop.ask(tokens(90, 100, "narrow"), id="first"))
+
+    refused = await store.reserve(
+        shop.ask(tokens(20, 1000, "wide"), tokens(20, 100, "narrow"), requests(5), lease(5))
+    )
+
+    assert refused == Reserved(REFUSED, (0, 90, 0, 0), (1,))
+    assert await store.peek(shop.tenant, ["wide", "narrow", "requests"], ["slots"], NOW_S) == (
+        0,
+        90,
+        0,
+        0,
+    )
+
+
+async def test_a_refusal_names_every_limit_without_room(store: Store) -> None:
+    shop = Shop()
+    await store.reserve(shop.ask(requests(1), lease(1)))
+
+    refused = await store.reserve(shop.ask(tokens(5, 10), requests(1), lease(1)))
+
+    assert refused == Reserved(REFUSED, (0, 1, 1), (1, 2))
+
+
+async def test_a_repeated_reserve_is_admitted_again_and_charged_once(store: Store) -> None:
+    shop = Shop()
+    asked = shop.ask(tokens(60, 100), requests(1), lease(1), id="again")
+
+    assert [await store.reserve(asked) for _ in range(3)] == [Reserved(ADMITTED, (60, 1, 1))] * 3
+
+
+async def test_a_settled_id_is_never_granted_again(store: Store) -> None:
+    shop = Shop()
+    asked = shop.ask(tokens(60, 100), id="replayed")
+    await store.reserve(asked)
+    await store.settle("replayed", shop.tenant, 10, 1, NOW_S)
+
+    assert await store.reserve(asked) == Reserved(REPLAYED)
+    assert await store.peek(shop.tenant, ["tokens"], [], NOW_S) == (10,)
+
+
+async def test_a_refused_id_may_ask_again(store: Store) -> None:
+    shop = Shop()
+    await store.reserve(shop.ask(requests(1), id="first"))
+    assert (await store.reserve(shop.ask(requests(1), id="second"))).decision is REFUSED
+    await store.settle("first", shop.tenant, 0, 0, NOW_S)
+
+    assert (await store.reserve(shop.ask(requests(1), id="second"))).decision is ADMITTED
+
+
+async def test_settling_puts_the_actual_numbers_in_place_of_the_held(store: Store) -> None:
+    shop = Shop()
+    await store.reserve(
+        shop.ask(tokens(60, 100, "day"), tokens(10, 10, "minute"), requests(9), lease(3), id="it")
+    )
+
+    settled = await store.settle("it", shop.tenant, 25, 1, NOW_S)
+
+    assert settled == Settled(Outcome.SETTLED, {"day": 25, "minute": 25, "requests": 1, "slots": 0})
+
+
+async def test_more_than_was_held_is_recorded_above_the_limit_too(store: Store) -> None:
+    shop = Shop()
+    await store.reserve(shop.ask(tokens(60, 100), id="long"))
+
+    await store.settle("long", shop.tenant, 250, 1, NOW_S)
+
+    assert await store.reserve(shop.ask(tokens(1, 100))) == Reserved(REFUSED, (250,), (0,))
+
+
+async def test_a_refund_gives_everything_back(store: Store) -> None:
+    shop = Shop()
+    await store.reserve(shop.ask(tokens(60, 100), requests(1), lease(1), id="failed"))
+
+    settled = await store.settle("failed", shop.tenant, 0, 0, NOW_S)
+
+    assert settled.used == {"tokens": 0, "requests": 0, "slots": 0}
+
+
+async def test_the_first_settlement_wins(store: Store) -> None:
+    shop = Shop()
+    await store.reserve(shop.ask(tokens(60, 100), requests(5), id="twice"))
+    await store.settle("twice", shop.tenant, 25, 1, NOW_S)
+
+    again = await store.settle("twice", shop.tenant, 99, 0, NOW_S)
+
+    assert again == Settled(Outcome.DUPLICATE, {})
+    assert await store.peek(shop.tenant, ["tokens", "requests"], [], NOW_S) == (25, 1)
+
+
+async def test_an_unknown_or_refused_id_settles_nothing(store: Store) -> None:
+    shop = Shop()
+    await store.reserve(shop.ask(tokens(60, 100), id="held"))
+    await store.reserve(shop.ask(tokens(60, 100), id="refused"))
+
+    for unknown in ("refused", "never heard of", "", "HELD", "held "):
+        assert await store.settle(unknown, shop.tenant, 5, 1, NOW_S) == Settled(Outcome.UNKNOWN, {})
+    assert await store.peek(shop.tenant, ["tokens"], [], NOW_S) == (60,)
+
+
+async def test_what_is_never_settled_stands_as_estimated(store: Store) -> None:
+    shop = Shop()
+    await store.reserve(shop.ask(tokens(60, 100), id="lost", hold_s=30))
+
+    late = await store.settle("lost", shop.tenant, 5, 1, NOW_S + 30)
+
+    assert late.outcome is Outcome.UNKNOWN
+    assert await store.peek(shop.tenant, ["tokens"], [], NOW_S + 30) == (60,)
+
+
+async def test_it_can_be_settled_until_the_hold_ends(store: Store) -> None:
+    shop = Shop()
+    await store.reserve(shop.ask(tokens(60, 100), id="slow", hold_s=30))
+
+    assert (await store.settle("slow", shop.tenant, 5, 1, NOW_S + 29.9)).used == {"tokens": 5}
+
+
+async def test_the_settlement_reaches_the_window_that_held_it(store: Store) -> None:
+    """However long the answer took and whatever the limits are called by now."""
+    shop = Shop()
+    await store.reserve(shop.ask(tokens(60, 100, "10:00"), id="over the border"))
+    await store.reserve(shop.ask(tokens(7, 100, "10:01")))
+
+    await store.settle("over the border", shop.tenant, 20, 1, NOW_S)
+
+    assert await store.peek(shop.tenant, ["10:00", "10:01"], [], NOW_S) == (20, 7)
+
+
+async def test_slots_are_counted_and_freed_by_settling(store: Store) -> None:
+    shop = Shop()
+    for name in ("a", "b"):
+        await store.reserve(shop.ask(lease(2), id=name))
+    assert await store.reserve(shop.ask(lease(2))) == Reserved(REFUSED, (2,), (0,))
+
+    await store.settle("a", shop.tenant, 0, 1, NOW_S)
+
+    assert await store.reserve(shop.ask(lease(2))) == Reserved(ADMITTED, (2,))
+
+
+async def test_a_slot_ends_by_itself(store: Store) -> None:
+    shop = Shop()
+    await store.reserve(shop.ask(lease(1, lease_s=30), id="crashed"))
+
+    assert (await store.reserve(shop.ask(lease(1), now_s=NOW_S + 29.9))).decision is REFUSED
+    assert (await store.reserve(shop.ask(lease(1), now_s=NOW_S + 30))).decision is ADMITTED
+
+
+async def test_settling_after_the_slot_has_ended_frees_nobody_elses(store: Store) -> None:
+    shop = Shop()
+    await store.reserve(shop.ask(lease(1, lease_s=30), id="slow"))
+    await store.reserve(shop.ask(lease(1, lease_s=30), id="next", now_s=NOW_S + 30))
+
+    settled = await store.settle("slow", shop.tenant, 0, 1, NOW_S + 31)
+
+    assert settled == Settled(Outcome.SETTLED, {"slots": 1})
+
+
+async def test_a_shorter_lease_ends_before_a_longer_one_that_came_first(store: Store) -> None:
+    """A change of the policy may shorten leases, and lengthen them again."""
+    shop = Shop()
+    for seconds in (300, 10, 200):
+        await store.reserve(shop.ask(lease(9, lease_s=seconds)))
+
+    in_use = [await store.peek(shop.tenant, [], ["slots"], NOW_S + t) for t in (9, 10, 200, 300)]
+
+    assert in_use == [(3,), (2,), (1,), (0,)]
+
+
+async def test_tenants_share_nothing(store: Store) -> None:
+    one, other = Shop(), Shop()
+    await store.reserve(one.ask(tokens(60, 100), lease(1), id="same"))
+
+    assert await store.reserve(other.ask(tokens(70, 100), lease(1), id="same")) == Reserved(
+        ADMITTED, (70, 1)
+    )
+    await store.settle("same", one.tenant, 0, 0, NOW_S)
+    assert await store.peek(other.tenant, ["tokens"], ["slots"], NOW_S) == (70, 1)
+
+
+async def test_a_counter_and_a_slot_may_have_one_name(store: Store) -> None:
+    shop = Shop()
+    answer = await store.reserve(shop.ask(tokens(5, 10, "x"), lease(2, "x"), id="x"))
+    assert answer == Reserved(ADMITTED, (5, 1))
+
+
+async def test_numbers_are_exact_up_to_two_to_the_53(store: Store) -> None:
+    shop = Shop()
+    await store.reserve(shop.ask(tokens(MAX_COUNT - 2, MAX_COUNT), id="huge"))
+
+    assert await store.reserve(shop.ask(tokens(3, MAX_COUNT))) == Reserved(
+        REFUSED, (MAX_COUNT - 2,), (0,)
+    )
+    assert await store.reserve(shop.ask(tokens(1, MAX_COUNT))) == Reserved(
+        ADMITTED, (MAX_COUNT - 1,)
+    )
+    settled = await store.settle("huge", shop.tenant, MAX_COUNT - 4, 1, NOW_S)
+    assert settled.used == {"tokens": MAX_COUNT - 3}
+
+
+async def test_counters_stay_within_two_to_the_53(store: Store) -> None:
+    shop = Shop()
+    for name in ("a", "b", "c"):
+        await store.reserve(shop.ask(tokens(1, MAX_COUNT), id=name))
+    for name in ("a", "b", "c"):
+        await store.settle(name, shop.tenant, MAX_COUNT, 1, NOW_S)
+    assert await store.peek(shop.tenant, ["tokens"], [], NOW_S) == (MAX_COUNT,)
+
+
+NASTY = [
+    "",
+    "}",
+    "{",
+    "{}",
+    "a b",
+    "a\nb",
+    "a\x00b",
+    "a:b",
+    "a/b",
+    "a%2Fb",
+    "*",
+    "\u00fc",
+    "u\u0308",
+    "\U0001f600",
+    "\ud800",
+    "x" * 10_000,
+    "x" * 9_999 + "y",
+    "state",
+    "until",
+]
+
+
+async def test_no_two_names_are_the_same_tenant_or_reservation(store: Store) -> None:
+    prefix = Shop().tenant
+    shops = [Shop(prefix + name) for name in NASTY]
+    for amount, shop in enumerate(shops, 1):
+        await store.reserve(shop.ask(tokens(amount, 100), id="one id"))
+        for name in NASTY:
+            answer = await store.reserve(shop.ask(requests(100), id=f"r{name}"))
+            assert answer.decision is ADMITTED
+        assert (await store.settle(f"r{NASTY[-1]}", shop.tenant, 0, 0, NOW_S)).used
+
+    used = [await store.peek(shop.tenant, ["tokens", "requests"], [], NOW_S) for shop in shops]
+
+    assert used == [(amount, len(NASTY) - 1) for amount in range(1, len(NASTY) + 1)]
+
+
+@pytest.mark.parametrize("name", [name for name in NASTY if name != "\ud800"])
+async def test_counter_names_come_back_as_they_were_given(store: Store, name: str) -> None:
+    shop = Shop()
+    await store.reserve(shop.ask(tokens(5, 10, name), lease(3, name), id="named"))
+    assert await store.peek(shop.tenant, [name], [name], NOW_S) == (5, 1)
+    assert set((await store.settle("named", shop.tenant, 2, 1, NOW_S)).used) == {name}
+
+
+async def test_asking_for_nothing_is_granted_and_settled(store: Store) -> None:
+    shop = Shop()
+    assert await store.reserve(shop.ask(id="free")) == Reserved(ADMITTED)
+    assert await store.settle("free", shop.tenant, 5, 1, NOW_S) == Settled(Outcome.SETTLED, {})
+
+
+async def test_a_thousand_at_once_get_exactly_what_there_is(store: Store) -> None:
+    shop = Shop()
+    asked = [shop.ask(tokens(1000, 10_000), requests(1000), lease(1000)) for _ in range(1000)]
+
+    answers = await asyncio.gather(*(store.reserve(one) for one in asked))
+
+    assert sum(answer.decision is ADMITTED for answer in answers) == 10
+    assert await store.peek(shop.tenant, ["tokens", "requests"], ["slots"], NOW_S) == (
+        10_000,
+        10,
+        10,
+    )
+
+
+async def test_many_who_settle_one_reservation_settle_it_once(store: Store) -> None:
+    shop = Shop()
+    await store.reserve(shop.ask(tokens(500, 1000), id="popular"))
+
+    answers = await asyncio.gather(
+        *(store.settle("popular", shop.tenant, used, 1, NOW_S) for used in range(100))
+    )
+
+    assert sorted(answer.outcome for answer in answers) == ["duplicate"] * 99 + ["settled"]
+
+
+async def test_ping_answers(store: Store) -> None:
+    await store.ping()

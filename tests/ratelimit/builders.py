@@ -1,0 +1,71 @@
+"""Reservations and policies for tests, with what matters spelled out at the call."""
+
+from dataclasses import dataclass, field
+from itertools import count
+from zoneinfo import ZoneInfo
+
+from ratelimit.store.protocol import Demand, Kind, Lease, Reservation
+from registry.types import Count, Each, Limit, Per, Registry, Tenant
+
+NOW_S = 1_800_000_000.0
+EXPIRES_AT_S = int(NOW_S) + 1800
+"""Later than any of these tests waits: what counters do at their end has tests of its own."""
+
+_numbers = count()
+
+
+def new_name(kind: str) -> str:
+    """A tenant or reservation that no other test has."""
+    return f"{kind}-{next(_numbers)}"
+
+
+def tokens(amount: int, limit: int, key: str = "tokens") -> Demand:
+    return Demand(Kind.TOKENS, key, amount, limit, EXPIRES_AT_S)
+
+
+def requests(limit: int, key: str = "requests") -> Demand:
+    return Demand(Kind.REQUESTS, key, 1, limit, EXPIRES_AT_S)
+
+
+def lease(limit: int, key: str = "slots", lease_s: float = 30.0) -> Lease:
+    return Lease(key, limit, lease_s)
+
+
+@dataclass(frozen=True)
+class Shop:
+    """Makes reservations of one tenant."""
+
+    tenant: str = field(default_factory=lambda: new_name("tenant"))
+
+    def ask(
+        self, *asked: Demand | Lease, id: str = "", now_s: float = NOW_S, hold_s: float = 3600.0
+    ) -> Reservation:
+        return Reservation(
+            id=id or new_name("reservation"),
+            tenant=self.tenant,
+            demands=tuple(one for one in asked if isinstance(one, Demand)),
+            leases=tuple(one for one in asked if isinstance(one, Lease)),
+            hold_s=hold_s,
+            now_s=now_s,
+        )
+
+
+def limit(
+    number: int,
+    what: Count = Count.REQUESTS,
+    *,
+    per: Per | None = Per.MINUTE,
+    each: tuple[Each, ...] = (),
+    users: tuple[str, ...] = (),
+    models: tuple[str, ...] = (),
+) -> Limit:
+    per = None if what is Count.CONCURRENT else per
+    name = f"{what}-{per}-{'-'.join(each)}-{'-'.join(users)}-{'-'.join(models)}"
+    return Limit(
+        name, what, number, per, frozenset(each), frozenset(users), frozenset(models), 30.0
+    )
+
+
+def registry(*limits: Limit, tenant: str = "demo", timezone: str = "UTC") -> Registry:
+    made = Tenant(tenant, ZoneInfo(timezone), frozenset({"tiny"}), limits)
+    return Registry(models={}, tenants={tenant: made}, keys={})

@@ -1,0 +1,118 @@
+"""Which limits a request meets, and that no two subjects share a counter."""
+
+from dataclasses import replace
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratelimit.demand import Subject, claims_of, reservation_of
+from ratelimit.store.protocol import MAX_COUNT, Kind
+from registry.types import Count, Each, Limit, Per, Tenant
+from tests.ratelimit.builders import NOW_S, limit
+
+ALICE = Subject("demo", "alice", "k1", "tiny")
+
+
+def tenant(*limits: Limit, timezone: str = "UTC") -> Tenant:
+    return Tenant("demo", ZoneInfo(timezone), frozenset(), limits)
+
+
+def keys(subject: Subject, *limits: Limit, now_s: float = NOW_S) -> list[str]:
+    return [claim.key for claim in claims_of(tenant(*limits), subject, now_s)]
+
+
+def test_a_limit_for_some_users_or_models_meets_only_those() -> None:
+    limits = [
+        limit(1),
+        limit(2, users=("alice",)),
+        limit(3, users=("bob",)),
+        limit(4, models=("tiny", "huge")),
+        limit(5, models=("huge",)),
+        limit(6, users=("alice",), models=("huge",)),
+    ]
+    met = claims_of(tenant(*limits), ALICE, NOW_S)
+    assert [claim.limit.limit for claim in met] == [1, 2, 4]
+
+
+@pytest.mark.parametrize("each", list(Each))
+def test_each_value_of_a_dimension_has_its_own_counter(each: Each) -> None:
+    other = replace(ALICE, **{each.value: "other"})
+    apart, shared = limit(1, each=(each,)), limit(1)
+    assert keys(ALICE, apart) != keys(other, apart)
+    assert keys(ALICE, shared) == keys(other, shared)
+
+
+def test_each_window_has_its_own_counter() -> None:
+    rule = limit(1, per=Per.MINUTE)
+    assert keys(ALICE, rule, now_s=NOW_S) == keys(ALICE, rule, now_s=NOW_S + 59)
+    assert keys(ALICE, rule, now_s=NOW_S) != keys(ALICE, rule, now_s=NOW_S + 60)
+
+
+def test_slots_have_no_window() -> None:
+    rule = limit(1, Count.CONCURRENT, each=(Each.USER,))
+    assert keys(ALICE, rule, now_s=NOW_S) == keys(ALICE, rule, now_s=NOW_S + 10**6)
+
+
+def test_windows_start_in_the_timezone_of_the_tenant() -> None:
+    [claim] = claims_of(tenant(limit(1, per=Per.DAY), timezone="Asia/Kolkata"), ALICE, NOW_S)
+    assert claim.window is not None
+    assert (claim.window.start_s + 19_800) % 86_400 == 0
+
+
+names = st.text(st.sampled_from("ab/=%{}:|- \n\x00é"), max_size=4)
+subjects = st.builds(Subject, st.just("demo"), names, names, names)
+
+
+@given(subjects, subjects)
+def test_different_subjects_never_share_a_counter(one: Subject, other: Subject) -> None:
+    rule = limit(1, each=(Each.USER, Each.KEY, Each.MODEL))
+    assert (keys(one, rule) == keys(other, rule)) == (one == other)
+
+
+@given(names, names, st.sets(st.sampled_from(list(Each))), st.sets(st.sampled_from(list(Each))))
+def test_different_limits_never_share_a_counter(
+    one: str, other: str, each_one: set[Each], each_other: set[Each]
+) -> None:
+    first = replace(limit(1), id=one, each=frozenset(each_one))
+    second = replace(limit(1), id=other, each=frozenset(each_other))
+    same = (one, each_one) == (other, each_other)
+    assert (keys(ALICE, first) == keys(ALICE, second)) == same
+
+
+def test_of_limits_with_one_counter_the_smallest_counts() -> None:
+    met = claims_of(tenant(limit(5), limit(3), limit(4)), ALICE, NOW_S)
+    assert [claim.limit.limit for claim in met] == [3]
+
+
+@pytest.mark.parametrize(
+    ("estimate", "number", "held"),
+    [
+        (500, 1000, 500),
+        (5000, 1000, 1000),
+        (0, 1000, 1),
+        (0, 0, 1),
+        (5, 0, 1),
+        (2**64 - 1, 2**60, MAX_COUNT),
+    ],
+)
+def test_a_token_limit_is_asked_for_the_estimate_but_never_for_more_than_it_has(
+    estimate: int, number: int, held: int
+) -> None:
+    claims = claims_of(tenant(limit(number, Count.TOKENS)), ALICE, NOW_S)
+    [demand] = reservation_of("r", "demo", claims, estimate, NOW_S).demands
+    assert (demand.kind, demand.amount) == (Kind.TOKENS, held)
+
+
+def test_a_request_counts_as_one_and_holds_one_slot() -> None:
+    claims = claims_of(tenant(limit(5), limit(2, Count.CONCURRENT)), ALICE, NOW_S)
+    reservation = reservation_of("r", "demo", claims, 900, NOW_S)
+    assert [(demand.kind, demand.amount) for demand in reservation.demands] == [(Kind.REQUESTS, 1)]
+    assert [(lease.limit, lease.lease_s) for lease in reservation.leases] == [(2, 30.0)]
+
+
+def test_a_reservation_is_kept_for_as_long_as_its_longest_lease() -> None:
+    rule = replace(limit(2, Count.CONCURRENT), lease_s=10**6)
+    claims = claims_of(tenant(rule), ALICE, NOW_S)
+    assert reservation_of("r", "demo", claims, 1, NOW_S).hold_s == 10**6

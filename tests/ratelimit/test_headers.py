@@ -1,0 +1,132 @@
+"""What a client reads about its limits."""
+
+import pytest
+
+from ratelimit.headers import (
+    quota_headers,
+    refusal_message,
+    refused_headers,
+    reset_time,
+    tightest,
+)
+from ratelimit.limiter import Left, Reason, Refused
+from registry.types import Count, Each, Limit, Per
+from tests.ratelimit.builders import NOW_S, limit
+
+
+def left(rule: Limit, remaining: int, resets_in_s: int | None = 60) -> Left:
+    return Left(rule, remaining, None if resets_in_s is None else int(NOW_S) + resets_in_s)
+
+
+MINUTE = left(limit(100, per=Per.MINUTE), 20, 30)
+DAY = left(limit(1000, per=Per.DAY), 900, 3600)
+TOKENS = left(limit(50_000, Count.TOKENS, per=Per.DAY), 49_000, 3600)
+SLOTS = left(limit(3, Count.CONCURRENT), 0, None)
+
+
+def test_headers_show_the_tightest_limit_of_each_kind() -> None:
+    assert quota_headers([DAY, MINUTE, TOKENS, SLOTS], NOW_S) == [
+        ("x-ratelimit-limit-requests", "100"),
+        ("x-ratelimit-remaining-requests", "20"),
+        ("x-ratelimit-reset-requests", "30s"),
+        ("x-ratelimit-limit-tokens", "50000"),
+        ("x-ratelimit-remaining-tokens", "49000"),
+        ("x-ratelimit-reset-tokens", "1h0m0s"),
+    ]
+
+
+def test_where_there_is_no_limit_there_is_no_header() -> None:
+    assert quota_headers([], NOW_S) == []
+    assert quota_headers([SLOTS], NOW_S) == []
+
+
+def test_of_equally_tight_limits_the_one_that_resets_last_is_shown() -> None:
+    early, late = left(limit(10), 0, 10), left(limit(10), 0, 99)
+    assert tightest([early, late]) is tightest([late, early]) is late
+    assert tightest([]) is None
+
+
+def test_a_refusal_shows_the_limit_that_was_hit() -> None:
+    refused = Refused(Reason.LIMIT, DAY, 3600, (MINUTE, DAY, TOKENS))
+    headers = dict(refused_headers(refused, NOW_S))
+    assert headers["content-type"] == "application/json"
+    assert headers["retry-after"] == "3600"
+    assert headers["x-ratelimit-limit-requests"] == "1000"
+    assert headers["x-ratelimit-limit-tokens"] == "50000"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-5, "0s"),
+        (0, "0s"),
+        (0.0001, "1ms"),
+        (0.02, "20ms"),
+        (0.9985, "999ms"),
+        (0.9999, "1s"),
+        (1, "1s"),
+        (1.001, "2s"),
+        (59.5, "1m0s"),
+        (360, "6m0s"),
+        (3661, "1h1m1s"),
+        (86_400, "24h0m0s"),
+        (31_536_000, "8760h0m0s"),
+    ],
+)
+def test_reset_times_have_the_form_of_openai(seconds: float, text: str) -> None:
+    assert reset_time(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("rule", "remaining", "retry_after_s", "text"),
+    [
+        (
+            limit(100, each=(Each.USER,)),
+            0,
+            12,
+            "100 requests per minute for each user of tenant demo; try again in 12 s",
+        ),
+        (
+            limit(100_000, Count.TOKENS, per=Per.DAY),
+            1200,
+            11_100,
+            "100,000 tokens per day for tenant demo, 1,200 left; try again in 3 h 5 min",
+        ),
+        (
+            limit(1, per=Per.YEAR, each=(Each.MODEL, Each.KEY)),
+            0,
+            176_401,
+            "1 request per year for each key and model of tenant demo; try again in 2 d 2 h",
+        ),
+        (
+            limit(1, Count.CONCURRENT, each=(Each.USER,)),
+            0,
+            1,
+            "1 request at once for each user of tenant demo; try again in 1 s",
+        ),
+        (
+            limit(5, models=("b", "a")),
+            0,
+            60,
+            "5 requests per minute on a, b for tenant demo; try again in 1 min",
+        ),
+    ],
+)
+def test_the_message_names_the_limit_and_the_wait(
+    rule: Limit, remaining: int, retry_after_s: int, text: str
+) -> None:
+    refused = Refused(Reason.LIMIT, left(rule, remaining), retry_after_s, ())
+    assert refusal_message(refused, "demo") == f"Rate limit reached: {text}."
+
+
+def test_other_refusals_say_what_is_wrong() -> None:
+    unknown = Refused(Reason.UNKNOWN_TENANT, None, 1, ())
+    replayed = Refused(Reason.REPLAYED, None, 1, ())
+    assert (
+        refusal_message(unknown, "gone") == "Tenant gone is not in the policy of the rate limiter."
+    )
+    assert "counted already" in refusal_message(replayed, "demo")
+    assert dict(refused_headers(unknown, NOW_S)) == {
+        "content-type": "application/json",
+        "retry-after": "1",
+    }

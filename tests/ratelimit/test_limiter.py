@@ -1,0 +1,290 @@
+"""What the limiter decides and remembers; the store is the one of one process."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from headgate.settlement import Estimate, Source, Usage
+from ratelimit.demand import Subject, claims_of
+from ratelimit.limiter import Admitted, Left, Limiter, Reason, Refused, Request
+from ratelimit.store.memory import MemoryStore
+from ratelimit.store.protocol import Outcome, Reservation, Reserved, Settled, StoreError
+from registry.types import Count, Each, Limit, Per, Registry
+from tests.fakes import FakeClock
+from tests.ratelimit.builders import NOW_S, limit, new_name, registry
+
+ALICE = Subject("demo", "alice", "k", "tiny")
+ESTIMATE = Estimate(tokens=500, prompt=100)
+USED = Usage(status=200, prompt=120, completion=30, complete=True)
+FAILED = Usage(status=503)
+
+
+class CountingStore(MemoryStore):
+    """Counts the round trips that a shared store would cost; fails on demand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trips: list[str] = []
+        self.fails = False
+
+    def _trip(self, operation: str) -> None:
+        self.trips.append(operation)
+        if self.fails:
+            raise StoreError("away")
+
+    async def reserve(self, reservation: Reservation) -> Reserved:
+        self._trip("reserve")
+        return await super().reserve(reservation)
+
+    async def settle(
+        self, reservation: str, tenant: str, tokens: int, requests: int, now_s: float
+    ) -> Settled:
+        self._trip("settle")
+        return await super().settle(reservation, tenant, tokens, requests, now_s)
+
+
+class Desk:
+    """A limiter with its surroundings in reach."""
+
+    def __init__(self, *limits: Limit, store: CountingStore | None = None) -> None:
+        self.store = store or CountingStore()
+        self.clock = FakeClock(NOW_S)
+        self.registry: Registry = registry(*limits)
+        self.limiter = Limiter(self.store, lambda: self.registry, self.clock, remembered=100)
+
+    async def ask(
+        self, tokens: int = 500, reservation: str = "", user: str = "alice", tenant: str = "demo"
+    ) -> Admitted | Refused:
+        name = reservation or new_name("r")
+        return await self.limiter.reserve(Request(name, tenant, user, "k", "tiny", None, tokens))
+
+    async def settle(
+        self, reservation: str, usage: Usage = USED, tenant: str = "demo"
+    ) -> Source | Outcome:
+        return await self.limiter.settle(reservation, tenant, usage, ESTIMATE)
+
+    async def remaining(self) -> list[int]:
+        """What the store has left for alice, of each window and then of the slots."""
+        claims = claims_of(self.registry.tenants["demo"], ALICE, self.clock.now_s())
+        windows = [claim for claim in claims if claim.window]
+        slots = [claim for claim in claims if not claim.window]
+        used = await self.store.peek(
+            "demo", [c.key for c in windows], [c.key for c in slots], self.clock.now_s()
+        )
+        both = zip(windows + slots, used, strict=True)
+        return [claim.limit.limit - count for claim, count in both]
+
+
+def remaining(left: Sequence[Left]) -> list[int]:
+    return [item.remaining for item in left]
+
+
+async def test_an_admitted_request_learns_what_is_left_of_each_limit() -> None:
+    requests, tokens = limit(10), limit(2000, Count.TOKENS, per=Per.DAY)
+    slots = limit(3, Count.CONCURRENT)
+
+    answer = await Desk(slots, requests, tokens).ask()
+
+    assert isinstance(answer, Admitted)
+    by_limit = {left.id: (left.remaining, left.resets_at_s) for left in answer.left}
+    assert by_limit == {
+        requests.id: (9, int(NOW_S) + 60),
+        tokens.id: (1500, int(NOW_S) + 57_600),
+        slots.id: (2, None),
+    }
+
+
+async def test_settling_charges_the_actual_tokens() -> None:
+    desk = Desk(limit(2000, Count.TOKENS), limit(10), limit(2, Count.CONCURRENT))
+    await desk.ask(reservation="it")
+
+    assert await desk.settle("it") is Source.USAGE
+    assert remaining(desk.limiter.left_of("it")) == [1850, 9, 2]
+    assert await desk.remaining() == [1850, 9, 2]
+
+
+async def test_an_upstream_error_gives_everything_back() -> None:
+    desk = Desk(limit(2000, Count.TOKENS), limit(10))
+    await desk.ask(reservation="it")
+
+    assert await desk.settle("it", FAILED) is Source.REFUND
+    assert remaining(desk.limiter.left_of("it")) == [2000, 10]
+
+
+async def test_the_second_settlement_in_a_process_asks_no_store() -> None:
+    desk = Desk(limit(10))
+    await desk.ask(reservation="it")
+    await desk.settle("it")
+
+    assert await desk.settle("it") is Outcome.DUPLICATE
+    assert desk.store.trips == ["reserve", "settle"]
+
+
+async def test_settling_a_refused_request_asks_no_store_and_changes_nothing() -> None:
+    """Envoy sends the settlement of a 429 too."""
+    desk = Desk(limit(1))
+    await desk.ask()
+    await desk.ask(reservation="refused")
+
+    assert await desk.settle("refused", Usage()) is Outcome.UNKNOWN
+    assert desk.store.trips == ["reserve", "reserve"]
+    assert remaining(desk.limiter.left_of("refused")) == [0]
+
+
+async def test_a_refused_request_may_ask_again() -> None:
+    desk = Desk(limit(1))
+    await desk.ask()
+    assert isinstance(await desk.ask(reservation="again"), Refused)
+    desk.clock.advance(60)
+
+    assert isinstance(await desk.ask(reservation="again"), Admitted)
+    assert await desk.settle("again") is Source.USAGE
+
+
+async def test_another_process_settles_what_this_one_reserved() -> None:
+    store = CountingStore()
+    here, there = (Desk(limit(2000, Count.TOKENS), store=store) for _ in range(2))
+    await here.ask(reservation="it")
+
+    assert await there.settle("it") is Source.USAGE
+    assert await here.settle("it") is Outcome.DUPLICATE
+    assert await here.remaining() == [1850]
+
+
+async def test_settling_what_nobody_reserved_changes_nothing_and_is_not_remembered() -> None:
+    """The settlement of an aborted request may overtake its reserve; the access log comes later."""
+    desk = Desk(limit(2000, Count.TOKENS))
+
+    assert await desk.settle("early") is Outcome.UNKNOWN
+    await desk.ask(reservation="early")
+    assert await desk.settle("early") is Source.USAGE
+
+
+async def test_a_replayed_call_of_a_settled_request_is_refused() -> None:
+    desk = Desk(limit(2000, Count.TOKENS))
+    await desk.ask(reservation="it")
+    await desk.settle("it")
+
+    answer = await desk.ask(reservation="it")
+
+    assert answer == Refused(Reason.REPLAYED, None, 1, ())
+    assert remaining(desk.limiter.left_of("it")) == [1850]
+
+
+async def test_a_tenant_that_the_policy_does_not_know_is_refused_without_the_store() -> None:
+    desk = Desk(limit(10))
+
+    assert await desk.ask(tenant="gone") == Refused(Reason.UNKNOWN_TENANT, None, 1, ())
+    assert desk.store.trips == []
+
+
+async def test_without_a_limit_neither_reserve_nor_settle_asks_the_store() -> None:
+    desk = Desk(limit(1, users=("bob",)))
+
+    assert await desk.ask(reservation="free") == Admitted(())
+    assert await desk.settle("free") is Source.USAGE
+    assert await desk.settle("free") is Outcome.DUPLICATE
+    assert desk.store.trips == []
+
+
+async def test_a_limit_that_is_lifted_in_between_is_settled_all_the_same() -> None:
+    desk = Desk(limit(2000, Count.TOKENS))
+    await desk.ask(reservation="it")
+    before, desk.registry = desk.registry, registry()
+
+    await desk.ask(reservation="it")  # the proxy asks again
+    assert await desk.settle("it") is Source.USAGE
+
+    desk.registry = before
+    assert await desk.remaining() == [1850]
+
+
+async def test_one_tenants_settlement_is_not_taken_for_anothers() -> None:
+    desk = Desk(limit(2000, Count.TOKENS))
+    await desk.ask(reservation="it")
+    await desk.settle("it", tenant="other")
+
+    assert await desk.settle("it") is Source.USAGE
+
+
+async def test_an_estimate_above_a_small_limit_is_let_in_once() -> None:
+    desk = Desk(limit(100, Count.TOKENS))
+    assert isinstance(await desk.ask(tokens=10**9), Admitted)
+    assert isinstance(await desk.ask(tokens=1), Refused)
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 2**32 - 1, 2**64 - 1])
+async def test_a_limit_of_zero_lets_nothing_in(tokens: int) -> None:
+    assert isinstance(await Desk(limit(0, Count.TOKENS)).ask(tokens=tokens), Refused)
+
+
+async def test_a_used_up_limit_refuses_what_is_estimated_at_nothing() -> None:
+    desk = Desk(limit(100, Count.TOKENS))
+    await desk.ask(tokens=100)
+    assert isinstance(await desk.ask(tokens=0), Refused)
+
+
+async def test_of_several_limits_hit_the_one_that_resets_last_is_named() -> None:
+    day, minute = limit(1, per=Per.DAY), limit(1, per=Per.MINUTE)
+    slots = limit(1, Count.CONCURRENT)
+    desk = Desk(minute, slots, day)
+    await desk.ask()
+    desk.clock.advance(0.5)
+
+    refused = await desk.ask()
+
+    assert isinstance(refused, Refused)
+    assert refused.hit is not None
+    assert refused.hit.rule == day
+    assert refused.retry_after_s == 57_600
+    assert len(refused.left) == 3
+
+
+@pytest.mark.parametrize(("late_s", "retry_after_s"), [(0.5, 60), (59.5, 1), (59.999, 1), (0, 60)])
+async def test_waiting_for_retry_after_is_enough(late_s: float, retry_after_s: int) -> None:
+    desk = Desk(limit(1))
+    desk.clock.advance(late_s)
+    await desk.ask()
+
+    refused = await desk.ask()
+
+    assert isinstance(refused, Refused)
+    assert refused.retry_after_s == retry_after_s
+    desk.clock.advance(refused.retry_after_s)
+    assert isinstance(await desk.ask(), Admitted)
+
+
+async def test_a_busy_slot_may_be_free_in_a_second() -> None:
+    desk = Desk(limit(1, Count.CONCURRENT, each=(Each.USER,)))
+    await desk.ask(reservation="first")
+
+    refused = await desk.ask()
+    assert isinstance(refused, Refused)
+    assert refused.retry_after_s == 1
+    assert isinstance(await desk.ask(user="bob"), Admitted)
+    await desk.settle("first")
+    assert isinstance(await desk.ask(), Admitted)
+
+
+async def test_a_store_that_fails_is_heard_and_the_settlement_can_come_again() -> None:
+    desk = Desk(limit(2000, Count.TOKENS))
+    await desk.ask(reservation="it")
+    desk.store.fails = True
+
+    with pytest.raises(StoreError):
+        await desk.settle("it")
+    with pytest.raises(StoreError):
+        await desk.ask()
+
+    desk.store.fails = False
+    assert await desk.settle("it") is Source.USAGE
+
+
+async def test_only_the_last_reservations_are_remembered() -> None:
+    desk = Desk(limit(10_000))
+    for number in range(300):
+        await desk.ask(reservation=f"n{number}")
+
+    assert desk.limiter.left_of("n199") == ()
+    assert remaining(desk.limiter.left_of("n200")) == [10_000 - 201]
+    assert await desk.settle("n0") is Source.USAGE

@@ -1,0 +1,212 @@
+"""The service behind a real gRPC server, called as Envoy calls it."""
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+from prometheus_client import CollectorRegistry
+
+from headgate.contract import ABSENT
+from headgate.metrics import Metrics
+from protos.gen.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
+from ratelimit.limiter import Limiter
+from ratelimit.service import RateLimitService
+from ratelimit.store.memory import MemoryStore
+from ratelimit.store.protocol import Reservation, Reserved, Settled, Store, StoreError
+from ratelimit.store.redis import RedisStore
+from registry.types import Count, Each, Limit
+from tests.fakes import FakeClock
+from tests.ratelimit.builders import NOW_S, limit, registry
+from tests.ratelimit.calls import reserve, settle
+from tests.redis_server import PATIENT_S, running_redis
+
+PATH = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
+OK, OVER_LIMIT = RateLimitResponse.OK, RateLimitResponse.OVER_LIMIT
+
+
+class Proxy:
+    """Calls the service over its socket, and reads its metrics."""
+
+    def __init__(self, channel: grpc.aio.Channel, metrics: CollectorRegistry) -> None:
+        self._call = channel.unary_unary(PATH, response_deserializer=RateLimitResponse.FromString)
+        self._metrics = metrics
+
+    async def __call__(self, message: RateLimitRequest | bytes) -> RateLimitResponse:
+        data = message if isinstance(message, bytes) else message.SerializeToString()
+        response: RateLimitResponse = await self._call(data, timeout=30)
+        return response
+
+    async def fails(self, message: RateLimitRequest | bytes) -> tuple[grpc.StatusCode, str]:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await self(message)
+        return raised.value.code(), raised.value.details() or ""
+
+    def count(self, name: str, **labels: str) -> float:
+        return self._metrics.get_sample_value(f"headgate_{name}", labels) or 0.0
+
+
+@asynccontextmanager
+async def serving(*limits: Limit, store: Store | None = None) -> AsyncIterator[Proxy]:
+    clock = FakeClock(NOW_S)
+    own = CollectorRegistry()
+    metrics = Metrics(own, clock)
+    policy = registry(*limits)
+    limiter = Limiter(store or MemoryStore(), lambda: policy, clock)
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((RateLimitService(limiter, metrics, clock).handler(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield Proxy(channel, own)
+    finally:
+        await server.stop(0)
+
+
+def headers(response: RateLimitResponse) -> dict[str, str]:
+    return {header.key: header.value for header in response.response_headers_to_add}
+
+
+async def test_a_request_is_reserved_then_settled_then_the_next_sees_what_is_left() -> None:
+    async with serving(limit(1000, Count.TOKENS), limit(10)) as proxy:
+        first = await proxy(reserve(500))
+        ended = await proxy(settle())
+        second = await proxy(reserve(10, reservation="r2"))
+
+        assert [first.overall_code, ended.overall_code, second.overall_code] == [OK] * 3
+        assert headers(first)["x-ratelimit-remaining-tokens"] == "500"
+        assert headers(second)["x-ratelimit-remaining-tokens"] == "840"
+        assert headers(second)["x-ratelimit-remaining-requests"] == "8"
+        assert proxy.count("decisions_total", hook="ratelimit", decision="ok") == 2
+        assert proxy.count("settlements_total", via="ratelimit", outcome="usage") == 1
+        assert proxy.count("hook_seconds_count", hook="ratelimit") == 3
+
+
+async def test_over_the_limit_the_client_gets_all_it_needs() -> None:
+    async with serving(limit(1, each=(Each.USER,))) as proxy:
+        await proxy(reserve())
+        refused = await proxy(reserve(reservation="r2"))
+
+        assert refused.overall_code == OVER_LIMIT
+        assert headers(refused)["retry-after"] == "60"
+        assert headers(refused)["x-ratelimit-reset-requests"] == "1m0s"
+        assert (
+            "1 request per minute for each user" in json.loads(refused.raw_body)["error"]["message"]
+        )
+        assert (await proxy(reserve(reservation="r3", user="bob"))).overall_code == OK
+        decided = proxy.count("decisions_total", hook="ratelimit", decision="rate_limit_exceeded")
+        assert decided == 1
+
+
+async def test_settling_twice_a_refused_one_or_nothing_is_ok_and_changes_nothing() -> None:
+    async with serving(limit(1000, Count.TOKENS)) as proxy:
+        await proxy(reserve(900))
+        await proxy(reserve(900, reservation="refused"))
+        for call in (settle(), settle(), settle(reservation="refused"), settle(reservation=ABSENT)):
+            assert (await proxy(call)).overall_code == OK
+
+        after = await proxy(reserve(1, reservation="next"))
+        assert headers(after)["x-ratelimit-remaining-tokens"] == "849"
+        outcomes = ("usage", "duplicate", "unknown")
+        assert [
+            proxy.count("settlements_total", via="ratelimit", outcome=outcome)
+            for outcome in outcomes
+        ] == [1, 1, 1]
+
+
+async def test_an_unknown_tenant_is_refused() -> None:
+    async with serving() as proxy:
+        assert (await proxy(reserve(tenant="gone"))).overall_code == OVER_LIMIT
+
+
+async def test_a_call_that_is_not_ours_is_an_error_never_ok(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving() as proxy:
+        for call in (
+            RateLimitRequest(),
+            RateLimitRequest(domain="headgate"),
+            reserve(domain="other"),
+            reserve(reservation=ABSENT),
+            reserve(tenant=ABSENT),
+            reserve(None),
+        ):
+            code, details = await proxy.fails(call)
+            assert code is grpc.StatusCode.INVALID_ARGUMENT
+            assert details
+            assert "\n" not in details
+        invalid = proxy.count("decisions_total", hook="ratelimit", decision="invalid_descriptor")
+        assert invalid == 6
+    assert len(caplog.records) == 6
+
+
+@pytest.mark.parametrize("data", [b"\xff", b"\x0a\x02\xff\xfe", b"\x12\xff\xff\xff\xff\x0f"])
+async def test_bytes_that_are_no_message_are_an_error_and_the_next_call_works(data: bytes) -> None:
+    async with serving() as proxy:
+        code, _ = await proxy.fails(data)
+        assert code is not grpc.StatusCode.OK
+        assert (await proxy(reserve())).overall_code == OK
+
+
+NASTY = ["a\x00b", "a\nb", "a|b", "a/b", "a/user=b", "{b}", "%2F", "é", "x" * 10_240, " "]
+
+
+async def test_odd_names_and_huge_estimates_neither_crash_nor_share_a_counter() -> None:
+    rule = limit(1, each=(Each.USER, Each.KEY, Each.MODEL))
+    with running_redis() as server:
+        store = RedisStore.from_url(server.url, timeout_s=PATIENT_S)
+        async with serving(rule, limit(2**53, Count.TOKENS), store=store) as proxy:
+            for number, name in enumerate(NASTY):
+                callers = [{"user": name}, {"key": name}, {"model": name}]
+                for dimension, caller in enumerate(callers):
+                    call = reserve(2**32 - 1, reservation=f"{name}{number}{dimension}", **caller)
+                    assert (await proxy(call)).overall_code == OK
+            again = reserve(2**64 - 1, reservation="again", user=NASTY[0])
+            assert (await proxy(again)).overall_code == OVER_LIMIT
+        await store.close()
+
+
+class BrokenStore(MemoryStore):
+    """Answers nothing while it is broken."""
+
+    broken = True
+
+    async def reserve(self, reservation: Reservation) -> Reserved:
+        if self.broken:
+            raise StoreError("redis: reserve had no answer within 0.25 s")
+        return await super().reserve(reservation)
+
+    async def settle(
+        self, reservation: str, tenant: str, tokens: int, requests: int, now_s: float
+    ) -> Settled:
+        if self.broken:
+            raise StoreError("redis: settle had no answer within 0.25 s")
+        return await super().settle(reservation, tenant, tokens, requests, now_s)
+
+
+async def test_a_store_that_does_not_answer_closes_the_door_and_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    store = BrokenStore()
+    async with serving(limit(10), store=store) as proxy:
+        for _ in range(3):
+            assert await proxy.fails(reserve()) == (
+                grpc.StatusCode.UNAVAILABLE,
+                "redis: reserve had no answer within 0.25 s",
+            )
+        code, _ = await proxy.fails(settle())
+        assert code is grpc.StatusCode.UNAVAILABLE
+        assert proxy.count("store_errors_total", operation="reserve") == 3
+        assert proxy.count("store_errors_total", operation="settle") == 1
+        assert proxy.count("decisions_total", hook="ratelimit", decision="store_error") == 3
+
+        store.broken = False
+        assert (await proxy(reserve())).overall_code == OK
+    assert [record.getMessage() for record in caplog.records] == [
+        "cannot reserve, requests are refused: redis: reserve had no answer within 0.25 s",
+        "the store answers again",
+    ]

