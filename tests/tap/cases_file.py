@@ -1,0 +1,71 @@
+"""The cases in `cases/*.yaml`: what an upstream sends, what the client sees, what is counted."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+FOLDER = Path(__file__).parent / "cases"
+CLIENT_USAGES = ("none", "final", "continuous", "untouched")
+LINE_ENDS = {"LF": "\n", "CRLF": "\r\n", "CR": "\r"}
+_MARKS = re.compile("[«»‹›]")
+_LESS_THAN_CONTINUOUS = re.compile("«.*?»", re.DOTALL)
+_LESS_THAN_FINAL = re.compile("‹.*?›", re.DOTALL)
+FAKE_TIME_MS = 1700000000123
+
+
+@dataclass(frozen=True)
+class Case:
+    """One answer; `marked` is its text with the marks of what is taken out."""
+
+    name: str
+    api: str
+    n: int
+    kind: str
+    marked: str
+    usage: dict[str, str]
+
+    def sent(self, line_end: str = "\n") -> bytes:
+        """What the upstream sends."""
+        return _MARKS.sub("", self.marked).replace("\n", line_end).encode()
+
+    def seen(self, client_usage: str, line_end: str = "\n") -> bytes:
+        """What the client sees."""
+        text = self.marked
+        if client_usage in ("none", "final"):
+            text = _LESS_THAN_CONTINUOUS.sub("", text)
+        if client_usage == "none":
+            text = _LESS_THAN_FINAL.sub("", text)
+        return _MARKS.sub("", text).replace("\n", line_end).encode()
+
+    def headers(self, client_usage: str) -> dict[str, str]:
+        """The request headers that the rig makes metadata of."""
+        return {
+            "x-client-usage": client_usage,
+            "x-api": self.api,
+            "x-n": str(self.n),
+            "x-kind": self.kind,
+        }
+
+
+def load(file: str) -> list[Case]:
+    """All cases of one file."""
+    entries = YAML(typ="safe").load((FOLDER / file).read_text(encoding="utf-8"))
+    cases = []
+    for entry in entries:
+        usage = {key: str(value) for key, value in entry["usage"].items()} | {"status": "200"}
+        if usage["events"] != "0":
+            usage["first_event_ms"] = str(FAKE_TIME_MS)
+        kind = "text/event-stream; charset=utf-8" if "stream" in entry else "application/json"
+        cases.append(
+            Case(
+                name=entry["name"],
+                api=entry["api"],
+                n=entry.get("n", 1),
+                kind=entry.get("kind", kind),
+                marked=entry["stream"] if "stream" in entry else entry["body"],
+                usage=usage,
+            )
+        )
+    return cases
