@@ -1,0 +1,61 @@
+"""What the one-box Envoy is built from, and how its messages become files."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import betterproto2
+
+BODY_LIMIT_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class OneBox:
+    """One Envoy on this machine.
+
+    `folder` takes its configuration files and its log. The services answer gRPC on the
+    unix socket `services_socket`; Envoy's own admin listens on `admin_socket` (a path
+    below 108 bytes each, as Linux allows). `upstreams` maps each base model's name to the
+    URL of its vLLM. A request body above `body_limit_bytes` is refused with 413.
+    """
+
+    listen_host: str
+    listen_port: int
+    services_socket: Path
+    admin_socket: Path
+    folder: Path
+    upstreams: Mapping[str, str]
+    body_limit_bytes: int = BODY_LIMIT_BYTES
+
+    @property
+    def bootstrap_file(self) -> Path:
+        """The static part: Envoy reads it once, at its start."""
+        return self.folder / "bootstrap.json"
+
+    @property
+    def clusters_file(self) -> Path:
+        """The models' clusters (CDS); Envoy follows every change."""
+        return self.folder / "clusters.json"
+
+    @property
+    def routes_file(self) -> Path:
+        """The models' routes (RDS); Envoy follows every change."""
+        return self.folder / "routes.json"
+
+    @property
+    def log_file(self) -> Path:
+        return self.folder / "envoy.log"
+
+
+def render(message: betterproto2.Message) -> str:
+    """The message as the JSON that Envoy reads, with the field names of its documentation."""
+    return json.dumps(message.to_dict(casing=betterproto2.Casing.SNAKE), indent=1)
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Writes the file in one step. Envoy watches for the rename and never reads half a file."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_text(text, encoding="utf-8")
+    os.replace(fresh, path)

@@ -1,0 +1,38 @@
+"""The few questions that we ask Envoy's admin interface, over its unix socket."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+
+
+class EnvoyAdmin:
+    """A client of one Envoy's admin. Every call may raise httpx.HTTPError: Envoy may be gone."""
+
+    def __init__(self, socket: Path, timeout_s: float = 2.0) -> None:
+        self._client = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=str(socket)),
+            base_url="http://envoy",
+            timeout=timeout_s,
+        )
+
+    async def ready(self) -> bool:
+        """Whether Envoy has read all its configuration and takes requests."""
+        answer = await self._client.get("/ready")
+        return answer.status_code == httpx.codes.OK
+
+    async def numbers(self, names: Sequence[str]) -> dict[str, int]:
+        """The values of these counters and gauges; 0 for one that does not exist (yet)."""
+        pattern = "^(" + "|".join(name.replace(".", r"\.") for name in names) + ")$"
+        answer = await self._client.get("/stats", params={"filter": pattern})
+        answer.raise_for_status()
+        lines = (line.rpartition(": ") for line in answer.text.splitlines())
+        found = {name: int(value) for name, _, value in lines if value.isdigit()}
+        return {name: found.get(name, 0) for name in names}
+
+    async def stop_listening(self) -> None:
+        """Closes the listening sockets at once; requests in flight go on."""
+        (await self._client.post("/drain_listeners")).raise_for_status()
+
+    async def close(self) -> None:
+        await self._client.aclose()

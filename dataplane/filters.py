@@ -1,0 +1,202 @@
+"""The HTTP filters of the request path, one function each, and their order.
+
+Nothing here knows where it runs: the one-box bootstrap and a mesh render the same
+messages. `services` is the name of the cluster that answers the hooks' gRPC calls.
+"""
+
+from importlib.resources import files
+
+from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutationRules
+from envoy_data_plane.envoy.config.core.v3 import ApiVersion, DataSource
+from envoy_data_plane.envoy.extensions.filters.http.buffer.v3 import Buffer
+from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import ExtAuthz
+from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
+    ExternalProcessor,
+    HeaderForwardingRules,
+    MetadataOptions,
+    MetadataOptionsMetadataNamespaces,
+    ProcessingMode,
+    ProcessingModeBodySendMode,
+    ProcessingModeHeaderSendMode,
+)
+from envoy_data_plane.envoy.extensions.filters.http.json_to_metadata.v3 import (
+    JsonToMetadata,
+    JsonToMetadataKeyValuePair,
+    JsonToMetadataMatchRules,
+    JsonToMetadataRule,
+    JsonToMetadataSelector,
+)
+from envoy_data_plane.envoy.extensions.filters.http.lua.v3 import Lua
+from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
+from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, RegexMatcher, StringMatcher
+from envoy_data_plane.google.protobuf import Value
+
+from dataplane.hook_calls import HOOK_TIMEOUT, UNAVAILABLE, grpc_service, http_filter
+from dataplane.quota_filters import admission_guard, ratelimit
+from headgate.contract import Namespace, RequestKey
+
+CREDENTIAL_HEADERS = ("authorization", "x-api-key", "api-key")
+ADMISSION_HEADERS = (":path", ":method", "content-length", "content-type")
+JSON_CONTENT_TYPE = r"(?i)application/json[ \t]*(;.*)?"
+"""vLLM takes parameters (`; charset=utf-8`) and any case; Envoy's default takes neither."""
+BODY_READ = "read"
+BODY_UNREADABLE = "unreadable"
+BODY_FIELDS: dict[RequestKey, tuple[str, ...]] = {
+    RequestKey.MODEL: ("model",),
+    RequestKey.STREAM: ("stream",),
+    RequestKey.INCLUDE_USAGE: ("stream_options", "include_usage"),
+    RequestKey.CONTINUOUS_USAGE: ("stream_options", "continuous_usage_stats"),
+    RequestKey.MAX_TOKENS: ("max_tokens",),
+    RequestKey.MAX_COMPLETION_TOKENS: ("max_completion_tokens",),
+    RequestKey.MAX_OUTPUT_TOKENS: ("max_output_tokens",),
+    RequestKey.N: ("n",),
+    RequestKey.PROMPT_CACHE_KEY: ("prompt_cache_key",),
+    RequestKey.BACKGROUND: ("background",),
+}
+"""Where each request key stands in the JSON body."""
+
+
+def http_filters(services: str, body_limit_bytes: int) -> list[HttpFilter]:
+    """The whole chain, in the order of the request path; the router comes last."""
+    return [
+        ext_authz(services),
+        usage_tap(tap_source()),
+        body_limit(body_limit_bytes),
+        json_to_metadata(),
+        ext_proc(services),
+        admission_guard(),
+        ratelimit(services),
+        router(),
+    ]
+
+
+def ext_authz(services: str) -> HttpFilter:
+    """Who is calling? Closed when the service does not answer.
+
+    Envoy writes the answer's dynamic metadata under the *name* of this filter, so the
+    name is `Namespace.CALLER` and not free.
+    """
+    return http_filter(
+        Namespace.CALLER,
+        ExtAuthz(
+            grpc_service=grpc_service(services, HOOK_TIMEOUT),
+            transport_api_version=ApiVersion.V3,
+            failure_mode_allow=False,
+            status_on_error=UNAVAILABLE,
+            validate_mutations=True,
+            clear_route_cache=False,
+            encode_raw_headers=True,
+            allowed_headers=_exactly(CREDENTIAL_HEADERS),
+        ),
+    )
+
+
+def tap_source() -> str:
+    """The Lua source of the usage tap, as it is shipped with this package."""
+    return files("dataplane").joinpath("tap.lua").read_text(encoding="utf-8")
+
+
+def usage_tap(source: str) -> HttpFilter:
+    """Reads the usage from the answer as it passes. It stands second, so that it sees the
+    answer after every other filter but ext_authz has."""
+    return http_filter(
+        "headgate.usage_tap", Lua(default_source_code=DataSource(inline_string=source))
+    )
+
+
+def body_limit(size_bytes: int) -> HttpFilter:
+    """413 for a larger body, whatever it is called, before anything reads it.
+
+    The next filter has to hold the whole body. Only this filter sets how much Envoy holds for
+    one request; a route's `request_body_buffer_limit` counts in the router alone, and above
+    the connection's limit of 1 MiB such a request would hang.
+    """
+    return http_filter("headgate.body_limit", Buffer(max_request_bytes=size_bytes))
+
+
+def json_to_metadata() -> HttpFilter:
+    """Reads the few fields that admission needs from a JSON body, inside the proxy.
+
+    It holds the request until the body is complete, but lets one that is not called JSON
+    pass at once. Fields keep their JSON type; `null`, arrays, objects and strings above
+    8 KiB look like an absent field.
+    """
+    rules = [_body_rule(), *(_field_rule(key, path) for key, path in BODY_FIELDS.items())]
+    return http_filter(
+        "headgate.json_to_metadata",
+        JsonToMetadata(
+            request_rules=JsonToMetadataMatchRules(
+                rules=rules, allow_content_types_regex=RegexMatcher(regex=JSON_CONTENT_TYPE)
+            )
+        ),
+    )
+
+
+def ext_proc(services: str) -> HttpFilter:
+    """What is asked? One message with headers and metadata; the body only when the service
+    asks for it by a mode override. A header that it may not touch (host, :path) is an error."""
+    return http_filter(
+        "headgate.ext_proc",
+        ExternalProcessor(
+            grpc_service=grpc_service(services),
+            message_timeout=HOOK_TIMEOUT,
+            failure_mode_allow=False,
+            status_on_error=UNAVAILABLE,
+            processing_mode=_mode(ProcessingModeBodySendMode.NONE),
+            allow_mode_override=True,
+            allowed_override_modes=[_mode(ProcessingModeBodySendMode.BUFFERED)],
+            request_attributes=["request.size"],
+            metadata_options=MetadataOptions(
+                forwarding_namespaces=MetadataOptionsMetadataNamespaces(
+                    untyped=[Namespace.CALLER, Namespace.REQUEST]
+                ),
+                receiving_namespaces=MetadataOptionsMetadataNamespaces(
+                    untyped=[Namespace.ADMISSION]
+                ),
+            ),
+            forward_rules=HeaderForwardingRules(allowed_headers=_exactly(ADMISSION_HEADERS)),
+            mutation_rules=HeaderMutationRules(disallow_is_error=True),
+        ),
+    )
+
+
+def router() -> HttpFilter:
+    """Sends the request on, without Envoy's own headers in either direction."""
+    return http_filter("envoy.filters.http.router", Router(suppress_envoy_headers=True))
+
+
+def _exactly(names: tuple[str, ...]) -> ListStringMatcher:
+    return ListStringMatcher(patterns=[StringMatcher(exact=name) for name in names])
+
+
+def _mode(body: ProcessingModeBodySendMode) -> ProcessingMode:
+    return ProcessingMode(
+        request_header_mode=ProcessingModeHeaderSendMode.SEND,
+        response_header_mode=ProcessingModeHeaderSendMode.SKIP,
+        request_body_mode=body,
+        response_body_mode=ProcessingModeBodySendMode.NONE,
+        request_trailer_mode=ProcessingModeHeaderSendMode.SKIP,
+        response_trailer_mode=ProcessingModeHeaderSendMode.SKIP,
+    )
+
+
+def _pair(key: RequestKey, value: str | None = None) -> JsonToMetadataKeyValuePair:
+    fixed = None if value is None else Value(string_value=value)
+    return JsonToMetadataKeyValuePair(metadata_namespace=Namespace.REQUEST, key=key, value=fixed)
+
+
+def _body_rule() -> JsonToMetadataRule:
+    read = _pair(RequestKey.BODY, BODY_READ)
+    return JsonToMetadataRule(
+        selectors=[JsonToMetadataSelector(key="model")],
+        on_present=read,
+        on_missing=read,
+        on_error=_pair(RequestKey.BODY, BODY_UNREADABLE),
+    )
+
+
+def _field_rule(key: RequestKey, path: tuple[str, ...]) -> JsonToMetadataRule:
+    return JsonToMetadataRule(
+        selectors=[JsonToMetadataSelector(key=name) for name in path], on_present=_pair(key)
+    )

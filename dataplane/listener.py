@@ -1,0 +1,135 @@
+"""The door: one listener for clients, and how strictly it reads HTTP."""
+
+from datetime import timedelta
+
+import betterproto2
+from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog
+from envoy_data_plane.envoy.config.common.mutation_rules.v3 import (
+    HeaderMutation,
+    HeaderMutationRemoveOnMatch,
+)
+from envoy_data_plane.envoy.config.core.v3 import (
+    Address,
+    ApiVersion,
+    ConfigSource,
+    HttpProtocolOptions,
+    PathConfigSource,
+    SocketAddress,
+    TypedExtensionConfig,
+)
+from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
+from envoy_data_plane.envoy.extensions.access_loggers.grpc.v3 import (
+    CommonGrpcAccessLogConfig,
+    HttpGrpcAccessLogConfig,
+)
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
+    HttpConnectionManager,
+    HttpConnectionManagerCodecType,
+    HttpConnectionManagerPathWithEscapedSlashesAction,
+    Rds,
+)
+from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutation.v3 import (
+    HeaderMutation as EarlyHeaderMutation,
+)
+from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
+from envoy_data_plane.google.protobuf import Any
+
+from dataplane.box import OneBox
+from dataplane.filters import http_filters
+from dataplane.hook_calls import grpc_service
+from dataplane.replies import local_reply_config
+from dataplane.routes import ROUTES_NAME
+from headgate.contract import HEADER_PREFIX
+
+LISTENER = "door"
+MAX_HEADERS = 100
+MAX_HEADERS_KIB = 60
+STREAM_IDLE_TIMEOUT = timedelta(minutes=10)
+ACCESS_LOG_INTERVAL = timedelta(milliseconds=200)
+FORGEABLE_PREFIXES = (HEADER_PREFIX, "x-envoy-")
+"""Ours carry the caller; Envoy's own would let a client order retries and timeouts."""
+REQUEST_ID = "x-request-id"
+
+
+def listener(box: OneBox, services: str) -> Listener:
+    """The client listener with the whole chain of filters behind it."""
+    manager = connection_manager(box, services)
+    return Listener(
+        name=LISTENER,
+        address=Address(
+            socket_address=SocketAddress(address=box.listen_host, port_value=box.listen_port)
+        ),
+        filter_chains=[
+            FilterChain(
+                filters=[
+                    Filter(
+                        name="envoy.filters.network.http_connection_manager",
+                        typed_config=Any.pack(manager),
+                    )
+                ]
+            )
+        ],
+    )
+
+
+def connection_manager(box: OneBox, services: str) -> HttpConnectionManager:
+    """How requests are read, cleaned, numbered, routed and logged."""
+    escaped = HttpConnectionManagerPathWithEscapedSlashesAction.REJECT_REQUEST
+    return HttpConnectionManager(
+        stat_prefix=LISTENER,
+        codec_type=HttpConnectionManagerCodecType.AUTO,
+        server_name="headgate",
+        early_header_mutation_extensions=[early_header_mutation()],
+        normalize_path=True,
+        merge_slashes=True,
+        path_with_escaped_slashes_action=escaped,
+        use_remote_address=True,
+        preserve_external_request_id=False,
+        always_set_request_id_in_response=True,
+        max_request_headers_kb=MAX_HEADERS_KIB,
+        common_http_protocol_options=HttpProtocolOptions(max_headers_count=MAX_HEADERS),
+        stream_idle_timeout=STREAM_IDLE_TIMEOUT,
+        local_reply_config=local_reply_config(),
+        rds=Rds(
+            route_config_name=ROUTES_NAME,
+            config_source=ConfigSource(
+                path_config_source=PathConfigSource(path=str(box.routes_file)),
+                resource_api_version=ApiVersion.V3,
+            ),
+        ),
+        http_filters=http_filters(services, box.body_limit_bytes),
+        access_log=[access_log(services)],
+    )
+
+
+def early_header_mutation() -> TypedExtensionConfig:
+    """Removes what a client must not say, before any filter or the router reads it."""
+    matchers = [
+        *(StringMatcher(prefix=prefix, ignore_case=True) for prefix in FORGEABLE_PREFIXES),
+        StringMatcher(exact=REQUEST_ID, ignore_case=True),
+    ]
+    mutations = [
+        HeaderMutation(remove_on_match=HeaderMutationRemoveOnMatch(key_matcher=matcher))
+        for matcher in matchers
+    ]
+    return _extension(
+        "envoy.http.early_header_mutation.header_mutation",
+        EarlyHeaderMutation(mutations=mutations),
+    )
+
+
+def access_log(services: str) -> AccessLog:
+    """Sends every finished request to the access log service, many in one message."""
+    config = HttpGrpcAccessLogConfig(
+        common_config=CommonGrpcAccessLogConfig(
+            log_name="headgate",
+            grpc_service=grpc_service(services),
+            transport_api_version=ApiVersion.V3,
+            buffer_flush_interval=ACCESS_LOG_INTERVAL,
+        )
+    )
+    return AccessLog(name="envoy.access_loggers.http_grpc", typed_config=Any.pack(config))
+
+
+def _extension(name: str, config: betterproto2.Message) -> TypedExtensionConfig:
+    return TypedExtensionConfig(name=name, typed_config=Any.pack(config))

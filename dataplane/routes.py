@@ -1,0 +1,83 @@
+"""From `x-headgate-base` to a model's cluster; the part of the one box that a reload changes."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from envoy_data_plane.envoy.config.core.v3 import DataSource, HeaderValue, HeaderValueOption
+from envoy_data_plane.envoy.config.route.v3 import (
+    DirectResponseAction,
+    HeaderMatcher,
+    RetryPolicy,
+    Route,
+    RouteAction,
+    RouteConfiguration,
+    RouteMatch,
+    VirtualHost,
+)
+from envoy_data_plane.envoy.service.discovery.v3 import DiscoveryResponse
+from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
+from envoy_data_plane.google.protobuf import Any
+
+from dataplane.box import OneBox, render, replace_file
+from dataplane.upstream import cluster_name, model_cluster, parse_upstream
+from headgate.apis import ErrorShape
+from headgate.contract import Header
+from headgate.errors import ApiError, Refusal
+
+ROUTES_NAME = "models"
+RETRY_ON = "connect-failure,refused-stream,reset-before-request"
+"""Only what vLLM cannot have started on: a generation is never run twice."""
+
+
+def write_dynamic(box: OneBox, upstreams: Mapping[str, str]) -> None:
+    """Writes clusters and routes for these upstreams; a running Envoy takes them at once.
+
+    `upstreams` maps base model names to URLs. A new cluster is written before the route
+    that needs it. Raises BadUpstream, before anything is written.
+    """
+    clusters = DiscoveryResponse(
+        resources=[Any.pack(model_cluster(model, url)) for model, url in upstreams.items()]
+    )
+    routes = DiscoveryResponse(resources=[Any.pack(route_table(upstreams))])
+    replace_file(box.clusters_file, render(clusters))
+    replace_file(box.routes_file, render(routes))
+
+
+def route_table(upstreams: Mapping[str, str]) -> RouteConfiguration:
+    """One route for each base model, and 404 for the rest."""
+    host = VirtualHost(
+        name=ROUTES_NAME,
+        domains=["*"],
+        routes=[*(_model_route(model, url) for model, url in upstreams.items()), _no_route()],
+    )
+    return RouteConfiguration(name=ROUTES_NAME, virtual_hosts=[host])
+
+
+def _model_route(model: str, url: str) -> Route:
+    parts = parse_upstream(url)
+    by_base = HeaderMatcher(name=Header.BASE, string_match=StringMatcher(exact=model))
+    prefix = parts.path.rstrip("/")
+    return Route(
+        match=RouteMatch(prefix="/", headers=[by_base]),
+        route=RouteAction(
+            cluster=cluster_name(model),
+            host_rewrite_literal=parts.netloc,
+            prefix_rewrite=f"{prefix}/" if prefix else "",
+            timeout=timedelta(0),
+            retry_policy=RetryPolicy(retry_on=RETRY_ON, num_retries=2),
+        ),
+    )
+
+
+def _no_route() -> Route:
+    error = ApiError(Refusal.UNKNOWN_MODEL, "No upstream serves this model.")
+    return Route(
+        match=RouteMatch(prefix="/"),
+        direct_response=DirectResponseAction(
+            status=error.refusal.status,
+            body=DataSource(inline_string=error.body(ErrorShape.OPENAI).decode()),
+        ),
+        response_headers_to_add=[
+            HeaderValueOption(header=HeaderValue(key="content-type", value="application/json"))
+        ],
+    )

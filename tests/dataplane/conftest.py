@@ -1,0 +1,19 @@
+"""One real Envoy for each test module; each test starts with fresh scripts and empty records."""
+
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from tests.envoy_process import Rig, running_envoy
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def envoy_of_module() -> AsyncIterator[Rig]:
+    async with running_envoy() as rig:
+        yield rig
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def rig(envoy_of_module: Rig) -> Rig:
+    await envoy_of_module.reset()
+    return envoy_of_module

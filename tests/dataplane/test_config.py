@@ -1,0 +1,234 @@
+"""The built configuration, without Envoy."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from envoy_data_plane.envoy.config.core.v3 import Http2ProtocolOptions, HttpProtocolOptions
+from envoy_data_plane.envoy.config.route.v3 import RateLimitHitsAddend
+from envoy_data_plane.google.protobuf import Any as PackedMessage
+
+from dataplane.bootstrap import bootstrap, write_bootstrap
+from dataplane.box import OneBox, render, replace_file
+from dataplane.filters import BODY_FIELDS, http_filters
+from dataplane.replies import REPLIES
+from dataplane.routes import route_table, write_dynamic
+from dataplane.upstream import BadUpstream, cluster_name, model_cluster
+from headgate.apis import ErrorShape
+from headgate.contract import (
+    ABSENT,
+    DOMAIN,
+    OP_RESERVE,
+    OP_SETTLE,
+    RESERVE_ENTRIES,
+    SETTLE_ADMISSION_ENTRIES,
+    SETTLE_USAGE_ENTRIES,
+    Header,
+    Namespace,
+    RequestKey,
+)
+from headgate.errors import ApiError, Refusal
+
+
+def box(folder: Path, **upstreams: str) -> OneBox:
+    sockets = folder / "services.sock", folder / "admin.sock"
+    return OneBox("127.0.0.1", 8080, *sockets, folder=folder, upstreams=upstreams)
+
+
+def filters() -> dict[str, dict[str, Any]]:
+    """The filters' configurations by name, in order, as Envoy reads them."""
+    rendered = [json.loads(render(one)) for one in http_filters("services", 1000)]
+    return {one["name"]: one["typed_config"] for one in rendered}
+
+
+def rate_limits() -> list[dict[str, Any]]:
+    limits: list[dict[str, Any]] = filters()["headgate.ratelimit"]["rate_limits"]
+    return limits
+
+
+def entry_keys(limit: dict[str, Any]) -> list[str]:
+    return [action["metadata"]["descriptor_key"] for action in limit["actions"][1:]]
+
+
+def every(value: Any, key: str) -> Iterator[Any]:
+    """All values under this key, at any depth."""
+    if isinstance(value, dict):
+        if key in value:
+            yield value[key]
+        value = list(value.values())
+    if isinstance(value, list):
+        for part in value:
+            yield from every(part, key)
+
+
+def test_filters_stand_in_the_order_of_the_request_path() -> None:
+    assert list(filters()) == [
+        "envoy.filters.http.ext_authz",
+        "headgate.usage_tap",
+        "headgate.body_limit",
+        "headgate.json_to_metadata",
+        "headgate.ext_proc",
+        "headgate.admission_guard",
+        "headgate.ratelimit",
+        "envoy.filters.http.router",
+    ]
+
+
+def test_ext_authz_is_named_as_the_namespace_that_it_writes() -> None:
+    assert next(iter(filters())) == Namespace.CALLER
+
+
+def test_filters_know_no_cluster_but_the_one_they_are_given() -> None:
+    assert set(every(filters(), "cluster_name")) == {"services"}
+
+
+def test_every_metadata_action_has_a_default_value() -> None:
+    actions = list(every(rate_limits(), "metadata"))
+    assert actions
+    assert {action.get("default_value") for action in actions} == {ABSENT}
+
+
+def test_reserve_carries_the_contract_s_entries_in_order() -> None:
+    reserve = rate_limits()[0]
+    assert reserve["actions"][0]["generic_key"]["descriptor_value"] == OP_RESERVE
+    assert entry_keys(reserve) == list(RESERVE_ENTRIES)
+    assert reserve["hits_addend"] == {"format": "%DYNAMIC_METADATA(headgate.admission:estimate)%"}
+    assert "apply_on_stream_done" not in reserve
+
+
+def test_settle_carries_the_contract_s_entries_in_order_when_the_stream_is_done() -> None:
+    settle = rate_limits()[1]
+    assert settle["actions"][0]["generic_key"]["descriptor_value"] == OP_SETTLE
+    assert entry_keys(settle) == [*SETTLE_ADMISSION_ENTRIES, *SETTLE_USAGE_ENTRIES]
+    assert settle["hits_addend"] == {"number": 0}
+    assert settle["apply_on_stream_done"] is True
+
+
+def test_the_rate_limit_filter_is_closed_when_its_service_is_away() -> None:
+    ratelimit = filters()["headgate.ratelimit"]
+    assert ratelimit["domain"] == DOMAIN
+    assert ratelimit["failure_mode_deny"] is True
+
+
+@pytest.mark.parametrize("name", ["envoy.filters.http.ext_authz", "headgate.ext_proc"])
+def test_hooks_do_not_fail_open(name: str) -> None:
+    assert "failure_mode_allow" not in filters()[name]
+    assert filters()[name]["status_on_error"] == {"code": "ServiceUnavailable"}
+
+
+def test_every_request_key_is_read_from_the_body() -> None:
+    assert set(BODY_FIELDS) == set(RequestKey) - {RequestKey.BODY}
+    rules = filters()["headgate.json_to_metadata"]["request_rules"]["rules"]
+    assert [rule["on_present"]["key"] for rule in rules] == ["body", *BODY_FIELDS]
+
+
+def test_default_values_of_wrappers_survive_rendering() -> None:
+    assert render(RateLimitHitsAddend(number=0)) == '{\n "number": 0\n}'
+    packed = PackedMessage.pack(HttpProtocolOptions(max_headers_count=0))
+    assert json.loads(render(packed))["max_headers_count"] == 0
+
+
+def test_field_names_with_digits_are_written_as_envoy_has_them(tmp_path: Path) -> None:
+    assert Http2ProtocolOptions().to_dict() == {}
+    config = json.loads(render(bootstrap(box(tmp_path, m="http://127.0.0.1:1"))))
+    assert list(every(config, "http2_protocol_options")) == [{}]
+
+
+def test_a_model_is_routed_by_the_exact_base_header() -> None:
+    table = json.loads(render(route_table({"org/m": "http://10.0.0.1:8000"})))
+    route = table["virtual_hosts"][0]["routes"][0]
+    assert route["match"]["headers"] == [{"name": Header.BASE, "string_match": {"exact": "org/m"}}]
+    assert route["route"]["cluster"] == cluster_name("org/m")
+    assert route["route"]["timeout"] == "0s"
+
+
+def test_no_retry_can_run_a_generation_twice() -> None:
+    table = json.loads(render(route_table({"m": "http://10.0.0.1:8000"})))
+    policy = table["virtual_hosts"][0]["routes"][0]["route"]["retry_policy"]
+    assert set(policy["retry_on"].split(",")) == {
+        "connect-failure",
+        "refused-stream",
+        "reset-before-request",
+    }
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "address", "port"),
+    [
+        ("http://10.0.0.1:8000", "STATIC", "10.0.0.1", 8000),
+        ("http://[::1]:8000/", "STATIC", "::1", 8000),
+        ("http://vllm", "STRICT_DNS", "vllm", 80),
+        ("http://localhost:8000", "STRICT_DNS", "localhost", 8000),
+    ],
+)
+def test_an_upstream_url_becomes_a_cluster(url: str, kind: str, address: str, port: int) -> None:
+    cluster = json.loads(render(model_cluster("m", url)))
+    assert cluster.get("type", "STATIC") == kind
+    socket = next(every(cluster, "socket_address"))
+    assert (socket["address"], socket["port_value"]) == (address, port)
+    assert "transport_socket" not in cluster
+
+
+def test_idle_connections_are_let_go_before_vllm_does() -> None:
+    cluster = json.loads(render(model_cluster("m", "http://10.0.0.1:8000")))
+    vllm_keep_alive_s = 5
+    idle = next(every(cluster, "common_http_protocol_options"))["idle_timeout"]
+    assert float(idle.removesuffix("s")) < vllm_keep_alive_s
+
+
+def test_an_https_upstream_must_show_a_certificate_for_its_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tmp_path / "ca.pem"
+    bundle.write_text("")
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    cluster = json.loads(render(model_cluster("m", "https://llm.example.org/base")))
+    tls = cluster["transport_socket"]["typed_config"]
+    validation = tls["common_tls_context"]["validation_context"]
+    assert tls["sni"] == "llm.example.org"
+    assert validation["trusted_ca"] == {"filename": str(bundle)}
+    assert validation["match_typed_subject_alt_names"] == [
+        {"san_type": "DNS", "matcher": {"exact": "llm.example.org"}}
+    ]
+    assert next(every(cluster, "socket_address"))["port_value"] == 443
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "vllm:8000", "ftp://vllm", "http://", "http://vllm:99999", "http://u:p@vllm",
+     "http://vllm/?a=1", "http://vllm/#x", "http://[::1"],
+)  # fmt: skip
+def test_a_bad_upstream_is_refused_with_its_url(url: str, tmp_path: Path) -> None:
+    with pytest.raises(BadUpstream, match="upstream '"):
+        write_dynamic(box(tmp_path), {"good": "http://10.0.0.1:1", "bad": url})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_replaced_in_one_step(tmp_path: Path) -> None:
+    path = tmp_path / "routes.json"
+    path.write_text("old")
+    with path.open() as held:
+        replace_file(path, "new")
+        assert held.read() == "old"
+    assert path.read_text() == "new"
+    assert [one.name for one in tmp_path.iterdir()] == ["routes.json"]
+
+
+def test_everything_that_envoy_needs_is_in_the_folder(tmp_path: Path) -> None:
+    one = box(tmp_path / "new", m="http://10.0.0.1:8000")
+    write_bootstrap(one)
+    for file in (one.bootstrap_file, one.clusters_file, one.routes_file):
+        json.loads(file.read_text())
+
+
+def test_local_replies_have_the_shapes_of_refusals() -> None:
+    refusal = ApiError(Refusal.BAD_REQUEST, "x")
+    for reply in REPLIES:
+        openai = json.loads(reply.body(ErrorShape.OPENAI))
+        assert openai["error"].keys() == json.loads(refusal.body(ErrorShape.OPENAI))["error"].keys()
+        anthropic = json.loads(reply.body(ErrorShape.ANTHROPIC))
+        like = json.loads(refusal.body(ErrorShape.ANTHROPIC))
+        assert anthropic.keys() == like.keys()
+        assert anthropic["error"].keys() == like["error"].keys()

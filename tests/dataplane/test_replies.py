@@ -1,0 +1,202 @@
+"""Who speaks when no model answers: Envoy in our words, or the hook itself."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.envoy_process import CHAT, Rig, running_envoy
+from tests.fake_hooks import broken, deny, immediate, route, too_many
+from tests.fake_upstream import Received, reply
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+BAD_HTTP = json.loads((Path(__file__).parent / "cases/bad_http.json").read_text("utf-8"))
+LIMIT_BYTES = 16 * 2**20
+SHORT = timedelta(milliseconds=300)
+
+
+def code_of(answer: httpx.Response) -> str:
+    """`error.code` of an OpenAI error object; checks the shape."""
+    assert answer.headers["content-type"] == "application/json"
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return str(error["code"])
+
+
+def body_of_size(size_bytes: int) -> bytes:
+    start, end = b'{"model":"tiny","x":"', b'"}'
+    return start + b"a" * (size_bytes - len(start) - len(end)) + end
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 405])
+async def test_a_denial_of_ext_authz_passes_as_it_is(rig: Rig, status: int) -> None:
+    rig.services.check = deny(status, '{"error": "from the hook"}')
+    answer = await rig.post()
+    assert (answer.status_code, answer.json()) == (status, {"error": "from the hook"})
+    assert answer.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 405, 413, 429])
+async def test_an_answer_of_ext_proc_passes_as_it_is(rig: Rig, status: int) -> None:
+    rig.services.process = immediate(status)
+    answer = await rig.post()
+    assert (answer.status_code, answer.json()) == (status, {"error": "from the hook"})
+    assert answer.headers["content-type"] == "application/json"
+
+
+async def test_a_429_passes_as_it_is(rig: Rig) -> None:
+    rig.services.limit = too_many
+    answer = await rig.post()
+    assert (answer.status_code, answer.json()) == (429, {"error": "over"})
+    assert answer.headers["retry-after"] == "7"
+    assert answer.headers["content-type"] == "application/json"
+    assert "x-envoy-ratelimited" not in answer.headers
+
+
+@pytest.mark.parametrize("status", [400, 408, 413, 431, 500, 503, 504])
+async def test_an_error_of_the_model_s_server_passes_as_it_is(rig: Rig, status: int) -> None:
+    rig.upstream.answer = reply(status, b'{"error": "of vLLM"}')
+    answer = await rig.post(**{"x-envoy-retry-on": "5xx", "x-envoy-max-retries": "3"})
+    assert (answer.status_code, answer.json()) == (status, {"error": "of vLLM"})
+    assert len(rig.upstream.received) == 1
+
+
+@pytest.mark.parametrize("hook", ["check", "process", "limit"])
+async def test_a_hook_that_fails_closes_the_door(rig: Rig, hook: str) -> None:
+    setattr(rig.services, hook, broken)
+    answer = await rig.post()
+    assert (answer.status_code, code_of(answer)) == (503, "service_unavailable")
+    assert answer.headers["retry-after"] == "1"
+    assert rig.upstream.received == []
+
+
+async def test_anthropic_clients_read_their_own_shape(rig: Rig) -> None:
+    rig.services.limit = broken
+    answer = await rig.post(path="/v1/messages?beta=true")
+    assert answer.status_code == 503
+    body = answer.json()
+    assert body["type"] == "error"
+    assert set(body["error"]) == {"type", "message"}
+
+
+async def test_a_model_without_route_is_404(rig: Rig) -> None:
+    rig.services.process = route(headers={"x-headgate-base": "other"})
+    answer = await rig.post()
+    assert (answer.status_code, code_of(answer)) == (404, "model_not_found")
+
+
+async def test_a_body_of_the_limit_passes(rig: Rig) -> None:
+    assert (await rig.post(body_of_size(LIMIT_BYTES))).status_code == 200
+    assert len(rig.upstream.received[0].body) == LIMIT_BYTES
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
+@pytest.mark.parametrize("size_bytes", [LIMIT_BYTES + 1, 20_000_000])
+async def test_a_larger_body_is_413(rig: Rig, content_type: str, size_bytes: int) -> None:
+    answer = await rig.post(body_of_size(size_bytes), **{"content-type": content_type})
+    assert (answer.status_code, code_of(answer)) == (413, "request_too_large")
+    assert rig.services.streams == []
+
+
+async def test_a_larger_body_of_unknown_length_is_413(rig: Rig) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(200):
+            yield b"a" * 100_000
+
+    answer = await rig.post(pieces())
+    assert (answer.status_code, code_of(answer)) == (413, "request_too_large")
+
+
+@pytest.mark.parametrize(
+    "headers", [{f"x-{number}": "1" for number in range(200)}, {"x": "a" * 62_000}]
+)
+async def test_too_many_or_too_large_headers_are_431(rig: Rig, headers: dict[str, str]) -> None:
+    answer = await rig.post(**headers)
+    assert (answer.status_code, code_of(answer)) == (431, "request_headers_too_large")
+    assert rig.services.checks == []
+
+
+@pytest.mark.parametrize("case", BAD_HTTP, ids=[case["name"] for case in BAD_HTTP])
+async def test_bad_http_is_answered_in_json(rig: Rig, case: dict[str, Any]) -> None:
+    head, body = await rig.raw(case["request"].encode())
+    assert head.startswith(f"HTTP/1.1 {case['status']} ".encode())
+    assert b"content-type: application/json" in head
+    assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
+    assert rig.services.checks == []
+
+
+async def test_an_upstream_that_is_down_is_503(rig: Rig) -> None:
+    await rig.upstream.stop()
+    try:
+        answer = await rig.post()
+    finally:
+        await rig.upstream.start()
+    assert (answer.status_code, code_of(answer)) == (503, "upstream_unavailable")
+
+
+async def test_a_started_generation_is_not_repeated(rig: Rig) -> None:
+    async def cut(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    rig.upstream.answer = cut
+    answer = await rig.post()
+    assert (answer.status_code, code_of(answer)) == (503, "upstream_unavailable")
+    assert len(rig.upstream.received) == 1
+
+
+async def test_an_upstream_that_speaks_no_http_is_502(rig: Rig) -> None:
+    async def garbage(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"garbage\r\n\r\n")
+
+    rig.upstream.answer = garbage
+    answer = await rig.post()
+    assert (answer.status_code, code_of(answer)) == (502, "upstream_unavailable")
+    assert len(rig.upstream.received) == 1
+
+
+async def test_a_stream_that_is_cut_ends_with_an_error(rig: Rig) -> None:
+    async def half(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\n")
+        writer.write(b"transfer-encoding: chunked\r\n\r\na\r\ndata: {}\n\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    rig.upstream.answer = half
+    with pytest.raises(httpx.RemoteProtocolError):
+        await rig.post()
+
+
+async def test_services_that_are_away_close_the_door_and_come_back() -> None:
+    async with running_envoy() as rig:
+        await rig.server.stop(None)
+        answer = await rig.post()
+        assert (answer.status_code, code_of(answer)) == (503, "service_unavailable")
+        assert answer.headers["retry-after"] == "1"
+        again = await rig.services.serve(rig.box.services_socket)
+        try:
+            await rig.come_back()
+        finally:
+            await again.stop(None)
+
+
+async def test_an_idle_request_is_answered_in_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dataplane.listener.STREAM_IDLE_TIMEOUT", SHORT)
+    async with running_envoy() as rig:
+        start = b"POST /v1/x HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+        head, body = await rig.raw(start + b"content-length: 9\r\n\r\n{")
+        assert head.startswith(b"HTTP/1.1 408 ")
+        assert json.loads(body)["error"]["code"] == "request_timeout"
+
+        async def silent(_: Received, writer: asyncio.StreamWriter) -> None:
+            await asyncio.sleep(5)
+            writer.transport.abort()
+
+        rig.upstream.answer = silent
+        answer = await rig.client.post(CHAT, json={"model": "tiny"})
+        assert (answer.status_code, code_of(answer)) == (504, "upstream_timeout")

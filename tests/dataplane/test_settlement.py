@@ -1,0 +1,147 @@
+"""Reserve and settle through the real Envoy, however a request ends."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from headgate.contract import (
+    ABSENT,
+    OP_RESERVE,
+    OP_SETTLE,
+    AdmissionKey,
+    Namespace,
+    UsageKey,
+)
+from protos.gen import ext_proc_pb2
+from tests.envoy_process import CHAT, Rig
+from tests.fake_hooks import entries, route, too_many
+from tests.fake_upstream import Received, reply
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+JSON = {"content-type": "application/json"}
+USAGE = b'{"usage":{"prompt_tokens":7,"total_tokens":12,"completion_tokens":5}}'
+
+
+async def settled(rig: Rig) -> dict[str, str]:
+    """The entries of the settle descriptor, once it has come."""
+    await rig.services.until(lambda: bool(rig.services.descriptors(OP_SETTLE)))
+    return entries(rig.services.descriptors(OP_SETTLE)[0])
+
+
+async def test_the_reserve_carries_the_estimate_and_marks_what_is_absent(rig: Rig) -> None:
+    await rig.post()
+    [reserve] = rig.services.descriptors(OP_RESERVE)
+    assert reserve.hits_addend.value == 40
+    seen = entries(reserve)
+    assert (seen["reservation"], seen["tenant"], seen["user"]) == ("r1", "acme", ABSENT)
+
+
+@pytest.mark.parametrize(
+    "estimate", [None, "", "abc", "-5", "1.5", "1e3", " 5", "9" * 16, 40, True]
+)
+async def test_a_request_without_a_plain_estimate_is_stopped(rig: Rig, estimate: Any) -> None:
+    rig.services.process = route({AdmissionKey.ESTIMATE: estimate})
+    answer = await rig.post()
+    assert answer.status_code == 503
+    assert rig.services.limits == []
+    assert rig.upstream.received == []
+
+
+async def test_a_request_without_any_admission_is_stopped(rig: Rig) -> None:
+    def silent(message: ext_proc_pb2.ProcessingRequest) -> ext_proc_pb2.ProcessingResponse:
+        response = route()(message)
+        response.ClearField("dynamic_metadata")
+        return response
+
+    rig.services.process = silent
+    assert (await rig.post()).status_code == 503
+    assert rig.upstream.received == []
+
+
+async def test_metadata_in_a_foreign_namespace_is_not_taken_from_ext_proc(rig: Rig) -> None:
+    def liar(message: ext_proc_pb2.ProcessingRequest) -> ext_proc_pb2.ProcessingResponse:
+        response = route()(message)
+        response.dynamic_metadata.update({Namespace.USAGE: {UsageKey.PROMPT: "0"}})
+        return response
+
+    rig.services.process = liar
+    await rig.post()
+    assert (await settled(rig))[UsageKey.PROMPT] == ABSENT
+
+
+async def test_the_settle_carries_what_the_tap_saw(rig: Rig) -> None:
+    rig.upstream.answer = reply(200, USAGE)
+    await rig.post()
+    seen = await settled(rig)
+    assert seen == {
+        "op": OP_SETTLE,
+        "reservation": "r1",
+        "tenant": "acme",
+        "estimate": "40",
+        "estimate_prompt": "30",
+        "status": "200",
+        "prompt": "7",
+        "completion": "5",
+        "cached": ABSENT,
+        "events": "0",
+        "complete": "1",
+        "error": ABSENT,
+    }
+    assert rig.services.descriptors(OP_SETTLE)[0].hits_addend.value == 0
+
+
+async def test_a_refused_request_is_settled_too(rig: Rig) -> None:
+    rig.services.limit = too_many
+    assert (await rig.post()).status_code == 429
+    assert (await settled(rig))["reservation"] == "r1"
+    assert rig.upstream.received == []
+
+
+async def test_an_unreachable_upstream_is_settled_as_an_error(rig: Rig) -> None:
+    async def cut(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    rig.upstream.answer = cut
+    assert (await rig.post()).status_code == 503
+    assert (await settled(rig))["status"] in {ABSENT, "503"}
+
+
+async def test_a_client_that_leaves_in_mid_stream_is_settled(rig: Rig) -> None:
+    gone = asyncio.Event()
+
+    async def endless(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\n")
+        writer.write(b"transfer-encoding: chunked\r\n\r\na\r\ndata: {}\n\n\r\n")
+        await gone.wait()
+        writer.transport.abort()
+
+    rig.upstream.answer = endless
+    body = b'{"model": "tiny"}'
+    async with rig.client.stream("POST", CHAT, content=body, headers=JSON) as answer:
+        assert await anext(answer.aiter_raw()) == b"data: {}\n\n"
+    seen = await settled(rig)
+    gone.set()
+    assert (seen["status"], seen["complete"]) == ("200", ABSENT)
+
+
+async def test_a_client_that_leaves_before_the_answer_is_logged_once(rig: Rig) -> None:
+    asked, gone = asyncio.Event(), asyncio.Event()
+
+    async def silent(_: Received, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await gone.wait()
+        writer.transport.abort()
+
+    rig.upstream.answer = silent
+    _, writer = await asyncio.open_connection("127.0.0.1", rig.box.listen_port)
+    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\n")
+    writer.write(b'content-type: application/json\r\ncontent-length: 16\r\n\r\n{"model":"tiny"}')
+    await asyncio.wait_for(asked.wait(), 5)
+    writer.transport.abort()
+    entry = await rig.logged()
+    gone.set()
+    assert entry.response.response_code_details == "downstream_remote_disconnect"
+    assert entry.common_properties.metadata.filter_metadata[Namespace.ADMISSION]
+    assert (await settled(rig))["status"] == ABSENT

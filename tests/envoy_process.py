@@ -1,0 +1,127 @@
+"""A real Envoy between scripted hooks and a scripted upstream."""
+
+import asyncio
+import re
+import shutil
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+
+from dataplane.box import BODY_LIMIT_BYTES, OneBox
+from dataplane.supervisor import Envoy
+from protos.gen import accesslog_pb2
+from tests.fake_hooks import MODEL, WAIT_S, FakeServices
+from tests.fake_upstream import Upstream, reply
+
+CHAT = "/v1/chat/completions"
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True)
+class Rig:
+    """Everything that runs for one test."""
+
+    envoy: Envoy
+    box: OneBox
+    services: FakeServices
+    upstream: Upstream
+    server: grpc.aio.Server
+    client: httpx.AsyncClient
+
+    async def reset(self) -> None:
+        """Scripts as at first, and nothing received."""
+        await self.services.reset()
+        self.upstream.answer = reply(200, b"{}")
+        self.upstream.received.clear()
+
+    async def post(
+        self, body: Any = b'{"model": "tiny"}', path: str = CHAT, **headers: str
+    ) -> httpx.Response:
+        """Posts this body as JSON; `headers` replace the defaults."""
+        sent = {"content-type": "application/json", **headers}
+        return await self.client.post(path, content=body, headers=sent)
+
+    async def logged(self) -> accesslog_pb2.HTTPAccessLogEntry:
+        """The access log entry of the one request of this test."""
+        await self.services.until(lambda: len(self.services.logs) == 1)
+        return self.services.logs[0]
+
+    async def raw(self, request: bytes) -> tuple[bytes, bytes]:
+        """Sends these bytes as they are; returns the answer's head and its body."""
+        async with asyncio.timeout(WAIT_S):
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.box.listen_port)
+            try:
+                writer.write(request)
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"content-length: (\d+)", head)
+                return head, await reader.readexactly(int(length[1]) if length else 0)
+            finally:
+                writer.close()
+                await writer.wait_closed()
+
+    async def come_back(self) -> None:
+        """Waits until requests pass again."""
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                if (await self.post()).status_code == 200:
+                    return
+                await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def short_folder() -> AsyncIterator[Path]:
+    """A temporary folder whose path leaves room for a unix socket's name (108 bytes in all)."""
+    folder = Path(tempfile.mkdtemp(prefix="hg-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_box(
+    folder: Path, upstreams: Mapping[str, str], body_limit_bytes: int = BODY_LIMIT_BYTES
+) -> OneBox:
+    """A box on a free port with its files in `folder`."""
+    return OneBox(
+        listen_host="127.0.0.1",
+        listen_port=free_port(),
+        services_socket=folder / "services.sock",
+        admin_socket=folder / "admin.sock",
+        folder=folder / "envoy",
+        upstreams=upstreams,
+        body_limit_bytes=body_limit_bytes,
+    )
+
+
+@asynccontextmanager
+async def running_envoy(body_limit_bytes: int = BODY_LIMIT_BYTES) -> AsyncIterator[Rig]:
+    """A real Envoy with scripted services, and one upstream for the model MODEL."""
+    services, upstream = FakeServices(), Upstream()
+    await upstream.start()
+    async with short_folder() as folder:
+        box = make_box(folder, {MODEL: upstream.url}, body_limit_bytes)
+        server = await services.serve(box.services_socket)
+        envoy = Envoy(box, concurrency=1)
+        try:
+            await envoy.start()
+            url = f"http://127.0.0.1:{box.listen_port}"
+            async with httpx.AsyncClient(base_url=url, timeout=WAIT_S) as client:
+                yield Rig(envoy, box, services, upstream, server, client)
+        finally:
+            await envoy.stop(drain_s=0.0)
+            await server.stop(None)
+            await upstream.stop()
