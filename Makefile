@@ -25,6 +25,9 @@ run: setup ## one box with the simulator behind it
 test: setup ## every test that needs no GPU and no network
 	$(BIN)/pytest
 
+test-vllm: setup ## the end-to-end cases against a real vLLM on CPU
+	PYTHON=$(PYTHON) tests/vllm/run
+
 check: setup ## format, lint, strict types, import contract, generated code
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -39,9 +42,12 @@ format: setup ## format and fix what can be fixed
 generate: setup ## compile protos/ into protos/gen
 	$(BIN)/python -m protos.generate
 
+LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+  --no-header --no-emit-index-url --no-annotate --quiet
+
 lock: ## pin the dependencies anew (needs uv)
-	uv pip compile pyproject.toml --extra onebox --group dev --universal --python-version 3.11 \
-	  --generate-hashes --no-header --no-emit-index-url --no-annotate --quiet -o requirements.lock
+	$(LOCK) --extra onebox --group dev -o requirements.lock
+	$(LOCK) --constraints requirements.lock -o requirements.serve.lock
 
 clean: ## remove what the targets above made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

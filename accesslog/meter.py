@@ -45,6 +45,7 @@ def meter(entry: LogEntry) -> UsageRecord | None:
         base=_of(entry.admission, AdmissionKey.BASE),
         adapter=_of(entry.admission, AdmissionKey.ADAPTER),
         stream=_stream(entry.request),
+        choices=read_count(entry.admission.get(AdmissionKey.CHOICES)),
         status=entry.status,
         upstream_status=usage.status,
         flags=entry.flags,

@@ -52,7 +52,8 @@ class UsageRecord:
     """One finished request: who, what, when, from where, how much. None where it is not known.
 
     `time` is the start, RFC 3339 in UTC. `model`, `base` and `adapter` are the registry's
-    names of an admitted request; `requested_model` is what the client's body said. `status`
+    names of an admitted request; `requested_model` is what the client's body said, `choices` how
+    many answers it asked for (vLLM's own counters count the prompt once for each). `status`
     is what the client got, `upstream_status` what vLLM answered. `request_bytes` and
     `response_bytes` are the bodies. The prompt and completion tokens are those charged,
     `source` says why, both None for a request that was refused before it was admitted;
@@ -77,6 +78,7 @@ class UsageRecord:
     base: str | None
     adapter: str | None
     stream: bool | None
+    choices: int | None
     status: int | None
     upstream_status: int | None
     flags: tuple[str, ...]

@@ -83,6 +83,7 @@ def decide(
         admission={
             AdmissionKey.RESERVATION: reservation_id,
             AdmissionKey.API: api,
+            AdmissionKey.CHOICES: str(asked.n),
             AdmissionKey.CLIENT_USAGE: asked.client_usage,
             AdmissionKey.ESTIMATE: str(estimate.tokens),
             AdmissionKey.ESTIMATE_PROMPT: str(estimate.prompt),

@@ -59,6 +59,8 @@ class AdmissionKey(StrEnum):
     """Tokens to reserve: prompt and completion, a decimal integer."""
     ESTIMATE_PROMPT = "estimate_prompt"
     """The prompt's part of the estimate."""
+    CHOICES = "choices"
+    """How many answers were asked for (`n`): vLLM's own counters count the prompt once for each."""
     CLIENT_USAGE = "client_usage"
     """What the client asked to see of usage in its stream: `none`, `final`, `continuous`; or
     `untouched` where the answer always carries it (not streamed, responses, messages)."""

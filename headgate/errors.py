@@ -12,6 +12,10 @@ from enum import Enum
 from headgate.apis import ErrorShape
 
 
+class OperatorError(Exception):
+    """Something that the person at the command line can mend; its text is the line they read."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Kind:
     status: int

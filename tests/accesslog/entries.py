@@ -24,6 +24,7 @@ ADMISSION = {
     "base": "llama-8b",
     "adapter": "sql-v3",
     "api": "chat",
+    "choices": "2",
     "estimate": "300",
     "estimate_prompt": "44",
 }

@@ -42,6 +42,7 @@ def test_a_whole_stream_gives_a_whole_record() -> None:
         base="llama-8b",
         adapter="sql-v3",
         stream=True,
+        choices=2,
         status=200,
         upstream_status=200,
         flags=(),

@@ -98,6 +98,7 @@ def test_an_admitted_request_says_who_and_what() -> None:
         AdmissionKey.API: "chat",
         AdmissionKey.ESTIMATE: "700",
         AdmissionKey.ESTIMATE_PROMPT: "500",
+        AdmissionKey.CHOICES: "2",
         AdmissionKey.CLIENT_USAGE: "untouched",
     }
     assert admit.rewrite is None

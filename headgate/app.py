@@ -1,0 +1,114 @@
+"""The composition root: builds the four hooks and joins them on one gRPC server.
+
+The rooms know each other only here. The access log settles through the limiter and
+teaches ext_proc's estimator; everybody reads the registry that is in force right now.
+"""
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from accesslog.service import AccessLogService
+from accesslog.sink import Sink
+from extauthz.service import Authorization
+from extproc.estimate import Estimator
+from extproc.service import ExternalProcessor
+from headgate.clock import Clock
+from headgate.errors import OperatorError
+from headgate.metrics import Metrics
+from ratelimit.limiter import Limiter
+from ratelimit.service import RateLimitService
+from ratelimit.store.memory import MemoryStore
+from ratelimit.store.protocol import Store
+from ratelimit.store.redis import RedisStore
+from registry.types import Registry
+
+_SERVER_OPTIONS = [
+    # A mesh has one connection for each proxy worker and thousands of short streams on it.
+    ("grpc.max_concurrent_streams", 2**31 - 1),
+    # A rewritten body travels to us and back; the door refuses larger ones before that.
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    ("grpc.max_send_message_length", 64 * 1024 * 1024),
+    # Two programs on one port would each get half of the calls, in silence.
+    ("grpc.so_reuseport", 0),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """The built hooks, callable without a server, and the limiter that they share."""
+
+    authorization: Authorization
+    processor: ExternalProcessor
+    rate_limit: RateLimitService
+    access_log: AccessLogService
+    limiter: Limiter
+
+    def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
+        """The gRPC handlers of all four hooks."""
+        return (
+            self.authorization.handler(),
+            self.processor.handler(),
+            self.rate_limit.handler(),
+            self.access_log.handler(),
+        )
+
+
+def build_store(url: str) -> Store:
+    """The store named on the command line: `memory`, or a URL of Redis (redis, rediss, unix)."""
+    return MemoryStore() if url == "memory" else RedisStore.from_url(url)
+
+
+def build_hooks(
+    registry: Callable[[], Registry],
+    store: Store,
+    sinks: Callable[[Limiter], Sequence[Sink]],
+    clock: Clock,
+    metrics: Metrics,
+) -> Hooks:
+    """Builds the hooks. `sinks` gets the limiter, as the console line shows what is left."""
+    estimator = Estimator()
+    limiter = Limiter(store, registry, clock)
+    return Hooks(
+        authorization=Authorization(registry, metrics),
+        processor=ExternalProcessor(registry, estimator, new_reservation_id, metrics),
+        rate_limit=RateLimitService(limiter, metrics, clock),
+        access_log=AccessLogService(limiter.settle, estimator.learn, sinks(limiter), metrics),
+        limiter=limiter,
+    )
+
+
+def new_reservation_id() -> str:
+    """A reservation id that nobody can guess."""
+    return uuid.uuid4().hex
+
+
+class HookServer:
+    """The gRPC server of the hooks, with the standard health service."""
+
+    def __init__(self, hooks: Hooks) -> None:
+        self._server = grpc.aio.server(options=_SERVER_OPTIONS)
+        self._server.add_generic_rpc_handlers(hooks.handlers())
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+
+    async def start(self, address: str) -> int:
+        """Listens on `host:port` or `unix:PATH`; returns the port (0 for a socket).
+
+        Raises OperatorError when the address is taken.
+        """
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OperatorError(f"cannot listen on {address}: taken, or not allowed") from error
+        await self._server.start()
+        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+        return port
+
+    async def drain(self, grace_s: float) -> None:
+        """Says NOT_SERVING, lets calls in flight end for at most `grace_s`, then stops."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_s)

@@ -1,0 +1,205 @@
+"""One box: a real Envoy, the services and, in the demo, the vLLM simulator, as one program.
+
+Everything lives and dies together: whichever part ends first ends the rest, and nothing is
+left behind.
+"""
+
+import asyncio
+import dataclasses
+import shutil
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accesslog.console import ConsoleSink
+from dataplane.box import OneBox
+from dataplane.routes import write_dynamic
+from dataplane.supervisor import Envoy
+from headgate.clock import Clock
+from headgate.demo import Demo, demo_policy
+from headgate.errors import OperatorError
+from headgate.serve import ServeSettings, running_services, stop_event
+from headgate.simulated import running_simulator
+from registry.types import Registry
+
+_DRAIN_S = 5.0
+"""How long requests in flight may take to end after Ctrl-C."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen. Port 0 stands for any free one."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UpSettings:
+    """What `headgate up` was asked for.
+
+    `policy` None means the demo's; `upstream` replaces the upstream of every model;
+    `run_dir` keeps sockets, configuration and logs (a temporary folder when None).
+    """
+
+    policy: Path | None
+    upstream: str | None
+    listen: Address
+    admin: Address
+    store: str
+    records: Path
+    run_dir: Path | None
+
+
+async def up(settings: UpSettings, clock: Clock, say: Callable[[str], None]) -> None:
+    """`headgate up`: runs until it is stopped or a part of it dies.
+
+    Raises OperatorError when something cannot start or has died; by then all else is stopped.
+    """
+    stop = stop_event()
+    async with one_box(settings, clock, say) as deaths:
+        await _first_of(stop.wait(), *deaths)
+        say("stopping")
+
+
+@asynccontextmanager
+async def one_box(
+    settings: UpSettings, clock: Clock, say: Callable[[str], None]
+) -> AsyncIterator[Sequence[Coroutine[Any, Any, None]]]:
+    """Starts the parts in the order in which they need each other, and says what to try.
+
+    Yields one coroutine for each child process; it raises OperatorError when the child dies.
+    """
+    listen = _free(settings.listen)
+    admin = _free(settings.admin)
+    async with AsyncExitStack() as stack:
+        run_dir = stack.enter_context(_run_folder(settings.run_dir))
+        deaths: list[Coroutine[Any, Any, None]] = []
+        policy, demo = settings.policy, None
+        if policy is None:
+            simulator = await stack.enter_async_context(running_simulator(run_dir))
+            deaths.append(simulator.died())
+            demo = demo_policy(simulator.url)
+            policy = run_dir / "headgate.yaml"
+            policy.write_text(demo.text, encoding="utf-8")
+        box = OneBox(
+            listen_host=listen.host,
+            listen_port=listen.port,
+            services_socket=run_dir / "hooks.sock",
+            admin_socket=run_dir / "envoy-admin.sock",
+            folder=run_dir,
+            upstreams={},
+        )
+        services = await stack.enter_async_context(
+            running_services(
+                ServeSettings(
+                    policy=policy,
+                    hooks=f"unix:{box.services_socket}",
+                    admin_host=admin.host,
+                    admin_port=admin.port,
+                    store=settings.store,
+                    records=settings.records,
+                    drain_s=_DRAIN_S,
+                ),
+                clock,
+                on_registry=lambda registry: write_dynamic(box, _upstreams(registry)),
+                more_sinks=lambda limiter: (ConsoleSink(say, limiter.left_of),),
+                transform=lambda registry: _towards(registry, settings.upstream),
+            )
+        )
+        envoy = Envoy(dataclasses.replace(box, upstreams=_upstreams(services.registry())))
+        await envoy.start()
+        stack.push_async_callback(envoy.stop, _DRAIN_S)
+        deaths.append(_envoy_died(envoy))
+        for line in _welcome(listen, services.admin_url, settings.records, demo):
+            say(line)
+        yield deaths
+
+
+async def _envoy_died(envoy: Envoy) -> None:
+    """Waits for Envoy's end and raises OperatorError."""
+    end = await envoy.wait()
+    why = f": {end.log[-1]}" if end.log else ""
+    raise OperatorError(f"Envoy ended with exit code {end.code}{why}")
+
+
+def _towards(registry: Registry, upstream: str | None) -> Registry:
+    """The registry with every model served by `upstream`, where one is given."""
+    if upstream is None:
+        return registry
+    models = {
+        name: dataclasses.replace(model, upstream=upstream)
+        for name, model in registry.models.items()
+    }
+    return dataclasses.replace(registry, models=models)
+
+
+def _upstreams(registry: Registry) -> dict[str, str]:
+    """The URL of each base model."""
+    return {model.base: model.upstream for model in registry.models.values()}
+
+
+def _welcome(listen: Address, admin_url: str, records: Path, demo: Demo | None) -> Iterator[str]:
+    yield f"Headgate is ready on {listen.url} (admin {admin_url}, usage records in {records})"
+    if demo is None:
+        return
+    for key in demo.keys:
+        yield f"  {key.secret}  {key.tenant}/{key.user}: {key.note}"
+    yield "Try it:"
+    yield (
+        f"  curl {listen.url}/v1/chat/completions -H 'Authorization: Bearer {demo.keys[0].secret}' "
+        f"-H 'Content-Type: application/json' "
+        f'-d \'{{"model": "{demo.model}", "max_tokens": 16, '
+        f'"messages": [{{"role": "user", "content": "Hello"}}]}}\''
+    )
+
+
+def _free(address: Address) -> Address:
+    """The address with a port that nobody listens on; raises OperatorError when it is taken."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address.host, address.port))
+        except OSError as error:
+            raise OperatorError(
+                f"cannot listen on {address.host}:{address.port}: {error.strerror}; "
+                "stop what uses it, or name another address with --listen or --admin"
+            ) from error
+        return Address(address.host, probe.getsockname()[1])
+
+
+@contextmanager
+def _run_folder(asked: Path | None) -> Iterator[Path]:
+    """The folder of sockets, configuration and logs, readable by its owner only."""
+    if asked is not None:
+        asked.mkdir(mode=0o700, parents=True, exist_ok=True)
+        yield asked.resolve()
+        return
+    folder = Path(tempfile.mkdtemp(prefix="headgate-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _first_of(*waits: Coroutine[Any, Any, object]) -> None:
+    """Waits for the first to end, cancels the others, and raises what it raised."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

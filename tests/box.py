@@ -1,0 +1,205 @@
+"""A whole box for end-to-end tests: `headgate up` as a user starts it, in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+START_TIMEOUT_S = 30
+KEYS = {name: f"sk-test-{name}-0123456789abcdef" for name in ("alice", "bob", "carol", "dave")}
+
+MODELS = """
+models:
+  tiny:
+    upstream: {upstream}
+    context_tokens: 8192
+    forces_usage: {forces_usage}
+  sql-expert:
+    base: tiny
+    adapter: lora-a
+  private:
+    base: tiny
+    adapter: lora-a
+"""
+
+
+def digest(secret: str) -> str:
+    """The digest of a key as the policy file holds it."""
+    return sha256(secret.encode()).hexdigest()
+
+
+def policy(upstream: str, *, forces_usage: bool = False, limits: str = "", more: str = "") -> str:
+    """A policy with tenant acme (alice, bob) and globex (carol), and `limits` for acme."""
+    return (
+        MODELS.format(upstream=upstream, forces_usage=str(forces_usage).lower())
+        + f"""
+tenants:
+  acme:
+    timezone: Europe/Berlin
+    models: [tiny, sql-expert]
+    keys:
+      - {{id: alice-key, user: alice, sha256: "{digest(KEYS["alice"])}"}}
+      - {{id: bob-key, user: bob, sha256: "{digest(KEYS["bob"])}"}}
+    limits: {limits or "[]"}
+  globex:
+    models: [private]
+    keys:
+      - {{id: carol-key, user: carol, sha256: "{digest(KEYS["carol"])}"}}
+{more}"""
+    )
+
+
+@dataclass
+class Box:
+    """A running `headgate up`."""
+
+    process: subprocess.Popen[str]
+    url: str
+    admin_url: str
+    folder: Path
+    lines: list[str] = field(default_factory=list)
+
+    def headers(self, user: str = "alice") -> dict[str, str]:
+        return {"authorization": f"Bearer {KEYS[user]}"}
+
+    def post(self, path: str, body: Any, user: str = "alice", **options: Any) -> httpx.Response:
+        """POSTs a JSON body with the user's key."""
+        headers = {**self.headers(user), **options.pop("headers", {})}
+        return httpx.post(f"{self.url}{path}", json=body, headers=headers, timeout=30, **options)
+
+    def chat(self, user: str = "alice", **fields: Any) -> httpx.Response:
+        """One small chat completion."""
+        body = small_chat()
+        return self.post("/v1/chat/completions", {**body, **fields}, user)
+
+    def chat_with_headers(self, headers: dict[str, str]) -> httpx.Response:
+        """One small chat completion with more headers."""
+        body = small_chat()
+        return self.post("/v1/chat/completions", body, headers=headers)
+
+    def records(self) -> list[dict[str, Any]]:
+        """The usage records written so far."""
+        path = self.folder / "usage.jsonl"
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    def wait_records(self, count: int, timeout_s: float = 10) -> list[dict[str, Any]]:
+        """Waits until at least `count` records are written (the access log comes in batches)."""
+        return wait_until(
+            lambda: records if len(records := self.records()) >= count else None,
+            f"{count} usage records",
+            timeout_s,
+        )
+
+    def record_of(self, request_id: str) -> dict[str, Any]:
+        """The usage record of one request, by the id that its answer carried."""
+
+        def found() -> dict[str, Any] | None:
+            return next((r for r in self.records() if r["request_id"] == request_id), None)
+
+        return wait_until(found, f"the record of {request_id}")
+
+    def stats(self) -> dict[str, int]:
+        """Envoy's own counters and gauges."""
+        text = self.envoy_admin("/stats")
+        pairs = (line.partition(": ") for line in text.splitlines())
+        return {name: int(value) for name, _, value in pairs if value.isdigit()}
+
+    def envoy_admin(self, path: str) -> str:
+        transport = httpx.HTTPTransport(uds=str(self.folder / "run" / "envoy-admin.sock"))
+        with httpx.Client(transport=transport, base_url="http://envoy") as client:
+            return client.get(path).text
+
+    def metrics(self) -> str:
+        return httpx.get(f"{self.admin_url}/metrics").text
+
+    def stop(self) -> int:
+        """Ends it as Ctrl-C does and returns its exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(20)
+
+
+def small_chat() -> dict[str, Any]:
+    """A small chat completion. At temperature 0 a real model, too, goes on to the maximum."""
+    messages = [{"role": "user", "content": "Hi"}]
+    return {"model": "tiny", "max_tokens": 4, "temperature": 0, "messages": messages}
+
+
+def metric(exposition: str, name: str) -> float:
+    """The value of one metric, named with its labels as in the exposition; 0 when absent."""
+    lines = (line for line in exposition.splitlines() if line.startswith(f"{name} "))
+    return float(next(lines, "0 0").rpartition(" ")[2])
+
+
+def wait_until(probe: Callable[[], Any], what: str, timeout_s: float = 10) -> Any:
+    """Polls `probe` until it returns something true; fails the test when it never does."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        if result := probe():
+            return result
+        time.sleep(0.02)
+    raise AssertionError(f"waited {timeout_s} s for {what}")
+
+
+@contextmanager
+def running_box(folder: Path, policy_text: str, *options: str) -> Iterator[Box]:
+    """Starts `headgate up` on free ports with this policy, and ends it."""
+    (folder / "headgate.yaml").write_text(policy_text)
+    arguments = ["--policy", str(folder / "headgate.yaml"), *options]
+    with started_up(folder, *arguments) as box:
+        yield box
+
+
+@contextmanager
+def started_up(folder: Path, *options: str) -> Iterator[Box]:
+    """Starts `headgate up OPTIONS` on free ports and waits for its ready line."""
+    command = [sys.executable, "-m", "headgate", "up", "--listen", "127.0.0.1:0"]
+    command += ["--admin", "127.0.0.1:0", "--run-dir", str(folder / "run")]
+    command += ["--records", str(folder / "usage.jsonl"), *options]
+    with open(folder / "up.log", "w") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, text=True, cwd=folder, env=environment()
+        )
+    try:
+        yield _ready(process, folder)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise
+
+
+def environment() -> dict[str, str]:
+    """The environment of a started program: output at once, warnings as errors."""
+    return {**os.environ, "PYTHONUNBUFFERED": "1"}
+
+
+def _ready(process: subprocess.Popen[str], folder: Path) -> Box:
+    log = folder / "up.log"
+
+    def welcome() -> list[str] | None:
+        text = log.read_text()
+        if process.poll() is not None:
+            raise AssertionError(f"headgate up ended with {process.returncode}:\n{text}")
+        return text.splitlines() if "is ready on" in text and text.endswith("\n") else None
+
+    lines = wait_until(welcome, "headgate up to be ready", START_TIMEOUT_S)
+    ready = next(line for line in lines if "is ready on" in line)
+    words = ready.replace("(", " ").replace(",", " ").split()
+    urls = [word for word in words if word.startswith("http://")]
+    return Box(process, urls[0], urls[1], folder, lines)

@@ -1,0 +1,84 @@
+"""What one request may cost in calls, messages and bytes; counted by Envoy itself."""
+
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from tests.box import Box, metric
+
+ENVOY = {
+    "checks": "ext_authz.ok",
+    "streams": "ext_proc.streams_started",
+    "sent": "ext_proc.stream_msgs_sent",
+    "received": "ext_proc.stream_msgs_received",
+}
+LIMIT_CALLS = 'headgate_hook_seconds_count{hook="ratelimit"}'
+
+
+def grown(box: Box, act: Callable[[], httpx.Response]) -> dict[str, int]:
+    """How many calls and messages one request took, from its start to its usage record."""
+    before = counted(box)
+    box.record_of(act().headers["x-request-id"])
+    return {name: value - before[name] for name, value in counted(box).items()}
+
+
+def counted(box: Box) -> dict[str, int]:
+    """Envoy's counters of calls to the services, and the services' own of the limit calls."""
+    stats = box.stats()
+    counts = {
+        short: sum(value for name, value in stats.items() if name.endswith(full))
+        for short, full in ENVOY.items()
+    }
+    counts["limit calls"] = int(metric(box.metrics(), LIMIT_CALLS))
+    counts["bytes"] = stats["cluster.headgate_services.upstream_cx_tx_bytes_total"]
+    return counts
+
+
+def calls(grew: dict[str, int]) -> dict[str, int]:
+    return {name: value for name, value in grew.items() if name != "bytes"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("tokens", [2, 200])
+def test_a_request_without_rewrite_costs_one_check_one_message_two_limit_calls(
+    box_forced: Box, stream: bool, tokens: int
+) -> None:
+    grew = grown(box_forced, lambda: box_forced.chat(stream=stream, max_tokens=tokens))
+
+    assert calls(grew) == {
+        "checks": 1,
+        "streams": 1,
+        "sent": 1,
+        "received": 1,
+        "limit calls": 2,
+    }
+
+
+def test_a_rewritten_request_costs_one_message_more(box: Box) -> None:
+    grew = grown(box, lambda: box.chat(stream=True, max_tokens=50))
+
+    assert calls(grew) == {
+        "checks": 1,
+        "streams": 1,
+        "sent": 2,
+        "received": 2,
+        "limit calls": 2,
+    }
+
+
+def test_the_services_receive_as_much_for_a_long_prompt_as_for_a_short_one(box: Box) -> None:
+    def bytes_to_services(prompt: str) -> int:
+        messages = [{"role": "user", "content": prompt}]
+        return grown(box, lambda: box.chat(messages=messages))["bytes"]
+
+    bytes_to_services("warm up")
+    short = bytes_to_services("x" * 1_000)
+    long = bytes_to_services("x" * 1_000_000)
+    assert long < 2 * short
+
+
+def test_a_request_without_a_key_costs_no_message_to_ext_proc(box: Box) -> None:
+    grew = grown(box, lambda: httpx.get(f"{box.url}/v1/models"))
+
+    assert (grew["streams"], grew["sent"]) == (0, 0)

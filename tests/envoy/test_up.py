@@ -1,0 +1,211 @@
+"""`headgate up` as a newcomer meets it: what it prints, how it fails, what it leaves behind."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.box import Box, environment, policy, started_up, wait_until
+
+
+def children_of(pid: int) -> list[int]:
+    """Process ids of the direct children of a process."""
+    out = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
+    return [int(word) for word in out.stdout.split()]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def run_up(folder: Path, *options: str, timeout_s: float = 30) -> subprocess.CompletedProcess[str]:
+    """Runs a `headgate up` that is expected to end by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "headgate", "up", *options],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=timeout_s,
+        env=environment(),
+    )
+
+
+def test_the_demo_prints_keys_a_curl_line_and_a_line_for_each_request(tmp_path: Path) -> None:
+    with started_up(tmp_path, "--demo") as box:
+        keys = [word for line in box.lines for word in line.split() if word.startswith("sk-")]
+        curl = next(line for line in box.lines if line.strip().startswith("curl "))
+        shown = subprocess.run(["sh", "-c", f"{curl} -s"], capture_output=True, text=True)
+
+        log = tmp_path / "up.log"
+        line = wait_until(
+            lambda: next((li for li in log.read_text().splitlines() if " 200 " in li), None),
+            "the line of the request",
+        )
+
+    assert len(keys) >= 2
+    assert '"chat.completion"' in shown.stdout
+    assert "demo/" in line
+    assert "left" in line
+
+
+def test_the_first_key_of_the_demo_meets_its_limit_within_a_hundred_requests(
+    tmp_path: Path,
+) -> None:
+    with started_up(tmp_path, "--demo") as box:
+        key = next(word for line in box.lines for word in line.split() if word.startswith("sk-"))
+        body = {"model": "tiny", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
+        # The window is a calendar minute: a burst that crosses its end starts anew once.
+        with httpx.Client(headers={"authorization": f"Bearer {key}"}, timeout=30) as client:
+            url = f"{box.url}/v1/chat/completions"
+            codes = [client.post(url, json=body).status_code for _ in range(210)]
+
+    assert set(codes) == {200, 429}
+    assert 100 <= codes.count(200) <= 200
+
+
+def test_ctrl_c_ends_every_process_with_exit_code_0(tmp_path: Path) -> None:
+    with started_up(tmp_path, "--demo") as box:
+        children = children_of(box.process.pid)
+        code = box.stop()
+
+    assert len(children) == 2
+    assert code == 0
+    assert not any(alive(pid) for pid in children)
+
+
+def test_killed_with_9_it_leaves_no_process_behind(tmp_path: Path) -> None:
+    with started_up(tmp_path, "--demo") as box:
+        children = children_of(box.process.pid)
+        box.process.kill()
+        box.process.wait()
+
+        assert children
+        wait_until(lambda: not any(alive(pid) for pid in children), "the children to end")
+
+
+@pytest.mark.parametrize("option", ["--listen", "--admin"])
+def test_a_taken_port_is_one_line_and_leaves_nothing(tmp_path: Path, option: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ports = {"--listen": "127.0.0.1:0", "--admin": "127.0.0.1:0", option: f"127.0.0.1:{port}"}
+        options = [word for pair in ports.items() for word in pair]
+        ended = run_up(tmp_path, "--demo", *options)
+
+    assert ended.returncode == 1
+    assert len(ended.stderr.splitlines()) == 1
+    assert str(port) in ended.stderr
+    assert ended.stdout == ""
+
+
+def test_a_dying_envoy_ends_everything_with_one_line(tmp_path: Path) -> None:
+    with started_up(tmp_path, "--demo") as box:
+        children = children_of(box.process.pid)
+        envoy = next(pid for pid in children if "envoy" in command_of(pid))
+        os.kill(envoy, signal.SIGKILL)
+        code = box.process.wait(20)
+
+    assert code == 1
+    assert "Envoy" in (tmp_path / "up.log").read_text().splitlines()[-1]
+    assert not any(alive(pid) for pid in children)
+
+
+def test_a_dying_simulator_ends_everything_with_one_line(tmp_path: Path) -> None:
+    with started_up(tmp_path, "--demo") as box:
+        children = children_of(box.process.pid)
+        simulator = next(pid for pid in children if "simulator" in command_of(pid))
+        os.kill(simulator, signal.SIGKILL)
+        code = box.process.wait(20)
+
+    assert code == 1
+    assert "simulator" in (tmp_path / "up.log").read_text().splitlines()[-1]
+    assert not any(alive(pid) for pid in children)
+
+
+def test_a_missing_policy_is_said_with_what_to_do(tmp_path: Path) -> None:
+    ended = run_up(tmp_path, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+
+    assert ended.returncode == 1
+    assert "headgate.yaml" in ended.stderr
+    assert "--demo" in ended.stderr
+
+
+def test_a_bad_policy_is_said_line_by_line(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("models: {}\ntenantz: {}\n")
+    ended = run_up(
+        tmp_path, "--policy", "bad.yaml", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"
+    )
+
+    assert ended.returncode == 1
+    assert "tenantz" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def command_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+
+
+def test_a_changed_policy_is_in_force_within_a_second_or_two(box: Box, tmp_path: Path) -> None:
+    """A key taken out of the file is refused; a bad file keeps the last good one."""
+    path = box.folder / "headgate.yaml"
+    good = path.read_text()
+    try:
+        path.write_text(good.replace("user: bob", "user: bert"))
+        answer = wait_until(
+            lambda: (
+                answer
+                if (answer := box.chat("bob")).status_code == 200
+                and box.record_of(answer.headers["x-request-id"])["user"] == "bert"
+                else None
+            ),
+            "the new user name",
+        )
+        path.write_text(good.replace("models:", "modelz:"))
+        wait_until(lambda: 'policy_reloads_total{result="refused"} 1.0' in box.metrics(), "refusal")
+        assert box.chat("bob").status_code == 200
+        assert box.record_of(answer.headers["x-request-id"])["user"] == "bert"
+    finally:
+        path.write_text(good)
+
+
+def test_a_new_upstream_is_in_force_without_a_restart(box: Box) -> None:
+    path = box.folder / "headgate.yaml"
+    good = path.read_text()
+    try:
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            dead = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        lines = [f"    upstream: {dead}" if "upstream:" in li else li for li in good.splitlines()]
+        path.write_text("\n".join(lines))
+        answer = wait_until(
+            lambda: a if (a := box.chat()).status_code == 503 else None, "the dead upstream"
+        )
+        assert answer.json()["error"]["message"]
+        assert answer.headers["retry-after"]
+    finally:
+        path.write_text(good)
+    wait_until(lambda: box.chat().status_code == 200, "the old upstream")
+
+
+def test_a_policy_with_no_upstream_alive_still_starts(tmp_path: Path) -> None:
+    """The vLLM may come later: clients get a 503 in their shape until then."""
+    (tmp_path / "headgate.yaml").write_text(policy("http://127.0.0.1:9"))
+    started = time.monotonic()
+    with started_up(tmp_path, "--policy", str(tmp_path / "headgate.yaml")) as box:
+        assert time.monotonic() - started < 20
+        answer = box.chat()
+
+    assert answer.status_code == 503
+    assert answer.json()["error"]["code"]

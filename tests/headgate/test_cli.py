@@ -1,0 +1,72 @@
+"""The commands that print and end."""
+
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from headgate.cli import cli
+from headgate.errors import OperatorError
+from headgate.policy import load_policy
+
+POLICY = """\
+models:
+  tiny:
+    upstream: http://127.0.0.1:8000
+    context_tokens: 8192
+tenants:
+  acme:
+    models: [tiny]
+    keys:
+"""
+
+
+def test_a_new_key_is_shown_once_with_the_yaml_that_admits_it(tmp_path: Path) -> None:
+    shown = CliRunner().invoke(cli, ["keys", "new", "--tenant", "acme", "--user", "alice"])
+    secret = shown.stdout.splitlines()[0]
+    path = tmp_path / "headgate.yaml"
+    entries = [line for line in shown.stdout.splitlines() if line.strip().startswith("- {")]
+    path.write_text(POLICY + "\n".join(entries) + "\n")
+
+    assert shown.exit_code == 0
+    assert shown.stdout.count(secret) == 1
+    caller = load_policy(path).keys[sha256(secret.encode()).digest()]
+    assert (caller.tenant, caller.user) == ("acme", "alice")
+
+
+def test_two_new_keys_differ() -> None:
+    command = ["keys", "new", "--tenant", "acme", "--user", "alice"]
+
+    assert CliRunner().invoke(cli, command).stdout != CliRunner().invoke(cli, command).stdout
+
+
+def test_check_sums_a_good_policy_up() -> None:
+    example = Path(__file__).parents[2] / "examples" / "headgate.yaml"
+    checked = CliRunner().invoke(cli, ["check", str(example)])
+
+    assert checked.exit_code == 0
+    assert "tenant" in checked.stdout
+
+
+def test_check_names_every_mistake_of_a_bad_policy(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(POLICY.replace("8192", "0").replace("http:", "ftp:") + "more: 1\n")
+    checked = CliRunner().invoke(cli, ["check", str(path)])
+
+    assert isinstance(checked.exception, OperatorError)
+    lines = str(checked.exception).splitlines()
+    assert len(lines) >= 3
+    assert all(str(path) in line for line in lines)
+
+
+@pytest.mark.parametrize("address", ["8080", "localhost:", "localhost:http", "127.0.0.1:70000"])
+def test_an_address_that_is_none_is_a_usage_error(address: str) -> None:
+    shown = CliRunner().invoke(cli, ["up", "--demo", "--listen", address])
+
+    assert shown.exit_code == 2
+    assert "HOST:PORT" in shown.stderr
+
+
+def test_the_demo_takes_no_policy_of_ones_own() -> None:
+    assert CliRunner().invoke(cli, ["up", "--demo", "--policy", "x.yaml"]).exit_code == 2

@@ -1,0 +1,81 @@
+"""`headgate serve`: health, readiness, and an end that lets calls in flight finish."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.box import environment, policy, wait_until
+
+Process = subprocess.Popen[str]
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[tuple[Process, str, str]]:
+    """The process, its gRPC address and its admin URL."""
+    (tmp_path / "headgate.yaml").write_text(policy("http://127.0.0.1:9"))
+    address = f"unix:{tmp_path / 'hooks.sock'}"
+    command = [sys.executable, "-m", "headgate", "serve", "--policy", "headgate.yaml"]
+    command += ["--hooks", address, "--admin", "127.0.0.1:0"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    try:
+        assert process.stderr is not None
+        ready = process.stderr.readline()
+        yield process, address, ready.split()[-1]
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def test_it_is_healthy_and_ready_once_it_says_so(serving: tuple[Process, str, str]) -> None:
+    _, address, admin_url = serving
+    with grpc.insecure_channel(address) as channel:
+        answer = health_pb2_grpc.HealthStub(channel).Check(
+            health_pb2.HealthCheckRequest(), timeout=5
+        )
+
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    assert httpx.get(f"{admin_url}/readyz").status_code == 200
+    assert httpx.get(f"{admin_url}/healthz").status_code == 200
+
+
+def test_on_sigterm_it_says_not_serving_and_ends_with_0(serving: tuple[Process, str, str]) -> None:
+    process, address, _ = serving
+    with grpc.insecure_channel(address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(
+            health_pb2.HealthCheckRequest(), timeout=10
+        )
+        seen = [next(watch).status]
+        process.send_signal(signal.SIGTERM)
+        seen.append(next(watch).status)
+        watch.cancel()
+
+    assert seen == [
+        health_pb2.HealthCheckResponse.SERVING,
+        health_pb2.HealthCheckResponse.NOT_SERVING,
+    ]
+    assert process.wait(15) == 0
+
+
+def test_a_taken_address_is_one_line(serving: tuple[Process, str, str], tmp_path: Path) -> None:
+    _, _, admin_url = serving
+    taken = admin_url.removeprefix("http://")
+    command = [sys.executable, "-m", "headgate", "serve", "--policy", "headgate.yaml"]
+    command += ["--hooks", f"unix:{tmp_path / 'other.sock'}", "--admin", taken]
+    ended = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=20, env=environment()
+    )
+
+    assert ended.returncode == 1
+    assert len(ended.stderr.splitlines()) == 1
+    assert taken in ended.stderr
+    wait_until(lambda: httpx.get(f"{admin_url}/readyz").status_code == 200, "the first to live on")

