@@ -34,9 +34,8 @@ from envoy_data_plane.google.protobuf import Value
 
 from dataplane.hook_calls import HOOK_TIMEOUT, UNAVAILABLE, grpc_service, http_filter
 from dataplane.quota_filters import admission_guard, ratelimit
-from headgate.contract import Namespace, RequestKey
+from headgate.contract import CREDENTIAL_HEADERS, Namespace, RequestKey
 
-CREDENTIAL_HEADERS = ("authorization", "x-api-key", "api-key")
 ADMISSION_HEADERS = (":path", ":method", "content-length", "content-type")
 JSON_CONTENT_TYPE = r"(?i)application/json[ \t]*(;.*)?"
 """vLLM takes parameters (`; charset=utf-8`) and any case; Envoy's default takes neither."""

@@ -123,6 +123,7 @@ REPLIES = (
     ),
     Reply(
         when="response.code >= 500",
+        retry_after_s=1,
         code="upstream_unavailable",
         openai_type="server_error",
         anthropic_type="api_error",

@@ -8,11 +8,7 @@ from headgate.apis import ENDPOINTS, Api, Endpoint, ErrorShape, endpoint_of, err
 from headgate.errors import ApiError, Refusal
 from registry.types import Caller, Registry
 
-AUTHORIZATION = "authorization"
-KEY_HEADERS = ("x-api-key", "api-key")
-CREDENTIAL_HEADERS = (AUTHORIZATION, *KEY_HEADERS)
-"""Headers that carry an API key: OpenAI's, Anthropic's and Azure's way to send one."""
-
+_AUTHORIZATION = "authorization"
 _SCHEME = b"bearer"
 _BLANKS = b" \t"
 _MAX_KEY_BYTES = 512
@@ -73,9 +69,9 @@ def decide(request: CheckInput, registry: Registry) -> Decision:
 def _keys(credentials: Iterable[tuple[str, bytes]]) -> Iterable[bytes]:
     """Every API key that the request carries. Another scheme than Bearer carries none."""
     for name, value in credentials:
-        if name in KEY_HEADERS:
+        if name != _AUTHORIZATION:
             yield value.strip(_BLANKS)
-        elif name == AUTHORIZATION:
+        else:
             # The scheme is case-insensitive and ends at the first blank (RFC 9110, 11.1).
             scheme, _, token = value.strip(_BLANKS).replace(b"\t", b" ").partition(b" ")
             if scheme.lower() == _SCHEME:

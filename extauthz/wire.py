@@ -1,7 +1,7 @@
 """Envoy's authorization messages to our values and back."""
 
-from extauthz.decide import CREDENTIAL_HEADERS, Admit, CheckInput, Decision, Deny
-from headgate.contract import STRIPPED_HEADERS, CallerKey
+from extauthz.decide import Admit, CheckInput, Decision, Deny
+from headgate.contract import CREDENTIAL_HEADERS, STRIPPED_HEADERS, CallerKey
 from protos.gen.auth_pb2 import CheckRequest, CheckResponse
 from protos.gen.base_pb2 import HeaderValueOption
 

@@ -31,7 +31,7 @@ class RequestKey(StrEnum):
     """`Namespace.REQUEST`: what json_to_metadata read from the request body."""
 
     BODY = "body"
-    """`read`, or `unreadable` (not JSON); absent when no body came or it is not called JSON."""
+    """`read`, or `unreadable` (not JSON, or not called JSON); absent when no body came."""
     MODEL = "model"
     STREAM = "stream"
     INCLUDE_USAGE = "include_usage"
@@ -70,13 +70,13 @@ class UsageKey(StrEnum):
     """`Namespace.USAGE`: what the tap saw of the answer. Written as the answer passes by."""
 
     STATUS = "status"
-    """The upstream's HTTP status; absent when no upstream answered."""
+    """The answer's HTTP status: the upstream's, or that of an error of Envoy's own in its place."""
     PROMPT = "prompt"
     COMPLETION = "completion"
     CACHED = "cached"
     REASONING = "reasoning"
     EVENTS = "events"
-    """Events with output seen so far in a stream, 0 for an answer that is not streamed."""
+    """Events with output seen in a stream; kept up to date while no completion is known."""
     COMPLETE = "complete"
     """`1` once the whole answer has passed the tap."""
     FIRST_EVENT_MS = "first_event_ms"
@@ -84,6 +84,9 @@ class UsageKey(StrEnum):
     ERROR = "error"
     """`1` when the stream itself reported an error inside a 200."""
 
+
+CREDENTIAL_HEADERS = ("authorization", "x-api-key", "api-key")
+"""Headers that may carry an API key: OpenAI's, Anthropic's and Azure's way to send one."""
 
 DOMAIN = "headgate"
 OP = "op"

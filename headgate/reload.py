@@ -3,12 +3,13 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from headgate.clock import Clock
+from headgate.errors import OperatorError
 from headgate.metrics import Metrics
 from headgate.policy import PolicyError, parse_policy, read_policy
 from registry.types import Registry
@@ -22,11 +23,15 @@ _SETTLED_S = 2.0
 _MAX_LOGGED_PROBLEMS = 20
 
 
+async def ignore_change(_registry: Registry) -> None:
+    """Nobody else needs to follow the policy."""
+
+
 class PolicyWatcher:
     """Watches one policy file while it is open as an asynchronous context.
 
     A change is read and compiled off the event loop into a whole new registry; then
-    `on_change` is called with it, and one reference is swapped. `transform` may adapt each
+    `on_change` is awaited with it, and one reference is swapped. `transform` may adapt each
     registry before anyone sees it. A file that is bad, gone, or refused by `on_change`
     (with any exception) leaves the last good policy in force; it is logged once and counted
     as refused in `metrics.policy_reloads`.
@@ -40,10 +45,10 @@ class PolicyWatcher:
         path: Path,
         clock: Clock,
         metrics: Metrics,
-        on_change: Callable[[Registry], None] = lambda _: None,
+        on_change: Callable[[Registry], Awaitable[None]] = ignore_change,
         transform: Callable[[Registry], Registry] = lambda registry: registry,
     ) -> None:
-        """Loads the first policy and calls `on_change` with it; raises PolicyError if it is bad."""
+        """Loads the first policy; raises PolicyError if it is bad."""
         self._path = path
         self._clock = clock
         self._metrics = metrics
@@ -55,7 +60,6 @@ class PolicyWatcher:
         data = read_policy(path)
         self._digest = _digest(data)
         self._registry = transform(parse_policy(data, str(path)))
-        on_change(self._registry)
         metrics.policy_loaded_seconds.set(clock.now_s())
 
     def current(self) -> Registry:
@@ -95,13 +99,15 @@ class PolicyWatcher:
         problems: tuple[str, ...]
         try:
             registry = await asyncio.to_thread(self._compile, data)
-            self._on_change(registry)
+            await self._on_change(registry)
         except PolicyError as error:
             problems = error.problems
+        except OperatorError as error:
+            problems = (f"{self._path}: cannot be applied: {error}",)
         except Exception as error:
             # Whatever went wrong with one change must not end the watch over the next ones.
             log.exception("the policy cannot be applied")
-            problems = (f"{self._path}: cannot be applied ({error})",)
+            problems = (f"{self._path}: cannot be applied: {error}",)
         else:
             self._apply(registry, digest)
             return True

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from admin.server import AdminServer
 from headgate.app import Hooks, HookServer, build_hooks, build_store
 from headgate.clock import Clock
 from headgate.metrics import Metrics
-from headgate.reload import PolicyWatcher
+from headgate.reload import PolicyWatcher, ignore_change
 from ratelimit.limiter import Limiter
 from registry.types import Registry
 
@@ -55,19 +55,19 @@ class RunningServices:
 async def running_services(
     settings: ServeSettings,
     clock: Clock,
-    on_registry: Callable[[Registry], None] = lambda _: None,
+    on_change: Callable[[Registry], Awaitable[None]] = ignore_change,
     more_sinks: Callable[[Limiter], Sequence[Sink]] = lambda _: (),
     transform: Callable[[Registry], Registry] = lambda registry: registry,
 ) -> AsyncIterator[RunningServices]:
     """Starts everything in the order in which it is needed, and drains it in reverse.
 
-    `on_registry` is called for the first policy and for each reloaded one, after `transform`.
-    Raises OperatorError for a bad policy or a taken port.
+    `transform` adapts each policy before anyone sees it; `on_change` is awaited with each
+    reloaded one before it is in force. Raises OperatorError for a bad policy or a taken port.
     """
     metrics = Metrics(CollectorRegistry(), clock)
     serving = False
     async with AsyncExitStack() as stack:
-        watcher = PolicyWatcher(settings.policy, clock, metrics, on_registry, transform)
+        watcher = PolicyWatcher(settings.policy, clock, metrics, on_change, transform)
         await stack.enter_async_context(watcher)
         store = build_store(settings.store)
         stack.push_async_callback(store.close)

@@ -17,7 +17,6 @@ from typing import Any
 
 from accesslog.console import ConsoleSink
 from dataplane.box import OneBox
-from dataplane.routes import write_dynamic
 from dataplane.supervisor import Envoy
 from headgate.clock import Clock
 from headgate.demo import Demo, demo_policy
@@ -99,6 +98,7 @@ async def one_box(
             folder=run_dir,
             upstreams={},
         )
+        routes = _Routes()
         services = await stack.enter_async_context(
             running_services(
                 ServeSettings(
@@ -111,7 +111,7 @@ async def one_box(
                     drain_s=_DRAIN_S,
                 ),
                 clock,
-                on_registry=lambda registry: write_dynamic(box, _upstreams(registry)),
+                on_change=routes.follow,
                 more_sinks=lambda limiter: (ConsoleSink(say, limiter.left_of),),
                 transform=lambda registry: _towards(registry, settings.upstream),
             )
@@ -119,17 +119,27 @@ async def one_box(
         envoy = Envoy(dataclasses.replace(box, upstreams=_upstreams(services.registry())))
         await envoy.start()
         stack.push_async_callback(envoy.stop, _DRAIN_S)
-        deaths.append(_envoy_died(envoy))
+        routes.start(envoy)
+        deaths.append(envoy.died())
         for line in _welcome(listen, services.admin_url, settings.records, demo):
             say(line)
         yield deaths
 
 
-async def _envoy_died(envoy: Envoy) -> None:
-    """Waits for Envoy's end and raises OperatorError."""
-    end = await envoy.wait()
-    why = f": {end.log[-1]}" if end.log else ""
-    raise OperatorError(f"Envoy ended with exit code {end.code}{why}")
+class _Routes:
+    """Points Envoy at the models of each new policy; a change waits until Envoy has started."""
+
+    def __init__(self) -> None:
+        self._envoy: asyncio.Future[Envoy] = asyncio.get_running_loop().create_future()
+
+    def start(self, envoy: Envoy) -> None:
+        """Envoy takes requests from now on."""
+        self._envoy.set_result(envoy)
+
+    async def follow(self, registry: Registry) -> None:
+        """Returns once Envoy routes by this policy; raises OperatorError when it refuses."""
+        envoy = await self._envoy
+        await envoy.apply(_upstreams(registry))
 
 
 def _towards(registry: Registry, upstream: str | None) -> Registry:
