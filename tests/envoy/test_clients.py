@@ -18,7 +18,7 @@ def client(box: Box):
 
 
 @pytest.fixture
-def claude(box: Box):
+def messages_client(box: Box):
     with anthropic.Anthropic(base_url=box.url, api_key=KEYS["alice"], max_retries=0) as made:
         yield made
 
@@ -116,9 +116,9 @@ def test_the_model_list_holds_the_tenants_own_models_only(client: openai.OpenAI)
 
 
 def test_a_message_of_the_anthropic_client_has_its_usage(
-    box: Box, claude: anthropic.Anthropic
+    box: Box, messages_client: anthropic.Anthropic
 ) -> None:
-    raw = claude.messages.with_raw_response.create(
+    raw = messages_client.messages.with_raw_response.create(
         model="tiny", messages=PROMPT, max_tokens=8, extra_body={"temperature": 0}
     )
     message = raw.parse()
@@ -129,9 +129,9 @@ def test_a_message_of_the_anthropic_client_has_its_usage(
 
 
 def test_a_streamed_message_of_the_anthropic_client_is_metered(
-    box: Box, claude: anthropic.Anthropic
+    box: Box, messages_client: anthropic.Anthropic
 ) -> None:
-    with claude.messages.stream(
+    with messages_client.messages.stream(
         model="tiny", messages=PROMPT, max_tokens=8, extra_body={"temperature": 0}
     ) as stream:
         text = "".join(stream.text_stream)
@@ -149,22 +149,22 @@ def test_a_wrong_key_is_an_authentication_error(box: Box) -> None:
     ):
         client.models.list()
     with (
-        anthropic.Anthropic(base_url=box.url, **wrong) as claude,
+        anthropic.Anthropic(base_url=box.url, **wrong) as messages_client,
         pytest.raises(anthropic.AuthenticationError) as anthropic_error,
     ):
-        claude.messages.create(model="tiny", messages=PROMPT, max_tokens=1)
+        messages_client.messages.create(model="tiny", messages=PROMPT, max_tokens=1)
 
     assert openai_error.value.code == "invalid_api_key"
     assert anthropic_error.value.body["error"]["type"] == "authentication_error"
 
 
 def test_an_unknown_model_is_a_not_found_error(
-    client: openai.OpenAI, claude: anthropic.Anthropic
+    client: openai.OpenAI, messages_client: anthropic.Anthropic
 ) -> None:
     with pytest.raises(openai.NotFoundError) as error:
         client.chat.completions.create(model="nobody", messages=PROMPT)
     with pytest.raises(anthropic.NotFoundError):
-        claude.messages.create(model="nobody", messages=PROMPT, max_tokens=1)
+        messages_client.messages.create(model="nobody", messages=PROMPT, max_tokens=1)
 
     assert error.value.code == "model_not_found"
     assert error.value.param == "model"

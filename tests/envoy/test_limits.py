@@ -51,10 +51,10 @@ def test_official_clients_raise_their_rate_limit_error(tight: Box) -> None:
     ):
         client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "x"}])
     with (
-        anthropic.Anthropic(base_url=tight.url, api_key=KEYS["alice"], max_retries=0) as claude,
+        anthropic.Anthropic(base_url=tight.url, api_key=KEYS["alice"], max_retries=0) as client,
         pytest.raises(anthropic.RateLimitError) as anthropic_error,
     ):
-        claude.messages.create(
+        client.messages.create(
             model="tiny", max_tokens=1, messages=[{"role": "user", "content": "x"}]
         )
 
