@@ -3,6 +3,7 @@
 No transport: the rate-limit service and the access log both call it.
 """
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -115,6 +116,7 @@ class Limiter:
         self._clock = clock
         self._remembered = remembered
         self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._settling: dict[str, asyncio.Event] = {}
 
     async def reserve(self, request: Request) -> Admitted | Refused:
         """Holds the request in all limits that it meets, or in none. Raises StoreError.
@@ -152,7 +154,21 @@ class Limiter:
 
         Returns where the charged numbers come from or, when nothing changed, why: DUPLICATE
         or UNKNOWN (it was never admitted). Those are the words of headgate_settlements.
+
+        The proxy's call and the access log's often meet: the later waits for the earlier one,
+        which spares the store a question that has its answer already.
         """
+        while (earlier := self._settling.get(reservation)) is not None:
+            await earlier.wait()
+        self._settling[reservation] = asyncio.Event()
+        try:
+            return await self._settle(reservation, tenant, usage, estimate)
+        finally:
+            self._settling.pop(reservation).set()
+
+    async def _settle(
+        self, reservation: str, tenant: str, usage: Usage, estimate: Estimate
+    ) -> Source | Outcome:
         cost = charge(usage, estimate)
         known = self._known.get(reservation)
         if known is None or known.tenant != tenant:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from tests.box import Box, metric
+from tests.box import Box, metric, small_chat
 
 ENVOY = {
     "checks": "ext_authz.ok",
@@ -68,13 +68,18 @@ def test_a_rewritten_request_costs_one_message_more(box: Box) -> None:
 
 
 def test_the_services_receive_as_much_for_a_long_prompt_as_for_a_short_one(box: Box) -> None:
-    def bytes_to_services(prompt: str) -> int:
-        messages = [{"role": "user", "content": prompt}]
-        return grown(box, lambda: box.chat(messages=messages))["bytes"]
+    """On one connection, thus one of Envoy's workers: each introduces itself once, with 60 KB."""
+    url = f"{box.url}/v1/chat/completions"
+    with httpx.Client(headers=box.headers(), timeout=30) as client:
 
-    bytes_to_services("warm up")
-    short = bytes_to_services("x" * 1_000)
-    long = bytes_to_services("x" * 1_000_000)
+        def bytes_to_services(prompt: str) -> int:
+            body = {**small_chat(), "messages": [{"role": "user", "content": prompt}]}
+            return grown(box, lambda: client.post(url, json=body))["bytes"]
+
+        bytes_to_services("warm up")
+        short = bytes_to_services("x" * 1_000)
+        long = bytes_to_services("x" * 1_000_000)
+
     assert long < 2 * short
 
 

@@ -1,5 +1,6 @@
 """What the limiter decides and remembers; the store is the one of one process."""
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
@@ -288,3 +289,38 @@ async def test_only_the_last_reservations_are_remembered() -> None:
     assert desk.limiter.left_of("n199") == ()
     assert remaining(desk.limiter.left_of("n200")) == [10_000 - 201]
     assert await desk.settle("n0") is Source.USAGE
+
+
+async def test_two_who_settle_at_once_ask_the_store_once() -> None:
+    """The proxy's call is still on its way to the store when the access log's comes."""
+
+    class SlowStore(CountingStore):
+        async def settle(
+            self, reservation: str, tenant: str, tokens: int, requests: int, now_s: float
+        ) -> Settled:
+            await asyncio.sleep(0)
+            return await super().settle(reservation, tenant, tokens, requests, now_s)
+
+    desk = Desk(limit(1000, Count.TOKENS), store=SlowStore())
+    await desk.ask(reservation="it")
+    outcomes = await asyncio.gather(*(desk.settle("it") for _ in range(3)))
+
+    assert outcomes == [Source.USAGE, Outcome.DUPLICATE, Outcome.DUPLICATE]
+    assert desk.store.trips == ["reserve", "settle"]
+
+
+async def test_who_waited_for_a_settlement_that_failed_settles_itself() -> None:
+    class FailsOnce(CountingStore):
+        async def settle(
+            self, reservation: str, tenant: str, tokens: int, requests: int, now_s: float
+        ) -> Settled:
+            await asyncio.sleep(0)
+            self.fails = "settle" not in self.trips
+            return await super().settle(reservation, tenant, tokens, requests, now_s)
+
+    desk = Desk(limit(1000, Count.TOKENS), store=FailsOnce())
+    await desk.ask(reservation="it")
+    outcomes = await asyncio.gather(desk.settle("it"), desk.settle("it"), return_exceptions=True)
+
+    assert isinstance(outcomes[0], StoreError)
+    assert outcomes[1] is Source.USAGE
