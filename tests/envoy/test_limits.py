@@ -103,7 +103,7 @@ async def test_parallel_requests_never_overshoot_a_token_limit(tight: Box) -> No
 def test_a_slot_is_free_again_when_its_stream_has_ended(upstream: Upstream, tmp_path: Path) -> None:
     limits = "[{count: concurrent, limit: 1}]"
     with running_box(tmp_path, policy(upstream.url, limits=limits)) as box:
-        body = {**small_chat(), "stream": True, "max_tokens": 100}
+        body = {**small_chat(), "stream": True, "max_tokens": 4000}
         url = f"{box.url}/v1/chat/completions"
         with httpx.stream("POST", url, json=body, headers=box.headers()) as first:
             assert first.status_code == 200
