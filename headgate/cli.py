@@ -140,8 +140,6 @@ def simulate_command(options: tuple[str, ...]) -> None:
 
 def main() -> None:
     """The program's entry: an operator's mistake is one line on standard error and exit code 1."""
-    # We start children by exec alone; gRPC's fork handlers would only fill the terminal.
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     logging.basicConfig(level=logging.WARNING, format="headgate: %(message)s")
     try:
         cli()

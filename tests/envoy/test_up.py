@@ -53,6 +53,7 @@ def test_the_demo_prints_keys_a_curl_line_and_a_line_for_each_request(tmp_path: 
             "the line of the request",
         )
 
+    assert "is ready on" in box.lines[0], "nothing comes before it"
     assert len(keys) >= 2
     assert '"chat.completion"' in shown.stdout
     assert "demo/" in line
