@@ -26,6 +26,9 @@ from headgate.serve import ServeSettings, running_services, stop_event
 from headgate.simulated import running_simulator
 from registry.types import Registry
 
+_Death = Callable[[], Coroutine[Any, Any, None]]
+"""Waits until a child ends, and raises the OperatorError that says so."""
+
 _DRAIN_S = 5.0
 """How long requests in flight may take to end after Ctrl-C."""
 _ADMIN_SOCKET = "envoy-admin.sock"
@@ -69,17 +72,17 @@ async def up(settings: UpSettings, clock: Clock, say: Callable[[str], None]) -> 
     """
     stop = stop_event()
     async with one_box(settings, clock, say) as deaths:
-        await _first_of(stop.wait(), *deaths)
+        await _first_of(stop.wait(), *(died() for died in deaths))
         say("stopping")
 
 
 @asynccontextmanager
 async def one_box(
     settings: UpSettings, clock: Clock, say: Callable[[str], None]
-) -> AsyncIterator[Sequence[Coroutine[Any, Any, None]]]:
+) -> AsyncIterator[Sequence[_Death]]:
     """Starts the parts in the order in which they need each other, and says what to try.
 
-    Yields one coroutine for each child process; it raises OperatorError when the child dies.
+    Yields one function for each child process, which waits for the child's end.
     """
     if settings.upstream is not None:
         check_upstream(settings.upstream)
@@ -87,11 +90,11 @@ async def one_box(
     admin = _free(settings.admin, "--admin")
     async with AsyncExitStack() as stack:
         run_dir = stack.enter_context(_run_folder(settings.run_dir))
-        deaths: list[Coroutine[Any, Any, None]] = []
+        deaths: list[_Death] = []
         policy, demo = settings.policy, None
         if policy is None:
             simulator = await stack.enter_async_context(running_simulator(run_dir))
-            deaths.append(simulator.died())
+            deaths.append(simulator.died)
             demo = demo_policy(simulator.url)
             policy = run_dir / "headgate.yaml"
             policy.write_text(demo.text, encoding="utf-8")
@@ -125,7 +128,7 @@ async def one_box(
         await envoy.start()
         stack.push_async_callback(envoy.stop, _DRAIN_S)
         routes.start(envoy)
-        deaths.append(envoy.died())
+        deaths.append(envoy.died)
         for line in _welcome(listen, services.admin_url, settings.records, demo):
             say(line)
         yield deaths

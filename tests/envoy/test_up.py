@@ -170,13 +170,22 @@ def test_an_option_that_cannot_be_used_is_one_line(
     tmp_path: Path, option: str, value: str, said: str
 ) -> None:
     (tmp_path / "headgate.yaml").write_text(policy("http://127.0.0.1:9"))
-    ports = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
-    ended = run_up(tmp_path, "--policy", "headgate.yaml", *ports, option, value)
+    start = ["--policy", "headgate.yaml", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+    ended = run_up(tmp_path, *start, option, value)
 
     assert ended.returncode == 1
     [line] = ended.stderr.splitlines()
     assert line.startswith("headgate: ")
     assert said in line
+
+
+def test_a_demo_that_cannot_start_says_only_why(tmp_path: Path) -> None:
+    ports = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+    ended = run_up(tmp_path, "--demo", *ports, "--records", "nowhere/usage.jsonl")
+
+    assert ended.returncode == 1
+    [line] = ended.stderr.splitlines()
+    assert "cannot write usage records to nowhere/usage.jsonl" in line
 
 
 def command_of(pid: int) -> str:
