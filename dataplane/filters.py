@@ -39,6 +39,7 @@ from headgate.contract import CREDENTIAL_HEADERS, Namespace, RequestKey
 ADMISSION_HEADERS = (":path", ":method", "content-length", "content-type")
 JSON_CONTENT_TYPE = r"(?i)application/json[ \t]*(;.*)?"
 """vLLM takes parameters (`; charset=utf-8`) and any case; Envoy's default takes neither."""
+_TAP_FILES = ("usage_scanner.lua", "usage_events.lua", "tap.lua")
 BODY_READ = "read"
 BODY_UNREADABLE = "unreadable"
 BODY_FIELDS: dict[RequestKey, tuple[str, ...]] = {
@@ -92,8 +93,9 @@ def ext_authz(services: str) -> HttpFilter:
 
 
 def tap_source() -> str:
-    """The Lua source of the usage tap, as it is shipped with this package."""
-    return files("dataplane").joinpath("tap.lua").read_text(encoding="utf-8")
+    """The Lua source of the usage tap: the files of this package that make it, as one."""
+    folder = files("dataplane")
+    return "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in _TAP_FILES)
 
 
 def usage_tap(source: str) -> HttpFilter:
