@@ -59,6 +59,14 @@ def test_a_policy_error_is_the_operators_and_reads_as_its_lines() -> None:
     assert len(caught.value.problems) == 2
 
 
+def test_a_url_without_quotes_in_braces_is_read_or_told_to_need_them() -> None:
+    """YAML 1.2 allows it and Python's parser reads it; the C parser does not."""
+    text = MODELS.replace('"', "") + "tenants: {acme: {models: [tiny]}}\n"
+    policy, problems = find_problems(text.encode())
+
+    assert policy is not None or ["put the text in quotes" in p.allowed for p in problems] == [True]
+
+
 @given(st.binary(max_size=200))
 def test_no_bytes_bring_it_down(data: bytes) -> None:
     policy, problems = find_problems(data)
