@@ -34,14 +34,18 @@ from envoy_data_plane.google.protobuf import Value
 
 from dataplane.hook_calls import HOOK_TIMEOUT, UNAVAILABLE, grpc_service, http_filter
 from dataplane.quota_filters import admission_guard, ratelimit
-from headgate.contract import CREDENTIAL_HEADERS, Namespace, RequestKey
+from headgate.contract import (
+    BODY_READ,
+    BODY_UNREADABLE,
+    CREDENTIAL_HEADERS,
+    Namespace,
+    RequestKey,
+)
 
 ADMISSION_HEADERS = (":path", ":method", "content-length", "content-type")
 JSON_CONTENT_TYPE = r"(?i)application/json[ \t]*(;.*)?"
 """vLLM takes parameters (`; charset=utf-8`) and any case; Envoy's default takes neither."""
 _TAP_FILES = ("usage_scanner.lua", "usage_events.lua", "tap.lua")
-BODY_READ = "read"
-BODY_UNREADABLE = "unreadable"
 BODY_FIELDS: dict[RequestKey, tuple[str, ...]] = {
     RequestKey.MODEL: ("model",),
     RequestKey.STREAM: ("stream",),
