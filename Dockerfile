@@ -1,7 +1,7 @@
 # The `headgate serve` image: the services alone, without Envoy.
 FROM python:3.13-slim AS build
 WORKDIR /src
-COPY requirements.lock pyproject.toml README.md LICENSE ./
+COPY requirements.lock requirements.serve.lock pyproject.toml README.md LICENSE ./
 COPY accesslog accesslog
 COPY admin admin
 COPY dataplane dataplane

@@ -3,9 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := accesslog admin dataplane extauthz extproc headgate protos ratelimit registry simulator
 
-.PHONY: help setup run test check format generate lock test-vllm bench clean
+.PHONY: help setup run test check format generate lock test-vllm clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

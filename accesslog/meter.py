@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from accesslog.types import Held, LogEntry, UsageRecord
 from headgate.apis import endpoint_of
-from headgate.contract import ABSENT, AdmissionKey, CallerKey, RequestKey
+from headgate.contract import ABSENT, BODY_READ, AdmissionKey, CallerKey, RequestKey
 from headgate.settlement import Estimate, Source, charge, read_count, read_usage
 
 MAX_TEXT = 1024
@@ -107,7 +107,7 @@ def _stream(request: Mapping[str, str | bool]) -> bool | None:
     stream = request.get(RequestKey.STREAM)
     if isinstance(stream, bool):
         return stream
-    return False if request.get(RequestKey.BODY) == "read" and stream is None else None
+    return False if request.get(RequestKey.BODY) == BODY_READ and stream is None else None
 
 
 def _rfc3339(start_ns: int | None) -> str | None:

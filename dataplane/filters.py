@@ -34,13 +34,18 @@ from envoy_data_plane.google.protobuf import Value
 
 from dataplane.hook_calls import HOOK_TIMEOUT, UNAVAILABLE, grpc_service, http_filter
 from dataplane.quota_filters import admission_guard, ratelimit
-from headgate.contract import CREDENTIAL_HEADERS, Namespace, RequestKey
+from headgate.contract import (
+    BODY_READ,
+    BODY_UNREADABLE,
+    CREDENTIAL_HEADERS,
+    Namespace,
+    RequestKey,
+)
 
 ADMISSION_HEADERS = (":path", ":method", "content-length", "content-type")
 JSON_CONTENT_TYPE = r"(?i)application/json[ \t]*(;.*)?"
 """vLLM takes parameters (`; charset=utf-8`) and any case; Envoy's default takes neither."""
-BODY_READ = "read"
-BODY_UNREADABLE = "unreadable"
+_TAP_FILES = ("usage_scanner.lua", "usage_events.lua", "tap.lua")
 BODY_FIELDS: dict[RequestKey, tuple[str, ...]] = {
     RequestKey.MODEL: ("model",),
     RequestKey.STREAM: ("stream",),
@@ -92,8 +97,9 @@ def ext_authz(services: str) -> HttpFilter:
 
 
 def tap_source() -> str:
-    """The Lua source of the usage tap, as it is shipped with this package."""
-    return files("dataplane").joinpath("tap.lua").read_text(encoding="utf-8")
+    """The Lua source of the usage tap: the files of this package that make it, as one."""
+    folder = files("dataplane")
+    return "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in _TAP_FILES)
 
 
 def usage_tap(source: str) -> HttpFilter:

@@ -75,8 +75,8 @@ def find_envoy() -> Path:
     return path
 
 
-def check_port(host: str, port: int) -> None:
-    """Makes sure that nobody listens there. Raises PortTaken.
+def check_port(host: str, port: int) -> int:
+    """The port, once it is sure that nobody listens there; a free one for 0. Raises PortTaken.
 
     Envoy binds with SO_REUSEPORT: without this look a second Envoy would start without a
     complaint and take every other connection.
@@ -90,6 +90,8 @@ def check_port(host: str, port: int) -> None:
             if error.errno == errno.EADDRINUSE:
                 raise PortTaken(f"{host}:{port} is taken by another program") from error
             raise PortTaken(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        bound: int = probe.getsockname()[1]
+        return bound
 
 
 class Envoy:

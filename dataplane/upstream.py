@@ -45,6 +45,8 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from envoy_data_plane.google.protobuf import Any
 
+from headgate.errors import OperatorError
+
 CONNECT_TIMEOUT = timedelta(seconds=5)
 IDLE_TIMEOUT = timedelta(seconds=4)
 """vLLM closes an idle keep-alive connection after 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE); Envoy
@@ -62,7 +64,7 @@ _CA_BUNDLES = (
 )
 
 
-class BadUpstream(ValueError):  # noqa: N818
+class BadUpstream(OperatorError):  # noqa: N818
     """An upstream URL that Envoy cannot be pointed at; the message says what is wrong."""
 
 

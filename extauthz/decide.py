@@ -1,11 +1,11 @@
 """Who is calling? The decision of ext_authz, without its transport."""
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from headgate.apis import ENDPOINTS, Api, Endpoint, ErrorShape, endpoint_of, error_shape_of
 from headgate.errors import ApiError, Refusal
+from registry.keys import digest_of
 from registry.types import Caller, Registry
 
 _AUTHORIZATION = "authorization"
@@ -83,7 +83,7 @@ def _caller_of(key: bytes, registry: Registry) -> Caller | None:
     if not key or len(key) > _MAX_KEY_BYTES or not key.isascii():
         return None
     # Looking up a digest leaks no timing about the key itself.
-    caller = registry.keys.get(hashlib.sha256(key).digest())
+    caller = registry.keys.get(digest_of(key))
     if caller is None or caller.tenant not in registry.tenants:
         return None
     return caller

@@ -9,7 +9,7 @@ from extproc.estimate import Estimator
 from extproc.models import asked_model_id, list_body, model_body, model_of
 from extproc.splice import Rewrite
 from headgate.apis import Api, ErrorShape, endpoint_of, error_shape_of
-from headgate.contract import AdmissionKey, Header, RequestKey
+from headgate.contract import BODY_READ, AdmissionKey, Header, RequestKey
 from headgate.errors import ApiError, Refusal
 from registry.types import Caller, Model, Registry, Tenant
 
@@ -109,7 +109,7 @@ def _api_of(path: str) -> Api:
 
 def _need_json(values: Mapping[str, Value]) -> None:
     body = values.get(RequestKey.BODY)
-    if body != "read":
+    if body != BODY_READ:
         raise RefusedError(_NO_BODY if body is None else _NOT_JSON)
 
 

@@ -103,7 +103,10 @@ class HookServer:
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError as error:
-            raise OperatorError(f"cannot listen on {address}: taken, or not allowed") from error
+            raise OperatorError(
+                f"cannot listen on {address} for hooks: taken, not allowed, or no address;"
+                " gRPC says which in the line above"
+            ) from error
         await self._server.start()
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
         return port

@@ -14,7 +14,7 @@ import uvloop
 import headgate
 from headgate.clock import SystemClock
 from headgate.errors import OperatorError
-from headgate.policy import describe, key_yaml, load_policy
+from headgate.policy import NAME_RULE, PolicyError, describe, is_name, key_yaml, load_policy
 from headgate.serve import ServeSettings, serve
 from headgate.up import Address, UpSettings, up
 from registry.keys import new_key
@@ -39,6 +39,20 @@ class HostPort(click.ParamType[Address]):
         if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
             self.fail(f"{value!r} is not HOST:PORT, for example 127.0.0.1:8080", param, ctx)
         return Address(host.strip("[]"), int(port))
+
+
+class Name(click.ParamType[str]):
+    """A name that the policy file takes."""
+
+    name = "name"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        """The text itself; a wrong one ends the command with a usage error."""
+        if not is_name(str(value)):
+            self.fail(f"{str(value)!r} is not a name; allowed: {NAME_RULE}", param, ctx)
+        return str(value)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -117,8 +131,8 @@ def keys_group() -> None:
 
 
 @keys_group.command("new")
-@click.option("--tenant", required=True)
-@click.option("--user", required=True)
+@click.option("--tenant", type=Name(), required=True)
+@click.option("--user", type=Name(), required=True)
 def new_key_command(tenant: str, user: str) -> None:
     """Print a fresh API key, once, and the YAML that admits it."""
     key = new_key(os.urandom)
@@ -140,11 +154,12 @@ def simulate_command(options: tuple[str, ...]) -> None:
 
 def main() -> None:
     """The program's entry: an operator's mistake is one line on standard error and exit code 1."""
-    # We start children by exec alone; gRPC's fork handlers would only fill the terminal.
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     logging.basicConfig(level=logging.WARNING, format="headgate: %(message)s")
     try:
         cli()
+    except PolicyError as error:  # each line begins with the file's name and line
+        click.echo(str(error), err=True)
+        sys.exit(1)
     except OperatorError as error:
         click.echo(f"headgate: {error}", err=True)
         sys.exit(1)

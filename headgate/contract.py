@@ -31,7 +31,7 @@ class RequestKey(StrEnum):
     """`Namespace.REQUEST`: what json_to_metadata read from the request body."""
 
     BODY = "body"
-    """`read`, or `unreadable` (not JSON, or not called JSON); absent when no body came."""
+    """`BODY_READ` or `BODY_UNREADABLE`; absent when no body came."""
     MODEL = "model"
     STREAM = "stream"
     INCLUDE_USAGE = "include_usage"
@@ -42,6 +42,11 @@ class RequestKey(StrEnum):
     N = "n"
     PROMPT_CACHE_KEY = "prompt_cache_key"
     BACKGROUND = "background"
+
+
+BODY_READ = "read"
+BODY_UNREADABLE = "unreadable"
+"""The body is not JSON, or not called JSON."""
 
 
 class AdmissionKey(StrEnum):

@@ -36,7 +36,6 @@ class Refusal(Enum):
     WRONG_METHOD = _Kind(
         405, "method_not_allowed", "invalid_request_error", "invalid_request_error"
     )
-    TOO_LARGE = _Kind(413, "request_too_large", "invalid_request_error", "request_too_large")
     OVER_LIMIT = _Kind(429, "rate_limit_exceeded", "rate_limit_error", "rate_limit_error")
 
     @property

@@ -6,8 +6,8 @@ left behind.
 
 import asyncio
 import dataclasses
+import os
 import shutil
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -17,16 +17,22 @@ from typing import Any
 
 from accesslog.console import ConsoleSink
 from dataplane.box import OneBox
-from dataplane.supervisor import Envoy
+from dataplane.supervisor import Envoy, PortTaken, check_port
 from headgate.clock import Clock
 from headgate.demo import Demo, demo_policy
 from headgate.errors import OperatorError
+from headgate.policy import check_upstream
 from headgate.serve import ServeSettings, running_services, stop_event
 from headgate.simulated import running_simulator
 from registry.types import Registry
 
+_Death = Callable[[], Coroutine[Any, Any, None]]
+"""Waits until a child ends, and raises the OperatorError that says so."""
+
 _DRAIN_S = 5.0
 """How long requests in flight may take to end after Ctrl-C."""
+_ADMIN_SOCKET = "envoy-admin.sock"
+_MAX_SOCKET_PATH_BYTES = 107
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,27 +72,29 @@ async def up(settings: UpSettings, clock: Clock, say: Callable[[str], None]) -> 
     """
     stop = stop_event()
     async with one_box(settings, clock, say) as deaths:
-        await _first_of(stop.wait(), *deaths)
+        await _first_of(stop.wait(), *(died() for died in deaths))
         say("stopping")
 
 
 @asynccontextmanager
 async def one_box(
     settings: UpSettings, clock: Clock, say: Callable[[str], None]
-) -> AsyncIterator[Sequence[Coroutine[Any, Any, None]]]:
+) -> AsyncIterator[Sequence[_Death]]:
     """Starts the parts in the order in which they need each other, and says what to try.
 
-    Yields one coroutine for each child process; it raises OperatorError when the child dies.
+    Yields one function for each child process, which waits for the child's end.
     """
-    listen = _free(settings.listen)
-    admin = _free(settings.admin)
+    if settings.upstream is not None:
+        check_upstream(settings.upstream)
+    listen = _free(settings.listen, "--listen")
+    admin = _free(settings.admin, "--admin")
     async with AsyncExitStack() as stack:
         run_dir = stack.enter_context(_run_folder(settings.run_dir))
-        deaths: list[Coroutine[Any, Any, None]] = []
+        deaths: list[_Death] = []
         policy, demo = settings.policy, None
         if policy is None:
             simulator = await stack.enter_async_context(running_simulator(run_dir))
-            deaths.append(simulator.died())
+            deaths.append(simulator.died)
             demo = demo_policy(simulator.url)
             policy = run_dir / "headgate.yaml"
             policy.write_text(demo.text, encoding="utf-8")
@@ -94,7 +102,7 @@ async def one_box(
             listen_host=listen.host,
             listen_port=listen.port,
             services_socket=run_dir / "hooks.sock",
-            admin_socket=run_dir / "envoy-admin.sock",
+            admin_socket=run_dir / _ADMIN_SOCKET,
             folder=run_dir,
             upstreams={},
         )
@@ -120,7 +128,7 @@ async def one_box(
         await envoy.start()
         stack.push_async_callback(envoy.stop, _DRAIN_S)
         routes.start(envoy)
-        deaths.append(envoy.died())
+        deaths.append(envoy.died)
         for line in _welcome(listen, services.admin_url, settings.records, demo):
             say(line)
         yield deaths
@@ -173,33 +181,38 @@ def _welcome(listen: Address, admin_url: str, records: Path, demo: Demo | None) 
     )
 
 
-def _free(address: Address) -> Address:
-    """The address with a port that nobody listens on; raises OperatorError when it is taken."""
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address.host, address.port))
-        except OSError as error:
-            raise OperatorError(
-                f"cannot listen on {address.host}:{address.port}: {error.strerror}; "
-                "stop what uses it, or name another address with --listen or --admin"
-            ) from error
-        return Address(address.host, probe.getsockname()[1])
+def _free(address: Address, option: str) -> Address:
+    """The address with a port that nobody listens on. Raises OperatorError when it is taken."""
+    try:
+        return Address(address.host, check_port(address.host, address.port))
+    except PortTaken as error:
+        raise OperatorError(f"{error}; name another address with {option}") from error
 
 
 @contextmanager
 def _run_folder(asked: Path | None) -> Iterator[Path]:
     """The folder of sockets, configuration and logs, readable by its owner only."""
     if asked is not None:
-        asked.mkdir(mode=0o700, parents=True, exist_ok=True)
-        yield asked.resolve()
+        try:
+            asked.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise OperatorError(f"cannot make the folder {asked}: {error.strerror}") from error
+        yield _fit_for_sockets(asked.resolve())
         return
     folder = Path(tempfile.mkdtemp(prefix="headgate-"))
     try:
-        yield folder
+        yield _fit_for_sockets(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fit_for_sockets(folder: Path) -> Path:
+    if len(os.fsencode(folder / _ADMIN_SOCKET)) > _MAX_SOCKET_PATH_BYTES:
+        raise OperatorError(
+            f"the path {folder} is too long for the sockets in it (unix(7) allows"
+            f" {_MAX_SOCKET_PATH_BYTES} bytes); name a shorter one with --run-dir"
+        )
+    return folder
 
 
 async def _first_of(*waits: Coroutine[Any, Any, object]) -> None:

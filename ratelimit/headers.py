@@ -85,9 +85,17 @@ def _words(limit: Limit, tenant: str) -> str:
         noun = limit.count.value.removesuffix("s") + _plural(limit.limit)
         amount = f"{limit.limit:,} {noun} per {limit.per}"
     models = f" on {', '.join(sorted(limit.models))}" if limit.models else ""
+    return f"{amount}{models} for {_whom(limit)}tenant {tenant}"
+
+
+def _whom(limit: Limit) -> str:
+    """Whom it counts. The one user that a limit names is the caller; several stay unnamed."""
     each = " and ".join(dimension for dimension in Each if dimension in limit.each)
-    scope = f"each {each} of tenant {tenant}" if each else f"tenant {tenant}"
-    return f"{amount}{models} for {scope}"
+    if each:
+        return f"each {each} of "
+    if len(limit.users) == 1:
+        return f"user {min(limit.users)} of "
+    return f"{len(limit.users)} users of " if limit.users else ""
 
 
 def _plural(number: int) -> str:

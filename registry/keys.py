@@ -25,7 +25,7 @@ class ApiKey:
 
     @property
     def id(self) -> str:
-        """The key's name in records and metrics, unless the policy gives it another."""
+        """The key's name in usage records, unless the policy gives it another."""
         return default_id(self.digest)
 
 

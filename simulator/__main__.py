@@ -13,7 +13,12 @@ from simulator.settings import Settings
 
 def main(arguments: list[str]) -> int:
     """Serves until it is told to end. The exit code is 1 where the address is taken."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not 0 <= options.port <= 65535:
+        parser.error(f"--port: {options.port} is not between 0 and 65535")
+    if "" in (options.model or []):
+        parser.error("--model: a name may not be empty")
     settings = Settings(
         models=tuple(options.model or ["tiny"]),
         adapters=tuple(options.adapter or []),

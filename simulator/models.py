@@ -30,11 +30,6 @@ class Models:
         """The first served name: metrics and answers of the base model carry it."""
         return self._served[0]
 
-    @property
-    def adapter_names(self) -> tuple[str, ...]:
-        """The adapters that are loaded now."""
-        return tuple(self._adapters)
-
     def resolve(self, asked: str) -> str:
         """The name under which `asked` ("" is the base model) answers; VllmError 404 if unknown."""
         if not asked or asked in self._served:

@@ -185,7 +185,7 @@ def started_up(folder: Path, *options: str) -> Iterator[Box]:
 
 
 def environment() -> dict[str, str]:
-    """The environment of a started program: output at once, warnings as errors."""
+    """The environment of a started program: its output comes at once."""
     return {**os.environ, "PYTHONUNBUFFERED": "1"}
 
 

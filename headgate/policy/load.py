@@ -3,11 +3,14 @@
 import stat
 from pathlib import Path
 
+from pydantic_core import PydanticCustomError
+
+from headgate.errors import OperatorError
 from headgate.policy.compile import compile_policy
 from headgate.policy.document import compose
 from headgate.policy.problems import PolicyError, Problem, Rule
 from headgate.policy.references import check_references
-from headgate.policy.schema import PolicyFile
+from headgate.policy.schema import UPSTREAM_RULE, PolicyFile, upstream_url
 from headgate.policy.shape import check_shape
 from registry.types import Registry
 
@@ -18,15 +21,6 @@ MAX_SIZE_BYTES = 16 * 1024 * 1024
 def load_policy(path: Path) -> Registry:
     """Reads, checks and compiles the policy. Raises PolicyError with every mistake."""
     return parse_policy(read_policy(path), str(path))
-
-
-def check(path: Path) -> list[str]:
-    """Every mistake of the policy file, one line each; none means that it can be used."""
-    try:
-        load_policy(path)
-    except PolicyError as error:
-        return list(error.problems)
-    return []
 
 
 def read_policy(path: Path) -> bytes:
@@ -54,6 +48,14 @@ def parse_policy(data: bytes, file: str) -> Registry:
     if policy is None:
         raise PolicyError(tuple(problem.render(file) for problem in problems))
     return compile_policy(policy)
+
+
+def check_upstream(url: str) -> None:
+    """Holds the URL of `--upstream` to the rules of the file. Raises OperatorError."""
+    try:
+        upstream_url(url)
+    except PydanticCustomError as error:
+        raise OperatorError(f"--upstream {error.message()}; allowed: {UPSTREAM_RULE}") from None
 
 
 def find_problems(data: bytes) -> tuple[PolicyFile | None, list[Problem]]:

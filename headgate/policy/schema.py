@@ -35,6 +35,10 @@ MODEL_NAME_RULE = (
     "1 to 128 letters, digits and . _ @ : + -, in parts parted by /, each with a letter"
     " or digit first"
 )
+UPSTREAM_RULE = (
+    "http:// or https://, a host, maybe a port and a path before vLLM's own,"
+    " as in http://127.0.0.1:8000"
+)
 _SERVED_NAME_RULE = "a name that vLLM knows: 1 to 256 letters, digits and . _ @ : + - /, no '..'"
 _COUNT_RULE = "tokens, requests or concurrent"
 _EACH_RULE = "user, key or model, or a list of them"
@@ -67,7 +71,14 @@ def _no_secret(name: str) -> str:
     return name
 
 
-def _upstream(url: str) -> str:
+def is_name(text: str) -> bool:
+    """Whether a tenant, user or key may be called so."""
+    is_secret = text.lower().startswith(SECRET_PREFIX)
+    return re.fullmatch(_NAME, text) is not None and not is_secret
+
+
+def upstream_url(url: str) -> str:
+    """The URL as it came; PydanticCustomError says why it is not that of a vLLM."""
     # What stands before an @ or behind a ? may be a password or a token.
     value = "value not shown" if set(url) & set("@?#") else f"value {shown(url)}"
     try:
@@ -176,10 +187,7 @@ class PricesEntry(Entry):
 class BaseModelEntry(Entry):
     """A model that a vLLM serves."""
 
-    upstream: Annotated[str, AfterValidator(_upstream)] = Field(
-        description="http:// or https://, a host, maybe a port and a path before vLLM's own,"
-        " as in http://127.0.0.1:8000"
-    )
+    upstream: Annotated[str, AfterValidator(upstream_url)] = Field(description=UPSTREAM_RULE)
     context_tokens: int = Field(
         ge=1,
         le=MAX_CONTEXT_TOKENS,

@@ -37,11 +37,16 @@ REQUESTS: list[tuple[str, dict[str, Any]]] = [
 def test_the_records_sum_to_what_the_upstream_counted(
     upstream: Upstream, tmp_path: Path, forces_usage: bool
 ) -> None:
-    """With `forces_usage` the policy trusts the upstream to send usage; it is sent by asking."""
-    with running_box(tmp_path, policy(upstream.url, limits=LIMITS)) as box:
+    """With `forces_usage` no body is rewritten: the client asks for usage where a stream needs it,
+    as the upstream of this test need not be one that always sends it."""
+    text = policy(upstream.url, forces_usage=forces_usage, limits=LIMITS)
+    with running_box(tmp_path, text) as box:
         before = upstream.counters()
         for path, fields in REQUESTS:
-            answer = box.post(path, {"model": "tiny", **fields})
+            body = {"model": "tiny", **fields}
+            if forces_usage and "stream" in body and path.endswith("completions"):
+                body["stream_options"] = {"include_usage": True}
+            answer = box.post(path, body)
             assert answer.status_code == 200, answer.text
         records = box.wait_records(len(REQUESTS))
         after = upstream.counters()

@@ -53,6 +53,7 @@ def test_the_demo_prints_keys_a_curl_line_and_a_line_for_each_request(tmp_path: 
             "the line of the request",
         )
 
+    assert "is ready on" in box.lines[0], "nothing comes before it"
     assert len(keys) >= 2
     assert '"chat.completion"' in shown.stdout
     assert "demo/" in line
@@ -149,8 +150,42 @@ def test_a_bad_policy_is_said_line_by_line(tmp_path: Path) -> None:
     )
 
     assert ended.returncode == 1
-    assert "tenantz" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    lines = ended.stderr.splitlines()
+    assert any("tenantz" in line for line in lines)
+    assert all(line.startswith("bad.yaml:") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--upstream", "localhost:8000", "is not the URL of a server"),
+        ("--upstream", "http://127.0.0.1:8000/v1", "ends in /v1"),
+        ("--run-dir", "headgate.yaml/run", "cannot make the folder"),
+        ("--run-dir", "long" * 40, "too long for the sockets"),
+        ("--store", "mysql://127.0.0.1", "the store must be"),
+        ("--records", "nowhere/usage.jsonl", "cannot write usage records"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_one_line(
+    tmp_path: Path, option: str, value: str, said: str
+) -> None:
+    (tmp_path / "headgate.yaml").write_text(policy("http://127.0.0.1:9"))
+    start = ["--policy", "headgate.yaml", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+    ended = run_up(tmp_path, *start, option, value)
+
+    assert ended.returncode == 1
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("headgate: ")
+    assert said in line
+
+
+def test_a_demo_that_cannot_start_says_only_why(tmp_path: Path) -> None:
+    ports = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+    ended = run_up(tmp_path, "--demo", *ports, "--records", "nowhere/usage.jsonl")
+
+    assert ended.returncode == 1
+    [line] = ended.stderr.splitlines()
+    assert "cannot write usage records to nowhere/usage.jsonl" in line
 
 
 def command_of(pid: int) -> str:

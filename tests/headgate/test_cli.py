@@ -70,3 +70,12 @@ def test_an_address_that_is_none_is_a_usage_error(address: str) -> None:
 
 def test_the_demo_takes_no_policy_of_ones_own() -> None:
     assert CliRunner().invoke(cli, ["up", "--demo", "--policy", "x.yaml"]).exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["", "ac me", 'a"b', "sk-hg-0123", "x" * 65])
+def test_a_new_key_is_for_names_that_a_policy_takes(name: str) -> None:
+    shown = CliRunner().invoke(cli, ["keys", "new", "--tenant", "acme", "--user", name])
+
+    assert shown.exit_code == 2
+    assert "1 to 64 letters" in shown.stderr
+    assert shown.stdout == ""

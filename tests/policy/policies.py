@@ -1,6 +1,8 @@
 """Small policies that tests begin from."""
 
-from headgate.policy import parse_policy
+from pathlib import Path
+
+from headgate.policy import PolicyError, load_policy, parse_policy
 from registry.types import Registry
 
 DIGEST = "0123456789abcdef" * 4
@@ -25,6 +27,15 @@ tenants:
 """
     )
     return parse_policy(text.encode(), "headgate.yaml")
+
+
+def problems_of(path: Path) -> list[str]:
+    """Every mistake of the policy file, one line each."""
+    try:
+        load_policy(path)
+    except PolicyError as error:
+        return list(error.problems)
+    return []
 
 
 def with_tenants(*names: str) -> str:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from headgate.policy import PolicyError, check, load_policy
+from headgate.policy import PolicyError, load_policy
 from headgate.policy.load import find_problems
 from headgate.policy.problems import Rule
+from tests.policy.policies import problems_of
 
 BAD = sorted(Path(__file__).with_name("bad").glob("*.yaml"))
 EXPECT = b"# expect: FILE"
@@ -27,7 +28,7 @@ def test_a_mistake_is_told_in_exactly_these_lines(path: Path) -> None:
         load_policy(path)
 
     assert expected(path) == list(caught.value.problems)
-    assert expected(path) == check(path)
+    assert expected(path) == problems_of(path)
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
@@ -46,7 +47,7 @@ def test_every_rule_has_a_file_that_breaks_it() -> None:
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
 def test_a_message_is_one_line_and_repeats_no_secret(path: Path) -> None:
-    for line in check(path):
+    for line in problems_of(path):
         assert line.isprintable()
         assert "3f9c2d41a7" not in line
         assert "hunter2" not in line

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from headgate.policy import check, parse_policy
+from headgate.policy import parse_policy
 from headgate.policy.schema import (
     AdapterEntry,
     BaseModelEntry,
@@ -17,7 +17,7 @@ from headgate.policy.schema import (
     TenantEntry,
     WindowLimitEntry,
 )
-from tests.policy.policies import with_limits
+from tests.policy.policies import problems_of, with_limits
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "policy.md").read_text(encoding="utf-8")
@@ -62,4 +62,4 @@ def test_the_limits_of_the_page_are_limits() -> None:
 
 
 def test_the_example_file_has_no_problems() -> None:
-    assert check(ROOT / "examples" / "headgate.yaml") == []
+    assert problems_of(ROOT / "examples" / "headgate.yaml") == []

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headgate.errors import OperatorError
-from headgate.policy import PolicyError, check, load_policy, parse_policy
+from headgate.policy import PolicyError, load_policy, parse_policy
 from headgate.policy.load import MAX_SIZE_BYTES, find_problems
-from tests.policy.policies import MODELS, with_tenants
+from tests.policy.policies import MODELS, problems_of, with_tenants
 
 ALLOWED = "a policy is a readable file of at most 16777216 bytes"
 GOOD = with_tenants("acme")
@@ -18,29 +18,29 @@ GOOD = with_tenants("acme")
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     path = tmp_path / "headgate.yaml"
 
-    assert [f"{path}: cannot be read (No such file or directory); {ALLOWED}"] == check(path)
+    assert [f"{path}: cannot be read (No such file or directory); {ALLOWED}"] == problems_of(path)
 
 
 def test_a_folder_is_told(tmp_path: Path) -> None:
-    assert [f"{tmp_path}: cannot be read (not a file); {ALLOWED}"] == check(tmp_path)
+    assert [f"{tmp_path}: cannot be read (not a file); {ALLOWED}"] == problems_of(tmp_path)
 
 
 def test_an_impossible_path_is_told() -> None:
-    assert [f"a\0b: cannot be read (not a path); {ALLOWED}"] == check(Path("a\0b"))
+    assert [f"a\0b: cannot be read (not a path); {ALLOWED}"] == problems_of(Path("a\0b"))
 
 
 def test_a_file_that_is_too_big_is_told(tmp_path: Path) -> None:
     path = tmp_path / "headgate.yaml"
     path.write_bytes(b"#" * (MAX_SIZE_BYTES + 1))
 
-    assert [f"{path}: is larger than 16777216 bytes; {ALLOWED}"] == check(path)
+    assert [f"{path}: is larger than 16777216 bytes; {ALLOWED}"] == problems_of(path)
 
 
 def test_a_good_file_has_no_problems(tmp_path: Path) -> None:
     path = tmp_path / "headgate.yaml"
     path.write_text(GOOD)
 
-    assert check(path) == []
+    assert problems_of(path) == []
     assert {"acme"} == set(load_policy(path).tenants)
 
 
@@ -57,6 +57,14 @@ def test_a_policy_error_is_the_operators_and_reads_as_its_lines() -> None:
     assert isinstance(caught.value, PolicyError)
     assert str(caught.value).splitlines() == list(caught.value.problems)
     assert len(caught.value.problems) == 2
+
+
+def test_a_url_without_quotes_in_braces_is_read_or_told_to_need_them() -> None:
+    """YAML 1.2 allows it and Python's parser reads it; the C parser does not."""
+    text = MODELS.replace('"', "") + "tenants: {acme: {models: [tiny]}}\n"
+    policy, problems = find_problems(text.encode())
+
+    assert policy is not None or ["put the text in quotes" in p.allowed for p in problems] == [True]
 
 
 @given(st.binary(max_size=200))

@@ -110,6 +110,18 @@ def test_reset_times_have_the_form_of_openai(seconds: float, text: str) -> None:
             60,
             "5 requests per minute on a, b for tenant demo; try again in 1 min",
         ),
+        (
+            limit(5, users=("alice",)),
+            0,
+            60,
+            "5 requests per minute for user alice of tenant demo; try again in 1 min",
+        ),
+        (
+            limit(5, users=("alice", "bob")),
+            0,
+            60,
+            "5 requests per minute for 2 users of tenant demo; try again in 1 min",
+        ),
     ],
 )
 def test_the_message_names_the_limit_and_the_wait(

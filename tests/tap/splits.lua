@@ -1,4 +1,4 @@
--- Runs the tap on one stream cut in every way, inside Envoy's own Lua. Appended to tap.lua.
+-- Runs the tap on one stream cut in every way, inside Envoy's own Lua. Appended to the tap.
 --
 -- A request carries the stream as its body and the admission in x-* headers. Its answer is what the
 -- client would see, the usage in a `usage` header (`key=value` joined by `;`). The stream is run whole, in

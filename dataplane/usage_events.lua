@@ -1,0 +1,143 @@
+-- The usage events: what one server-sent event of each API says of usage, progress, end and failure.
+--
+-- A reader takes a tap (made in tap.lua) and one event with its blank line. It notes in the tap what the event
+-- says, and returns what the client is to see of it. Needs the usage scanner.
+
+local byte, find, gsub, match, rep, sub = string.byte, string.find, string.gsub, string.match, string.rep, string.sub
+local floor = math.floor
+
+-- The last word replaces what was known before; what it does not name stays.
+local function set_usage(tap, usage)
+  tap.prompt, tap.completion = usage.prompt or tap.prompt, usage.completion or tap.completion
+  tap.cached, tap.reasoning = usage.cached or tap.cached, usage.reasoning or tap.reasoning
+end
+
+-- Running usage is that of one choice: completions add up over choices, prompts over prompts, each of
+-- which has `n` choices in a row. Cached and reasoning tokens come with the last word.
+local function add_running(tap, choice_no, usage)
+  local prompt_no = tap.api == "completions" and floor(choice_no / tap.n) or 0
+  if usage.completion then
+    tap.completion = (tap.completion or 0) + usage.completion - (tap.completions[choice_no] or 0)
+    tap.completions[choice_no] = usage.completion
+  end
+  if usage.prompt then
+    tap.prompt = (tap.prompt or 0) + usage.prompt - (tap.prompts[prompt_no] or 0)
+    tap.prompts[prompt_no] = usage.prompt
+  end
+end
+
+local function count_event(tap)
+  tap.events = tap.events + 1
+  tap.first_event_ms = tap.first_event_ms or tap.handle:timestamp()
+end
+
+-- The JSON of an event at its own place: all else becomes white space, but a `data:` that begins the event.
+local function json_of(event)
+  local line_end = find(event, "\n", 1, true) or #event
+  if sub(event, 1, 5) == "data:" and line_end >= #event - 1 and not find(event, "\r", 1, true) then
+    return event -- one line, as vLLM sends it
+  end
+  return (gsub(event, "[^\r\n]+", function(line)
+    return sub(line, 1, 5) == "data:" and "     " .. sub(line, 6) or rep(" ", #line)
+  end))
+end
+
+-- Just inside the brace of a chunk's first choice; nothing where it has none.
+local function first_choice(json)
+  local first, value = find_member(json, '"choices"')
+  local root = first and find(json, "{", 1, true)
+  if root and (find(json, "[{%[]", root + 1) or first) < first then -- may be below another member
+    local choices = outermost(json, '"choices"')
+    value = choices and choices.depth == 1 and choices.value
+  end
+  return value and match(json, "^%[%s*{()", value)
+end
+
+-- The chunk that opens a chat choice names the role and has no text yet.
+local function opens_choice(json)
+  local _, role = find_member(json, '"role"')
+  local _, content = find_member(json, '"content"')
+  return role and content and byte(json, role) == QUOTE and sub(json, content, content + 1) == '""'
+end
+
+-- A chunk with choices carries running usage, one without the last word.
+local function read_chunk_usage(tap, event, json, usage, choice)
+  if not usage.last then
+    local is_extra = tap.wants == "none" and is_null(json, usage.value)
+    return is_extra and without(event, json, usage.first, usage.value + 3) or event
+  end
+  local numbers = read_usage(tap.api, sub(json, usage.value, usage.last))
+  if not choice then
+    set_usage(tap, numbers)
+    return tap.wants == "none" and "" or event
+  end
+  add_running(tap, tonumber(match(json, '^%s*"index"%s*:%s*(%d+)', choice)) or 0, numbers)
+  return tap.alters and without(event, json, usage.first, usage.last) or event
+end
+
+local function read_chunk(tap, event)
+  local json = json_of(event)
+  local choice = first_choice(json)
+  if choice and not opens_choice(json) then
+    count_event(tap)
+  end
+  local usage = outermost(json, USAGE)
+  if usage and usage.depth == 1 then
+    return read_chunk_usage(tap, event, json, usage, choice)
+  elseif match(json, "^%s*%[DONE%]", 6) then
+    tap.complete = 1
+  else
+    local failure = outermost(json, '"error"')
+    tap.error = failure and failure.depth == 1 and not is_null(json, failure.value) and 1 or tap.error
+  end
+  return event
+end
+
+local function event_name(event)
+  return match(event, "^event:%s*([%w_.]+)") or match(event, "[\r\n]event:%s*([%w_.]+)") or ""
+end
+
+local function usage_at(tap, event, depth)
+  local json = json_of(event)
+  local usage = outermost(json, USAGE)
+  local is_there = usage and usage.depth == depth and usage.last
+  return is_there and read_usage(tap.api, sub(json, usage.value, usage.last)) or {}
+end
+
+local function read_response_event(tap, event)
+  local name = event_name(event)
+  if sub(name, -6) == ".delta" then
+    count_event(tap)
+  elseif name == "error" then
+    tap.error = 1
+  elseif name == "response.completed" or name == "response.incomplete" or name == "response.failed" then
+    set_usage(tap, usage_at(tap, event, 2))
+    tap.complete, tap.error = 1, name == "response.failed" and 1 or tap.error
+  end
+  return event
+end
+
+local function read_message_event(tap, event)
+  local name = event_name(event)
+  if name == "content_block_delta" then
+    count_event(tap)
+  elseif name == "message_start" then
+    local usage = usage_at(tap, event, 2)
+    usage.completion = nil -- nothing is generated yet
+    set_usage(tap, usage)
+  elseif name == "message_delta" then
+    set_usage(tap, usage_at(tap, event, 1))
+  elseif name == "message_stop" then
+    tap.complete = 1
+  elseif name == "error" then
+    tap.error = 1
+  end
+  return event
+end
+
+local EVENT_READERS = {
+  chat = read_chunk,
+  completions = read_chunk,
+  responses = read_response_event,
+  messages = read_message_event,
+}
