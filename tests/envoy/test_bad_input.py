@@ -1,6 +1,7 @@
 """Bad input gets a clear refusal in the client's shape, and holds nothing afterwards."""
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,17 @@ def test_too_many_headers_are_431_in_the_clients_shape(box: Box) -> None:
 
     assert answer.status_code == 431
     assert answer.json()["error"]["message"]
+
+
+def test_connect_is_answered_at_once(box: Box) -> None:
+    """No route took it, so that ext_authz was passed by and its body awaited without a key."""
+    url = httpx.URL(box.url)
+    with socket.create_connection((url.host, url.port or 80), timeout=5) as client:
+        client.sendall(b"CONNECT x:443 HTTP/1.1\r\nhost: x:443\r\n\r\n")
+        answer = client.recv(65536)
+
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert b'"unknown_path"' in answer
 
 
 def test_16384_choices_hold_no_more_than_the_limit_and_are_given_back(box: Box) -> None:
