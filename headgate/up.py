@@ -6,11 +6,19 @@ left behind.
 
 import asyncio
 import dataclasses
+import fcntl
+import os
 import shutil
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import (
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +35,10 @@ from registry.types import Registry
 
 _DRAIN_S = 5.0
 """How long requests in flight may take to end after Ctrl-C."""
+_HOOKS_SOCKET = "hooks.sock"
+_ADMIN_SOCKET = "envoy-admin.sock"
+_SOCKET_PATH_BYTES = 107
+"""The longest path of a unix socket (Linux, unix(7))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +79,8 @@ async def up(settings: UpSettings, clock: Clock, say: Callable[[str], None]) -> 
     stop = stop_event()
     async with one_box(settings, clock, say) as deaths:
         await _first_of(stop.wait(), *deaths)
-        say("stopping")
+        with suppress(OSError):  # a terminal that is gone
+            say("stopping")
 
 
 @asynccontextmanager
@@ -93,8 +106,8 @@ async def one_box(
         box = OneBox(
             listen_host=listen.host,
             listen_port=listen.port,
-            services_socket=run_dir / "hooks.sock",
-            admin_socket=run_dir / "envoy-admin.sock",
+            services_socket=run_dir / _HOOKS_SOCKET,
+            admin_socket=run_dir / _ADMIN_SOCKET,
             folder=run_dir,
             upstreams={},
         )
@@ -174,32 +187,61 @@ def _welcome(listen: Address, admin_url: str, records: Path, demo: Demo | None) 
 
 
 def _free(address: Address) -> Address:
-    """The address with a port that nobody listens on; raises OperatorError when it is taken."""
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address.host, address.port))
-        except OSError as error:
-            raise OperatorError(
-                f"cannot listen on {address.host}:{address.port}: {error.strerror}; "
-                "stop what uses it, or name another address with --listen or --admin"
-            ) from error
-        return Address(address.host, probe.getsockname()[1])
+    """The address as numbers (Envoy takes no names), with a port that nobody listens on.
+
+    Raises OperatorError when it is taken or does not exist.
+    """
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        family, _, _, _, place = found[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+            return Address(str(place[0]), probe.getsockname()[1])
+    except OSError as error:
+        raise OperatorError(
+            f"cannot listen on {address.host}:{address.port}: {error.strerror}; "
+            "stop what uses it, or name another address with --listen or --admin"
+        ) from error
 
 
 @contextmanager
 def _run_folder(asked: Path | None) -> Iterator[Path]:
-    """The folder of sockets, configuration and logs, readable by its owner only."""
-    if asked is not None:
-        asked.mkdir(mode=0o700, parents=True, exist_ok=True)
-        yield asked.resolve()
-        return
-    folder = Path(tempfile.mkdtemp(prefix="headgate-"))
-    try:
+    """The folder of sockets, configuration and logs, readable by its owner only.
+
+    Raises OperatorError when it cannot be used, or another box runs in it.
+    """
+    with ExitStack() as stack:
+        try:
+            if asked is None:
+                folder = Path(tempfile.mkdtemp(prefix="headgate-"))
+                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            else:
+                asked.mkdir(mode=0o700, parents=True, exist_ok=True)
+                folder = asked.resolve()
+            _own(stack, folder)
+        except OSError as error:
+            raise OperatorError(
+                f"cannot use {asked or tempfile.gettempdir()} for sockets and logs: "
+                f"{error.strerror}; name another folder with --run-dir"
+            ) from error
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _own(stack: ExitStack, folder: Path) -> None:
+    """Holds the folder until the stack ends: a second box would take over its sockets."""
+    if len(os.fsencode(folder / _ADMIN_SOCKET)) > _SOCKET_PATH_BYTES:
+        raise OperatorError(
+            f"the path {folder} is too long for a socket (with its name at most "
+            f"{_SOCKET_PATH_BYTES} bytes); name another folder with --run-dir"
+        )
+    lock = stack.enter_context((folder / "lock").open("w"))
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OperatorError(
+            f"another headgate runs in {folder}; stop it, or name another folder with --run-dir"
+        ) from error
 
 
 async def _first_of(*waits: Coroutine[Any, Any, object]) -> None:
