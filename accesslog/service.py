@@ -68,6 +68,7 @@ class AccessLogService:
         self._sinks = sinks
         self._metrics = metrics
         self._settling = asyncio.Semaphore(_SETTLES_AT_ONCE)
+        self._settle_fails = False
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The handler for a grpc.aio server. Messages come as bytes: a bad one is ours to count."""
@@ -148,11 +149,16 @@ class AccessLogService:
             self._metrics.estimate_ratio.labels(record.model).observe(ratio)
 
     async def _settle_all(self, held: Sequence[Held]) -> None:
-        """Settles some at a time, so that a slow store holds the log stream up only once."""
+        """Settles some at a time, so that a slow store holds the log stream up only once.
+
+        Logs the first failure of a row: every message of an outage fails.
+        """
         errors = await asyncio.gather(*(self._settle_one(one) for one in held))
         failed = [error for error in errors if error is not None]
-        if failed:
+        if failed and not self._settle_fails:
             log.error("cannot settle %d of %d requests: %r", len(failed), len(held), failed[0])
+        if held:
+            self._settle_fails = bool(failed)
 
     async def _settle_one(self, held: Held) -> Exception | None:
         async with self._settling:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import betterproto2
 
+from headgate.errors import OperatorError
+
 BODY_LIMIT_BYTES = 16 * 2**20
 
 
@@ -55,7 +57,13 @@ def render(message: betterproto2.Message) -> str:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Writes the file in one step. Envoy watches for the rename and never reads half a file."""
+    """Writes the file in one step. Envoy watches for the rename and never reads half a file.
+
+    Raises OperatorError when it cannot be written (disk full).
+    """
     fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(text, encoding="utf-8")
-    os.replace(fresh, path)
+    try:
+        fresh.write_text(text, encoding="utf-8")
+        os.replace(fresh, path)
+    except OSError as error:
+        raise OperatorError(f"cannot write {path}: {error.strerror}") from error

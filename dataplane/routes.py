@@ -12,6 +12,7 @@ from envoy_data_plane.envoy.config.route.v3 import (
     RouteAction,
     RouteConfiguration,
     RouteMatch,
+    RouteMatchConnectMatcher,
     VirtualHost,
 )
 from envoy_data_plane.envoy.service.discovery.v3 import DiscoveryResponse
@@ -44,11 +45,19 @@ def write_dynamic(box: OneBox, upstreams: Mapping[str, str]) -> None:
 
 
 def route_table(upstreams: Mapping[str, str]) -> RouteConfiguration:
-    """One route for each base model, and 404 for the rest."""
+    """One route for each base model, and 404 for the rest.
+
+    No request may be without a route, as ext_authz lets such a one pass unasked; a prefix
+    does not match CONNECT.
+    """
     host = VirtualHost(
         name=ROUTES_NAME,
         domains=["*"],
-        routes=[*(_model_route(model, url) for model, url in upstreams.items()), _no_route()],
+        routes=[
+            *(_model_route(model, url) for model, url in upstreams.items()),
+            _no_route(RouteMatch(prefix="/")),
+            _no_route(RouteMatch(connect_matcher=RouteMatchConnectMatcher())),
+        ],
     )
     return RouteConfiguration(name=ROUTES_NAME, virtual_hosts=[host])
 
@@ -69,10 +78,10 @@ def _model_route(model: str, url: str) -> Route:
     )
 
 
-def _no_route() -> Route:
+def _no_route(match: RouteMatch) -> Route:
     error = ApiError(Refusal.UNKNOWN_MODEL, "No upstream serves this model.")
     return Route(
-        match=RouteMatch(prefix="/"),
+        match=match,
         direct_response=DirectResponseAction(
             status=error.refusal.status,
             body=DataSource(inline_string=error.body(ErrorShape.OPENAI).decode()),

@@ -22,6 +22,7 @@ from simulator.__main__ import main as simulate
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _DEFAULT_POLICY = Path("headgate.yaml")
+_STDERR = 2
 
 
 class HostPort(click.ParamType[Address]):
@@ -154,6 +155,7 @@ def simulate_command(options: tuple[str, ...]) -> None:
 
 def main() -> None:
     """The program's entry: an operator's mistake is one line on standard error and exit code 1."""
+    _open_standard_streams()
     logging.basicConfig(level=logging.WARNING, format="headgate: %(message)s")
     try:
         cli()
@@ -163,6 +165,13 @@ def main() -> None:
     except OperatorError as error:
         click.echo(f"headgate: {error}", err=True)
         sys.exit(1)
+
+
+def _open_standard_streams() -> None:
+    """Opens those that are closed (`>&-`): a socket under their numbers would be written into."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(descriptor)
 
 
 def _default_policy() -> Path:

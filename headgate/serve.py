@@ -106,9 +106,13 @@ async def serve(settings: ServeSettings, clock: Clock) -> None:
 
 
 def stop_event() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set, from now on, in place of ending the program."""
+    """An event that SIGTERM, SIGINT and SIGHUP set, from now on, in place of ending the program.
+
+    A closed terminal sends SIGHUP; under `nohup`, which ignores it, it stays ignored.
+    """
     event = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, event.set)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, event.set)
     return event

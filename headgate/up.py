@@ -6,11 +6,19 @@ left behind.
 
 import asyncio
 import dataclasses
+import fcntl
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import (
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +39,10 @@ _Death = Callable[[], Coroutine[Any, Any, None]]
 
 _DRAIN_S = 5.0
 """How long requests in flight may take to end after Ctrl-C."""
+_HOOKS_SOCKET = "hooks.sock"
 _ADMIN_SOCKET = "envoy-admin.sock"
-_MAX_SOCKET_PATH_BYTES = 107
+_SOCKET_PATH_BYTES = 107
+"""The longest path of a unix socket (Linux, unix(7))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +83,8 @@ async def up(settings: UpSettings, clock: Clock, say: Callable[[str], None]) -> 
     stop = stop_event()
     async with one_box(settings, clock, say) as deaths:
         await _first_of(stop.wait(), *(died() for died in deaths))
-        say("stopping")
+        with suppress(OSError):  # a terminal that is gone
+            say("stopping")
 
 
 @asynccontextmanager
@@ -101,7 +112,7 @@ async def one_box(
         box = OneBox(
             listen_host=listen.host,
             listen_port=listen.port,
-            services_socket=run_dir / "hooks.sock",
+            services_socket=run_dir / _HOOKS_SOCKET,
             admin_socket=run_dir / _ADMIN_SOCKET,
             folder=run_dir,
             upstreams={},
@@ -182,37 +193,59 @@ def _welcome(listen: Address, admin_url: str, records: Path, demo: Demo | None) 
 
 
 def _free(address: Address, option: str) -> Address:
-    """The address with a port that nobody listens on. Raises OperatorError when it is taken."""
+    """The address as numbers (Envoy takes no names), with a port that nobody listens on.
+
+    Raises OperatorError when it is taken or does not exist.
+    """
     try:
-        return Address(address.host, check_port(address.host, address.port))
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        host = str(found[0][4][0])
+        return Address(host, check_port(host, address.port))
     except PortTaken as error:
         raise OperatorError(f"{error}; name another address with {option}") from error
+    except OSError as error:
+        raise OperatorError(
+            f"cannot listen on {address.host}: {error.strerror}; name another with {option}"
+        ) from error
 
 
 @contextmanager
 def _run_folder(asked: Path | None) -> Iterator[Path]:
-    """The folder of sockets, configuration and logs, readable by its owner only."""
-    if asked is not None:
+    """The folder of sockets, configuration and logs, readable by its owner only.
+
+    Raises OperatorError when it cannot be used, or another box runs in it.
+    """
+    with ExitStack() as stack:
         try:
-            asked.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if asked is None:
+                folder = Path(tempfile.mkdtemp(prefix="headgate-"))
+                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            else:
+                asked.mkdir(mode=0o700, parents=True, exist_ok=True)
+                folder = asked.resolve()
+            _own(stack, folder)
         except OSError as error:
-            raise OperatorError(f"cannot make the folder {asked}: {error.strerror}") from error
-        yield _fit_for_sockets(asked.resolve())
-        return
-    folder = Path(tempfile.mkdtemp(prefix="headgate-"))
-    try:
-        yield _fit_for_sockets(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+            raise OperatorError(
+                f"cannot use {asked or tempfile.gettempdir()} for sockets and logs: "
+                f"{error.strerror}; name another folder with --run-dir"
+            ) from error
+        yield folder
 
 
-def _fit_for_sockets(folder: Path) -> Path:
-    if len(os.fsencode(folder / _ADMIN_SOCKET)) > _MAX_SOCKET_PATH_BYTES:
+def _own(stack: ExitStack, folder: Path) -> None:
+    """Holds the folder until the stack ends: a second box would take over its sockets."""
+    if len(os.fsencode(folder / _ADMIN_SOCKET)) > _SOCKET_PATH_BYTES:
         raise OperatorError(
-            f"the path {folder} is too long for the sockets in it (unix(7) allows"
-            f" {_MAX_SOCKET_PATH_BYTES} bytes); name a shorter one with --run-dir"
+            f"the path {folder} is too long for a socket (with its name at most "
+            f"{_SOCKET_PATH_BYTES} bytes); name another folder with --run-dir"
         )
-    return folder
+    lock = stack.enter_context((folder / "lock").open("w"))
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OperatorError(
+            f"another headgate runs in {folder}; stop it, or name another folder with --run-dir"
+        ) from error
 
 
 async def _first_of(*waits: Coroutine[Any, Any, object]) -> None:

@@ -159,6 +159,16 @@ async def test_a_store_that_is_away_loses_no_record_and_no_other_settlement(
     assert line == ("cannot settle 2 of 5 requests: ConnectionError('the store\\nis away')")
 
 
+async def test_an_outage_of_the_store_is_logged_once(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.limiter.away = {"r-1", "r-2", "r-4"}
+    with caplog.at_level(logging.ERROR):
+        await world.send(*(message(numbered(n)) for n in range(1, 5)))
+    assert len(caplog.messages) == 2
+    assert world.metric("store_errors_total", operation="settle") == 3
+
+
 async def test_a_full_disk_ends_neither_the_stream_nor_the_settlements(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:

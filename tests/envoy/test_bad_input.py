@@ -1,6 +1,7 @@
 """Bad input gets a clear refusal in the client's shape, and holds nothing afterwards."""
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +64,34 @@ def test_too_many_headers_are_431_in_the_clients_shape(box: Box) -> None:
     assert answer.json()["error"]["message"]
 
 
+def test_connect_is_answered_at_once(box: Box) -> None:
+    """No route took it, so that ext_authz was passed by and its body awaited without a key."""
+    url = httpx.URL(box.url)
+    with socket.create_connection((url.host, url.port or 80), timeout=5) as client:
+        client.sendall(b"CONNECT x:443 HTTP/1.1\r\nhost: x:443\r\n\r\n")
+        answer = client.recv(65536)
+
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert b'"unknown_path"' in answer
+
+
 def test_16384_choices_hold_no_more_than_the_limit_and_are_given_back(box: Box) -> None:
     """vLLM takes that many; the reservation is capped at the limit and nothing stays stuck."""
     answer = box.chat(n=16384, max_tokens=1, messages=[{"role": "user", "content": "x" * 90_000}])
 
     assert answer.status_code in (200, 400)
     assert box.chat().status_code == 200
+
+
+def test_a_number_padded_beyond_what_envoy_shows_is_charged_in_full(box: Box) -> None:
+    """vLLM reads it all the same; admission took one choice for granted."""
+    body = {"model": "tiny", "prompt": "Hi", "max_tokens": 4, "temperature": 0}
+    answer = box.post("/v1/completions", {**body, "n": " " * 9000 + "3"})
+    record = box.record_of(answer.headers["x-request-id"])
+
+    assert answer.status_code == 200
+    assert len(answer.json()["choices"]) == 3
+    assert record["completion_tokens"] == answer.json()["usage"]["completion_tokens"]
 
 
 def test_forged_identity_headers_never_reach_vllm(box: Box) -> None:

@@ -13,6 +13,8 @@ import pytest
 
 from tests.box import Box, environment, policy, started_up, wait_until
 
+ANY_PORTS = ("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+
 
 def children_of(pid: int) -> list[int]:
     """Process ids of the direct children of a process."""
@@ -160,8 +162,8 @@ def test_a_bad_policy_is_said_line_by_line(tmp_path: Path) -> None:
     [
         ("--upstream", "localhost:8000", "is not the URL of a server"),
         ("--upstream", "http://127.0.0.1:8000/v1", "ends in /v1"),
-        ("--run-dir", "headgate.yaml/run", "cannot make the folder"),
-        ("--run-dir", "long" * 40, "too long for the sockets"),
+        ("--run-dir", "headgate.yaml/run", "cannot use"),
+        ("--run-dir", "long" * 40, "too long for a socket"),
         ("--store", "mysql://127.0.0.1", "the store must be"),
         ("--records", "nowhere/usage.jsonl", "cannot write usage records"),
     ],
@@ -186,6 +188,71 @@ def test_a_demo_that_cannot_start_says_only_why(tmp_path: Path) -> None:
     assert ended.returncode == 1
     [line] = ended.stderr.splitlines()
     assert "cannot write usage records to nowhere/usage.jsonl" in line
+
+
+def test_a_folder_that_cannot_hold_sockets_is_one_line_that_names_the_option(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "headgate.yaml").write_text(policy("http://127.0.0.1:9"))
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file" / "x", tmp_path / ("d" * 100)):
+        ended = run_up(tmp_path, *ANY_PORTS, "--run-dir", str(folder))
+
+        assert ended.returncode == 1
+        assert len(ended.stderr.splitlines()) == 1
+        assert "--run-dir" in ended.stderr
+
+
+def test_a_second_box_in_the_same_folder_is_refused_and_hurts_nobody(tmp_path: Path) -> None:
+    """It would take over the first one's sockets, and remove them at its end."""
+    (tmp_path / "headgate.yaml").write_text(policy("http://127.0.0.1:9"))
+    with started_up(tmp_path) as box:
+        second = run_up(tmp_path, *ANY_PORTS, "--run-dir", str(tmp_path / "run"))
+        models = httpx.get(f"{box.url}/v1/models", headers=box.headers())
+
+    assert second.returncode == 1
+    assert "another headgate runs" in second.stderr
+    assert models.status_code == 200
+
+
+def test_a_host_name_to_listen_on_works_and_nothing_else_is_printed(tmp_path: Path) -> None:
+    (tmp_path / "headgate.yaml").write_text(policy("http://127.0.0.1:9"))
+    with started_up(tmp_path, "--listen", "localhost:0") as box:
+        assert httpx.get(f"{box.url}/v1/models").status_code == 401
+        lines = (tmp_path / "up.log").read_text().splitlines()
+
+    assert len([line for line in lines if " 401 " not in line]) == 1
+
+
+def test_a_closed_standard_output_does_not_end_it_and_sighup_does(tmp_path: Path) -> None:
+    (tmp_path / "headgate.yaml").write_text(policy("http://127.0.0.1:9"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "headgate", "up", "--listen", f"127.0.0.1:{port}"]
+    command += ["--admin", "127.0.0.1:0", "--run-dir", "run"]
+    process = subprocess.Popen(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+    )
+    try:
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/v1/models"), "the door", 30)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers(url: str) -> bool:
+    """Whether anybody answers there."""
+    try:
+        return httpx.get(url).status_code == 401
+    except httpx.HTTPError:
+        return False
 
 
 def command_of(pid: int) -> str:
