@@ -36,6 +36,8 @@ MAX_VALUES = 2_000_000
 
 _INT = re.compile(r"[-+]?[0-9]{1,30}")
 _DECIMAL = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,4})?")
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Everything but YAML 1.2's printable characters (5.1)."""
 _WORDS: dict[str, bool | None] = {
     "true": True,
     "True": True,
@@ -110,9 +112,9 @@ def compose(text: str) -> tuple[YamlMapping | None, list[Problem]]:
         return None, [*composer.problems, stop.problem]
     except MarkedYAMLError as error:
         return None, [*composer.problems, _syntax_problem(error)]
-    except (YAMLError, ValueError) as error:
+    except (YAMLError, ValueError):
         # Characters that YAML forbids (ReaderError), and escapes beyond Unicode (chr's ValueError).
-        return None, [*composer.problems, _character_problem(text, error)]
+        return None, [*composer.problems, _character_problem(text)]
 
 
 def scalar(text: str) -> str | int | bool | Decimal | None:
@@ -278,12 +280,13 @@ def _syntax_problem(error: MarkedYAMLError) -> Problem:
     return Problem(Rule.SYNTAX, what, allowed, line=line, column=column)
 
 
-def _character_problem(text: str, error: Exception) -> Problem:
-    position = getattr(error, "position", None)
+def _character_problem(text: str) -> Problem:
+    """The parsers' own position is of no use: Python's counts characters, C's bytes."""
     allowed = "a policy is printable text in UTF-8"
-    if not isinstance(position, int):
+    found = _FORBIDDEN.search(text)
+    if found is None:
         return Problem(Rule.SYNTAX, "the file holds an impossible character", allowed)
-    before = text[:position]
-    line, column = before.count("\n") + 1, position - before.rfind("\n")
-    what = f"a control character (U+{ord(text[position]):04X}) stands here"
+    before = text[: found.start()]
+    line, column = before.count("\n") + 1, found.start() - before.rfind("\n")
+    what = f"a control character (U+{ord(found[0]):04X}) stands here"
     return Problem(Rule.SYNTAX, what, allowed, line=line, column=column)

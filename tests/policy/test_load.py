@@ -67,6 +67,17 @@ def test_a_url_without_quotes_in_braces_is_read_or_told_to_need_them() -> None:
     assert policy is not None or ["put the text in quotes" in p.allowed for p in problems] == [True]
 
 
+@pytest.mark.parametrize("before", ["", "À", "# €\n# 世界\nmodels: "])
+def test_a_control_character_is_told_by_its_place_whatever_stands_before(before: str) -> None:
+    _, (problem,) = find_problems(f"{before}\0".encode())
+
+    assert problem.what == "a control character (U+0000) stands here"
+    assert (problem.line, problem.column) == (
+        before.count("\n") + 1,
+        len(before.rsplit("\n", maxsplit=1)[-1]) + 1,
+    )
+
+
 @given(st.binary(max_size=200))
 def test_no_bytes_bring_it_down(data: bytes) -> None:
     policy, problems = find_problems(data)
