@@ -2,13 +2,14 @@
 
 from headgate.policy.load import check, load_policy, parse_policy, read_policy
 from headgate.policy.problems import PolicyError
-from headgate.policy.summary import describe, key_yaml
+from headgate.policy.summary import describe, key_yaml, limit_text
 
 __all__ = [
     "PolicyError",
     "check",
     "describe",
     "key_yaml",
+    "limit_text",
     "load_policy",
     "parse_policy",
     "read_policy",
