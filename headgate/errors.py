@@ -38,6 +38,7 @@ class Refusal(Enum):
     )
     TOO_LARGE = _Kind(413, "request_too_large", "invalid_request_error", "request_too_large")
     OVER_LIMIT = _Kind(429, "rate_limit_exceeded", "rate_limit_error", "rate_limit_error")
+    UNAVAILABLE = _Kind(503, "service_unavailable", "server_error", "api_error")
 
     @property
     def status(self) -> int:
