@@ -1,6 +1,7 @@
 """Which limits one request meets, and the counter of each. Pure."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote
 
 from ratelimit.store.protocol import MAX_COUNT, Demand, Kind, Lease, Reservation
@@ -100,6 +101,7 @@ def _value(each: Each, subject: Subject) -> str:
             return subject.model
 
 
+@lru_cache(maxsize=16_384)  # names of the policy, which every request repeats
 def _escaped(text: str) -> str:
     """Text without any of our separators, and different for different text."""
     return quote(text, safe="", errors="surrogatepass")
