@@ -122,7 +122,8 @@ REPLIES = (
         message="The model did not answer in time.",
     ),
     Reply(
-        when="response.code >= 500",
+        # A 5xx of our own hooks says itself what is wrong.
+        when="response.code >= 500 && !response.code_details.startsWith('headgate_')",
         retry_after_s=1,
         code="upstream_unavailable",
         openai_type="server_error",

@@ -125,7 +125,7 @@ def _output_bound(api: Api, values: Mapping[str, Value], context_tokens: int) ->
             return bound(RequestKey.MAX_OUTPUT_TOKENS)
         case Api.MESSAGES:
             return bound(RequestKey.MAX_TOKENS)
-        case Api.EMBEDDINGS | Api.MODELS:
+        case Api.EMBEDDINGS | Api.MODELS | Api.LIMITS:
             return 0
 
 

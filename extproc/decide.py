@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from extproc.asked import ClientUsage, RefusedError, Value, read_asked, read_model_name
 from extproc.estimate import Estimator
+from extproc.limits import asked_model
 from extproc.models import asked_model_id, list_body, model_body, model_of
 from extproc.splice import Rewrite
 from headgate.apis import Api, ErrorShape, endpoint_of, error_shape_of
@@ -49,21 +50,33 @@ class Refuse:
 class Answer:
     """The request ends here with 200 and this JSON body."""
 
+    api: Api
     body: bytes
 
 
-Decision = Admit | Refuse | Answer
+@dataclass(frozen=True, slots=True)
+class Peek:
+    """The request ends here with what is left of the caller's limits, on `model` (None: on all)."""
+
+    tenant: Tenant
+    caller: Caller
+    model: str | None
+
+
+Decision = Admit | Refuse | Answer | Peek
 
 
 def decide(
     facts: RequestFacts, registry: Registry, estimator: Estimator, reservation_id: str
 ) -> Decision:
-    """Answers the model list; for inference finds the model and what the request may cost."""
+    """Answers the lists; for inference finds the model and what the request may cost."""
     try:
         caller, tenant = _identify(facts, registry)
         api = _api_of(facts.path)
         if api is Api.MODELS:
             return _model_list(facts.path, tenant, registry)
+        if api is Api.LIMITS:
+            return Peek(tenant, caller, _own_model(asked_model(facts.path), tenant, registry))
         _need_json(facts.values)
         model = _find_model(read_model_name(facts.values), tenant, registry)
         asked = read_asked(api, facts.values, model.context_tokens)
@@ -116,11 +129,17 @@ def _need_json(values: Mapping[str, Value]) -> None:
 def _model_list(path: str, tenant: Tenant, registry: Registry) -> Answer:
     name = asked_model_id(path)
     if name is None:
-        return Answer(list_body(tenant, registry))
+        return Answer(Api.MODELS, list_body(tenant, registry))
     model = model_of(name, tenant, registry)
     if model is None:
         raise _unknown_model(name)
-    return Answer(model_body(model))
+    return Answer(Api.MODELS, model_body(model))
+
+
+def _own_model(name: str | None, tenant: Tenant, registry: Registry) -> str | None:
+    if name is not None and model_of(name, tenant, registry) is None:
+        raise _unknown_model(name)
+    return name
 
 
 def _find_model(name: str, tenant: Tenant, registry: Registry) -> Model:

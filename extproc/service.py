@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 
 from extproc import wire
-from extproc.decide import Decision, Refuse, RequestFacts, decide
+from extproc.decide import Answer, Decision, Peek, Refuse, RequestFacts, decide
 from extproc.estimate import Estimator
+from extproc.limits import LIMITS_UNAVAILABLE, LimitsOf
 from extproc.stream import Reply, RequestStream, UnexpectedMessageError
+from headgate.apis import Api, ErrorShape
 from headgate.metrics import Metrics
 from protos.gen.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from registry.types import Registry
@@ -29,11 +31,13 @@ class ExternalProcessor:
         registry: Callable[[], Registry],
         estimator: Estimator,
         new_id: Callable[[], str],
+        limits_of: LimitsOf,
         metrics: Metrics,
     ) -> None:
         self._registry = registry
         self._estimator = estimator
         self._new_id = new_id
+        self._limits_of = limits_of
         self._metrics = metrics
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -58,6 +62,8 @@ class ExternalProcessor:
                     reply = _handle(stream, message)
                 except UnexpectedMessageError as error:
                     await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+                if isinstance(reply, Peek):
+                    reply = await self._peek(reply)
                 response = wire.encode(reply)
             if stream.done:
                 self._metrics.decisions.labels(_HOOK, _label(reply)).inc()
@@ -67,6 +73,12 @@ class ExternalProcessor:
 
     def _decide(self, facts: RequestFacts) -> Decision:
         return decide(facts, self._registry(), self._estimator, self._new_id())
+
+    async def _peek(self, peek: Peek) -> Answer | Refuse:
+        body = await self._limits_of(peek.tenant, peek.caller, peek.model)
+        if body is None:
+            return Refuse(LIMITS_UNAVAILABLE, ErrorShape.OPENAI)
+        return Answer(Api.LIMITS, body)
 
 
 def _handle(stream: RequestStream, message: ProcessingRequest) -> Reply:

@@ -7,7 +7,7 @@ from google.protobuf.struct_pb2 import Value as WireValue
 
 from extproc.asked import Compound, Value
 from extproc.decide import Admit, Answer, Refuse, RequestFacts
-from extproc.stream import Replace, Reply
+from extproc.stream import Replace
 from headgate.contract import CallerKey, Header, Namespace
 from headgate.settlement import read_count
 from protos.gen.base_pb2 import HeaderValueOption
@@ -86,7 +86,7 @@ def _value(value: WireValue) -> Value:
             return None
 
 
-def encode(reply: Reply) -> ProcessingResponse:
+def encode(reply: Admit | Replace | Refuse | Answer) -> ProcessingResponse:
     """The answer that makes Envoy do what was decided."""
     match reply:
         case Admit():
@@ -130,11 +130,13 @@ def _refuse(refuse: Refuse) -> ProcessingResponse:
     response = _immediate(refusal.status, refuse.error.body(refuse.shape), refusal.code)
     if refusal.status == 401:
         _set_header(response.immediate_response.headers, "www-authenticate", "Bearer")
+    if refusal.status == 503:
+        _set_header(response.immediate_response.headers, "retry-after", "1")
     return response
 
 
 def _answer(answer: Answer) -> ProcessingResponse:
-    return _immediate(200, answer.body, "models")
+    return _immediate(200, answer.body, answer.api)
 
 
 def _immediate(status: int, body: bytes, detail: str) -> ProcessingResponse:

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class Api(StrEnum):
-    """The inference APIs of vLLM that Headgate meters, and the model list."""
+    """The inference APIs of vLLM that Headgate meters, and the two lists that it answers itself."""
 
     CHAT = "chat"
     COMPLETIONS = "completions"
@@ -18,6 +18,7 @@ class Api(StrEnum):
     MESSAGES = "messages"
     EMBEDDINGS = "embeddings"
     MODELS = "models"
+    LIMITS = "limits"
 
 
 class ErrorShape(StrEnum):
@@ -45,6 +46,7 @@ ENDPOINTS: dict[str, Endpoint] = {
     "/v1/messages": Endpoint(Api.MESSAGES, _POST),
     "/v1/embeddings": Endpoint(Api.EMBEDDINGS, _POST),
     "/v1/models": Endpoint(Api.MODELS, _GET),
+    "/v1/headgate/limits": Endpoint(Api.LIMITS, _GET),
 }
 _MODEL_PREFIX = "/v1/models/"
 

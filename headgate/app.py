@@ -20,6 +20,7 @@ from headgate.clock import Clock
 from headgate.errors import OperatorError
 from headgate.metrics import Metrics
 from ratelimit.limiter import Limiter
+from ratelimit.peek import PeekLimits
 from ratelimit.service import RateLimitService
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Store
@@ -74,7 +75,9 @@ def build_hooks(
     limiter = Limiter(store, registry, clock)
     return Hooks(
         authorization=Authorization(registry, metrics),
-        processor=ExternalProcessor(registry, estimator, new_reservation_id, metrics),
+        processor=ExternalProcessor(
+            registry, estimator, new_reservation_id, PeekLimits(store, clock, metrics), metrics
+        ),
         rate_limit=RateLimitService(limiter, metrics, clock),
         access_log=AccessLogService(limiter.settle, estimator.learn, sinks(limiter), metrics),
         limiter=limiter,

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import headgate
 from headgate.clock import SystemClock
 from headgate.errors import OperatorError
 from headgate.policy import NAME_RULE, PolicyError, describe, is_name, key_yaml, load_policy
+from headgate.replay import as_json, as_table, replay_files
 from headgate.serve import ServeSettings, serve
 from headgate.up import Address, UpSettings, up
 from registry.keys import new_key
@@ -124,6 +126,34 @@ def serve_command(
 def check_command(file: Path) -> None:
     """Check a policy file: every mistake at once, exit code 1 if there is one."""
     click.echo(describe(load_policy(file)))
+
+
+@cli.command("replay")
+@click.option(
+    "--records",
+    type=_FILE,
+    required=True,
+    multiple=True,
+    help="Usage records, plain or gzip; several times for several files.",
+)
+@click.option("--policy", type=_FILE, required=True, help="The policy to try.")
+@click.option(
+    "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True
+)
+def replay_command(records: tuple[Path, ...], policy: Path, form: str) -> None:
+    """Who would have been refused under another policy."""
+    report = replay_files(records, load_policy(policy), _progress)
+    for line in report.records.bad:
+        click.echo(f"headgate: {line}", err=True)
+    click.echo(as_json(report) if form == "json" else as_table(report))
+
+
+@contextmanager
+def _progress(label: str, length: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal's standard error, else nothing."""
+    hidden = not sys.stderr.isatty()
+    with click.progressbar(length=length, label=label, file=sys.stderr, hidden=hidden) as bar:
+        yield bar.update
 
 
 @cli.group("keys")

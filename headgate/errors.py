@@ -37,6 +37,7 @@ class Refusal(Enum):
         405, "method_not_allowed", "invalid_request_error", "invalid_request_error"
     )
     OVER_LIMIT = _Kind(429, "rate_limit_exceeded", "rate_limit_error", "rate_limit_error")
+    UNAVAILABLE = _Kind(503, "service_unavailable", "server_error", "api_error")
 
     @property
     def status(self) -> int:

@@ -71,6 +71,12 @@ class Metrics:
             ["operation"],
             registry=registry,
         )
+        self.shadow_refusals = Counter(
+            "headgate_shadow_refusals",
+            "Requests let in that a shadow limit would have refused, by the limit's id.",
+            ["tenant", "limit"],
+            registry=registry,
+        )
         self.records = Counter(
             "headgate_records",
             "Usage records, by what became of them (written, failed).",

@@ -1,6 +1,7 @@
 """Which limits one request meets, and the counter of each. Pure."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote
 
 from ratelimit.store.protocol import MAX_COUNT, Demand, Kind, Lease, Reservation
@@ -64,13 +65,15 @@ def reservation_of(
     for claim in claims:
         limit = claim.limit
         if claim.window is None:
-            leases.append(Lease(claim.key, limit.limit, limit.lease_s))
+            leases.append(Lease(claim.key, limit.limit, limit.lease_s, not limit.shadow))
             continue
         kind, amount = Kind.REQUESTS, 1
         if limit.count is Count.TOKENS:
             kind, amount = Kind.TOKENS, max(1, min(tokens, limit.limit, MAX_COUNT))
         expires_at_s = claim.window.end_s + _CLOCK_SKEW_S
-        demands.append(Demand(kind, claim.key, amount, min(limit.limit, MAX_COUNT), expires_at_s))
+        number = min(limit.limit, MAX_COUNT)
+        demand = Demand(kind, claim.key, amount, number, expires_at_s, not limit.shadow)
+        demands.append(demand)
     hold_s = max([HOLD_S, *(lease.lease_s for lease in leases)])
     return Reservation(reservation, tenant, tuple(demands), tuple(leases), hold_s, now_s)
 
@@ -98,6 +101,7 @@ def _value(each: Each, subject: Subject) -> str:
             return subject.model
 
 
+@lru_cache(maxsize=16_384)  # names of the policy, which every request repeats
 def _escaped(text: str) -> str:
     """Text without any of our separators, and different for different text."""
     return quote(text, safe="", errors="surrogatepass")

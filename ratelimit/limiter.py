@@ -5,7 +5,7 @@ No transport: the rate-limit service and the access log both call it.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from math import ceil
@@ -33,7 +33,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What is left of one limit. `resets_at_s` (since the epoch) is None for requests in flight."""
+    """What is left of one limit that can refuse: shadow limits are not shown to clients.
+
+    `resets_at_s` (since the epoch) is None for requests in flight.
+    """
 
     rule: Limit
     remaining: int
@@ -58,9 +61,13 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """All limits had room and hold the request now."""
+    """All limits had room and hold the request now.
+
+    `exceeded` are the shadow limits that had none: they would have refused it.
+    """
 
     left: tuple[Left, ...]
+    exceeded: tuple[Limit, ...] = ()
 
 
 class Reason(StrEnum):
@@ -139,12 +146,15 @@ class Limiter:
         )
         if reserved.decision is Decision.REPLAYED:
             return Refused(Reason.REPLAYED, None, 1, ())
+        claims = _in_store_order(claims)
         left = _left_of_claims(claims, reserved)
         admitted = reserved.decision is Decision.ADMITTED
         state = _State.HELD if admitted else _State.REFUSED
         self._remember(request.reservation, _Known(request.tenant, state, left))
-        lefts = tuple(left.values())
-        return Admitted(lefts) if admitted else _refused(reserved, lefts, now_s)
+        if not admitted:
+            return _refused([left[claims[index].key] for index in reserved.refused], left, now_s)
+        exceeded = tuple(claims[index].limit for index in reserved.exceeded)
+        return Admitted(tuple(left.values()), exceeded)
 
     async def settle(
         self, reservation: str, tenant: str, usage: Usage, estimate: Estimate
@@ -207,14 +217,15 @@ class Limiter:
             self._remember(request.reservation, _Known(request.tenant, state, {}))
 
 
-def _in_store_order(claims: tuple[Claim, ...]) -> list[Claim]:
+def _in_store_order(claims: tuple[Claim, ...]) -> tuple[Claim, ...]:
     """Counters first, then leases, as `Reserved` lists them."""
-    return sorted(claims, key=lambda claim: claim.window is None)
+    return tuple(sorted(claims, key=lambda claim: claim.window is None))
 
 
 def _left_of_claims(claims: tuple[Claim, ...], reserved: Reserved) -> dict[str, Left]:
-    pairs = zip(_in_store_order(claims), reserved.used, strict=True)
-    return {claim.key: _left(claim, used) for claim, used in pairs}
+    """What is left of each limit that can refuse; `claims` in the store's order."""
+    pairs = zip(claims, reserved.used, strict=True)
+    return {claim.key: _left(claim, used) for claim, used in pairs if not claim.limit.shadow}
 
 
 def _left_after(left: Mapping[str, Left], used: Mapping[str, int]) -> dict[str, Left]:
@@ -233,8 +244,8 @@ def _remaining(rule: Limit, used: int) -> int:
     return max(0, rule.limit - used)
 
 
-def _refused(reserved: Reserved, left: tuple[Left, ...], now_s: float) -> Refused:
+def _refused(hits: Sequence[Left], left: Mapping[str, Left], now_s: float) -> Refused:
     """Names the limit that resets last: to come back before that is in vain."""
-    hit = max((left[index] for index in reserved.refused), key=lambda item: item.resets_at_s or 0)
+    hit = max(hits, key=lambda item: item.resets_at_s or 0)
     wait_s = 0.0 if hit.resets_at_s is None else hit.resets_at_s - now_s
-    return Refused(Reason.LIMIT, hit, max(1, ceil(wait_s)), left)
+    return Refused(Reason.LIMIT, hit, max(1, ceil(wait_s)), tuple(left.values()))

@@ -66,7 +66,12 @@ class RateLimitService:
     async def _answer(self, call: Request | Settle) -> RateLimitResponse:
         if isinstance(call, Request):
             decision = await self._limiter.reserve(call)
-            self._count("ok" if isinstance(decision, Admitted) else Refusal.OVER_LIMIT.code)
+            if isinstance(decision, Admitted):
+                self._count("ok")
+                for limit in decision.exceeded:
+                    self._metrics.shadow_refusals.labels(call.tenant, limit.id).inc()
+            else:
+                self._count(Refusal.OVER_LIMIT.code)
             if decision.left:  # without limits the store was not asked
                 self._record_store_answer()
             return encode_decision(call, decision, self._clock.now_s())

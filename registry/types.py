@@ -42,7 +42,7 @@ class Limit:
     `id` is made of the limit's meaning (not of its place in the file) and stable over
     reloads, as it is part of the counter's key. `per` is None exactly for `concurrent`,
     whose slots end by themselves after `lease_s`. `users` and `models` narrow a limit to
-    those; empty means all.
+    those; empty means all. A `shadow` limit is counted and reported and refuses nobody.
     """
 
     id: str
@@ -53,6 +53,7 @@ class Limit:
     users: frozenset[str] = frozenset()
     models: frozenset[str] = frozenset()
     lease_s: float = 900.0
+    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True)

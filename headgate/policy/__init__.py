@@ -3,7 +3,7 @@
 from headgate.policy.load import check_upstream, load_policy, parse_policy, read_policy
 from headgate.policy.problems import PolicyError
 from headgate.policy.schema import NAME_RULE, is_name
-from headgate.policy.summary import describe, key_yaml
+from headgate.policy.summary import describe, key_yaml, limit_text
 
 __all__ = [
     "NAME_RULE",
@@ -12,6 +12,7 @@ __all__ = [
     "describe",
     "is_name",
     "key_yaml",
+    "limit_text",
     "load_policy",
     "parse_policy",
     "read_policy",

@@ -47,14 +47,16 @@ def limit_id(
     each: frozenset[Each],
     users: frozenset[str],
     models: frozenset[str],
+    shadow: bool = False,
 ) -> str:
     """A name made of what the limit means, such as `tokens.day.user`.
 
     It is part of the counter's key: changing the number or moving the entry in the file
     keeps the count; changing what is counted begins a new one. A limit that is narrowed
-    to users or models ends in 12 hex digits of the digest of their names.
+    to users or models ends in 12 hex digits of the digest of their names. A shadow limit
+    begins with `shadow`: it counts apart from one in force with the same meaning.
     """
-    parts: list[str] = [count]
+    parts: list[str] = ["shadow", count] if shadow else [count]
     if per is not None:
         parts.append(per)
     parts.extend(sorted(each))
@@ -118,11 +120,15 @@ def _limit(entry: LimitEntry) -> Limit:
     match entry:
         case WindowLimitEntry():
             per = Per(entry.per)
-            identity = limit_id(count, per, each, users, models)
-            return Limit(identity, count, entry.limit, per, each, users, models)
+            identity = limit_id(count, per, each, users, models, entry.shadow)
+            return Limit(
+                identity, count, entry.limit, per, each, users, models, shadow=entry.shadow
+            )
         case ConcurrentLimitEntry():
-            identity = limit_id(count, None, each, users, models)
+            identity = limit_id(count, None, each, users, models, entry.shadow)
             lease_s = float(entry.lease_s)
-            return Limit(identity, count, entry.limit, None, each, users, models, lease_s)
+            return Limit(
+                identity, count, entry.limit, None, each, users, models, lease_s, entry.shadow
+            )
         case _:
             assert_never(entry)

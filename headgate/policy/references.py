@@ -116,7 +116,9 @@ def _meaning(limit: YamlMapping) -> object:
     dimensions = [each] if isinstance(each, str) else [text for _, text in _texts(limit, "each")]
     users = frozenset(text for _, text in _texts(limit, "users"))
     models = frozenset(text for _, text in _texts(limit, "models"))
-    return (str(limit.get("count")), str(limit.get("per")), frozenset(dimensions), users, models)
+    shadow = limit.get("shadow") is True
+    window = str(limit.get("per"))
+    return (str(limit.get("count")), window, frozenset(dimensions), users, models, shadow)
 
 
 def _has_user(key: YamlMapping) -> bool:

@@ -44,6 +44,7 @@ _COUNT_RULE = "tokens, requests or concurrent"
 _EACH_RULE = "user, key or model, or a list of them"
 _USERS_RULE = "a list of users who have keys in this tenant"
 _MODELS_RULE = "a list of models that this tenant may use"
+_SHADOW_RULE = "true for a limit that is counted and refuses nobody, else false"
 _PRICE_RULE = f"a number from 0 to {MAX_PRICE}, per million tokens"
 
 # Names go into HTTP headers, metadata, metric labels and counter keys. As every part
@@ -246,6 +247,7 @@ class WindowLimitEntry(Entry):
     each: Dimensions = Field(default=[], description=_EACH_RULE)
     users: Names = Field(default=[], description=_USERS_RULE)
     models: Names = Field(default=[], description=_MODELS_RULE)
+    shadow: bool = Field(default=False, description=_SHADOW_RULE)
 
 
 class ConcurrentLimitEntry(Entry):
@@ -256,6 +258,7 @@ class ConcurrentLimitEntry(Entry):
     each: Dimensions = Field(default=[], description=_EACH_RULE)
     users: Names = Field(default=[], description=_USERS_RULE)
     models: Names = Field(default=[], description=_MODELS_RULE)
+    shadow: bool = Field(default=False, description=_SHADOW_RULE)
     lease_s: int = Field(
         default=900,
         ge=1,

@@ -24,7 +24,7 @@ def describe(registry: Registry) -> str:
     lines += [_model_line(model) for model in registry.models.values()]
     for tenant in registry.tenants.values():
         lines.append(_tenant_line(tenant, keys[tenant.name]))
-        lines += [f"  {_limit_text(limit)}" for limit in tenant.limits]
+        lines += [f"  {_limit_line(limit)}" for limit in tenant.limits]
     return "\n".join(lines)
 
 
@@ -55,7 +55,8 @@ def _tenant_line(tenant: Tenant, keys: int) -> str:
     return f"tenant {tenant.name} ({tenant.timezone.key}): {_counted(keys, 'key')}; {models}"
 
 
-def _limit_text(limit: Limit) -> str:
+def limit_text(limit: Limit) -> str:
+    """A limit in words: `100 requests per minute for each user`."""
     unit = "requests in flight" if limit.count is Count.CONCURRENT else limit.count.value
     text = f"{limit.limit} {unit}"
     if limit.per is not None:
@@ -67,6 +68,11 @@ def _limit_text(limit: Limit) -> str:
     if limit.models:
         text += ", models " + _names(limit.models)
     return text
+
+
+def _limit_line(limit: Limit) -> str:
+    text = limit_text(limit)
+    return f"{text}; shadow: refuses nobody, in metrics {limit.id}" if limit.shadow else text
 
 
 def _names(names: frozenset[str]) -> str:

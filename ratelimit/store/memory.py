@@ -1,6 +1,6 @@
 """The store of one process. A method never awaits in the middle, which makes it one atomic step."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import chain
@@ -79,11 +79,13 @@ class MemoryStore:
         record = self._live_record(key, reservation.now_s)
         if record is not None and record.settled:
             return Reserved(Decision.REPLAYED)
-        refused = () if record is not None else self._lacking(reservation)
-        if record is None and not refused:
-            self._grant(reservation, key)
-        decision = Decision.REFUSED if refused else Decision.ADMITTED
-        return Reserved(decision, self._used(reservation), refused)
+        if record is not None:
+            return Reserved(Decision.ADMITTED, self._used(reservation))
+        refused, exceeded = self._lacking(reservation)
+        if refused:
+            return Reserved(Decision.REFUSED, self._used(reservation), refused, exceeded)
+        self._grant(reservation, key)
+        return Reserved(Decision.ADMITTED, self._used(reservation), (), exceeded)
 
     async def settle(
         self, reservation: str, tenant: str, tokens: int, requests: int, now_s: float
@@ -133,18 +135,19 @@ class MemoryStore:
             )
         )
 
-    def _lacking(self, reservation: Reservation) -> tuple[int, ...]:
-        """The indexes of the demands and leases that cannot be granted."""
-        asked = chain(
-            ((demand.amount, demand.limit) for demand in reservation.demands),
-            ((1, lease.limit) for lease in reservation.leases),
+    def _lacking(self, reservation: Reservation) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The indexes of demands and leases without enough left: those enforced, the others."""
+        asked: Iterable[tuple[int, Demand | Lease]] = chain(
+            ((demand.amount, demand) for demand in reservation.demands),
+            ((1, lease) for lease in reservation.leases),
         )
+        refused: list[int] = []
+        exceeded: list[int] = []
         used = self._used(reservation)
-        return tuple(
-            index
-            for index, ((amount, limit), count) in enumerate(zip(asked, used, strict=True))
-            if count + amount > limit
-        )
+        for index, ((amount, one), count) in enumerate(zip(asked, used, strict=True)):
+            if count + amount > one.limit:
+                (refused if one.enforced else exceeded).append(index)
+        return tuple(refused), tuple(exceeded)
 
     def _grant(self, reservation: Reservation, key: _Key) -> None:
         for demand in reservation.demands:
@@ -152,7 +155,8 @@ class MemoryStore:
             if counter not in self._counters:
                 self._counters[counter] = 0
                 heappush(self._expiring_counters, (demand.expires_at_s, counter))
-            self._counters[counter] += demand.amount
+            count = self._counters[counter] + demand.amount
+            self._counters[counter] = min(MAX_COUNT, count)
         for lease in reservation.leases:
             slots = self._leases.setdefault((reservation.tenant, lease.key), _Leases())
             slots.add(reservation.id, reservation.now_s + lease.lease_s)

@@ -27,8 +27,9 @@ class Kind(StrEnum):
 class Demand:
     """An amount asked of one counter: granted while used + amount <= limit.
 
-    `amount` and `limit` lie in 0..MAX_COUNT. `key` names the counter within its tenant and
-    tells its window, so that `expires_at_s` (seconds since the epoch) is only for cleaning up.
+    One that is not `enforced` is granted above its limit too, up to MAX_COUNT. `amount` and
+    `limit` lie in 0..MAX_COUNT. `key` names the counter within its tenant and tells its window,
+    so that `expires_at_s` (seconds since the epoch) is only for cleaning up.
     """
 
     kind: Kind
@@ -36,15 +37,20 @@ class Demand:
     amount: int
     limit: int
     expires_at_s: int
+    enforced: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """One of `limit` slots, which is free again on settlement or after `lease_s`."""
+    """One of `limit` slots, which is free again on settlement or after `lease_s`.
+
+    One that is not `enforced` is granted when all are taken too.
+    """
 
     key: str
     limit: int
     lease_s: float
+    enforced: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +81,15 @@ class Decision(StrEnum):
 class Reserved:
     """A decision, and what is in use after it of each demand and then of each lease.
 
-    `refused` holds the indexes of those without enough left. Both are empty for a replay.
+    `refused` holds the indexes of those without enough left, `exceeded` of those that had
+    not enough either and are not enforced (none for an id that is already held). All are empty
+    for a replay.
     """
 
     decision: Decision
     used: tuple[int, ...] = ()
     refused: tuple[int, ...] = ()
+    exceeded: tuple[int, ...] = ()
 
 
 class Outcome(StrEnum):
@@ -110,7 +119,8 @@ class Store(Protocol):
     async def reserve(self, reservation: Reservation) -> Reserved:
         """Grants all demands and leases or, without changing anything, none.
 
-        An id that is already held is ADMITTED again and charged nothing more.
+        One that is not enforced refuses nothing. An id that is already held is ADMITTED again
+        and charged nothing more.
         """
         ...
 

@@ -99,11 +99,13 @@ class RedisStore:
         for demand in demands:
             life_ms = max(1, _ms(demand.expires_at_s - now_s))
             arguments += [demand.kind.value, demand.amount, demand.limit, life_ms]
+            arguments.append(int(demand.enforced))
         for lease in leases:
-            arguments += [lease.limit, _ms(lease.lease_s)]
+            arguments += [lease.limit, _ms(lease.lease_s), int(lease.enforced)]
         async with self._bounded("reserve"):
-            decision, used, refused = await self._run(self._reserve, keys, arguments)
-        return Reserved(_DECISIONS[decision], tuple(used), tuple(refused))
+            answer = await self._run(self._reserve, keys, arguments)
+        decision, used, refused, exceeded = answer
+        return Reserved(_DECISIONS[decision], tuple(used), tuple(refused), tuple(exceeded))
 
     async def settle(
         self, reservation: str, tenant: str, tokens: int, requests: int, now_s: float

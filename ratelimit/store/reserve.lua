@@ -10,12 +10,16 @@
 --         2         now, ms since the epoch, by the caller's clock
 --         3         how long it can be settled, ms
 --         4         number of counters
---         then      for each counter: kind (tokens|requests), amount, limit, life in ms
---         then      for each lease: limit, life in ms
--- Result  {decision, {in use after it, by KEYS 2..}, {indexes from 0 of those without room}}
+--         then      for each counter: kind (tokens|requests), amount, limit, life in ms, enforced
+--         then      for each lease: limit, life in ms, enforced
+--         enforced  1, or 0 for one that is granted without room too
+-- Result  {decision, {in use after it, by KEYS 2..}, {indexes from 0 of those without room},
+--         {of those without room that are not enforced}}
 --         decision: 0 refused, 1 admitted (now or before), 2 settled before: nothing granted
 --
 -- Everything is read before the first write: a script that fails has changed nothing.
+
+local MAX_COUNT = 9007199254740992
 
 local record = KEYS[1]
 local holder, now, hold = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -24,56 +28,64 @@ local leases = #KEYS - 1 - counters
 local after_now = '(' .. ARGV[2]
 
 local function demand(index)
-  local first = 5 + (index - 1) * 4
-  return KEYS[1 + index], ARGV[first], ARGV[first + 1], ARGV[first + 2], ARGV[first + 3]
+  local first = 5 + (index - 1) * 5
+  return KEYS[1 + index], unpack(ARGV, first, first + 4)
 end
 
 local function lease(index)
-  local first = 5 + counters * 4 + (index - 1) * 2
-  return KEYS[1 + counters + index], ARGV[first], ARGV[first + 1]
+  local first = 5 + counters * 5 + (index - 1) * 3
+  return KEYS[1 + counters + index], unpack(ARGV, first, first + 2)
 end
 
 local state, hold_end = unpack(redis.call('HMGET', record, 'state', 'until'))
 local live = state and now < tonumber(hold_end)
 if live and state == 'settled' then
-  return {2, {}, {}}
+  return {2, {}, {}, {}}
 end
 
-local stored, used, refused = {}, {}, {}
+local stored, used, refused, exceeded = {}, {}, {}, {}
+
+local function lacks(index, enforced)
+  local indexes = enforced == '1' and refused or exceeded
+  indexes[#indexes + 1] = index - 1
+end
+
 for index = 1, counters do
-  local key, _, amount, limit = demand(index)
+  local key, _, amount, limit, _, enforced = demand(index)
   stored[index] = redis.call('GET', key)
   used[index] = tonumber(stored[index] or 0)
   -- Written this way round no sum leaves the integers that a double holds exactly.
   if used[index] > tonumber(limit) - tonumber(amount) then
-    refused[#refused + 1] = index - 1
+    lacks(index, enforced)
   end
 end
 for index = 1, leases do
-  local key, limit = lease(index)
+  local key, limit, _, enforced = lease(index)
   local in_use = redis.call('ZCOUNT', key, after_now, '+inf')
   used[counters + index] = in_use
   if in_use >= tonumber(limit) then
-    refused[#refused + 1] = counters + index - 1
+    lacks(counters + index, enforced)
   end
 end
 
 if live then
-  return {1, used, {}}
+  return {1, used, {}, {}}
 end
 if #refused > 0 then
-  return {0, used, refused}
+  return {0, used, refused, exceeded}
 end
 
 local fields = {'state', 'held', 'until', string.format('%.0f', now + hold)}
 for index = 1, counters do
   local key, kind, amount, _, life = demand(index)
+  -- Only a limit that is not enforced can come to the end of what a double counts.
+  local count = math.min(MAX_COUNT, used[index] + tonumber(amount))
   if stored[index] then
-    redis.call('INCRBY', key, amount)
+    redis.call('INCRBY', key, string.format('%.0f', count - used[index]))
   else
     redis.call('SET', key, amount, 'PX', life)
   end
-  used[index] = used[index] + tonumber(amount)
+  used[index] = count
   fields[#fields + 1] = kind .. ' ' .. key
   fields[#fields + 1] = amount
 end
@@ -91,4 +103,4 @@ end
 redis.call('DEL', record)
 redis.call('HSET', record, unpack(fields))
 redis.call('PEXPIRE', record, hold)
-return {1, used, {}}
+return {1, used, {}, exceeded}

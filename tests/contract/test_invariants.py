@@ -1,18 +1,19 @@
 """Whatever comes in whatever order: no limit is passed, nothing is lost, nothing is negative."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ratelimit.store.protocol import Decision, Lease, Outcome, Reservation, Store
+from ratelimit.store.protocol import MAX_COUNT, Decision, Lease, Outcome, Reservation, Store
 from tests.ratelimit.builders import NOW_S, Shop, lease, requests, tokens
 
 DAY_LIMIT = 100
 MINUTE_LIMIT = 60
 REQUEST_LIMIT = 4
 SLOTS = 3
+SHADOW_LIMIT = 50
 LEASE_S = 10.0
 
 ids = st.sampled_from(["a", "b", "c", "d", "e", "f"])
@@ -30,6 +31,7 @@ class Ask:
             tokens(self.amount, DAY_LIMIT, "day"),
             tokens(min(self.amount, MINUTE_LIMIT), MINUTE_LIMIT, "minute"),
             requests(REQUEST_LIMIT),
+            replace(tokens(self.amount, SHADOW_LIMIT, "shadow"), enforced=False),
             lease(SLOTS, lease_s=LEASE_S),
             id=self.id,
             now_s=now_s,
@@ -65,13 +67,14 @@ class Model:
     day: int = 0
     minute: int = 0
     requests: int = 0
+    shadow: int = 0
     slots: dict[str, float] = field(default_factory=dict)
     held: dict[str, int] = field(default_factory=dict)
     settled: set[str] = field(default_factory=set)
 
-    def in_use(self) -> tuple[int, int, int, int]:
+    def in_use(self) -> tuple[int, int, int, int, int]:
         busy = sum(end_s > self.now_s for end_s in self.slots.values())
-        return self.day, self.minute, self.requests, busy
+        return self.day, self.minute, self.requests, self.shadow, busy
 
     def ask(self, ask: Ask) -> Decision:
         if ask.id in self.settled:
@@ -79,8 +82,8 @@ class Model:
         if ask.id in self.held:
             return Decision.ADMITTED
         in_minute = min(ask.amount, MINUTE_LIMIT)
-        asked = (ask.amount, in_minute, 1, 1)
-        limits = (DAY_LIMIT, MINUTE_LIMIT, REQUEST_LIMIT, SLOTS)
+        asked = (ask.amount, in_minute, 1, 0, 1)
+        limits = (DAY_LIMIT, MINUTE_LIMIT, REQUEST_LIMIT, MAX_COUNT, SLOTS)
         wanted = (used + amount for used, amount in zip(self.in_use(), asked, strict=True))
         if any(want > limit for want, limit in zip(wanted, limits, strict=True)):
             return Decision.REFUSED
@@ -88,6 +91,7 @@ class Model:
         self.day += ask.amount
         self.minute += in_minute
         self.requests += 1
+        self.shadow += ask.amount
         self.slots[ask.id] = self.now_s + LEASE_S
         return Decision.ADMITTED
 
@@ -101,12 +105,14 @@ class Model:
         self.day = max(0, self.day + settle.used - amount)
         self.minute = max(0, self.minute + settle.used - min(amount, MINUTE_LIMIT))
         self.requests += settle.charged - 1
+        self.shadow = max(0, self.shadow + settle.used - amount)
         del self.slots[settle.id]
         return Outcome.SETTLED
 
 
 async def in_use(store: Store, shop: Shop, now_s: float) -> tuple[int, ...]:
-    return await store.peek(shop.tenant, ["day", "minute", "requests"], ["slots"], now_s)
+    counters = ["day", "minute", "requests", "shadow"]
+    return await store.peek(shop.tenant, counters, ["slots"], now_s)
 
 
 @settings(
@@ -163,7 +169,7 @@ async def test_no_interleaving_passes_a_limit_or_loses_a_token(
             charged[step.id] = Settle(step.id, used, step.charged)
 
     await asyncio.gather(*(run(step) for step in [*first, *steps]))
-    day, minute, counted, slots = await in_use(store, shop, NOW_S)
+    day, minute, counted, _, slots = await in_use(store, shop, NOW_S)
     assert day <= DAY_LIMIT
     assert minute <= MINUTE_LIMIT
     assert counted <= REQUEST_LIMIT
@@ -171,8 +177,8 @@ async def test_no_interleaving_passes_a_limit_or_loses_a_token(
 
     for name in ("a", "b", "c", "d", "e", "f"):
         await run(Settle(name, 1, True))
-    day, minute, counted, slots = await in_use(store, shop, NOW_S)
-    assert day == minute == sum(settle.used for settle in charged.values())
+    day, minute, counted, shadow, slots = await in_use(store, shop, NOW_S)
+    assert day == minute == shadow == sum(settle.used for settle in charged.values())
     assert counted == sum(settle.charged for settle in charged.values())
     assert slots == 0
 

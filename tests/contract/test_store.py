@@ -1,12 +1,24 @@
 """What every store does. Each test runs on memory, on Redis and on a Redis Cluster."""
 
 import asyncio
+from dataclasses import replace
+from typing import TypeVar
 
 import pytest
 
-from ratelimit.store.protocol import MAX_COUNT, Decision, Outcome, Reserved, Settled, Store
+from ratelimit.store.protocol import (
+    MAX_COUNT,
+    Decision,
+    Demand,
+    Lease,
+    Outcome,
+    Reserved,
+    Settled,
+    Store,
+)
 from tests.ratelimit.builders import NOW_S, Shop, lease, requests, tokens
 
+Asked = TypeVar("Asked", Demand, Lease)
 ADMITTED, REFUSED, REPLAYED = Decision.ADMITTED, Decision.REFUSED, Decision.REPLAYED
 
 
@@ -311,6 +323,54 @@ async def test_many_who_settle_one_reservation_settle_it_once(store: Store) -> N
     )
 
     assert sorted(answer.outcome for answer in answers) == ["duplicate"] * 99 + ["settled"]
+
+
+def shadow(one: Asked) -> Asked:
+    """The same, but it refuses nobody."""
+    return replace(one, enforced=False)
+
+
+async def test_what_is_not_enforced_is_granted_and_counted_above_its_limit(store: Store) -> None:
+    shop = Shop()
+    asked = (shadow(tokens(60, 100)), shadow(requests(1)), shadow(lease(1)))
+
+    answers = [await store.reserve(shop.ask(*asked, id=name)) for name in ("a", "b", "c")]
+
+    assert answers == [
+        Reserved(ADMITTED, (60, 1, 1)),
+        Reserved(ADMITTED, (120, 2, 2), (), (0, 1, 2)),
+        Reserved(ADMITTED, (180, 3, 3), (), (0, 1, 2)),
+    ]
+    settled = await store.settle("b", shop.tenant, 10, 0, NOW_S)
+    assert settled.used == {"tokens": 130, "requests": 2, "slots": 2}
+
+
+async def test_a_limit_in_force_refuses_beside_one_that_is_not_and_charges_neither(
+    store: Store,
+) -> None:
+    shop = Shop()
+    asked = (shadow(tokens(60, 50, "shadow")), tokens(60, 100, "day"))
+    assert await store.reserve(shop.ask(*asked)) == Reserved(ADMITTED, (60, 60), (), (0,))
+
+    assert await store.reserve(shop.ask(*asked)) == Reserved(REFUSED, (60, 60), (1,), (0,))
+    assert await store.peek(shop.tenant, ["shadow", "day"], [], NOW_S) == (60, 60)
+
+
+async def test_a_repeated_reserve_exceeds_nothing_a_second_time(store: Store) -> None:
+    shop = Shop()
+    asked = shop.ask(shadow(tokens(60, 50)), id="again")
+
+    assert await store.reserve(asked) == Reserved(ADMITTED, (60,), (), (0,))
+    assert await store.reserve(asked) == Reserved(ADMITTED, (60,))
+
+
+async def test_what_is_not_enforced_stays_within_two_to_the_53(store: Store) -> None:
+    shop = Shop()
+    for _ in range(3):
+        answer = await store.reserve(shop.ask(shadow(tokens(MAX_COUNT - 1, MAX_COUNT))))
+        assert answer.decision is ADMITTED
+    assert answer.used == (MAX_COUNT,)
+    assert await store.peek(shop.tenant, ["tokens"], [], NOW_S) == (MAX_COUNT,)
 
 
 async def test_ping_answers(store: Store) -> None:

@@ -87,3 +87,15 @@ def test_a_request_without_a_key_costs_no_message_to_ext_proc(box: Box) -> None:
     grew = grown(box, lambda: httpx.get(f"{box.url}/v1/models"))
 
     assert (grew["streams"], grew["sent"]) == (0, 0)
+
+
+def test_what_is_left_of_the_limits_costs_one_check_and_one_message(box: Box) -> None:
+    grew = grown(box, lambda: httpx.get(f"{box.url}/v1/headgate/limits", headers=box.headers()))
+
+    assert calls(grew) == {
+        "checks": 1,
+        "streams": 1,
+        "sent": 1,
+        "received": 1,
+        "limit calls": 0,
+    }

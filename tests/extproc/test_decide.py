@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from extproc.asked import Compound, Value
-from extproc.decide import Admit, Answer, Decision, Refuse, RequestFacts, decide
+from extproc.decide import Admit, Answer, Decision, Peek, Refuse, RequestFacts, decide
 from extproc.estimate import Estimator
 from extproc.splice import Rewrite
 from headgate.apis import ErrorShape
@@ -260,3 +260,19 @@ def test_a_long_name_is_not_sent_back_whole() -> None:
 def test_the_caller_of_the_metadata_is_charged() -> None:
     """Nothing else tells who pays."""
     assert admitted(facts({"model": "tiny"})).admission[AdmissionKey.KEY] == ALICE.key
+
+
+@pytest.mark.parametrize("name", ["rival", "reserved", "gone", "nope", "", "%FF%00"])
+def test_limits_of_a_model_that_is_not_the_tenants_are_not_there(name: str) -> None:
+    """As in the model list: whatever is not the caller's own does not exist."""
+    error = refused(facts(path=f"/v1/headgate/limits?model={name}")).error
+
+    assert (error.refusal.status, error.param) == (404, "model")
+
+
+def test_limits_are_the_callers_own() -> None:
+    """A query cannot name another tenant, user or key."""
+    decision = decided(facts(path="/v1/headgate/limits?tenant=rivals&user=eve&key=k9"))
+
+    assert decision == Peek(REGISTRY.tenants["acme"], ALICE, None)
+    assert refused(facts(path="/v1/headgate/limits", caller=None)).error.refusal.status == 401

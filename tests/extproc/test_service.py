@@ -12,7 +12,8 @@ from extproc.service import ExternalProcessor
 from headgate.contract import Namespace
 from headgate.metrics import Metrics
 from protos.gen.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
-from tests.extproc.builders import REGISTRY, body_message, headers_message
+from registry.types import Caller, Tenant
+from tests.extproc.builders import ALICE, REGISTRY, body_message, headers_message
 from tests.fakes import FakeClock
 
 PROCESS = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
@@ -31,11 +32,19 @@ class Desk:
         self.counted = CollectorRegistry()
         self._ids = 0
         metrics = Metrics(self.counted, FakeClock(0))
-        self.service = ExternalProcessor(lambda: REGISTRY, Estimator(), self._new_id, metrics)
+        self.limits: bytes | None = b'{"object": "list", "data": []}'
+        self.peeked: list[tuple[Tenant, Caller, str | None]] = []
+        self.service = ExternalProcessor(
+            lambda: REGISTRY, Estimator(), self._new_id, self._limits_of, metrics
+        )
 
     def _new_id(self) -> str:
         self._ids += 1
         return f"r{self._ids}"
+
+    async def _limits_of(self, tenant: Tenant, caller: Caller, model: str | None) -> bytes | None:
+        self.peeked.append((tenant, caller, model))
+        return self.limits
 
     def decisions(self) -> dict[str, float]:
         """How often each decision was counted."""
@@ -171,3 +180,30 @@ async def test_a_stream_without_messages_ends_quietly(desk: Desk, exchange: Exch
     """A client may leave before anything was said."""
     assert await exchange() == []
     assert desk.decisions() == {}
+
+
+async def test_what_is_left_is_asked_for_the_caller_and_answered_in_one_message(
+    desk: Desk, exchange: Exchange
+) -> None:
+    for query, model in (("", None), ("?model=org%2Fslashed", "org/slashed"), ("?x=1", None)):
+        (reply,) = await exchange(headers_message(path=f"/v1/headgate/limits{query}"))
+
+        assert reply.immediate_response.status.code == 200
+        assert reply.immediate_response.body == desk.limits
+        assert reply.immediate_response.details == "headgate_limits"
+        assert desk.peeked.pop() == (REGISTRY.tenants["acme"], ALICE, model)
+    assert desk.decisions() == {"ok": 3}
+
+
+async def test_what_is_left_cannot_be_told_without_the_store(
+    desk: Desk, exchange: Exchange
+) -> None:
+    desk.limits = None
+    (reply,) = await exchange(headers_message(path="/v1/headgate/limits"))
+
+    immediate = reply.immediate_response
+    error = json.loads(immediate.body)["error"]
+    sent = {header.header.key: header.header.raw_value for header in immediate.headers.set_headers}
+    assert (immediate.status.code, error["code"]) == (503, "service_unavailable")
+    assert sent["retry-after"] == b"1"
+    assert desk.decisions() == {"service_unavailable": 1}

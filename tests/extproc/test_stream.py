@@ -5,7 +5,7 @@ import pytest
 from extproc.decide import Admit, Answer, Decision, Refuse, RequestFacts
 from extproc.splice import Rewrite
 from extproc.stream import Replace, RequestStream, UnexpectedMessageError
-from headgate.apis import ErrorShape
+from headgate.apis import Api, ErrorShape
 from headgate.errors import Refusal
 from tests.extproc.builders import facts
 
@@ -20,7 +20,7 @@ def stream_of(decision: Decision) -> RequestStream:
     return RequestStream(decide)
 
 
-@pytest.mark.parametrize("decision", [PLAIN, Answer(b"{}")])
+@pytest.mark.parametrize("decision", [PLAIN, Answer(Api.MODELS, b"{}")])
 def test_one_reply_is_all_when_nothing_is_rewritten(decision: Decision) -> None:
     """The body never leaves the proxy."""
     stream = stream_of(decision)

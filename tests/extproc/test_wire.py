@@ -175,7 +175,7 @@ def test_a_401_says_which_scheme_it_wants() -> None:
 
 def test_an_answer_ends_the_request_with_200() -> None:
     """The model list never asks vLLM."""
-    immediate = wire.encode(Answer(b"{}")).immediate_response
+    immediate = wire.encode(Answer(Api.MODELS, b"{}")).immediate_response
 
     assert (immediate.status.code, immediate.body) == (200, b"{}")
     assert immediate.details == "headgate_models"

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from headgate.policy import load_policy, parse_policy
+from headgate.policy import describe, load_policy, parse_policy
 from registry.types import Caller, Count, Each, Limit, Model, Per, Prices, Tenant
 from tests.policy.policies import DIGEST, MODELS, with_limits
 
@@ -179,6 +179,8 @@ class TestLimitId:
             "{count: tokens, limit: 5, per: day, models: [sql-expert]}",
             "{count: tokens, limit: 5, per: day, users: [alice], models: [tiny]}",
             "{count: concurrent, limit: 5}",
+            "{count: tokens, limit: 5, per: day, shadow: true}",
+            "{count: concurrent, limit: 5, shadow: true}",
         ]
         ids = [limit.id for limit in with_limits(*limits).tenants["acme"].limits]
 
@@ -198,3 +200,30 @@ class TestLimitId:
             "tokens.day.user",
             "tokens.day.user.28efff1fd8f0",
         ]
+
+
+def test_a_shadow_limit_may_stand_beside_the_same_limit_in_force() -> None:
+    force, shadow, slots = (
+        with_limits(
+            "{count: tokens, limit: 9, per: day, each: user}",
+            "{count: tokens, limit: 5, per: day, each: user, shadow: true}",
+            "{count: concurrent, limit: 5, lease_s: 60, shadow: true}",
+        )
+        .tenants["acme"]
+        .limits
+    )
+
+    assert [force.shadow, shadow.shadow, slots.shadow] == [False, True, True]
+    assert (shadow.id, slots.id, slots.lease_s) == (
+        "shadow.tokens.day.user",
+        "shadow.concurrent",
+        60.0,
+    )
+
+
+def test_the_summary_marks_shadow_limits_with_their_name_in_metrics() -> None:
+    registry = with_limits("{count: tokens, limit: 5, per: day, shadow: true}")
+
+    assert describe(registry).splitlines()[-1] == (
+        "  5 tokens per day; shadow: refuses nobody, in metrics shadow.tokens.day"
+    )

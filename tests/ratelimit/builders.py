@@ -58,12 +58,13 @@ def limit(
     each: tuple[Each, ...] = (),
     users: tuple[str, ...] = (),
     models: tuple[str, ...] = (),
+    shadow: bool = False,
 ) -> Limit:
     per = None if what is Count.CONCURRENT else per
     name = f"{what}-{per}-{'-'.join(each)}-{'-'.join(users)}-{'-'.join(models)}"
-    return Limit(
-        name, what, number, per, frozenset(each), frozenset(users), frozenset(models), 30.0
-    )
+    name = f"shadow-{name}" if shadow else name
+    narrowed = frozenset(users), frozenset(models)
+    return Limit(name, what, number, per, frozenset(each), *narrowed, 30.0, shadow)
 
 
 def registry(*limits: Limit, tenant: str = "demo", timezone: str = "UTC") -> Registry:

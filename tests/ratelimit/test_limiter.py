@@ -324,3 +324,43 @@ async def test_who_waited_for_a_settlement_that_failed_settles_itself() -> None:
 
     assert isinstance(outcomes[0], StoreError)
     assert outcomes[1] is Source.USAGE
+
+
+async def test_a_shadow_limit_refuses_nobody_and_says_whom_it_would_have() -> None:
+    shadow = limit(1, shadow=True)
+    desk = Desk(shadow)
+
+    answers = [await desk.ask() for _ in range(3)]
+
+    assert answers == [Admitted(()), Admitted((), (shadow,)), Admitted((), (shadow,))]
+    assert await desk.remaining() == [-2]
+
+
+async def test_clients_see_nothing_of_a_shadow_limit() -> None:
+    force, tokens = limit(2, each=(Each.USER,)), limit(10, Count.TOKENS, shadow=True)
+    desk = Desk(tokens, force, limit(1, Count.CONCURRENT, shadow=True))
+    await desk.ask(reservation="it")
+    admitted = await desk.ask()
+    refused = await desk.ask()
+
+    assert isinstance(admitted, Admitted)
+    assert [left.id for left in admitted.left] == [force.id]
+    assert isinstance(refused, Refused)
+    assert refused.hit is not None
+    assert (refused.hit.id, [left.id for left in refused.left]) == (force.id, [force.id])
+    assert await desk.settle("it") is Source.USAGE
+    assert [left.id for left in desk.limiter.left_of("it")] == [force.id]
+
+
+async def test_a_shadow_limit_counts_beside_the_one_in_force_that_it_may_replace() -> None:
+    desk = Desk(limit(4), limit(2, shadow=True))
+
+    answers = [await desk.ask() for _ in range(5)]
+
+    assert [isinstance(answer, Admitted) for answer in answers] == [True] * 4 + [False]
+    assert [bool(answer.exceeded) for answer in answers if isinstance(answer, Admitted)] == [
+        False,
+        False,
+        True,
+        True,
+    ]

@@ -210,3 +210,13 @@ async def test_a_store_that_does_not_answer_closes_the_door_and_is_logged_once(
         "cannot reserve, requests are refused: redis: reserve had no answer within 0.25 s",
         "the store answers again",
     ]
+
+
+async def test_what_a_shadow_limit_would_have_refused_is_counted_and_let_in() -> None:
+    shadow = limit(100, Count.TOKENS, shadow=True)
+    async with serving(limit(3), shadow) as proxy:
+        answers = [await proxy(reserve(60, reservation=f"r{number}")) for number in range(4)]
+
+        assert [answer.overall_code for answer in answers] == [OK, OK, OK, OVER_LIMIT]
+        assert "x-ratelimit-limit-tokens" not in headers(answers[0])
+        assert proxy.count("shadow_refusals_total", tenant="demo", limit=shadow.id) == 2

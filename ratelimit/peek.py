@@ -1,0 +1,103 @@
+"""What is left of a caller's limits, by the calculation that reserves: the same claims, the
+same counters. It holds and charges nothing.
+"""
+
+import json
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+from math import ceil
+
+from headgate.clock import Clock
+from headgate.metrics import Metrics
+from ratelimit.demand import Claim, Subject, claims_of
+from ratelimit.store.protocol import Store, StoreError
+from registry.types import Caller, Each, Limit, Tenant
+
+log = logging.getLogger("headgate.ratelimit")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One counter that the caller's requests meet: `models` lead to it, `used` is held or spent."""
+
+    claim: Claim
+    models: tuple[str, ...]
+    used: int
+
+
+class PeekLimits:
+    """Answers `GET /v1/headgate/limits`, in one round trip to the store."""
+
+    def __init__(self, store: Store, clock: Clock, metrics: Metrics) -> None:
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+
+    async def __call__(self, tenant: Tenant, caller: Caller, model: str | None) -> bytes | None:
+        """The JSON of the caller's limits: all of them, or those that requests to `model` meet.
+
+        None when the store does not answer.
+        """
+        now_s = self._clock.now_s()
+        met = claims_by_models(tenant, caller, now_s)
+        asked = [(claim, models) for claim, models in met if model is None or model in models]
+        # As in `Reserved`: counters first, then leases.
+        asked.sort(key=lambda pair: pair[0].window is None)
+        counters = [claim.key for claim, _ in asked if claim.window is not None]
+        leases = [claim.key for claim, _ in asked if claim.window is None]
+        used: tuple[int, ...] = ()
+        if asked:
+            try:
+                used = await self._store.peek(tenant.name, counters, leases, now_s)
+            except StoreError as error:
+                self._metrics.store_errors.labels("peek").inc()
+                log.warning("cannot tell what is left: %s", error)
+                return None
+        pairs = zip(asked, used, strict=True)
+        standings = [Standing(claim, models, count) for (claim, models), count in pairs]
+        return limits_body(tenant, standings, now_s)
+
+
+def claims_by_models(
+    tenant: Tenant, caller: Caller, now_s: float
+) -> list[tuple[Claim, tuple[str, ...]]]:
+    """Every counter that the caller's requests meet now, with the models that lead to it."""
+    found: dict[str, tuple[Claim, list[str]]] = {}
+    for model in sorted(tenant.models):
+        subject = Subject(caller.tenant, caller.user, caller.key, model)
+        for claim in claims_of(tenant, subject, now_s):
+            found.setdefault(claim.key, (claim, []))[1].append(model)
+    return [(claim, tuple(models)) for claim, models in found.values()]
+
+
+def limits_body(tenant: Tenant, standings: list[Standing], now_s: float) -> bytes:
+    """The list in OpenAI's form, in the order of the policy."""
+    place = {limit.id: index for index, limit in enumerate(tenant.limits)}
+    standings = sorted(standings, key=lambda one: (place[one.claim.limit.id], one.models))
+    data = [_entry(tenant, one, now_s) for one in standings]
+    return json.dumps({"object": "list", "data": data}).encode()
+
+
+def _entry(tenant: Tenant, standing: Standing, now_s: float) -> dict[str, object]:
+    limit, window = standing.claim.limit, standing.claim.window
+    resets_at = resets_in_s = None
+    if window is not None:
+        resets_at = datetime.fromtimestamp(window.end_s, tenant.timezone).isoformat()
+        resets_in_s = max(0, ceil(window.end_s - now_s))
+    return {
+        "count": limit.count,
+        "per": limit.per,
+        "each": _each(limit),
+        "models": standing.models,
+        "limit": limit.limit,
+        "used": standing.used,
+        "remaining": max(0, limit.limit - standing.used),
+        "resets_at": resets_at,
+        "resets_in_s": resets_in_s,
+        "shadow": limit.shadow,
+    }
+
+
+def _each(limit: Limit) -> list[Each]:
+    return [dimension for dimension in Each if dimension in limit.each]

@@ -1,0 +1,109 @@
+"""GET /v1/headgate/limits through the real Envoy, with the caller's own key."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.box import KEYS, Box, policy, running_box
+from tests.envoy.conftest import Upstream
+
+PATH = "/v1/headgate/limits"
+LIMITS = """
+      - {count: requests, limit: 50, per: year, each: user}
+      - {count: tokens, limit: 1000000, per: year, each: [user, model]}
+      - {count: tokens, limit: 1, per: year, shadow: true}
+      - {count: concurrent, limit: 10}
+"""
+
+
+@pytest.fixture(scope="module")
+def box(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    folder: Path = tmp_path_factory.mktemp("box-self-service")
+    with running_box(folder, policy(upstream.url, limits=LIMITS)) as running:
+        yield running
+
+
+def limits(box: Box, query: str = "", user: str = "alice") -> list[dict[str, Any]]:
+    answer = httpx.get(f"{box.url}{PATH}{query}", headers=box.headers(user))
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    data: list[dict[str, Any]] = answer.json()["data"]
+    return data
+
+
+def by_count(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {entry["count"]: entry for entry in entries if not entry["shadow"]}
+
+
+def test_it_says_what_the_headers_of_the_next_answer_say(box: Box) -> None:
+    first = box.chat()
+    record = box.record_of(first.headers["x-request-id"])
+    told = by_count(limits(box, "?model=tiny"))
+    headers = box.chat().headers
+
+    assert told["requests"]["limit"] == int(headers["x-ratelimit-limit-requests"])
+    assert told["requests"]["remaining"] - 1 == int(headers["x-ratelimit-remaining-requests"])
+    assert told["tokens"]["limit"] == int(headers["x-ratelimit-limit-tokens"])
+    assert told["tokens"]["used"] == record["prompt_tokens"] + record["completion_tokens"]
+    held = box.record_of(headers["x-request-id"])["estimated_tokens"]
+    assert told["tokens"]["remaining"] - held == int(headers["x-ratelimit-remaining-tokens"])
+    assert told["concurrent"]["remaining"] == 10
+    assert told["requests"]["resets_at"].endswith("-01-01T00:00:00+01:00")
+
+
+def test_asking_costs_nothing_and_reaches_no_model(box: Box, upstream: Upstream) -> None:
+    before, counters = limits(box), upstream.counters()
+    answers = [httpx.get(f"{box.url}{PATH}", headers=box.headers()) for _ in range(5)]
+    record = box.record_of(answers[-1].headers["x-request-id"])
+
+    def used(entries: list[dict[str, Any]]) -> list[int]:
+        return [entry["used"] for entry in entries]
+
+    assert used(limits(box)) == used(before)
+    assert upstream.counters() == counters
+    assert (record["api"], record["details"]) == ("limits", "headgate_limits")
+    assert (record["user"], record["reservation"], record["source"]) == ("alice", None, None)
+
+
+def test_a_shadow_limit_is_told_and_refuses_nobody(box: Box) -> None:
+    assert [box.chat(user="bob").status_code for _ in range(3)] == [200, 200, 200]
+    [shadow] = [entry for entry in limits(box, user="bob") if entry["shadow"]]
+
+    assert (shadow["limit"], shadow["remaining"]) == (1, 0)
+    assert shadow["used"] > 1
+    would_refuse = 'headgate_shadow_refusals_total{limit="shadow.tokens.year",tenant="acme"} '
+    assert would_refuse in box.metrics()
+
+
+def test_the_official_client_reads_it(box: Box) -> None:
+    with openai.OpenAI(base_url=f"{box.url}/v1", api_key=KEYS["alice"]) as client:
+        answer = client.get("/headgate/limits", cast_to=httpx.Response)
+
+    assert json.loads(answer.text)["object"] == "list"
+
+
+def test_a_key_is_needed_and_only_its_own_models_exist(box: Box) -> None:
+    nobody = httpx.get(f"{box.url}{PATH}")
+    elsewhere = httpx.get(f"{box.url}{PATH}?model=private", headers=box.headers())
+    posted = box.post(PATH, {})
+
+    assert (nobody.status_code, nobody.json()["error"]["code"]) == (401, "missing_api_key")
+    assert (elsewhere.status_code, elsewhere.json()["error"]["code"]) == (404, "model_not_found")
+    assert (posted.status_code, posted.headers["allow"]) == (405, "GET")
+    assert limits(box, user="carol") == []
+
+
+def test_without_its_store_it_says_so(upstream: Upstream, tmp_path: Path) -> None:
+    nowhere = f"unix://{tmp_path}/no-redis.sock"
+    text = policy(upstream.url, limits=LIMITS)
+    with running_box(tmp_path, text, "--store", nowhere) as box:
+        answer = httpx.get(f"{box.url}{PATH}", headers=box.headers())
+
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json()["error"]["code"] == "service_unavailable"
+    assert "limits" in answer.json()["error"]["message"]

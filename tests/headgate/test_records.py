@@ -1,0 +1,158 @@
+"""Usage records read back: what is a request, what is none, what is a bad line."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from accesslog.types import UsageRecord
+from headgate.errors import OperatorError
+from headgate.records import MAX_LINE_BYTES, Records, in_time_order, read_record
+from ratelimit.replay import Recorded
+
+RECORD: dict[str, Any] = {
+    "time": "2027-01-15T08:00:00.250000Z",
+    "request_id": "x",
+    "reservation": "r1",
+    "tenant": "acme",
+    "user": "alice",
+    "key": "k1",
+    "model": "tiny",
+    "flags": [],
+    "prompt_tokens": 50,
+    "completion_tokens": 10,
+    "estimated_tokens": 100,
+    "source": "usage",
+    "duration_s": 1.5,
+}
+REFUSED = {"flags": ["RL"], "source": "refund", "prompt_tokens": 0, "completion_tokens": 0}
+
+
+def line(**changes: object) -> bytes:
+    return json.dumps({**RECORD, **changes}).encode() + b"\n"
+
+
+def read(path: Path) -> tuple[list[Recorded], Records, int]:
+    seen = 0
+
+    def on_bytes(count: int) -> None:
+        nonlocal seen
+        seen += count
+
+    records = Records()
+    return list(records.read(path, on_bytes)), records, seen
+
+
+def test_a_record_is_a_request_with_its_times_and_tokens() -> None:
+    assert read_record(line()) == Recorded(
+        start_s=1_800_000_000.25,
+        reservation="r1",
+        end_s=1_800_000_001.75,
+        tenant="acme",
+        user="alice",
+        key="k1",
+        model="tiny",
+        estimate=100,
+        tokens=60,
+        refused=False,
+    )
+
+
+def test_every_field_that_is_read_is_one_that_is_written() -> None:
+    written = {field.name for field in msgspec.structs.fields(type(read_fields()))}
+
+    assert written <= set(UsageRecord.__dataclass_fields__)
+
+
+def read_fields() -> msgspec.Struct:
+    from headgate.records import _record  # noqa: PLC0415 (its own fields)
+
+    return _record.decode(line())
+
+
+def test_what_was_given_back_has_no_tokens_and_what_a_limit_refused_its_estimate() -> None:
+    refund = read_record(line(source="refund", prompt_tokens=0, completion_tokens=0))
+    refused = read_record(line(**REFUSED))
+
+    assert refund is not None
+    assert refused is not None
+    assert (refund.tokens, refund.refused) == (None, False)
+    assert (refused.tokens, refused.refused) == (100, True)
+
+
+def test_what_never_came_to_the_limits_is_no_request() -> None:
+    nothing = dict.fromkeys(("reservation", "tenant", "user", "key", "model", "estimated_tokens"))
+
+    assert read_record(line(**nothing, source=None)) is None
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_file_may_be_packed_and_bad_lines_are_named_and_left_out(
+    tmp_path: Path, pack: Any
+) -> None:
+    path = tmp_path / "usage"
+    bad = [
+        b"not json\n",
+        b"[]\n",
+        b"{}\n",
+        line(duration_s=-1),
+        line(duration_s="1"),
+        line(time="yesterday"),
+        line(time="2027-01-15T08:00:00"),
+        line(time=None),
+        line(time="1999-12-31T23:59:59Z"),
+        line(time="2100-01-01T00:00:00Z"),
+        line(tenant=None),
+        line(estimated_tokens=None),
+        line(estimated_tokens=10**30),
+        line(source="guess"),
+        b'{"time": "\xff"}\n',
+        b"[" * 100_000 + b"\n",
+        line(user="x" * MAX_LINE_BYTES),
+        line()[:-20],
+    ]
+    data = line() + b"\n".join([b"", *bad[:-1]]) + line(reservation="r2") + bad[-1]
+    path.write_bytes(pack(data))
+
+    requests, records, seen = read(path)
+
+    assert [request.reservation for request in requests] == ["r1", "r2"]
+    assert (records.requests, records.bad_lines) == (2, len(bad))
+    assert len(records.bad) == 10
+    assert records.bad[0].startswith(f"{path}:3: is not a usage record: ")
+    assert all(named.isprintable() and len(named) < 500 for named in records.bad)
+    assert seen == path.stat().st_size
+
+
+def test_gzip_that_breaks_off_gives_what_came_before(tmp_path: Path) -> None:
+    path = tmp_path / "usage.gz"
+    path.write_bytes(gzip.compress(line() * 3)[:-4])
+
+    requests, records, _ = read(path)
+
+    assert len(requests) == 3
+    assert records.bad == [f"{path}:4: the gzip data is broken from here on"]
+
+
+def test_a_file_that_cannot_be_read_is_the_operators_mistake(tmp_path: Path) -> None:
+    with pytest.raises(OperatorError, match="cannot read usage records of"):
+        read(tmp_path / "nothing")
+    with pytest.raises(OperatorError, match="cannot read usage records of"):
+        read(tmp_path)
+
+
+@given(
+    starts=st.lists(st.integers(0, 20), max_size=60), run_length=st.sampled_from([1, 2, 7, 1000])
+)
+def test_any_order_becomes_the_order_of_time(starts: list[int], run_length: int) -> None:
+    requests = [
+        Recorded(start + 0.1, f"é{number}\n", start + 1, "t", "u", "k", "m", 5, None, False)
+        for number, start in enumerate(starts)
+    ]
+    with in_time_order(iter(requests), run_length) as ordered:
+        assert list(ordered) == sorted(requests, key=lambda request: request.order)

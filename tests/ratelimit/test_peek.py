@@ -1,0 +1,204 @@
+"""What a caller is told of its limits is what enforcement would say."""
+
+import json
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from headgate.metrics import Metrics
+from headgate.settlement import Estimate, Usage
+from ratelimit.limiter import Admitted, Limiter, Request
+from ratelimit.peek import PeekLimits
+from ratelimit.store.memory import MemoryStore
+from ratelimit.store.protocol import StoreError
+from registry.types import Caller, Count, Each, Limit, Per, Registry, Tenant
+from tests.fakes import FakeClock
+from tests.ratelimit.builders import NOW_S, limit
+
+ALICE = Caller("demo", "alice", "k1")
+BOB = Caller("demo", "bob", "k2")
+MODELS = ("huge", "tiny")
+
+
+class Desk:
+    """A limiter and a peek on one store, in Berlin at 2027-01-15 09:00."""
+
+    def __init__(self, *limits: Limit, store: MemoryStore | None = None) -> None:
+        self.tenant = Tenant("demo", ZoneInfo("Europe/Berlin"), frozenset(MODELS), limits)
+        self.clock = FakeClock(NOW_S)
+        self.metrics = Metrics(CollectorRegistry(), self.clock)
+        store = store or MemoryStore()
+        registry = Registry({}, {"demo": self.tenant}, {})
+        self.limiter = Limiter(store, lambda: registry, self.clock)
+        self.peek = PeekLimits(store, self.clock, self.metrics)
+
+    async def ask(
+        self, reservation: str, tokens: int = 10, caller: Caller = ALICE, model: str = "tiny"
+    ) -> Admitted:
+        answer = await self.limiter.reserve(
+            Request(reservation, "demo", caller.user, caller.key, model, None, tokens)
+        )
+        assert isinstance(answer, Admitted)
+        return answer
+
+    async def limits(self, caller: Caller = ALICE, model: str | None = None) -> list[Any]:
+        body = await self.peek(self.tenant, caller, model)
+        assert body is not None
+        listed = json.loads(body)
+        assert listed["object"] == "list"
+        data: list[Any] = listed["data"]
+        return data
+
+
+async def test_an_entry_says_what_is_left_and_when_it_resets() -> None:
+    desk = Desk(limit(100_000, Count.TOKENS, per=Per.DAY, each=(Each.USER,)))
+    await desk.ask("r1", 1234)
+    desk.clock.advance(0.5)
+
+    assert await desk.limits() == [
+        {
+            "count": "tokens",
+            "per": "day",
+            "each": ["user"],
+            "models": ["huge", "tiny"],
+            "limit": 100_000,
+            "used": 1234,
+            "remaining": 98_766,
+            "resets_at": "2027-01-16T00:00:00+01:00",
+            "resets_in_s": 54_000,
+            "shadow": False,
+        }
+    ]
+
+
+async def test_requests_in_flight_have_no_reset() -> None:
+    desk = Desk(limit(8, Count.CONCURRENT))
+    await desk.ask("r1")
+    [slots] = await desk.limits()
+
+    assert (slots["count"], slots["per"], slots["used"], slots["remaining"]) == (
+        "concurrent",
+        None,
+        1,
+        7,
+    )
+    assert slots["resets_at"] is slots["resets_in_s"] is None
+
+    await desk.limiter.settle("r1", "demo", Usage(status=200, complete=True), Estimate(10, 5))
+    assert [slots["used"] for slots in await desk.limits()] == [0]
+
+
+async def test_limits_kept_by_model_are_listed_for_each_model_or_the_one_asked_for() -> None:
+    desk = Desk(
+        limit(5, Count.CONCURRENT),
+        limit(10, each=(Each.MODEL,)),
+        limit(20, models=("huge",)),
+        limit(30),
+    )
+    await desk.ask("r1", model="tiny")
+    everything = await desk.limits()
+    tiny = await desk.limits(model="tiny")
+
+    def shown(entries: list[Any]) -> list[tuple[int, list[str], int]]:
+        return [(entry["limit"], entry["models"], entry["used"]) for entry in entries]
+
+    assert shown(everything) == [
+        (5, ["huge", "tiny"], 1),
+        (10, ["huge"], 0),
+        (10, ["tiny"], 1),
+        (20, ["huge"], 0),
+        (30, ["huge", "tiny"], 1),
+    ]
+    assert shown(tiny) == [(5, ["huge", "tiny"], 1), (10, ["tiny"], 1), (30, ["huge", "tiny"], 1)]
+
+
+async def test_nobody_sees_what_others_use_of_their_own() -> None:
+    desk = Desk(
+        limit(10, each=(Each.USER,)),
+        limit(20, each=(Each.KEY,)),
+        limit(30, users=("bob",)),
+        limit(40),
+    )
+    await desk.ask("r1", caller=BOB)
+
+    assert [(entry["limit"], entry["used"]) for entry in await desk.limits()] == [
+        (10, 0),
+        (20, 0),
+        (40, 1),
+    ]
+
+
+async def test_shadow_limits_are_marked_and_may_be_exceeded() -> None:
+    desk = Desk(limit(1, shadow=True), limit(5))
+    for name in ("r1", "r2"):
+        await desk.ask(name)
+
+    assert [
+        (entry["shadow"], entry["used"], entry["remaining"]) for entry in await desk.limits()
+    ] == [(True, 2, 0), (False, 2, 3)]
+
+
+async def test_a_new_window_begins_at_nothing() -> None:
+    desk = Desk(limit(5))
+    await desk.ask("r1")
+    desk.clock.advance(60)
+
+    assert [(entry["used"], entry["resets_in_s"]) for entry in await desk.limits()] == [(0, 60)]
+
+
+class UnreachableStore(MemoryStore):
+    """Answers nothing."""
+
+    async def peek(self, *_: object) -> tuple[int, ...]:
+        raise StoreError("redis: peek had no answer within 0.25 s")
+
+
+async def test_without_the_store_nothing_is_told_and_the_error_is_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    desk = Desk(limit(5), store=UnreachableStore())
+
+    assert await desk.peek(desk.tenant, ALICE, None) is None
+    assert desk.metrics.store_errors.labels("peek")._value.get() == 1
+    assert caplog.messages == ["cannot tell what is left: redis: peek had no answer within 0.25 s"]
+
+
+async def test_without_limits_the_store_is_not_asked() -> None:
+    assert await Desk(store=UnreachableStore()).limits() == []
+
+
+rules = st.builds(
+    limit,
+    st.integers(500, 600),
+    st.sampled_from(Count),
+    per=st.sampled_from([Per.MINUTE, Per.DAY, Per.MONTH]),
+    each=st.lists(st.sampled_from(Each), unique=True).map(tuple),
+    users=st.sampled_from([(), ("alice",), ("bob",)]),
+    models=st.sampled_from([(), ("tiny",), ("huge",)]),
+)
+asked = st.tuples(st.integers(1, 5), st.sampled_from([ALICE, BOB]), st.sampled_from(MODELS))
+
+
+@given(
+    limits=st.lists(rules, max_size=6, unique_by=lambda rule: rule.id),
+    requests=st.lists(asked, min_size=1, max_size=10),
+)
+async def test_it_says_what_the_last_answer_of_enforcement_said(
+    limits: list[Limit], requests: list[tuple[int, Caller, str]]
+) -> None:
+    desk = Desk(*limits)
+    for number, (tokens, caller, model) in enumerate(requests):
+        answer = await desk.ask(f"r{number}", tokens, caller, model)
+
+        told = await desk.limits(caller, model)
+
+        assert sorted((e["count"], e["limit"], e["remaining"]) for e in told) == sorted(
+            (left.count, left.limit, left.remaining) for left in answer.left
+        )
+        assert {e["resets_in_s"] for e in told} == {
+            None if left.resets_at_s is None else left.resets_at_s - NOW_S for left in answer.left
+        }

@@ -1,0 +1,211 @@
+"""Recorded requests under a policy: who would have been refused."""
+
+from heapq import heappop, heappush
+from zoneinfo import ZoneInfo
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headgate.settlement import Estimate, Usage
+from ratelimit.limiter import Admitted, Limiter, Request
+from ratelimit.replay import Gone, Recorded, Replay, Replayed
+from ratelimit.store.memory import MemoryStore
+from registry.types import Caller, Count, Each, Limit, Per, Registry, Tenant
+from tests.fakes import FakeClock
+from tests.ratelimit.builders import NOW_S, limit, new_name
+
+USERS = ("alice", "bob")
+MODELS = ("tiny", "huge")
+
+
+def policy(*limits: Limit) -> Registry:
+    tenant = Tenant("demo", ZoneInfo("UTC"), frozenset(MODELS), limits)
+    keys = {user.encode(): Caller("demo", user, f"{user}-key") for user in USERS}
+    return Registry({}, {"demo": tenant}, keys)
+
+
+def recorded(
+    start: float,
+    *,
+    lasts: float = 1.0,
+    user: str = "alice",
+    model: str = "tiny",
+    tenant: str = "demo",
+    estimate: int = 100,
+    tokens: int | None = 60,
+    refused: bool = False,
+    reservation: str = "",
+) -> Recorded:
+    return Recorded(
+        start_s=NOW_S + start,
+        reservation=reservation or new_name("r"),
+        end_s=NOW_S + start + lasts,
+        tenant=tenant,
+        user=user,
+        key=f"{user}-key",
+        model=model,
+        estimate=estimate,
+        tokens=tokens,
+        refused=refused,
+    )
+
+
+async def replayed(registry: Registry, *requests: Recorded) -> Replayed:
+    replay = Replay(registry)
+    await replay.run(requests)
+    return replay.replayed
+
+
+async def refused(registry: Registry, *requests: Recorded) -> int:
+    rows = (await replayed(registry, *requests)).rows.values()
+    return sum(row.refused for row in rows)
+
+
+async def test_what_is_charged_in_one_window_counts_in_that_window_only() -> None:
+    limits = policy(limit(2, each=(Each.USER,)))
+    times = (0, 5, 10, 59, 60, 61, 62)
+
+    result = await replayed(limits, *(recorded(at) for at in times))
+
+    [((tenant, user, model), row)] = result.rows.items()
+    assert (tenant, user, model) == ("demo", "alice", "tiny")
+    assert (row.requests, row.refused) == (7, 3)
+    assert row.by_limit == {limits.tenants["demo"].limits[0].id: 3}
+
+
+async def test_the_estimate_is_held_until_the_end_then_the_recorded_tokens_count() -> None:
+    limits = policy(limit(220, Count.TOKENS))
+    long, short = recorded(0, lasts=10), recorded(1, lasts=1)
+
+    assert await refused(limits, long, short, recorded(1.5)) == 1  # 100 and 100 are held
+    assert await refused(limits, long, short, recorded(3)) == 1  # 100 are held, 60 spent
+    assert await refused(limits, long, short, recorded(11)) == 0  # 60 and 60 are spent
+
+
+async def test_what_was_given_back_costs_nothing() -> None:
+    limits = policy(limit(1), limit(100, Count.TOKENS))
+
+    assert await refused(limits, recorded(0, tokens=None), recorded(2)) == 0
+
+
+async def test_slots_are_taken_for_as_long_as_the_record_says() -> None:
+    limits = policy(limit(1, Count.CONCURRENT))
+
+    assert await refused(limits, recorded(0, lasts=2), recorded(1), recorded(2)) == 1
+
+
+async def test_what_the_policy_does_not_have_is_counted_as_gone() -> None:
+    result = await replayed(
+        policy(limit(1)),
+        recorded(0, tenant="closed"),
+        recorded(1, user="left"),
+        recorded(2, model="retired"),
+        recorded(3),
+    )
+
+    assert result.gone == {Gone.TENANT: 1, Gone.USER: 1, Gone.MODEL: 1}
+    assert [row.requests for row in result.rows.values()] == [1]
+
+
+async def test_a_record_that_is_there_twice_counts_once() -> None:
+    one = recorded(0)
+    late = recorded(1, reservation=one.reservation)
+
+    result = await replayed(policy(limit(1)), one, one, one, late)
+
+    assert result.repeated == 3
+    assert [(row.requests, row.refused) for row in result.rows.values()] == [(1, 0)]
+
+
+async def test_one_that_was_refused_asks_again_and_costs_its_estimate() -> None:
+    again = recorded(0, refused=True, tokens=100)
+    result = await replayed(policy(limit(150, Count.TOKENS)), again, recorded(2), recorded(3))
+
+    [row] = result.rows.values()
+    assert (row.requests, row.refused, row.refused_when_recorded) == (3, 2, 1)
+
+
+async def test_shadow_limits_refuse_nobody() -> None:
+    assert await refused(policy(limit(1, shadow=True)), *(recorded(at) for at in range(5))) == 0
+
+
+async def test_no_more_is_kept_than_what_runs() -> None:
+    replay = Replay(policy(limit(10**6)))
+    await replay.run(recorded(at, lasts=3) for at in range(2_000))
+
+    assert len(replay._running) <= 4
+
+
+arrivals = st.lists(
+    st.tuples(
+        st.integers(1, 40),  # seconds after the one before
+        st.integers(0, 100),  # seconds that it lasts
+        st.sampled_from(USERS),
+        st.sampled_from(MODELS),
+        st.integers(1, 100),  # held
+        st.none() | st.integers(0, 150),  # charged
+    ),
+    max_size=40,
+)
+rules = st.builds(
+    limit,
+    st.integers(1, 400),
+    st.sampled_from(Count),
+    per=st.sampled_from([Per.MINUTE, Per.HOUR]),
+    each=st.lists(st.sampled_from(Each), unique=True).map(tuple),
+    shadow=st.booleans(),
+)
+
+
+async def record_run(
+    registry: Registry, asked: list[tuple[int, int, str, str, int, int | None]]
+) -> list[Recorded]:
+    """What the access log would have written of this run, in the order in which it asked."""
+    clock = FakeClock(NOW_S)
+    limiter = Limiter(MemoryStore(), lambda: registry, clock)
+    running: list[tuple[float, str, int | None, int]] = []
+    records = []
+    for number, (after, lasts, user, model, held, charged) in enumerate(asked):
+        start_s = clock.now_s() + after
+        while running and running[0][0] <= start_s:
+            end_s, name, spent, estimate = heappop(running)
+            clock.advance(end_s - clock.now_s())
+            usage = Usage() if spent is None else Usage(status=200, prompt=spent, completion=0)
+            await limiter.settle(name, "demo", usage, Estimate(estimate, estimate))
+        clock.advance(start_s - clock.now_s())
+        name = f"r{number}"
+        answer = await limiter.reserve(
+            Request(name, "demo", user, f"{user}-key", model, None, held)
+        )
+        admitted = isinstance(answer, Admitted)
+        end_s = start_s + (lasts + 0.5 if admitted else 0)
+        if admitted:
+            heappush(running, (end_s, name, charged, held))
+        records.append(
+            recorded(
+                start_s - NOW_S,
+                lasts=end_s - start_s,
+                user=user,
+                model=model,
+                estimate=held,
+                tokens=charged if admitted else held,
+                refused=not admitted,
+                reservation=name,
+            )
+        )
+    return records
+
+
+@given(limits=st.lists(rules, max_size=5, unique_by=lambda rule: rule.id), asked=arrivals)
+async def test_under_the_policy_of_the_recording_the_same_are_refused(
+    limits: list[Limit], asked: list[tuple[int, int, str, str, int, int | None]]
+) -> None:
+    registry = policy(*limits)
+    records = await record_run(registry, asked)
+
+    result = await replayed(registry, *records)
+
+    for (_, user, model), row in result.rows.items():
+        own = [one for one in records if (one.user, one.model) == (user, model)]
+        assert row.refused == row.refused_when_recorded == sum(one.refused for one in own)
+        assert row.requests == len(own)
