@@ -278,7 +278,7 @@ def _character_problem(text: str, error: Exception) -> Problem:
     allowed = "a policy is printable text in UTF-8"
     if not isinstance(position, int):
         return Problem(Rule.SYNTAX, "the file holds an impossible character", allowed)
-    before = text[:position]
-    line, column = before.count("\n") + 1, position - before.rfind("\n")
-    what = f"a control character (U+{ord(text[position]):04X}) stands here"
+    before = text.encode()[:position].decode()  # libyaml counts bytes
+    line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+    what = f"a control character (U+{ord(text[len(before)]):04X}) stands here"
     return Problem(Rule.SYNTAX, what, allowed, line=line, column=column)
