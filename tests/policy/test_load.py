@@ -85,6 +85,13 @@ def test_no_bytes_bring_it_down(data: bytes) -> None:
     assert (policy is None) == bool(problems)
 
 
+def test_a_control_character_is_found_behind_letters_of_many_bytes() -> None:
+    _, (problem,) = find_problems("tenants:\n  é\u3000: \x00".encode())
+
+    assert "U+0000" in problem.what
+    assert (problem.line, problem.column) == (2, 7)
+
+
 WORDS = [
     *("models", "tiny", "base", "upstream", "prices", "input"),
     *("tenants", "acme", "timezone", "keys", "id", "user", "sha256", "<<"),
