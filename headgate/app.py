@@ -19,6 +19,8 @@ from extproc.service import ExternalProcessor
 from headgate.clock import Clock
 from headgate.errors import OperatorError
 from headgate.metrics import Metrics
+from ratelimit.dropin.decide import Domains
+from ratelimit.dropin.service import DropIn
 from ratelimit.limiter import Limiter
 from ratelimit.service import RateLimitService
 from ratelimit.store.memory import MemoryStore
@@ -68,14 +70,19 @@ def build_hooks(
     sinks: Callable[[Limiter], Sequence[Sink]],
     clock: Clock,
     metrics: Metrics,
+    domains: Callable[[], Domains] | None = None,
 ) -> Hooks:
-    """Builds the hooks. `sinks` gets the limiter, as the console line shows what is left."""
+    """Builds the hooks. `sinks` gets the limiter, as the console line shows what is left.
+
+    `domains` is the configuration of envoyproxy/ratelimit in force, if there is one.
+    """
+    drop_in = None if domains is None else DropIn(store, domains, clock, metrics)
     estimator = Estimator()
     limiter = Limiter(store, registry, clock)
     return Hooks(
         authorization=Authorization(registry, metrics),
         processor=ExternalProcessor(registry, estimator, new_reservation_id, metrics),
-        rate_limit=RateLimitService(limiter, metrics, clock),
+        rate_limit=RateLimitService(limiter, metrics, clock, drop_in),
         access_log=AccessLogService(limiter.settle, estimator.learn, sinks(limiter), metrics),
         limiter=limiter,
     )

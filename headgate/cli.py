@@ -13,6 +13,7 @@ import uvloop
 
 import headgate
 from headgate.clock import SystemClock
+from headgate.dropin import describe_dropin, load_dropin
 from headgate.errors import OperatorError
 from headgate.policy import describe, key_yaml, load_policy
 from headgate.serve import ServeSettings, serve
@@ -21,6 +22,12 @@ from registry.keys import new_key
 from simulator.__main__ import main as simulate
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
+_RATELIMIT_CONFIG = click.option(
+    "--ratelimit-config",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="A file or directory that configures envoyproxy/ratelimit; may be given again.",
+)
 _DEFAULT_POLICY = Path("headgate.yaml")
 
 
@@ -96,19 +103,34 @@ def up_command(
 )
 @click.option("--records", type=_FILE, help="Where usage records are appended [standard output].")
 @click.option("--drain-s", default=10.0, show_default=True, help="How long calls may take to end.")
+@_RATELIMIT_CONFIG
 def serve_command(
-    policy: Path, hooks: str, admin: Address, store: str, records: Path | None, drain_s: float
+    policy: Path,
+    hooks: str,
+    admin: Address,
+    store: str,
+    records: Path | None,
+    drain_s: float,
+    ratelimit_config: tuple[Path, ...],
 ) -> None:
     """The services alone, for an Envoy or a mesh that runs elsewhere."""
-    settings = ServeSettings(policy, hooks, admin.host, admin.port, store, records, drain_s)
+    settings = ServeSettings(
+        policy, hooks, admin.host, admin.port, store, records, drain_s, ratelimit_config
+    )
     _run(serve(settings, SystemClock()))
 
 
 @cli.command("check")
-@click.argument("file", type=_FILE)
-def check_command(file: Path) -> None:
+@click.argument("file", type=_FILE, required=False)
+@_RATELIMIT_CONFIG
+def check_command(file: Path | None, ratelimit_config: tuple[Path, ...]) -> None:
     """Check a policy file: every mistake at once, exit code 1 if there is one."""
-    click.echo(describe(load_policy(file)))
+    if file is None and not ratelimit_config:
+        raise click.UsageError("name a policy FILE, or files with --ratelimit-config")
+    if file is not None:
+        click.echo(describe(load_policy(file)))
+    if ratelimit_config:
+        click.echo(describe_dropin(load_dropin(ratelimit_config)))
 
 
 @cli.group("keys")
