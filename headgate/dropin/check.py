@@ -111,7 +111,7 @@ class _Reader:
         self._root = root
 
     def file(self) -> tuple[str, Level]:
-        fields = self._fields(self._root, (), _ROOT_KEYS)
+        fields = self._fields(self._root, (), _ROOT_KEYS) or {}
         domain = self._text(fields.get("domain"), ("domain",))
         if not domain and not isinstance(fields.get("domain"), dict | list):
             what, allowed = "is missing or empty", "the domain that Envoy's filter sends"
@@ -128,6 +128,8 @@ class _Reader:
         lines: dict[str, int] = {}
         for item, item_path in self._items(value, path):
             fields = self._fields(item, item_path, _DESCRIPTOR_KEYS)
+            if fields is None:
+                continue
             key = self._key(fields, item_path)
             text = self._text(fields.get("value"), (*item_path, "value"))
             composite = f"{key}_{text}" if text else key
@@ -175,9 +177,9 @@ class _Reader:
         return Node(rate, below, value if shares else None)
 
     def _rate(self, value: object, path: Path, name: str, modes: tuple[bool, bool]) -> Rate | None:
-        if value is None:
+        fields = None if value is None else self._fields(value, path, _RATE_KEYS)
+        if fields is None:
             return None
-        fields = self._fields(value, path, _RATE_KEYS)
         own_name = self._text(fields.get("name"), (*path, "name"))
         shadow, quota = modes
         return Rate(
@@ -210,6 +212,8 @@ class _Reader:
         names = set()
         for item, item_path in self._items(value, path):
             fields = self._fields(item, item_path, _REPLACES_KEYS)
+            if fields is None:
+                continue
             where = (*item_path, "name")
             name = self._text(fields.get("name"), where)
             if not name and not isinstance(fields.get("name"), dict | list):
@@ -221,17 +225,17 @@ class _Reader:
             names.add(name)
         return frozenset(names)
 
-    def _fields(self, value: object, path: Path, allowed: tuple[str, ...]) -> dict[str, Any]:
-        """The known fields of a mapping; those of `<<` stand behind its own."""
+    def _fields(self, value: object, path: Path, allowed: tuple[str, ...]) -> dict[str, Any] | None:
+        """The known fields of a mapping, and below its own those of `<<`. None for no mapping."""
         if not isinstance(value, YamlMapping):
             what = f"is not a mapping (value {shown(value)})"
             self._tell(DropInRule.NOT_MAPPING, what, f"allowed: {', '.join(allowed)}", path)
-            return {}
+            return None
         fields: dict[str, Any] = {}
         for key, item in value.items():
             if key == "<<":
                 for merged in item if isinstance(item, YamlList) else [item]:
-                    fields = {**self._fields(merged, (*path, key), allowed), **fields}
+                    fields = {**(self._fields(merged, (*path, key), allowed) or {}), **fields}
             elif key in allowed:
                 fields[key] = item
             else:
@@ -258,25 +262,31 @@ class _Reader:
     def _text(self, value: object, path: Path) -> str:
         if isinstance(value, str):
             return str(value)
-        return self._wrong(value, "", DropInRule.NOT_TEXT, "text", path)
+        return self._wrong(value, "", DropInRule.NOT_TEXT, ("text", "text"), path)
 
     def _count(self, value: object, path: Path) -> int:
         if isinstance(value, Plain) and _WHOLE.fullmatch(value):
             number = int(value.replace("_", ""))
             if number <= MAX_UINT32:
                 return number
-        rule = f"a whole number from 0 to {MAX_UINT32}"
-        return self._wrong(value, 0, DropInRule.NOT_WHOLE, rule, path)
+        words = ("a whole number", f"plain digits, from 0 to {MAX_UINT32}")
+        return self._wrong(value, 0, DropInRule.NOT_WHOLE, words, path)
 
     def _bool(self, value: object, path: Path) -> bool:
         if isinstance(value, Plain) and value.lower() in _TRUE | _FALSE:
             return value.lower() in _TRUE
-        return self._wrong(value, False, DropInRule.NOT_BOOL, "true or false", path)
+        words = ("true or false", "true or false")
+        return self._wrong(value, False, DropInRule.NOT_BOOL, words, path)
 
-    def _wrong(self, value: object, default: T, rule: DropInRule, allowed: str, path: Path) -> T:
-        """Tells of a value that is there and wrong."""
+    def _wrong(
+        self, value: object, default: T, rule: DropInRule, words: tuple[str, str], path: Path
+    ) -> T:
+        """Tells of a value that is there and wrong: what it is not, and what is allowed."""
         if value is not None:
-            what = f"is not {allowed.partition(' from ')[0]} (value {shown(value)})"
+            noun, allowed = words
+            what = f"is not {noun} (value {shown(value)})"
+            if isinstance(value, str) and not isinstance(value, Plain):
+                what += ": remove its quotes"
             self._tell(rule, what, f"allowed: {allowed}", path)
         return default
 

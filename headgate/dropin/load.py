@@ -81,6 +81,5 @@ def describe_dropin(domains: Domains) -> str:
 
 
 def _limits(level: Level) -> int:
-    patterns = (node for found in level.patterns.values() for _, node in found)
-    nodes = [*level.exact.values(), *patterns, *level.keys.values()]
+    nodes = [*level.exact.values(), *level.keys.values()]
     return sum((node.rate is not None) + _limits(node.below) for node in nodes)

@@ -60,7 +60,9 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """The descriptors of one list: by key and value, by key and pattern in order, by key alone."""
+    """The descriptors of one list: by key and value as written, by key and pattern in order, by
+    key alone. Those with a pattern stand in `exact` too.
+    """
 
     exact: Mapping[Entry, "Node"] = field(default_factory=dict)
     patterns: Mapping[str, tuple[tuple[Pattern, "Node"], ...]] = field(default_factory=dict)

@@ -70,3 +70,18 @@ def test_an_address_that_is_none_is_a_usage_error(address: str) -> None:
 
 def test_the_demo_takes_no_policy_of_ones_own() -> None:
     assert CliRunner().invoke(cli, ["up", "--demo", "--policy", "x.yaml"]).exit_code == 2
+
+
+def test_check_reads_the_files_of_envoyproxy_ratelimit(tmp_path: Path) -> None:
+    path = tmp_path / "shop.yaml"
+    path.write_text("domain: shop\ndescriptors:\n- key: a\n  rate_limit: {unit: day}\n")
+    checked = CliRunner().invoke(cli, ["check", "--ratelimit-config", str(tmp_path)])
+    assert (checked.exit_code, checked.stdout) == (0, "domain shop: 1 limit\n")
+
+    path.write_text("domain: shop\nlimit: 5\n")
+    checked = CliRunner().invoke(cli, ["check", "--ratelimit-config", str(path)])
+    assert str(checked.exception).startswith(f"{path}:2: limit: is not a known key")
+
+
+def test_check_of_nothing_is_a_usage_error() -> None:
+    assert CliRunner().invoke(cli, ["check"]).exit_code == 2
