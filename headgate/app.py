@@ -71,12 +71,16 @@ def build_hooks(
     clock: Clock,
     metrics: Metrics,
     domains: Callable[[], Domains] | None = None,
+    counts_refused: bool = False,
 ) -> Hooks:
     """Builds the hooks. `sinks` gets the limiter, as the console line shows what is left.
 
-    `domains` is the configuration of envoyproxy/ratelimit in force, if there is one.
+    `domains` is the configuration of envoyproxy/ratelimit in force, if there is one, and
+    `counts_refused` whether its limits count hits that they refuse.
     """
-    drop_in = None if domains is None else DropIn(store, domains, clock, metrics)
+    drop_in = None
+    if domains is not None:
+        drop_in = DropIn(store, domains, clock, metrics, counts_refused)
     estimator = Estimator()
     limiter = Limiter(store, registry, clock)
     return Hooks(

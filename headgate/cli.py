@@ -95,7 +95,7 @@ def up_command(
 
 
 @cli.command("serve")
-@click.option("--policy", type=_FILE, default=_DEFAULT_POLICY, show_default=True)
+@click.option("--policy", type=_FILE, help="The policy file [headgate.yaml].")
 @click.option("--hooks", default="0.0.0.0:9001", show_default=True, help="HOST:PORT or unix:PATH")
 @click.option("--admin", type=HostPort(), default="0.0.0.0:9002", show_default=True)
 @click.option(
@@ -104,18 +104,34 @@ def up_command(
 @click.option("--records", type=_FILE, help="Where usage records are appended [standard output].")
 @click.option("--drain-s", default=10.0, show_default=True, help="How long calls may take to end.")
 @_RATELIMIT_CONFIG
+@click.option(
+    "--ratelimit-count-refused",
+    is_flag=True,
+    help="Its limits count hits that they refuse; needed where Envoy charges at a stream's end.",
+)
 def serve_command(
-    policy: Path,
+    policy: Path | None,
     hooks: str,
     admin: Address,
     store: str,
     records: Path | None,
     drain_s: float,
     ratelimit_config: tuple[Path, ...],
+    ratelimit_count_refused: bool,
 ) -> None:
     """The services alone, for an Envoy or a mesh that runs elsewhere."""
+    if policy is None and (_DEFAULT_POLICY.exists() or not ratelimit_config):
+        policy = _DEFAULT_POLICY
     settings = ServeSettings(
-        policy, hooks, admin.host, admin.port, store, records, drain_s, ratelimit_config
+        policy=policy,
+        hooks=hooks,
+        admin_host=admin.host,
+        admin_port=admin.port,
+        store=store,
+        records=records,
+        drain_s=drain_s,
+        ratelimit_config=ratelimit_config,
+        counts_refused=ratelimit_count_refused,
     )
     _run(serve(settings, SystemClock()))
 

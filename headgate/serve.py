@@ -28,12 +28,14 @@ log = logging.getLogger("headgate")
 class ServeSettings:
     """What one process of services needs to know.
 
+    Without a `policy` the hooks know nobody, and refuse what they would decide by one.
     `hooks` is `host:port` or `unix:PATH`; `records` a file for usage records, None for
     standard output; `drain_s` how long calls in flight may take to end; `ratelimit_config`
-    the files and directories of envoyproxy/ratelimit, if there are any.
+    the files and directories of envoyproxy/ratelimit, if there are any, and
+    `counts_refused` whether their limits count hits that they refuse.
     """
 
-    policy: Path
+    policy: Path | None
     hooks: str
     admin_host: str
     admin_port: int
@@ -41,6 +43,7 @@ class ServeSettings:
     records: Path | None = None
     drain_s: float = 10.0
     ratelimit_config: tuple[Path, ...] = ()
+    counts_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +72,11 @@ async def running_services(
     metrics = Metrics(CollectorRegistry(), clock)
     serving = False
     async with AsyncExitStack() as stack:
-        watcher = PolicyWatcher(settings.policy, clock, metrics, on_change, transform)
-        await stack.enter_async_context(watcher)
+        registry = _nobody
+        if settings.policy is not None:
+            watcher = PolicyWatcher(settings.policy, clock, metrics, on_change, transform)
+            await stack.enter_async_context(watcher)
+            registry = watcher.current
         drop_in = None
         if settings.ratelimit_config:
             drop_in = DropInWatcher(settings.ratelimit_config, clock, metrics)
@@ -79,12 +85,13 @@ async def running_services(
         stack.push_async_callback(store.close)
         records = stack.enter_context(JsonLinesSink.open(settings.records))
         hooks = build_hooks(
-            watcher.current,
+            registry,
             store,
             lambda limiter: (records, *more_sinks(limiter)),
             clock,
             metrics,
             None if drop_in is None else drop_in.current,
+            settings.counts_refused,
         )
         admin = AdminServer(
             admin_app(metrics.registry, lambda: {"hooks": serving, "policy": True}),
@@ -98,9 +105,13 @@ async def running_services(
         stack.push_async_callback(server.drain, settings.drain_s)
         serving = True
         try:
-            yield RunningServices(hooks, watcher.current, hooks_port, admin.url)
+            yield RunningServices(hooks, registry, hooks_port, admin.url)
         finally:
             serving = False
+
+
+def _nobody() -> Registry:
+    return Registry(models={}, tenants={}, keys={})
 
 
 async def serve(settings: ServeSettings, clock: Clock) -> None:

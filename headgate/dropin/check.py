@@ -34,6 +34,7 @@ _DESCRIPTOR_KEYS = (
 )
 _RATE_KEYS = ("unit", "requests_per_unit", "unlimited", "name", "replaces")
 _REPLACES_KEYS = ("name",)
+KNOWN_KEYS = frozenset((*_ROOT_KEYS, *_DESCRIPTOR_KEYS, *_RATE_KEYS, *_REPLACES_KEYS))
 _HOMES = {
     **dict.fromkeys(_RATE_KEYS, "it belongs into rate_limit"),
     **dict.fromkeys(_DESCRIPTOR_KEYS, "it belongs into a descriptor"),

@@ -71,9 +71,12 @@ def scope_of(domain: str) -> str:
 
 
 def claims_of(
-    top: Level, descriptors: tuple[Descriptor, ...], now_s: float
+    top: Level, descriptors: tuple[Descriptor, ...], now_s: float, counts_refused: bool = False
 ) -> tuple[Claim | None, ...]:
-    """The limit of each descriptor; None where it meets none, or a replaced one."""
+    """The limit of each descriptor; None where it meets none, or a replaced one.
+
+    With `counts_refused` the store is asked to count whatever the limit is.
+    """
     met = [_met(top, descriptor) for descriptor in descriptors]
     replaced = {name for one in met if one is not None for name in one.rate.replaces}
     claims: list[Claim | None] = []
@@ -81,7 +84,7 @@ def claims_of(
         if one is None or (one.rate.name in replaced and one.rate.per is not None):
             claims.append(None)
         else:
-            claims.append(_claim(one, descriptor, now_s))
+            claims.append(_claim(one, descriptor, now_s, counts_refused))
     return tuple(claims)
 
 
@@ -111,8 +114,9 @@ def _met(top: Level, descriptor: Descriptor) -> Met | None:
     return meet(top, descriptor.entries)
 
 
-def _claim(met: Met, descriptor: Descriptor, now_s: float) -> Claim:
+def _claim(met: Met, descriptor: Descriptor, now_s: float, counts_refused: bool) -> Claim:
     rate = met.rate
+    store_refuses = rate.enforced and not descriptor.gives_back and not counts_refused
     if rate.per is None:
         return Claim(rate)
     span = window(rate.per, UTC, now_s)
@@ -120,7 +124,7 @@ def _claim(met: Met, descriptor: Descriptor, now_s: float) -> Claim:
     hit = Hit(
         key=_key(met, span),
         amount=-amount if descriptor.gives_back else amount,
-        limit=rate.limit if rate.enforced and not descriptor.gives_back else None,
+        limit=rate.limit if store_refuses else None,
         expires_at_s=span.end_s + _CLOCK_SKEW_S,
     )
     return Claim(rate, span, hit, descriptor.gives_back)
@@ -131,13 +135,15 @@ def _status(claim: Claim, hit: Hit, place: int, counted: Counted) -> Status:
     base = Status(Outcome.OK, rate.id, rate, claim.window, max(0, rate.limit - used))
     if claim.gives_back:
         return base
-    if rate.enforced:
-        outcome, is_over = Outcome.OVER, place in counted.refused
-    else:
-        outcome = Outcome.QUOTA if rate.quota else Outcome.SHADOW
+    if hit.limit is None:
         before = used if counted.refused else used - hit.amount
         is_over = before + max(1, hit.amount) > rate.limit
-    return replace(base, outcome=outcome, remaining=0) if is_over else base
+    else:
+        is_over = place in counted.refused
+    if not is_over:
+        return base
+    mode = Outcome.QUOTA if rate.quota else Outcome.SHADOW
+    return replace(base, outcome=Outcome.OVER if rate.enforced else mode, remaining=0)
 
 
 def _key(met: Met, span: Window) -> str:

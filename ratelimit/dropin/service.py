@@ -6,6 +6,7 @@ from headgate.clock import Clock
 from headgate.metrics import Metrics
 from protos.gen.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ratelimit.dropin.decide import (
+    Claim,
     Domains,
     Status,
     claims_of,
@@ -20,15 +21,25 @@ _NONE = "-"
 
 
 class DropIn:
-    """Decides by the configuration that is in force at each call."""
+    """Decides by the configuration that is in force at each call.
+
+    A call that is refused counts nowhere, or with `counts_refused` everywhere. Only then a
+    charge at the end of a stream is never lost: nobody can refuse that any more.
+    """
 
     def __init__(
-        self, store: Store, domains: Callable[[], Domains], clock: Clock, metrics: Metrics
+        self,
+        store: Store,
+        domains: Callable[[], Domains],
+        clock: Clock,
+        metrics: Metrics,
+        counts_refused: bool = False,
     ) -> None:
         self._store = store
         self._domains = domains
         self._clock = clock
         self._metrics = metrics
+        self._counts_refused = counts_refused
 
     async def answer(self, message: RateLimitRequest) -> RateLimitResponse:
         """One call. Raises BadCallError, and StoreError: then nothing is known to be counted.
@@ -38,7 +49,9 @@ class DropIn:
         descriptors = decode(message)
         now_s = self._clock.now_s()
         top = self._domains().get(message.domain)
-        claims = (None,) * len(descriptors) if top is None else claims_of(top, descriptors, now_s)
+        claims: tuple[Claim | None, ...] = (None,) * len(descriptors)
+        if top is not None:
+            claims = claims_of(top, descriptors, now_s, self._counts_refused)
         hits = hits_of(claims)
         counted = Counted(())
         if hits:

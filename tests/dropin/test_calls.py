@@ -64,12 +64,21 @@ def written(status: RateLimitResponse.DescriptorStatus) -> str:
 
 @pytest.mark.parametrize("name", FILE["cases"])
 async def test_calls_are_answered(name: str, store: Store) -> None:
+    await answer(FILE["cases"][name], store, counts_refused=False)
+
+
+@pytest.mark.parametrize("name", FILE["counting_refused"])
+async def test_calls_are_answered_where_refused_hits_count(name: str, store: Store) -> None:
+    await answer(FILE["counting_refused"][name], store, counts_refused=True)
+
+
+async def answer(calls: list[list[Any]], store: Store, *, counts_refused: bool) -> None:
     domain = new_name("shop")
     configured = domains(FILE["configuration"].replace("shop", domain))
     clock = FakeClock(NOW_S)
     metrics = Metrics(CollectorRegistry(), clock)
-    service = DropIn(store, lambda: configured, clock, metrics)
-    for asked, expected, *hits in FILE["cases"][name]:
+    service = DropIn(store, lambda: configured, clock, metrics, counts_refused)
+    for asked, expected, *hits in calls:
         message = call(*map(read, asked), domain=domain, hits=hits[0] if hits else 0)
 
         response = await service.answer(message)
