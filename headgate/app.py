@@ -19,8 +19,8 @@ from extproc.service import ExternalProcessor
 from headgate.clock import Clock
 from headgate.errors import OperatorError
 from headgate.metrics import Metrics
-from ratelimit.dropin.decide import Domains
 from ratelimit.dropin.service import DropIn
+from ratelimit.dropin.tree import Domains
 from ratelimit.limiter import Limiter
 from ratelimit.service import RateLimitService
 from ratelimit.store.memory import MemoryStore

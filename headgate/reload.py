@@ -16,7 +16,7 @@ from headgate.dropin import dropin_files, parse_dropin, read_dropin
 from headgate.errors import OperatorError
 from headgate.metrics import Metrics
 from headgate.policy import FileError, parse_policy, read_policy
-from ratelimit.dropin.decide import Domains
+from ratelimit.dropin.tree import Domains
 from registry.types import Registry
 
 log = logging.getLogger("headgate.reload")

@@ -6,8 +6,7 @@ from typing import TypeAlias
 from headgate.dropin.check import FILE_KIND, DropInRule, check_file
 from headgate.policy.load import read_file
 from headgate.policy.problems import FileError, Problem, shown
-from ratelimit.dropin.decide import Domains
-from ratelimit.dropin.tree import Level
+from ratelimit.dropin.tree import Domains, Level
 
 Contents: TypeAlias = tuple[tuple[Path, bytes], ...]
 
@@ -29,7 +28,7 @@ def dropin_files(paths: tuple[Path, ...]) -> tuple[Path, ...]:
     files: list[Path] = []
     problems = []
     for path in paths:
-        if not path.is_dir():
+        if not _is_directory(path):
             files.append(path)
             continue
         found = sorted(file for file in path.glob("*.yaml") if not file.name.startswith("."))
@@ -78,6 +77,13 @@ def describe_dropin(domains: Domains) -> str:
         f"domain {domain}: {count} limit{'' if count == 1 else 's'}"
         for domain, count in ((domain, _limits(top)) for domain, top in domains.items())
     )
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a folder above it cannot be entered: reading it as a file tells why
+        return False
 
 
 def _limits(level: Level) -> int:

@@ -1,6 +1,5 @@
 """What a call of another domain asks of the store, and what the store's answer means. Pure."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import sha256
@@ -155,7 +154,3 @@ def _key(met: Met, span: Window) -> str:
 
 def _escaped(text: str) -> str:
     return quote(text, safe="", errors="surrogatepass")
-
-
-Domains = Mapping[str, Level]
-"""The configuration in force: the descriptors of each domain."""

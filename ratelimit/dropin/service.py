@@ -7,13 +7,13 @@ from headgate.metrics import Metrics
 from protos.gen.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ratelimit.dropin.decide import (
     Claim,
-    Domains,
     Status,
     claims_of,
     hits_of,
     scope_of,
     statuses_of,
 )
+from ratelimit.dropin.tree import Domains
 from ratelimit.dropin.wire import decode, encode
 from ratelimit.store.protocol import Counted, Store
 

@@ -89,6 +89,10 @@ class Node:
     shared: str | None = None
 
 
+Domains: TypeAlias = Mapping[str, Level]
+"""The configuration in force: the descriptors of each domain."""
+
+
 @dataclass(frozen=True, slots=True)
 class Met:
     """The limit that a descriptor meets, and the entries that its counter is kept apart by."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from headgate.dropin import parse_dropin
 from protos.gen.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest
-from ratelimit.dropin.decide import Domains
+from ratelimit.dropin.tree import Domains
 
 Unit = RateLimitDescriptor.RateLimitOverride
 

@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 
 from headgate.metrics import Metrics
 from protos.gen.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
-from ratelimit.dropin.decide import Domains
 from ratelimit.dropin.service import DropIn
+from ratelimit.dropin.tree import Domains
 from ratelimit.dropin.wire import BadCallError, decode
 from ratelimit.limiter import Limiter
 from ratelimit.service import RateLimitService
