@@ -19,6 +19,8 @@ from extproc.service import ExternalProcessor
 from headgate.clock import Clock
 from headgate.errors import OperatorError
 from headgate.metrics import Metrics
+from ratelimit.dropin.service import DropIn
+from ratelimit.dropin.tree import Domains
 from ratelimit.limiter import Limiter
 from ratelimit.peek import PeekLimits
 from ratelimit.service import RateLimitService
@@ -69,8 +71,17 @@ def build_hooks(
     sinks: Callable[[Limiter], Sequence[Sink]],
     clock: Clock,
     metrics: Metrics,
+    domains: Callable[[], Domains] | None = None,
+    counts_refused: bool = False,
 ) -> Hooks:
-    """Builds the hooks. `sinks` gets the limiter, as the console line shows what is left."""
+    """Builds the hooks. `sinks` gets the limiter, as the console line shows what is left.
+
+    `domains` is the configuration of envoyproxy/ratelimit in force, if there is one, and
+    `counts_refused` whether its limits count hits that they refuse.
+    """
+    drop_in = None
+    if domains is not None:
+        drop_in = DropIn(store, domains, clock, metrics, counts_refused)
     estimator = Estimator()
     limiter = Limiter(store, registry, clock)
     return Hooks(
@@ -78,7 +89,7 @@ def build_hooks(
         processor=ExternalProcessor(
             registry, estimator, new_reservation_id, PeekLimits(store, clock, metrics), metrics
         ),
-        rate_limit=RateLimitService(limiter, metrics, clock),
+        rate_limit=RateLimitService(limiter, metrics, clock, drop_in),
         access_log=AccessLogService(limiter.settle, estimator.learn, sinks(limiter), metrics),
         limiter=limiter,
     )

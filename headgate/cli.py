@@ -14,6 +14,7 @@ import uvloop
 
 import headgate
 from headgate.clock import SystemClock
+from headgate.dropin import describe_dropin, load_dropin
 from headgate.errors import OperatorError
 from headgate.policy import NAME_RULE, PolicyError, describe, is_name, key_yaml, load_policy
 from headgate.replay import as_json, as_table, replay_files
@@ -23,6 +24,12 @@ from registry.keys import new_key
 from simulator.__main__ import main as simulate
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
+_RATELIMIT_CONFIG = click.option(
+    "--ratelimit-config",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="A file or directory that configures envoyproxy/ratelimit; may be given again.",
+)
 _DEFAULT_POLICY = Path("headgate.yaml")
 _STDERR = 2
 
@@ -105,7 +112,7 @@ def up_command(
 
 
 @cli.command("serve")
-@click.option("--policy", type=_FILE, default=_DEFAULT_POLICY, show_default=True)
+@click.option("--policy", type=_FILE, help="The policy file [headgate.yaml].")
 @click.option("--hooks", default="0.0.0.0:9001", show_default=True, help="HOST:PORT or unix:PATH")
 @click.option("--admin", type=HostPort(), default="0.0.0.0:9002", show_default=True)
 @click.option(
@@ -113,19 +120,50 @@ def up_command(
 )
 @click.option("--records", type=_FILE, help="Where usage records are appended [standard output].")
 @click.option("--drain-s", default=10.0, show_default=True, help="How long calls may take to end.")
+@_RATELIMIT_CONFIG
+@click.option(
+    "--ratelimit-count-refused",
+    is_flag=True,
+    help="Its limits count hits that they refuse; needed where Envoy charges at a stream's end.",
+)
 def serve_command(
-    policy: Path, hooks: str, admin: Address, store: str, records: Path | None, drain_s: float
+    policy: Path | None,
+    hooks: str,
+    admin: Address,
+    store: str,
+    records: Path | None,
+    drain_s: float,
+    ratelimit_config: tuple[Path, ...],
+    ratelimit_count_refused: bool,
 ) -> None:
     """The services alone, for an Envoy or a mesh that runs elsewhere."""
-    settings = ServeSettings(policy, hooks, admin.host, admin.port, store, records, drain_s)
+    if policy is None and (_DEFAULT_POLICY.exists() or not ratelimit_config):
+        policy = _DEFAULT_POLICY
+    settings = ServeSettings(
+        policy=policy,
+        hooks=hooks,
+        admin_host=admin.host,
+        admin_port=admin.port,
+        store=store,
+        records=records,
+        drain_s=drain_s,
+        ratelimit_config=ratelimit_config,
+        counts_refused=ratelimit_count_refused,
+    )
     _run(serve(settings, SystemClock()))
 
 
 @cli.command("check")
-@click.argument("file", type=_FILE)
-def check_command(file: Path) -> None:
+@click.argument("file", type=_FILE, required=False)
+@_RATELIMIT_CONFIG
+def check_command(file: Path | None, ratelimit_config: tuple[Path, ...]) -> None:
     """Check a policy file: every mistake at once, exit code 1 if there is one."""
-    click.echo(describe(load_policy(file)))
+    if file is None and not ratelimit_config:
+        raise click.UsageError("name a policy FILE, or files with --ratelimit-config")
+    if file is not None:
+        click.echo(describe(load_policy(file)))
+    if ratelimit_config:
+        click.echo(describe_dropin(load_dropin(ratelimit_config)))
 
 
 @cli.command("replay")

@@ -67,7 +67,7 @@ class Metrics:
         )
         self.store_errors = Counter(
             "headgate_store_errors",
-            "Store operations that failed, by operation (reserve, settle, peek).",
+            "Store operations that failed, by operation (reserve, settle, peek, count).",
             ["operation"],
             registry=registry,
         )
@@ -81,6 +81,25 @@ class Metrics:
             "headgate_records",
             "Usage records, by what became of them (written, failed).",
             ["outcome"],
+            registry=registry,
+        )
+        self.descriptors = Counter(
+            "headgate_descriptors",
+            "Descriptors of the domains of --ratelimit-config, by the configured limit and what"
+            " became of them.",
+            ["domain", "limit", "outcome"],
+            registry=registry,
+        )
+        self.ratelimit_config_reloads = Counter(
+            "headgate_ratelimit_config_reloads",
+            "Changes of the files of --ratelimit-config, by result (applied, refused).",
+            ["result"],
+            registry=registry,
+        )
+        self.ratelimit_config_loaded_seconds = Gauge(
+            "headgate_ratelimit_config_loaded_timestamp_seconds",
+            "When the configuration of --ratelimit-config in force was loaded, in seconds since"
+            " the Unix epoch.",
             registry=registry,
         )
         self.policy_reloads = Counter(

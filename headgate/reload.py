@@ -1,20 +1,25 @@
-"""Keeps the policy in force up to date with its file, and a good one in force always."""
+"""Keeps what files configure in force up to date with them, and a good version in force always."""
 
 import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self, TypeAlias, TypeVar
+
+from prometheus_client import Counter, Gauge
 
 from headgate.clock import Clock
+from headgate.dropin import dropin_files, parse_dropin, read_dropin
 from headgate.errors import OperatorError
 from headgate.metrics import Metrics
-from headgate.policy import PolicyError, parse_policy, read_policy
+from headgate.policy import FileError, parse_policy, read_policy
+from ratelimit.dropin.tree import Domains
 from registry.types import Registry
 
-log = logging.getLogger("headgate.policy")
+log = logging.getLogger("headgate.reload")
 
 CHECK_INTERVAL_S = 0.5
 """With the time to compile it, a key that is taken out of the file is refused within a second."""
@@ -22,52 +27,67 @@ CHECK_INTERVAL_S = 0.5
 _SETTLED_S = 2.0
 _MAX_LOGGED_PROBLEMS = 20
 
+T = TypeVar("T")
 
-async def ignore_change(_registry: Registry) -> None:
-    """Nobody else needs to follow the policy."""
+Contents: TypeAlias = tuple[tuple[Path, bytes], ...]
+"""The files that were read, in order."""
 
 
-class PolicyWatcher:
-    """Watches one policy file while it is open as an asynchronous context.
+async def ignore_change(_new: object) -> None:
+    """Nobody else needs to follow."""
 
-    A change is read and compiled off the event loop into a whole new registry; then
-    `on_change` is awaited with it, and one reference is swapped. `transform` may adapt each
-    registry before anyone sees it. A file that is bad, gone, or refused by `on_change`
-    (with any exception) leaves the last good policy in force; it is logged once and counted
-    as refused in `metrics.policy_reloads`.
 
-    The file is found changed by its stat, then by its content: Kubernetes swaps a symlink
-    above it and editors replace it, so inode notifications would miss what counts.
+@dataclass(frozen=True, slots=True)
+class Source(Generic[T]):
+    """What is watched. `files` and `read` raise FileError, `compile` too.
+
+    `noun` and `name` are what it is called in the log, `check` the command that tells every
+    mistake of it.
+    """
+
+    noun: str
+    name: str
+    check: str
+    files: Callable[[], tuple[Path, ...]]
+    read: Callable[[Path], bytes]
+    compile: Callable[[Contents], T]
+    reloads: Counter
+    loaded_seconds: Gauge
+
+
+class Watcher(Generic[T]):
+    """Watches one source while it is open as an asynchronous context.
+
+    A change is read and compiled off the event loop into a whole new value; then `on_change`
+    is awaited with it, and one reference is swapped. Files that are bad, gone, or refused by
+    `on_change` (with any exception) leave the last good value in force; it is logged once
+    and counted as refused.
+
+    Files are found changed by their stat, then by their content: Kubernetes swaps a symlink
+    above them and editors replace them, so inode notifications would miss what counts.
     """
 
     def __init__(
-        self,
-        path: Path,
-        clock: Clock,
-        metrics: Metrics,
-        on_change: Callable[[Registry], Awaitable[None]] = ignore_change,
-        transform: Callable[[Registry], Registry] = lambda registry: registry,
+        self, source: Source[T], clock: Clock, on_change: Callable[[T], Awaitable[None]]
     ) -> None:
-        """Loads the first policy; raises PolicyError if it is bad."""
-        self._path = path
+        """Loads the first value; raises FileError if it is bad."""
+        self._source = source
         self._clock = clock
-        self._metrics = metrics
         self._on_change = on_change
-        self._transform = transform
         self._task: asyncio.Task[None] | None = None
-        self._stat: tuple[int, ...] | None = None
+        self._stats: tuple[tuple[int, ...], ...] | None = None
         self._refused: bytes | None = None
-        data = read_policy(path)
-        self._digest = _digest(data)
-        self._registry = transform(parse_policy(data, str(path)))
-        metrics.policy_loaded_seconds.set(clock.now_s())
+        contents = self._read()
+        self._digest = _digest(contents)
+        self._current = source.compile(contents)
+        source.loaded_seconds.set(clock.now_s())
 
-    def current(self) -> Registry:
-        """The policy in force. Read it once for each request, so that one answer has one policy."""
-        return self._registry
+    def current(self) -> T:
+        """What is in force. Read it once for each request, so that one answer has one version."""
+        return self._current
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._watch(), name="policy watcher")
+        self._task = asyncio.create_task(self._watch(), name=f"{self._source.noun} watcher")
         return self
 
     async def __aexit__(
@@ -81,35 +101,35 @@ class PolicyWatcher:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def check_once(self) -> bool:
-        """Looks at the file now; True when a new policy came into force."""
+        """Looks at the files now; True when a new value came into force."""
         try:
             found = await asyncio.to_thread(self._read_if_touched)
-        except PolicyError as error:
-            self._refuse(_digest(str(error).encode()), error.problems)
+        except FileError as error:
+            self._refuse(hashlib.sha256(str(error).encode()).digest(), error.problems)
             return False
         if found is None:
             return False
-        data, digest = found
+        contents, digest = found
         if digest == self._digest:
             self._recovered()
             return False
-        return digest != self._refused and await self._change_to(data, digest)
+        return digest != self._refused and await self._change_to(contents, digest)
 
-    async def _change_to(self, data: bytes, digest: bytes) -> bool:
+    async def _change_to(self, contents: Contents, digest: bytes) -> bool:
         problems: tuple[str, ...]
         try:
-            registry = await asyncio.to_thread(self._compile, data)
-            await self._on_change(registry)
-        except PolicyError as error:
+            new = await asyncio.to_thread(self._source.compile, contents)
+            await self._on_change(new)
+        except FileError as error:
             problems = error.problems
         except OperatorError as error:
-            problems = (f"{self._path}: cannot be applied: {error}",)
+            problems = (f"{self._source.name}: cannot be applied: {error}",)
         except Exception as error:
             # Whatever went wrong with one change must not end the watch over the next ones.
-            log.exception("the policy cannot be applied")
-            problems = (f"{self._path}: cannot be applied: {error}",)
+            log.exception("the %s cannot be applied", self._source.noun)
+            problems = (f"{self._source.name}: cannot be applied: {error}",)
         else:
-            self._apply(registry, digest)
+            self._apply(new, digest)
             return True
         self._refuse(digest, problems)
         return False
@@ -119,62 +139,111 @@ class PolicyWatcher:
             await asyncio.sleep(CHECK_INTERVAL_S)
             await self.check_once()
 
-    def _compile(self, data: bytes) -> Registry:
-        return self._transform(parse_policy(data, str(self._path)))
+    def _read(self) -> Contents:
+        return tuple((path, self._source.read(path)) for path in self._source.files())
 
-    def _read_if_touched(self) -> tuple[bytes, bytes] | None:
-        """The content and its digest, or None when the file's stat is that of the last time.
+    def _read_if_touched(self) -> tuple[Contents, bytes] | None:
+        """The contents and their digest, or None when the stats are those of the last time.
 
         A file that changed within the last two seconds is read again whatever its stat says:
         file systems stamp times coarsely, so a second change may leave no trace there.
         """
-        before = self._stat_now()
-        if before is not None and before == self._stat:
+        before = self._stats_now()
+        if before is not None and before == self._stats:
             return None
-        data = read_policy(self._path)
-        after = self._stat_now()
+        contents = self._read()
+        after = self._stats_now()
         if after is None or before != after:
-            self._stat = None
+            self._stats = None
             return None  # being written right now: the next look sees it whole
-        is_settled = self._clock.now_s() - after[0] / 1e9 > _SETTLED_S
-        self._stat = after if is_settled else None
-        if not data and not is_settled:
+        changed_at_s = max((stat[0] for stat in after), default=0) / 1e9
+        is_settled = self._clock.now_s() - changed_at_s > _SETTLED_S
+        self._stats = after if is_settled else None
+        if not all(data for _, data in contents) and not is_settled:
             return None  # emptied just now, to be written
-        return data, _digest(data)
+        return contents, _digest(contents)
 
-    def _stat_now(self) -> tuple[int, ...] | None:
+    def _stats_now(self) -> tuple[tuple[int, ...], ...] | None:
         try:
-            now = self._path.stat()
-        except (OSError, ValueError):
+            stats = [path.stat() for path in self._source.files()]
+        except (OSError, ValueError, FileError):
             return None
-        return (now.st_mtime_ns, now.st_ctime_ns, now.st_size, now.st_ino, now.st_dev)
+        return tuple(
+            (now.st_mtime_ns, now.st_ctime_ns, now.st_size, now.st_ino, now.st_dev) for now in stats
+        )
 
-    def _apply(self, registry: Registry, digest: bytes) -> None:
-        self._registry = registry
+    def _apply(self, new: T, digest: bytes) -> None:
+        self._current = new
         self._digest = digest
         self._refused = None
-        self._metrics.policy_reloads.labels("applied").inc()
-        self._metrics.policy_loaded_seconds.set(self._clock.now_s())
-        log.info("policy applied: %s", self._path)
+        self._source.reloads.labels("applied").inc()
+        self._source.loaded_seconds.set(self._clock.now_s())
+        log.info("%s applied: %s", self._source.noun, self._source.name)
 
     def _refuse(self, digest: bytes, problems: tuple[str, ...]) -> None:
         if digest == self._refused:
             return
         self._refused = digest
-        self._metrics.policy_reloads.labels("refused").inc()
-        log.error("policy refused, the last good one stays in force:")
+        self._source.reloads.labels("refused").inc()
+        log.error("%s refused, the last good one stays in force:", self._source.noun)
         for problem in problems[:_MAX_LOGGED_PROBLEMS]:
             log.error("%s", problem)
         more = len(problems) - _MAX_LOGGED_PROBLEMS
         if more > 0:
-            log.error("and %d more: run `headgate check %s`", more, self._path)
+            log.error("and %d more: run `%s`", more, self._source.check)
 
     def _recovered(self) -> None:
-        """The file holds what is in force again, after a time in which it was bad or gone."""
+        """The files hold what is in force again, after a time in which they were bad or gone."""
         if self._refused is not None:
             self._refused = None
-            log.info("policy as in force again: %s", self._path)
+            log.info("%s as in force again: %s", self._source.noun, self._source.name)
 
 
-def _digest(data: bytes) -> bytes:
-    return hashlib.sha256(data).digest()
+class PolicyWatcher(Watcher[Registry]):
+    """Watches the policy file. `transform` may adapt each registry before anyone sees it."""
+
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        metrics: Metrics,
+        on_change: Callable[[Registry], Awaitable[None]] = ignore_change,
+        transform: Callable[[Registry], Registry] = lambda registry: registry,
+    ) -> None:
+        source = Source(
+            noun="policy",
+            name=str(path),
+            check=f"headgate check {path}",
+            files=lambda: (path,),
+            read=read_policy,
+            compile=lambda contents: transform(parse_policy(contents[0][1], str(path))),
+            reloads=metrics.policy_reloads,
+            loaded_seconds=metrics.policy_loaded_seconds,
+        )
+        super().__init__(source, clock, on_change)
+
+
+class DropInWatcher(Watcher[Domains]):
+    """Watches the files and directories of `--ratelimit-config`."""
+
+    def __init__(self, paths: tuple[Path, ...], clock: Clock, metrics: Metrics) -> None:
+        options = " ".join(f"--ratelimit-config {path}" for path in paths)
+        source = Source(
+            noun="ratelimit configuration",
+            name=", ".join(str(path) for path in paths),
+            check=f"headgate check {options}",
+            files=lambda: dropin_files(paths),
+            read=read_dropin,
+            compile=parse_dropin,
+            reloads=metrics.ratelimit_config_reloads,
+            loaded_seconds=metrics.ratelimit_config_loaded_seconds,
+        )
+        super().__init__(source, clock, ignore_change)
+
+
+def _digest(contents: Contents) -> bytes:
+    digest = hashlib.sha256()
+    for path, data in contents:
+        digest.update(f"{path}\0{len(data)}\0".encode(errors="surrogateescape"))
+        digest.update(data)
+    return digest.digest()

@@ -17,7 +17,7 @@ from admin.server import AdminServer
 from headgate.app import Hooks, HookServer, build_hooks, build_store
 from headgate.clock import Clock
 from headgate.metrics import Metrics
-from headgate.reload import PolicyWatcher, ignore_change
+from headgate.reload import DropInWatcher, PolicyWatcher, ignore_change
 from ratelimit.limiter import Limiter
 from registry.types import Registry
 
@@ -28,17 +28,22 @@ log = logging.getLogger("headgate")
 class ServeSettings:
     """What one process of services needs to know.
 
+    Without a `policy` the hooks know nobody, and refuse what they would decide by one.
     `hooks` is `host:port` or `unix:PATH`; `records` a file for usage records, None for
-    standard output; `drain_s` how long calls in flight may take to end.
+    standard output; `drain_s` how long calls in flight may take to end; `ratelimit_config`
+    the files and directories of envoyproxy/ratelimit, if there are any, and
+    `counts_refused` whether their limits count hits that they refuse.
     """
 
-    policy: Path
+    policy: Path | None
     hooks: str
     admin_host: str
     admin_port: int
     store: str = "memory"
     records: Path | None = None
     drain_s: float = 10.0
+    ratelimit_config: tuple[Path, ...] = ()
+    counts_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +67,31 @@ async def running_services(
     """Starts everything in the order in which it is needed, and drains it in reverse.
 
     `transform` adapts each policy before anyone sees it; `on_change` is awaited with each
-    reloaded one before it is in force. Raises OperatorError for a bad policy or a taken port.
+    reloaded one before it is in force. Raises OperatorError for a bad file or a taken port.
     """
     metrics = Metrics(CollectorRegistry(), clock)
     serving = False
     async with AsyncExitStack() as stack:
-        watcher = PolicyWatcher(settings.policy, clock, metrics, on_change, transform)
-        await stack.enter_async_context(watcher)
+        registry = _nobody
+        if settings.policy is not None:
+            watcher = PolicyWatcher(settings.policy, clock, metrics, on_change, transform)
+            await stack.enter_async_context(watcher)
+            registry = watcher.current
+        drop_in = None
+        if settings.ratelimit_config:
+            drop_in = DropInWatcher(settings.ratelimit_config, clock, metrics)
+            await stack.enter_async_context(drop_in)
         store = build_store(settings.store)
         stack.push_async_callback(store.close)
         records = stack.enter_context(JsonLinesSink.open(settings.records))
         hooks = build_hooks(
-            watcher.current, store, lambda limiter: (records, *more_sinks(limiter)), clock, metrics
+            registry,
+            store,
+            lambda limiter: (records, *more_sinks(limiter)),
+            clock,
+            metrics,
+            None if drop_in is None else drop_in.current,
+            settings.counts_refused,
         )
         admin = AdminServer(
             admin_app(metrics.registry, lambda: {"hooks": serving, "policy": True}),
@@ -87,9 +105,13 @@ async def running_services(
         stack.push_async_callback(server.drain, settings.drain_s)
         serving = True
         try:
-            yield RunningServices(hooks, watcher.current, hooks_port, admin.url)
+            yield RunningServices(hooks, registry, hooks_port, admin.url)
         finally:
             serving = False
+
+
+def _nobody() -> Registry:
+    return Registry(models={}, tenants={}, keys={})
 
 
 async def serve(settings: ServeSettings, clock: Clock) -> None:

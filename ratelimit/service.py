@@ -5,9 +5,12 @@ import logging
 import grpc
 
 from headgate.clock import Clock
+from headgate.contract import DOMAIN
 from headgate.errors import Refusal
 from headgate.metrics import Metrics
 from protos.gen.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
+from ratelimit.dropin.service import DropIn
+from ratelimit.dropin.wire import BadCallError
 from ratelimit.limiter import Admitted, Limiter, Request
 from ratelimit.store.protocol import StoreError
 from ratelimit.wire import BadDescriptorError, Settle, decode, encode_decision, encode_settled
@@ -23,13 +26,17 @@ class RateLimitService:
     """Answers `ShouldRateLimit` for the two calls of a request: reserve, and settle at its end.
 
     A call that is not understood gets INVALID_ARGUMENT and one that the store cannot answer
-    gets UNAVAILABLE: with `failure_mode_deny` Envoy then refuses the request.
+    gets UNAVAILABLE: with `failure_mode_deny` Envoy then refuses the request. Calls of another
+    domain than ours go to `drop_in`; without one they are not understood.
     """
 
-    def __init__(self, limiter: Limiter, metrics: Metrics, clock: Clock) -> None:
+    def __init__(
+        self, limiter: Limiter, metrics: Metrics, clock: Clock, drop_in: DropIn | None = None
+    ) -> None:
         self._limiter = limiter
         self._metrics = metrics
         self._clock = clock
+        self._drop_in = drop_in
         self._store_fails = False
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -50,6 +57,8 @@ class RateLimitService:
     ) -> RateLimitResponse:
         """One call of Envoy's. Ends it with a gRPC status where there is no answer."""
         with self._metrics.time_hook(_HOOK):
+            if self._drop_in is not None and message.domain != DOMAIN:
+                return await self._other_domain(self._drop_in, message, context)
             try:
                 call = decode(message)
             except BadDescriptorError as error:
@@ -62,6 +71,27 @@ class RateLimitService:
             except StoreError as error:
                 self._record_store_error(operation, error)
                 return await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+
+    async def _other_domain(
+        self,
+        drop_in: DropIn,
+        message: RateLimitRequest,
+        context: "grpc.aio.ServicerContext[RateLimitRequest, RateLimitResponse]",
+    ) -> RateLimitResponse:
+        """As envoyproxy/ratelimit answers, whose errors all have the status UNKNOWN."""
+        try:
+            response = await drop_in.answer(message)
+        except BadCallError as error:
+            self._count("invalid_descriptor")
+            return await context.abort(grpc.StatusCode.UNKNOWN, str(error))
+        except StoreError as error:
+            self._record_store_error("count", error)
+            return await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        is_ok = response.overall_code == RateLimitResponse.OK
+        self._count("ok" if is_ok else Refusal.OVER_LIMIT.code)
+        if any(status.HasField("current_limit") for status in response.statuses):
+            self._record_store_answer()
+        return response
 
     async def _answer(self, call: Request | Settle) -> RateLimitResponse:
         if isinstance(call, Request):
@@ -92,7 +122,7 @@ class RateLimitService:
     def _record_store_error(self, operation: str, error: StoreError) -> None:
         """Counts every failure and logs the first of a row: all requests of an outage fail."""
         self._metrics.store_errors.labels(operation).inc()
-        if operation == "reserve":
+        if operation in ("reserve", "count"):
             self._count("store_error")
         if not self._store_fails:
             log.error("cannot %s, requests are refused: %s", operation, error)

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from headgate.cli import cli
 from headgate.clock import SystemClock
+from headgate.dropin.check import KNOWN_KEYS
 from headgate.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,6 +48,12 @@ def test_every_metric_is_documented_and_every_documented_metric_exists() -> None
 
     text = (DOCS / "metrics.md").read_text()
     assert set(re.findall(r"^\| `(headgate_\w+)`", text, flags=re.MULTILINE)) == real
+
+
+def test_every_key_of_the_files_of_envoyproxy_ratelimit_is_documented() -> None:
+    text = (DOCS / "ratelimit-drop-in.md").read_text()
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    assert {key for row in rows for key in re.findall(r"`(\w+)`", row)} == KNOWN_KEYS
 
 
 def test_every_local_link_in_the_documentation_leads_somewhere() -> None:

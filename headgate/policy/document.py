@@ -9,7 +9,8 @@ it also refuses a ':' in text without quotes within {} and [].
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NoReturn, TypeAlias
 
@@ -99,13 +100,29 @@ class YamlList(list[Any]):
         self.lines: list[int] = []
 
 
-def compose(text: str) -> tuple[YamlMapping | None, list[Problem]]:
+@dataclass(frozen=True, slots=True)
+class FileKind:
+    """What a file is called in messages, and the keys at its top."""
+
+    noun: str
+    keys: str
+
+
+POLICY = FileKind("policy", "models and tenants")
+
+
+def compose(
+    text: str,
+    kind: FileKind = POLICY,
+    plain: Callable[[str], object] | None = None,
+) -> tuple[YamlMapping | None, list[Problem]]:
     """Reads one document whose top is a mapping. None when there is nothing to go on with.
 
     A file that can be read but has, say, a key twice gives both the mapping and problems.
+    `plain` says what an unquoted value means; `scalar` if not given.
     """
     events = YAML(typ="safe").parse(io.StringIO(text))
-    composer = _Composer(events)
+    composer = _Composer(events, kind, plain or scalar)
     try:
         return composer.document(), composer.problems
     except _StopError as stop:
@@ -114,7 +131,7 @@ def compose(text: str) -> tuple[YamlMapping | None, list[Problem]]:
         return None, [*composer.problems, _syntax_problem(error)]
     except (YAMLError, ValueError):
         # Characters that YAML forbids (ReaderError), and escapes beyond Unicode (chr's ValueError).
-        return None, [*composer.problems, _character_problem(text)]
+        return None, [*composer.problems, _character_problem(text, kind)]
 
 
 def scalar(text: str) -> str | int | bool | Decimal | None:
@@ -155,9 +172,13 @@ class _StopError(Exception):
 class _Composer:
     """Builds values from parser events; recursion is bounded by MAX_DEPTH."""
 
-    def __init__(self, events: Iterator[Event]) -> None:
+    def __init__(
+        self, events: Iterator[Event], kind: FileKind, plain: Callable[[str], object]
+    ) -> None:
         self.problems: list[Problem] = []
         self._events = events
+        self._kind = kind
+        self._plain = plain
         self._anchors: dict[str, tuple[Any, int]] = {}
         self._values = 0
 
@@ -167,12 +188,13 @@ class _Composer:
         for event in self._events:
             if isinstance(event, DocumentStartEvent) and seen:
                 what = "a second YAML document begins here"
-                self._stop(Rule.SEVERAL_DOCUMENTS, what, "one file holds one policy", (), event)
+                allowed = f"one file holds one {self._kind.noun}"
+                self._stop(Rule.SEVERAL_DOCUMENTS, what, allowed, (), event)
             if isinstance(event, NodeEvent):
                 seen = True
                 root = self._value(event, ())
                 line = _line(event)
-        allowed = "a policy is a mapping with the keys models and tenants"
+        allowed = f"a {self._kind.noun} is a mapping with the keys {self._kind.keys}"
         if root is None:
             raise _StopError(Problem(Rule.EMPTY_FILE, "the file is empty", allowed))
         if not isinstance(root, YamlMapping):
@@ -189,10 +211,11 @@ class _Composer:
             what = "a YAML tag stands here"
             self._add(Rule.TAG, what, "values stand without '!'", path, event)
         if isinstance(event, ScalarEvent):
-            value: Any = scalar(event.value) if event.implicit[0] else event.value
+            value: Any = self._plain(event.value) if event.implicit[0] else event.value
         elif len(path) >= MAX_DEPTH:
             what = f"values nest deeper than {MAX_DEPTH} levels"
-            self._stop(Rule.TOO_DEEP, what, "a policy needs 6", (), event)
+            allowed = f"a {self._kind.noun} needs fewer"
+            self._stop(Rule.TOO_DEEP, what, allowed, (), event)
         elif isinstance(event, MappingStartEvent):
             value = self._mapping(event, path)
         else:
@@ -280,9 +303,9 @@ def _syntax_problem(error: MarkedYAMLError) -> Problem:
     return Problem(Rule.SYNTAX, what, allowed, line=line, column=column)
 
 
-def _character_problem(text: str) -> Problem:
+def _character_problem(text: str, kind: FileKind) -> Problem:
     """The parsers' own position is of no use: Python's counts characters, C's bytes."""
-    allowed = "a policy is printable text in UTF-8"
+    allowed = f"a {kind.noun} is printable text in UTF-8"
     found = _FORBIDDEN.search(text)
     if found is None:
         return Problem(Rule.SYNTAX, "the file holds an impossible character", allowed)

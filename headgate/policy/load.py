@@ -1,14 +1,15 @@
 """From a file to the registry: the one way in, for `check`, `serve` and reload alike."""
 
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic_core import PydanticCustomError
 
 from headgate.errors import OperatorError
 from headgate.policy.compile import compile_policy
-from headgate.policy.document import compose
-from headgate.policy.problems import PolicyError, Problem, Rule
+from headgate.policy.document import POLICY, FileKind, YamlMapping, compose, scalar
+from headgate.policy.problems import FileError, PolicyError, Problem, Rule
 from headgate.policy.references import check_references
 from headgate.policy.schema import UPSTREAM_RULE, PolicyFile, upstream_url
 from headgate.policy.shape import check_shape
@@ -25,17 +26,27 @@ def load_policy(path: Path) -> Registry:
 
 def read_policy(path: Path) -> bytes:
     """The bytes of the file. Raises PolicyError when it cannot be read or is too big."""
+    return read_file(path, POLICY, PolicyError)
+
+
+def read_file(path: Path, kind: FileKind, error_type: type[FileError]) -> bytes:
+    """The bytes of a file. Raises `error_type` when it cannot be read or is too big."""
+
+    def refused(rule: Rule, what: str) -> FileError:
+        allowed = f"a {kind.noun} is a readable file of at most {MAX_SIZE_BYTES} bytes"
+        return error_type((Problem(rule, what, allowed).render(str(path)),))
+
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise _refused(path, Rule.UNREADABLE, "cannot be read (not a file)")
+            raise refused(Rule.UNREADABLE, "cannot be read (not a file)")
         with path.open("rb") as file:
             data = file.read(MAX_SIZE_BYTES + 1)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "not a path"
-        raise _refused(path, Rule.UNREADABLE, f"cannot be read ({why})") from None
+        raise refused(Rule.UNREADABLE, f"cannot be read ({why})") from None
     if len(data) > MAX_SIZE_BYTES:
-        raise _refused(path, Rule.TOO_BIG, f"is larger than {MAX_SIZE_BYTES} bytes")
+        raise refused(Rule.TOO_BIG, f"is larger than {MAX_SIZE_BYTES} bytes")
     return data
 
 
@@ -60,13 +71,7 @@ def check_upstream(url: str) -> None:
 
 def find_problems(data: bytes) -> tuple[PolicyFile | None, list[Problem]]:
     """The policy, or None and everything that is wrong with it."""
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        what = f"the byte 0x{data[error.start]:02x} here is not UTF-8"
-        return None, [Problem(Rule.NOT_UTF8, what, "save the file as UTF-8", line=line)]
-    root, problems = compose(text)
+    root, problems = compose_bytes(data, POLICY, scalar)
     if root is None:
         return None, problems
     policy, shape_problems = check_shape(root)
@@ -76,6 +81,14 @@ def find_problems(data: bytes) -> tuple[PolicyFile | None, list[Problem]]:
     return policy, []
 
 
-def _refused(path: Path, rule: Rule, what: str) -> PolicyError:
-    allowed = f"a policy is a readable file of at most {MAX_SIZE_BYTES} bytes"
-    return PolicyError((Problem(rule, what, allowed).render(str(path)),))
+def compose_bytes(
+    data: bytes, kind: FileKind, plain: Callable[[str], object]
+) -> tuple[YamlMapping | None, list[Problem]]:
+    """`compose` of the bytes of a file."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        what = f"the byte 0x{data[error.start]:02x} here is not UTF-8"
+        return None, [Problem(Rule.NOT_UTF8, what, "save the file as UTF-8", line=line)]
+    return compose(text, kind, plain)

@@ -70,7 +70,7 @@ class Problem:
     indices from the top of the file.
     """
 
-    rule: Rule
+    rule: StrEnum
     what: str
     allowed: str
     path: tuple[str | int, ...] = ()
@@ -85,12 +85,16 @@ class Problem:
         return where + redacted(f"{self.what}; {self.allowed}")
 
 
-class PolicyError(OperatorError):
-    """A policy file that cannot be used. `problems` holds one line for each mistake."""
+class FileError(OperatorError):
+    """A file that cannot be used. `problems` holds one line for each mistake."""
 
     def __init__(self, problems: tuple[str, ...]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class PolicyError(FileError):
+    """A policy file that cannot be used."""
 
 
 def redacted(text: str) -> str:

@@ -23,31 +23,36 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
 from protos.gen import base_pb2 as protos_dot_gen_dot_base__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aprotos/gen/ratelimit.proto\x12\rheadgate.wire\x1a\x1egoogle/protobuf/duration.proto\x1a\x1egoogle/protobuf/wrappers.proto\x1a\x15protos/gen/base.proto\"p\n\x10RateLimitRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x37\n\x0b\x64\x65scriptors\x18\x02 \x03(\x0b\x32\".headgate.wire.RateLimitDescriptor\x12\x13\n\x0bhits_addend\x18\x03 \x01(\r\"\xc2\x01\n\x13RateLimitDescriptor\x12\x39\n\x07\x65ntries\x18\x01 \x03(\x0b\x32(.headgate.wire.RateLimitDescriptor.Entry\x12\x31\n\x0bhits_addend\x18\x03 \x01(\x0b\x32\x1c.google.protobuf.UInt64Value\x12\x18\n\x10is_negative_hits\x18\x04 \x01(\x08\x1a#\n\x05\x45ntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xc5\x05\n\x11RateLimitResponse\x12;\n\x0coverall_code\x18\x01 \x01(\x0e\x32%.headgate.wire.RateLimitResponse.Code\x12\x43\n\x08statuses\x18\x02 \x03(\x0b\x32\x31.headgate.wire.RateLimitResponse.DescriptorStatus\x12;\n\x17response_headers_to_add\x18\x03 \x03(\x0b\x32\x1a.headgate.wire.HeaderValue\x12\x10\n\x08raw_body\x18\x05 \x01(\x0c\x1a\xd2\x01\n\tRateLimit\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x19\n\x11requests_per_unit\x18\x01 \x01(\r\x12=\n\x04unit\x18\x02 \x01(\x0e\x32/.headgate.wire.RateLimitResponse.RateLimit.Unit\"]\n\x04Unit\x12\x0b\n\x07UNKNOWN\x10\x00\x12\n\n\x06SECOND\x10\x01\x12\n\n\x06MINUTE\x10\x02\x12\x08\n\x04HOUR\x10\x03\x12\x07\n\x03\x44\x41Y\x10\x04\x12\x08\n\x04WEEK\x10\x07\x12\t\n\x05MONTH\x10\x05\x12\x08\n\x04YEAR\x10\x06\x1a\xdc\x01\n\x10\x44\x65scriptorStatus\x12\x33\n\x04\x63ode\x18\x01 \x01(\x0e\x32%.headgate.wire.RateLimitResponse.Code\x12\x41\n\rcurrent_limit\x18\x02 \x01(\x0b\x32*.headgate.wire.RateLimitResponse.RateLimit\x12\x17\n\x0flimit_remaining\x18\x03 \x01(\r\x12\x37\n\x14\x64uration_until_reset\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"+\n\x04\x43ode\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x06\n\x02OK\x10\x01\x12\x0e\n\nOVER_LIMIT\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aprotos/gen/ratelimit.proto\x12\rheadgate.wire\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1egoogle/protobuf/wrappers.proto\x1a\x15protos/gen/base.proto\"p\n\x10RateLimitRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x37\n\x0b\x64\x65scriptors\x18\x02 \x03(\x0b\x32\".headgate.wire.RateLimitDescriptor\x12\x13\n\x0bhits_addend\x18\x03 \x01(\r\"\xd6\x03\n\x13RateLimitDescriptor\x12\x39\n\x07\x65ntries\x18\x01 \x03(\x0b\x32(.headgate.wire.RateLimitDescriptor.Entry\x12\x43\n\x05limit\x18\x02 \x01(\x0b\x32\x34.headgate.wire.RateLimitDescriptor.RateLimitOverride\x12\x31\n\x0bhits_addend\x18\x03 \x01(\x0b\x32\x1c.google.protobuf.UInt64Value\x12\x18\n\x10is_negative_hits\x18\x04 \x01(\x08\x1a#\n\x05\x45ntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x1a\xcc\x01\n\x11RateLimitOverride\x12\x19\n\x11requests_per_unit\x18\x01 \x01(\r\x12G\n\x04unit\x18\x02 \x01(\x0e\x32\x39.headgate.wire.RateLimitDescriptor.RateLimitOverride.Unit\"S\n\x04Unit\x12\x0b\n\x07UNKNOWN\x10\x00\x12\n\n\x06SECOND\x10\x01\x12\n\n\x06MINUTE\x10\x02\x12\x08\n\x04HOUR\x10\x03\x12\x07\n\x03\x44\x41Y\x10\x04\x12\t\n\x05MONTH\x10\x05\x12\x08\n\x04YEAR\x10\x06\"\xf8\x05\n\x11RateLimitResponse\x12;\n\x0coverall_code\x18\x01 \x01(\x0e\x32%.headgate.wire.RateLimitResponse.Code\x12\x43\n\x08statuses\x18\x02 \x03(\x0b\x32\x31.headgate.wire.RateLimitResponse.DescriptorStatus\x12;\n\x17response_headers_to_add\x18\x03 \x03(\x0b\x32\x1a.headgate.wire.HeaderValue\x12\x10\n\x08raw_body\x18\x05 \x01(\x0c\x12\x31\n\x10\x64ynamic_metadata\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x1a\xd2\x01\n\tRateLimit\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x19\n\x11requests_per_unit\x18\x01 \x01(\r\x12=\n\x04unit\x18\x02 \x01(\x0e\x32/.headgate.wire.RateLimitResponse.RateLimit.Unit\"]\n\x04Unit\x12\x0b\n\x07UNKNOWN\x10\x00\x12\n\n\x06SECOND\x10\x01\x12\n\n\x06MINUTE\x10\x02\x12\x08\n\x04HOUR\x10\x03\x12\x07\n\x03\x44\x41Y\x10\x04\x12\x08\n\x04WEEK\x10\x07\x12\t\n\x05MONTH\x10\x05\x12\x08\n\x04YEAR\x10\x06\x1a\xdc\x01\n\x10\x44\x65scriptorStatus\x12\x33\n\x04\x63ode\x18\x01 \x01(\x0e\x32%.headgate.wire.RateLimitResponse.Code\x12\x41\n\rcurrent_limit\x18\x02 \x01(\x0b\x32*.headgate.wire.RateLimitResponse.RateLimit\x12\x17\n\x0flimit_remaining\x18\x03 \x01(\r\x12\x37\n\x14\x64uration_until_reset\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"+\n\x04\x43ode\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x06\n\x02OK\x10\x01\x12\x0e\n\nOVER_LIMIT\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.gen.ratelimit_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RATELIMITREQUEST']._serialized_start=132
-  _globals['_RATELIMITREQUEST']._serialized_end=244
-  _globals['_RATELIMITDESCRIPTOR']._serialized_start=247
-  _globals['_RATELIMITDESCRIPTOR']._serialized_end=441
-  _globals['_RATELIMITDESCRIPTOR_ENTRY']._serialized_start=406
-  _globals['_RATELIMITDESCRIPTOR_ENTRY']._serialized_end=441
-  _globals['_RATELIMITRESPONSE']._serialized_start=444
-  _globals['_RATELIMITRESPONSE']._serialized_end=1153
-  _globals['_RATELIMITRESPONSE_RATELIMIT']._serialized_start=675
-  _globals['_RATELIMITRESPONSE_RATELIMIT']._serialized_end=885
-  _globals['_RATELIMITRESPONSE_RATELIMIT_UNIT']._serialized_start=792
-  _globals['_RATELIMITRESPONSE_RATELIMIT_UNIT']._serialized_end=885
-  _globals['_RATELIMITRESPONSE_DESCRIPTORSTATUS']._serialized_start=888
-  _globals['_RATELIMITRESPONSE_DESCRIPTORSTATUS']._serialized_end=1108
-  _globals['_RATELIMITRESPONSE_CODE']._serialized_start=1110
-  _globals['_RATELIMITRESPONSE_CODE']._serialized_end=1153
+  _globals['_RATELIMITREQUEST']._serialized_start=162
+  _globals['_RATELIMITREQUEST']._serialized_end=274
+  _globals['_RATELIMITDESCRIPTOR']._serialized_start=277
+  _globals['_RATELIMITDESCRIPTOR']._serialized_end=747
+  _globals['_RATELIMITDESCRIPTOR_ENTRY']._serialized_start=505
+  _globals['_RATELIMITDESCRIPTOR_ENTRY']._serialized_end=540
+  _globals['_RATELIMITDESCRIPTOR_RATELIMITOVERRIDE']._serialized_start=543
+  _globals['_RATELIMITDESCRIPTOR_RATELIMITOVERRIDE']._serialized_end=747
+  _globals['_RATELIMITDESCRIPTOR_RATELIMITOVERRIDE_UNIT']._serialized_start=664
+  _globals['_RATELIMITDESCRIPTOR_RATELIMITOVERRIDE_UNIT']._serialized_end=747
+  _globals['_RATELIMITRESPONSE']._serialized_start=750
+  _globals['_RATELIMITRESPONSE']._serialized_end=1510
+  _globals['_RATELIMITRESPONSE_RATELIMIT']._serialized_start=1032
+  _globals['_RATELIMITRESPONSE_RATELIMIT']._serialized_end=1242
+  _globals['_RATELIMITRESPONSE_RATELIMIT_UNIT']._serialized_start=1149
+  _globals['_RATELIMITRESPONSE_RATELIMIT_UNIT']._serialized_end=1242
+  _globals['_RATELIMITRESPONSE_DESCRIPTORSTATUS']._serialized_start=1245
+  _globals['_RATELIMITRESPONSE_DESCRIPTORSTATUS']._serialized_end=1465
+  _globals['_RATELIMITRESPONSE_CODE']._serialized_start=1467
+  _globals['_RATELIMITRESPONSE_CODE']._serialized_end=1510
 # @@protoc_insertion_point(module_scope)

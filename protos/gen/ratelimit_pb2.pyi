@@ -1,6 +1,7 @@
 import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import wrappers_pb2 as _wrappers_pb2
 from protos.gen import base_pb2 as _base_pb2
 from google.protobuf.internal import containers as _containers
@@ -23,7 +24,7 @@ class RateLimitRequest(_message.Message):
     def __init__(self, domain: _Optional[str] = ..., descriptors: _Optional[_Iterable[_Union[RateLimitDescriptor, _Mapping]]] = ..., hits_addend: _Optional[int] = ...) -> None: ...
 
 class RateLimitDescriptor(_message.Message):
-    __slots__ = ("entries", "hits_addend", "is_negative_hits")
+    __slots__ = ("entries", "limit", "hits_addend", "is_negative_hits")
     class Entry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -31,16 +32,41 @@ class RateLimitDescriptor(_message.Message):
         key: str
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class RateLimitOverride(_message.Message):
+        __slots__ = ("requests_per_unit", "unit")
+        class Unit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+            __slots__ = ()
+            UNKNOWN: _ClassVar[RateLimitDescriptor.RateLimitOverride.Unit]
+            SECOND: _ClassVar[RateLimitDescriptor.RateLimitOverride.Unit]
+            MINUTE: _ClassVar[RateLimitDescriptor.RateLimitOverride.Unit]
+            HOUR: _ClassVar[RateLimitDescriptor.RateLimitOverride.Unit]
+            DAY: _ClassVar[RateLimitDescriptor.RateLimitOverride.Unit]
+            MONTH: _ClassVar[RateLimitDescriptor.RateLimitOverride.Unit]
+            YEAR: _ClassVar[RateLimitDescriptor.RateLimitOverride.Unit]
+        UNKNOWN: RateLimitDescriptor.RateLimitOverride.Unit
+        SECOND: RateLimitDescriptor.RateLimitOverride.Unit
+        MINUTE: RateLimitDescriptor.RateLimitOverride.Unit
+        HOUR: RateLimitDescriptor.RateLimitOverride.Unit
+        DAY: RateLimitDescriptor.RateLimitOverride.Unit
+        MONTH: RateLimitDescriptor.RateLimitOverride.Unit
+        YEAR: RateLimitDescriptor.RateLimitOverride.Unit
+        REQUESTS_PER_UNIT_FIELD_NUMBER: _ClassVar[int]
+        UNIT_FIELD_NUMBER: _ClassVar[int]
+        requests_per_unit: int
+        unit: RateLimitDescriptor.RateLimitOverride.Unit
+        def __init__(self, requests_per_unit: _Optional[int] = ..., unit: _Optional[_Union[RateLimitDescriptor.RateLimitOverride.Unit, str]] = ...) -> None: ...
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
     HITS_ADDEND_FIELD_NUMBER: _ClassVar[int]
     IS_NEGATIVE_HITS_FIELD_NUMBER: _ClassVar[int]
     entries: _containers.RepeatedCompositeFieldContainer[RateLimitDescriptor.Entry]
+    limit: RateLimitDescriptor.RateLimitOverride
     hits_addend: _wrappers_pb2.UInt64Value
     is_negative_hits: bool
-    def __init__(self, entries: _Optional[_Iterable[_Union[RateLimitDescriptor.Entry, _Mapping]]] = ..., hits_addend: _Optional[_Union[_wrappers_pb2.UInt64Value, _Mapping]] = ..., is_negative_hits: _Optional[bool] = ...) -> None: ...
+    def __init__(self, entries: _Optional[_Iterable[_Union[RateLimitDescriptor.Entry, _Mapping]]] = ..., limit: _Optional[_Union[RateLimitDescriptor.RateLimitOverride, _Mapping]] = ..., hits_addend: _Optional[_Union[_wrappers_pb2.UInt64Value, _Mapping]] = ..., is_negative_hits: _Optional[bool] = ...) -> None: ...
 
 class RateLimitResponse(_message.Message):
-    __slots__ = ("overall_code", "statuses", "response_headers_to_add", "raw_body")
+    __slots__ = ("overall_code", "statuses", "response_headers_to_add", "raw_body", "dynamic_metadata")
     class Code(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         UNKNOWN: _ClassVar[RateLimitResponse.Code]
@@ -91,8 +117,10 @@ class RateLimitResponse(_message.Message):
     STATUSES_FIELD_NUMBER: _ClassVar[int]
     RESPONSE_HEADERS_TO_ADD_FIELD_NUMBER: _ClassVar[int]
     RAW_BODY_FIELD_NUMBER: _ClassVar[int]
+    DYNAMIC_METADATA_FIELD_NUMBER: _ClassVar[int]
     overall_code: RateLimitResponse.Code
     statuses: _containers.RepeatedCompositeFieldContainer[RateLimitResponse.DescriptorStatus]
     response_headers_to_add: _containers.RepeatedCompositeFieldContainer[_base_pb2.HeaderValue]
     raw_body: bytes
-    def __init__(self, overall_code: _Optional[_Union[RateLimitResponse.Code, str]] = ..., statuses: _Optional[_Iterable[_Union[RateLimitResponse.DescriptorStatus, _Mapping]]] = ..., response_headers_to_add: _Optional[_Iterable[_Union[_base_pb2.HeaderValue, _Mapping]]] = ..., raw_body: _Optional[bytes] = ...) -> None: ...
+    dynamic_metadata: _struct_pb2.Struct
+    def __init__(self, overall_code: _Optional[_Union[RateLimitResponse.Code, str]] = ..., statuses: _Optional[_Iterable[_Union[RateLimitResponse.DescriptorStatus, _Mapping]]] = ..., response_headers_to_add: _Optional[_Iterable[_Union[_base_pb2.HeaderValue, _Mapping]]] = ..., raw_body: _Optional[bytes] = ..., dynamic_metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...

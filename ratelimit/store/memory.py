@@ -8,8 +8,10 @@ from itertools import chain
 from ratelimit.store.protocol import (
     MAX_COUNT,
     SETTLED_KEPT_S,
+    Counted,
     Decision,
     Demand,
+    Hit,
     Kind,
     Lease,
     Outcome,
@@ -110,6 +112,26 @@ class MemoryStore:
         self._put(key, _Record(now_s + SETTLED_KEPT_S, settled=True))
         return Settled(Outcome.SETTLED, used)
 
+    async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> Counted:
+        self._clean(now_s)
+        counts = {hit.key: self._counters.get((tenant, hit.key), 0) for hit in hits}
+        before = tuple(counts[hit.key] for hit in hits)
+        used: list[int] = []
+        refused: list[int] = []
+        for index, hit in enumerate(hits):
+            count = counts[hit.key]
+            if hit.limit is not None and hit.amount >= 0 and count + max(1, hit.amount) > hit.limit:
+                refused.append(index)
+            else:
+                counts[hit.key] = min(MAX_COUNT, max(0, count + hit.amount))
+            used.append(counts[hit.key])
+        if refused:
+            return Counted(before, tuple(refused))
+        for hit in hits:
+            if counts[hit.key] or (tenant, hit.key) in self._counters:
+                self._set((tenant, hit.key), counts[hit.key], hit.expires_at_s)
+        return Counted(tuple(used))
+
     async def peek(
         self, tenant: str, counters: Sequence[str], leases: Sequence[str], now_s: float
     ) -> tuple[int, ...]:
@@ -152,16 +174,18 @@ class MemoryStore:
     def _grant(self, reservation: Reservation, key: _Key) -> None:
         for demand in reservation.demands:
             counter = (reservation.tenant, demand.key)
-            if counter not in self._counters:
-                self._counters[counter] = 0
-                heappush(self._expiring_counters, (demand.expires_at_s, counter))
-            count = self._counters[counter] + demand.amount
-            self._counters[counter] = min(MAX_COUNT, count)
+            count = self._counters.get(counter, 0) + demand.amount
+            self._set(counter, min(MAX_COUNT, count), demand.expires_at_s)
         for lease in reservation.leases:
             slots = self._leases.setdefault((reservation.tenant, lease.key), _Leases())
             slots.add(reservation.id, reservation.now_s + lease.lease_s)
         until_s = reservation.now_s + reservation.hold_s
         self._put(key, _Record(until_s, reservation.demands, reservation.leases))
+
+    def _set(self, counter: _Key, count: int, expires_at_s: float) -> None:
+        if counter not in self._counters:
+            heappush(self._expiring_counters, (expires_at_s, counter))
+        self._counters[counter] = count
 
     def _put(self, key: _Key, record: _Record) -> None:
         self._records[key] = record

@@ -113,6 +113,32 @@ class Settled:
     used: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """What one call adds to a counter for good: nobody settles it.
+
+    `amount` lies in -MAX_COUNT..MAX_COUNT: below 0 it gives back, and 0 only looks. It is refused
+    where used + amount > limit, and a look where used >= limit; `limit` is None where nothing
+    refuses. Key and `expires_at_s` are as in `Demand`.
+    """
+
+    key: str
+    amount: int
+    limit: int | None
+    expires_at_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What is in use after each hit, in their order; before them where any was refused.
+
+    `refused` holds the indexes of the hits that found no room: then nothing has changed.
+    """
+
+    used: tuple[int, ...]
+    refused: tuple[int, ...] = ()
+
+
 class Store(Protocol):
     """Keeps counters and leases. Every method is one atomic step; all raise StoreError."""
 
@@ -131,6 +157,14 @@ class Store(Protocol):
 
         The first settlement of an id wins. More than was held is recorded, above the limit
         too; no counter falls below 0. Leases end.
+        """
+        ...
+
+    async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> Counted:
+        """Adds all hits or, without changing anything, none. Nothing is kept but the counters.
+
+        A key may be there twice: each hit finds what the ones before it added. No counter falls
+        below 0 or rises above MAX_COUNT.
         """
         ...
 

@@ -1,7 +1,7 @@
 """The store that replicas share: Redis 6.2 or later, Redis Cluster or Valkey.
 
-Each of `reserve` and `settle` is one script and one round trip. All keys of a tenant share a
-hash tag, so that a script finds them on one node of a cluster:
+Each of `reserve`, `settle` and `count` is one script and one round trip. All keys of a tenant
+share a hash tag, so that a script finds them on one node of a cluster:
 
     {hg:TENANT}r:RESERVATION   record   hash
     {hg:TENANT}c:KEY           counter  string
@@ -28,7 +28,9 @@ from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 from headgate.errors import OperatorError
 from ratelimit.store.protocol import (
     SETTLED_KEPT_S,
+    Counted,
     Decision,
+    Hit,
     Outcome,
     Reservation,
     Reserved,
@@ -54,6 +56,7 @@ class RedisStore:
         self._slots = asyncio.Semaphore(_PARALLEL)
         self._reserve = _Script.load("reserve.lua")
         self._settle = _Script.load("settle.lua")
+        self._count = _Script.load("count.lua")
 
     @classmethod
     def from_url(cls, url: str, timeout_s: float = TIMEOUT_S) -> "RedisStore":
@@ -65,8 +68,9 @@ class RedisStore:
         scheme, separator, address = url.partition("://")
         bare, _, cluster = scheme.partition("+")
         options: dict[str, Any] = {
-            # One immediate retry for a connection that broke while idle; both scripts may be
-            # sent twice. The deadline is ours, for the whole call.
+            # One immediate retry for a connection that broke while idle: reserve and settle may be
+            # sent twice. A count that had arrived before the connection broke counts twice. The
+            # deadline is ours, for the whole call.
             "retry": Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
             "socket_timeout": None,
             "socket_connect_timeout": None,
@@ -116,6 +120,17 @@ class RedisStore:
             outcome, pairs = await self._run(self._settle, [scope.record(reservation)], arguments)
         used = {scope.bare(key): count for key, count in zip(pairs[::2], pairs[1::2], strict=True)}
         return Settled(_OUTCOMES[outcome], used)
+
+    async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> Counted:
+        scope = _Scope.of(tenant)
+        arguments: list[str | int] = []
+        for hit in hits:
+            limit = "" if hit.limit is None else hit.limit
+            arguments += [hit.amount, limit, max(1, _ms(hit.expires_at_s - now_s))]
+        keys = [scope.counter(hit.key) for hit in hits]
+        async with self._bounded("count"):
+            used, refused = await self._run(self._count, keys, arguments)
+        return Counted(tuple(used), tuple(refused))
 
     async def peek(
         self, tenant: str, counters: Sequence[str], leases: Sequence[str], now_s: float

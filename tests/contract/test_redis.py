@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from headgate.errors import OperatorError
-from ratelimit.store.protocol import Decision, Outcome, StoreError
+from ratelimit.store.protocol import Decision, Hit, Outcome, StoreError
 from ratelimit.store.redis import RedisStore
 from tests.ratelimit.builders import NOW_S, Shop, lease, requests, tokens
 from tests.redis_server import PATIENT_S, RedisServer, running_redis
@@ -248,3 +248,23 @@ def test_a_wrong_url_says_what_is_allowed_and_no_password(url: str) -> None:
     with pytest.raises(OperatorError, match=r"must be `memory` or a URL .* redis://") as raised:
         RedisStore.from_url(url)
     assert "secret" not in str(raised.value)
+
+
+async def test_a_count_is_one_round_trip_and_keeps_the_life_of_its_counters(
+    server: RedisServer, store: RedisStore
+) -> None:
+    shop = Shop()
+    end_s = int(NOW_S) + 600
+    hits = [Hit("a", 2, 10, end_s), Hit("b", 1, None, end_s), Hit("look", 0, 10, end_s)]
+    await store.count(shop.tenant, hits, NOW_S)
+    with contextlib.closing(server.client()) as client:
+        client.pexpire(f"{{hg:{shop.tenant}}}c:a", 20_000)
+        before = calls(server)
+        await store.count(shop.tenant, hits, NOW_S)
+        after = calls(server)
+        lives_ms = {key[-1]: client.pttl(key) for key in client.keys(f"{{hg:{shop.tenant}}}*")}
+
+    assert after["evalsha"] - before["evalsha"] == 1
+    assert set(lives_ms) == {"a", "b"}
+    assert 0 < lives_ms["a"] <= 20_000
+    assert 500_000 < lives_ms["b"] <= 600_000

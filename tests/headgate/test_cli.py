@@ -79,3 +79,18 @@ def test_a_new_key_is_for_names_that_a_policy_takes(name: str) -> None:
     assert shown.exit_code == 2
     assert "1 to 64 letters" in shown.stderr
     assert shown.stdout == ""
+
+
+def test_check_reads_the_files_of_envoyproxy_ratelimit(tmp_path: Path) -> None:
+    path = tmp_path / "shop.yaml"
+    path.write_text("domain: shop\ndescriptors:\n- key: a\n  rate_limit: {unit: day}\n")
+    checked = CliRunner().invoke(cli, ["check", "--ratelimit-config", str(tmp_path)])
+    assert (checked.exit_code, checked.stdout) == (0, "domain shop: 1 limit\n")
+
+    path.write_text("domain: shop\nlimit: 5\n")
+    checked = CliRunner().invoke(cli, ["check", "--ratelimit-config", str(path)])
+    assert str(checked.exception).startswith(f"{path}:2: limit: is not a known key")
+
+
+def test_check_of_nothing_is_a_usage_error() -> None:
+    assert CliRunner().invoke(cli, ["check"]).exit_code == 2

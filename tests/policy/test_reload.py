@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from headgate import reload
 from headgate.metrics import Metrics
 from headgate.policy import PolicyError
-from headgate.reload import PolicyWatcher
+from headgate.reload import Contents, PolicyWatcher
 from registry.types import Registry
 from tests.fakes import FakeClock
 from tests.policy.policies import with_tenants
@@ -105,7 +105,7 @@ async def test_the_file_is_not_read_again_while_its_stat_stays(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await rig.check()
-    monkeypatch.setattr(reload, "read_policy", lambda _: pytest.fail("read"))
+    monkeypatch.setattr(rig.watcher, "_read", lambda: pytest.fail("read"))
 
     assert not await rig.check()
 
@@ -222,17 +222,17 @@ async def test_a_swapped_symlink_is_a_change_as_kubernetes_makes_it(tmp_path: Pa
 async def test_a_file_that_changes_while_it_is_read_is_read_at_the_next_look(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = reload.read_policy
+    read = rig.watcher._read
     rig.write(with_tenants("half"))
 
-    def read_then_written(path: Path) -> bytes:
-        data = read(path)
+    def read_then_written() -> Contents:
+        contents = read()
         rig.write(with_tenants("half", "other"))
-        return data
+        return contents
 
-    monkeypatch.setattr(reload, "read_policy", read_then_written)
+    monkeypatch.setattr(rig.watcher, "_read", read_then_written)
     assert not await rig.check()
-    monkeypatch.setattr(reload, "read_policy", read)
+    monkeypatch.setattr(rig.watcher, "_read", read)
 
     assert await rig.check()
     assert {"half", "other"} == rig.tenants()

@@ -64,6 +64,7 @@ ENVOY_NAMES = {
     "RateLimitRequest": _RATELIMIT + "RateLimitRequest",
     "RateLimitDescriptor": _DESCRIPTOR + "RateLimitDescriptor",
     "RateLimitDescriptor.Entry": _DESCRIPTOR + "RateLimitDescriptor.Entry",
+    "RateLimitDescriptor.RateLimitOverride": _DESCRIPTOR + "RateLimitDescriptor.RateLimitOverride",
     "RateLimitResponse": _RATELIMIT + "RateLimitResponse",
     "RateLimitResponse.RateLimit": _RATELIMIT + "RateLimitResponse.RateLimit",
     "RateLimitResponse.DescriptorStatus": _RATELIMIT + "RateLimitResponse.DescriptorStatus",

@@ -1,0 +1,52 @@
+-- Adds hits to counters for good: all of them or, without changing anything, none.
+--
+-- A script, because no counter may be changed unless all of them have room, whoever else asks at
+-- the same time. INCRBY alone would charge the counters beside the one that has no room.
+--
+-- KEYS    the counter (string) of each hit; one may be there twice. All carry one hash tag.
+-- ARGV    for each hit: amount (below 0 gives back, 0 only looks), limit ('' for none), life in ms
+-- Result  {{in use after each hit; before them if any was refused}, {indexes from 0 of the refused}}
+--
+-- Everything is read before the first write: a script that fails has changed nothing.
+
+local MAX_COUNT = 9007199254740992
+
+local function hit(index)
+  local first = (index - 1) * 3 + 1
+  return KEYS[index], tonumber(ARGV[first]), tonumber(ARGV[first + 1]), ARGV[first + 2]
+end
+
+local stored, counts, before, used, refused = {}, {}, {}, {}, {}
+for index = 1, #KEYS do
+  local key, amount, limit = hit(index)
+  if not counts[key] then
+    stored[key] = redis.call('GET', key)
+    counts[key] = tonumber(stored[key] or 0)
+  end
+  before[index] = tonumber(stored[key] or 0)
+  -- Written this way round no sum leaves the integers that a double holds exactly.
+  if limit and amount >= 0 and counts[key] > limit - math.max(1, amount) then
+    refused[#refused + 1] = index - 1
+  elseif counts[key] > MAX_COUNT - amount then
+    counts[key] = MAX_COUNT
+  else
+    counts[key] = math.max(0, counts[key] + amount)
+  end
+  used[index] = counts[key]
+end
+
+if #refused > 0 then
+  return {before, refused}
+end
+
+for index = 1, #KEYS do
+  local key, _, _, life = hit(index)
+  local count = string.format('%.0f', counts[key])
+  if stored[key] then
+    redis.call('SET', key, count, 'KEEPTTL')
+  elseif counts[key] > 0 then
+    redis.call('SET', key, count, 'PX', life)
+    stored[key] = count
+  end
+end
+return {used, {}}
