@@ -23,8 +23,9 @@ class Sink(Protocol):
 class JsonLinesSink:
     """One JSON object on one line for each record, appended to a file or standard output.
 
-    Each batch is one write of whole lines, so that a killed process leaves whole lines, and
-    several processes may append to one file. Rotate the file by copy and truncate.
+    Each batch is one write of whole lines, so that several processes may append to one file.
+    Only a process that is killed within a long write leaves its last line torn (Linux cuts the
+    write short); the next one ends that line first. Rotate the file by copy and truncate.
     """
 
     def __init__(self, descriptor: int, torn: bool = False) -> None:

