@@ -1,5 +1,6 @@
 """Usage records reach the file as whole lines, whatever happens to the process or the disk."""
 
+import asyncio
 import json
 import os
 import resource
