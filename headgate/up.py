@@ -30,6 +30,7 @@ from headgate.clock import Clock
 from headgate.demo import Demo, demo_policy
 from headgate.errors import OperatorError
 from headgate.policy import check_upstream
+from headgate.reachable import silent
 from headgate.serve import ServeSettings, running_services, stop_event
 from headgate.simulated import running_simulator
 from registry.types import Registry
@@ -140,6 +141,9 @@ async def one_box(
         stack.push_async_callback(envoy.stop, _DRAIN_S)
         routes.start(envoy)
         deaths.append(envoy.died)
+        upstreams = _upstreams(services.registry())
+        for model in await silent(upstreams):
+            say(f"note: the vLLM of {model} ({upstreams[model]}) does not answer yet")
         for line in _welcome(listen, services.admin_url, settings.records, demo):
             say(line)
         yield deaths

@@ -309,5 +309,6 @@ def test_a_policy_with_no_upstream_alive_still_starts(tmp_path: Path) -> None:
         assert time.monotonic() - started < 20
         answer = box.chat()
 
+    assert "note: the vLLM of tiny (http://127.0.0.1:9) does not answer yet" in box.lines
     assert answer.status_code == 503
     assert answer.json()["error"]["code"]
