@@ -221,7 +221,9 @@ def test_a_host_name_to_listen_on_works_and_nothing_else_is_printed(tmp_path: Pa
         assert httpx.get(f"{box.url}/v1/models").status_code == 401
         lines = (tmp_path / "up.log").read_text().splitlines()
 
-    assert len([line for line in lines if " 401 " not in line]) == 1
+    note, ready = [line for line in lines if " 401 " not in line]
+    assert note.startswith("note: the vLLM of tiny")
+    assert ready.startswith("Headgate is ready on")
 
 
 def test_a_closed_standard_output_does_not_end_it_and_sighup_does(tmp_path: Path) -> None:
