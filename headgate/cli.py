@@ -12,6 +12,7 @@ import click
 import uvloop
 
 import headgate
+from headgate.app import StoreSettings
 from headgate.clock import SystemClock
 from headgate.errors import OperatorError
 from headgate.policy import describe, key_yaml, load_policy
@@ -94,13 +95,35 @@ def up_command(
 @click.option(
     "--store", default="memory", show_default=True, help="memory, or redis://HOST:PORT/DB"
 )
+@click.option(
+    "--store-deadline-ms",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="How long one call to Redis may take.",
+)
+@click.option(
+    "--replicas",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many replicas share the limits, until Redis has told.",
+)
 @click.option("--records", type=_FILE, help="Where usage records are appended [standard output].")
 @click.option("--drain-s", default=10.0, show_default=True, help="How long calls may take to end.")
 def serve_command(
-    policy: Path, hooks: str, admin: Address, store: str, records: Path | None, drain_s: float
+    policy: Path,
+    hooks: str,
+    admin: Address,
+    store: str,
+    store_deadline_ms: int,
+    replicas: int,
+    records: Path | None,
+    drain_s: float,
 ) -> None:
     """The services alone, for an Envoy or a mesh that runs elsewhere."""
-    settings = ServeSettings(policy, hooks, admin.host, admin.port, store, records, drain_s)
+    counted = StoreSettings(store, replicas, store_deadline_ms / 1000)
+    settings = ServeSettings(policy, hooks, admin.host, admin.port, counted, records, drain_s)
     _run(serve(settings, SystemClock()))
 
 

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from accesslog.sink import JsonLinesSink, Sink
 from admin.app import admin_app
 from admin.server import AdminServer
-from headgate.app import Hooks, HookServer, build_hooks, build_store
+from headgate.app import Hooks, HookServer, StoreSettings, build_hooks, running_store
 from headgate.clock import Clock
 from headgate.metrics import Metrics
 from headgate.reload import PolicyWatcher, ignore_change
@@ -36,7 +36,7 @@ class ServeSettings:
     hooks: str
     admin_host: str
     admin_port: int
-    store: str = "memory"
+    store: StoreSettings = field(default_factory=StoreSettings)
     records: Path | None = None
     drain_s: float = 10.0
 
@@ -69,8 +69,7 @@ async def running_services(
     async with AsyncExitStack() as stack:
         watcher = PolicyWatcher(settings.policy, clock, metrics, on_change, transform)
         await stack.enter_async_context(watcher)
-        store = build_store(settings.store)
-        stack.push_async_callback(store.close)
+        store = await stack.enter_async_context(running_store(settings.store, clock, metrics))
         records = stack.enter_context(JsonLinesSink.open(settings.records))
         hooks = build_hooks(
             watcher.current, store, lambda limiter: (records, *more_sinks(limiter)), clock, metrics

@@ -13,8 +13,18 @@ from headgate.apis import Api
 from headgate.clock import Clock
 from headgate.settlement import Estimate, Source, Usage, charge
 from ratelimit.demand import Claim, Subject, claims_of, reservation_of
-from ratelimit.store.protocol import MAX_COUNT, Decision, Outcome, Reserved, Store
+from ratelimit.store.protocol import (
+    MAX_COUNT,
+    Decision,
+    Outcome,
+    Reserved,
+    Store,
+    StoreAwayError,
+)
 from registry.types import Count, Limit, Per, Registry
+
+_OUTAGE_WAIT_S = 5.0
+"""When to come back after a refusal that the store had no part in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +142,19 @@ class Limiter:
         if not claims:
             self._remember_unless_known(request, _State.FREE)
             return Admitted(())
-        reserved = await self._store.reserve(
-            reservation_of(request.reservation, request.tenant, claims, request.tokens, now_s)
-        )
+        try:
+            reserved = await self._store.reserve(
+                reservation_of(request.reservation, request.tenant, claims, request.tokens, now_s)
+            )
+        except StoreAwayError:
+            self._remember_unless_known(request, _State.REFUSED)
+            raise
         if reserved.decision is Decision.REPLAYED:
             return Refused(Reason.REPLAYED, None, 1, ())
         left = _left_of_claims(claims, reserved)
         admitted = reserved.decision is Decision.ADMITTED
-        state = _State.HELD if admitted else _State.REFUSED
+        held = _State.HELD if reserved.held else _State.FREE
+        state = held if admitted else _State.REFUSED
         self._remember(request.reservation, _Known(request.tenant, state, left))
         lefts = tuple(left.values())
         return Admitted(lefts) if admitted else _refused(reserved, lefts, now_s)
@@ -150,8 +165,9 @@ class Limiter:
         """Charges what a finished request used, once. Raises StoreError: then nothing is lost,
         settle again.
 
-        Returns where the charged numbers come from or, when nothing changed, why: DUPLICATE
-        or UNKNOWN (it was never admitted). Those are the words of headgate_settlements.
+        Returns where the charged numbers come from or, when nothing changed, why: DUPLICATE,
+        UNKNOWN (it was never admitted) or DEFERRED (it is kept until the store is back). Those
+        are the words of headgate_settlements.
         """
         cost = charge(usage, estimate)
         known = self._known.get(reservation)
@@ -218,7 +234,12 @@ def _remaining(rule: Limit, used: int) -> int:
 
 
 def _refused(reserved: Reserved, left: tuple[Left, ...], now_s: float) -> Refused:
-    """Names the limit that resets last: to come back before that is in vain."""
+    """Names the limit that resets last: to come back before that is in vain.
+
+    But a share of a limit ends with the outage, and nobody knows when that is.
+    """
     hit = max((left[index] for index in reserved.refused), key=lambda item: item.resets_at_s or 0)
     wait_s = 0.0 if hit.resets_at_s is None else hit.resets_at_s - now_s
+    if reserved.degraded:
+        wait_s = min(wait_s, _OUTAGE_WAIT_S)
     return Refused(Reason.LIMIT, hit, max(1, ceil(wait_s)), left)

@@ -35,6 +35,14 @@ class Each(StrEnum):
     MODEL = "model"
 
 
+class OnOutage(StrEnum):
+    """What a limit does with requests while the store cannot be asked."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    SHARE = "share"
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """One limit of a tenant. Without `each` the whole tenant shares one counter.
@@ -53,6 +61,7 @@ class Limit:
     users: frozenset[str] = frozenset()
     models: frozenset[str] = frozenset()
     lease_s: float = 900.0
+    on_outage: OnOutage = OnOutage.CLOSED
 
 
 @dataclass(frozen=True, slots=True)

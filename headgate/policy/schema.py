@@ -40,6 +40,7 @@ _COUNT_RULE = "tokens, requests or concurrent"
 _EACH_RULE = "user, key or model, or a list of them"
 _USERS_RULE = "a list of users who have keys in this tenant"
 _MODELS_RULE = "a list of models that this tenant may use"
+_ON_OUTAGE_RULE = "closed, open or share"
 _PRICE_RULE = f"a number from 0 to {MAX_PRICE}, per million tokens"
 
 # Names go into HTTP headers, metadata, metric labels and counter keys. As every part
@@ -156,6 +157,7 @@ Dimensions: TypeAlias = Annotated[
     Field(min_length=1),
     AfterValidator(_distinct),
 ]
+Outage = Literal["closed", "open", "share"]
 Window = Literal["second", "minute", "hour", "day", "week", "month", "year"]
 
 
@@ -238,6 +240,7 @@ class WindowLimitEntry(Entry):
     each: Dimensions = Field(default=[], description=_EACH_RULE)
     users: Names = Field(default=[], description=_USERS_RULE)
     models: Names = Field(default=[], description=_MODELS_RULE)
+    on_outage: Outage = Field(default="closed", description=_ON_OUTAGE_RULE)
 
 
 class ConcurrentLimitEntry(Entry):
@@ -248,6 +251,7 @@ class ConcurrentLimitEntry(Entry):
     each: Dimensions = Field(default=[], description=_EACH_RULE)
     users: Names = Field(default=[], description=_USERS_RULE)
     models: Names = Field(default=[], description=_MODELS_RULE)
+    on_outage: Outage = Field(default="closed", description=_ON_OUTAGE_RULE)
     lease_s: int = Field(
         default=900,
         ge=1,

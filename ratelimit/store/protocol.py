@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from registry.types import OnOutage
+
 MAX_COUNT = 2**53
 """The largest amount, limit and counter: numbers in Redis scripts are doubles."""
 
@@ -14,6 +16,10 @@ SETTLED_KEPT_S = 120
 
 class StoreError(Exception):
     """The store did not answer in time, or not as it should. Its text is one line."""
+
+
+class StoreAwayError(StoreError):
+    """The store was not even asked, as it has been away: nothing can be held there."""
 
 
 class Kind(StrEnum):
@@ -36,6 +42,7 @@ class Demand:
     amount: int
     limit: int
     expires_at_s: int
+    on_outage: OnOutage = OnOutage.CLOSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,7 @@ class Lease:
     key: str
     limit: int
     lease_s: float
+    on_outage: OnOutage = OnOutage.CLOSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +69,11 @@ class Reservation:
     hold_s: float
     now_s: float
 
+    @property
+    def asked(self) -> tuple[Demand | Lease, ...]:
+        """Its demands, then its leases: the order of `Reserved`."""
+        return (*self.demands, *self.leases)
+
 
 class Decision(StrEnum):
     """The answer to a reservation."""
@@ -76,11 +89,15 @@ class Reserved:
     """A decision, and what is in use after it of each demand and then of each lease.
 
     `refused` holds the indexes of those without enough left. Both are empty for a replay.
+    `degraded` means decided by each limit's `on_outage`, without the store; and where it is
+    admitted, `held` is False when nothing anywhere holds it: there is nothing to settle.
     """
 
     decision: Decision
     used: tuple[int, ...] = ()
     refused: tuple[int, ...] = ()
+    degraded: bool = False
+    held: bool = True
 
 
 class Outcome(StrEnum):
@@ -91,6 +108,8 @@ class Outcome(StrEnum):
     """It had been settled before; nothing has changed."""
     UNKNOWN = "unknown"
     """No such reservation (refused, never made, or held too long); nothing has changed."""
+    DEFERRED = "deferred"
+    """The store is away; the settlement is kept and made when it is back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,4 +155,16 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Ends its connections."""
+        ...
+
+
+class SharedStore(Store, Protocol):
+    """A store that several replicas use, where they also find out how many they are."""
+
+    async def announce(self, replica: str, life_s: float) -> int:
+        """Says that a replica is alive for `life_s` from now; returns how many are."""
+        ...
+
+    async def withdraw(self, replica: str) -> None:
+        """The replica ends: it no longer counts."""
         ...
