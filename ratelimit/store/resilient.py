@@ -13,7 +13,7 @@ from headgate.clock import Clock
 from headgate.metrics import Metrics
 from ratelimit.breaker import Breaker
 from ratelimit.replicas import ANNOUNCE_EVERY_S, LIFE_S, LiveReplicas
-from ratelimit.store.owed import Owed
+from ratelimit.store.owed import ASK_AGAIN_S, Owed
 from ratelimit.store.protocol import (
     Decision,
     Outcome,
@@ -56,8 +56,8 @@ class ResilientStore:
         self._owed = Owed(clock, lambda what, n: metrics.outage_reconciled.labels(what).inc(n))
         self._turns = asyncio.Semaphore(_PARALLEL)
         self._error = ""
-        self._away_since_s = self._back_since_s = self._accounted_s = clock.monotonic_s()
-        self._announce_at_s = self._accounted_s
+        self._away_since_s = self._accounted_s = self._announce_at_s = clock.monotonic_s()
+        self._back_since_s = float("-inf")
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "ResilientStore":
@@ -93,7 +93,7 @@ class ResilientStore:
         if self._owed.has_settlement(tenant, reservation):
             return Settled(Outcome.DUPLICATE, {})
         try:
-            return await self._ask(
+            settled = await self._ask(
                 lambda: self._store.settle(reservation, tenant, tokens, requests, now_s)
             )
         except StoreError as error:
@@ -101,6 +101,11 @@ class ResilientStore:
                 raise
             self._count_absorbed("settle", error)
             return Settled(Outcome.DEFERRED, {})
+        if settled.outcome is not Outcome.UNKNOWN or not self._is_back_since_short():
+            return settled
+        # The replica that admitted it may not have told the store yet.
+        kept = self._owed.add_settlement(tenant, reservation, tokens, requests)
+        return Settled(Outcome.DEFERRED, {}) if kept else settled
 
     async def peek(
         self, tenant: str, counters: Sequence[str], leases: Sequence[str], now_s: float
@@ -228,6 +233,10 @@ class ResilientStore:
         """Failures that our callers hear of are counted by them."""
         if not isinstance(error, StoreAwayError):
             self._metrics.store_errors.labels(operation).inc()
+            self._announce_at_s = self._clock.monotonic_s()  # it may be told in the next round
+
+    def _is_back_since_short(self) -> bool:
+        return self._clock.monotonic_s() - self._back_since_s < ASK_AGAIN_S
 
 
 def _policy(reservation: Reservation) -> OnOutage:
