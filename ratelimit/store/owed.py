@@ -17,7 +17,7 @@ MAX_SETTLEMENTS = 100_000
 ASK_AGAIN_S = 30.0
 """How long an unknown reservation may still come from the replica that admitted it."""
 
-_AT_ONCE = 32
+_AT_ONCE = 16
 _GIVE_UP_AFTER = 64
 """So many failures mean that the store is away again; a few may be about single keys."""
 

@@ -52,7 +52,7 @@ class FakeShared(MemoryStore):
     async def ping(self) -> None:
         await self._heard(super().ping)
 
-    async def announce(self, replica: str, life_s: float) -> int:  # noqa: ARG002 - none dies here
+    async def announce(self, replica: str, life_s: float) -> int:
         async def added() -> int:
             self.replicas.add(replica)
             return len(self.replicas)
