@@ -124,17 +124,15 @@ class ResilientStore:
                     await self._owed.give(self._store, self._back_since_s)
                     await self._store.withdraw(self._replica)
             except (StoreError, TimeoutError) as error:
-                log.warning("could not take leave of the store: %s", error)
+                log.warning("could not take leave of the store: %r", error)
         if self._owed:
             log.error("%d reservations and settlements never reached the store", len(self._owed))
         await self._store.close()
 
     async def tend(self) -> None:
         """One round of the background task: probes, or announces this replica, when it is time."""
+        self._account()
         now_s = self._clock.monotonic_s()
-        if not self._breaker.is_closed:
-            self._metrics.store_degraded_seconds.inc(now_s - self._accounted_s)
-        self._accounted_s = now_s
         if self._breaker.take_probe():
             await self._probe()
         elif self._breaker.is_closed and now_s >= self._announce_at_s:
@@ -160,6 +158,7 @@ class ResilientStore:
         try:
             back = await self._is_back()
         finally:
+            self._account()
             if back:
                 self._breaker.probe_answered()
             else:
@@ -169,6 +168,13 @@ class ResilientStore:
             self._announce_at_s = now_s  # what was admitted while giving is still owed
             self._metrics.store_available.set(1)
             log.warning("the store answers again after %.1f s", now_s - self._away_since_s)
+
+    def _account(self) -> None:
+        """Counts the time without the store, up to now."""
+        now_s = self._clock.monotonic_s()
+        if not self._breaker.is_closed:
+            self._metrics.store_degraded_seconds.inc(now_s - self._accounted_s)
+        self._accounted_s = now_s
 
     async def _is_back(self) -> bool:
         """Whether it answers, and has heard of all that was admitted without it."""
@@ -203,8 +209,10 @@ class ResilientStore:
     def _failed(self, error: StoreError) -> None:
         self._error = str(error)
         self._replicas.lost()
+        now_s = self._clock.monotonic_s()
+        self._announce_at_s = now_s  # to see soon whether it is away, and to tell what it missed
         if self._breaker.failed():
-            self._away_since_s = self._accounted_s = self._clock.monotonic_s()
+            self._away_since_s = self._accounted_s = now_s
             self._metrics.store_available.set(0)
             log.warning("the store is away, limits do what their on_outage says: %s", error)
 
@@ -233,7 +241,6 @@ class ResilientStore:
         """Failures that our callers hear of are counted by them."""
         if not isinstance(error, StoreAwayError):
             self._metrics.store_errors.labels(operation).inc()
-            self._announce_at_s = self._clock.monotonic_s()  # it may be told in the next round
 
     def _is_back_since_short(self) -> bool:
         return self._clock.monotonic_s() - self._back_since_s < ASK_AGAIN_S
