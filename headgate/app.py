@@ -5,7 +5,8 @@ teaches ext_proc's estimator; everybody reads the registry that is in force righ
 """
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import grpc
@@ -26,7 +27,8 @@ from ratelimit.peek import PeekLimits
 from ratelimit.service import RateLimitService
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Store
-from ratelimit.store.redis import RedisStore
+from ratelimit.store.redis import TIMEOUT_S, RedisStore
+from ratelimit.store.resilient import ResilientStore
 from registry.types import Registry
 
 _SERVER_OPTIONS = [
@@ -60,9 +62,34 @@ class Hooks:
         )
 
 
-def build_store(url: str) -> Store:
-    """The store named on the command line: `memory`, or a URL of Redis (redis, rediss, unix)."""
-    return MemoryStore() if url == "memory" else RedisStore.from_url(url)
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """Where limits are counted.
+
+    `url` is `memory`, or one of Redis (see `RedisStore.from_url`); `replicas` is how many
+    share it, for as long as it has not told; `deadline_s` bounds each call.
+    """
+
+    url: str = "memory"
+    replicas: int = 1
+    deadline_s: float = TIMEOUT_S
+
+
+@asynccontextmanager
+async def running_store(
+    settings: StoreSettings, clock: Clock, metrics: Metrics
+) -> AsyncIterator[Store]:
+    """The store named on the command line. It starts without its Redis too.
+
+    Raises OperatorError for a URL that is none.
+    """
+    if settings.url == "memory":
+        yield MemoryStore()
+        return
+    shared = RedisStore.from_url(settings.url, settings.deadline_s)
+    replica = uuid.uuid4().hex
+    async with ResilientStore(shared, replica, settings.replicas, clock, metrics) as store:
+        yield store
 
 
 def build_hooks(

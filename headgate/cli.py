@@ -13,6 +13,7 @@ import click
 import uvloop
 
 import headgate
+from headgate.app import StoreSettings
 from headgate.clock import SystemClock
 from headgate.dropin import describe_dropin, load_dropin
 from headgate.errors import OperatorError
@@ -118,6 +119,20 @@ def up_command(
 @click.option(
     "--store", default="memory", show_default=True, help="memory, or redis://HOST:PORT/DB"
 )
+@click.option(
+    "--store-deadline-ms",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="How long one call to Redis may take.",
+)
+@click.option(
+    "--replicas",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many replicas share the limits, until Redis has told.",
+)
 @click.option("--records", type=_FILE, help="Where usage records are appended [standard output].")
 @click.option("--drain-s", default=10.0, show_default=True, help="How long calls may take to end.")
 @_RATELIMIT_CONFIG
@@ -131,6 +146,8 @@ def serve_command(
     hooks: str,
     admin: Address,
     store: str,
+    store_deadline_ms: int,
+    replicas: int,
     records: Path | None,
     drain_s: float,
     ratelimit_config: tuple[Path, ...],
@@ -144,7 +161,7 @@ def serve_command(
         hooks=hooks,
         admin_host=admin.host,
         admin_port=admin.port,
-        store=store,
+        store=StoreSettings(store, replicas, store_deadline_ms / 1000),
         records=records,
         drain_s=drain_s,
         ratelimit_config=ratelimit_config,

@@ -77,6 +77,31 @@ class Metrics:
             ["tenant", "limit"],
             registry=registry,
         )
+        self.store_available = Gauge(
+            "headgate_store_available",
+            "1 while the store of limits is asked, 0 while each limit's on_outage decides.",
+            registry=registry,
+        )
+        self.store_available.set(1)
+        self.store_degraded_seconds = Counter(
+            "headgate_store_degraded_seconds",
+            "Seconds during which headgate_store_available was 0.",
+            registry=registry,
+        )
+        self.outage_decisions = Counter(
+            "headgate_outage_decisions",
+            "Requests decided without the store, by the policy that did (closed, open, share) and"
+            " its decision (admitted, refused).",
+            ["policy", "decision"],
+            registry=registry,
+        )
+        self.outage_reconciled = Counter(
+            "headgate_outage_reconciled",
+            "What the store was told after an outage: reservations and their tokens, reservations"
+            " that had expired by then, settlements.",
+            ["what"],
+            registry=registry,
+        )
         self.records = Counter(
             "headgate_records",
             "Usage records, by what became of them (written, failed).",

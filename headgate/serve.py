@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from accesslog.sink import JsonLinesSink, Sink
 from admin.app import admin_app
 from admin.server import AdminServer
-from headgate.app import Hooks, HookServer, build_hooks, build_store
+from headgate.app import Hooks, HookServer, StoreSettings, build_hooks, running_store
 from headgate.clock import Clock
 from headgate.metrics import Metrics
 from headgate.reload import DropInWatcher, PolicyWatcher, ignore_change
@@ -39,7 +39,7 @@ class ServeSettings:
     hooks: str
     admin_host: str
     admin_port: int
-    store: str = "memory"
+    store: StoreSettings = field(default_factory=StoreSettings)
     records: Path | None = None
     drain_s: float = 10.0
     ratelimit_config: tuple[Path, ...] = ()
@@ -81,8 +81,7 @@ async def running_services(
         if settings.ratelimit_config:
             drop_in = DropInWatcher(settings.ratelimit_config, clock, metrics)
             await stack.enter_async_context(drop_in)
-        store = build_store(settings.store)
-        stack.push_async_callback(store.close)
+        store = await stack.enter_async_context(running_store(settings.store, clock, metrics))
         records = stack.enter_context(JsonLinesSink.open(settings.records))
         hooks = build_hooks(
             registry,

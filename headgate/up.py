@@ -26,6 +26,7 @@ from typing import Any
 from accesslog.console import ConsoleSink
 from dataplane.box import OneBox
 from dataplane.supervisor import Envoy, PortTaken, check_port
+from headgate.app import StoreSettings
 from headgate.clock import Clock
 from headgate.demo import Demo, demo_policy
 from headgate.errors import OperatorError
@@ -126,7 +127,7 @@ async def one_box(
                     hooks=f"unix:{box.services_socket}",
                     admin_host=admin.host,
                     admin_port=admin.port,
-                    store=settings.store,
+                    store=StoreSettings(settings.store),
                     records=settings.records,
                     drain_s=_DRAIN_S,
                 ),

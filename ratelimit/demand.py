@@ -65,15 +65,19 @@ def reservation_of(
     for claim in claims:
         limit = claim.limit
         if claim.window is None:
-            leases.append(Lease(claim.key, limit.limit, limit.lease_s, not limit.shadow))
+            leases.append(
+                Lease(claim.key, limit.limit, limit.lease_s, not limit.shadow, limit.on_outage)
+            )
             continue
         kind, amount = Kind.REQUESTS, 1
         if limit.count is Count.TOKENS:
             kind, amount = Kind.TOKENS, max(1, min(tokens, limit.limit, MAX_COUNT))
         expires_at_s = claim.window.end_s + _CLOCK_SKEW_S
-        number = min(limit.limit, MAX_COUNT)
-        demand = Demand(kind, claim.key, amount, number, expires_at_s, not limit.shadow)
-        demands.append(demand)
+        most = min(limit.limit, MAX_COUNT)
+        enforced = not limit.shadow
+        demands.append(
+            Demand(kind, claim.key, amount, most, expires_at_s, enforced, limit.on_outage)
+        )
     hold_s = max([HOLD_S, *(lease.lease_s for lease in leases)])
     return Reservation(reservation, tenant, tuple(demands), tuple(leases), hold_s, now_s)
 

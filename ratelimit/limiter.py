@@ -8,14 +8,24 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
-from math import ceil
+from math import ceil, inf
 
 from headgate.apis import Api
 from headgate.clock import Clock
 from headgate.settlement import Estimate, Source, Usage, charge
 from ratelimit.demand import Claim, Subject, claims_of, reservation_of
-from ratelimit.store.protocol import MAX_COUNT, Decision, Outcome, Reserved, Store
+from ratelimit.store.protocol import (
+    MAX_COUNT,
+    Decision,
+    Outcome,
+    Reserved,
+    Store,
+    StoreAwayError,
+)
 from registry.types import Count, Limit, Per, Registry
+
+_OUTAGE_WAIT_S = 5.0
+"""When to come back after a refusal that the store had no part in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,18 +151,26 @@ class Limiter:
         if not claims:
             self._remember_unless_known(request, _State.FREE)
             return Admitted(())
-        reserved = await self._store.reserve(
-            reservation_of(request.reservation, request.tenant, claims, request.tokens, now_s)
-        )
+        try:
+            reserved = await self._store.reserve(
+                reservation_of(request.reservation, request.tenant, claims, request.tokens, now_s)
+            )
+        except StoreAwayError:
+            self._remember_unless_known(request, _State.REFUSED)
+            raise
         if reserved.decision is Decision.REPLAYED:
             return Refused(Reason.REPLAYED, None, 1, ())
         claims = _in_store_order(claims)
         left = _left_of_claims(claims, reserved)
         admitted = reserved.decision is Decision.ADMITTED
-        state = _State.HELD if admitted else _State.REFUSED
+        held = _State.HELD if reserved.held else _State.FREE
+        state = held if admitted else _State.REFUSED
         self._remember(request.reservation, _Known(request.tenant, state, left))
         if not admitted:
-            return _refused([left[claims[index].key] for index in reserved.refused], left, now_s)
+            hits = [left[claims[index].key] for index in reserved.refused]
+            # A share of a limit ends with the outage, and nobody knows when that is.
+            most_s = _OUTAGE_WAIT_S if reserved.degraded else inf
+            return _refused(hits, left, now_s, most_s)
         exceeded = tuple(claims[index].limit for index in reserved.exceeded)
         return Admitted(tuple(left.values()), exceeded)
 
@@ -162,8 +180,9 @@ class Limiter:
         """Charges what a finished request used, once. Raises StoreError: then nothing is lost,
         settle again.
 
-        Returns where the charged numbers come from or, when nothing changed, why: DUPLICATE
-        or UNKNOWN (it was never admitted). Those are the words of headgate_settlements.
+        Returns where the charged numbers come from or, when nothing changed, why: DUPLICATE,
+        UNKNOWN (it was never admitted) or DEFERRED (it is kept until the store is back). Those
+        are the words of headgate_settlements.
 
         The proxy's call and the access log's often meet: the later waits for the earlier one,
         which spares the store a question that has its answer already.
@@ -244,8 +263,13 @@ def _remaining(rule: Limit, used: int) -> int:
     return max(0, rule.limit - used)
 
 
-def _refused(hits: Sequence[Left], left: Mapping[str, Left], now_s: float) -> Refused:
-    """Names the limit that resets last: to come back before that is in vain."""
+def _refused(
+    hits: Sequence[Left], left: Mapping[str, Left], now_s: float, most_s: float
+) -> Refused:
+    """Names the limit that resets last: to come back before that is in vain.
+
+    But nobody is told to wait for longer than `most_s`.
+    """
     hit = max(hits, key=lambda item: item.resets_at_s or 0)
-    wait_s = 0.0 if hit.resets_at_s is None else hit.resets_at_s - now_s
+    wait_s = 0.0 if hit.resets_at_s is None else min(most_s, hit.resets_at_s - now_s)
     return Refused(Reason.LIMIT, hit, max(1, ceil(wait_s)), tuple(left.values()))

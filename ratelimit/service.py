@@ -37,7 +37,6 @@ class RateLimitService:
         self._metrics = metrics
         self._clock = clock
         self._drop_in = drop_in
-        self._store_fails = False
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The handler for a gRPC asyncio server."""
@@ -69,7 +68,7 @@ class RateLimitService:
             try:
                 return await self._answer(call)
             except StoreError as error:
-                self._record_store_error(operation, error)
+                self._record_store_error(operation)
                 return await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
 
     async def _other_domain(
@@ -85,12 +84,10 @@ class RateLimitService:
             self._count("invalid_descriptor")
             return await context.abort(grpc.StatusCode.UNKNOWN, str(error))
         except StoreError as error:
-            self._record_store_error("count", error)
+            self._record_store_error("count")
             return await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         is_ok = response.overall_code == RateLimitResponse.OK
         self._count("ok" if is_ok else Refusal.OVER_LIMIT.code)
-        if any(status.HasField("current_limit") for status in response.statuses):
-            self._record_store_answer()
         return response
 
     async def _answer(self, call: Request | Settle) -> RateLimitResponse:
@@ -102,8 +99,6 @@ class RateLimitService:
                     self._metrics.shadow_refusals.labels(call.tenant, limit.id).inc()
             else:
                 self._count(Refusal.OVER_LIMIT.code)
-            if decision.left:  # without limits the store was not asked
-                self._record_store_answer()
             return encode_decision(call, decision, self._clock.now_s())
         await self._settle(call)
         return encode_settled()
@@ -119,16 +114,8 @@ class RateLimitService:
     def _count(self, decision: str) -> None:
         self._metrics.decisions.labels(_HOOK, decision).inc()
 
-    def _record_store_error(self, operation: str, error: StoreError) -> None:
-        """Counts every failure and logs the first of a row: all requests of an outage fail."""
+    def _record_store_error(self, operation: str) -> None:
+        """Counts every failure. The store itself logs when it goes away and comes back."""
         self._metrics.store_errors.labels(operation).inc()
         if operation in ("reserve", "count"):
             self._count("store_error")
-        if not self._store_fails:
-            log.error("cannot %s, requests are refused: %s", operation, error)
-        self._store_fails = True
-
-    def _record_store_answer(self) -> None:
-        if self._store_fails:
-            log.info("the store answers again")
-        self._store_fails = False

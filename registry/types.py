@@ -35,6 +35,14 @@ class Each(StrEnum):
     MODEL = "model"
 
 
+class OnOutage(StrEnum):
+    """What a limit does with requests while the store cannot be asked."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    SHARE = "share"
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """One limit of a tenant. Without `each` the whole tenant shares one counter.
@@ -42,7 +50,8 @@ class Limit:
     `id` is made of the limit's meaning (not of its place in the file) and stable over
     reloads, as it is part of the counter's key. `per` is None exactly for `concurrent`,
     whose slots end by themselves after `lease_s`. `users` and `models` narrow a limit to
-    those; empty means all. A `shadow` limit is counted and reported and refuses nobody.
+    those; empty means all. A `shadow` limit is counted and reported and refuses nobody, in an
+    outage of the store neither, whatever its `on_outage`.
     """
 
     id: str
@@ -54,6 +63,7 @@ class Limit:
     models: frozenset[str] = frozenset()
     lease_s: float = 900.0
     shadow: bool = False
+    on_outage: OnOutage = OnOutage.CLOSED
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,18 @@ from headgate.policy.schema import (
     WindowLimitEntry,
 )
 from registry.keys import default_id
-from registry.types import Caller, Count, Each, Limit, Model, Per, Prices, Registry, Tenant
+from registry.types import (
+    Caller,
+    Count,
+    Each,
+    Limit,
+    Model,
+    OnOutage,
+    Per,
+    Prices,
+    Registry,
+    Tenant,
+)
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -117,18 +128,36 @@ def _limit(entry: LimitEntry) -> Limit:
     count = Count(entry.count)
     each = frozenset(Each(dimension) for dimension in entry.each)
     users, models = frozenset(entry.users), frozenset(entry.models)
+    on_outage = OnOutage(entry.on_outage)
     match entry:
         case WindowLimitEntry():
             per = Per(entry.per)
             identity = limit_id(count, per, each, users, models, entry.shadow)
             return Limit(
-                identity, count, entry.limit, per, each, users, models, shadow=entry.shadow
+                identity,
+                count,
+                entry.limit,
+                per,
+                each,
+                users,
+                models,
+                shadow=entry.shadow,
+                on_outage=on_outage,
             )
         case ConcurrentLimitEntry():
             identity = limit_id(count, None, each, users, models, entry.shadow)
             lease_s = float(entry.lease_s)
             return Limit(
-                identity, count, entry.limit, None, each, users, models, lease_s, entry.shadow
+                identity,
+                count,
+                entry.limit,
+                None,
+                each,
+                users,
+                models,
+                lease_s,
+                entry.shadow,
+                on_outage,
             )
         case _:
             assert_never(entry)

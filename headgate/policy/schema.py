@@ -45,6 +45,7 @@ _EACH_RULE = "user, key or model, or a list of them"
 _USERS_RULE = "a list of users who have keys in this tenant"
 _MODELS_RULE = "a list of models that this tenant may use"
 _SHADOW_RULE = "true for a limit that is counted and refuses nobody, else false"
+_ON_OUTAGE_RULE = "closed, open or share"
 _PRICE_RULE = f"a number from 0 to {MAX_PRICE}, per million tokens"
 
 # Names go into HTTP headers, metadata, metric labels and counter keys. As every part
@@ -168,6 +169,7 @@ Dimensions: TypeAlias = Annotated[
     Field(min_length=1),
     AfterValidator(_distinct),
 ]
+Outage = Literal["closed", "open", "share"]
 Window = Literal["second", "minute", "hour", "day", "week", "month", "year"]
 
 
@@ -248,6 +250,7 @@ class WindowLimitEntry(Entry):
     users: Names = Field(default=[], description=_USERS_RULE)
     models: Names = Field(default=[], description=_MODELS_RULE)
     shadow: bool = Field(default=False, description=_SHADOW_RULE)
+    on_outage: Outage = Field(default="closed", description=_ON_OUTAGE_RULE)
 
 
 class ConcurrentLimitEntry(Entry):
@@ -259,6 +262,7 @@ class ConcurrentLimitEntry(Entry):
     users: Names = Field(default=[], description=_USERS_RULE)
     models: Names = Field(default=[], description=_MODELS_RULE)
     shadow: bool = Field(default=False, description=_SHADOW_RULE)
+    on_outage: Outage = Field(default="closed", description=_ON_OUTAGE_RULE)
     lease_s: int = Field(
         default=900,
         ge=1,

@@ -5,7 +5,7 @@ from collections import Counter
 
 from headgate.policy.document import scalar
 from registry.keys import ApiKey
-from registry.types import Count, Limit, Model, Registry, Tenant
+from registry.types import Count, Limit, Model, OnOutage, Registry, Tenant
 
 _SHOWN_NAMES = 5
 
@@ -67,6 +67,8 @@ def limit_text(limit: Limit) -> str:
         text += ", users " + _names(limit.users)
     if limit.models:
         text += ", models " + _names(limit.models)
+    if limit.on_outage is not OnOutage.CLOSED and not limit.shadow:
+        text += f", {limit.on_outage} in an outage of the store"
     return text
 
 

@@ -142,6 +142,10 @@ class MemoryStore:
             )
         )
 
+    def remembered(self) -> int:
+        """How many reservations it keeps, held and settled ones."""
+        return len(self._records)
+
     async def ping(self) -> None:
         """Always there."""
 

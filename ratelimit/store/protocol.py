@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from registry.types import OnOutage
+
 MAX_COUNT = 2**53
 """The largest amount, limit and counter: numbers in Redis scripts are doubles."""
 
@@ -14,6 +16,10 @@ SETTLED_KEPT_S = 120
 
 class StoreError(Exception):
     """The store did not answer in time, or not as it should. Its text is one line."""
+
+
+class StoreAwayError(StoreError):
+    """The store was not even asked, as it has been away: nothing can be held there."""
 
 
 class Kind(StrEnum):
@@ -27,9 +33,10 @@ class Kind(StrEnum):
 class Demand:
     """An amount asked of one counter: granted while used + amount <= limit.
 
-    One that is not `enforced` is granted above its limit too, up to MAX_COUNT. `amount` and
-    `limit` lie in 0..MAX_COUNT. `key` names the counter within its tenant and tells its window,
-    so that `expires_at_s` (seconds since the epoch) is only for cleaning up.
+    One that is not `enforced` is granted above its limit too, up to MAX_COUNT, and in an outage
+    whatever its `on_outage`. `amount` and `limit` lie in 0..MAX_COUNT. `key` names the counter
+    within its tenant and tells its window, so that `expires_at_s` (seconds since the epoch) is
+    only for cleaning up.
     """
 
     kind: Kind
@@ -38,19 +45,21 @@ class Demand:
     limit: int
     expires_at_s: int
     enforced: bool = True
+    on_outage: OnOutage = OnOutage.CLOSED
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
     """One of `limit` slots, which is free again on settlement or after `lease_s`.
 
-    One that is not `enforced` is granted when all are taken too.
+    One that is not `enforced` is granted when all are taken too, and in an outage.
     """
 
     key: str
     limit: int
     lease_s: float
     enforced: bool = True
+    on_outage: OnOutage = OnOutage.CLOSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +75,11 @@ class Reservation:
     leases: tuple[Lease, ...]
     hold_s: float
     now_s: float
+
+    @property
+    def asked(self) -> tuple[Demand | Lease, ...]:
+        """Its demands, then its leases: the order of `Reserved`."""
+        return (*self.demands, *self.leases)
 
 
 class Decision(StrEnum):
@@ -84,12 +98,17 @@ class Reserved:
     `refused` holds the indexes of those without enough left, `exceeded` of those that had
     not enough either and are not enforced (none for an id that is already held). All are empty
     for a replay.
+    `degraded` means decided by each limit's `on_outage`, without the store: then `exceeded` is
+    empty, and where it is admitted, `held` is False when nothing anywhere holds it: there is
+    nothing to settle.
     """
 
     decision: Decision
     used: tuple[int, ...] = ()
     refused: tuple[int, ...] = ()
     exceeded: tuple[int, ...] = ()
+    degraded: bool = False
+    held: bool = True
 
 
 class Outcome(StrEnum):
@@ -100,6 +119,8 @@ class Outcome(StrEnum):
     """It had been settled before; nothing has changed."""
     UNKNOWN = "unknown"
     """No such reservation (refused, never made, or held too long); nothing has changed."""
+    DEFERRED = "deferred"
+    """The store is away; the settlement is kept and made when it is back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,4 +201,16 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Ends its connections."""
+        ...
+
+
+class SharedStore(Store, Protocol):
+    """A store that several replicas use, where they also find out how many they are."""
+
+    async def announce(self, replica: str, life_s: float) -> int:
+        """Says that a replica is alive for `life_s` from now; returns how many are."""
+        ...
+
+    async def withdraw(self, replica: str) -> None:
+        """The replica ends: it no longer counts."""
         ...

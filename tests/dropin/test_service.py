@@ -227,7 +227,7 @@ async def test_a_domain_shares_no_counters_with_a_tenant_of_its_name(clock: Fake
 
 
 async def test_a_store_that_does_not_answer_is_an_error_that_envoy_decides_on(
-    clock: FakeClock, caplog: pytest.LogCaptureFixture
+    clock: FakeClock,
 ) -> None:
     with running_redis() as server:
         store = RedisStore.from_url(server.url)
@@ -239,7 +239,6 @@ async def test_a_store_that_does_not_answer_is_an_error_that_envoy_decides_on(
             assert (await proxy(call(descriptor(("nobody", "a"))))).overall_code == OK
             assert proxy.count("store_errors_total", operation="count") == 2
         await store.close()
-    assert len(caplog.messages) == 1
 
 
 @given(st.binary(max_size=200))

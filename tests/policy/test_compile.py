@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from headgate.policy import describe, load_policy, parse_policy
-from registry.types import Caller, Count, Each, Limit, Model, Per, Prices, Tenant
+from registry.types import Caller, Count, Each, Limit, Model, OnOutage, Per, Prices, Tenant
 from tests.policy.policies import DIGEST, MODELS, with_limits
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "headgate.yaml"
@@ -147,12 +147,24 @@ tenants:
     assert tenants["acme"].limits == tenants["globex"].limits != ()
 
 
+def test_a_limit_is_closed_in_an_outage_unless_told() -> None:
+    limits = [
+        "{count: tokens, limit: 5, per: day}",
+        "{count: requests, limit: 5, per: day, on_outage: open}",
+        "{count: concurrent, limit: 5, on_outage: share}",
+    ]
+    compiled = with_limits(*limits).tenants["acme"].limits
+
+    assert [limit.on_outage for limit in compiled] == list(OnOutage)
+
+
 class TestLimitId:
     """The id of a limit is made of what it means."""
 
-    def test_the_number_and_the_lease_are_no_part_of_it(self) -> None:
+    def test_the_number_the_lease_and_the_outage_are_no_part_of_it(self) -> None:
         before = with_limits("{count: concurrent, limit: 5}").tenants["acme"].limits
-        after = with_limits("{count: concurrent, limit: 9, lease_s: 60}").tenants["acme"].limits
+        other = "{count: concurrent, limit: 9, lease_s: 60, on_outage: open}"
+        after = with_limits(other).tenants["acme"].limits
 
         assert before[0].id == after[0].id
 
@@ -225,5 +237,12 @@ def test_the_summary_marks_shadow_limits_with_their_name_in_metrics() -> None:
     registry = with_limits("{count: tokens, limit: 5, per: day, shadow: true}")
 
     assert describe(registry).splitlines()[-1] == (
+        "  5 tokens per day; shadow: refuses nobody, in metrics shadow.tokens.day"
+    )
+
+
+def test_a_shadow_limit_may_say_what_it_does_in_an_outage_to_no_effect() -> None:
+    entry = "{count: tokens, limit: 5, per: day, shadow: true, on_outage: share}"
+    assert describe(with_limits(entry)).splitlines()[-1] == (
         "  5 tokens per day; shadow: refuses nobody, in metrics shadow.tokens.day"
     )

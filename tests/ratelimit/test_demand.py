@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ratelimit.demand import Subject, claims_of, reservation_of
 from ratelimit.store.protocol import MAX_COUNT, Kind
-from registry.types import Count, Each, Limit, Per, Tenant
+from registry.types import Count, Each, Limit, OnOutage, Per, Tenant
 from tests.ratelimit.builders import NOW_S, limit
 
 ALICE = Subject("demo", "alice", "k1", "tiny")
@@ -116,3 +116,13 @@ def test_a_reservation_is_kept_for_as_long_as_its_longest_lease() -> None:
     rule = replace(limit(2, Count.CONCURRENT), lease_s=10**6)
     claims = claims_of(tenant(rule), ALICE, NOW_S)
     assert reservation_of("r", "demo", claims, 1, NOW_S).hold_s == 10**6
+
+
+def test_what_a_limit_does_in_an_outage_goes_with_it_to_the_store() -> None:
+    rules = [
+        replace(limit(5), on_outage=OnOutage.OPEN),
+        replace(limit(2, Count.CONCURRENT), on_outage=OnOutage.SHARE),
+        limit(9, Count.TOKENS),
+    ]
+    asked = reservation_of("r", "demo", claims_of(tenant(*rules), ALICE, NOW_S), 1, NOW_S).asked
+    assert [one.on_outage for one in asked] == [OnOutage.OPEN, OnOutage.CLOSED, OnOutage.SHARE]

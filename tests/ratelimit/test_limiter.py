@@ -9,10 +9,19 @@ from headgate.settlement import Estimate, Source, Usage
 from ratelimit.demand import Subject, claims_of
 from ratelimit.limiter import Admitted, Left, Limiter, Reason, Refused, Request
 from ratelimit.store.memory import MemoryStore
-from ratelimit.store.protocol import Outcome, Reservation, Reserved, Settled, StoreError
+from ratelimit.store.protocol import (
+    Decision,
+    Outcome,
+    Reservation,
+    Reserved,
+    Settled,
+    StoreAwayError,
+    StoreError,
+)
 from registry.types import Count, Each, Limit, Per, Registry
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, limit, new_name, registry
+from tests.ratelimit.outages import replica
 
 ALICE = Subject("demo", "alice", "k", "tiny")
 ESTIMATE = Estimate(tokens=500, prompt=100)
@@ -364,3 +373,68 @@ async def test_a_shadow_limit_counts_beside_the_one_in_force_that_it_may_replace
         True,
         True,
     ]
+
+
+class AwayStore(CountingStore):
+    """Answers a reserve as a store does that is away."""
+
+    answer: Reserved | None = None
+
+    async def reserve(self, reservation: Reservation) -> Reserved:
+        self._trip("reserve")
+        if self.answer is None:
+            raise StoreAwayError("away")
+        return self.answer
+
+    async def settle(
+        self, reservation: str, tenant: str, tokens: int, requests: int, now_s: float
+    ) -> Settled:
+        self._trip("settle")
+        return Settled(Outcome.DEFERRED, {})
+
+
+async def test_what_a_store_that_is_away_closed_is_not_settled() -> None:
+    desk = Desk(limit(10), store=AwayStore())
+    with pytest.raises(StoreAwayError):
+        await desk.ask(reservation="it")
+
+    assert await desk.settle("it", FAILED) is Outcome.UNKNOWN
+    assert desk.store.trips == ["reserve"]
+
+
+@pytest.mark.parametrize(("held", "trips"), [(False, 1), (True, 2)])
+async def test_what_is_held_nowhere_needs_no_settlement(held: bool, trips: int) -> None:
+    store = AwayStore()
+    store.answer = Reserved(Decision.ADMITTED, (0,), degraded=True, held=held)
+    desk = Desk(limit(10), store=store)
+    assert isinstance(await desk.ask(reservation="it"), Admitted)
+
+    settled = await desk.settle("it")
+
+    assert settled is (Outcome.DEFERRED if held else Source.USAGE)
+    assert await desk.settle("it") is Outcome.DUPLICATE
+    assert len(store.trips) == trips
+
+
+async def test_after_a_refusal_without_the_store_clients_come_back_soon() -> None:
+    """The outage may be over long before the window is."""
+    store = AwayStore()
+    store.answer = Reserved(Decision.REFUSED, (10,), (0,), degraded=True)
+    desk = Desk(limit(10, per=Per.DAY), store=store)
+
+    refused = await desk.ask()
+
+    assert isinstance(refused, Refused)
+    assert refused.retry_after_s == 5
+
+
+async def test_a_tenant_with_shadow_limits_alone_is_let_in_while_the_store_is_away() -> None:
+    one = await replica()
+    await one.lose_the_store()
+    policy = registry(limit(1, shadow=True), limit(1, Count.CONCURRENT, shadow=True))
+    limiter = Limiter(one.store, lambda: policy, one.clock)
+    asked = [Request(new_name("r"), "demo", "alice", "k", "tiny", None, 5) for _ in range(3)]
+
+    assert [await limiter.reserve(request) for request in asked] == [Admitted(())] * 3
+    outcomes = [await limiter.settle(it.reservation, "demo", USED, ESTIMATE) for it in asked]
+    assert outcomes == [Source.USAGE] * 3

@@ -1,7 +1,6 @@
 """The service behind a real gRPC server, called as Envoy calls it."""
 
 import json
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -187,10 +186,7 @@ class BrokenStore(MemoryStore):
         return await super().settle(reservation, tenant, tokens, requests, now_s)
 
 
-async def test_a_store_that_does_not_answer_closes_the_door_and_is_logged_once(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(logging.INFO)
+async def test_a_store_that_does_not_answer_closes_the_door() -> None:
     store = BrokenStore()
     async with serving(limit(10), store=store) as proxy:
         for _ in range(3):
@@ -206,10 +202,6 @@ async def test_a_store_that_does_not_answer_closes_the_door_and_is_logged_once(
 
         store.broken = False
         assert (await proxy(reserve())).overall_code == OK
-    assert [record.getMessage() for record in caplog.records] == [
-        "cannot reserve, requests are refused: redis: reserve had no answer within 0.25 s",
-        "the store answers again",
-    ]
 
 
 async def test_what_a_shadow_limit_would_have_refused_is_counted_and_let_in() -> None:

@@ -1,0 +1,83 @@
+"""This replica's share of each limit, counted in memory while the store is away."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ratelimit.store.memory import MemoryStore
+from ratelimit.store.protocol import Decision, Demand, Lease, Reservation, Reserved, Settled
+from registry.types import OnOutage
+
+MAX_RESERVATIONS = 100_000
+"""Reservations that a process counts by itself: some 100 MB. For more there is no room."""
+
+
+def on_outage(asked: Demand | Lease) -> OnOutage:
+    """What it does in an outage: one that is not enforced refuses nothing, then neither."""
+    return asked.on_outage if asked.enforced else OnOutage.OPEN
+
+
+def shared_part(reservation: Reservation) -> Reservation:
+    """The reservation without what is not counted in an outage."""
+    return replace(
+        reservation,
+        demands=tuple(one for one in reservation.demands if on_outage(one) is OnOutage.SHARE),
+        leases=tuple(one for one in reservation.leases if on_outage(one) is OnOutage.SHARE),
+    )
+
+
+class Shares:
+    """A share is the limit divided by the live replicas, rounded down: 0 lets nothing in.
+
+    A counter lives as long as its window, also when the store comes and goes: no number of
+    outages adds up to more than one share.
+    """
+
+    def __init__(self) -> None:
+        self._store = MemoryStore()
+
+    def is_full(self) -> bool:
+        """Whether there is no room for another reservation."""
+        return self._store.remembered() >= MAX_RESERVATIONS
+
+    async def reserve(self, reservation: Reservation, replicas: int) -> Reserved:
+        """Holds all that is shared out or nothing, like a store. What is open is granted.
+
+        The answer is about the whole limits: what is left of them is what is left here.
+        """
+        part = shared_part(reservation)
+        answer = await self._store.reserve(
+            replace(
+                part,
+                demands=tuple(replace(one, limit=one.limit // replicas) for one in part.demands),
+                leases=tuple(replace(one, limit=one.limit // replicas) for one in part.leases),
+            )
+        )
+        if answer.decision is Decision.REPLAYED:
+            return replace(answer, degraded=True)
+        places = [
+            index for index, one in enumerate(reservation.asked) if on_outage(one) is OnOutage.SHARE
+        ]
+        used = dict(zip(places, answer.used, strict=True))
+        return Reserved(
+            answer.decision,
+            _used_of_whole(reservation, used, replicas),
+            tuple(places[index] for index in answer.refused),
+            degraded=True,
+        )
+
+    async def settle(
+        self, reservation: str, tenant: str, tokens: int, requests: int, now_s: float
+    ) -> Settled:
+        """Like a store's; what is in use is not told."""
+        settled = await self._store.settle(reservation, tenant, tokens, requests, now_s)
+        return Settled(settled.outcome, {})
+
+
+def _used_of_whole(
+    reservation: Reservation, used: Mapping[int, int], replicas: int
+) -> tuple[int, ...]:
+    """What counts as used of each limit, so that what is left is this share's rest."""
+    return tuple(
+        one.limit - one.limit // replicas + used[index] if index in used else 0
+        for index, one in enumerate(reservation.asked)
+    )

@@ -1,0 +1,60 @@
+"""The store that the program builds, with its background task."""
+
+import asyncio
+from contextlib import closing
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from headgate.app import StoreSettings, running_store
+from headgate.clock import SystemClock
+from headgate.errors import OperatorError
+from headgate.metrics import Metrics
+from ratelimit.store.protocol import Decision, Reserved, Store
+from tests.ratelimit.builders import Shop, requests
+from tests.ratelimit.outages import shared_out
+from tests.redis_server import running_redis
+
+CLOCK = SystemClock()
+
+
+async def ask(store: Store) -> Reserved:
+    return await store.reserve(Shop().ask(shared_out(requests(8)), now_s=CLOCK.now_s()))
+
+
+async def until_available(metrics: Metrics, available: int) -> None:
+    """Waits for the background task. The test's own timeout ends it."""
+    while metrics.registry.get_sample_value("headgate_store_available") != available:  # noqa: ASYNC110 - a gauge has no event
+        await asyncio.sleep(0.01)
+
+
+async def test_it_starts_without_redis_finds_it_loses_it_and_finds_it_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with running_redis() as server:
+        server.stop()
+        metrics = Metrics(CollectorRegistry(), CLOCK)
+        settings = StoreSettings(server.url, replicas=4, deadline_s=1.0)
+        async with running_store(settings, CLOCK, metrics) as store:
+            for _ in range(2):
+                await until_available(metrics, 0)
+                assert await ask(store) == Reserved(Decision.ADMITTED, (7,), degraded=True)
+                server.start()
+                await until_available(metrics, 1)
+                assert await ask(store) == Reserved(Decision.ADMITTED, (1,))
+                server.stop()
+            await until_available(metrics, 0)
+            server.start()
+            await until_available(metrics, 1)
+        with closing(server.client()) as client:
+            assert client.zcard("hg:replicas") == 0
+
+    lines = [record.getMessage().split(" after ")[0].split(",")[0] for record in caplog.records]
+    assert lines == ["the store is away", "the store answers again"] * 3
+
+
+async def test_an_address_that_is_none_is_an_operator_s_error() -> None:
+    metrics = Metrics(CollectorRegistry(), CLOCK)
+    with pytest.raises(OperatorError, match="must be `memory` or a URL"):
+        async with running_store(StoreSettings("memcached://h"), CLOCK, metrics):
+            pass

@@ -1,0 +1,130 @@
+"""A shared store that tests take away, and the store in front of it."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from prometheus_client import CollectorRegistry
+
+from headgate.metrics import Metrics
+from ratelimit.breaker import FAILURES, PROBE_EVERY_S
+from ratelimit.store.memory import MemoryStore
+from ratelimit.store.protocol import (
+    Counted,
+    Demand,
+    Hit,
+    Lease,
+    Reservation,
+    Reserved,
+    Settled,
+    StoreError,
+)
+from ratelimit.store.resilient import ResilientStore
+from registry.types import OnOutage
+from tests.fakes import FakeClock
+from tests.ratelimit.builders import NOW_S, Shop, new_name, requests
+
+T = TypeVar("T", Demand, Lease)
+A = TypeVar("A")
+
+
+class FakeShared(MemoryStore):
+    """What replicas share. `away`: no call arrives; `deaf`: calls arrive, answers are lost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.away = False
+        self.deaf = False
+        self.fails: set[str] = set()
+        self.calls = 0
+        self.replicas: set[str] = set()
+
+    async def reserve(self, reservation: Reservation) -> Reserved:
+        call = super().reserve
+        return await self._heard(lambda: call(reservation), reservation.id)
+
+    async def settle(
+        self, reservation: str, tenant: str, tokens: int, requests: int, now_s: float
+    ) -> Settled:
+        call = super().settle
+        return await self._heard(
+            lambda: call(reservation, tenant, tokens, requests, now_s), reservation
+        )
+
+    async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> Counted:
+        call = super().count
+        return await self._heard(lambda: call(tenant, hits, now_s))
+
+    async def ping(self) -> None:
+        await self._heard(super().ping)
+
+    async def announce(self, replica: str, life_s: float) -> int:
+        async def added() -> int:
+            self.replicas.add(replica)
+            return len(self.replicas)
+
+        return await self._heard(added)
+
+    async def withdraw(self, replica: str) -> None:
+        async def removed() -> None:
+            self.replicas.discard(replica)
+
+        await self._heard(removed)
+
+    async def _heard(self, call: Callable[[], Awaitable[A]], name: str = "") -> A:
+        self.calls += 1
+        if self.away or name in self.fails:
+            raise StoreError("away")
+        answer = await call()
+        if self.deaf:
+            raise StoreError("no answer")
+        return answer
+
+
+@dataclass
+class Replica:
+    """One process of services, as far as limits go."""
+
+    store: ResilientStore
+    shared: FakeShared
+    clock: FakeClock
+    metrics: CollectorRegistry
+
+    async def lose_the_store(self, deaf: bool = False) -> None:
+        """Takes the store away and lets this replica notice, by requests of somebody else."""
+        self.shared.deaf, self.shared.away = deaf, not deaf
+        for _ in range(FAILURES):
+            await self.store.reserve(Shop().ask(opened(requests(1))))
+
+    async def find_the_store(self) -> None:
+        """Gives it back and lets this replica notice."""
+        self.shared.deaf = self.shared.away = False
+        for _ in range(2):
+            self.clock.advance(PROBE_EVERY_S)
+            await self.store.tend()
+
+    def count(self, name: str, **labels: str) -> float:
+        return self.metrics.get_sample_value(f"headgate_{name}", labels) or 0.0
+
+
+async def replica(
+    shared: FakeShared | None = None, clock: FakeClock | None = None, replicas: int = 1
+) -> Replica:
+    """One that has begun: its background task is `tend`, called by the test."""
+    shared, clock = shared or FakeShared(), clock or FakeClock(NOW_S)
+    own = CollectorRegistry()
+    store = ResilientStore(shared, new_name("replica"), replicas, clock, Metrics(own, clock))
+    await store.tend()
+    return Replica(store, shared, clock, own)
+
+
+def opened(asked: T) -> T:
+    return replace(asked, on_outage=OnOutage.OPEN)
+
+
+def shared_out(asked: T) -> T:
+    return replace(asked, on_outage=OnOutage.SHARE)
+
+
+def in_shadow(asked: T) -> T:
+    return replace(asked, enforced=False)
