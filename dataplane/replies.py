@@ -4,7 +4,6 @@ The bodies that our hooks send pass here too and must stay as they are, so each 
 names what Envoy itself says of the reply: its response code details.
 """
 
-import json
 from dataclasses import dataclass
 
 from envoy_data_plane.envoy.config.accesslog.v3 import AccessLogFilter, ExtensionFilter
@@ -23,6 +22,7 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 from envoy_data_plane.google.protobuf import Any
 
 from headgate.apis import ErrorShape
+from headgate.errors import error_body
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +41,14 @@ class Reply:
     retry_after_s: int | None = None
 
     def body(self, shape: ErrorShape) -> str:
-        """The JSON body, as `headgate.errors.ApiError` forms it for refusals."""
-        if shape is ErrorShape.ANTHROPIC:
-            error = {"type": self.anthropic_type, "message": self.message}
-            return json.dumps({"type": "error", "error": error})
-        error_object = {
-            "message": self.message,
-            "type": self.openai_type,
-            "param": None,
-            "code": self.code,
-        }
-        return json.dumps({"error": error_object})
+        """The JSON body, formed as that of a refusal."""
+        return error_body(
+            shape,
+            message=self.message,
+            code=self.code,
+            openai_type=self.openai_type,
+            anthropic_type=self.anthropic_type,
+        )
 
 
 def _details(*prefixes: str) -> str:

@@ -61,13 +61,27 @@ class ApiError:
     def body(self, shape: ErrorShape) -> bytes:
         """The JSON body, in the shape of the client's API."""
         kind = self.refusal.value
-        if shape is ErrorShape.ANTHROPIC:
-            error = {"type": kind.anthropic_type, "message": self.message}
-            return json.dumps({"type": "error", "error": error}).encode()
-        error_object = {
-            "message": self.message,
-            "type": kind.openai_type,
-            "param": self.param,
-            "code": kind.code,
-        }
-        return json.dumps({"error": error_object}).encode()
+        return error_body(
+            shape,
+            message=self.message,
+            code=kind.code,
+            openai_type=kind.openai_type,
+            anthropic_type=kind.anthropic_type,
+            param=self.param,
+        ).encode()
+
+
+def error_body(
+    shape: ErrorShape,
+    *,
+    message: str,
+    code: str,
+    openai_type: str,
+    anthropic_type: str,
+    param: str | None = None,
+) -> str:
+    """The JSON of an error in one of the shapes; for Envoy's own replies as for refusals."""
+    if shape is ErrorShape.ANTHROPIC:
+        return json.dumps({"type": "error", "error": {"type": anthropic_type, "message": message}})
+    error = {"message": message, "type": openai_type, "param": param, "code": code}
+    return json.dumps({"error": error})

@@ -137,12 +137,12 @@ async def one_box(
                 transform=lambda registry: _towards(registry, settings.upstream),
             )
         )
-        envoy = Envoy(dataclasses.replace(box, upstreams=_upstreams(services.registry())))
+        upstreams = _upstreams(services.registry())
+        envoy = Envoy(dataclasses.replace(box, upstreams=upstreams))
         await envoy.start()
         stack.push_async_callback(envoy.stop, _DRAIN_S)
         routes.start(envoy)
         deaths.append(envoy.died)
-        upstreams = _upstreams(services.registry())
         for model in await silent(upstreams):
             say(f"note: the vLLM of {model} ({upstreams[model]}) does not answer yet")
         for line in _welcome(listen, services.admin_url, settings.records, demo):
