@@ -87,7 +87,7 @@ def _meets(named: frozenset[str], value: str) -> bool:
 
 
 def _claim(limit: Limit, tenant: Tenant, subject: Subject, now_s: float) -> Claim:
-    span = None if limit.per is None else window(limit.per, tenant.timezone, now_s)
+    span = None if limit.per is None else window(limit.per, tenant.calendar, now_s)
     parts = [_escaped(limit.id)]
     parts += [f"{each}={_escaped(_value(each, subject))}" for each in Each if each in limit.each]
     if span is not None:

@@ -83,7 +83,7 @@ def _entry(tenant: Tenant, standing: Standing, now_s: float) -> dict[str, object
     limit, window = standing.claim.limit, standing.claim.window
     resets_at = resets_in_s = None
     if window is not None:
-        resets_at = datetime.fromtimestamp(window.end_s, tenant.timezone).isoformat()
+        resets_at = datetime.fromtimestamp(window.end_s, tenant.calendar.timezone).isoformat()
         resets_in_s = max(0, ceil(window.end_s - now_s))
     return {
         "count": limit.count,

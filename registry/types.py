@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from zoneinfo import ZoneInfo
 
 
@@ -16,7 +16,7 @@ class Count(StrEnum):
 
 
 class Per(StrEnum):
-    """The calendar window of a limit, in the tenant's timezone."""
+    """The calendar window of a limit, in the tenant's `Calendar`."""
 
     SECOND = "second"
     MINUTE = "minute"
@@ -25,6 +25,30 @@ class Per(StrEnum):
     WEEK = "week"
     MONTH = "month"
     YEAR = "year"
+
+
+class Weekday(IntEnum):
+    """A day of the week, numbered as `date.weekday()` does."""
+
+    MONDAY = 0
+    TUESDAY = 1
+    WEDNESDAY = 2
+    THURSDAY = 3
+    FRIDAY = 4
+    SATURDAY = 5
+    SUNDAY = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """Where a tenant's windows begin. Days begin at local midnight, years on 1 January.
+
+    Months begin on their day `billing_day` (1..31), on their last day where they lack it.
+    """
+
+    timezone: ZoneInfo
+    week_start: Weekday = Weekday.MONDAY
+    billing_day: int = 1
 
 
 class Each(StrEnum):
@@ -105,10 +129,10 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A paying group: the models it may use, the timezone of its windows, its limits."""
+    """A paying group: the models it may use, the calendar of its windows, its limits."""
 
     name: str
-    timezone: ZoneInfo
+    calendar: Calendar
     models: frozenset[str]
     limits: tuple[Limit, ...]
 

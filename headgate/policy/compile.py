@@ -19,6 +19,7 @@ from headgate.policy.schema import (
 )
 from registry.keys import default_id
 from registry.types import (
+    Calendar,
     Caller,
     Count,
     Each,
@@ -29,6 +30,7 @@ from registry.types import (
     Prices,
     Registry,
     Tenant,
+    Weekday,
 )
 
 _PORTS = {"http": 80, "https": 443}
@@ -121,7 +123,9 @@ def _prices(entry: PricesEntry | None) -> Prices:
 
 def _tenant(name: str, entry: TenantEntry) -> Tenant:
     limits = tuple(_limit(limit) for limit in entry.limits)
-    return Tenant(name, ZoneInfo(entry.timezone), frozenset(entry.models), limits)
+    week_start = Weekday[entry.week_start.upper()]
+    calendar = Calendar(ZoneInfo(entry.timezone), week_start, entry.billing_day)
+    return Tenant(name, calendar, frozenset(entry.models), limits)
 
 
 def _limit(entry: LimitEntry) -> Limit:

@@ -171,6 +171,7 @@ Dimensions: TypeAlias = Annotated[
 ]
 Outage = Literal["closed", "open", "share"]
 Window = Literal["second", "minute", "hour", "day", "week", "month", "year"]
+DayOfWeek = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 
 
 class Entry(BaseModel):
@@ -280,6 +281,13 @@ class TenantEntry(Entry):
     models: Names = Field(description="a list of at least one model of this file")
     timezone: Annotated[str, AfterValidator(_timezone)] = Field(
         default="UTC", description="a name of the IANA timezone database, as in Europe/Berlin"
+    )
+    week_start: DayOfWeek = Field(
+        default="monday",
+        description="monday, tuesday, wednesday, thursday, friday, saturday or sunday",
+    )
+    billing_day: int = Field(
+        default=1, ge=1, le=31, description="a day of the month, a whole number from 1 to 31"
     )
     keys: list[KeyEntry] = Field(
         default=[], description="a list of keys, each {id: ..., user: ..., sha256: ...}"

@@ -7,10 +7,23 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from headgate.policy import describe, load_policy, parse_policy
-from registry.types import Caller, Count, Each, Limit, Model, OnOutage, Per, Prices, Tenant
+from registry.types import (
+    Calendar,
+    Caller,
+    Count,
+    Each,
+    Limit,
+    Model,
+    OnOutage,
+    Per,
+    Prices,
+    Tenant,
+    Weekday,
+)
 from tests.policy.policies import DIGEST, MODELS, with_limits
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "headgate.yaml"
+BERLIN = Calendar(ZoneInfo("Europe/Berlin"))
 
 
 def models(text: str) -> dict[str, Model]:
@@ -53,8 +66,9 @@ def test_the_example_compiles_to_what_it_says() -> None:
         Limit(acme.limits[3].id, Count.TOKENS, 5_000_000, Per.MONTH, models=scarce),
     )
     assert {"llama-8b": llama, "sql-expert": expert} == registry.models
-    assert Tenant("acme", ZoneInfo("Europe/Berlin"), frozenset(registry.models), limits) == acme
-    assert ZoneInfo("UTC") == registry.tenants["globex"].timezone
+    assert Tenant("acme", BERLIN, frozenset(registry.models), limits) == acme
+    sundays = Calendar(ZoneInfo("UTC"), week_start=Weekday.SUNDAY)
+    assert sundays == registry.tenants["globex"].calendar
     assert {
         bytes.fromhex(f"{'a11ce':0<64}"): Caller("acme", "alice", "alice-laptop"),
         bytes.fromhex(f"{'b0b':0<64}"): Caller("acme", "bob", "bob-ci"),
@@ -156,6 +170,21 @@ def test_a_limit_is_closed_in_an_outage_unless_told() -> None:
     compiled = with_limits(*limits).tenants["acme"].limits
 
     assert [limit.on_outage for limit in compiled] == list(OnOutage)
+
+
+def test_weeks_begin_on_monday_and_months_on_their_first_day_unless_told() -> None:
+    plain = "  plain: {models: [tiny]}\n"
+    own = "  own: {models: [tiny], timezone: Asia/Tokyo, week_start: saturday, billing_day: 31}\n"
+    registry = parse_policy(f"{MODELS}tenants:\n{plain}{own}".encode(), "headgate.yaml")
+
+    assert [tenant.calendar for tenant in registry.tenants.values()] == [
+        Calendar(ZoneInfo("UTC"), Weekday.MONDAY, 1),
+        Calendar(ZoneInfo("Asia/Tokyo"), Weekday.SATURDAY, 31),
+    ]
+    assert describe(registry).splitlines()[-2:] == [
+        "tenant plain (UTC): 0 keys; tiny",
+        "tenant own (Asia/Tokyo, weeks from Saturday, months from day 31): 0 keys; tiny",
+    ]
 
 
 class TestLimitId:

@@ -5,7 +5,7 @@ from itertools import count
 from zoneinfo import ZoneInfo
 
 from ratelimit.store.protocol import REQUESTS, TOKENS, Demand, Lease, Reservation, Spent
-from registry.types import Count, Each, Limit, Per, Registry, Tenant
+from registry.types import Calendar, Count, Each, Limit, Per, Registry, Tenant
 
 NOW_S = 1_800_000_000.0
 EXPIRES_AT_S = int(NOW_S) + 1800
@@ -73,5 +73,5 @@ def limit(
 
 
 def registry(*limits: Limit, tenant: str = "demo", timezone: str = "UTC") -> Registry:
-    made = Tenant(tenant, ZoneInfo(timezone), frozenset({"tiny"}), limits)
+    made = Tenant(tenant, Calendar(ZoneInfo(timezone)), frozenset({"tiny"}), limits)
     return Registry(models={}, tenants={tenant: made}, keys={})

@@ -15,7 +15,7 @@ from ratelimit.limiter import Admitted, Limiter, Request
 from ratelimit.peek import PeekLimits
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import StoreError
-from registry.types import Caller, Count, Each, Limit, Per, Registry, Tenant
+from registry.types import Calendar, Caller, Count, Each, Limit, Per, Registry, Tenant
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, limit
 
@@ -28,7 +28,7 @@ class Desk:
     """A limiter and a peek on one store, in Berlin at 2027-01-15 09:00."""
 
     def __init__(self, *limits: Limit, store: MemoryStore | None = None) -> None:
-        self.tenant = Tenant("demo", ZoneInfo("Europe/Berlin"), frozenset(MODELS), limits)
+        self.tenant = Tenant("demo", Calendar(ZoneInfo("Europe/Berlin")), frozenset(MODELS), limits)
         self.clock = FakeClock(NOW_S)
         self.metrics = Metrics(CollectorRegistry(), self.clock)
         store = store or MemoryStore()
