@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil
 from urllib.parse import quote
 
+from ratelimit.smooth import Refill, drain_of, drops_per_unit
 from ratelimit.store.protocol import MAX_COUNT, REQUESTS, TOKENS, Demand, Lease, Reservation
 from ratelimit.windows import Window, window
 from registry.types import Count, Each, Limit, Tenant
@@ -27,7 +29,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One limit that a request meets. `window` is None for requests in flight.
+    """One limit that a request meets. `window` is None for requests in flight and smooth limits.
 
     `key` names the counter within the tenant: the limit, the subject, the window's start.
     """
@@ -35,6 +37,11 @@ class Claim:
     limit: Limit
     key: str
     window: Window | None
+
+    @property
+    def is_slot(self) -> bool:
+        """Whether it asks for a slot and not for an amount."""
+        return self.limit.per is None
 
 
 def claims_of(tenant: Tenant, subject: Subject, now_s: float) -> tuple[Claim, ...]:
@@ -57,29 +64,44 @@ def reservation_of(
 ) -> Reservation:
     """What the store is asked to hold for a request that is estimated at `tokens`.
 
-    A token limit smaller than the estimate is asked for all that it has. Nothing asks for
-    less than 1: a limit that is used up, or 0, refuses what costs nothing too.
+    A token limit (or burst) smaller than the estimate is asked for all that it has. Nothing asks
+    for less than 1: a limit that is used up, or 0, refuses what costs nothing too.
     """
     demands = []
     leases = []
     for claim in claims:
         limit = claim.limit
-        if claim.window is None:
+        if claim.is_slot:
             leases.append(
                 Lease(claim.key, limit.limit, limit.lease_s, not limit.shadow, limit.on_outage)
             )
             continue
         weights, amount = REQUESTS, 1
         if limit.count is Count.TOKENS:
-            weights, amount = TOKENS, max(1, min(tokens, limit.limit, MAX_COUNT))
-        expires_at_s = claim.window.end_s + _CLOCK_SKEW_S
-        most = min(limit.limit, MAX_COUNT)
-        enforced = not limit.shadow
+            weights, amount = TOKENS, max(1, min(tokens, limit.capacity, MAX_COUNT))
+        drops = drops_per_unit(limit)
         demands.append(
-            Demand(weights, claim.key, amount, most, expires_at_s, enforced, limit.on_outage)
+            Demand(
+                weights.times(drops),
+                claim.key,
+                amount * drops,
+                min(limit.capacity * drops, MAX_COUNT),
+                _expires_at_s(claim, now_s),
+                not limit.shadow,
+                limit.on_outage,
+                drain_of(limit),
+            )
         )
     hold_s = max([HOLD_S, *(lease.lease_s for lease in leases)])
     return Reservation(reservation, tenant, tuple(demands), tuple(leases), hold_s, now_s)
+
+
+def _expires_at_s(claim: Claim, now_s: float) -> int:
+    """When the counter is no longer needed; of a bucket, when all that it can hold has drained."""
+    if claim.window is not None:
+        return claim.window.end_s + _CLOCK_SKEW_S
+    capacity = claim.limit.capacity * drops_per_unit(claim.limit)
+    return ceil(Refill(claim.limit, capacity, now_s).full_at_s())
 
 
 def _meets(named: frozenset[str], value: str) -> bool:
@@ -87,7 +109,9 @@ def _meets(named: frozenset[str], value: str) -> bool:
 
 
 def _claim(limit: Limit, tenant: Tenant, subject: Subject, now_s: float) -> Claim:
-    span = None if limit.per is None else window(limit.per, tenant.calendar, now_s)
+    span = None
+    if limit.per is not None and limit.burst is None:
+        span = window(limit.per, tenant.calendar, now_s)
     parts = [_escaped(limit.id)]
     parts += [f"{each}={_escaped(_value(each, subject))}" for each in Each if each in limit.each]
     if span is not None:

@@ -18,7 +18,8 @@ Headers = list[tuple[str, str]]
 def quota_headers(left: Iterable[Left], now_s: float, hit: Left | None = None) -> Headers:
     """Limit, remaining and time to reset of requests and of tokens, where there is a limit.
 
-    Of several limits of a kind, the one that was hit or else the tightest.
+    Of several limits of a kind, the one that was hit or else the tightest. The limit of a smooth
+    one is its burst, the most that can remain; it resets when all of that remains again.
     """
     headers: Headers = []
     left = tuple(left)
@@ -54,6 +55,7 @@ def tightest(left: Iterable[Left]) -> Left | None:
 
 def reset_time(seconds: float) -> str:
     """A duration as OpenAI writes it: `20ms`, `1s`, `6m0s`, `24h0m0s`. Never rounded down."""
+    seconds = round(seconds, 6)  # the difference of two times is some 0.2 us off
     if seconds <= 0:
         return "0s"
     if seconds <= 0.999:
@@ -84,6 +86,8 @@ def _words(limit: Limit, tenant: str) -> str:
     else:
         noun = limit.count.value.removesuffix("s") + _plural(limit.limit)
         amount = f"{limit.limit:,} {noun} per {limit.per}"
+    if limit.burst is not None:
+        amount += f" in bursts of up to {limit.burst:,}"
     models = f" on {', '.join(sorted(limit.models))}" if limit.models else ""
     return f"{amount}{models} for {_whom(limit)}tenant {tenant}"
 

@@ -162,7 +162,7 @@ def _status(
         code=code,
         current_limit=RateLimitResponse.RateLimit(
             name=shown.id,
-            requests_per_unit=min(shown.limit, _MAX_UINT32),
+            requests_per_unit=min(shown.rule.limit, _MAX_UINT32),
             unit=_Unit.UNKNOWN if shown.per is None else _UNITS[shown.per],
         ),
         limit_remaining=min(shown.remaining, _MAX_UINT32),

@@ -76,6 +76,9 @@ class Limit:
     whose slots end by themselves after `lease_s`. `users` and `models` narrow a limit to
     those; empty means all. A `shadow` limit is counted and reported and refuses nobody, in an
     outage of the store neither, whatever its `on_outage`.
+
+    A smooth limit has a `burst` and, instead of windows, a bucket of so many that refills
+    evenly, `limit` for each second, minute or hour.
     """
 
     id: str
@@ -88,6 +91,12 @@ class Limit:
     lease_s: float = 900.0
     shadow: bool = False
     on_outage: OnOutage = OnOutage.CLOSED
+    burst: int | None = None
+
+    @property
+    def capacity(self) -> int:
+        """The most that can be left of it."""
+        return self.limit if self.burst is None else self.burst
 
 
 @dataclass(frozen=True, slots=True)

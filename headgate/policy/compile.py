@@ -61,17 +61,21 @@ def limit_id(
     users: frozenset[str],
     models: frozenset[str],
     shadow: bool = False,
+    smooth: bool = False,
 ) -> str:
     """A name made of what the limit means, such as `tokens.day.user`.
 
     It is part of the counter's key: changing the number or moving the entry in the file
     keeps the count; changing what is counted begins a new one. A limit that is narrowed
     to users or models ends in 12 hex digits of the digest of their names. A shadow limit
-    begins with `shadow`: it counts apart from one in force with the same meaning.
+    begins with `shadow`: it counts apart from one in force with the same meaning. A smooth one
+    says so after its window: `requests.minute.smooth`.
     """
     parts: list[str] = ["shadow", count] if shadow else [count]
     if per is not None:
         parts.append(per)
+    if smooth:
+        parts.append("smooth")
     parts.extend(sorted(each))
     if users or models:
         names = json.dumps([sorted(users), sorted(models)])
@@ -136,7 +140,7 @@ def _limit(entry: LimitEntry) -> Limit:
     match entry:
         case WindowLimitEntry():
             per = Per(entry.per)
-            identity = limit_id(count, per, each, users, models, entry.shadow)
+            identity = limit_id(count, per, each, users, models, entry.shadow, entry.smooth)
             return Limit(
                 identity,
                 count,
@@ -147,6 +151,7 @@ def _limit(entry: LimitEntry) -> Limit:
                 models,
                 shadow=entry.shadow,
                 on_outage=on_outage,
+                burst=(entry.burst or entry.limit) if entry.smooth else None,
             )
         case ConcurrentLimitEntry():
             identity = limit_id(count, None, each, users, models, entry.shadow)

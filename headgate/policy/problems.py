@@ -60,6 +60,7 @@ class Rule(StrEnum):
     SAME_DIGEST = auto()
     SAME_KEY_ID = auto()
     SAME_LIMIT = auto()
+    NOT_SMOOTH = auto()
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,8 +56,15 @@ _ELSEWHERE: dict[EntryType, dict[str, str]] = {
     AdapterEntry: dict.fromkeys(
         BaseModelEntry.model_fields, "an adapter takes this from its base; remove it"
     ),
-    ConcurrentLimitEntry: {"per": "requests in flight have no window; remove it"},
-    WindowLimitEntry: {"lease_s": "only count: concurrent has a lease; remove it"},
+    ConcurrentLimitEntry: {
+        "per": "requests in flight have no window; remove it",
+        "smooth": "requests in flight have no rate; remove it",
+        "burst": "requests in flight have no rate; remove it",
+    },
+    WindowLimitEntry: {
+        "lease_s": "only count: concurrent has a lease; remove it",
+        "burst": "only a smooth limit has a burst; add smooth: true, or remove it",
+    },
 }
 """Keys that stand in an entry of another kind, and what to say of them here."""
 

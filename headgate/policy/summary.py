@@ -72,6 +72,8 @@ def limit_text(limit: Limit) -> str:
     text = f"{limit.limit} {unit}"
     if limit.per is not None:
         text += f" per {limit.per}"
+    if limit.burst is not None:
+        text += f" in bursts of up to {limit.burst}"
     if limit.each:
         text += " for each " + " and ".join(sorted(limit.each))
     if limit.users:
