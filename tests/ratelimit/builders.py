@@ -23,6 +23,12 @@ def tokens(amount: int, limit: int, key: str = "tokens") -> Demand:
     return Demand(TOKENS, key, amount, limit, EXPIRES_AT_S)
 
 
+def smooth(amount: int, burst: int, per_s: int, key: str = "smooth") -> Demand:
+    """Tokens of a bucket, in thousandths: so many drain in a millisecond as tokens in a second."""
+    weights, number = TOKENS.times(1000), amount * 1000
+    return Demand(weights, key, number, burst * 1000, EXPIRES_AT_S, drain=per_s)
+
+
 def requests(limit: int, key: str = "requests") -> Demand:
     return Demand(REQUESTS, key, 1, limit, EXPIRES_AT_S)
 
@@ -64,12 +70,14 @@ def limit(
     users: tuple[str, ...] = (),
     models: tuple[str, ...] = (),
     shadow: bool = False,
+    burst: int | None = None,
 ) -> Limit:
     per = None if what is Count.CONCURRENT else per
     name = f"{what}-{per}-{'-'.join(each)}-{'-'.join(users)}-{'-'.join(models)}"
     name = f"shadow-{name}" if shadow else name
+    name = f"{name}-smooth" if burst else name
     narrowed = frozenset(users), frozenset(models)
-    return Limit(name, what, number, per, frozenset(each), *narrowed, 30.0, shadow)
+    return Limit(name, what, number, per, frozenset(each), *narrowed, 30.0, shadow, burst=burst)
 
 
 def registry(*limits: Limit, tenant: str = "demo", timezone: str = "UTC") -> Registry:

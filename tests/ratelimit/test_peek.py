@@ -66,7 +66,7 @@ async def test_an_entry_says_what_is_left_and_when_it_resets() -> None:
             "each": ["user"],
             "models": ["huge", "tiny"],
             "limit": 100_000,
-                "burst": None,
+            "burst": None,
             "used": 1234,
             "remaining": 98_766,
             "resets_at": "2027-01-16T00:00:00+01:00",
