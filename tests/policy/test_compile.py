@@ -190,6 +190,13 @@ def test_weeks_begin_on_monday_and_months_on_their_first_day_unless_told() -> No
 class TestLimitId:
     """The id of a limit is made of what it means."""
 
+    def test_the_burst_is_no_part_of_it(self) -> None:
+        before, after = (
+            with_limits(f"{{count: tokens, limit: 5, per: hour, smooth: true{burst}}}")
+            for burst in ("", ", burst: 9")
+        )
+        assert before.tenants["acme"].limits[0].id == after.tenants["acme"].limits[0].id
+
     def test_the_number_the_lease_and_the_outage_are_no_part_of_it(self) -> None:
         before = with_limits("{count: concurrent, limit: 5}").tenants["acme"].limits
         other = "{count: concurrent, limit: 9, lease_s: 60, on_outage: open}"
@@ -222,6 +229,8 @@ class TestLimitId:
             "{count: concurrent, limit: 5}",
             "{count: tokens, limit: 5, per: day, shadow: true}",
             "{count: concurrent, limit: 5, shadow: true}",
+            "{count: requests, limit: 5, per: hour}",
+            "{count: requests, limit: 5, per: hour, smooth: true}",
         ]
         ids = [limit.id for limit in with_limits(*limits).tenants["acme"].limits]
 
@@ -232,6 +241,7 @@ class TestLimitId:
             with_limits(
                 "{count: tokens, limit: 5, per: day, each: user}",
                 "{count: tokens, limit: 5, per: day, each: user, users: [alice], models: [tiny]}",
+                "{count: tokens, limit: 5, per: hour, each: user, smooth: true}",
             )
             .tenants["acme"]
             .limits
@@ -240,7 +250,21 @@ class TestLimitId:
         assert [limit.id for limit in limits] == [
             "tokens.day.user",
             "tokens.day.user.28efff1fd8f0",
+            "tokens.hour.smooth.user",
         ]
+
+
+def test_a_smooth_limit_has_a_burst_of_its_limit_unless_told() -> None:
+    entry = "count: requests, limit: 600, per"
+    limits = [f"{{{entry}: minute, smooth: true, burst: 100}}", f"{{{entry}: hour, smooth: true}}"]
+    registry = with_limits(*limits, f"{{{entry}: day, smooth: false}}")
+
+    assert [limit.burst for limit in registry.tenants["acme"].limits] == [100, 600, None]
+    assert describe(registry).splitlines()[-3:] == [
+        "  600 requests per minute in bursts of up to 100",
+        "  600 requests per hour in bursts of up to 600",
+        "  600 requests per day",
+    ]
 
 
 def test_a_shadow_limit_may_stand_beside_the_same_limit_in_force() -> None:
