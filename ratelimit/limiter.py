@@ -66,10 +66,12 @@ class Left:
 
     @property
     def per(self) -> Per | None:
-        return self.rule.per
+        """The window of `limit`; None for requests in flight and for a burst."""
+        return self.rule.per if self.rule.burst is None else None
 
     @property
     def limit(self) -> int:
+        """The most that can remain: of a smooth limit its burst."""
         return self.rule.capacity
 
 
@@ -297,5 +299,5 @@ def _refused(
     But nobody is told to wait for longer than `most_s`.
     """
     hit, fits_at_s = max(hits, key=lambda pair: pair[1])
-    wait_s = min(most_s, fits_at_s - now_s)
+    wait_s = min(most_s, round(fits_at_s - now_s, 6))  # the difference is some 0.2 us off
     return Refused(Reason.LIMIT, hit, max(1, ceil(wait_s)), tuple(left.values()))

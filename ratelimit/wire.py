@@ -157,13 +157,13 @@ def _status(
     """The one descriptor's status, with the limit that matters most. Its numbers are uint32."""
     if shown is None:
         return RateLimitResponse.DescriptorStatus(code=code)
-    wait_s = 0 if shown.resets_at_s is None else max(0, ceil(shown.resets_at_s - now_s))
+    wait_s = 0 if shown.resets_at_s is None else max(0, ceil(round(shown.resets_at_s - now_s, 6)))
     return RateLimitResponse.DescriptorStatus(
         code=code,
         current_limit=RateLimitResponse.RateLimit(
             name=shown.id,
             requests_per_unit=min(shown.rule.limit, _MAX_UINT32),
-            unit=_Unit.UNKNOWN if shown.per is None else _UNITS[shown.per],
+            unit=_Unit.UNKNOWN if shown.rule.per is None else _UNITS[shown.rule.per],
         ),
         limit_remaining=min(shown.remaining, _MAX_UINT32),
         duration_until_reset=Duration(seconds=wait_s),

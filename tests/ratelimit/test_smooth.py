@@ -139,6 +139,7 @@ async def test_settling_moves_what_is_left_and_the_time_of_the_reset() -> None:
     await desk.settle("it", 2_000)
 
     [left] = desk.limiter.left_of("it")
+    assert (left.limit, left.per) == (8_000, None)
     assert (left.remaining, left.resets_at_s) == (7_000, NOW_S + 2)
 
 
@@ -245,6 +246,7 @@ async def test_envoy_is_told_the_rate_and_what_is_left_of_the_burst() -> None:
     [status] = encode_decision(request, await desk.ask(), desk.clock.now_s()).statuses
 
     assert (status.current_limit.requests_per_unit, status.limit_remaining) == (600, 99)
+    assert status.current_limit.unit == status.current_limit.MINUTE
     assert status.duration_until_reset.seconds == 1
 
 
