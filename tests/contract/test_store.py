@@ -403,9 +403,7 @@ async def test_a_counter_takes_what_was_used_by_its_weights(store: Store) -> Non
     assert settled.used == {"weighed": 195, "tokens": 91, "requests": 1}
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     weights=st.builds(Weights, *(st.integers(0, 10**12) for _ in range(4))),
     every=st.lists(st.builds(Spent, *(st.integers(0, 400) for _ in range(4))), max_size=5),
