@@ -33,7 +33,10 @@ _OUTAGE_WAIT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What asks to be let in. `tokens` is its estimate; `api` is None where it is not known."""
+    """What asks to be let in. `tokens` is its estimate, `prompt_tokens` the prompt's part of it.
+
+    `api` and `prompt_tokens` are None where they are not known.
+    """
 
     reservation: str
     tenant: str
@@ -42,14 +45,15 @@ class Request:
     model: str
     api: Api | None
     tokens: int
+    prompt_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
     """What is left of one limit that can refuse: shadow limits are not shown to clients.
 
-    `resets_at_s` (since the epoch) is None for requests in flight; a smooth limit resets when all
-    of it is left again.
+    `limit` and `remaining` of cost are in nanos. `resets_at_s` (since the epoch) is None for
+    requests in flight; a smooth limit resets when all of it is left again.
     """
 
     rule: Limit
@@ -158,7 +162,12 @@ class Limiter:
             self._remember_unless_known(request, _State.FREE)
             return Admitted(())
         reservation = reservation_of(
-            request.reservation, request.tenant, claims, request.tokens, now_s
+            request.reservation,
+            request.tenant,
+            claims,
+            request.tokens,
+            now_s,
+            request.prompt_tokens,
         )
         try:
             reserved = await self._store.reserve(reservation)

@@ -177,6 +177,6 @@ def _tokens(admitted: _Admitted) -> int:
     found = 0
     for one in admitted.reservation.demands:
         unit = one.weights.input // TOKENS.input
-        if one.weights == TOKENS.times(unit):
+        if unit and one.weights == TOKENS.times(unit):
             found = max(found, one.amount // unit)
     return found

@@ -18,7 +18,7 @@ from ratelimit.replay import Recorded, Replay
 from ratelimit.smooth import Refill, drops_per_unit
 from ratelimit.store.memory import MemoryStore
 from ratelimit.wire import encode_decision
-from registry.types import Calendar, Caller, Count, Each, Limit, Per, Registry, Tenant
+from registry.types import Calendar, Caller, Count, Each, Limit, Per, Registry, Tenant, TokenWeights
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, limit, new_name
 
@@ -195,10 +195,23 @@ async def test_what_is_told_of_a_bucket_is_exact_too() -> None:
         "resets_at": "2027-01-15T09:00:00.300000+01:00",
         "resets_in_s": 1,
         "shadow": False,
+        "weights": None,
     }
     desk.clock.advance(60)
     full = await desk.peek()
     assert (full["used"], full["remaining"], full["resets_in_s"]) == (0, 100, 0)
+
+
+async def test_weighted_tokens_refill_smoothly_too() -> None:
+    rule = limit(60_000, Count.TOKENS, burst=8_000, weights=TokenWeights(1000, 100, 4000))
+    desk = Desk(rule)
+    await desk.ask(tokens=1_500, reservation="it")  # each may be an output token: 6000 are held
+
+    desk.clock.advance(1)
+    assert (await desk.peek())["remaining"] == 3_000
+    await desk.settle("it", 1_500)  # all were the prompt's, of which 500 would be left
+
+    assert (await desk.peek())["remaining"] == 7_500
 
 
 async def test_of_a_window_and_a_bucket_the_one_with_room_last_is_named() -> None:
@@ -257,7 +270,19 @@ async def test_a_replay_smooths_in_the_time_of_the_records(apart_s: float, refus
     at = [NOW_S + number * apart_s for number in range(100)]
 
     await replay.run(
-        Recorded(at_s, new_name("r"), at_s + 60, "demo", "alice", "k1", "tiny", 9, 9, False)
+        Recorded(
+            start_s=at_s,
+            reservation=new_name("r"),
+            end_s=at_s + 60,
+            tenant="demo",
+            user="alice",
+            key="k1",
+            model="tiny",
+            estimate=9,
+            estimate_prompt=None,
+            used=None,
+            refused=False,
+        )
         for at_s in at
     )
 
