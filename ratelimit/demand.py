@@ -43,9 +43,10 @@ def claims_of(tenant: Tenant, subject: Subject, now_s: float) -> tuple[Claim, ..
     Of limits that share a counter only the smallest can ever be met, so that keys are distinct.
     """
     claims: dict[str, Claim] = {}
+    names = _names(subject)
     for limit in tenant.limits:
         if _meets(limit.users, subject.user) and _meets(limit.models, subject.model):
-            claim = _claim(limit, tenant, subject, now_s)
+            claim = _claim(limit, tenant, names, now_s)
             other = claims.get(claim.key)
             if other is None or limit.limit < other.limit.limit:
                 claims[claim.key] = claim
@@ -86,13 +87,18 @@ def _meets(named: frozenset[str], value: str) -> bool:
     return not named or value in named
 
 
-def _claim(limit: Limit, tenant: Tenant, subject: Subject, now_s: float) -> Claim:
+def _claim(limit: Limit, tenant: Tenant, names: list[tuple[Each, str]], now_s: float) -> Claim:
     span = None if limit.per is None else window(limit.per, tenant.timezone, now_s)
     parts = [_escaped(limit.id)]
-    parts += [f"{each}={_escaped(_value(each, subject))}" for each in Each if each in limit.each]
+    parts += [name for each, name in names if each in limit.each]
     if span is not None:
         parts.append(f"{span.start_s}")
     return Claim(limit, "/".join(parts), span)
+
+
+def _names(subject: Subject) -> list[tuple[Each, str]]:
+    """What each dimension adds to a counter's key, made once for all limits of a request."""
+    return [(each, f"{each}={_escaped(_value(each, subject))}") for each in Each]
 
 
 def _value(each: Each, subject: Subject) -> str:
