@@ -13,9 +13,8 @@ from registry.types import Registry, Tenant
 TENANTS = 10_000
 LIMITS = 20
 USERS = 5
-COUNTERS_PER_USER = LIMITS
+COUNTERS_PER_TENANT = USERS * LIMITS
 """Each limit of `limits_yaml` counts each user apart."""
-COUNTERS_PER_TENANT = USERS * COUNTERS_PER_USER
 MODEL = "llama-8b"
 
 _ZONES = 40

@@ -48,7 +48,8 @@ def compile_policy(policy: PolicyFile) -> Registry:
         for tenant, entry in policy.tenants.items()
         for key in entry.keys
     }
-    tenants = {name: _tenant(name, entry) for name, entry in policy.tenants.items()}
+    shared: dict[Limit, Limit] = {}
+    tenants = {name: _tenant(name, entry, shared) for name, entry in policy.tenants.items()}
     return Registry({name: models[name] for name in policy.models}, tenants, keys)
 
 
@@ -119,8 +120,9 @@ def _prices(entry: PricesEntry | None) -> Prices:
     return Prices(entry.input, cached, entry.output)
 
 
-def _tenant(name: str, entry: TenantEntry) -> Tenant:
-    limits = tuple(_limit(limit) for limit in entry.limits)
+def _tenant(name: str, entry: TenantEntry, shared: dict[Limit, Limit]) -> Tenant:
+    """`shared` keeps one of equal limits: thousands of tenants often have the same ones."""
+    limits = tuple(shared.setdefault(limit, limit) for limit in map(_limit, entry.limits))
     return Tenant(name, ZoneInfo(entry.timezone), frozenset(entry.models), limits)
 
 
