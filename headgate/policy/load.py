@@ -99,10 +99,10 @@ def compose_bytes(
 
 @contextmanager
 def _without_cycle_search() -> Iterator[None]:
-    """Keeps Python from looking for garbage cycles meanwhile: a policy makes none.
+    """Keeps Python from looking for garbage cycles meanwhile: the values of a policy form none.
 
-    It makes millions of values, which the search would walk through again and again. For a big
-    policy that takes longer than all else, and every request in flight waits for seconds.
+    There are millions, which the search would walk through again and again. For a big policy that
+    takes longer than all else, and every request in flight waits for seconds.
     """
     was_on = gc.isenabled()
     gc.disable()
