@@ -174,4 +174,4 @@ def _row(one: Filled, first: Filled) -> tuple[str | int | float, ...]:
 
 
 if __name__ == "__main__":
-    run(measure)
+    run({"counters": measure})

@@ -124,4 +124,4 @@ _NOTE = (
 
 
 if __name__ == "__main__":
-    run(measure)
+    run({"limits": measure})

@@ -1,6 +1,7 @@
 """Times and bytes, measured so that a busy machine does not tell in their ratios."""
 
 import multiprocessing
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -65,7 +66,10 @@ async def timed(call: Awaitable[T], durations: Durations | None) -> T:
 
 def resident_bytes() -> int:
     """The memory of this process that is in RAM."""
-    return _status_bytes("VmRSS")
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("/proc/self/status tells no VmRSS")
 
 
 def used_bytes(client: Redis) -> int:
@@ -73,16 +77,10 @@ def used_bytes(client: Redis) -> int:
     return int(client.info("memory")["used_memory"])
 
 
-def peak_bytes() -> int:
-    """The most that it has ever been."""
-    return _status_bytes("VmHWM")
-
-
-def _status_bytes(name: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"/proc/self/status tells no {name}")
+def cpu_s(pid: int) -> float:
+    """The processor time that a process has used, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def in_fresh_process(work: Callable[..., T], *arguments: object) -> T:

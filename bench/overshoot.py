@@ -41,10 +41,11 @@ class Setup:
     store: str
     replicas: int
     more: str = ""
+    limit: int = LIMIT
 
     @property
     def limits(self) -> str:
-        return f"[{{count: tokens, limit: {LIMIT}, per: year{self.more}}}]"
+        return f"[{{count: tokens, limit: {self.limit}, per: year{self.more}}}]"
 
 
 SETUPS = (Setup("memory", 1), Setup("Redis", 1), Setup("Redis", 3))
@@ -232,4 +233,4 @@ def _row(setup: Setup, requests: int, outcome: Outcome) -> tuple[str | int | flo
 
 
 if __name__ == "__main__":
-    run(measure)
+    run({"overshoot": measure})

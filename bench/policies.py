@@ -141,4 +141,4 @@ _NOTE = (
 
 
 if __name__ == "__main__":
-    run(measure)
+    run({"policies": measure})
