@@ -90,10 +90,11 @@ async def _load(path: Path) -> Loaded:
 
 
 def _change(path: Path) -> int:
-    """Another file of the same meaning; returns its size."""
+    """Makes it another file of the same meaning; returns its size before."""
     with path.open("ab") as file:
+        size_bytes = file.tell()
         file.write(b"# changed\n")
-        return file.tell()
+        return size_bytes
 
 
 async def _waits(limiter: Limiter, meanwhile: "asyncio.Task[object]") -> Durations:
