@@ -223,7 +223,7 @@ _NOTE = "Through a real Envoy. Ten fit."
 def _row(setup: Setup, requests: int, outcome: Outcome) -> tuple[str | int | float, ...]:
     admitted, refused = outcome.statuses.get(200, 0), outcome.statuses.get(429, 0)
     return (
-        setup.store,
+        f"{setup.store}{setup.more}",
         setup.replicas,
         requests,
         admitted,
