@@ -64,12 +64,13 @@ def claims_of(tenant: Tenant, subject: Subject, now_s: float) -> tuple[Claim, ..
     limits that share a counter only the smallest can ever be met, so that keys are distinct.
     """
     claims: dict[str, Claim] = {}
+    names = _names(subject)
     for limit in tenant.limits:
         if _meets(limit.users, subject.user) and _meets(limit.models, subject.model):
             weights = _weights(limit, subject.model)
             if limit.count is Count.COST and weights == _NOTHING:
                 continue
-            claim = _claim(limit, tenant, subject, weights, now_s)
+            claim = _claim(limit, tenant, names, weights, now_s)
             other = claims.get(claim.key)
             if other is None or limit.limit < other.limit.limit:
                 claims[claim.key] = claim
@@ -167,15 +168,22 @@ def _dearest(costs: Iterable[TokenWeights]) -> TokenWeights:
     )
 
 
-def _claim(limit: Limit, tenant: Tenant, subject: Subject, weights: Weights, now_s: float) -> Claim:
+def _claim(
+    limit: Limit, tenant: Tenant, names: list[tuple[Each, str]], weights: Weights, now_s: float
+) -> Claim:
     span = None
     if limit.per is not None and limit.burst is None:
         span = window(limit.per, tenant.calendar, now_s)
     parts = [_escaped(limit.id)]
-    parts += [f"{each}={_escaped(_value(each, subject))}" for each in Each if each in limit.each]
+    parts += [name for each, name in names if each in limit.each]
     if span is not None:
         parts.append(f"{span.start_s}")
     return Claim(limit, "/".join(parts), span, weights)
+
+
+def _names(subject: Subject) -> list[tuple[Each, str]]:
+    """What each dimension adds to a counter's key, made once for all limits of a request."""
+    return [(each, f"{each}={_escaped(_value(each, subject))}") for each in Each]
 
 
 def _value(each: Each, subject: Subject) -> str:

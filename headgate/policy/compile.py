@@ -56,7 +56,8 @@ def compile_policy(policy: PolicyFile) -> Registry:
         for tenant, entry in policy.tenants.items()
         for key in entry.keys
     }
-    tenants = {name: _tenant(name, entry, models) for name, entry in policy.tenants.items()}
+    shared: dict[Limit, Limit] = {}
+    tenants = {name: _tenant(name, entry, models, shared) for name, entry in policy.tenants.items()}
     return Registry({name: models[name] for name in policy.models}, tenants, keys)
 
 
@@ -135,9 +136,13 @@ def _prices(entry: PricesEntry | None) -> Prices:
     return Prices(entry.input, cached, entry.output)
 
 
-def _tenant(name: str, entry: TenantEntry, models: Mapping[str, Model]) -> Tenant:
+def _tenant(
+    name: str, entry: TenantEntry, models: Mapping[str, Model], shared: dict[Limit, Limit]
+) -> Tenant:
+    """`shared` keeps one of equal limits: thousands of tenants often have the same ones."""
     own = {model: models[model] for model in entry.models}
-    limits = tuple(_limit(limit, own) for limit in entry.limits)
+    compiled = (_limit(limit, own) for limit in entry.limits)
+    limits = tuple(shared.setdefault(limit, limit) for limit in compiled)
     week_start = Weekday[entry.week_start.upper()]
     calendar = Calendar(ZoneInfo(entry.timezone), week_start, entry.billing_day)
     return Tenant(name, calendar, frozenset(entry.models), limits)

@@ -220,6 +220,10 @@ class MemoryStore:
     def _put(self, key: _Key, record: _Record) -> None:
         self._records[key] = record
         heappush(self._expiring_records, (record.until_s, key))
+        if len(self._expiring_records) > 2 * len(self._records) + 16:
+            # Each settlement leaves an entry that would stay for as long as it could be held.
+            self._expiring_records = [(one.until_s, name) for name, one in self._records.items()]
+            heapify(self._expiring_records)
 
     def _live_record(self, key: _Key, now_s: float) -> _Record | None:
         record = self._records.get(key)

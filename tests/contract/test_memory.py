@@ -1,7 +1,7 @@
 """What only the memory store can get wrong: growing for ever."""
 
 from ratelimit.store.memory import MemoryStore
-from ratelimit.store.protocol import TOKENS, Demand
+from ratelimit.store.protocol import SETTLED_KEPT_S, TOKENS, Demand
 from tests.ratelimit.builders import NOW_S, Shop, lease, smooth, spent
 
 
@@ -33,6 +33,19 @@ async def test_what_has_expired_is_forgotten_settled_or_not() -> None:
     for _ in range(200):
         await store.settle("nobody", shop.tenant, spent(0, 0), NOW_S + 10**6)
     assert size(store) == 0
+
+
+async def test_what_is_settled_does_not_stay_for_as_long_as_it_could_have_been_held() -> None:
+    store, shop = MemoryStore(), Shop()
+    sizes = []
+    for number in range(5_000):
+        now_s, key = NOW_S + number, f"r{number}"
+        demand = Demand(TOKENS, "k", 5, 10**6, int(NOW_S) + 10_000)
+        await store.reserve(shop.ask(demand, id=key, now_s=now_s, hold_s=20_000))
+        await store.settle(key, shop.tenant, spent(3, 1), now_s)
+        sizes.append(size(store))
+
+    assert max(sizes) < 4 * SETTLED_KEPT_S
 
 
 async def test_slots_that_come_and_go_leave_nothing_behind() -> None:

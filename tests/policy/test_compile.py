@@ -170,6 +170,14 @@ tenants:
     assert tenants["acme"].limits == tenants["globex"].limits != ()
 
 
+def test_equal_limits_of_many_tenants_take_memory_once() -> None:
+    entry = "{models: [tiny], limits: [{count: tokens, limit: 5, per: day}]}"
+    policy = MODELS + f"tenants:\n  acme: {entry}\n  globex: {entry}\n"
+    tenants = parse_policy(policy.encode(), "headgate.yaml").tenants
+
+    assert tenants["acme"].limits[0] is tenants["globex"].limits[0]
+
+
 def test_a_limit_is_closed_in_an_outage_unless_told() -> None:
     limits = [
         "{count: tokens, limit: 5, per: day}",
