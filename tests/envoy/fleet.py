@@ -157,7 +157,9 @@ def running_fleet(folder: Path, upstream: str, limits: str, replicas: int = 1) -
 
 
 @contextmanager
-def fleet_to_start(folder: Path, policy_text: str, upstream: str, replicas: int) -> Iterator[Fleet]:
+def fleet_to_start(
+    folder: Path, policy_text: str, upstream: str, replicas: int, redis_options: Sequence[str] = ()
+) -> Iterator[Fleet]:
     """Starts Redis alone; ends with the block whatever the test has started by then."""
     (folder / "headgate.yaml").write_text(policy_text)
     box = OneBox(
@@ -169,7 +171,7 @@ def fleet_to_start(folder: Path, policy_text: str, upstream: str, replicas: int)
         upstreams={"tiny": upstream},
     )
     write_bootstrap(box)
-    with running_redis() as redis:
+    with running_redis(*redis_options) as redis:
         fleet = Fleet(box, redis, replicas)
         _name_endpoints(fleet)
         try:

@@ -1,0 +1,147 @@
+"""What clients saw of a fault, beside the usage records and what Redis has counted."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+
+from tests.campaign.load import Load, Sent
+from tests.campaign.site import LIMIT, TENANTS, Site
+
+_UNSEEN_TOKENS = 8192
+"""More than any request can have been held or charged at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One fault under load: when it began and ended, and when every replica had noticed.
+
+    `lost_s` is when Redis lost its data, if it did. Seconds since the epoch.
+    """
+
+    load: Load
+    user: str
+    began_s: float
+    ended_s: float
+    whole_s: float
+    lost_s: float | None = None
+
+    def of(self, tenant: str) -> list[Sent]:
+        return self.load.where(lambda one: one.tenant == tenant)
+
+    def inside(self, tenant: str) -> list[Sent]:
+        """Sent and answered while the fault lasted."""
+        return [
+            one
+            for one in self.of(tenant)
+            if one.started_s >= self.began_s and one.ended_s and one.ended_s < self.ended_s
+        ]
+
+    def admitted(self, tenant: str) -> int:
+        """Requests of the whole run that were let in, as clients saw it."""
+        return sum(one.status == 200 for one in self.of(tenant))
+
+    def admitted_inside(self, tenant: str) -> int:
+        """Those whose answer began while the fault lasted."""
+        return sum(
+            one.status == 200 and self.began_s <= (one.answered_s or 0) < self.ended_s
+            for one in self.of(tenant)
+            if one.started_s >= self.began_s
+        )
+
+    def statuses(self, chosen: list[Sent]) -> Counter[int | None]:
+        return Counter(one.status for one in chosen)
+
+    def most_in_flight(self, tenant: str) -> int:
+        """The most answers of a tenant that ran at one instant."""
+        answers = [one for one in self.of(tenant) if one.status == 200]
+        steps = [(one.answered_s or 0.0, 1) for one in answers]
+        steps += [(one.ended_s, -1) for one in answers]
+        most = running = 0
+        for _, step in sorted(steps):
+            running += step
+            most = max(most, running)
+        return most
+
+    def __str__(self) -> str:
+        parts = [f"{self.user}: outage {self.ended_s - self.began_s:.1f} s"]
+        parts += [f"noticed after {self.whole_s - self.ended_s:.1f} s"]
+        for tenant in TENANTS:
+            inside, whole = self.admitted_inside(tenant), self.admitted(tenant)
+            ratio = f" = {inside / LIMIT:.2f} and {whole / LIMIT:.2f}" if tenant != "slots" else ""
+            parts += [f"{tenant}: admitted {inside} inside, {whole} in all{ratio};"]
+            parts += [f"{dict(self.statuses(self.inside(tenant)))} inside,"]
+            parts += [f"{dict(self.statuses(self.of(tenant)))} in all"]
+        return " ".join([*parts, f"most in flight {self.most_in_flight('slots')}"])
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The least and the most that a counter may show."""
+
+    least: int
+    most: int
+
+    def holds(self, count: int) -> bool:
+        return self.least <= count <= self.most
+
+
+def charged(run: Run, tenant: str, records: dict[str, int]) -> tuple[Span, Span]:
+    """Requests and tokens that Redis must have counted for the tenant's requests of a run.
+
+    `records` holds the tokens charged by request id. What a client cannot know has a span:
+    a request cut off before its answer, one that was under way when Redis lost its data, an
+    answer of an `open` limit, which is not counted while Redis is away.
+    """
+    requests = [0, 0]
+    tokens = [0, 0]
+    for one in run.of(tenant):
+        least, most = _counts(one, run.lost_s)
+        if tenant == "open":
+            least = 0
+        known = records.get(one.request_id, one.tokens)
+        requests[0] += least
+        requests[1] += most
+        tokens[0] += least * (known or 0)
+        tokens[1] += most * (_UNSEEN_TOKENS if known is None else known)
+    return Span(*requests), Span(*tokens)
+
+
+def _counts(one: Sent, lost_s: float | None) -> tuple[int, int]:
+    if one.status is None:
+        return 0, 1
+    if one.status != 200:
+        return 0, 0
+    if lost_s is None or one.started_s >= lost_s:
+        return 1, 1
+    return (0, 0) if (one.answered_s or 0) < lost_s else (0, 1)
+
+
+def tokens_by_request(site: Site) -> dict[str, int]:
+    """The tokens charged by the usage records, by request id. No reservation is there twice."""
+    records = [json.loads(line) for line in site.fleet.records().splitlines() if _is_whole(line)]
+    reservations = [one["reservation"] for one in records if one["reservation"]]
+    assert len(reservations) == len(set(reservations))
+    return {
+        one["request_id"]: (one["prompt_tokens"] or 0) + (one["completion_tokens"] or 0)
+        for one in records
+    }
+
+
+def _is_whole(line: str) -> bool:
+    """A replica that is killed may leave half a line."""
+    return line.startswith("{") and line.endswith("}")
+
+
+def differences(site: Site, run: Run) -> list[str]:
+    """Counters in Redis that are not what was charged; empty when all of them agree."""
+    records = tokens_by_request(site)
+    found = []
+    for tenant in TENANTS:
+        spans = dict(zip(("requests", "tokens"), charged(run, tenant, records), strict=True))
+        if tenant == "slots":
+            del spans["requests"]
+        for count, span in spans.items():
+            counted = site.counters(tenant, run.user, count)
+            if any(one < 0 for one in counted) or not span.holds(sum(counted)):
+                found.append(f"{tenant}: {counted} {count} in Redis, {span} were charged")
+    return found
