@@ -18,7 +18,8 @@ USERS = [
     "kept",
     "emptied",
     "failed-over",
-    "clocks",
+    "differ",
+    "step",
 ]
 
 

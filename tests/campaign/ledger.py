@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from tests.campaign.load import Load, Sent
-from tests.campaign.site import LIMIT, TENANTS, Site
+from tests.campaign.site import LIMIT, Site
 
 _UNSEEN_TOKENS = 8192
 """More than any request can have been held or charged at."""
@@ -65,13 +65,13 @@ class Run:
     def __str__(self) -> str:
         parts = [f"{self.user}: outage {self.ended_s - self.began_s:.1f} s"]
         parts += [f"noticed after {self.whole_s - self.ended_s:.1f} s"]
-        for tenant in TENANTS:
+        for tenant in self.load.keys:
             inside, whole = self.admitted_inside(tenant), self.admitted(tenant)
             ratio = f" = {inside / LIMIT:.2f} and {whole / LIMIT:.2f}" if tenant != "slots" else ""
             parts += [f"{tenant}: admitted {inside} inside, {whole} in all{ratio};"]
             parts += [f"{dict(self.statuses(self.inside(tenant)))} inside,"]
             parts += [f"{dict(self.statuses(self.of(tenant)))} in all"]
-        return " ".join([*parts, f"most in flight {self.most_in_flight('slots')}"])
+        return " ".join([*parts, f"most in flight {self.most_in_flight(tenant)}"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ def differences(site: Site, run: Run) -> list[str]:
     """Counters in Redis that are not what was charged; empty when all of them agree."""
     records = tokens_by_request(site)
     found = []
-    for tenant in TENANTS:
+    for tenant in run.load.keys:
         spans = dict(zip(("requests", "tokens"), charged(run, tenant, records), strict=True))
         if tenant == "slots":
             del spans["requests"]

@@ -59,7 +59,7 @@ class Load:
     def __init__(self, url: str, keys: dict[str, str], long_s: float) -> None:
         self.sent: list[Sent] = []
         self._url = f"{url}/v1/chat/completions"
-        self._keys = keys
+        self.keys = keys
         self._kinds = (_PLAIN, _PLAIN, _PLAIN, _STREAMED, _STREAMED, _LEFT, _long(long_s))
         self._ends = False
 
@@ -70,7 +70,7 @@ class Load:
             httpx.AsyncClient(timeout=60, limits=limits) as client,
             asyncio.TaskGroup() as clients,
         ):
-            for tenant in self._keys:
+            for tenant in self.keys:
                 for number, kind in enumerate(self._kinds):
                     clients.create_task(self._client(client, tenant, kind, number))
 
@@ -92,7 +92,7 @@ class Load:
             await asyncio.sleep(_PAUSE_S)
 
     async def _ask(self, client: httpx.AsyncClient, kind: Kind, sent: Sent) -> None:
-        headers = {"authorization": f"Bearer {self._keys[sent.tenant]}"}
+        headers = {"authorization": f"Bearer {self.keys[sent.tenant]}"}
         if kind.simulate:
             headers["x-simulate"] = kind.simulate
         body = {**small_chat(), **kind.body}

@@ -13,9 +13,13 @@ import pytest
 from tests.campaign.ledger import Run, differences
 from tests.campaign.load import loaded
 from tests.campaign.site import (
+    BY_MINUTE,
     LEASE_S,
     LIMIT,
+    MINUTE_LIMIT,
+    MINUTE_SLOTS,
     SLOTS,
+    WINDOW_S,
     Site,
     envoy_killed,
     failed_over,
@@ -130,3 +134,41 @@ async def test_a_redis_that_dies_and_comes_back_empty(site: Site) -> None:
 async def test_a_redis_that_fails_over_to_an_empty_replica(site: Site) -> None:
     run = await meet(site, "failed-over", failed_over(site), loses_data=True)
     keeps_the_bounds_of_an_outage(run, times_empty=1)
+
+
+async def test_clocks_that_differ_and_step(site: Site) -> None:
+    """A window is one counter, whichever replica's clock is in it; Redis' own clock ends it."""
+    offsets_s = (0, 90, -90)
+    await asyncio.to_thread(site.start_with_clocks, offsets_s)
+    differ = await by_clocks(site, "differ", offsets_s)
+    step = await by_clocks(site, "step", offsets_s, steps_s=(3600, -3600, 0))
+    for run in (differ, step):
+        assert run.statuses(run.load.sent).keys() <= {200, 429}
+    assert differ.most_in_flight(BY_MINUTE) <= MINUTE_SLOTS
+
+
+async def by_clocks(
+    site: Site, user: str, offsets_s: tuple[int, ...], steps_s: tuple[int, ...] = ()
+) -> Run:
+    """Load while the first replica's clock steps; each window then holds what it let in."""
+    began_s = time.time()
+    async with loaded(site.fleet.url, site.keys(user, [BY_MINUTE]), FAULT_S) as load:
+        await asyncio.sleep(FAULT_S)
+        for step_s in steps_s:
+            site.set_clock(1, step_s)
+            await asyncio.sleep(FAULT_S)
+    ended_s = time.time()
+    run = Run(load, user, began_s, ended_s, ended_s)
+    await slots_are_free(site, user)
+    await counters_agree(site, run)
+    counted = site.counters(BY_MINUTE, user, "requests")
+    print(run, "in its windows:", counted)
+    assert max(counted) <= MINUTE_LIMIT
+    assert len(counted) <= len(windows(began_s, ended_s, {*offsets_s, *steps_s}))
+    return run
+
+
+def windows(began_s: float, ended_s: float, offsets_s: set[int]) -> set[float]:
+    """The windows that a clock has been in."""
+    instants = {began_s, ended_s, *range(int(began_s), int(ended_s), WINDOW_S)}
+    return {(at + offset_s) // WINDOW_S for at in instants for offset_s in offsets_s}
