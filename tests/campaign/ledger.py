@@ -15,15 +15,17 @@ _UNSEEN_TOKENS = 8192
 class Run:
     """One fault under load: when it began and ended, and when every replica had noticed.
 
-    `lost_s` is when Redis lost its data, if it did. Seconds since the epoch.
+    `gone_s` is when the fault was there in full: it lies a little after `began_s`. `lost` says
+    whether Redis lost its data then. Seconds since the epoch.
     """
 
     load: Load
     user: str
     began_s: float
+    gone_s: float
     ended_s: float
     whole_s: float
-    lost_s: float | None = None
+    lost: bool = False
 
     def of(self, tenant: str) -> list[Sent]:
         return self.load.where(lambda one: one.tenant == tenant)
@@ -63,15 +65,18 @@ class Run:
         return most
 
     def __str__(self) -> str:
-        parts = [f"{self.user}: outage {self.ended_s - self.began_s:.1f} s"]
-        parts += [f"noticed after {self.whole_s - self.ended_s:.1f} s"]
+        lasted_s, late_s = self.ended_s - self.began_s, self.whole_s - self.ended_s
+        lines = [f"\n{self.user}: {lasted_s:.1f} s; in use again {late_s:.1f} s after its end"]
         for tenant in self.load.keys:
             inside, whole = self.admitted_inside(tenant), self.admitted(tenant)
-            ratio = f" = {inside / LIMIT:.2f} and {whole / LIMIT:.2f}" if tenant != "slots" else ""
-            parts += [f"{tenant}: admitted {inside} inside, {whole} in all{ratio};"]
-            parts += [f"{dict(self.statuses(self.inside(tenant)))} inside,"]
-            parts += [f"{dict(self.statuses(self.of(tenant)))} in all"]
-        return " ".join([*parts, f"most in flight {self.most_in_flight(tenant)}"])
+            lines.append(
+                f"  {tenant:6} let in {inside:3} during it ({inside / LIMIT:.2f}), {whole:3} in all"
+                f" ({whole / LIMIT:.2f}); statuses {dict(self.statuses(self.inside(tenant)))},"
+                f" in all {dict(self.statuses(self.of(tenant)))}"
+            )
+        tenant = [*self.load.keys][-1]
+        lines.append(f"  at most {self.most_in_flight(tenant)} in flight of {tenant}")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +93,12 @@ class Span:
 def charged(run: Run, tenant: str, records: dict[str, int]) -> tuple[Span, Span]:
     """Requests and tokens that Redis must have counted for the tenant's requests of a run.
 
-    `records` holds the tokens charged by request id. What a client cannot know has a span:
-    a request cut off before its answer, one that was under way when Redis lost its data, an
-    answer of an `open` limit, which is not counted while Redis is away.
+    `records` holds the tokens charged by request id.
     """
     requests = [0, 0]
     tokens = [0, 0]
     for one in run.of(tenant):
-        least, most = _counts(one, run.lost_s)
-        if tenant == "open":
-            least = 0
+        least, most = _counts(one, run)
         known = records.get(one.request_id, one.tokens)
         requests[0] += least
         requests[1] += most
@@ -106,14 +107,23 @@ def charged(run: Run, tenant: str, records: dict[str, int]) -> tuple[Span, Span]
     return Span(*requests), Span(*tokens)
 
 
-def _counts(one: Sent, lost_s: float | None) -> tuple[int, int]:
+def _counts(one: Sent, run: Run) -> tuple[int, int]:
+    """How often the request is counted, at least and at most: a client cannot know everything.
+
+    Answers of an `open` limit are not counted while Redis is away. Of the data that Redis lost
+    a replica may still bring some: what it let in by its share, when an answer was late.
+    """
     if one.status is None:
         return 0, 1
     if one.status != 200:
         return 0, 0
-    if lost_s is None or one.started_s >= lost_s:
+    if one.tenant == "open":
+        return 0, 1
+    if not run.lost or one.started_s >= run.gone_s:
         return 1, 1
-    return (0, 0) if (one.answered_s or 0) < lost_s else (0, 1)
+    if one.tenant == "closed" and (one.answered_s or 0) < run.began_s:
+        return 0, 0
+    return 0, 1
 
 
 def tokens_by_request(site: Site) -> dict[str, int]:
