@@ -69,9 +69,11 @@ class Run:
         lines = [f"\n{self.user}: {lasted_s:.1f} s; in use again {late_s:.1f} s after its end"]
         for tenant in self.load.keys:
             inside, whole = self.admitted_inside(tenant), self.admitted(tenant)
+            ratio = f" ({inside / LIMIT:.2f} and {whole / LIMIT:.2f} of the limit)"
             lines.append(
-                f"  {tenant:6} let in {inside:3} during it ({inside / LIMIT:.2f}), {whole:3} in all"
-                f" ({whole / LIMIT:.2f}); statuses {dict(self.statuses(self.inside(tenant)))},"
+                f"  {tenant:6} let in {inside} while it lasted, {whole} in all"
+                f"{ratio if tenant in ('closed', 'share', 'open') else ''}:"
+                f" {dict(self.statuses(self.inside(tenant)))},"
                 f" in all {dict(self.statuses(self.of(tenant)))}"
             )
         tenant = [*self.load.keys][-1]

