@@ -1,8 +1,11 @@
 """What clients saw of a fault, beside the usage records and what Redis has counted."""
 
+import itertools
 import json
 from collections import Counter
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 from tests.campaign.load import Load, Sent
 from tests.campaign.site import LIMIT, Site
@@ -53,17 +56,6 @@ class Run:
     def statuses(self, chosen: list[Sent]) -> Counter[int | None]:
         return Counter(one.status for one in chosen)
 
-    def most_in_flight(self, tenant: str) -> int:
-        """The most answers of a tenant that ran at one instant."""
-        answers = [one for one in self.of(tenant) if one.status == 200]
-        steps = [(one.answered_s or 0.0, 1) for one in answers]
-        steps += [(one.ended_s, -1) for one in answers]
-        most = running = 0
-        for _, step in sorted(steps):
-            running += step
-            most = max(most, running)
-        return most
-
     def __str__(self) -> str:
         lasted_s, late_s = self.ended_s - self.began_s, self.whole_s - self.ended_s
         lines = [f"\n{self.user}: {lasted_s:.1f} s; in use again {late_s:.1f} s after its end"]
@@ -76,8 +68,6 @@ class Run:
                 f" {dict(self.statuses(self.inside(tenant)))},"
                 f" in all {dict(self.statuses(self.of(tenant)))}"
             )
-        tenant = [*self.load.keys][-1]
-        lines.append(f"  at most {self.most_in_flight(tenant)} in flight of {tenant}")
         return "\n".join(lines)
 
 
@@ -128,15 +118,26 @@ def _counts(one: Sent, run: Run) -> tuple[int, int]:
     return 0, 1
 
 
-def tokens_by_request(site: Site) -> dict[str, int]:
-    """The tokens charged by the usage records, by request id. No reservation is there twice."""
+def records_of(site: Site) -> list[dict[str, Any]]:
+    """The usage records so far. No reservation is there twice."""
     records = [json.loads(line) for line in site.fleet.records().splitlines() if _is_whole(line)]
     reservations = [one["reservation"] for one in records if one["reservation"]]
     assert len(reservations) == len(set(reservations))
-    return {
-        one["request_id"]: (one["prompt_tokens"] or 0) + (one["completion_tokens"] or 0)
-        for one in records
-    }
+    return records
+
+
+def most_in_flight(site: Site, tenant: str, user: str) -> int:
+    """The most answers of a user that ran at one instant, by the proxy's clock.
+
+    From its first output to its end an answer holds its slot, whoever reads it how late.
+    """
+    steps = []
+    for one in records_of(site):
+        if (one["tenant"], one["user"]) == (tenant, user) and one["ttft_s"] is not None:
+            start_s = datetime.fromisoformat(one["time"]).timestamp()
+            steps += [(start_s + one["ttft_s"], 1), (start_s + one["duration_s"], -1)]
+    running = itertools.accumulate(step for _, step in sorted(steps))
+    return max(running, default=0)
 
 
 def _is_whole(line: str) -> bool:
@@ -146,7 +147,10 @@ def _is_whole(line: str) -> bool:
 
 def differences(site: Site, run: Run) -> list[str]:
     """Counters in Redis that are not what was charged; empty when all of them agree."""
-    records = tokens_by_request(site)
+    records = {
+        one["request_id"]: (one["prompt_tokens"] or 0) + (one["completion_tokens"] or 0)
+        for one in records_of(site)
+    }
     found = []
     for tenant in run.load.keys:
         spans = dict(zip(("requests", "tokens"), charged(run, tenant, records), strict=True))
