@@ -38,7 +38,7 @@ class Run:
         return [
             one
             for one in self.of(tenant)
-            if one.started_s >= self.began_s and one.ended_s and one.ended_s < self.ended_s
+            if one.started_s >= self.gone_s and one.ended_s and one.ended_s < self.ended_s
         ]
 
     def admitted(self, tenant: str) -> int:
@@ -46,11 +46,11 @@ class Run:
         return sum(one.status == 200 for one in self.of(tenant))
 
     def admitted_inside(self, tenant: str) -> int:
-        """Those whose answer began while the fault lasted."""
+        """Those sent while the fault lasted whose answer began then, too."""
         return sum(
-            one.status == 200 and self.began_s <= (one.answered_s or 0) < self.ended_s
+            one.status == 200 and (one.answered_s or 0) < self.ended_s
             for one in self.of(tenant)
-            if one.started_s >= self.began_s
+            if one.started_s >= self.gone_s
         )
 
     def statuses(self, chosen: list[Sent]) -> Counter[int | None]:
