@@ -1,0 +1,85 @@
+"""What a soak prints: a line now and then, and a Markdown table at the end."""
+
+from collections import Counter
+
+from tests.soak.faults import Faults
+from tests.soak.ledger import Finding
+from tests.soak.load import Load
+from tests.soak.watch import Memory, Watch, memory
+
+GROWTH = 0.03
+"""The most by which memory may grow from the middle third of a soak to its last."""
+_JUDGED_FROM_S = 600.0
+"""A shorter soak is all warm-up: its memory is told, not judged."""
+_MB = 1e6
+
+
+def progress(load: Load, faults: Faults, watch: Watch, passed_s: float) -> str:
+    """One line: how much was asked, what came of it, and the memory of each process."""
+    statuses = Counter(one.status for one in load.sent if one.ended_s)
+    told = " ".join(f"{status}:{count}" for status, count in statuses.most_common())
+    sizes = " ".join(
+        f"{name} {sample.rss_bytes / _MB:.0f}" for name, sample in watch.latest().items()
+    )
+    return (
+        f"{passed_s:6.0f} s  {len(load.sent)} sent, {len(load.running)} run,"
+        f" {load.skipped} skipped  {told}  {len(faults.kills)} kills, {faults.flushes} flushes"
+        f"  MB: {sizes}"
+    )
+
+
+def memories(watch: Watch, span: tuple[float, float]) -> dict[str, Memory]:
+    """By name, of the processes that lived through the middle and the last third."""
+    found = {name: memory(taken, *span) for (name, _), taken in watch.samples.items()}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def memory_findings(watch: Watch, start_s: float, end_s: float) -> list[Finding]:
+    judged = end_s - start_s >= _JUDGED_FROM_S
+    grown = memories(watch, (start_s, end_s))
+    figures = ", ".join(f"{name} {one.growth:+.1%}" for name, one in grown.items())
+    return [
+        Finding(
+            f"memory grows by at most {GROWTH:.0%} from the middle third to the last",
+            not judged or all(one.growth <= GROWTH for one in grown.values()),
+            figures + ("" if judged else " (too short to judge)"),
+        )
+    ]
+
+
+def table(
+    rate: float,
+    took_s: float,
+    idle: float,
+    load: Load,
+    faults: Faults,
+    watch: Watch,
+    findings: list[Finding],
+    span: tuple[float, float],
+) -> str:
+    """Markdown: the load, the memory, the rules."""
+    kinds = Counter(one.kind.ending for one in load.sent if one.status in (200, None))
+    refused = Counter(one.status for one in load.sent if one.status not in (200, None))
+    lines = [
+        "",
+        f"{took_s / 60:.1f} minutes, {rate:g} requests a second offered,"
+        f" {len(load.sent) / took_s:.1f} made ({load.skipped} skipped);"
+        f" {len(faults.kills)} replicas killed, {faults.flushes} times SCRIPT FLUSH;"
+        f" {idle:.2f} processors idle.",
+        f"{kinds['complete']:,} complete answers, {kinds['left']:,} left by their client,"
+        f" {kinds['broken']:,} broken off by the upstream; refused: "
+        + ", ".join(f"{count:,} with {status}" for status, count in refused.most_common()),
+        "",
+        "| process | first third, MB | middle third | last third | growth | CPU, s |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    cpu = {name: taken[-1].cpu_s for (name, _), taken in watch.samples.items()}
+    for name, one in memories(watch, span).items():
+        sizes = " | ".join(f"{size / _MB:.1f}" for size in (one.first, one.middle, one.last))
+        lines.append(f"| {name} | {sizes} | {one.growth:+.1%} | {cpu[name]:.0f} |")
+    lines += ["", "| rule | held | figures |", "|---|---|---|"]
+    lines += [
+        f"| {one.rule} | {'yes' if one.holds else '**NO**'} | {one.figures.replace('|', '/')} |"
+        for one in findings
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,214 @@
+"""One soak: start everything, load it, let parts fail, drain, and compare all accounts."""
+
+import asyncio
+import re
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from tests.envoy.conftest import Upstream
+from tests.envoy.fleet import Fleet, fleet_to_start
+from tests.simulator_process import SimulatorProcess, simulator_process
+from tests.soak.faults import Faults, plan
+from tests.soak.kinds import LEASE_S, STEADY, TORN, policy
+from tests.soak.ledger import Account, Finding, Records
+from tests.soak.load import Load
+from tests.soak.report import memory_findings, progress, table
+from tests.soak.watch import Watch, idle_s
+
+REPLICAS = 3
+_EACH_S = 10.0
+_SETTLES_S = 3.0
+_MORE_FILES = 100
+"""Connections that a process may keep: a pool to Redis, those of gRPC, to upstreams."""
+_EXPECTED = re.compile(r"serves hooks on|^\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long, how many requests a second, and the seed of all dice."""
+
+    lasts_s: float
+    rate: float
+    seed: int = 1
+
+
+@dataclass
+class Stage:
+    """Everything that runs."""
+
+    fleet: Fleet
+    steady: SimulatorProcess
+    torn: SimulatorProcess
+
+    def pids(self) -> dict[str, int]:
+        processes = {name: process.pid for name, process in self.fleet.processes.items()}
+        redis = self.fleet.redis.process.pid
+        return {
+            **dict(sorted(processes.items())),
+            "redis": redis,
+            "simulator": self.steady.pid,
+            "simulator-torn": self.torn.pid,
+        }
+
+
+@asynccontextmanager
+async def running_stage() -> AsyncIterator[Stage]:
+    """Two upstreams, Redis, the replicas and Envoy."""
+    speed = ("--ttft-s", "0.01", "--token-interval-s", "0.005")
+    with tempfile.TemporaryDirectory(prefix="hg-soak-") as folder:
+        async with (
+            simulator_process("--model", STEADY, *speed) as steady,
+            simulator_process(
+                "--model", TORN, "--ttft-s", "0.01", "--token-interval-s", "0.02"
+            ) as torn,
+        ):
+            text = policy(steady.url, torn.url)
+            more = {TORN: torn.url}
+            with fleet_to_start(
+                Path(folder), text, steady.url, REPLICAS, more_upstreams=more
+            ) as fleet:
+                with ThreadPoolExecutor() as pool:
+                    list(pool.map(fleet.start_services, fleet.numbers))
+                await asyncio.to_thread(fleet.start_envoy)
+                yield Stage(fleet, steady, torn)
+
+
+async def soak(planned: Plan) -> list[Finding]:
+    """Runs it, prints progress and a table, and returns what was found."""
+    async with running_stage() as stage:
+        watch = Watch(stage.pids)
+        watch.take()
+        before = watch.latest()
+        load = Load(stage.fleet.box.listen_port, planned.rate, planned.seed)
+        faults = Faults(stage.fleet)
+        start_s, idle = time.monotonic(), idle_s()
+        end_s = start_s + planned.lasts_s
+        tasks = [
+            asyncio.create_task(watch.run()),
+            asyncio.create_task(_tell(load, faults, watch, start_s)),
+        ]
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(load.run(end_s))
+                schedule = plan(planned.seed, planned.lasts_s, REPLICAS)
+                group.create_task(faults.run(schedule))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        took_s = time.monotonic() - start_s
+        idle = (idle_s() - idle) / took_s
+        await asyncio.sleep(LEASE_S + _SETTLES_S)  # all that is left behind frees itself
+        watch.take()
+        findings = await asyncio.to_thread(_findings, stage, load, faults)
+        findings += memory_findings(watch, start_s, end_s)
+        findings.append(_files(before, watch))
+    print(table(planned.rate, took_s, idle, load, faults, watch, findings, (start_s, end_s)))
+    return findings
+
+
+def _findings(stage: Stage, load: Load, faults: Faults) -> list[Finding]:
+    fleet = stage.fleet
+    records = Records.read(map(fleet.records_file, fleet.numbers))
+    account = Account(load.sent, records, faults.kills)
+    return [
+        *account.findings(),
+        account.steady(Upstream(stage.steady.url, real=False).counters()),
+        account.torn(Upstream(stage.torn.url, real=False).counters()),
+        *_redis(fleet, account),
+        _nothing_runs(stage),
+        _logs(fleet, faults),
+    ]
+
+
+def _redis(fleet: Fleet, account: Account) -> Iterator[Finding]:
+    with fleet.redis.client() as client:
+        counted = Counter[tuple[str, str, str]]()
+        for name in client.scan_iter("{hg:*}c:*", count=1000):
+            if found := re.match(r"\{hg:(.+?)\}c:(tokens|requests).*user=(\w+)/year", name):
+                tenant, count, user = found.groups()
+                counted[tenant, user, count] += int(client.get(name))
+        held = 0
+        for name in client.scan_iter("{hg:*}r:*", count=1000):
+            held += client.hget(name, "state") == "held"
+        now_ms = time.time() * 1000
+        leases = sum(
+            int(client.zcount(name, now_ms, "+inf")) for name in client.scan_iter("{hg:*}l:*")
+        )
+    spans = account.spans()
+    wrong = []
+    for (caller, count), (least, most) in spans.items():
+        found = counted.pop((caller.tenant, caller.user, count), 0)
+        if not least <= found <= most:
+            wrong.append(f"{caller.tenant}/{caller.user} {count}: {found}, not {least} to {most}")
+    exact = sum(least == most for least, most in spans.values())
+    yield Finding(
+        "Redis' counters = what the records charge",
+        not wrong and not counted,
+        f"{len(spans)} counters, {exact} of them without any leeway, {len(wrong)} differ"
+        + "".join(f"; {one}" for one in wrong[:3]),
+    )
+    lost = sum(one.status in (200, None) for one in account.missing)
+    yield Finding(
+        "no reservation is still held",
+        held <= lost,
+        f"{held} held, {lost} answers whose record was lost with a killed replica",
+    )
+    yield Finding(f"no slot is taken {LEASE_S} s after the end", not leases, f"{leases} taken")
+
+
+def _nothing_runs(stage: Stage) -> Finding:
+    transport = httpx.HTTPTransport(uds=str(stage.fleet.box.admin_socket))
+    with httpx.Client(transport=transport, base_url="http://envoy") as client:
+        stats = client.get("/stats", params={"filter": "rq_active$"}).text.splitlines()
+    running = [line for line in stats if not line.endswith(": 0") and "admin" not in line]
+    for upstream in (stage.steady, stage.torn):
+        page = httpx.get(f"{upstream.url}/metrics").text
+        running += [
+            line
+            for line in page.splitlines()
+            if line.startswith("vllm:num_requests_running") and float(line.split()[-1])
+        ]
+    return Finding("nothing runs on or is stuck", not running, "; ".join(running) or "all at 0")
+
+
+def _logs(fleet: Fleet, faults: Faults) -> Finding:
+    names = [name for name in fleet.processes]
+    logs = [*faults.logs, *((name, fleet.log(name)) for name in names)]
+    odd = Counter(
+        re.sub(r"[\d.:\[\]-]+", "#", f"{name}: {line}"[:200])
+        for name, text in logs
+        for line in text.splitlines()
+        if not _EXPECTED.search(line)
+    )
+    return Finding(
+        "no line in a log beyond the expected",
+        not odd,
+        f"{len(logs)} logs" + "".join(f"; {count} x {line}" for line, count in odd.most_common(5)),
+    )
+
+
+def _files(before: dict[str, "object"], watch: Watch) -> Finding:
+    more = {
+        name: sample.files - before[name].files  # type: ignore[attr-defined]
+        for name, sample in watch.latest().items()
+    }
+    figures = ", ".join(f"{name} {count:+}" for name, count in more.items())
+    return Finding(
+        "no file descriptor leaks", all(count <= _MORE_FILES for count in more.values()), figures
+    )
+
+
+async def _tell(load: Load, faults: Faults, watch: Watch, start_s: float) -> None:
+    with suppress(asyncio.CancelledError):
+        while True:
+            await asyncio.sleep(_EACH_S)
+            print(progress(load, faults, watch, time.monotonic() - start_s), flush=True)
