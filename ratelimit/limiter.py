@@ -128,7 +128,9 @@ class Limiter:
     """Decides by the policy that is in force at each call.
 
     It remembers the last `remembered` reservations that it decided: settling one for the
-    second time, or one that was refused, asks the store nothing.
+    second time, or one that was refused, asks the store nothing. Of one that it has forgotten
+    the store is asked, and knows: the memory, about 1 KB each, only spares questions, most of
+    which come within a second.
     """
 
     def __init__(
@@ -136,7 +138,7 @@ class Limiter:
         store: Store,
         registry: Callable[[], Registry],
         clock: Clock,
-        remembered: int = 65_536,
+        remembered: int = 16_384,
     ) -> None:
         self._store = store
         self._registry = registry

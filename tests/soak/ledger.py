@@ -20,7 +20,7 @@ _NOT_TOKENS = 2
 class Record:
     """What a soak compares of a usage record."""
 
-    reservation: str | None
+    caller: Caller
     model: str | None
     status: int | None
     source: str | None
@@ -66,7 +66,7 @@ class Records:
         if one["request_id"] in self.by_id:
             self.twice.append(one["request_id"])
         self.by_id[one["request_id"]] = Record(
-            one["reservation"],
+            Caller(one["tenant"] or "", one["user"] or ""),
             one["model"],
             one["status"],
             one["source"],
@@ -160,7 +160,8 @@ class Account:
                 _add_to(tokens, record)
         lost = [one for one in self.missing if _is_admitted(one, STEADY)]
         for one in lost:
-            _add_to(tokens, by_kind[one.kind.name])
+            if one.kind.name in by_kind:
+                _add_to(tokens, by_kind[one.kind.name])
         return Finding(
             "records of complete answers = the upstream's count",
             dict(tokens) == {kind: count for kind, count in counted.items() if count},
@@ -188,12 +189,11 @@ class Account:
         least = defaultdict[tuple[Caller, str], int](int)
         more = defaultdict[tuple[Caller, str], int](int)
         kinds = self._tokens_by_kind()
-        owners = {one.request_id: one.caller for one in self.answered}
-        for request_id, record in self.records.by_id.items():
-            if record.is_charged and request_id in owners:
-                least[owners[request_id], "requests"] += 1
-                least[owners[request_id], "tokens"] += record.tokens
-        unseen = [one for one in self.sent if not one.request_id]
+        for record in self.records.by_id.values():
+            if record.is_charged:
+                least[record.caller, "requests"] += 1
+                least[record.caller, "tokens"] += record.tokens
+        unseen = self._unseen()
         for one in self.missing + unseen:
             if one.request_id and not _is_admitted(one, None) and one.status != 503:
                 continue
@@ -207,6 +207,22 @@ class Account:
                 more[one.caller, "tokens"] += _MOST_TOKENS
         keys = least.keys() | more.keys()
         return {key: (least[key], least[key] + more[key]) for key in keys}
+
+    def _unseen(self) -> list[Sent]:
+        """Requests without an answer, less those that have their record nevertheless."""
+        ids = {one.request_id for one in self.answered}
+        told = Counter(
+            record.caller for one, record in self.records.by_id.items() if one not in ids
+        )
+        left = []
+        for one in self.sent:
+            if one.request_id:
+                continue
+            if told[one.caller]:
+                told[one.caller] -= 1
+            else:
+                left.append(one)
+        return left
 
     def _tokens_by_kind(self) -> dict[str, int]:
         tokens = {}

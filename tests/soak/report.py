@@ -1,6 +1,8 @@
 """What a soak prints: a line now and then, and a Markdown table at the end."""
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tests.soak.faults import Faults
 from tests.soak.ledger import Finding
@@ -34,38 +36,41 @@ def memories(watch: Watch, span: tuple[float, float]) -> dict[str, Memory]:
     return {name: one for name, one in found.items() if one is not None}
 
 
-def memory_findings(watch: Watch, start_s: float, end_s: float) -> list[Finding]:
-    judged = end_s - start_s >= _JUDGED_FROM_S
-    grown = memories(watch, (start_s, end_s))
+def memory_finding(watch: Watch, span: tuple[float, float]) -> Finding:
+    judged = span[1] - span[0] >= _JUDGED_FROM_S
+    grown = memories(watch, span)
     figures = ", ".join(f"{name} {one.growth:+.1%}" for name, one in grown.items())
-    return [
-        Finding(
-            f"memory grows by at most {GROWTH:.0%} from the middle third to the last",
-            not judged or all(one.growth <= GROWTH for one in grown.values()),
-            figures + ("" if judged else " (too short to judge)"),
-        )
-    ]
+    return Finding(
+        f"memory grows by at most {GROWTH:.0%} from the middle third to the last",
+        not judged or all(one.growth <= GROWTH for one in grown.values()),
+        figures + ("" if judged else " (too short to judge)"),
+    )
 
 
-def table(
-    rate: float,
-    took_s: float,
-    idle: float,
-    load: Load,
-    faults: Faults,
-    watch: Watch,
-    findings: list[Finding],
-    span: tuple[float, float],
-) -> str:
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How a soak went: `rate` as planned, `idle` processors, `span` of the load (monotonic)."""
+
+    rate: float
+    took_s: float
+    idle: float
+    load: Load
+    faults: Faults
+    watch: Watch
+    span: tuple[float, float]
+
+
+def table(course: Course, findings: Sequence[Finding]) -> str:
     """Markdown: the load, the memory, the rules."""
+    load, faults, took_s = course.load, course.faults, course.took_s
     kinds = Counter(one.kind.ending for one in load.sent if one.status in (200, None))
     refused = Counter(one.status for one in load.sent if one.status not in (200, None))
     lines = [
         "",
-        f"{took_s / 60:.1f} minutes, {rate:g} requests a second offered,"
+        f"{took_s / 60:.1f} minutes, {course.rate:g} requests a second offered,"
         f" {len(load.sent) / took_s:.1f} made ({load.skipped} skipped);"
         f" {len(faults.kills)} replicas killed, {faults.flushes} times SCRIPT FLUSH;"
-        f" {idle:.2f} processors idle.",
+        f" {course.idle:.2f} processors idle.",
         f"{kinds['complete']:,} complete answers, {kinds['left']:,} left by their client,"
         f" {kinds['broken']:,} broken off by the upstream; refused: "
         + ", ".join(f"{count:,} with {status}" for status, count in refused.most_common()),
@@ -73,8 +78,8 @@ def table(
         "| process | first third, MB | middle third | last third | growth | CPU, s |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    cpu = {name: taken[-1].cpu_s for (name, _), taken in watch.samples.items()}
-    for name, one in memories(watch, span).items():
+    cpu = {name: taken[-1].cpu_s for (name, _), taken in course.watch.samples.items()}
+    for name, one in memories(course.watch, course.span).items():
         sizes = " | ".join(f"{size / _MB:.1f}" for size in (one.first, one.middle, one.last))
         lines.append(f"| {name} | {sizes} | {one.growth:+.1%} | {cpu[name]:.0f} |")
     lines += ["", "| rule | held | figures |", "|---|---|---|"]

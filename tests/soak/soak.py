@@ -5,7 +5,7 @@ import re
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -20,15 +20,17 @@ from tests.soak.faults import Faults, plan
 from tests.soak.kinds import LEASE_S, STEADY, TORN, policy
 from tests.soak.ledger import Account, Finding, Records
 from tests.soak.load import Load
-from tests.soak.report import memory_findings, progress, table
-from tests.soak.watch import Watch, idle_s
+from tests.soak.report import Course, memory_finding, progress, table
+from tests.soak.watch import Sample, Watch, idle_s
 
 REPLICAS = 3
 _EACH_S = 10.0
 _SETTLES_S = 3.0
 _MORE_FILES = 100
 """Connections that a process may keep: a pool to Redis, those of gRPC, to upstreams."""
-_EXPECTED = re.compile(r"serves hooks on|^\s*$")
+_EXPECTED = re.compile(r"serves hooks on|no configured limit to the number of allowed active|^\s*$")
+_LOG_STREAM = "cluster.headgate_services.upstream_rq_active: 1"
+"""The access log's stream, which Envoy keeps open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +111,9 @@ async def soak(planned: Plan) -> list[Finding]:
         await asyncio.sleep(LEASE_S + _SETTLES_S)  # all that is left behind frees itself
         watch.take()
         findings = await asyncio.to_thread(_findings, stage, load, faults)
-        findings += memory_findings(watch, start_s, end_s)
-        findings.append(_files(before, watch))
-    print(table(planned.rate, took_s, idle, load, faults, watch, findings, (start_s, end_s)))
+        findings += [memory_finding(watch, (start_s, end_s)), _files(before, watch)]
+    course = Course(planned.rate, took_s, idle, load, faults, watch, (start_s, end_s))
+    print(table(course, findings))
     return findings
 
 
@@ -133,7 +135,7 @@ def _redis(fleet: Fleet, account: Account) -> Iterator[Finding]:
     with fleet.redis.client() as client:
         counted = Counter[tuple[str, str, str]]()
         for name in client.scan_iter("{hg:*}c:*", count=1000):
-            if found := re.match(r"\{hg:(.+?)\}c:(tokens|requests).*user=(\w+)/year", name):
+            if found := re.match(r"\{hg:(.+?)\}c:(tokens|requests).*year.*user=(\w+)/", name):
                 tenant, count, user = found.groups()
                 counted[tenant, user, count] += int(client.get(name))
         held = 0
@@ -169,7 +171,7 @@ def _nothing_runs(stage: Stage) -> Finding:
     transport = httpx.HTTPTransport(uds=str(stage.fleet.box.admin_socket))
     with httpx.Client(transport=transport, base_url="http://envoy") as client:
         stats = client.get("/stats", params={"filter": "rq_active$"}).text.splitlines()
-    running = [line for line in stats if not line.endswith(": 0") and "admin" not in line]
+    running = [line for line in stats if not line.endswith(": 0") and line != _LOG_STREAM]
     for upstream in (stage.steady, stage.torn):
         page = httpx.get(f"{upstream.url}/metrics").text
         running += [
@@ -181,8 +183,7 @@ def _nothing_runs(stage: Stage) -> Finding:
 
 
 def _logs(fleet: Fleet, faults: Faults) -> Finding:
-    names = [name for name in fleet.processes]
-    logs = [*faults.logs, *((name, fleet.log(name)) for name in names)]
+    logs = [*faults.logs, *((name, fleet.log(name)) for name in fleet.processes)]
     odd = Counter(
         re.sub(r"[\d.:\[\]-]+", "#", f"{name}: {line}"[:200])
         for name, text in logs
@@ -196,11 +197,8 @@ def _logs(fleet: Fleet, faults: Faults) -> Finding:
     )
 
 
-def _files(before: dict[str, "object"], watch: Watch) -> Finding:
-    more = {
-        name: sample.files - before[name].files  # type: ignore[attr-defined]
-        for name, sample in watch.latest().items()
-    }
+def _files(before: Mapping[str, Sample], watch: Watch) -> Finding:
+    more = {name: one.files - before[name].files for name, one in watch.latest().items()}
     figures = ", ".join(f"{name} {count:+}" for name, count in more.items())
     return Finding(
         "no file descriptor leaks", all(count <= _MORE_FILES for count in more.values()), figures
