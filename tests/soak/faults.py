@@ -32,7 +32,7 @@ def plan(seed: int, lasts_s: float, replicas: int) -> Iterator[Planned]:
     dice = random.Random(seed)
     at_s = QUIET_S
     while at_s < lasts_s - QUIET_S:
-        fault: Fault = dice.choice(("kill", "kill", "flush"))
+        fault: Fault = dice.choice(("kill", "flush"))
         yield Planned(at_s, fault, dice.randint(2, replicas), dice.uniform(*_AWAY_S))
         at_s += dice.uniform(*_BETWEEN_S)
 

@@ -12,6 +12,8 @@ from tests.soak.load import Sent
 BEFORE_KILL_S, AFTER_KILL_S = 3.0, 3.0
 """A request that ended so near to a replica's death may have lost its record or settlement."""
 _MOST_TOKENS = 8192
+_UNAVAILABLE_PART = 0.001
+"""The most of all requests that may get 503 with no replica dying: a busy machine is slow."""
 _NOT_TOKENS = 2
 """Events of a stream that carry no token: the first (role) and the last (usage)."""
 
@@ -27,6 +29,9 @@ class Record:
     prompt: int
     completion: int
     choices: int
+    held: int = 0
+    """The estimate."""
+    details: str = ""
 
     @property
     def tokens(self) -> int:
@@ -73,6 +78,8 @@ class Records:
             one["prompt_tokens"] or 0,
             one["completion_tokens"] or 0,
             one["choices"] or 1,
+            one["estimated_tokens"] or 0,
+            f"{','.join(one['flags'])} {one['details']}",
         )
 
 
@@ -108,6 +115,7 @@ class Account:
     def findings(self) -> Iterator[Finding]:
         yield self._one_record_each()
         yield self._ends_as_planned()
+        yield self._unavailable()
         yield self._charged_as_seen()
 
     def _one_record_each(self) -> Finding:
@@ -133,6 +141,22 @@ class Account:
             f"{fine:,} did" + "".join(f"; {count} {what}" for what, count in odd.most_common(8)),
         )
 
+    def _unavailable(self) -> Finding:
+        """A hook that is slower than 2 s is 503, as docs/failure-modes.md says."""
+        refused = [one for one in self.sent if one.status == 503]
+        slow = [one for one in refused if not self.near_kill(one)]
+        why = Counter(
+            record.details
+            for one in refused
+            if (record := self.records.by_id.get(one.request_id)) is not None
+        )
+        return Finding(
+            f"at most {_UNAVAILABLE_PART:.1%} get 503 while no replica dies",
+            len(slow) <= _UNAVAILABLE_PART * len(self.sent),
+            f"{len(refused) - len(slow)} around kills, {len(slow)} otherwise"
+            + "".join(f"; {count} x {what}" for what, count in why.most_common(4)),
+        )
+
     def _charged_as_seen(self) -> Finding:
         wrong = []
         compared = 0
@@ -152,16 +176,14 @@ class Account:
     def steady(self, counted: dict[str, int]) -> Finding:
         """Complete answers: the records, and lost ones by their kind, are the upstream's count."""
         tokens = Counter[str]()
-        by_kind: dict[str, Record] = {}
-        for one in self.answered:
-            record = self.records.by_id.get(one.request_id)
-            if record is not None and record.model == STEADY and record.is_charged:
-                by_kind.setdefault(one.kind.name, record)
-                _add_to(tokens, record)
+        kinds = self._by_kind()
         lost = [one for one in self.missing if _is_admitted(one, STEADY)]
-        for one in lost:
-            if one.kind.name in by_kind:
-                _add_to(tokens, by_kind[one.kind.name])
+        made_up = [kinds[one.kind.name] for one in lost if one.kind.name in kinds]
+        for record in [*self.records.by_id.values(), *made_up]:
+            if record.model == STEADY and record.is_charged:
+                # vLLM's counter has the prompt once for each choice, its usage has it once.
+                tokens["prompt"] += record.prompt * record.choices
+                tokens["generation"] += record.completion
         return Finding(
             "records of complete answers = the upstream's count",
             dict(tokens) == {kind: count for kind, count in counted.items() if count},
@@ -188,7 +210,7 @@ class Account:
         """The least and the most that Redis may have counted, by caller and what is counted."""
         least = defaultdict[tuple[Caller, str], int](int)
         more = defaultdict[tuple[Caller, str], int](int)
-        kinds = self._tokens_by_kind()
+        kinds = self._by_kind()
         for record in self.records.by_id.values():
             if record.is_charged:
                 least[record.caller, "requests"] += 1
@@ -197,14 +219,16 @@ class Account:
         for one in self.missing + unseen:
             if one.request_id and not _is_admitted(one, None) and one.status != 503:
                 continue
-            known = kinds.get(one.kind.name) if one.kind.ending == "complete" else None
-            if one.status == 200:
-                least[one.caller, "requests"] += 1
-                least[one.caller, "tokens"] += known or 0
-                more[one.caller, "tokens"] += _MOST_TOKENS
-            else:
+            like = kinds.get(one.kind.name)
+            most = _MOST_TOKENS if like is None else max(like.held, like.tokens)
+            if one.status != 200:
                 more[one.caller, "requests"] += 1
-                more[one.caller, "tokens"] += _MOST_TOKENS
+                more[one.caller, "tokens"] += most
+                continue
+            known = like.tokens if like is not None and one.kind.ending == "complete" else 0
+            least[one.caller, "requests"] += 1
+            least[one.caller, "tokens"] += known
+            more[one.caller, "tokens"] += most - known
         keys = least.keys() | more.keys()
         return {key: (least[key], least[key] + more[key]) for key in keys}
 
@@ -224,13 +248,17 @@ class Account:
                 left.append(one)
         return left
 
-    def _tokens_by_kind(self) -> dict[str, int]:
-        tokens = {}
+    def _by_kind(self) -> dict[str, Record]:
+        """A record of each kind; of answers that end well all are alike but for the estimate."""
+        kinds: dict[str, Record] = {}
         for one in self.answered:
             record = self.records.by_id.get(one.request_id)
-            if record is not None and record.is_charged:
-                tokens.setdefault(one.kind.name, record.tokens)
-        return tokens
+            if record is None:
+                continue
+            known = kinds.get(one.kind.name)
+            if known is None or (record.is_charged, record.held) > (known.is_charged, known.held):
+                kinds[one.kind.name] = record
+        return kinds
 
 
 def _oddity(one: Sent) -> str:
@@ -239,7 +267,7 @@ def _oddity(one: Sent) -> str:
         return f"{one.kind.name} stuck"
     if one.status is None:
         return f"{one.kind.name}: {one.failure}" if one.failure else ""
-    if one.status == 429 and one.kind.ending != "refused":
+    if one.status == 503 or (one.status == 429 and one.kind.ending != "refused"):
         return ""
     if one.status not in one.kind.statuses:
         return f"{one.kind.name}: {one.status}"
@@ -261,9 +289,3 @@ def _agrees(one: Sent, record: Record) -> bool:
 
 def _is_admitted(one: Sent, model: str | None) -> bool:
     return one.status == 200 and (model is None or one.kind.body.get("model") == model)
-
-
-def _add_to(tokens: Counter[str], record: Record) -> None:
-    """vLLM's counter has the prompt once for each choice, its usage has it once."""
-    tokens["prompt"] += record.prompt * record.choices
-    tokens["generation"] += record.completion

@@ -29,8 +29,8 @@ _SETTLES_S = 3.0
 _MORE_FILES = 100
 """Connections that a process may keep: a pool to Redis, those of gRPC, to upstreams."""
 _EXPECTED = re.compile(r"serves hooks on|no configured limit to the number of allowed active|^\s*$")
-_LOG_STREAM = "cluster.headgate_services.upstream_rq_active: 1"
-"""The access log's stream, which Envoy keeps open."""
+_IDLE = {"cluster.headgate_services.upstream_rq_active: 1", "http.admin.downstream_rq_active: 1"}
+"""The access log's stream, which Envoy keeps open, and the question for these numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ def _nothing_runs(stage: Stage) -> Finding:
     transport = httpx.HTTPTransport(uds=str(stage.fleet.box.admin_socket))
     with httpx.Client(transport=transport, base_url="http://envoy") as client:
         stats = client.get("/stats", params={"filter": "rq_active$"}).text.splitlines()
-    running = [line for line in stats if not line.endswith(": 0") and line != _LOG_STREAM]
+    running = [line for line in stats if not line.endswith(": 0") and line not in _IDLE]
     for upstream in (stage.steady, stage.torn):
         page = httpx.get(f"{upstream.url}/metrics").text
         running += [
@@ -185,7 +185,7 @@ def _nothing_runs(stage: Stage) -> Finding:
 def _logs(fleet: Fleet, faults: Faults) -> Finding:
     logs = [*faults.logs, *((name, fleet.log(name)) for name in fleet.processes)]
     odd = Counter(
-        re.sub(r"[\d.:\[\]-]+", "#", f"{name}: {line}"[:200])
+        re.sub(r"[\d.:\[\]-]+", "#", f"{name}: {line}"[:500])
         for name, text in logs
         for line in text.splitlines()
         if not _EXPECTED.search(line)

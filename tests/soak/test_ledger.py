@@ -36,6 +36,9 @@ def record(number: int, kind: Kind, completion: int) -> dict[str, object]:
         "prompt_tokens": 10,
         "completion_tokens": completion,
         "choices": 1,
+        "estimated_tokens": 40,
+        "flags": [],
+        "details": "via_upstream",
     }
 
 
