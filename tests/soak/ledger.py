@@ -11,6 +11,8 @@ from tests.soak.load import Sent
 
 BEFORE_KILL_S, AFTER_KILL_S = 3.0, 3.0
 """A request that ended so near to a replica's death may have lost its record or settlement."""
+_BEFORE_LIMITS = {400, 401, 404}
+"""Who is refused with these never comes to the limits."""
 _MOST_TOKENS = 8192
 _UNAVAILABLE_PART = 0.001
 """The most of all requests that may get 503 with no replica dying: a busy machine is slow."""
@@ -104,6 +106,8 @@ class Account:
         answered = [one for one in self.sent if one.request_id]
         self.answered = answered
         self.missing = [one for one in answered if one.request_id not in self.records.by_id]
+        self.strangers = len(self.records.by_id.keys() - {one.request_id for one in answered})
+        """Records of requests whose client left before it was told their id."""
 
     def near_kill(self, one: Sent) -> bool:
         """Whether a replica died, or was away, while the request ran or ended."""
@@ -119,17 +123,15 @@ class Account:
         yield self._charged_as_seen()
 
     def _one_record_each(self) -> Finding:
-        ids = {one.request_id for one in self.answered}
-        strangers = len(self.records.by_id.keys() - ids)
         unseen = sum(not one.request_id for one in self.sent)
-        unexplained = [one for one in self.missing if not self.near_kill(one)]
+        unexplained = sum(not self.near_kill(one) for one in self.missing)
+        lost_unseen = unseen - self.strangers
         return Finding(
-            "one usage record for each answer",
-            not unexplained and not self.records.twice and strangers <= unseen,
-            f"{len(self.answered):,} answers, {len(self.records.by_id):,} records,"
-            f" {len(self.missing)} lost with killed replicas, {len(unexplained)} otherwise,"
-            f" {len(self.records.twice)} twice; {strangers:,} of {unseen:,} requests whose client"
-            " left before an answer",
+            "one usage record for each request",
+            not unexplained and not self.records.twice and 0 <= lost_unseen <= len(self._unseen()),
+            f"{len(self.sent):,} requests, {len(self.records.by_id):,} records,"
+            f" {len(self.missing) + lost_unseen} lost with killed replicas,"
+            f" {unexplained} otherwise, {len(self.records.twice)} twice",
         )
 
     def _ends_as_planned(self) -> Finding:
@@ -233,20 +235,11 @@ class Account:
         return {key: (least[key], least[key] + more[key]) for key in keys}
 
     def _unseen(self) -> list[Sent]:
-        """Requests without an answer, less those that have their record nevertheless."""
-        ids = {one.request_id for one in self.answered}
-        told = Counter(
-            record.caller for one, record in self.records.by_id.items() if one not in ids
-        )
-        left = []
-        for one in self.sent:
-            if one.request_id:
-                continue
-            if told[one.caller]:
-                told[one.caller] -= 1
-            else:
-                left.append(one)
-        return left
+        """Requests without an answer whose record may be lost: none where all have theirs."""
+        unseen = [one for one in self.sent if not one.request_id]
+        if len(unseen) == self.strangers:
+            return []
+        return [one for one in unseen if self.near_kill(one)]
 
     def _by_kind(self) -> dict[str, Record]:
         """A record of each kind; of answers that end well all are alike but for the estimate."""
@@ -267,7 +260,7 @@ def _oddity(one: Sent) -> str:
         return f"{one.kind.name} stuck"
     if one.status is None:
         return f"{one.kind.name}: {one.failure}" if one.failure else ""
-    if one.status == 503 or (one.status == 429 and one.kind.ending != "refused"):
+    if one.status == 503 or (one.status == 429 and not one.kind.statuses & _BEFORE_LIMITS):
         return ""
     if one.status not in one.kind.statuses:
         return f"{one.kind.name}: {one.status}"

@@ -49,11 +49,14 @@ def memory_finding(watch: Watch, span: tuple[float, float]) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How a soak went: `rate` as planned, `idle` processors, `span` of the load (monotonic)."""
+    """How a soak went: `rate` as planned, `span` of the load by the monotonic clock.
+
+    `used` is how many processors all of it used, the clients too.
+    """
 
     rate: float
     took_s: float
-    idle: float
+    used: float
     load: Load
     faults: Faults
     watch: Watch
@@ -70,7 +73,7 @@ def table(course: Course, findings: Sequence[Finding]) -> str:
         f"{took_s / 60:.1f} minutes, {course.rate:g} requests a second offered,"
         f" {len(load.sent) / took_s:.1f} made ({load.skipped} skipped);"
         f" {len(faults.kills)} replicas killed, {faults.flushes} times SCRIPT FLUSH;"
-        f" {course.idle:.2f} processors idle.",
+        f" {course.used:.2f} processors used, clients and upstreams included.",
         f"{kinds['complete']:,} complete answers, {kinds['left']:,} left by their client,"
         f" {kinds['broken']:,} broken off by the upstream; refused: "
         + ", ".join(f"{count:,} with {status}" for status, count in refused.most_common()),

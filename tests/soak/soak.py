@@ -21,14 +21,17 @@ from tests.soak.kinds import LEASE_S, STEADY, TORN, policy
 from tests.soak.ledger import Account, Finding, Records
 from tests.soak.load import Load
 from tests.soak.report import Course, memory_finding, progress, table
-from tests.soak.watch import Sample, Watch, idle_s
+from tests.soak.watch import Sample, Watch
 
 REPLICAS = 3
 _EACH_S = 10.0
 _SETTLES_S = 3.0
 _MORE_FILES = 100
-"""Connections that a process may keep: a pool to Redis, those of gRPC, to upstreams."""
-_EXPECTED = re.compile(r"serves hooks on|no configured limit to the number of allowed active|^\s*$")
+"""Connections that a process may keep: up to 64 to Redis, those of gRPC, those to upstreams."""
+_EXPECTED = re.compile(
+    r"serves hooks on|no configured limit to the number of allowed active|^\s*$"
+    r"|Received gRPC error on stream: \d+, message upstream_reset"  # a killed replica
+)
 _IDLE = {"cluster.headgate_services.upstream_rq_active: 1", "http.admin.downstream_rq_active: 1"}
 """The access log's stream, which Envoy keeps open, and the question for these numbers."""
 
@@ -91,7 +94,7 @@ async def soak(planned: Plan) -> list[Finding]:
         before = watch.latest()
         load = Load(stage.fleet.box.listen_port, planned.rate, planned.seed)
         faults = Faults(stage.fleet)
-        start_s, idle = time.monotonic(), idle_s()
+        start_s, own_s = time.monotonic(), time.process_time()
         end_s = start_s + planned.lasts_s
         tasks = [
             asyncio.create_task(watch.run()),
@@ -107,12 +110,12 @@ async def soak(planned: Plan) -> list[Finding]:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         took_s = time.monotonic() - start_s
-        idle = (idle_s() - idle) / took_s
+        used = (watch.cpu_s() + time.process_time() - own_s) / took_s
         await asyncio.sleep(LEASE_S + _SETTLES_S)  # all that is left behind frees itself
         watch.take()
         findings = await asyncio.to_thread(_findings, stage, load, faults)
         findings += [memory_finding(watch, (start_s, end_s)), _files(before, watch)]
-    course = Course(planned.rate, took_s, idle, load, faults, watch, (start_s, end_s))
+    course = Course(planned.rate, took_s, used, load, faults, watch, (start_s, end_s))
     print(table(course, findings))
     return findings
 
@@ -200,9 +203,9 @@ def _logs(fleet: Fleet, faults: Faults) -> Finding:
 def _files(before: Mapping[str, Sample], watch: Watch) -> Finding:
     more = {name: one.files - before[name].files for name, one in watch.latest().items()}
     figures = ", ".join(f"{name} {count:+}" for name, count in more.items())
-    return Finding(
-        "no file descriptor leaks", all(count <= _MORE_FILES for count in more.values()), figures
-    )
+    most = {name: _MORE_FILES * (REPLICAS if name == "redis" else 1) for name in more}
+    holds = all(count <= most[name] for name, count in more.items())
+    return Finding("no file descriptor leaks", holds, figures)
 
 
 async def _tell(load: Load, faults: Faults, watch: Watch, start_s: float) -> None:

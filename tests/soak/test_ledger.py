@@ -92,8 +92,8 @@ def charged_too_little(lines: Lines) -> Lines:
 @pytest.mark.parametrize(
     ("spoilt", "rule"),
     [
-        (without_the_last, "one usage record for each answer"),
-        (with_the_first_twice, "one usage record for each answer"),
+        (without_the_last, "one usage record for each request"),
+        (with_the_first_twice, "one usage record for each request"),
         (charged_too_much, "each record is what the client saw"),
         (charged_too_much, "records of broken answers: what came, at most what was generated"),
         (charged_too_little, "records of complete answers = the upstream's count"),
@@ -110,7 +110,7 @@ def test_only_near_a_kill_may_a_record_be_lost(tmp_path: Path) -> None:
     far = account(tmp_path, without_the_last(LINES), kills=[(204.0, 205.0)])
 
     assert broken_rules(near) == set()
-    assert broken_rules(far) == {"one usage record for each answer"}
+    assert broken_rules(far) == {"one usage record for each request"}
 
 
 def test_half_a_line_of_a_killed_replica_is_no_record(tmp_path: Path) -> None:

@@ -40,6 +40,10 @@ class Watch:
             if sample is not None:
                 self.samples.setdefault((name, pid), []).append(sample)
 
+    def cpu_s(self) -> float:
+        """The processor time in seconds that all of them used from their first sample on."""
+        return sum(taken[-1].cpu_s - taken[0].cpu_s for taken in self.samples.values())
+
     def latest(self) -> dict[str, Sample]:
         """The last sample of each process by its name."""
         return {name: taken[-1] for (name, _), taken in self.samples.items()}
@@ -82,9 +86,3 @@ def _sample(pid: int) -> Sample | None:
     ticks = int(fields[11]) + int(fields[12])
     rss_bytes = pages * os.sysconf("SC_PAGE_SIZE")
     return Sample(time.monotonic(), rss_bytes, files, ticks / os.sysconf("SC_CLK_TCK"))
-
-
-def idle_s() -> float:
-    """The time in seconds that the machine's processors had nothing to do, summed over them."""
-    fields = Path("/proc/stat").read_text().splitlines()[0].split()
-    return (int(fields[4]) + int(fields[5])) / os.sysconf("SC_CLK_TCK")
