@@ -10,7 +10,9 @@ from tests.soak.load import Load
 from tests.soak.watch import Memory, Watch, memory
 
 GROWTH = 0.03
-"""The most by which memory may grow from the middle third of a soak to its last."""
+GROWTH_BYTES = 2e6
+"""The most by which memory may grow from the middle third of a soak to its last: so large a part,
+or, of a process that is small, so many bytes."""
 _JUDGED_FROM_S = 600.0
 """A shorter soak is all warm-up: its memory is told, not judged."""
 _MB = 1e6
@@ -41,10 +43,15 @@ def memory_finding(watch: Watch, span: tuple[float, float]) -> Finding:
     grown = memories(watch, span)
     figures = ", ".join(f"{name} {one.growth:+.1%}" for name, one in grown.items())
     return Finding(
-        f"memory grows by at most {GROWTH:.0%} from the middle third to the last",
-        not judged or all(one.growth <= GROWTH for one in grown.values()),
+        f"memory grows by at most {GROWTH:.0%} or {GROWTH_BYTES / _MB:g} MB from the middle third"
+        " to the last",
+        not judged or all(_is_flat(one) for one in grown.values()),
         figures + ("" if judged else " (too short to judge)"),
     )
+
+
+def _is_flat(one: Memory) -> bool:
+    return one.growth <= GROWTH or one.last - one.middle <= GROWTH_BYTES
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,10 @@ _EXPECTED = re.compile(
 )
 _IDLE = {"cluster.headgate_services.upstream_rq_active: 1", "http.admin.downstream_rq_active: 1"}
 """The access log's stream, which Envoy keeps open, and the question for these numbers."""
+_LEFT_MEANWHILE = re.compile(
+    r"[^\n]*ExecuteBatchError raised in core by[^\n]*\n(?:(?:Traceback|\s|grpc\.)[^\n]*\n)*"
+)
+"""gRPC's own word for an answer to a hook whose client had just left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +194,7 @@ def _logs(fleet: Fleet, faults: Faults) -> Finding:
     odd = Counter(
         re.sub(r"[\d.:\[\]-]+", "#", f"{name}: {line}"[:500])
         for name, text in logs
-        for line in text.splitlines()
+        for line in _LEFT_MEANWHILE.sub("", text).splitlines()
         if not _EXPECTED.search(line)
     )
     return Finding(
