@@ -7,6 +7,7 @@ from typing import assert_never
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
+from headgate.apis import Api
 from headgate.policy.schema import (
     AdapterEntry,
     BaseModelEntry,
@@ -16,6 +17,7 @@ from headgate.policy.schema import (
     PricesEntry,
     TenantEntry,
     WindowLimitEntry,
+    WithoutUsageEntry,
 )
 from registry.keys import default_id
 from registry.types import (
@@ -49,7 +51,8 @@ def compile_policy(policy: PolicyFile) -> Registry:
         for key in entry.keys
     }
     tenants = {name: _tenant(name, entry) for name, entry in policy.tenants.items()}
-    return Registry({name: models[name] for name in policy.models}, tenants, keys)
+    ordered = {name: models[name] for name in policy.models}
+    return Registry(ordered, tenants, keys, _without_usage(policy.without_usage))
 
 
 def limit_id(
@@ -121,7 +124,18 @@ def _prices(entry: PricesEntry | None) -> Prices:
 
 def _tenant(name: str, entry: TenantEntry) -> Tenant:
     limits = tuple(_limit(limit) for limit in entry.limits)
-    return Tenant(name, ZoneInfo(entry.timezone), frozenset(entry.models), limits)
+    models = frozenset(entry.models)
+    return Tenant(name, ZoneInfo(entry.timezone), models, limits, entry.cache_salt)
+
+
+def _without_usage(entry: WithoutUsageEntry) -> dict[Api, int | None]:
+    costs = {Api.COUNT_TOKENS: entry.count_tokens, Api.TOKENIZE: entry.tokenize}
+    tokens = {"free": 0, "estimate": None}
+    return {
+        api: cost if isinstance(cost, int) else tokens[cost]
+        for api, cost in costs.items()
+        if cost != "refused"
+    }
 
 
 def _limit(entry: LimitEntry) -> Limit:

@@ -16,6 +16,7 @@ from headgate.policy.schema import (
     PricesEntry,
     TenantEntry,
     WindowLimitEntry,
+    WithoutUsageEntry,
 )
 from tests.policy.policies import problems_of, with_limits
 
@@ -28,6 +29,7 @@ SECTIONS: dict[str, tuple[type[Entry], ...]] = {
     "Tenants": (TenantEntry,),
     "Keys": (KeyEntry,),
     "Limits": (WindowLimitEntry, ConcurrentLimitEntry),
+    "APIs without usage": (WithoutUsageEntry,),
 }
 
 
