@@ -88,15 +88,17 @@ local function count_prompts(text, at)
   return count
 end
 
--- Everything above about one object, whose brace is at `at`. The last of members with one name counts.
+-- Everything above about one object, whose brace is at `at`; nothing where anything but space comes after it, as
+-- json_to_metadata takes a NUL for the end of the text. The last of members with one name counts.
 local function read_object(text, at)
   local seen, platform, hidden = {}, {}, nil
+  local last = at
   local key_at = match(text, '^%s*()"', at + 1)
   while key_at do
     local key_end = string_end(text, key_at)
     local key = decoded(sub(text, key_at + 1, key_end - 1))
     local value = match(text, "^%s*:%s*()", key_end + 1)
-    local last = value_end(text, value)
+    last = value_end(text, value)
     if DECIDING[key] and byte(text, value) == QUOTE and last - value > SHOWN_BYTES then
       hidden = key
     elseif PLATFORM[key] and byte(text, value) ~= NULL and not platform[key] then
@@ -106,7 +108,10 @@ local function read_object(text, at)
     end
     key_at = match(text, '^%s*,%s*()"', last + 1)
   end
-  return hidden, platform, (seen.prompt or 0) + (seen.prompt_embeds or 0), seen.messages
+  if match(text, "^%s*}%s*()", last + 1) ~= #text + 1 then
+    return nil
+  end
+  return platform, hidden, (seen.prompt or 0) + (seen.prompt_embeds or 0), seen.messages
 end
 
 function envoy_on_request(handle)
@@ -119,11 +124,14 @@ function envoy_on_request(handle)
   local text = body:getBytes(0, body:length())
   local at = match(text, "^%s*()", sub(text, 1, 3) == BOM and 4 or 1)
   metadata = handle:streamInfo():dynamicMetadata() -- the body may have been waited for
-  if byte(text, at) ~= OPEN_BRACE then
+  local platform, hidden, prompts, conversations
+  if byte(text, at) == OPEN_BRACE then
+    platform, hidden, prompts, conversations = read_object(text, at)
+  end
+  if not platform then
     metadata:set("headgate.request", "body", "unreadable")
     return
   end
-  local hidden, platform, prompts, conversations = read_object(text, at)
   if hidden then
     metadata:set("headgate.request", "hidden", hidden)
   end
