@@ -18,6 +18,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
 from dataplane.box import OneBox, render, replace_file
 from dataplane.listener import listener
 from dataplane.routes import write_dynamic
+from dataplane.tls import write_certificate
 from dataplane.upstream import services_cluster
 
 SERVICES = "headgate_services"
@@ -45,4 +46,6 @@ def write_bootstrap(box: OneBox) -> None:
     """Writes everything that Envoy needs to start. Raises BadUpstream."""
     box.folder.mkdir(parents=True, exist_ok=True)
     write_dynamic(box, box.upstreams)
+    if box.certificate is not None:
+        write_certificate(box, box.certificate)
     replace_file(box.bootstrap_file, render(bootstrap(box)))

@@ -39,12 +39,14 @@ from dataplane.filters import http_filters
 from dataplane.hook_calls import grpc_service
 from dataplane.replies import local_reply_config
 from dataplane.routes import ROUTES_NAME
+from dataplane.tls import door_tls
 from headgate.contract import HEADER_PREFIX
 
 LISTENER = "door"
 MAX_HEADERS = 100
 MAX_HEADERS_KIB = 60
 STREAM_IDLE_TIMEOUT = timedelta(minutes=10)
+HANDSHAKE_TIMEOUT = timedelta(seconds=10)
 ACCESS_LOG_INTERVAL = timedelta(milliseconds=200)
 FORGEABLE_PREFIXES = (HEADER_PREFIX, "x-envoy-")
 """Ours carry the caller; Envoy's own would let a client order retries and timeouts."""
@@ -66,7 +68,9 @@ def listener(box: OneBox, services: str) -> Listener:
                         name="envoy.filters.network.http_connection_manager",
                         typed_config=Any.pack(manager),
                     )
-                ]
+                ],
+                transport_socket=None if box.certificate is None else door_tls(box),
+                transport_socket_connect_timeout=HANDSHAKE_TIMEOUT,
             )
         ],
     )

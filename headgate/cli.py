@@ -20,6 +20,7 @@ from headgate.errors import OperatorError
 from headgate.policy import NAME_RULE, PolicyError, describe, is_name, key_yaml, load_policy
 from headgate.replay import as_json, as_table, replay_files
 from headgate.serve import ServeSettings, serve
+from headgate.tls import TlsFiles
 from headgate.up import Address, UpSettings, up
 from registry.keys import new_key
 from simulator.__main__ import main as simulate
@@ -88,6 +89,8 @@ def cli() -> None:
     show_default=True,
     help="Where usage records are appended.",
 )
+@click.option("--tls-cert", type=_FILE, help="Clients speak TLS: the certificate chain, PEM.")
+@click.option("--tls-key", type=_FILE, help="The certificate's private key, PEM.")
 @click.option(
     "--run-dir",
     type=click.Path(path_type=Path, file_okay=False),
@@ -101,6 +104,8 @@ def up_command(
     admin: Address,
     store: str,
     records: Path,
+    tls_cert: Path | None,
+    tls_key: Path | None,
     run_dir: Path | None,
 ) -> None:
     """One box: a real Envoy with the services, in front of one vLLM."""
@@ -108,7 +113,16 @@ def up_command(
         raise click.UsageError("--demo brings its own policy and upstream")
     if not demo and policy is None:
         policy = _default_policy()
-    settings = UpSettings(policy, upstream, listen, admin, store, records, run_dir)
+    settings = UpSettings(
+        policy=policy,
+        upstream=upstream,
+        listen=listen,
+        admin=admin,
+        store=store,
+        records=records,
+        run_dir=run_dir,
+        tls=_tls_files(tls_cert, tls_key),
+    )
     _run(up(settings, SystemClock(), click.echo))
 
 
@@ -257,6 +271,14 @@ def _open_standard_streams() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
         pass
     os.close(descriptor)
+
+
+def _tls_files(certificate: Path | None, key: Path | None) -> TlsFiles | None:
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise click.UsageError("--tls-cert and --tls-key go together")
+    return TlsFiles(certificate, key)
 
 
 def _default_policy() -> Path:

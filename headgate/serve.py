@@ -51,6 +51,7 @@ class RunningServices:
     """Services that answer: the hooks, the registry in force, and where the ports are."""
 
     hooks: Hooks
+    metrics: Metrics
     registry: Callable[[], Registry]
     hooks_port: int
     admin_url: str
@@ -104,7 +105,7 @@ async def running_services(
         stack.push_async_callback(server.drain, settings.drain_s)
         serving = True
         try:
-            yield RunningServices(hooks, registry, hooks_port, admin.url)
+            yield RunningServices(hooks, metrics, registry, hooks_port, admin.url)
         finally:
             serving = False
 

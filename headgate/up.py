@@ -8,6 +8,7 @@ import asyncio
 import dataclasses
 import fcntl
 import os
+import shlex
 import shutil
 import socket
 import tempfile
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from accesslog.console import ConsoleSink
-from dataplane.box import OneBox
+from dataplane.box import Certificate, OneBox
 from dataplane.supervisor import Envoy, PortTaken, check_port
 from headgate.app import StoreSettings
 from headgate.clock import Clock
@@ -34,6 +35,7 @@ from headgate.policy import check_upstream
 from headgate.reachable import silent
 from headgate.serve import ServeSettings, running_services, stop_event
 from headgate.simulated import running_simulator
+from headgate.tls import CertificateWatcher, TlsFiles
 from registry.types import Registry
 
 _Death = Callable[[], Coroutine[Any, Any, None]]
@@ -54,10 +56,10 @@ class Address:
     host: str
     port: int
 
-    @property
-    def url(self) -> str:
+    def url(self, scheme: str) -> str:
+        """The address for clients of `http` or `https`."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"{scheme}://{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ class UpSettings:
     """What `headgate up` was asked for.
 
     `policy` None means the demo's; `upstream` replaces the upstream of every model;
-    `run_dir` keeps sockets, configuration and logs (a temporary folder when None).
+    `run_dir` keeps sockets, configuration and logs (a temporary folder when None). With `tls`
+    clients speak TLS.
     """
 
     policy: Path | None
@@ -75,6 +78,7 @@ class UpSettings:
     store: str
     records: Path
     run_dir: Path | None
+    tls: TlsFiles | None = None
 
 
 async def up(settings: UpSettings, clock: Clock, say: Callable[[str], None]) -> None:
@@ -119,7 +123,7 @@ async def one_box(
             folder=run_dir,
             upstreams={},
         )
-        routes = _Routes()
+        door = _Door()
         services = await stack.enter_async_context(
             running_services(
                 ServeSettings(
@@ -132,26 +136,32 @@ async def one_box(
                     drain_s=_DRAIN_S,
                 ),
                 clock,
-                on_change=routes.follow,
+                on_change=door.follow,
                 more_sinks=lambda limiter: (ConsoleSink(say, limiter.left_of),),
                 transform=lambda registry: _towards(registry, settings.upstream),
             )
         )
         upstreams = _upstreams(services.registry())
+        certificates = None
+        if settings.tls is not None:
+            certificates = CertificateWatcher(settings.tls, clock, services.metrics, door.renew)
+            box = dataclasses.replace(box, certificate=certificates.current())
         envoy = Envoy(dataclasses.replace(box, upstreams=upstreams))
         await envoy.start()
         stack.push_async_callback(envoy.stop, _DRAIN_S)
-        routes.start(envoy)
+        door.start(envoy)
         deaths.append(envoy.died)
+        if certificates is not None:
+            await stack.enter_async_context(certificates)
         for model in await silent(upstreams):
             say(f"note: the vLLM of {model} ({upstreams[model]}) does not answer yet")
-        for line in _welcome(listen, services.admin_url, settings.records, demo):
+        for line in _welcome(settings, listen, services.admin_url, demo):
             say(line)
         yield deaths
 
 
-class _Routes:
-    """Points Envoy at the models of each new policy; a change waits until Envoy has started."""
+class _Door:
+    """Tells Envoy of each new policy and certificate; a change waits until it has started."""
 
     def __init__(self) -> None:
         self._envoy: asyncio.Future[Envoy] = asyncio.get_running_loop().create_future()
@@ -164,6 +174,11 @@ class _Routes:
         """Returns once Envoy routes by this policy; raises OperatorError when it refuses."""
         envoy = await self._envoy
         await envoy.apply(_upstreams(registry))
+
+    async def renew(self, certificate: Certificate) -> None:
+        """Returns once Envoy shows this certificate; raises OperatorError when it refuses it."""
+        envoy = await self._envoy
+        await envoy.renew(certificate)
 
 
 def _towards(registry: Registry, upstream: str | None) -> Registry:
@@ -182,16 +197,22 @@ def _upstreams(registry: Registry) -> dict[str, str]:
     return {model.base: model.upstream for model in registry.models.values()}
 
 
-def _welcome(listen: Address, admin_url: str, records: Path, demo: Demo | None) -> Iterator[str]:
-    yield f"Headgate is ready on {listen.url} (admin {admin_url}, usage records in {records})"
+def _welcome(
+    settings: UpSettings, listen: Address, admin_url: str, demo: Demo | None
+) -> Iterator[str]:
+    url = listen.url("http" if settings.tls is None else "https")
+    yield f"Headgate is ready on {url} (admin {admin_url}, usage records in {settings.records})"
     if demo is None:
         return
     for key in demo.keys:
         yield f"  {key.secret}  {key.tenant}/{key.user}: {key.note}"
+    trust = (
+        "" if settings.tls is None else f"--cacert {shlex.quote(str(settings.tls.certificate))} "
+    )
     yield "Try it:"
     yield (
-        f"  curl {listen.url}/v1/chat/completions -H 'Authorization: Bearer {demo.keys[0].secret}' "
-        f"-H 'Content-Type: application/json' "
+        f"  curl {trust}{url}/v1/chat/completions "
+        f"-H 'Authorization: Bearer {demo.keys[0].secret}' -H 'Content-Type: application/json' "
         f'-d \'{{"model": "{demo.model}", "max_tokens": 16, '
         f'"messages": [{{"role": "user", "content": "Hello"}}]}}\''
     )
