@@ -6,20 +6,10 @@ left behind.
 
 import asyncio
 import dataclasses
-import fcntl
-import os
 import shlex
-import shutil
 import socket
-import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import (
-    AsyncExitStack,
-    ExitStack,
-    asynccontextmanager,
-    contextmanager,
-    suppress,
-)
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +23,7 @@ from headgate.demo import Demo, demo_policy
 from headgate.errors import OperatorError
 from headgate.policy import check_upstream
 from headgate.reachable import silent
+from headgate.run_folder import ADMIN_SOCKET, HOOKS_SOCKET, run_folder
 from headgate.serve import ServeSettings, running_services, stop_event
 from headgate.simulated import running_simulator
 from headgate.tls import CertificateWatcher, TlsFiles
@@ -43,10 +34,6 @@ _Death = Callable[[], Coroutine[Any, Any, None]]
 
 _DRAIN_S = 5.0
 """How long requests in flight may take to end after Ctrl-C."""
-_HOOKS_SOCKET = "hooks.sock"
-_ADMIN_SOCKET = "envoy-admin.sock"
-_SOCKET_PATH_BYTES = 107
-"""The longest path of a unix socket (Linux, unix(7))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +93,7 @@ async def one_box(
     listen = _free(settings.listen, "--listen")
     admin = _free(settings.admin, "--admin")
     async with AsyncExitStack() as stack:
-        run_dir = stack.enter_context(_run_folder(settings.run_dir))
+        run_dir = stack.enter_context(run_folder(settings.run_dir))
         deaths: list[_Death] = []
         policy, demo = settings.policy, None
         if policy is None:
@@ -118,8 +105,8 @@ async def one_box(
         box = OneBox(
             listen_host=listen.host,
             listen_port=listen.port,
-            services_socket=run_dir / _HOOKS_SOCKET,
-            admin_socket=run_dir / _ADMIN_SOCKET,
+            services_socket=run_dir / HOOKS_SOCKET,
+            admin_socket=run_dir / ADMIN_SOCKET,
             folder=run_dir,
             upstreams={},
         )
@@ -141,6 +128,7 @@ async def one_box(
                 transform=lambda registry: _towards(registry, settings.upstream),
             )
         )
+        box.services_socket.chmod(0o600)
         upstreams = _upstreams(services.registry())
         certificates = None
         if settings.tls is not None:
@@ -232,45 +220,6 @@ def _free(address: Address, option: str) -> Address:
     except OSError as error:
         raise OperatorError(
             f"cannot listen on {address.host}: {error.strerror}; name another with {option}"
-        ) from error
-
-
-@contextmanager
-def _run_folder(asked: Path | None) -> Iterator[Path]:
-    """The folder of sockets, configuration and logs, readable by its owner only.
-
-    Raises OperatorError when it cannot be used, or another box runs in it.
-    """
-    with ExitStack() as stack:
-        try:
-            if asked is None:
-                folder = Path(tempfile.mkdtemp(prefix="headgate-"))
-                stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            else:
-                asked.mkdir(mode=0o700, parents=True, exist_ok=True)
-                folder = asked.resolve()
-            _own(stack, folder)
-        except OSError as error:
-            raise OperatorError(
-                f"cannot use {asked or tempfile.gettempdir()} for sockets and logs: "
-                f"{error.strerror}; name another folder with --run-dir"
-            ) from error
-        yield folder
-
-
-def _own(stack: ExitStack, folder: Path) -> None:
-    """Holds the folder until the stack ends: a second box would take over its sockets."""
-    if len(os.fsencode(folder / _ADMIN_SOCKET)) > _SOCKET_PATH_BYTES:
-        raise OperatorError(
-            f"the path {folder} is too long for a socket (with its name at most "
-            f"{_SOCKET_PATH_BYTES} bytes); name another folder with --run-dir"
-        )
-    lock = stack.enter_context((folder / "lock").open("w"))
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise OperatorError(
-            f"another headgate runs in {folder}; stop it, or name another folder with --run-dir"
         ) from error
 
 

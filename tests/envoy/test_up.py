@@ -203,6 +203,18 @@ def test_a_folder_that_cannot_hold_sockets_is_one_line_that_names_the_option(
         assert "--run-dir" in ended.stderr
 
 
+def test_a_folder_that_others_can_enter_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "headgate.yaml").write_text(policy("http://127.0.0.1:9"))
+    (tmp_path / "run").mkdir(mode=0o700)
+    (tmp_path / "run").chmod(0o710)
+    ended = run_up(tmp_path, *ANY_PORTS, "--run-dir", "run")
+
+    assert ended.returncode == 1
+    [line] = ended.stderr.splitlines()
+    assert "is open to other users (mode 710)" in line
+    assert "chmod 700" in line
+
+
 def test_a_second_box_in_the_same_folder_is_refused_and_hurts_nobody(tmp_path: Path) -> None:
     """It would take over the first one's sockets, and remove them at its end."""
     (tmp_path / "headgate.yaml").write_text(policy("http://127.0.0.1:9"))

@@ -108,11 +108,11 @@ def test_a_file_that_cannot_be_read_is_one_line_with_its_name(tmp_path: Path) ->
 
     async def renew(_: Certificate) -> None: ...
 
-    with pytest.raises(CertificateError, match="none.pem: cannot be read .No such file"):
+    with pytest.raises(CertificateError, match=r"none\.pem: cannot be read \(No such file"):
         CertificateWatcher(files, FakeClock(), metrics, renew)
     install(tmp_path, "first")
     folder = TlsFiles(tmp_path / "door.pem", tmp_path)
-    with pytest.raises(CertificateError, match="cannot be read .Is a directory"):
+    with pytest.raises(CertificateError, match=r"cannot be read \(Is a directory"):
         CertificateWatcher(folder, FakeClock(), metrics, renew)
 
 
