@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import betterproto2
-from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog
+from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog, AccessLogFilter, MetadataFilter
 from envoy_data_plane.envoy.config.common.mutation_rules.v3 import (
     HeaderMutation,
     HeaderMutationRemoveOnMatch,
@@ -31,7 +31,12 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutation.v3 import (
     HeaderMutation as EarlyHeaderMutation,
 )
-from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
+from envoy_data_plane.envoy.type.matcher.v3 import (
+    MetadataMatcher,
+    MetadataMatcherPathSegment,
+    StringMatcher,
+    ValueMatcher,
+)
 from envoy_data_plane.google.protobuf import Any
 
 from dataplane.box import OneBox
@@ -40,7 +45,7 @@ from dataplane.hook_calls import grpc_service
 from dataplane.replies import local_reply_config
 from dataplane.routes import ROUTES_NAME
 from dataplane.tls import door_tls
-from headgate.contract import HEADER_PREFIX
+from headgate.contract import HEADER_PREFIX, RECORD_YES, CallerKey, Namespace
 
 LISTENER = "door"
 MAX_HEADERS = 100
@@ -123,7 +128,17 @@ def early_header_mutation() -> TypedExtensionConfig:
 
 
 def access_log(services: str) -> AccessLog:
-    """Sends every finished request to the access log service, many in one message."""
+    """Sends finished requests to the access log service, many in one message.
+
+    All but those that ext_authz wants no record of: whoever needs no key to be refused could
+    fill the disk with records. (The filter lets pass what has no such key, and does not heed
+    `invert`.)
+    """
+    recorded = MetadataMatcher(
+        filter=Namespace.CALLER,
+        path=[MetadataMatcherPathSegment(key=CallerKey.RECORD)],
+        value=ValueMatcher(string_match=StringMatcher(exact=RECORD_YES)),
+    )
     config = HttpGrpcAccessLogConfig(
         common_config=CommonGrpcAccessLogConfig(
             log_name="headgate",
@@ -132,7 +147,11 @@ def access_log(services: str) -> AccessLog:
             buffer_flush_interval=ACCESS_LOG_INTERVAL,
         )
     )
-    return AccessLog(name="envoy.access_loggers.http_grpc", typed_config=Any.pack(config))
+    return AccessLog(
+        name="envoy.access_loggers.http_grpc",
+        filter=AccessLogFilter(metadata_filter=MetadataFilter(matcher=recorded)),
+        typed_config=Any.pack(config),
+    )
 
 
 def _extension(name: str, config: betterproto2.Message) -> TypedExtensionConfig:

@@ -13,6 +13,7 @@ import click
 import uvloop
 
 import headgate
+from extauthz.failures import DEFAULT_PER_MINUTE
 from headgate.app import StoreSettings
 from headgate.clock import SystemClock
 from headgate.dropin import describe_dropin, load_dropin
@@ -31,6 +32,13 @@ _RATELIMIT_CONFIG = click.option(
     type=click.Path(path_type=Path),
     multiple=True,
     help="A file or directory that configures envoyproxy/ratelimit; may be given again.",
+)
+_AUTH_FAILURES = click.option(
+    "--auth-failures-per-minute",
+    type=click.IntRange(min=1),
+    default=DEFAULT_PER_MINUTE,
+    show_default=True,
+    help="How often an address may come without a known key, before it gets 429 for it.",
 )
 _DEFAULT_POLICY = Path("headgate.yaml")
 _STDERR = 2
@@ -91,6 +99,7 @@ def cli() -> None:
 )
 @click.option("--tls-cert", type=_FILE, help="Clients speak TLS: the certificate chain, PEM.")
 @click.option("--tls-key", type=_FILE, help="The certificate's private key, PEM.")
+@_AUTH_FAILURES
 @click.option(
     "--run-dir",
     type=click.Path(path_type=Path, file_okay=False),
@@ -106,6 +115,7 @@ def up_command(
     records: Path,
     tls_cert: Path | None,
     tls_key: Path | None,
+    auth_failures_per_minute: int,
     run_dir: Path | None,
 ) -> None:
     """One box: a real Envoy with the services, in front of one vLLM."""
@@ -122,6 +132,7 @@ def up_command(
         records=records,
         run_dir=run_dir,
         tls=_tls_files(tls_cert, tls_key),
+        auth_failures_per_minute=auth_failures_per_minute,
     )
     _run(up(settings, SystemClock(), click.echo))
 
@@ -149,6 +160,7 @@ def up_command(
 )
 @click.option("--records", type=_FILE, help="Where usage records are appended [standard output].")
 @click.option("--drain-s", default=10.0, show_default=True, help="How long calls may take to end.")
+@_AUTH_FAILURES
 @_RATELIMIT_CONFIG
 @click.option(
     "--ratelimit-count-refused",
@@ -164,6 +176,7 @@ def serve_command(
     replicas: int,
     records: Path | None,
     drain_s: float,
+    auth_failures_per_minute: int,
     ratelimit_config: tuple[Path, ...],
     ratelimit_count_refused: bool,
 ) -> None:
@@ -180,6 +193,7 @@ def serve_command(
         drain_s=drain_s,
         ratelimit_config=ratelimit_config,
         counts_refused=ratelimit_count_refused,
+        auth_failures_per_minute=auth_failures_per_minute,
     )
     _run(serve(settings, SystemClock()))
 

@@ -17,6 +17,7 @@ from typing import Any
 from accesslog.console import ConsoleSink
 from dataplane.box import Certificate, OneBox
 from dataplane.supervisor import Envoy, PortTaken, check_port
+from extauthz.failures import DEFAULT_PER_MINUTE
 from headgate.app import StoreSettings
 from headgate.clock import Clock
 from headgate.demo import Demo, demo_policy
@@ -55,7 +56,8 @@ class UpSettings:
 
     `policy` None means the demo's; `upstream` replaces the upstream of every model;
     `run_dir` keeps sockets, configuration and logs (a temporary folder when None). With `tls`
-    clients speak TLS.
+    clients speak TLS. `auth_failures_per_minute` is how often an address may fail to show a
+    known key.
     """
 
     policy: Path | None
@@ -66,6 +68,7 @@ class UpSettings:
     records: Path
     run_dir: Path | None
     tls: TlsFiles | None = None
+    auth_failures_per_minute: int = DEFAULT_PER_MINUTE
 
 
 async def up(settings: UpSettings, clock: Clock, say: Callable[[str], None]) -> None:
@@ -121,6 +124,7 @@ async def one_box(
                     store=StoreSettings(settings.store),
                     records=settings.records,
                     drain_s=_DRAIN_S,
+                    auth_failures_per_minute=settings.auth_failures_per_minute,
                 ),
                 clock,
                 on_change=door.follow,
