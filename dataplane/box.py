@@ -11,6 +11,7 @@ import betterproto2
 from headgate.errors import OperatorError
 
 BODY_LIMIT_BYTES = 16 * 2**20
+MAX_CONNECTIONS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ class OneBox:
     unix socket `services_socket`; Envoy's own admin listens on `admin_socket` (a path
     below 108 bytes each, as Linux allows). `upstreams` maps each base model's name to the
     URL of its vLLM. A request body above `body_limit_bytes` is refused with 413. With a
-    `certificate` clients speak TLS, else clear text.
+    `certificate` clients speak TLS, else clear text. Of clients' connections beyond
+    `max_connections` each is closed as it comes.
     """
 
     listen_host: str
@@ -44,6 +46,7 @@ class OneBox:
     upstreams: Mapping[str, str]
     body_limit_bytes: int = BODY_LIMIT_BYTES
     certificate: Certificate | None = None
+    max_connections: int = MAX_CONNECTIONS
 
     @property
     def bootstrap_file(self) -> Path:

@@ -12,6 +12,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     Address,
     ApiVersion,
     ConfigSource,
+    Http2ProtocolOptions,
     HttpProtocolOptions,
     PathConfigSource,
     SocketAddress,
@@ -50,8 +51,20 @@ from headgate.contract import HEADER_PREFIX, RECORD_YES, CallerKey, Namespace
 LISTENER = "door"
 MAX_HEADERS = 100
 MAX_HEADERS_KIB = 60
-STREAM_IDLE_TIMEOUT = timedelta(minutes=10)
+MAX_STREAMS_PER_CONNECTION = 100
+"""Of HTTP/2. Each stream may hold a body of the limit while it is read."""
 HANDSHAKE_TIMEOUT = timedelta(seconds=10)
+HEADERS_TIMEOUT = timedelta(seconds=10)
+"""From a request's first byte to the end of its headers; Envoy's default is to wait for ever."""
+REQUEST_TIMEOUT = timedelta(minutes=5)
+"""For the whole request: a body of 16 MiB at 0.5 Mbit/s. Envoy's default is to wait for ever."""
+STREAM_IDLE_TIMEOUT = timedelta(minutes=10)
+"""No byte in either direction. An answer that is not streamed is silent until it is complete."""
+UNREAD_TIMEOUT = timedelta(minutes=2)
+"""For a client that does not read what waits for it. It has Envoy's 1 MiB and the kernel's buffers
+before that begins, so a slow one is not meant."""
+CONNECTION_IDLE_TIMEOUT = timedelta(minutes=5)
+"""For a connection without a request; clients keep theirs for seconds."""
 ACCESS_LOG_INTERVAL = timedelta(milliseconds=200)
 FORGEABLE_PREFIXES = (HEADER_PREFIX, "x-envoy-")
 """Ours carry the caller; Envoy's own would let a client order retries and timeouts."""
@@ -78,6 +91,7 @@ def listener(box: OneBox, services: str) -> Listener:
                 transport_socket_connect_timeout=HANDSHAKE_TIMEOUT,
             )
         ],
+        per_connection_buffer_high_watermark_timeout=UNREAD_TIMEOUT,
     )
 
 
@@ -96,7 +110,14 @@ def connection_manager(box: OneBox, services: str) -> HttpConnectionManager:
         preserve_external_request_id=False,
         always_set_request_id_in_response=True,
         max_request_headers_kb=MAX_HEADERS_KIB,
-        common_http_protocol_options=HttpProtocolOptions(max_headers_count=MAX_HEADERS),
+        common_http_protocol_options=HttpProtocolOptions(
+            max_headers_count=MAX_HEADERS, idle_timeout=CONNECTION_IDLE_TIMEOUT
+        ),
+        http2_protocol_options=Http2ProtocolOptions(
+            max_concurrent_streams=MAX_STREAMS_PER_CONNECTION
+        ),
+        request_headers_timeout=HEADERS_TIMEOUT,
+        request_timeout=REQUEST_TIMEOUT,
         stream_idle_timeout=STREAM_IDLE_TIMEOUT,
         local_reply_config=local_reply_config(),
         rds=Rds(

@@ -13,6 +13,7 @@ import click
 import uvloop
 
 import headgate
+from dataplane.box import MAX_CONNECTIONS
 from extauthz.failures import DEFAULT_PER_MINUTE
 from headgate.app import StoreSettings
 from headgate.clock import SystemClock
@@ -101,6 +102,11 @@ def cli() -> None:
 @click.option("--tls-key", type=_FILE, help="The certificate's private key, PEM.")
 @_AUTH_FAILURES
 @click.option(
+    "--max-connections",
+    type=click.IntRange(min=1),
+    help=f"How many connections clients may hold open together [{MAX_CONNECTIONS}].",
+)
+@click.option(
     "--run-dir",
     type=click.Path(path_type=Path, file_okay=False),
     help="Keeps sockets, Envoy's configuration and logs here [a temporary folder].",
@@ -116,6 +122,7 @@ def up_command(
     tls_cert: Path | None,
     tls_key: Path | None,
     auth_failures_per_minute: int,
+    max_connections: int | None,
     run_dir: Path | None,
 ) -> None:
     """One box: a real Envoy with the services, in front of one vLLM."""
@@ -133,6 +140,7 @@ def up_command(
         run_dir=run_dir,
         tls=_tls_files(tls_cert, tls_key),
         auth_failures_per_minute=auth_failures_per_minute,
+        max_connections=max_connections,
     )
     _run(up(settings, SystemClock(), click.echo))
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from accesslog.console import ConsoleSink
-from dataplane.box import Certificate, OneBox
+from dataplane.box import MAX_CONNECTIONS, Certificate, OneBox
+from dataplane.child import room_for_connections
 from dataplane.supervisor import Envoy, PortTaken, check_port
 from extauthz.failures import DEFAULT_PER_MINUTE
 from headgate.app import StoreSettings
@@ -57,7 +58,8 @@ class UpSettings:
     `policy` None means the demo's; `upstream` replaces the upstream of every model;
     `run_dir` keeps sockets, configuration and logs (a temporary folder when None). With `tls`
     clients speak TLS. `auth_failures_per_minute` is how often an address may fail to show a
-    known key.
+    known key; `max_connections` how many connections clients may hold open together
+    (None: MAX_CONNECTIONS, or as many as the open files allow).
     """
 
     policy: Path | None
@@ -69,6 +71,7 @@ class UpSettings:
     run_dir: Path | None
     tls: TlsFiles | None = None
     auth_failures_per_minute: int = DEFAULT_PER_MINUTE
+    max_connections: int | None = None
 
 
 async def up(settings: UpSettings, clock: Clock, say: Callable[[str], None]) -> None:
@@ -112,6 +115,7 @@ async def one_box(
             admin_socket=run_dir / ADMIN_SOCKET,
             folder=run_dir,
             upstreams={},
+            max_connections=_connections(settings.max_connections, say),
         )
         door = _Door()
         services = await stack.enter_async_context(
@@ -182,6 +186,15 @@ def _towards(registry: Registry, upstream: str | None) -> Registry:
         for name, model in registry.models.items()
     }
     return dataclasses.replace(registry, models=models)
+
+
+def _connections(asked: int | None, say: Callable[[str], None]) -> int:
+    """How many connections of clients there may be: beyond it, one is closed before Envoy has no
+    file left for one to a vLLM."""
+    room = room_for_connections()
+    if asked is not None and asked > room:
+        say(f"note: --max-connections {asked} is taken as {room}, as `ulimit -n` allows no more")
+    return min(MAX_CONNECTIONS if asked is None else asked, room)
 
 
 def _upstreams(registry: Registry) -> dict[str, str]:

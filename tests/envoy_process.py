@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 import httpx
 
-from dataplane.box import BODY_LIMIT_BYTES, Certificate, OneBox
+from dataplane.box import BODY_LIMIT_BYTES, MAX_CONNECTIONS, Certificate, OneBox
 from dataplane.supervisor import Envoy
 from protos.gen import accesslog_pb2
 from tests.certificates import AUTHORITY
@@ -111,7 +111,9 @@ def make_box(
 
 @asynccontextmanager
 async def running_envoy(
-    body_limit_bytes: int = BODY_LIMIT_BYTES, certificate: Certificate | None = None
+    body_limit_bytes: int = BODY_LIMIT_BYTES,
+    certificate: Certificate | None = None,
+    max_connections: int = MAX_CONNECTIONS,
 ) -> AsyncIterator[Rig]:
     """A real Envoy with scripted services, and one upstream for the model MODEL.
 
@@ -121,7 +123,9 @@ async def running_envoy(
     await upstream.start()
     async with short_folder() as folder:
         box = replace(
-            make_box(folder, {MODEL: upstream.url}, body_limit_bytes), certificate=certificate
+            make_box(folder, {MODEL: upstream.url}, body_limit_bytes),
+            certificate=certificate,
+            max_connections=max_connections,
         )
         server = await services.serve(box.services_socket)
         envoy = Envoy(box, concurrency=1)
