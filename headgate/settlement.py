@@ -51,11 +51,15 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """The tokens one request is charged, and why. A refund does not even charge the request."""
+    """The tokens one request is charged, and why. A refund does not even charge the request.
+
+    `cached` is the part of `prompt` that came from vLLM's prefix cache.
+    """
 
     prompt: int
     completion: int
     source: Source
+    cached: int = 0
 
     @property
     def tokens(self) -> int:
@@ -76,13 +80,18 @@ def charge(usage: Usage, estimate: Estimate) -> Charge:
     if usage.status is None or usage.status >= 400:
         return Charge(0, 0, Source.REFUND)
     if usage.prompt is not None and usage.completion is not None:
-        return Charge(usage.prompt, usage.completion, Source.USAGE)
+        return Charge(usage.prompt, usage.completion, Source.USAGE, _cached(usage, usage.prompt))
     if usage.complete and not usage.error:
         prompt = estimate.prompt if usage.prompt is None else usage.prompt
-        return Charge(prompt, max(0, estimate.tokens - estimate.prompt), Source.ESTIMATE)
+        completion = max(0, estimate.tokens - estimate.prompt)
+        return Charge(prompt, completion, Source.ESTIMATE, _cached(usage, prompt))
     prompt = estimate.prompt if usage.prompt is None else usage.prompt
     completion = usage.events if usage.completion is None else usage.completion
-    return Charge(prompt, completion, Source.PARTIAL)
+    return Charge(prompt, completion, Source.PARTIAL, _cached(usage, prompt))
+
+
+def _cached(usage: Usage, prompt: int) -> int:
+    return min(usage.cached or 0, prompt)
 
 
 def read_usage(values: Mapping[str, str]) -> Usage:

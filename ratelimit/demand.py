@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import quote
 
-from ratelimit.store.protocol import MAX_COUNT, Demand, Kind, Lease, Reservation
+from ratelimit.store.protocol import MAX_COUNT, REQUESTS, TOKENS, Demand, Lease, Reservation
 from ratelimit.windows import Window, window
 from registry.types import Count, Each, Limit, Tenant
 
@@ -69,14 +69,14 @@ def reservation_of(
                 Lease(claim.key, limit.limit, limit.lease_s, not limit.shadow, limit.on_outage)
             )
             continue
-        kind, amount = Kind.REQUESTS, 1
+        weights, amount = REQUESTS, 1
         if limit.count is Count.TOKENS:
-            kind, amount = Kind.TOKENS, max(1, min(tokens, limit.limit, MAX_COUNT))
+            weights, amount = TOKENS, max(1, min(tokens, limit.limit, MAX_COUNT))
         expires_at_s = claim.window.end_s + _CLOCK_SKEW_S
         most = min(limit.limit, MAX_COUNT)
         enforced = not limit.shadow
         demands.append(
-            Demand(kind, claim.key, amount, most, expires_at_s, enforced, limit.on_outage)
+            Demand(weights, claim.key, amount, most, expires_at_s, enforced, limit.on_outage)
         )
     hold_s = max([HOLD_S, *(lease.lease_s for lease in leases)])
     return Reservation(reservation, tenant, tuple(demands), tuple(leases), hold_s, now_s)

@@ -12,13 +12,13 @@ from math import ceil, inf
 
 from headgate.apis import Api
 from headgate.clock import Clock
-from headgate.settlement import Estimate, Source, Usage, charge
+from headgate.settlement import Charge, Estimate, Source, Usage, charge
 from ratelimit.demand import Claim, Subject, claims_of, reservation_of
 from ratelimit.store.protocol import (
-    MAX_COUNT,
     Decision,
     Outcome,
     Reserved,
+    Spent,
     Store,
     StoreAwayError,
 )
@@ -210,7 +210,7 @@ class Limiter:
         outcome = Outcome.SETTLED
         if known.state is _State.HELD:
             settled = await self._store.settle(
-                reservation, tenant, min(cost.tokens, MAX_COUNT), cost.requests, self._clock.now_s()
+                reservation, tenant, _spent(cost), self._clock.now_s()
             )
             outcome = settled.outcome
             left = _left_after(left, settled.used)
@@ -234,6 +234,10 @@ class Limiter:
         """A repeated call after a change of the policy must not hide what the store holds."""
         if request.reservation not in self._known:
             self._remember(request.reservation, _Known(request.tenant, state, {}))
+
+
+def _spent(cost: Charge) -> Spent:
+    return Spent(cost.requests, cost.prompt - cost.cached, cost.cached, cost.completion)
 
 
 def _in_store_order(claims: tuple[Claim, ...]) -> tuple[Claim, ...]:

@@ -12,12 +12,12 @@ from ratelimit.store.protocol import (
     Decision,
     Demand,
     Hit,
-    Kind,
     Lease,
     Outcome,
     Reservation,
     Reserved,
     Settled,
+    Spent,
 )
 
 _CLEANED_PER_CALL = 64
@@ -89,9 +89,7 @@ class MemoryStore:
         self._grant(reservation, key)
         return Reserved(Decision.ADMITTED, self._used(reservation), (), exceeded)
 
-    async def settle(
-        self, reservation: str, tenant: str, tokens: int, requests: int, now_s: float
-    ) -> Settled:
+    async def settle(self, reservation: str, tenant: str, spent: Spent, now_s: float) -> Settled:
         self._clean(now_s)
         key = (tenant, reservation)
         record = self._live_record(key, now_s)
@@ -99,12 +97,11 @@ class MemoryStore:
             return Settled(Outcome.UNKNOWN, {})
         if record.settled:
             return Settled(Outcome.DUPLICATE, {})
-        actual = {Kind.TOKENS: tokens, Kind.REQUESTS: requests}
         used: dict[str, int] = {}
         for demand in record.demands:
             counter = (tenant, demand.key)
             if counter in self._counters:
-                count = self._counters[counter] + actual[demand.kind] - demand.amount
+                count = self._counters[counter] + demand.weights.amount(spent) - demand.amount
                 self._counters[counter] = used[demand.key] = min(MAX_COUNT, max(0, count))
         self._end_leases(key, record)
         for lease in record.leases:

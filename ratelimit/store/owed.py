@@ -9,7 +9,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from headgate.clock import Clock
-from ratelimit.store.protocol import MAX_COUNT, Kind, Outcome, Reservation, Store, StoreError
+from ratelimit.store.protocol import (
+    MAX_COUNT,
+    TOKENS,
+    Outcome,
+    Reservation,
+    Spent,
+    Store,
+    StoreError,
+)
 
 MAX_SETTLEMENTS = 100_000
 """Settlements that are kept: some 40 MB."""
@@ -28,14 +36,13 @@ _Key = tuple[str, str]
 @dataclass(slots=True)
 class _Admitted:
     reservation: Reservation
-    settled: tuple[int, int] | None = None
+    settled: Spent | None = None
     in_store: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Settlement:
-    tokens: int
-    requests: int
+    spent: Spent
     since_s: float
 
 
@@ -62,22 +69,21 @@ class Owed:
     def is_admitted(self, tenant: str, reservation: str) -> bool:
         return (tenant, reservation) in self._admitted
 
-    def settle_admitted(self, tenant: str, reservation: str, tokens: int, requests: int) -> None:
+    def settle_admitted(self, tenant: str, reservation: str, spent: Spent) -> None:
         """Of one that is admitted here: what it really used."""
-        self._admitted[tenant, reservation].settled = (tokens, requests)
+        self._admitted[tenant, reservation].settled = spent
 
-    def add_settlement(self, tenant: str, reservation: str, tokens: int, requests: int) -> bool:
+    def add_settlement(self, tenant: str, reservation: str, spent: Spent) -> bool:
         """Keeps a settlement, the first one of an id. False when there is no room.
 
         Those that charge nothing get half of the room: most are of requests that were refused.
         """
-        room = MAX_SETTLEMENTS if tokens or requests else MAX_SETTLEMENTS // 2
+        room = MAX_SETTLEMENTS // 2 if spent == Spent() else MAX_SETTLEMENTS
         key = (tenant, reservation)
         if key not in self._settlements:
             if len(self._settlements) >= room:
                 return False
-            kept = _Settlement(tokens, requests, self._clock.monotonic_s())
-            self._settlements[key] = kept
+            self._settlements[key] = _Settlement(spent, self._clock.monotonic_s())
         return True
 
     def has_settlement(self, tenant: str, reservation: str) -> bool:
@@ -129,16 +135,13 @@ class Owed:
             self._count("expired" if due is None else "reservations", 1)
             admitted.in_store = True
         if admitted.settled is not None:  # maybe while the store was reserving
-            tokens, requests = admitted.settled
-            await store.settle(key[1], key[0], tokens, requests, now_s)
+            await store.settle(key[1], key[0], admitted.settled, now_s)
         del self._admitted[key]
         self._count("tokens", _tokens(admitted))
 
     async def _give_settlement(self, key: _Key, store: Store, back_since_s: float) -> None:
         kept = self._settlements[key]
-        settled = await store.settle(
-            key[1], key[0], kept.tokens, kept.requests, self._clock.now_s()
-        )
+        settled = await store.settle(key[1], key[0], kept.spent, self._clock.now_s())
         if settled.outcome is Outcome.UNKNOWN:
             waits_s = self._clock.monotonic_s() - max(kept.since_s, back_since_s)
             if waits_s < ASK_AGAIN_S:
@@ -167,6 +170,6 @@ def _still_due(reservation: Reservation, runs: bool, now_s: float) -> Reservatio
 
 def _tokens(admitted: _Admitted) -> int:
     if admitted.settled is not None:
-        return admitted.settled[0]
+        return admitted.settled.tokens
     demands = admitted.reservation.demands
-    return max((one.amount for one in demands if one.kind is Kind.TOKENS), default=0)
+    return max((one.amount for one in demands if one.weights == TOKENS), default=0)

@@ -22,11 +22,45 @@ class StoreAwayError(StoreError):
     """The store was not even asked, as it has been away: nothing can be held there."""
 
 
-class Kind(StrEnum):
-    """Which number of a settlement a counter takes."""
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a request really used. `input` are the prompt tokens that no prefix cache had.
 
-    TOKENS = "tokens"
-    REQUESTS = "requests"
+    A request that is given back as a whole has used nothing, no request either.
+    """
+
+    requests: int = 0
+    input: int = 0
+    cached: int = 0
+    output: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.input + self.cached + self.output
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What a counter counts: how much each thing that was used adds to it, in thousandths."""
+
+    request: int = 0
+    input: int = 0
+    cached: int = 0
+    output: int = 0
+
+    def amount(self, spent: Spent) -> int:
+        """What `spent` adds to the counter: rounded up, at most MAX_COUNT."""
+        thousandths = (
+            self.request * spent.requests
+            + self.input * spent.input
+            + self.cached * spent.cached
+            + self.output * spent.output
+        )
+        return min(MAX_COUNT, -(-thousandths // 1000))
+
+
+REQUESTS = Weights(request=1000)
+TOKENS = Weights(input=1000, cached=1000, output=1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +70,10 @@ class Demand:
     One that is not `enforced` is granted above its limit too, up to MAX_COUNT, and in an outage
     whatever its `on_outage`. `amount` and `limit` lie in 0..MAX_COUNT. `key` names the counter
     within its tenant and tells its window, so that `expires_at_s` (seconds since the epoch) is
-    only for cleaning up.
+    only for cleaning up. `weights` turn what was really used into what replaces the amount.
     """
 
-    kind: Kind
+    weights: Weights
     key: str
     amount: int
     limit: int
@@ -171,9 +205,7 @@ class Store(Protocol):
         """
         ...
 
-    async def settle(
-        self, reservation: str, tenant: str, tokens: int, requests: int, now_s: float
-    ) -> Settled:
+    async def settle(self, reservation: str, tenant: str, spent: Spent, now_s: float) -> Settled:
         """Replaces the held amounts with the actual ones, in the very counters that held them.
 
         The first settlement of an id wins. More than was held is recorded, above the limit

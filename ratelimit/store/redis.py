@@ -36,7 +36,9 @@ from ratelimit.store.protocol import (
     Reservation,
     Reserved,
     Settled,
+    Spent,
     StoreError,
+    Weights,
 )
 
 TIMEOUT_S = 0.05
@@ -105,7 +107,7 @@ class RedisStore:
         arguments.append(len(demands))
         for demand in demands:
             life_ms = max(1, _ms(demand.expires_at_s - now_s))
-            arguments += [demand.kind.value, demand.amount, demand.limit, life_ms]
+            arguments += [_written(demand.weights), demand.amount, demand.limit, life_ms]
             arguments.append(int(demand.enforced))
         for lease in leases:
             arguments += [lease.limit, _ms(lease.lease_s), int(lease.enforced)]
@@ -114,11 +116,10 @@ class RedisStore:
         decision, used, refused, exceeded = answer
         return Reserved(_DECISIONS[decision], tuple(used), tuple(refused), tuple(exceeded))
 
-    async def settle(
-        self, reservation: str, tenant: str, tokens: int, requests: int, now_s: float
-    ) -> Settled:
+    async def settle(self, reservation: str, tenant: str, spent: Spent, now_s: float) -> Settled:
         scope = _Scope.of(tenant)
-        arguments = [tokens, requests, _ms(now_s), _ms(SETTLED_KEPT_S)]
+        arguments = [spent.requests, spent.input, spent.cached, spent.output]
+        arguments += [_ms(now_s), _ms(SETTLED_KEPT_S)]
         async with self._bounded("settle"):
             outcome, pairs = await self._run(self._settle, [scope.record(reservation)], arguments)
         used = {scope.bare(key): count for key, count in zip(pairs[::2], pairs[1::2], strict=True)}
@@ -251,6 +252,11 @@ class _Scope:
     def bare(self, full_key: bytes) -> str:
         """The key as it was asked for, of a counter or a lease."""
         return full_key.decode()[len(self.tag) + 2 :]
+
+
+def _written(weights: Weights) -> str:
+    """As settle.lua reads them, in the order of `Spent`."""
+    return f"{weights.request} {weights.input} {weights.cached} {weights.output}"
 
 
 def _escaped(text: str) -> str:

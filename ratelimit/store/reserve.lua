@@ -10,7 +10,7 @@
 --         2         now, ms since the epoch, by the caller's clock
 --         3         how long it can be settled, ms
 --         4         number of counters
---         then      for each counter: kind (tokens|requests), amount, limit, life in ms, enforced
+--         then      for each counter: weights (kept for settle.lua), amount, limit, life in ms, enforced
 --         then      for each lease: limit, life in ms, enforced
 --         enforced  1, or 0 for one that is granted without room too
 -- Result  {decision, {in use after it, by KEYS 2..}, {indexes from 0 of those without room},
@@ -77,7 +77,7 @@ end
 
 local fields = {'state', 'held', 'until', string.format('%.0f', now + hold)}
 for index = 1, counters do
-  local key, kind, amount, _, life = demand(index)
+  local key, weights, amount, _, life = demand(index)
   -- Only a limit that is not enforced can come to the end of what a double counts.
   local count = math.min(MAX_COUNT, used[index] + tonumber(amount))
   if stored[index] then
@@ -86,8 +86,8 @@ for index = 1, counters do
     redis.call('SET', key, amount, 'PX', life)
   end
   used[index] = count
-  fields[#fields + 1] = kind .. ' ' .. key
-  fields[#fields + 1] = amount
+  fields[#fields + 1] = 'counter ' .. key
+  fields[#fields + 1] = amount .. ' ' .. weights
 end
 for index = 1, leases do
   local key, _, life = lease(index)

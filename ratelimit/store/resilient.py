@@ -23,6 +23,7 @@ from ratelimit.store.protocol import (
     Reserved,
     Settled,
     SharedStore,
+    Spent,
     StoreAwayError,
     StoreError,
 )
@@ -84,29 +85,25 @@ class ResilientStore:
         except StoreError as error:
             return await self._decide(reservation, error)
 
-    async def settle(
-        self, reservation: str, tenant: str, tokens: int, requests: int, now_s: float
-    ) -> Settled:
-        here = await self._shares.settle(reservation, tenant, tokens, requests, now_s)
+    async def settle(self, reservation: str, tenant: str, spent: Spent, now_s: float) -> Settled:
+        here = await self._shares.settle(reservation, tenant, spent, now_s)
         if self._owed.is_admitted(tenant, reservation):
             if here.outcome is Outcome.SETTLED:
-                self._owed.settle_admitted(tenant, reservation, tokens, requests)
+                self._owed.settle_admitted(tenant, reservation, spent)
             return here
         if self._owed.has_settlement(tenant, reservation):
             return Settled(Outcome.DUPLICATE, {})
         try:
-            settled = await self._ask(
-                lambda: self._store.settle(reservation, tenant, tokens, requests, now_s)
-            )
+            settled = await self._ask(lambda: self._store.settle(reservation, tenant, spent, now_s))
         except StoreError as error:
-            if not self._owed.add_settlement(tenant, reservation, tokens, requests):
+            if not self._owed.add_settlement(tenant, reservation, spent):
                 raise
             self._count_absorbed("settle", error)
             return Settled(Outcome.DEFERRED, {})
         if settled.outcome is not Outcome.UNKNOWN or not self._is_back_since_short():
             return settled
         # The replica that admitted it may not have told the store yet.
-        kept = self._owed.add_settlement(tenant, reservation, tokens, requests)
+        kept = self._owed.add_settlement(tenant, reservation, spent)
         return Settled(Outcome.DEFERRED, {}) if kept else settled
 
     async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> Counted:
@@ -237,7 +234,7 @@ class ResilientStore:
         if admitted and policy is OnOutage.SHARE:
             self._owed.add_admitted(shared_part(reservation))
         if tried and not admitted:  # the store may hold it all the same
-            self._owed.add_settlement(reservation.tenant, reservation.id, 0, 0)
+            self._owed.add_settlement(reservation.tenant, reservation.id, Spent())
         if reserved is None:
             raise error
         self._count_absorbed("reserve", error)

@@ -6,10 +6,9 @@
 -- KEYS    1  the reservation's record, written by reserve.lua. It names the counters and leases
 --            to change, which carry the same hash tag. The caller cannot know them: it may be
 --            another replica, after a change of the policy.
--- ARGV    1  tokens used
---         2  requests used
---         3  now, ms since the epoch, by the caller's clock
---         4  how long the settled id is remembered, ms
+-- ARGV    1..4  what was used: requests, input tokens, cached input tokens, output tokens
+--         5     now, ms since the epoch, by the caller's clock
+--         6     how long the settled id is remembered, ms
 -- Result  {outcome, {key, in use now, key, in use now, ...}}
 --         outcome: 0 unknown, 1 settled, 2 settled before; only 1 changes anything
 --
@@ -18,9 +17,21 @@
 local MAX_COUNT = 9007199254740992
 
 local record = KEYS[1]
-local actual = {tokens = tonumber(ARGV[1]), requests = tonumber(ARGV[2])}
-local now, keep = tonumber(ARGV[3]), tonumber(ARGV[4])
-local after_now = '(' .. ARGV[3]
+local now, keep = tonumber(ARGV[5]), tonumber(ARGV[6])
+local after_now = '(' .. ARGV[5]
+
+-- What was used, weighted in thousandths and rounded up. The whole part of a weight is apart, so
+-- that what is counted one by one stays exact as far as a double counts.
+local function actual(weights)
+  local whole, thousandths, index = 0, 0, 0
+  for weight in string.gmatch(weights, '%d+') do
+    index = index + 1
+    local count = tonumber(ARGV[index])
+    whole = whole + count * math.floor(tonumber(weight) / 1000)
+    thousandths = thousandths + count * (tonumber(weight) % 1000)
+  end
+  return math.min(MAX_COUNT, whole + math.ceil(thousandths / 1000))
+end
 
 local fields = redis.call('HGETALL', record)
 local state, hold_end
@@ -38,7 +49,8 @@ for index = 1, #fields, 2 do
     local used = redis.call('GET', key)
     -- A window that is over has lost its counter: making it anew would leave it for ever.
     if used then
-      local count = tonumber(used) + (actual[kind] - tonumber(value))
+      local amount, weights = string.match(value, '^(%d+) (.*)$')
+      local count = tonumber(used) + (actual(weights) - tonumber(amount))
       counters[#counters + 1] = {key = key, count = math.min(MAX_COUNT, math.max(0, count))}
     end
   end

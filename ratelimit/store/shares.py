@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ratelimit.store.memory import MemoryStore
-from ratelimit.store.protocol import Decision, Demand, Lease, Reservation, Reserved, Settled
+from ratelimit.store.protocol import Decision, Demand, Lease, Reservation, Reserved, Settled, Spent
 from registry.types import OnOutage
 
 MAX_RESERVATIONS = 100_000
@@ -65,11 +65,9 @@ class Shares:
             degraded=True,
         )
 
-    async def settle(
-        self, reservation: str, tenant: str, tokens: int, requests: int, now_s: float
-    ) -> Settled:
+    async def settle(self, reservation: str, tenant: str, spent: Spent, now_s: float) -> Settled:
         """Like a store's; what is in use is not told."""
-        settled = await self._store.settle(reservation, tenant, tokens, requests, now_s)
+        settled = await self._store.settle(reservation, tenant, spent, now_s)
         return Settled(settled.outcome, {})
 
 

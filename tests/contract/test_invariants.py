@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ratelimit.store.protocol import MAX_COUNT, Decision, Lease, Outcome, Reservation, Store
-from tests.ratelimit.builders import NOW_S, Shop, lease, requests, tokens
+from tests.ratelimit.builders import NOW_S, Shop, lease, requests, spent, tokens
 
 DAY_LIMIT = 100
 MINUTE_LIMIT = 60
@@ -115,9 +115,7 @@ async def in_use(store: Store, shop: Shop, now_s: float) -> tuple[int, ...]:
     return await store.peek(shop.tenant, counters, ["slots"], now_s)
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(st.one_of(asks, settles, waits), max_size=25))
 async def test_any_sequence_does_what_the_rules_say(
     store: Store, steps: list[Ask | Settle | Wait]
@@ -133,7 +131,7 @@ async def test_any_sequence_does_what_the_rules_say(
                 )
             case Settle():
                 settled = await store.settle(
-                    step.id, shop.tenant, step.used, int(step.charged), model.now_s
+                    step.id, shop.tenant, spent(step.used, int(step.charged)), model.now_s
                 )
                 assert settled.outcome is model.settle(step)
             case Wait():
@@ -141,9 +139,7 @@ async def test_any_sequence_does_what_the_rules_say(
         assert await in_use(store, shop, model.now_s) == model.in_use()
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     first=st.lists(asks, min_size=1, max_size=20),
     steps=st.lists(st.one_of(asks, settles), max_size=40),
@@ -162,7 +158,7 @@ async def test_no_interleaving_passes_a_limit_or_loses_a_token(
                 assert answer.refused
             return
         used = min(step.used, 1)  # never more than was held: a limit that is passed was overdrawn
-        settled = await store.settle(step.id, shop.tenant, used, int(step.charged), NOW_S)
+        settled = await store.settle(step.id, shop.tenant, spent(used, int(step.charged)), NOW_S)
         assert all(count >= 0 for count in settled.used.values())
         if settled.outcome is Outcome.SETTLED:
             assert step.id not in charged
@@ -197,7 +193,7 @@ async def test_no_client_count_admits_more_than_the_limit_while_others_settle(
         if answer.decision is Decision.ADMITTED:
             assert answer.used[0] <= 500
             assert answer.used[1] <= 20
-            settled = await store.settle(name, shop.tenant, 7, 1, NOW_S)
+            settled = await store.settle(name, shop.tenant, spent(7, 1), NOW_S)
             assert settled.outcome is Outcome.SETTLED
             used += 7
 

@@ -1,8 +1,8 @@
 """What only the memory store can get wrong: growing for ever."""
 
 from ratelimit.store.memory import MemoryStore
-from ratelimit.store.protocol import Demand, Kind
-from tests.ratelimit.builders import NOW_S, Shop, lease
+from ratelimit.store.protocol import TOKENS, Demand
+from tests.ratelimit.builders import NOW_S, Shop, lease, spent
 
 
 def size(store: MemoryStore) -> int:
@@ -14,11 +14,11 @@ async def minute_of_traffic(store: MemoryStore, shop: Shop, minute: int, settle:
     now_s = NOW_S + minute * 60
     for number in range(100):
         key = f"{minute}/{number}"
-        demand = Demand(Kind.TOKENS, key, 5, 100, int(now_s) + 60)
+        demand = Demand(TOKENS, key, 5, 100, int(now_s) + 60)
         asked = shop.ask(demand, lease(100, key), id=key, now_s=now_s, hold_s=300)
         await store.reserve(asked)
         if settle:
-            await store.settle(key, shop.tenant, 3, 1, now_s)
+            await store.settle(key, shop.tenant, spent(3, 1), now_s)
 
 
 async def test_what_has_expired_is_forgotten_settled_or_not() -> None:
@@ -30,7 +30,7 @@ async def test_what_has_expired_is_forgotten_settled_or_not() -> None:
     assert max(sizes[10:]) <= max(sizes[:10])
 
     for _ in range(200):
-        await store.settle("nobody", shop.tenant, 0, 0, NOW_S + 10**6)
+        await store.settle("nobody", shop.tenant, spent(0, 0), NOW_S + 10**6)
     assert size(store) == 0
 
 
@@ -39,7 +39,7 @@ async def test_slots_that_come_and_go_leave_nothing_behind() -> None:
     await store.reserve(shop.ask(lease(10), id="stays"))
     for number in range(5_000):
         await store.reserve(shop.ask(lease(10), id=f"r{number}"))
-        await store.settle(f"r{number}", shop.tenant, 0, 1, NOW_S)
+        await store.settle(f"r{number}", shop.tenant, spent(0, 1), NOW_S)
     slots = next(iter(store._leases.values()))
     assert len(slots._queue) < 64
     assert slots.active(NOW_S) == 1
@@ -47,9 +47,9 @@ async def test_slots_that_come_and_go_leave_nothing_behind() -> None:
 
 async def test_settling_after_the_window_makes_no_counter_that_stays() -> None:
     store, shop = MemoryStore(), Shop()
-    await store.reserve(shop.ask(Demand(Kind.TOKENS, "k", 50, 100, int(NOW_S) + 60), id="late"))
+    await store.reserve(shop.ask(Demand(TOKENS, "k", 50, 100, int(NOW_S) + 60), id="late"))
 
-    settled = await store.settle("late", shop.tenant, 80, 1, NOW_S + 60)
+    settled = await store.settle("late", shop.tenant, spent(80, 1), NOW_S + 60)
 
     assert settled.used == {}
     assert await store.peek(shop.tenant, ["k"], [], NOW_S + 60) == (0,)
@@ -57,10 +57,10 @@ async def test_settling_after_the_window_makes_no_counter_that_stays() -> None:
 
 async def test_a_counter_that_was_made_anew_does_not_fall_below_zero() -> None:
     store, shop = MemoryStore(), Shop()
-    await store.reserve(shop.ask(Demand(Kind.TOKENS, "k", 50, 100, int(NOW_S) + 1), id="old"))
+    await store.reserve(shop.ask(Demand(TOKENS, "k", 50, 100, int(NOW_S) + 1), id="old"))
     later_s = NOW_S + 2
     await store.reserve(
-        shop.ask(Demand(Kind.TOKENS, "k", 5, 100, int(NOW_S) + 60), id="new", now_s=later_s)
+        shop.ask(Demand(TOKENS, "k", 5, 100, int(NOW_S) + 60), id="new", now_s=later_s)
     )
 
-    assert (await store.settle("old", shop.tenant, 0, 0, later_s)).used == {"k": 0}
+    assert (await store.settle("old", shop.tenant, spent(0, 0), later_s)).used == {"k": 0}

@@ -17,7 +17,7 @@ from ratelimit.store.protocol import Decision, Outcome, StoreError
 from ratelimit.store.redis import RedisStore
 from ratelimit.store.resilient import ResilientStore
 from tests.fakes import FakeClock
-from tests.ratelimit.builders import NOW_S, Shop, lease, new_name, requests, tokens
+from tests.ratelimit.builders import NOW_S, Shop, lease, new_name, requests, spent, tokens
 from tests.ratelimit.outages import opened, shared_out
 from tests.redis_server import PATIENT_S, RedisServer, running_redis, running_redis_cluster
 from tests.slow_proxy import slow_proxy
@@ -111,7 +111,7 @@ async def test_in_an_outage_three_replicas_admit_one_limit_and_redis_learns_it(
         assert len(fleet.admitted) == LIMIT
         first, second, third, *_ = fleet.admitted
         for name in (first, second):  # at any replica: the one that admitted it or another
-            await fleet.stores[0].settle(name, fleet.shop.tenant, 0, 0, NOW_S)
+            await fleet.stores[0].settle(name, fleet.shop.tenant, spent(0, 0), NOW_S)
 
         server.start() if fault == "killed" else server.thaw()
         await fleet.recover()
@@ -119,9 +119,9 @@ async def test_in_an_outage_three_replicas_admit_one_limit_and_redis_learns_it(
         await fleet.tend()
 
         assert await fleet.in_redis(server) == (LIMIT - 2, LIMIT - 2)
-        await fleet.stores[2].settle(third, fleet.shop.tenant, 0, 0, NOW_S)
+        await fleet.stores[2].settle(third, fleet.shop.tenant, spent(0, 0), NOW_S)
         for store in fleet.stores:  # no settlement counts twice, whoever hears it
-            again = await store.settle(third, fleet.shop.tenant, 50, 1, NOW_S)
+            again = await store.settle(third, fleet.shop.tenant, spent(50, 1), NOW_S)
             assert again.outcome is Outcome.DUPLICATE
         assert await fleet.in_redis(server) == (LIMIT - 3, LIMIT - 3)
 

@@ -10,7 +10,7 @@ import pytest
 from headgate.errors import OperatorError
 from ratelimit.store.protocol import Decision, Hit, Outcome, StoreError
 from ratelimit.store.redis import RedisStore
-from tests.ratelimit.builders import NOW_S, Shop, lease, requests, tokens
+from tests.ratelimit.builders import NOW_S, Shop, lease, requests, spent, tokens
 from tests.redis_server import PATIENT_S, RedisServer, running_redis
 
 ASKED = (tokens(5, 100), tokens(5, 1000, "day"), requests(10), lease(3))
@@ -41,13 +41,13 @@ async def test_a_reserve_and_a_settle_are_one_round_trip_each(
 ) -> None:
     shop = Shop()
     await store.reserve(shop.ask(*ASKED, id="warm"))
-    await store.settle("warm", shop.tenant, 1, 1, NOW_S)
+    await store.settle("warm", shop.tenant, spent(1, 1), NOW_S)
     reservations = [shop.ask(*ASKED) for _ in range(5)]
     sent: list[str] = []
     with contextlib.closing(server.client()) as client, client.monitor() as monitor:
         for number, reservation in enumerate(reservations):
             await store.reserve(reservation)
-            await store.settle(reservation.id, shop.tenant, number, 1, NOW_S)
+            await store.settle(reservation.id, shop.tenant, spent(number, 1), NOW_S)
         await store.ping()
         for heard in monitor.listen():
             if heard["client_type"] == "lua":
@@ -69,8 +69,10 @@ async def test_scripts_that_redis_has_lost_are_sent_again(
     before = calls(server)
 
     assert (await store.reserve(shop.ask(*ASKED, id="after"))).used == (10, 10, 2, 2)
-    assert (await store.settle("after", shop.tenant, 0, 0, NOW_S)).outcome is Outcome.SETTLED
-    assert (await store.settle("before", shop.tenant, 0, 0, NOW_S)).outcome is Outcome.SETTLED
+    assert (await store.settle("after", shop.tenant, spent(0, 0), NOW_S)).outcome is Outcome.SETTLED
+    assert (
+        await store.settle("before", shop.tenant, spent(0, 0), NOW_S)
+    ).outcome is Outcome.SETTLED
 
     after = calls(server)
     assert after["eval"] - before.get("eval", 0) == 2
@@ -81,7 +83,7 @@ async def test_every_key_ends_by_itself(server: RedisServer, store: RedisStore) 
     shop = Shop()
     for name in ("settled", "held"):
         await store.reserve(shop.ask(*ASKED, id=name))
-    await store.settle("settled", shop.tenant, 9, 1, NOW_S)
+    await store.settle("settled", shop.tenant, spent(9, 1), NOW_S)
 
     with contextlib.closing(server.client()) as client:
         lives_ms = {key: client.pttl(key) for key in client.keys(f"{{hg:{shop.tenant}}}*")}
@@ -100,7 +102,7 @@ async def test_charging_a_counter_does_not_lengthen_its_life(
         key = f"{{hg:{shop.tenant}}}c:tokens"
         client.pexpire(key, 20_000)
         await store.reserve(shop.ask(tokens(1, 100)))
-        await store.settle("first", shop.tenant, 5, 1, NOW_S)
+        await store.settle("first", shop.tenant, spent(5, 1), NOW_S)
         assert 0 < client.pttl(key) <= 20_000
         assert client.get(key) == "6"
 
@@ -122,7 +124,7 @@ async def test_settling_after_the_window_makes_no_counter_that_stays(
     await store.reserve(shop.ask(tokens(50, 100), lease(1), id="late"))
     with contextlib.closing(server.client()) as client:
         client.delete(f"{{hg:{shop.tenant}}}c:tokens")
-        settled = await store.settle("late", shop.tenant, 80, 1, NOW_S)
+        settled = await store.settle("late", shop.tenant, spent(80, 1), NOW_S)
         assert client.keys(f"{{hg:{shop.tenant}}}*") == [f"{{hg:{shop.tenant}}}r:late"]
     assert settled.outcome is Outcome.SETTLED
     assert settled.used == {"slots": 0}
@@ -137,7 +139,7 @@ async def test_a_counter_that_was_made_anew_does_not_fall_below_zero(
         client.delete(f"{{hg:{shop.tenant}}}c:tokens")
     await store.reserve(shop.ask(tokens(5, 100), id="new"))
 
-    assert (await store.settle("old", shop.tenant, 0, 0, NOW_S)).used == {"tokens": 0}
+    assert (await store.settle("old", shop.tenant, spent(0, 0), NOW_S)).used == {"tokens": 0}
 
 
 async def test_a_command_that_fails_has_changed_nothing(
@@ -159,7 +161,7 @@ async def test_without_redis_a_store_starts_and_every_call_is_one_clear_line(
     store = RedisStore.from_url(f"unix://{tmp_path}/nobody.sock", timeout_s=PATIENT_S)
     for call in (
         store.reserve(shop.ask(*ASKED)),
-        store.settle("it", shop.tenant, 1, 1, NOW_S),
+        store.settle("it", shop.tenant, spent(1, 1), NOW_S),
         store.peek(shop.tenant, ["tokens"], [], NOW_S),
         store.ping(),
     ):

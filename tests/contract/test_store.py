@@ -8,15 +8,19 @@ import pytest
 
 from ratelimit.store.protocol import (
     MAX_COUNT,
+    REQUESTS,
+    TOKENS,
     Decision,
     Demand,
     Lease,
     Outcome,
     Reserved,
     Settled,
+    Spent,
     Store,
+    Weights,
 )
-from tests.ratelimit.builders import NOW_S, Shop, lease, requests, tokens
+from tests.ratelimit.builders import EXPIRES_AT_S, NOW_S, Shop, lease, requests, spent, tokens
 
 Asked = TypeVar("Asked", Demand, Lease)
 ADMITTED, REFUSED, REPLAYED = Decision.ADMITTED, Decision.REFUSED, Decision.REPLAYED
@@ -75,7 +79,7 @@ async def test_a_settled_id_is_never_granted_again(store: Store) -> None:
     shop = Shop()
     asked = shop.ask(tokens(60, 100), id="replayed")
     await store.reserve(asked)
-    await store.settle("replayed", shop.tenant, 10, 1, NOW_S)
+    await store.settle("replayed", shop.tenant, spent(10, 1), NOW_S)
 
     assert await store.reserve(asked) == Reserved(REPLAYED)
     assert await store.peek(shop.tenant, ["tokens"], [], NOW_S) == (10,)
@@ -85,7 +89,7 @@ async def test_a_refused_id_may_ask_again(store: Store) -> None:
     shop = Shop()
     await store.reserve(shop.ask(requests(1), id="first"))
     assert (await store.reserve(shop.ask(requests(1), id="second"))).decision is REFUSED
-    await store.settle("first", shop.tenant, 0, 0, NOW_S)
+    await store.settle("first", shop.tenant, spent(0, 0), NOW_S)
 
     assert (await store.reserve(shop.ask(requests(1), id="second"))).decision is ADMITTED
 
@@ -96,7 +100,7 @@ async def test_settling_puts_the_actual_numbers_in_place_of_the_held(store: Stor
         shop.ask(tokens(60, 100, "day"), tokens(10, 10, "minute"), requests(9), lease(3), id="it")
     )
 
-    settled = await store.settle("it", shop.tenant, 25, 1, NOW_S)
+    settled = await store.settle("it", shop.tenant, spent(25, 1), NOW_S)
 
     assert settled == Settled(Outcome.SETTLED, {"day": 25, "minute": 25, "requests": 1, "slots": 0})
 
@@ -105,7 +109,7 @@ async def test_more_than_was_held_is_recorded_above_the_limit_too(store: Store) 
     shop = Shop()
     await store.reserve(shop.ask(tokens(60, 100), id="long"))
 
-    await store.settle("long", shop.tenant, 250, 1, NOW_S)
+    await store.settle("long", shop.tenant, spent(250, 1), NOW_S)
 
     assert await store.reserve(shop.ask(tokens(1, 100))) == Reserved(REFUSED, (250,), (0,))
 
@@ -114,7 +118,7 @@ async def test_a_refund_gives_everything_back(store: Store) -> None:
     shop = Shop()
     await store.reserve(shop.ask(tokens(60, 100), requests(1), lease(1), id="failed"))
 
-    settled = await store.settle("failed", shop.tenant, 0, 0, NOW_S)
+    settled = await store.settle("failed", shop.tenant, spent(0, 0), NOW_S)
 
     assert settled.used == {"tokens": 0, "requests": 0, "slots": 0}
 
@@ -122,9 +126,9 @@ async def test_a_refund_gives_everything_back(store: Store) -> None:
 async def test_the_first_settlement_wins(store: Store) -> None:
     shop = Shop()
     await store.reserve(shop.ask(tokens(60, 100), requests(5), id="twice"))
-    await store.settle("twice", shop.tenant, 25, 1, NOW_S)
+    await store.settle("twice", shop.tenant, spent(25, 1), NOW_S)
 
-    again = await store.settle("twice", shop.tenant, 99, 0, NOW_S)
+    again = await store.settle("twice", shop.tenant, spent(99, 0), NOW_S)
 
     assert again == Settled(Outcome.DUPLICATE, {})
     assert await store.peek(shop.tenant, ["tokens", "requests"], [], NOW_S) == (25, 1)
@@ -136,7 +140,9 @@ async def test_an_unknown_or_refused_id_settles_nothing(store: Store) -> None:
     await store.reserve(shop.ask(tokens(60, 100), id="refused"))
 
     for unknown in ("refused", "never heard of", "", "HELD", "held "):
-        assert await store.settle(unknown, shop.tenant, 5, 1, NOW_S) == Settled(Outcome.UNKNOWN, {})
+        assert await store.settle(unknown, shop.tenant, spent(5, 1), NOW_S) == Settled(
+            Outcome.UNKNOWN, {}
+        )
     assert await store.peek(shop.tenant, ["tokens"], [], NOW_S) == (60,)
 
 
@@ -144,7 +150,7 @@ async def test_what_is_never_settled_stands_as_estimated(store: Store) -> None:
     shop = Shop()
     await store.reserve(shop.ask(tokens(60, 100), id="lost", hold_s=30))
 
-    late = await store.settle("lost", shop.tenant, 5, 1, NOW_S + 30)
+    late = await store.settle("lost", shop.tenant, spent(5, 1), NOW_S + 30)
 
     assert late.outcome is Outcome.UNKNOWN
     assert await store.peek(shop.tenant, ["tokens"], [], NOW_S + 30) == (60,)
@@ -154,7 +160,9 @@ async def test_it_can_be_settled_until_the_hold_ends(store: Store) -> None:
     shop = Shop()
     await store.reserve(shop.ask(tokens(60, 100), id="slow", hold_s=30))
 
-    assert (await store.settle("slow", shop.tenant, 5, 1, NOW_S + 29.9)).used == {"tokens": 5}
+    assert (await store.settle("slow", shop.tenant, spent(5, 1), NOW_S + 29.9)).used == {
+        "tokens": 5
+    }
 
 
 async def test_the_settlement_reaches_the_window_that_held_it(store: Store) -> None:
@@ -163,7 +171,7 @@ async def test_the_settlement_reaches_the_window_that_held_it(store: Store) -> N
     await store.reserve(shop.ask(tokens(60, 100, "10:00"), id="over the border"))
     await store.reserve(shop.ask(tokens(7, 100, "10:01")))
 
-    await store.settle("over the border", shop.tenant, 20, 1, NOW_S)
+    await store.settle("over the border", shop.tenant, spent(20, 1), NOW_S)
 
     assert await store.peek(shop.tenant, ["10:00", "10:01"], [], NOW_S) == (20, 7)
 
@@ -174,7 +182,7 @@ async def test_slots_are_counted_and_freed_by_settling(store: Store) -> None:
         await store.reserve(shop.ask(lease(2), id=name))
     assert await store.reserve(shop.ask(lease(2))) == Reserved(REFUSED, (2,), (0,))
 
-    await store.settle("a", shop.tenant, 0, 1, NOW_S)
+    await store.settle("a", shop.tenant, spent(0, 1), NOW_S)
 
     assert await store.reserve(shop.ask(lease(2))) == Reserved(ADMITTED, (2,))
 
@@ -192,7 +200,7 @@ async def test_settling_after_the_slot_has_ended_frees_nobody_elses(store: Store
     await store.reserve(shop.ask(lease(1, lease_s=30), id="slow"))
     await store.reserve(shop.ask(lease(1, lease_s=30), id="next", now_s=NOW_S + 30))
 
-    settled = await store.settle("slow", shop.tenant, 0, 1, NOW_S + 31)
+    settled = await store.settle("slow", shop.tenant, spent(0, 1), NOW_S + 31)
 
     assert settled == Settled(Outcome.SETTLED, {"slots": 1})
 
@@ -215,7 +223,7 @@ async def test_tenants_share_nothing(store: Store) -> None:
     assert await store.reserve(other.ask(tokens(70, 100), lease(1), id="same")) == Reserved(
         ADMITTED, (70, 1)
     )
-    await store.settle("same", one.tenant, 0, 0, NOW_S)
+    await store.settle("same", one.tenant, spent(0, 0), NOW_S)
     assert await store.peek(other.tenant, ["tokens"], ["slots"], NOW_S) == (70, 1)
 
 
@@ -235,7 +243,7 @@ async def test_numbers_are_exact_up_to_two_to_the_53(store: Store) -> None:
     assert await store.reserve(shop.ask(tokens(1, MAX_COUNT))) == Reserved(
         ADMITTED, (MAX_COUNT - 1,)
     )
-    settled = await store.settle("huge", shop.tenant, MAX_COUNT - 4, 1, NOW_S)
+    settled = await store.settle("huge", shop.tenant, spent(MAX_COUNT - 4, 1), NOW_S)
     assert settled.used == {"tokens": MAX_COUNT - 3}
 
 
@@ -244,7 +252,7 @@ async def test_counters_stay_within_two_to_the_53(store: Store) -> None:
     for name in ("a", "b", "c"):
         await store.reserve(shop.ask(tokens(1, MAX_COUNT), id=name))
     for name in ("a", "b", "c"):
-        await store.settle(name, shop.tenant, MAX_COUNT, 1, NOW_S)
+        await store.settle(name, shop.tenant, spent(MAX_COUNT, 1), NOW_S)
     assert await store.peek(shop.tenant, ["tokens"], [], NOW_S) == (MAX_COUNT,)
 
 
@@ -279,7 +287,7 @@ async def test_no_two_names_are_the_same_tenant_or_reservation(store: Store) -> 
         for name in NASTY:
             answer = await store.reserve(shop.ask(requests(100), id=f"r{name}"))
             assert answer.decision is ADMITTED
-        assert (await store.settle(f"r{NASTY[-1]}", shop.tenant, 0, 0, NOW_S)).used
+        assert (await store.settle(f"r{NASTY[-1]}", shop.tenant, spent(0, 0), NOW_S)).used
 
     used = [await store.peek(shop.tenant, ["tokens", "requests"], [], NOW_S) for shop in shops]
 
@@ -291,13 +299,15 @@ async def test_counter_names_come_back_as_they_were_given(store: Store, name: st
     shop = Shop()
     await store.reserve(shop.ask(tokens(5, 10, name), lease(3, name), id="named"))
     assert await store.peek(shop.tenant, [name], [name], NOW_S) == (5, 1)
-    assert set((await store.settle("named", shop.tenant, 2, 1, NOW_S)).used) == {name}
+    assert set((await store.settle("named", shop.tenant, spent(2, 1), NOW_S)).used) == {name}
 
 
 async def test_asking_for_nothing_is_granted_and_settled(store: Store) -> None:
     shop = Shop()
     assert await store.reserve(shop.ask(id="free")) == Reserved(ADMITTED)
-    assert await store.settle("free", shop.tenant, 5, 1, NOW_S) == Settled(Outcome.SETTLED, {})
+    assert await store.settle("free", shop.tenant, spent(5, 1), NOW_S) == Settled(
+        Outcome.SETTLED, {}
+    )
 
 
 async def test_a_thousand_at_once_get_exactly_what_there_is(store: Store) -> None:
@@ -319,7 +329,7 @@ async def test_many_who_settle_one_reservation_settle_it_once(store: Store) -> N
     await store.reserve(shop.ask(tokens(500, 1000), id="popular"))
 
     answers = await asyncio.gather(
-        *(store.settle("popular", shop.tenant, used, 1, NOW_S) for used in range(100))
+        *(store.settle("popular", shop.tenant, spent(used, 1), NOW_S) for used in range(100))
     )
 
     assert sorted(answer.outcome for answer in answers) == ["duplicate"] * 99 + ["settled"]
@@ -341,7 +351,7 @@ async def test_what_is_not_enforced_is_granted_and_counted_above_its_limit(store
         Reserved(ADMITTED, (120, 2, 2), (), (0, 1, 2)),
         Reserved(ADMITTED, (180, 3, 3), (), (0, 1, 2)),
     ]
-    settled = await store.settle("b", shop.tenant, 10, 0, NOW_S)
+    settled = await store.settle("b", shop.tenant, spent(10, 0), NOW_S)
     assert settled.used == {"tokens": 130, "requests": 2, "slots": 2}
 
 
@@ -375,3 +385,41 @@ async def test_what_is_not_enforced_stays_within_two_to_the_53(store: Store) -> 
 
 async def test_ping_answers(store: Store) -> None:
     await store.ping()
+
+
+async def test_a_counter_takes_what_was_used_by_its_weights(store: Store) -> None:
+    shop = Shop()
+    weights = Weights(request=2000, input=1000, cached=100, output=4000)
+    weighed = Demand(weights, "weighed", 500, 10_000, EXPIRES_AT_S)
+    await store.reserve(shop.ask(weighed, tokens(500, 1000), requests(10), id="it"))
+
+    settled = await store.settle("it", shop.tenant, Spent(1, 30, 21, 40), NOW_S)
+
+    # 2 + 30 + 2.1 + 160, rounded up
+    assert settled.used == {"weighed": 195, "tokens": 91, "requests": 1}
+
+
+@pytest.mark.parametrize(
+    ("weights", "used", "amount"),
+    [
+        (Weights(input=1), Spent(input=1), 1),
+        (Weights(input=1, output=1), Spent(input=500, output=500), 1),
+        (Weights(input=1, output=1), Spent(input=500, output=501), 2),
+        (Weights(output=MAX_COUNT), Spent(output=MAX_COUNT), MAX_COUNT),
+        (
+            Weights(input=10**12, output=37_500),
+            Spent(input=999_999, output=7),
+            999_999 * 10**9 + 263,
+        ),
+        (TOKENS, Spent(input=MAX_COUNT // 2, cached=3, output=2), MAX_COUNT // 2 + 5),
+        (REQUESTS, Spent(input=9, output=9), 0),
+    ],
+)
+async def test_weighed_amounts_are_exact_and_end_at_the_largest_count(
+    store: Store, weights: Weights, used: Spent, amount: int
+) -> None:
+    shop = Shop()
+    await store.reserve(shop.ask(Demand(weights, "k", 0, MAX_COUNT, EXPIRES_AT_S), id="it"))
+
+    assert weights.amount(used) == amount
+    assert (await store.settle("it", shop.tenant, used, NOW_S)).used == {"k": amount}

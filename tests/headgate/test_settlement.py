@@ -20,6 +20,14 @@ CASES = {
         Usage(status=200, prompt=12, completion=7, events=7),
         Charge(12, 7, Source.USAGE),
     ),
+    "a part of the prompt was cached": (
+        Usage(status=200, prompt=12, completion=64, cached=8, complete=True),
+        Charge(12, 64, Source.USAGE, 8),
+    ),
+    "more is called cached than there is": (
+        Usage(status=200, prompt=12, completion=64, cached=99, complete=True),
+        Charge(12, 64, Source.USAGE, 12),
+    ),
     "aborted without usage": (Usage(status=200, events=9), Charge(40, 9, Source.PARTIAL)),
     "aborted with the prompt known": (
         Usage(status=200, prompt=12, events=9),

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from zoneinfo import ZoneInfo
 
-from ratelimit.store.protocol import Demand, Kind, Lease, Reservation
+from ratelimit.store.protocol import REQUESTS, TOKENS, Demand, Lease, Reservation, Spent
 from registry.types import Count, Each, Limit, Per, Registry, Tenant
 
 NOW_S = 1_800_000_000.0
@@ -20,11 +20,16 @@ def new_name(kind: str) -> str:
 
 
 def tokens(amount: int, limit: int, key: str = "tokens") -> Demand:
-    return Demand(Kind.TOKENS, key, amount, limit, EXPIRES_AT_S)
+    return Demand(TOKENS, key, amount, limit, EXPIRES_AT_S)
 
 
 def requests(limit: int, key: str = "requests") -> Demand:
-    return Demand(Kind.REQUESTS, key, 1, limit, EXPIRES_AT_S)
+    return Demand(REQUESTS, key, 1, limit, EXPIRES_AT_S)
+
+
+def spent(tokens: int, requests: int) -> Spent:
+    """What a request used whose tokens are all generated ones."""
+    return Spent(requests=requests, output=tokens)
 
 
 def lease(limit: int, key: str = "slots", lease_s: float = 30.0) -> Lease:

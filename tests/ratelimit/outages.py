@@ -17,6 +17,7 @@ from ratelimit.store.protocol import (
     Reservation,
     Reserved,
     Settled,
+    Spent,
     StoreError,
 )
 from ratelimit.store.resilient import ResilientStore
@@ -43,13 +44,9 @@ class FakeShared(MemoryStore):
         call = super().reserve
         return await self._heard(lambda: call(reservation), reservation.id)
 
-    async def settle(
-        self, reservation: str, tenant: str, tokens: int, requests: int, now_s: float
-    ) -> Settled:
+    async def settle(self, reservation: str, tenant: str, spent: Spent, now_s: float) -> Settled:
         call = super().settle
-        return await self._heard(
-            lambda: call(reservation, tenant, tokens, requests, now_s), reservation
-        )
+        return await self._heard(lambda: call(reservation, tenant, spent, now_s), reservation)
 
     async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> Counted:
         call = super().count

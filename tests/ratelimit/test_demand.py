@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit.demand import Subject, claims_of, reservation_of
-from ratelimit.store.protocol import MAX_COUNT, Kind
+from ratelimit.store.protocol import MAX_COUNT, REQUESTS, TOKENS
 from registry.types import Count, Each, Limit, OnOutage, Per, Tenant
 from tests.ratelimit.builders import NOW_S, limit
 
@@ -102,13 +102,13 @@ def test_a_token_limit_is_asked_for_the_estimate_but_never_for_more_than_it_has(
 ) -> None:
     claims = claims_of(tenant(limit(number, Count.TOKENS)), ALICE, NOW_S)
     [demand] = reservation_of("r", "demo", claims, estimate, NOW_S).demands
-    assert (demand.kind, demand.amount) == (Kind.TOKENS, held)
+    assert (demand.weights, demand.amount) == (TOKENS, held)
 
 
 def test_a_request_counts_as_one_and_holds_one_slot() -> None:
     claims = claims_of(tenant(limit(5), limit(2, Count.CONCURRENT)), ALICE, NOW_S)
     reservation = reservation_of("r", "demo", claims, 900, NOW_S)
-    assert [(demand.kind, demand.amount) for demand in reservation.demands] == [(Kind.REQUESTS, 1)]
+    assert [(demand.weights, demand.amount) for demand in reservation.demands] == [(REQUESTS, 1)]
     assert [(lease.limit, lease.lease_s) for lease in reservation.leases] == [(2, 30.0)]
 
 

@@ -15,6 +15,7 @@ from ratelimit.store.protocol import (
     Reservation,
     Reserved,
     Settled,
+    Spent,
     StoreAwayError,
     StoreError,
 )
@@ -46,11 +47,9 @@ class CountingStore(MemoryStore):
         self._trip("reserve")
         return await super().reserve(reservation)
 
-    async def settle(
-        self, reservation: str, tenant: str, tokens: int, requests: int, now_s: float
-    ) -> Settled:
+    async def settle(self, reservation: str, tenant: str, spent: Spent, now_s: float) -> Settled:
         self._trip("settle")
-        return await super().settle(reservation, tenant, tokens, requests, now_s)
+        return await super().settle(reservation, tenant, spent, now_s)
 
 
 class Desk:
@@ -305,10 +304,10 @@ async def test_two_who_settle_at_once_ask_the_store_once() -> None:
 
     class SlowStore(CountingStore):
         async def settle(
-            self, reservation: str, tenant: str, tokens: int, requests: int, now_s: float
+            self, reservation: str, tenant: str, spent: Spent, now_s: float
         ) -> Settled:
             await asyncio.sleep(0)
-            return await super().settle(reservation, tenant, tokens, requests, now_s)
+            return await super().settle(reservation, tenant, spent, now_s)
 
     desk = Desk(limit(1000, Count.TOKENS), store=SlowStore())
     await desk.ask(reservation="it")
@@ -321,11 +320,11 @@ async def test_two_who_settle_at_once_ask_the_store_once() -> None:
 async def test_who_waited_for_a_settlement_that_failed_settles_itself() -> None:
     class FailsOnce(CountingStore):
         async def settle(
-            self, reservation: str, tenant: str, tokens: int, requests: int, now_s: float
+            self, reservation: str, tenant: str, spent: Spent, now_s: float
         ) -> Settled:
             await asyncio.sleep(0)
             self.fails = "settle" not in self.trips
-            return await super().settle(reservation, tenant, tokens, requests, now_s)
+            return await super().settle(reservation, tenant, spent, now_s)
 
     desk = Desk(limit(1000, Count.TOKENS), store=FailsOnce())
     await desk.ask(reservation="it")
@@ -386,9 +385,7 @@ class AwayStore(CountingStore):
             raise StoreAwayError("away")
         return self.answer
 
-    async def settle(
-        self, reservation: str, tenant: str, tokens: int, requests: int, now_s: float
-    ) -> Settled:
+    async def settle(self, reservation: str, tenant: str, spent: Spent, now_s: float) -> Settled:
         self._trip("settle")
         return Settled(Outcome.DEFERRED, {})
 

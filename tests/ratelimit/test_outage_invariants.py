@@ -9,7 +9,7 @@ from ratelimit.breaker import PROBE_EVERY_S
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Decision, Outcome
 from tests.fakes import FakeClock
-from tests.ratelimit.builders import NOW_S, Shop, lease, requests, tokens
+from tests.ratelimit.builders import NOW_S, Shop, lease, requests, spent, tokens
 from tests.ratelimit.outages import FakeShared, Replica, replica, shared_out
 
 LIMIT = 90
@@ -76,7 +76,7 @@ class Fleet:
 
     async def settle(self, place: int, name: str) -> None:
         settled = await self.replicas[place].store.settle(
-            name, self.shop.tenant, self.charged[name], 1, self.clock.now_s()
+            name, self.shop.tenant, spent(self.charged[name], 1), self.clock.now_s()
         )
         if settled.outcome is Outcome.UNKNOWN:
             self.unknown.append(name)
@@ -85,7 +85,7 @@ class Fleet:
         return await self.shared.peek(self.shop.tenant, ["tokens"], ["slots"], self.clock.now_s())
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(steps)
 async def test_shares_are_kept_to_and_the_store_learns_everything_once(
     taken: list[tuple[str, int, int]],
@@ -118,7 +118,7 @@ asks = st.tuples(st.just("ask"), st.sampled_from("abcdef"), st.integers(1, 60))
 settles = st.tuples(st.just("settle"), st.sampled_from("abcdef"), st.integers(0, 80))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.one_of(asks, settles), max_size=25))
 async def test_a_share_of_everything_decides_as_a_store_does(
     taken: list[tuple[str, str, int]],
@@ -136,8 +136,8 @@ async def test_a_share_of_everything_decides_as_a_store_does(
                 theirs.refused,
             )
         else:
-            mine_too = await one.store.settle(name, shop.tenant, amount, 1, NOW_S)
-            theirs_too = await plain.settle(name, shop.tenant, amount, 1, NOW_S)
+            mine_too = await one.store.settle(name, shop.tenant, spent(amount, 1), NOW_S)
+            theirs_too = await plain.settle(name, shop.tenant, spent(amount, 1), NOW_S)
             if theirs_too.outcome is Outcome.UNKNOWN:  # the store may know it: kept for it
                 assert mine_too.outcome in {Outcome.DEFERRED, Outcome.DUPLICATE}
                 return

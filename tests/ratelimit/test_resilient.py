@@ -8,11 +8,11 @@ import pytest
 from ratelimit.breaker import FAILURES
 from ratelimit.store import owed, shares
 from ratelimit.store.protocol import (
+    TOKENS,
     Counted,
     Decision,
     Demand,
     Hit,
-    Kind,
     Outcome,
     Reserved,
     Settled,
@@ -20,7 +20,7 @@ from ratelimit.store.protocol import (
     StoreError,
 )
 from registry.types import OnOutage
-from tests.ratelimit.builders import NOW_S, Shop, lease, new_name, requests, tokens
+from tests.ratelimit.builders import NOW_S, Shop, lease, new_name, requests, spent, tokens
 from tests.ratelimit.outages import FakeShared, Replica, in_shadow, opened, replica, shared_out
 
 ADMITTED, REFUSED, REPLAYED = Decision.ADMITTED, Decision.REFUSED, Decision.REPLAYED
@@ -191,7 +191,7 @@ async def test_a_share_is_all_or_none_and_an_id_is_charged_once() -> None:
 
     again = shop.ask(shared_out(tokens(10, 10)), id="again")
     assert [(await one.store.reserve(again)).decision for _ in range(3)] == [ADMITTED] * 3
-    outcomes = [await one.store.settle("again", shop.tenant, 3, 1, NOW_S) for _ in range(2)]
+    outcomes = [await one.store.settle("again", shop.tenant, spent(3, 1), NOW_S) for _ in range(2)]
     assert [settled.outcome for settled in outcomes] == [Outcome.SETTLED, Outcome.DUPLICATE]
     assert (await one.store.reserve(again)).decision is REPLAYED
     assert await admitted(one, shop, shared_out(tokens(1, 10))) == 7
@@ -215,16 +215,16 @@ async def test_the_store_gets_to_know_what_was_admitted_and_used() -> None:
     asked = (shared_out(tokens(20, 100)), shared_out(requests(9)), shared_out(lease(5)))
     for name in ("ended", "refunded", "runs"):
         await one.store.reserve(shop.ask(*asked, id=name))
-    await one.store.settle("ended", shop.tenant, 7, 1, NOW_S)
-    await one.store.settle("refunded", shop.tenant, 0, 0, NOW_S)
+    await one.store.settle("ended", shop.tenant, spent(7, 1), NOW_S)
+    await one.store.settle("refunded", shop.tenant, spent(0, 0), NOW_S)
 
     await one.find_the_store()
 
     assert await in_use(one, shop) == (30 + 7 + 20, 2, 1)
-    settled = await one.store.settle("runs", shop.tenant, 11, 1, NOW_S)
+    settled = await one.store.settle("runs", shop.tenant, spent(11, 1), NOW_S)
     assert settled == Settled(Outcome.SETTLED, {"tokens": 48, "requests": 2, "slots": 0})
     for name in ("ended", "refunded", "runs"):
-        again = await one.store.settle(name, shop.tenant, 99, 1, NOW_S)
+        again = await one.store.settle(name, shop.tenant, spent(99, 1), NOW_S)
         assert again.outcome is Outcome.DUPLICATE
     assert [
         one.count("outage_reconciled_total", what=what)
@@ -250,7 +250,7 @@ async def test_calls_whose_answer_was_lost_count_once() -> None:
     asked = (shared_out(tokens(20, 100)), shared_out(lease(5)))
     for name in ("ended", "runs"):
         await one.store.reserve(shop.ask(*asked, id=name))
-    await one.store.settle("ended", shop.tenant, 7, 1, NOW_S)
+    await one.store.settle("ended", shop.tenant, spent(7, 1), NOW_S)
     with pytest.raises(StoreError):
         await one.store.reserve(shop.ask(tokens(50, 100), id="closed"))
     assert await in_use(one, shop) == (90, 0, 2)
@@ -265,7 +265,8 @@ async def test_a_settlement_of_what_the_store_holds_is_kept_and_made_once() -> N
     await one.store.reserve(shop.ask(tokens(60, 100), lease(2), id="before"))
     await one.lose_the_store()
     outcomes = [
-        (await one.store.settle("before", shop.tenant, used, 1, NOW_S)).outcome for used in (25, 99)
+        (await one.store.settle("before", shop.tenant, spent(used, 1), NOW_S)).outcome
+        for used in (25, 99)
     ]
     assert outcomes == [Outcome.DEFERRED, Outcome.DUPLICATE]
     again = await one.store.reserve(shop.ask(tokens(60, 100), lease(2), id="before"))
@@ -274,7 +275,7 @@ async def test_a_settlement_of_what_the_store_holds_is_kept_and_made_once() -> N
     await one.find_the_store()
 
     assert await in_use(one, shop) == (25, 0, 0)
-    late = await one.store.settle("before", shop.tenant, 99, 1, NOW_S)
+    late = await one.store.settle("before", shop.tenant, spent(99, 1), NOW_S)
     assert late.outcome is Outcome.DUPLICATE
     assert one.count("outage_reconciled_total", what="settlements") == 1
 
@@ -286,9 +287,9 @@ async def test_a_store_that_goes_again_while_it_is_told_counts_nothing_twice(
     one, shop = await replica(), Shop()
     await one.store.reserve(shop.ask(tokens(60, 100), id="before"))
     await one.lose_the_store()
-    await one.store.settle("before", shop.tenant, 10, 1, NOW_S)
+    await one.store.settle("before", shop.tenant, spent(10, 1), NOW_S)
     await one.store.reserve(shop.ask(shared_out(tokens(20, 100)), id="during"))
-    await one.store.settle("during", shop.tenant, 7, 1, NOW_S)
+    await one.store.settle("during", shop.tenant, spent(7, 1), NOW_S)
     one.shared.away, one.shared.deaf = False, True
     for _ in range(1 + give_twice):
         await one.store._owed.give(one.shared, NOW_S)
@@ -307,7 +308,7 @@ async def test_a_settlement_that_another_replica_hears_reaches_what_this_one_adm
     await other.lose_the_store()
     asked = (shared_out(tokens(60, 100)), shared_out(lease(2)))
     await one.store.reserve(shop.ask(*asked, id="it"))
-    await other.store.settle("it", shop.tenant, 10, 1, NOW_S)
+    await other.store.settle("it", shop.tenant, spent(10, 1), NOW_S)
 
     await other.find_the_store()
     assert await in_use(one, shop) == (0, 0, 0)
@@ -325,7 +326,7 @@ async def test_a_settlement_that_another_replica_hears_reaches_what_this_one_adm
 async def test_a_settlement_of_nothing_is_forgotten_in_the_end() -> None:
     one, shop = await replica(), Shop()
     await one.lose_the_store()
-    await one.store.settle("never heard of", shop.tenant, 5, 1, NOW_S)
+    await one.store.settle("never heard of", shop.tenant, spent(5, 1), NOW_S)
     await one.find_the_store()
     assert len(one.store._owed) == 1
 
@@ -339,7 +340,7 @@ async def test_a_settlement_of_nothing_is_forgotten_in_the_end() -> None:
 async def test_a_window_or_a_lease_that_has_ended_is_not_made_anew() -> None:
     one, shop = await replica(), Shop()
     await one.lose_the_store()
-    minute = shared_out(Demand(Kind.TOKENS, "minute", 5, 100, int(NOW_S) + 60))
+    minute = shared_out(Demand(TOKENS, "minute", 5, 100, int(NOW_S) + 60))
     asked = (minute, shared_out(tokens(5, 100)), shared_out(lease(1, lease_s=30)))
     await one.store.reserve(shop.ask(*asked, id="long"))
     await one.store.reserve(shop.ask(minute, id="short"))
@@ -401,7 +402,7 @@ async def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes = []
     for used in (0, 0, 0, 5, 5, 5):
         try:
-            settled = await one.store.settle(new_name("r"), shop.tenant, used, 0, NOW_S)
+            settled = await one.store.settle(new_name("r"), shop.tenant, spent(used, 0), NOW_S)
             outcomes.append(settled.outcome == Outcome.DEFERRED)
         except StoreAwayError:
             outcomes.append(False)

@@ -14,7 +14,7 @@ from protos.gen.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ratelimit.limiter import Limiter
 from ratelimit.service import RateLimitService
 from ratelimit.store.memory import MemoryStore
-from ratelimit.store.protocol import Reservation, Reserved, Settled, Store, StoreError
+from ratelimit.store.protocol import Reservation, Reserved, Settled, Spent, Store, StoreError
 from ratelimit.store.redis import RedisStore
 from registry.types import Count, Each, Limit
 from tests.fakes import FakeClock
@@ -178,12 +178,10 @@ class BrokenStore(MemoryStore):
             raise StoreError("redis: reserve had no answer within 0.25 s")
         return await super().reserve(reservation)
 
-    async def settle(
-        self, reservation: str, tenant: str, tokens: int, requests: int, now_s: float
-    ) -> Settled:
+    async def settle(self, reservation: str, tenant: str, spent: Spent, now_s: float) -> Settled:
         if self.broken:
             raise StoreError("redis: settle had no answer within 0.25 s")
-        return await super().settle(reservation, tenant, tokens, requests, now_s)
+        return await super().settle(reservation, tenant, spent, now_s)
 
 
 async def test_a_store_that_does_not_answer_closes_the_door() -> None:
