@@ -122,7 +122,9 @@ def build_hooks(
             registry, estimator, new_reservation_id, PeekLimits(store, clock, metrics), metrics
         ),
         rate_limit=RateLimitService(limiter, metrics, clock, drop_in),
-        access_log=AccessLogService(limiter.settle, estimator.learn, sinks(limiter), metrics),
+        access_log=AccessLogService(
+            limiter.settle, estimator.learn, sinks(limiter), registry, metrics
+        ),
         limiter=limiter,
     )
 
