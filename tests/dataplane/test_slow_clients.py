@@ -14,7 +14,7 @@ from h2.connection import H2Connection
 from dataplane.envoy_admin import EnvoyAdmin
 from headgate.contract import OP_RESERVE, OP_SETTLE
 from tests.envoy_process import CHAT, Rig, running_envoy
-from tests.fake_hooks import WAIT_S
+from tests.fake_hooks import WAIT_S, deny
 from tests.fake_upstream import Received
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -70,6 +70,7 @@ async def test_headers_that_trickle_in_are_ended_with_408(rig: Rig) -> None:
     assert head.startswith(b"HTTP/1.1 408 ")
     assert json.loads(body)["error"]["code"] == "request_timeout"
     assert rig.services.checks == []
+    assert (await rig.logged()).response.response_code_details == "request_header_timeout"
 
 
 async def test_a_body_that_trickles_in_is_ended_with_408_and_holds_nothing(rig: Rig) -> None:
@@ -77,6 +78,13 @@ async def test_a_body_that_trickles_in_is_ended_with_408_and_holds_nothing(rig: 
     assert head.startswith(b"HTTP/1.1 408 ")
     assert json.loads(body)["error"]["code"] == "request_timeout"
     assert rig.services.streams == rig.services.limits == []
+    assert (await rig.logged()).response.response_code_details == "request_overall_timeout"
+
+
+async def test_without_a_known_key_no_body_is_awaited(rig: Rig) -> None:
+    rig.services.check = deny(401, "{}")
+    head, _ = await rig.raw(POST + b"content-length: 9999\r\n\r\n{")
+    assert head.startswith(b"HTTP/1.1 401 ")
 
 
 async def test_a_connection_without_a_request_is_closed(rig: Rig) -> None:

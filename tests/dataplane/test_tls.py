@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 import pytest_asyncio
@@ -12,6 +13,7 @@ from dataplane.box import Certificate
 from dataplane.supervisor import Envoy, EnvoyRejected
 from tests.certificates import AUTHORITY, pem
 from tests.envoy_process import CHAT, Rig, make_box, running_envoy, short_folder
+from tests.fake_hooks import WAIT_S
 from tests.fake_upstream import Received
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -30,8 +32,10 @@ def trusting(*alpn: str) -> ssl.SSLContext:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def envoy_of_module() -> AsyncIterator[Rig]:
-    async with running_envoy(certificate=FIRST) as rig:
-        yield rig
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dataplane.listener.HANDSHAKE_TIMEOUT", timedelta(seconds=2))
+        async with running_envoy(certificate=FIRST) as rig:
+            yield rig
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -105,6 +109,13 @@ async def test_a_plain_request_on_the_tls_port_ends_at_once(rig: Rig) -> None:
         assert await reader.read() == b""
         writer.close()
     assert rig.services.checks == []
+
+
+async def test_a_client_that_begins_no_handshake_is_closed(rig: Rig) -> None:
+    async with asyncio.timeout(WAIT_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.box.listen_port)
+        assert await reader.read() == b""
+        writer.close()
 
 
 async def test_a_new_certificate_is_shown_on_new_connections_and_old_streams_go_on(
