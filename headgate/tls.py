@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +14,8 @@ from headgate.policy import FileError
 from headgate.reload import Contents, Source, Watcher
 
 _MAX_SIZE_BYTES = 1024 * 1024
+_HANDSHAKE_ROUNDS = 3
+"""TLS 1.3 needs two, and a further one does no harm."""
 _EXPIRED, _NOT_YET_VALID = 10, 9
 """X509_V_ERR_CERT_HAS_EXPIRED and X509_V_ERR_CERT_NOT_YET_VALID of OpenSSL."""
 
@@ -103,9 +106,12 @@ def read_pair(contents: Contents) -> Certificate:
             raise CertificateError(key_path, what) from None
         what = f"cannot be used with {key_path} ({_reason(error)})"
         raise CertificateError(certificate_path, what) from None
+    except OSError as error:
+        what = f"cannot be checked, as the temporary folder is unusable ({error.strerror})"
+        raise CertificateError(certificate_path, what) from None
     return Certificate(
-        chain=certificate.decode("ascii", "replace"),
-        key=key.decode("ascii", "replace"),
+        chain=certificate.decode("ascii", "ignore"),
+        key=key.decode("ascii", "ignore"),
         expires_s=float(ssl.cert_time_to_seconds(shown)),
     )
 
@@ -126,17 +132,14 @@ def _handshake(certificate: bytes, key: bytes) -> str:
         server.load_cert_chain(*files)
     client.check_hostname = False
     client.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
-    client.load_verify_locations(cadata=certificate.decode("ascii", "replace"))
+    client.load_verify_locations(cadata=certificate.decode("ascii", "ignore"))
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     theirs = client.wrap_bio(to_client, to_server)
     ours = server.wrap_bio(to_server, to_client, server_side=True)
-    waiting = [theirs, ours]
-    while waiting:
-        side = waiting.pop(0)
-        try:
-            side.do_handshake()
-        except ssl.SSLWantReadError:
-            waiting.append(side)
+    for _ in range(_HANDSHAKE_ROUNDS):
+        for side in (theirs, ours):
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
     return str((theirs.getpeercert() or {})["notAfter"])
 
 

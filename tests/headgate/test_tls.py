@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from dataplane.box import Certificate
@@ -69,6 +71,31 @@ def test_half_a_file_is_refused_and_not_a_crash(size: int) -> None:
     ):
         with pytest.raises(CertificateError):
             pair(certificate, key)
+
+
+@given(st.data())
+def test_no_bytes_crash_the_check(data: st.DataObject) -> None:
+    """Whatever an editor or a disk makes of the files, it is a pair or one line."""
+    texts = [bytearray(pem(name).encode()) for name in ("first", "first.key")]
+    for text in texts:
+        for place in data.draw(st.lists(st.integers(0, len(text) - 1), max_size=3)):
+            text[place] = data.draw(st.integers(0, 255))
+    try:
+        read_pair(((Path("door.pem"), bytes(texts[0])), (Path("door.key"), bytes(texts[1]))))
+    except CertificateError as error:
+        assert len(error.problems) == 1  # noqa: PT017
+
+
+def test_words_in_any_language_may_stand_between_the_blocks() -> None:
+    assert pair("# für die Tür\n" + pem("first"), pem("first.key")).expires_s == YEAR_2120_S
+
+
+def test_a_folder_for_the_check_that_is_missing_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    with pytest.raises(CertificateError, match="the temporary folder is unusable"):
+        pair(pem("first"), pem("first.key"))
 
 
 class Door:
