@@ -94,7 +94,7 @@ def read_pair(contents: Contents) -> Certificate:
     if b"ENCRYPTED" in key:
         raise CertificateError(key_path, "is encrypted: nobody would be there to give its password")
     try:
-        shown = _handshake(certificate, key)
+        expires_s = _handshake(certificate, key)
     except ssl.SSLCertVerificationError as error:
         what = {_EXPIRED: "has expired", _NOT_YET_VALID: "is not valid yet"}.get(
             error.verify_code, f"cannot be used ({error.verify_message})"
@@ -106,20 +106,24 @@ def read_pair(contents: Contents) -> Certificate:
             raise CertificateError(key_path, what) from None
         what = f"cannot be used with {key_path} ({_reason(error)})"
         raise CertificateError(certificate_path, what) from None
+    except ValueError:
+        what = "cannot be used (a name or a date in it is not readable)"
+        raise CertificateError(certificate_path, what) from None
     except OSError as error:
         what = f"cannot be checked, as the temporary folder is unusable ({error.strerror})"
         raise CertificateError(certificate_path, what) from None
     return Certificate(
         chain=certificate.decode("ascii", "ignore"),
         key=key.decode("ascii", "ignore"),
-        expires_s=float(ssl.cert_time_to_seconds(shown)),
+        expires_s=expires_s,
     )
 
 
-def _handshake(certificate: bytes, key: bytes) -> str:
-    """Shows the pair to a client that trusts this very certificate; returns its last day.
+def _handshake(certificate: bytes, key: bytes) -> float:
+    """Shows the pair to a client that trusts this very certificate; returns when it expires.
 
-    Raises ssl.SSLError for a pair that no client would take.
+    Raises ssl.SSLError for a pair that no client would take, ValueError for one with a name or
+    a date that cannot be read, OSError where the temporary folder is unusable.
     """
     server, client = (
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
@@ -140,7 +144,8 @@ def _handshake(certificate: bytes, key: bytes) -> str:
         for side in (theirs, ours):
             with suppress(ssl.SSLWantReadError):
                 side.do_handshake()
-    return str((theirs.getpeercert() or {})["notAfter"])
+    shown = theirs.getpeercert() or {}
+    return float(ssl.cert_time_to_seconds(str(shown.get("notAfter"))))
 
 
 def _is_good(contents: Contents) -> bool:
