@@ -7,7 +7,7 @@ from typing import Protocol
 
 import grpc
 
-from accesslog.meter import held_by, meter
+from accesslog.meter import PricesOf, held_by, meter
 from accesslog.sink import Sink
 from accesslog.types import Held, UsageRecord
 from accesslog.wire import decode
@@ -68,12 +68,14 @@ class AccessLogService:
         self,
         settle: Settle,
         learn: Learn,
+        prices_of: PricesOf,
         sinks: Sequence[Sink],
         registry: Callable[[], Registry],
         metrics: Metrics,
     ) -> None:
         self._settle = settle
         self._learn = learn
+        self._prices_of = prices_of
         self._sinks = sinks
         self._registry = registry
         self._metrics = metrics
@@ -109,7 +111,9 @@ class AccessLogService:
             log.error("lost an access log message of %d bytes: %s", len(message), error)
             return
         finished = [
-            (record, held_by(entry)) for entry in entries if (record := meter(entry)) is not None
+            (record, held_by(entry))
+            for entry in entries
+            if (record := meter(entry, self._prices_of)) is not None
         ]
         await self._keep([record for record, _ in finished])
         for record, held in finished:

@@ -17,7 +17,7 @@ from accesslog.types import UsageRecord
 from headgate.metrics import Metrics
 from headgate.settlement import Estimate, Usage
 from registry.types import Model, Registry, Tenant
-from tests.accesslog.entries import ADMISSION, USAGE, entry, message
+from tests.accesslog.entries import ADMISSION, USAGE, entry, message, prices_of
 from tests.fakes import FakeClock
 
 PATH = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
@@ -81,6 +81,7 @@ class World:
         self.service = AccessLogService(
             self.limiter.settle,
             lambda *lesson: self.taught.append(lesson),
+            prices_of,
             [self.kept],
             lambda: REGISTRY,
             Metrics(self.registry, FakeClock()),
