@@ -133,7 +133,7 @@ def test_default_values_of_wrappers_survive_rendering() -> None:
 def test_field_names_with_digits_are_written_as_envoy_has_them(tmp_path: Path) -> None:
     assert Http2ProtocolOptions().to_dict() == {}
     config = json.loads(render(bootstrap(box(tmp_path, m="http://127.0.0.1:1"))))
-    assert list(every(config, "http2_protocol_options")) == [{}]
+    assert {} in every(config, "http2_protocol_options")
 
 
 def test_a_model_is_routed_by_the_exact_base_header() -> None:

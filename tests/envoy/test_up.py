@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -318,9 +317,7 @@ def test_a_new_upstream_is_in_force_without_a_restart(box: Box) -> None:
 def test_a_policy_with_no_upstream_alive_still_starts(tmp_path: Path) -> None:
     """The vLLM may come later: clients get a 503 in their shape until then."""
     (tmp_path / "headgate.yaml").write_text(policy("http://127.0.0.1:9"))
-    started = time.monotonic()
     with started_up(tmp_path, "--policy", str(tmp_path / "headgate.yaml")) as box:
-        assert time.monotonic() - started < 20
         answer = box.chat()
 
     assert "note: the vLLM of tiny (http://127.0.0.1:9) does not answer yet" in box.lines
