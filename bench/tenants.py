@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from headgate.policy.load import parse_policy
 from ratelimit.demand import Claim, Subject, claims_of
 from ratelimit.limiter import Request
-from registry.types import Registry, Tenant
+from registry.types import Calendar, Registry, Tenant
 
 TENANTS = 10_000
 LIMITS = 20
@@ -65,7 +65,7 @@ def registry_of(tenants: int, limits: int = LIMITS) -> Registry:
         registry,
         tenants={
             tenant_name(number): replace(
-                one, name=tenant_name(number), timezone=zones[number % len(zones)]
+                one, name=tenant_name(number), calendar=Calendar(zones[number % len(zones)])
             )
             for number in range(tenants)
         },
