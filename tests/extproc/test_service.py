@@ -35,7 +35,7 @@ class Desk:
         self.limits: bytes | None = b'{"object": "list", "data": []}'
         self.peeked: list[tuple[Tenant, Caller, str | None]] = []
         self.service = ExternalProcessor(
-            lambda: REGISTRY, Estimator(), self._new_id, self._limits_of, metrics
+            lambda: REGISTRY, Estimator(), self._new_id, self._limits_of, metrics, FakeClock(0)
         )
 
     def _new_id(self) -> str:
