@@ -161,7 +161,10 @@ def ext_proc(services: str, counting: Counting = Counting.PROXY) -> HttpFilter:
     if counts:
         key, value = COUNTING_METADATA
         service.initial_metadata = [HeaderValue(key=key, value=value)]
-    bodies = ProcessingModeBodySendMode.NONE, ProcessingModeBodySendMode.BUFFERED
+    none, buffered = ProcessingModeBodySendMode.NONE, ProcessingModeBodySendMode.BUFFERED
+    overrides = [_mode(buffered, counts)]
+    if counts:
+        overrides += [_mode(none, counts), _mode(none)]
     usage = [Namespace.USAGE] if counts else []
     return http_filter(
         "headgate.ext_proc",
@@ -172,7 +175,7 @@ def ext_proc(services: str, counting: Counting = Counting.PROXY) -> HttpFilter:
             status_on_error=UNAVAILABLE,
             processing_mode=_mode(ProcessingModeBodySendMode.NONE),
             allow_mode_override=True,
-            allowed_override_modes=[_mode(body, counts) for body in bodies[not counts :]],
+            allowed_override_modes=overrides,
             request_attributes=["request.size"],
             metadata_options=MetadataOptions(
                 forwarding_namespaces=MetadataOptionsMetadataNamespaces(

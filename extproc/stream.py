@@ -23,10 +23,12 @@ class Replace:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """The answer's headers go on, without their content-length if `drops_length`."""
+    """The answer's headers go on, without their content-length if `drops_length`; with `is_all`
+    the rest of it is not to come here."""
 
     usage: Mapping[UsageKey, str]
     drops_length: bool
+    is_all: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +129,13 @@ class RequestStream:
         assert self._counted is not None  # noqa: S101 (the state has one)
         counter = Counter(self._counted, head, self._now_ms)
         usage = counter.begin()
-        if is_last or (head.status or 0) >= 400:
+        is_all = is_last or (head.status or 0) >= 400
+        if is_all:
             usage |= counter.end()
         else:
             self._counter = counter
             self._state = _State.ANSWER_BODY
-        return Begin(usage, counter.alters)
+        return Begin(usage, counter.alters, is_all)
 
     def on_answer_body(self, chunk: bytes, is_last: bool) -> Counted:
         """The next bytes of the answer."""

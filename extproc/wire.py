@@ -128,6 +128,8 @@ def encode_counted(reply: AnswerReply) -> ProcessingResponse:
                 response.response_body.response.body_mutation.body = reply.body
         case Begin():
             response = ProcessingResponse(response_headers=HeadersResponse())
+            if reply.is_all:
+                response.mode_override.CopyFrom(_mode(rewrites=False, counts=False))
             if reply.drops_length:
                 mutation = response.response_headers.response.header_mutation
                 mutation.remove_headers.append("content-length")
