@@ -1,5 +1,6 @@
 """Envoy's external processing service: Process()."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import grpc
@@ -17,6 +18,9 @@ from protos.gen.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from registry.types import Registry
 
 _HOOK = "ext_proc"
+_LONG_BYTES = 256 * 1024
+"""A piece of an answer is read apart, beside other requests, where so much is held: the worst
+event of 8 MiB takes a second or two."""
 _SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 
 
@@ -64,7 +68,7 @@ class ExternalProcessor:
         async for message in messages:
             try:
                 if stream.decided:
-                    response = wire.encode_counted(_count(stream, message))
+                    response = wire.encode_counted(await _count(stream, message))
                 else:
                     response = await self._reply(stream, message)
             except UnexpectedMessageError as error:
@@ -106,11 +110,13 @@ def _handle(stream: RequestStream, message: ProcessingRequest) -> Reply:
             raise UnexpectedMessageError("a message of a kind that was not asked for")
 
 
-def _count(stream: RequestStream, message: ProcessingRequest) -> AnswerReply:
+async def _count(stream: RequestStream, message: ProcessingRequest) -> AnswerReply:
     match message.WhichOneof("request"):
         case "response_body":
-            body = message.response_body
-            return stream.on_answer_body(body.body, body.end_of_stream)
+            chunk, is_last = message.response_body.body, message.response_body.end_of_stream
+            if stream.held_bytes + len(chunk) > _LONG_BYTES:
+                return await asyncio.to_thread(stream.on_answer_body, chunk, is_last)
+            return stream.on_answer_body(chunk, is_last)
         case "response_headers":
             headers = message.response_headers
             head = wire.decode_answer_headers(headers)

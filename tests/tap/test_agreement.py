@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extproc.counting.bodies import MAX_HELD_BYTES
 from headgate.contract import Counting
 from tests.tap.agreement import count_in_lua
 from tests.tap.cases_file import FAKE_TIME_MS
-from tests.tap.counting import count, cut_everywhere, single_bytes
+from tests.tap.counting import count, counter_of, cut_everywhere, single_bytes
 from tests.tap.rig import Script, TapEnvoy
 from tests.tap.streams import Generated, generated
 
@@ -86,3 +87,16 @@ def test_ext_proc_reads_garbage_the_same_however_it_is_cut(
         assert count(admission, pieces) == (seen, usage)
     if admission["x-client-usage"] in ("continuous", "untouched"):
         assert seen == body
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "application/json"])
+def test_ext_proc_never_holds_more_than_its_bound(kind: str) -> None:
+    """An event without an end passes in pieces; of a JSON answer only the tail is kept."""
+    admission = {"x-api": "chat", "x-client-usage": "none", "x-n": "1", "x-kind": kind}
+    counter, chunk, passed = counter_of(admission), b'"usage":{"a":[1,2],' * 4096, 0
+    sent = 3 * MAX_HELD_BYTES // len(chunk)
+    for _ in range(sent):
+        counted = counter.feed(chunk, False)
+        passed += len(chunk if counted.body is None else counted.body)
+        assert counter.held_bytes <= MAX_HELD_BYTES + len(chunk)
+    assert passed > sent * len(chunk) - MAX_HELD_BYTES
