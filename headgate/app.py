@@ -29,7 +29,7 @@ from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Store
 from ratelimit.store.redis import TIMEOUT_S, RedisStore
 from ratelimit.store.resilient import ResilientStore
-from registry.types import Registry
+from registry.types import Prices, Registry
 
 _SERVER_OPTIONS = [
     # A mesh has one connection for each proxy worker and thousands of short streams on it.
@@ -109,6 +109,11 @@ def build_hooks(
     drop_in = None
     if domains is not None:
         drop_in = DropIn(store, domains, clock, metrics, counts_refused)
+
+    def prices_of(name: str) -> Prices | None:
+        model = registry().models.get(name)
+        return None if model is None else model.prices
+
     estimator = Estimator()
     limiter = Limiter(store, registry, clock)
     return Hooks(
@@ -122,7 +127,9 @@ def build_hooks(
             clock,
         ),
         rate_limit=RateLimitService(limiter, metrics, clock, drop_in),
-        access_log=AccessLogService(limiter.settle, estimator.learn, sinks(limiter), metrics),
+        access_log=AccessLogService(
+            limiter.settle, estimator.learn, prices_of, sinks(limiter), metrics
+        ),
         limiter=limiter,
     )
 

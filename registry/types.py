@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
-from enum import StrEnum
+from decimal import ROUND_CEILING, Decimal
+from enum import IntEnum, StrEnum
 from zoneinfo import ZoneInfo
 
 
@@ -12,11 +12,12 @@ class Count(StrEnum):
 
     TOKENS = "tokens"
     REQUESTS = "requests"
+    COST = "cost"
     CONCURRENT = "concurrent"
 
 
 class Per(StrEnum):
-    """The calendar window of a limit, in the tenant's timezone."""
+    """The calendar window of a limit, in the tenant's `Calendar`."""
 
     SECOND = "second"
     MINUTE = "minute"
@@ -25,6 +26,30 @@ class Per(StrEnum):
     WEEK = "week"
     MONTH = "month"
     YEAR = "year"
+
+
+class Weekday(IntEnum):
+    """A day of the week, numbered as `date.weekday()` does."""
+
+    MONDAY = 0
+    TUESDAY = 1
+    WEDNESDAY = 2
+    THURSDAY = 3
+    FRIDAY = 4
+    SATURDAY = 5
+    SUNDAY = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """Where a tenant's windows begin. Days begin at local midnight, years on 1 January.
+
+    Months begin on their day `billing_day` (1..31), on their last day where they lack it.
+    """
+
+    timezone: ZoneInfo
+    week_start: Weekday = Weekday.MONDAY
+    billing_day: int = 1
 
 
 class Each(StrEnum):
@@ -44,6 +69,15 @@ class OnOutage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class TokenWeights:
+    """How much one token of each kind adds to a counter, in thousandths of what it counts."""
+
+    input: int = 1000
+    cached_input: int = 1000
+    output: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
 class Limit:
     """One limit of a tenant. Without `each` the whole tenant shares one counter.
 
@@ -52,6 +86,12 @@ class Limit:
     whose slots end by themselves after `lease_s`. `users` and `models` narrow a limit to
     those; empty means all. A `shadow` limit is counted and reported and refuses nobody, in an
     outage of the store neither, whatever its `on_outage`.
+
+    A limit of tokens counts them by `weights`. One of cost counts nanos (1e-9 of the currency)
+    by `costs`: what a token of each model that it can meet costs; exactly there it is not empty.
+
+    A smooth limit has a `burst` and, instead of windows, a bucket of so many that refills
+    evenly, `limit` for each second, minute or hour.
     """
 
     id: str
@@ -64,6 +104,14 @@ class Limit:
     lease_s: float = 900.0
     shadow: bool = False
     on_outage: OnOutage = OnOutage.CLOSED
+    weights: TokenWeights = TokenWeights()
+    costs: Mapping[str, TokenWeights] = field(default_factory=dict, hash=False)
+    burst: int | None = None
+
+    @property
+    def capacity(self) -> int:
+        """The most that can be left of it."""
+        return self.limit if self.burst is None else self.burst
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +130,24 @@ class Prices:
     input: Decimal = Decimal(0)
     cached_input: Decimal = Decimal(0)
     output: Decimal = Decimal(0)
+
+    @property
+    def per_token(self) -> TokenWeights:
+        """What a token of each kind costs, in thousandths of a nano of the currency.
+
+        That is a millionth of a millionth: exact for prices with up to six decimals, which is
+        all that the policy takes; others are rounded up.
+        """
+        kinds = (self.input, self.cached_input, self.output)
+        return TokenWeights(
+            *(int(price.scaleb(6).to_integral_value(ROUND_CEILING)) for price in kinds)
+        )
+
+    def cost(self, input: int, cached_input: int, output: int) -> int:
+        """What so many tokens of each kind cost, in nanos, rounded up."""
+        each = self.per_token
+        thousandths = each.input * input + each.cached_input * cached_input + each.output * output
+        return -(-thousandths // 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +171,10 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A paying group: the models it may use, the timezone of its windows, its limits."""
+    """A paying group: the models it may use, the calendar of its windows, its limits."""
 
     name: str
-    timezone: ZoneInfo
+    calendar: Calendar
     models: frozenset[str]
     limits: tuple[Limit, ...]
 

@@ -5,8 +5,9 @@ speak of a file that has other mistakes: every error at once. What has the wrong
 is skipped here; `shape.py` tells of it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from headgate.policy.document import Path, YamlList, YamlMapping, line_of
 from headgate.policy.problems import Problem, Rule, hint, path_text, shown
@@ -22,6 +23,7 @@ def check_references(root: YamlMapping) -> list[Problem]:
 class _References:
     root: YamlMapping
     _digests: dict[str, Path] = field(default_factory=dict)
+    _unpriced: set[str] = field(default_factory=set)
 
     def problems(self) -> Iterator[Problem]:
         models = dict(_mappings(self.root, "models"))
@@ -105,20 +107,58 @@ class _References:
                 what = f"counts the same as {path_text(first)}"
                 advice = "keep one of them: the smaller limit decides alone"
                 yield self._problem(Rule.SAME_LIMIT, what, advice, entry)
+            if limit.get("count") == "cost":
+                met = [model for _, model in _texts(limit, "models")] or list(own)
+                yield from self._prices(entry, met)
+
+    def _prices(self, limit: Path, models: Iterable[str]) -> Iterator[Problem]:
+        """Models of a cost limit that nobody gave prices: told once, where they would stand."""
+        entries = dict(_mappings(self.root, "models"))
+        for model in models:
+            entry, name = entries.get(model), model
+            if entry is not None and "prices" not in entry and "base" in entry:
+                name = str(entry["base"])
+                entry = entries.get(name)
+            if entry is None or "prices" in entry or name in self._unpriced:
+                continue
+            self._unpriced.add(name)
+            what = f"is missing, and {path_text(limit)} counts what the model costs"
+            advice = (
+                "write what a million tokens cost, as in {input: 0.20, output: 0.60},"
+                " or {input: 0, output: 0} for a free model"
+            )
+            yield self._problem(Rule.NO_PRICES, what, advice, ("models", name, "prices"))
 
     def _problem(self, rule: Rule, what: str, allowed: str, path: Path) -> Problem:
         return Problem(rule, what, allowed, path, line_of(self.root, path))
 
 
 def _meaning(limit: YamlMapping) -> object:
-    """What makes two limits the same one: everything but the number and the lease."""
+    """What makes two limits the same one: everything but the number, the lease and the burst."""
     each = limit.get("each")
     dimensions = [each] if isinstance(each, str) else [text for _, text in _texts(limit, "each")]
     users = frozenset(text for _, text in _texts(limit, "users"))
     models = frozenset(text for _, text in _texts(limit, "models"))
     shadow = limit.get("shadow") is True
+    smooth = limit.get("smooth") is True
     window = str(limit.get("per"))
-    return (str(limit.get("count")), window, frozenset(dimensions), users, models, shadow)
+    rest = (shadow, smooth, _weights(limit))
+    return (str(limit.get("count")), window, frozenset(dimensions), users, models, *rest)
+
+
+def _weights(limit: YamlMapping) -> object:
+    """As compiled; whatever has the wrong shape is like nothing else."""
+    weights = limit.get("weights", {})
+    if not isinstance(weights, dict):
+        return str(weights)
+    fresh = weights.get("input", 1)
+    return tuple(
+        map(_number, (fresh, weights.get("cached_input", fresh), weights.get("output", 1)))
+    )
+
+
+def _number(value: object) -> object:
+    return value if isinstance(value, int | Decimal) else str(value)
 
 
 def _has_user(key: YamlMapping) -> bool:

@@ -4,8 +4,9 @@ import json
 from collections import Counter
 
 from headgate.policy.document import scalar
+from registry.amounts import money, weights_in_units
 from registry.keys import ApiKey
-from registry.types import Count, Limit, Model, OnOutage, Registry, Tenant
+from registry.types import Calendar, Count, Limit, Model, OnOutage, Registry, Tenant, Weekday
 
 _SHOWN_NAMES = 5
 
@@ -52,24 +53,48 @@ def _model_line(model: Model) -> str:
 
 def _tenant_line(tenant: Tenant, keys: int) -> str:
     models = ", ".join(sorted(tenant.models))
-    return f"tenant {tenant.name} ({tenant.timezone.key}): {_counted(keys, 'key')}; {models}"
+    calendar = _calendar_text(tenant.calendar)
+    return f"tenant {tenant.name} ({calendar}): {_counted(keys, 'key')}; {models}"
+
+
+def _calendar_text(calendar: Calendar) -> str:
+    """The timezone, and what differs from weeks since Monday and months since their first day."""
+    text = calendar.timezone.key
+    if calendar.week_start is not Weekday.MONDAY:
+        text += f", weeks from {calendar.week_start.name.capitalize()}"
+    if calendar.billing_day != 1:
+        text += f", months from day {calendar.billing_day}"
+    return text
 
 
 def limit_text(limit: Limit) -> str:
     """A limit in words: `100 requests per minute for each user`."""
-    unit = "requests in flight" if limit.count is Count.CONCURRENT else limit.count.value
-    text = f"{limit.limit} {unit}"
+    text = _amount(limit)
     if limit.per is not None:
         text += f" per {limit.per}"
+    if limit.burst is not None:
+        text += f" in bursts of up to {limit.burst}"
     if limit.each:
         text += " for each " + " and ".join(sorted(limit.each))
     if limit.users:
         text += ", users " + _names(limit.users)
     if limit.models:
         text += ", models " + _names(limit.models)
+    if (weights := weights_in_units(limit.weights)) is not None:
+        text += ", weights " + ", ".join(f"{kind} {weight}" for kind, weight in weights.items())
     if limit.on_outage is not OnOutage.CLOSED and not limit.shadow:
         text += f", {limit.on_outage} in an outage of the store"
     return text
+
+
+def _amount(limit: Limit) -> str:
+    match limit.count:
+        case Count.CONCURRENT:
+            return f"{limit.limit} requests in flight"
+        case Count.COST:
+            return f"{money(limit.limit):f} of cost"
+        case _:
+            return f"{limit.limit} {limit.count}"
 
 
 def _limit_line(limit: Limit) -> str:

@@ -7,10 +7,24 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from headgate.policy import describe, load_policy, parse_policy
-from registry.types import Caller, Count, Each, Limit, Model, OnOutage, Per, Prices, Tenant
+from registry.types import (
+    Calendar,
+    Caller,
+    Count,
+    Each,
+    Limit,
+    Model,
+    OnOutage,
+    Per,
+    Prices,
+    Tenant,
+    TokenWeights,
+    Weekday,
+)
 from tests.policy.policies import DIGEST, MODELS, with_limits
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "headgate.yaml"
+BERLIN = Calendar(ZoneInfo("Europe/Berlin"))
 
 
 def models(text: str) -> dict[str, Model]:
@@ -51,10 +65,19 @@ def test_the_example_compiles_to_what_it_says() -> None:
         ),
         Limit("concurrent", Count.CONCURRENT, 8, None, lease_s=900.0),
         Limit(acme.limits[3].id, Count.TOKENS, 5_000_000, Per.MONTH, models=scarce),
+        Limit(
+            "cost.month.user",
+            Count.COST,
+            25 * 10**9,
+            Per.MONTH,
+            frozenset({user}),
+            costs=dict.fromkeys(registry.models, TokenWeights(200_000, 50_000, 600_000)),
+        ),
     )
     assert {"llama-8b": llama, "sql-expert": expert} == registry.models
-    assert Tenant("acme", ZoneInfo("Europe/Berlin"), frozenset(registry.models), limits) == acme
-    assert ZoneInfo("UTC") == registry.tenants["globex"].timezone
+    assert Tenant("acme", BERLIN, frozenset(registry.models), limits) == acme
+    sundays = Calendar(ZoneInfo("UTC"), week_start=Weekday.SUNDAY)
+    assert sundays == registry.tenants["globex"].calendar
     assert {
         bytes.fromhex(f"{'a11ce':0<64}"): Caller("acme", "alice", "alice-laptop"),
         bytes.fromhex(f"{'b0b':0<64}"): Caller("acme", "bob", "bob-ci"),
@@ -147,6 +170,14 @@ tenants:
     assert tenants["acme"].limits == tenants["globex"].limits != ()
 
 
+def test_equal_limits_of_many_tenants_take_memory_once() -> None:
+    entry = "{models: [tiny], limits: [{count: tokens, limit: 5, per: day}]}"
+    policy = MODELS + f"tenants:\n  acme: {entry}\n  globex: {entry}\n"
+    tenants = parse_policy(policy.encode(), "headgate.yaml").tenants
+
+    assert tenants["acme"].limits[0] is tenants["globex"].limits[0]
+
+
 def test_a_limit_is_closed_in_an_outage_unless_told() -> None:
     limits = [
         "{count: tokens, limit: 5, per: day}",
@@ -158,8 +189,68 @@ def test_a_limit_is_closed_in_an_outage_unless_told() -> None:
     assert [limit.on_outage for limit in compiled] == list(OnOutage)
 
 
+def test_weeks_begin_on_monday_and_months_on_their_first_day_unless_told() -> None:
+    plain = "  plain: {models: [tiny]}\n"
+    own = "  own: {models: [tiny], timezone: Asia/Tokyo, week_start: saturday, billing_day: 31}\n"
+    registry = parse_policy(f"{MODELS}tenants:\n{plain}{own}".encode(), "headgate.yaml")
+
+    assert [tenant.calendar for tenant in registry.tenants.values()] == [
+        Calendar(ZoneInfo("UTC"), Weekday.MONDAY, 1),
+        Calendar(ZoneInfo("Asia/Tokyo"), Weekday.SATURDAY, 31),
+    ]
+    assert describe(registry).splitlines()[-2:] == [
+        "tenant plain (UTC): 0 keys; tiny",
+        "tenant own (Asia/Tokyo, weeks from Saturday, months from day 31): 0 keys; tiny",
+    ]
+
+
+def test_a_limit_of_cost_is_in_nanos_with_the_costs_of_the_models_that_it_can_meet() -> None:
+    policy = """\
+models:
+  tiny: {upstream: "http://h", context_tokens: 9, prices: {input: 0.2, output: 0.6}}
+  sql: {base: tiny}
+  dear: {base: tiny, prices: {input: 3.000001, cached_input: 0.000001, output: 1000000}}
+  other: {base: tiny}
+tenants:
+  acme:
+    models: [tiny, sql, dear]
+    limits:
+      - {count: cost, limit: 25.00, per: month, each: user}
+      - {count: cost, limit: 0.000000001, per: day, models: [dear], on_outage: share}
+      - {count: cost, limit: 9000000, per: year, shadow: true}
+"""
+    whole, narrow, most = parse_policy(policy.encode(), "headgate.yaml").tenants["acme"].limits
+
+    tiny, dear = TokenWeights(200_000, 200_000, 600_000), TokenWeights(3_000_001, 1, 10**12)
+    costs = {"tiny": tiny, "sql": tiny, "dear": dear}
+    assert (whole.id, whole.count, whole.limit) == ("cost.month.user", Count.COST, 25 * 10**9)
+    assert whole.costs == most.costs == costs
+    assert (narrow.costs, narrow.limit, narrow.on_outage) == ({"dear": dear}, 1, OnOutage.SHARE)
+    assert (most.id, most.limit, most.shadow) == ("shadow.cost.year", 9 * 10**15, True)
+
+
+def test_a_limit_of_tokens_has_the_weights_of_each_kind() -> None:
+    limits = [
+        "{count: tokens, limit: 5, per: day}",
+        "{count: tokens, limit: 5, per: day, weights: {input: 0.5, output: 4.125}}",
+        "{count: tokens, limit: 5, per: day, weights: {cached_input: 0}}",
+    ]
+    plain, own, cached = with_limits(*limits).tenants["acme"].limits
+
+    assert plain.weights == TokenWeights(1000, 1000, 1000)
+    assert own.weights == TokenWeights(500, 500, 4125)
+    assert cached.weights == TokenWeights(1000, 0, 1000)
+
+
 class TestLimitId:
     """The id of a limit is made of what it means."""
+
+    def test_the_burst_is_no_part_of_it(self) -> None:
+        before, after = (
+            with_limits(f"{{count: tokens, limit: 5, per: hour, smooth: true{burst}}}")
+            for burst in ("", ", burst: 9")
+        )
+        assert before.tenants["acme"].limits[0].id == after.tenants["acme"].limits[0].id
 
     def test_the_number_the_lease_and_the_outage_are_no_part_of_it(self) -> None:
         before = with_limits("{count: concurrent, limit: 5}").tenants["acme"].limits
@@ -193,6 +284,11 @@ class TestLimitId:
             "{count: concurrent, limit: 5}",
             "{count: tokens, limit: 5, per: day, shadow: true}",
             "{count: concurrent, limit: 5, shadow: true}",
+            "{count: cost, limit: 5, per: day}",
+            "{count: tokens, limit: 5, per: day, weights: {output: 4}}",
+            "{count: tokens, limit: 5, per: day, weights: {cached_input: 0.1, output: 4}}",
+            "{count: requests, limit: 5, per: hour}",
+            "{count: requests, limit: 5, per: hour, smooth: true}",
         ]
         ids = [limit.id for limit in with_limits(*limits).tenants["acme"].limits]
 
@@ -203,6 +299,10 @@ class TestLimitId:
             with_limits(
                 "{count: tokens, limit: 5, per: day, each: user}",
                 "{count: tokens, limit: 5, per: day, each: user, users: [alice], models: [tiny]}",
+                "{count: cost, limit: 5, per: month, each: user}",
+                "{count: tokens, limit: 5, per: day, weights: {cached_input: 0.1, output: 4.50}}",
+                "{count: tokens, limit: 5, per: hour, weights: {output: 1}}",
+                "{count: tokens, limit: 5, per: hour, each: user, smooth: true}",
             )
             .tenants["acme"]
             .limits
@@ -211,7 +311,24 @@ class TestLimitId:
         assert [limit.id for limit in limits] == [
             "tokens.day.user",
             "tokens.day.user.28efff1fd8f0",
+            "cost.month.user",
+            "tokens.day.weights-1-0.1-4.5",
+            "tokens.hour",
+            "tokens.hour.smooth.user",
         ]
+
+
+def test_a_smooth_limit_has_a_burst_of_its_limit_unless_told() -> None:
+    entry = "count: requests, limit: 600, per"
+    limits = [f"{{{entry}: minute, smooth: true, burst: 100}}", f"{{{entry}: hour, smooth: true}}"]
+    registry = with_limits(*limits, f"{{{entry}: day, smooth: false}}")
+
+    assert [limit.burst for limit in registry.tenants["acme"].limits] == [100, 600, None]
+    assert describe(registry).splitlines()[-3:] == [
+        "  600 requests per minute in bursts of up to 100",
+        "  600 requests per hour in bursts of up to 600",
+        "  600 requests per day",
+    ]
 
 
 def test_a_shadow_limit_may_stand_beside_the_same_limit_in_force() -> None:
@@ -239,6 +356,20 @@ def test_the_summary_marks_shadow_limits_with_their_name_in_metrics() -> None:
     assert describe(registry).splitlines()[-1] == (
         "  5 tokens per day; shadow: refuses nobody, in metrics shadow.tokens.day"
     )
+
+
+def test_the_summary_tells_cost_and_weights() -> None:
+    registry = with_limits(
+        "{count: cost, limit: 25, per: month, each: user}",
+        "{count: cost, limit: 0.000001, per: month, models: [tiny]}",
+        "{count: tokens, limit: 5, per: day, weights: {cached_input: 0.1, output: 4}}",
+    )
+
+    assert describe(registry).splitlines()[-3:] == [
+        "  25.00 of cost per month for each user",
+        "  0.000001 of cost per month, models tiny",
+        "  5 tokens per day, weights input 1, cached_input 0.1, output 4",
+    ]
 
 
 def test_a_shadow_limit_may_say_what_it_does_in_an_outage_to_no_effect() -> None:
