@@ -135,7 +135,7 @@ async def _send(script: Script, reader: asyncio.StreamReader, writer: asyncio.St
         del fields["transfer-encoding"]
     lines = [f"HTTP/1.1 {script.status} X", *(f"{k}: {v}" for k, v in fields.items())]
     writer.write("\r\n".join([*lines, "", ""]).encode())
-    for piece in script.pieces:
+    for piece in filter(None, script.pieces):  # an empty chunk would end the body
         plain = "content-length" in fields
         writer.write(piece if plain else b"%x\r\n%s\r\n" % (len(piece), piece))
         await writer.drain()
