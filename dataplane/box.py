@@ -8,6 +8,7 @@ from pathlib import Path
 
 import betterproto2
 
+from headgate.contract import Counting
 from headgate.errors import OperatorError
 
 BODY_LIMIT_BYTES = 16 * 2**20
@@ -35,7 +36,7 @@ class OneBox:
     below 108 bytes each, as Linux allows). `upstreams` maps each base model's name to the
     URL of its vLLM. A request body above `body_limit_bytes` is refused with 413. With a
     `certificate` clients speak TLS, else clear text. Of clients' connections beyond
-    `max_connections` each is closed as it comes.
+    `max_connections` each is closed as it comes. `counting` says who counts the tokens of answers.
     """
 
     listen_host: str
@@ -47,6 +48,7 @@ class OneBox:
     body_limit_bytes: int = BODY_LIMIT_BYTES
     certificate: Certificate | None = None
     max_connections: int = MAX_CONNECTIONS
+    counting: Counting = Counting.PROXY
 
     @property
     def bootstrap_file(self) -> Path:

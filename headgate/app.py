@@ -124,7 +124,12 @@ def build_hooks(
             registry, FailureLimit(auth_failures_per_minute), clock, metrics
         ),
         processor=ExternalProcessor(
-            registry, estimator, new_reservation_id, PeekLimits(store, clock, metrics), metrics
+            registry,
+            estimator,
+            new_reservation_id,
+            PeekLimits(store, clock, metrics),
+            metrics,
+            clock,
         ),
         rate_limit=RateLimitService(limiter, metrics, clock, drop_in),
         access_log=AccessLogService(

@@ -17,6 +17,7 @@ from dataplane.box import MAX_CONNECTIONS
 from extauthz.failures import DEFAULT_PER_MINUTE
 from headgate.app import StoreSettings
 from headgate.clock import SystemClock
+from headgate.contract import Counting
 from headgate.dropin import describe_dropin, load_dropin
 from headgate.errors import OperatorError
 from headgate.policy import NAME_RULE, PolicyError, describe, is_name, key_yaml, load_policy
@@ -111,6 +112,13 @@ def cli() -> None:
     type=click.Path(path_type=Path, file_okay=False),
     help="Keeps sockets, Envoy's configuration and logs here [a temporary folder].",
 )
+@click.option(
+    "--counting",
+    type=click.Choice([one.value for one in Counting]),
+    default=Counting.PROXY.value,
+    show_default=True,
+    help="Who counts the tokens of answers: a filter in Envoy, or ext_proc.",
+)
 def up_command(
     demo: bool,
     policy: Path | None,
@@ -124,6 +132,7 @@ def up_command(
     auth_failures_per_minute: int,
     max_connections: int | None,
     run_dir: Path | None,
+    counting: str,
 ) -> None:
     """One box: a real Envoy with the services, in front of one vLLM."""
     if demo and (policy or upstream):
@@ -141,6 +150,7 @@ def up_command(
         tls=_tls_files(tls_cert, tls_key),
         auth_failures_per_minute=auth_failures_per_minute,
         max_connections=max_connections,
+        counting=Counting(counting),
     )
     _run(up(settings, SystemClock(), click.echo))
 

@@ -21,6 +21,7 @@ from dataplane.supervisor import Envoy, PortTaken, check_port
 from extauthz.failures import DEFAULT_PER_MINUTE
 from headgate.app import StoreSettings
 from headgate.clock import Clock
+from headgate.contract import Counting
 from headgate.demo import Demo, demo_policy
 from headgate.errors import OperatorError
 from headgate.policy import check_upstream
@@ -59,7 +60,8 @@ class UpSettings:
     `run_dir` keeps sockets, configuration and logs (a temporary folder when None). With `tls`
     clients speak TLS. `auth_failures_per_minute` is how often an address may fail to show a
     known key; `max_connections` how many connections clients may hold open together
-    (None: MAX_CONNECTIONS, or as many as the open files allow).
+    (None: MAX_CONNECTIONS, or as many as the open files allow). `counting` says who counts the
+    tokens of answers.
     """
 
     policy: Path | None
@@ -72,6 +74,7 @@ class UpSettings:
     tls: TlsFiles | None = None
     auth_failures_per_minute: int = DEFAULT_PER_MINUTE
     max_connections: int | None = None
+    counting: Counting = Counting.PROXY
 
 
 async def up(settings: UpSettings, clock: Clock, say: Callable[[str], None]) -> None:
@@ -116,6 +119,7 @@ async def one_box(
             folder=run_dir,
             upstreams={},
             max_connections=_connections(settings.max_connections, say),
+            counting=settings.counting,
         )
         door = _Door()
         services = await stack.enter_async_context(

@@ -17,6 +17,7 @@ import httpx
 
 from dataplane.box import BODY_LIMIT_BYTES, MAX_CONNECTIONS, Certificate, OneBox
 from dataplane.supervisor import Envoy
+from headgate.contract import Counting
 from protos.gen import accesslog_pb2
 from tests.certificates import AUTHORITY
 from tests.fake_hooks import MODEL, WAIT_S, FakeServices
@@ -114,6 +115,7 @@ async def running_envoy(
     body_limit_bytes: int = BODY_LIMIT_BYTES,
     certificate: Certificate | None = None,
     max_connections: int = MAX_CONNECTIONS,
+    counting: Counting = Counting.PROXY,
 ) -> AsyncIterator[Rig]:
     """A real Envoy with scripted services, and one upstream for the model MODEL.
 
@@ -126,6 +128,7 @@ async def running_envoy(
             make_box(folder, {MODEL: upstream.url}, body_limit_bytes),
             certificate=certificate,
             max_connections=max_connections,
+            counting=counting,
         )
         server = await services.serve(box.services_socket)
         envoy = Envoy(box, concurrency=1)
