@@ -94,7 +94,14 @@ def check_shape(root: YamlMapping) -> tuple[PolicyFile | None, list[Problem]]:
         return PolicyFile.model_validate(root), []
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=True)
-        return None, [_problem(root, one) for one in details if one["input"] is not None]
+        return None, [_problem(root, _named(one)) for one in details if one["input"] is not None]
+
+
+def _named(error: ErrorDetails) -> ErrorDetails:
+    """Of a list in place of a limit pydantic reads the method `count` for its tag."""
+    if error["type"] == "union_tag_invalid" and not isinstance(error["input"], dict):
+        return {**error, "type": "model_attributes_type"}
+    return error
 
 
 def _problem(root: YamlMapping, error: ErrorDetails) -> Problem:
