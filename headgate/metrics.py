@@ -40,7 +40,8 @@ class Metrics:
         self.settlements = Counter(
             "headgate_settlements",
             "Settled requests, by where the numbers came from (usage, partial, estimate, refund),"
-            " and those that changed nothing (duplicate, unknown).",
+            " those that changed nothing (duplicate, unknown), and those left to do (deferred,"
+            " forwarded).",
             ["via", "outcome"],
             registry=registry,
         )

@@ -75,8 +75,9 @@ def reservation_of(
         expires_at_s = claim.window.end_s + _CLOCK_SKEW_S
         most = min(limit.limit, MAX_COUNT)
         enforced = not limit.shadow
+        on_outage, ahead = limit.on_outage, limit.slice or 0
         demands.append(
-            Demand(weights, claim.key, amount, most, expires_at_s, enforced, limit.on_outage)
+            Demand(weights, claim.key, amount, most, expires_at_s, enforced, on_outage, ahead)
         )
     hold_s = max([HOLD_S, *(lease.lease_s for lease in leases)])
     return Reservation(reservation, tenant, tuple(demands), tuple(leases), hold_s, now_s)

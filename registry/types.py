@@ -51,7 +51,8 @@ class Limit:
     reloads, as it is part of the counter's key. `per` is None exactly for `concurrent`,
     whose slots end by themselves after `lease_s`. `users` and `models` narrow a limit to
     those; empty means all. A `shadow` limit is counted and reported and refuses nobody, in an
-    outage of the store neither, whatever its `on_outage`.
+    outage of the store neither, whatever its `on_outage`. `slice` is how much of it a replica takes
+    from the shared store at a time, to decide by itself; None where it asks for each request.
     """
 
     id: str
@@ -64,6 +65,7 @@ class Limit:
     lease_s: float = 900.0
     shadow: bool = False
     on_outage: OnOutage = OnOutage.CLOSED
+    slice: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

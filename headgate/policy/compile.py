@@ -143,6 +143,7 @@ def _limit(entry: LimitEntry) -> Limit:
                 models,
                 shadow=entry.shadow,
                 on_outage=on_outage,
+                slice=entry.slice,
             )
         case ConcurrentLimitEntry():
             identity = limit_id(count, None, each, users, models, entry.shadow)

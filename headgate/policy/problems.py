@@ -60,6 +60,8 @@ class Rule(StrEnum):
     SAME_DIGEST = auto()
     SAME_KEY_ID = auto()
     SAME_LIMIT = auto()
+    SLICE_ABOVE_LIMIT = auto()
+    SLICE_OF_SHADOW = auto()
 
 
 @dataclass(frozen=True, slots=True)

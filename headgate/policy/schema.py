@@ -46,6 +46,7 @@ _USERS_RULE = "a list of users who have keys in this tenant"
 _MODELS_RULE = "a list of models that this tenant may use"
 _SHADOW_RULE = "true for a limit that is counted and refuses nobody, else false"
 _ON_OUTAGE_RULE = "closed, open or share"
+_SLICE_RULE = "a whole number from 1 to the limit, in the limit's unit"
 _PRICE_RULE = f"a number from 0 to {MAX_PRICE}, per million tokens"
 
 # Names go into HTTP headers, metadata, metric labels and counter keys. As every part
@@ -251,6 +252,7 @@ class WindowLimitEntry(Entry):
     models: Names = Field(default=[], description=_MODELS_RULE)
     shadow: bool = Field(default=False, description=_SHADOW_RULE)
     on_outage: Outage = Field(default="closed", description=_ON_OUTAGE_RULE)
+    slice: int | None = Field(default=None, ge=1, le=MAX_COUNT, description=_SLICE_RULE)
 
 
 class ConcurrentLimitEntry(Entry):

@@ -56,7 +56,10 @@ _ELSEWHERE: dict[EntryType, dict[str, str]] = {
     AdapterEntry: dict.fromkeys(
         BaseModelEntry.model_fields, "an adapter takes this from its base; remove it"
     ),
-    ConcurrentLimitEntry: {"per": "requests in flight have no window; remove it"},
+    ConcurrentLimitEntry: {
+        "per": "requests in flight have no window; remove it",
+        "slice": "requests in flight are counted one by one; remove it",
+    },
     WindowLimitEntry: {"lease_s": "only count: concurrent has a lease; remove it"},
 }
 """Keys that stand in an entry of another kind, and what to say of them here."""

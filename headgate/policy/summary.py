@@ -69,6 +69,8 @@ def limit_text(limit: Limit) -> str:
         text += ", models " + _names(limit.models)
     if limit.on_outage is not OnOutage.CLOSED and not limit.shadow:
         text += f", {limit.on_outage} in an outage of the store"
+    if limit.slice is not None:
+        text += f", in slices of {limit.slice}"
     return text
 
 

@@ -1,6 +1,6 @@
 """What the limiter needs of a store, as plain values. `tests/contract` runs on every store."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -71,6 +71,8 @@ class Demand:
     whatever its `on_outage`. `amount` and `limit` lie in 0..MAX_COUNT. `key` names the counter
     within its tenant and tells its window, so that `expires_at_s` (seconds since the epoch) is
     only for cleaning up. `weights` turn what was really used into what replaces the amount.
+    `slice` is how much of an enforced one a replica may take at a time, to decide by itself; 0
+    where the shared store counts each request.
     """
 
     weights: Weights
@@ -80,6 +82,7 @@ class Demand:
     expires_at_s: int
     enforced: bool = True
     on_outage: OnOutage = OnOutage.CLOSED
+    slice: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,7 @@ class Reserved:
     `degraded` means decided by each limit's `on_outage`, without the store: then `exceeded` is
     empty, and where it is admitted, `held` is False when nothing anywhere holds it: there is
     nothing to settle.
+    `held_by` is for whoever settles it, where a replica holds it in its slices: see `SettleHeld`.
     """
 
     decision: Decision
@@ -143,6 +147,7 @@ class Reserved:
     exceeded: tuple[int, ...] = ()
     degraded: bool = False
     held: bool = True
+    held_by: str = ""
 
 
 class Outcome(StrEnum):
@@ -155,6 +160,8 @@ class Outcome(StrEnum):
     """No such reservation (refused, never made, or held too long); nothing has changed."""
     DEFERRED = "deferred"
     """The store is away; the settlement is kept and made when it is back."""
+    FORWARDED = "forwarded"
+    """Another replica holds the request in a slice, and makes the settlement that it is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +243,26 @@ class Store(Protocol):
         ...
 
 
+class SettleHeld(Protocol):
+    """Like `Store.settle`, of what was reserved with this `held_by`, at whatever replica."""
+
+    async def __call__(
+        self, held_by: str, reservation: str, tenant: str, spent: Spent, now_s: float, /
+    ) -> Settled: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """What one replica tells another, whose id is `to`. `id` is this letter's own."""
+
+    to: str
+    id: str
+    text: str
+
+
 class SharedStore(Store, Protocol):
-    """A store that several replicas use, where they also find out how many they are."""
+    """A store that several replicas use, where they also find out how many they are, and leave
+    letters for each other."""
 
     async def announce(self, replica: str, life_s: float) -> int:
         """Says that a replica is alive for `life_s` from now; returns how many are."""
@@ -245,4 +270,19 @@ class SharedStore(Store, Protocol):
 
     async def withdraw(self, replica: str) -> None:
         """The replica ends: it no longer counts."""
+        ...
+
+    async def post(self, letters: Sequence[Letter]) -> frozenset[str]:
+        """Leaves letters, in one round trip. Posted again, a letter lies there once.
+
+        Returns the replicas among those written to that are not known (any more): nobody may
+        ever read what lies there for them.
+        """
+        ...
+
+    async def collect(self, replica: str, read: Collection[str]) -> Sequence[Letter]:
+        """Removes the letters with the ids in `read`, then returns the others, in one round trip.
+
+        A letter comes again until it has been removed.
+        """
         ...

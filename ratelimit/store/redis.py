@@ -7,12 +7,13 @@ share a hash tag, so that a script finds them on one node of a cluster:
     {hg:TENANT}c:KEY           counter  string
     {hg:TENANT}l:KEY           lease    sorted set
     hg:replicas                         sorted set: replica -> end of its life by Redis' clock
+    hg:post:REPLICA            letters  hash: letter's id -> text
 
 Every key has a time to live, counted by Redis; what has ended is decided by the caller's clock.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha1
@@ -32,6 +33,7 @@ from ratelimit.store.protocol import (
     Counted,
     Decision,
     Hit,
+    Letter,
     Outcome,
     Reservation,
     Reserved,
@@ -44,6 +46,9 @@ from ratelimit.store.protocol import (
 TIMEOUT_S = 0.05
 _PARALLEL = 64
 _REPLICAS = "hg:replicas"
+_POST = "hg:post:"
+_LETTERS_KEPT_S = 600
+"""A replica that has not read its letters for this long reads them no more."""
 _LAST_LOOKS = 3
 _DECISIONS = (Decision.REFUSED, Decision.ADMITTED, Decision.REPLAYED)
 _OUTCOMES = (Outcome.UNKNOWN, Outcome.SETTLED, Outcome.DUPLICATE)
@@ -167,6 +172,30 @@ class RedisStore:
     async def withdraw(self, replica: str) -> None:
         async with self._bounded("withdraw"):
             await self._client.execute_command("ZREM", _REPLICAS, replica)
+
+    async def post(self, letters: Sequence[Letter]) -> frozenset[str]:
+        addressees = sorted({letter.to for letter in letters})
+        async with self._bounded("post"):
+            pipeline: Any = self._client.pipeline(transaction=False)
+            for letter in letters:
+                pipeline.hset(_POST + letter.to, letter.id, letter.text)
+            for replica in addressees:
+                pipeline.pexpire(_POST + replica, _ms(_LETTERS_KEPT_S))
+            # Asked after the letters are there: who withdraws later finds them at its end.
+            for replica in addressees:
+                pipeline.zscore(_REPLICAS, replica)
+            scores = (await pipeline.execute())[-len(addressees) :]
+        pairs = zip(addressees, scores, strict=True)
+        return frozenset(replica for replica, score in pairs if score is None)
+
+    async def collect(self, replica: str, read: Collection[str]) -> Sequence[Letter]:
+        async with self._bounded("collect"):
+            pipeline: Any = self._client.pipeline(transaction=False)
+            if read:
+                pipeline.hdel(_POST + replica, *read)
+            pipeline.hgetall(_POST + replica)
+            found = (await pipeline.execute())[-1]
+        return [Letter(replica, id.decode(), text.decode()) for id, text in found.items()]
 
     async def close(self) -> None:
         """Ends its connections."""

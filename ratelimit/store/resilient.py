@@ -6,7 +6,7 @@ A breaker keeps requests from waiting for a store that is down. Only the backgro
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TypeVar
 
 from headgate.clock import Clock
@@ -18,6 +18,7 @@ from ratelimit.store.protocol import (
     Counted,
     Decision,
     Hit,
+    Letter,
     Outcome,
     Reservation,
     Reserved,
@@ -114,6 +115,23 @@ class ResilientStore:
         self, tenant: str, counters: Sequence[str], leases: Sequence[str], now_s: float
     ) -> tuple[int, ...]:
         return await self._ask(lambda: self._store.peek(tenant, counters, leases, now_s))
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the store is not asked at the moment."""
+        return not self._breaker.is_closed
+
+    async def post(self, letters: Sequence[Letter]) -> frozenset[str]:
+        """See `SharedStore`. While the store is away, StoreAwayError at once."""
+        return await self._ask(lambda: self._store.post(letters))
+
+    async def collect(self, replica: str, read: Collection[str]) -> Sequence[Letter]:
+        """See `SharedStore`. While the store is away, StoreAwayError at once."""
+        return await self._ask(lambda: self._store.collect(replica, read))
+
+    async def withdraw(self, replica: str) -> None:
+        """See `SharedStore`. While the store is away, StoreAwayError at once."""
+        await self._ask(lambda: self._store.withdraw(replica))
 
     async def ping(self) -> None:
         """Returns when the store itself can be used."""

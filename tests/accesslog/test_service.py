@@ -28,10 +28,14 @@ class Limiter:
 
     away: set[str] = field(default_factory=set)
     settled: dict[str, tuple[str, Usage, Estimate]] = field(default_factory=dict)
+    held_by: set[str] = field(default_factory=set)
     inside: int = 0
     most_inside: int = 0
 
-    async def settle(self, reservation: str, tenant: str, usage: Usage, estimate: Estimate) -> str:
+    async def settle(
+        self, reservation: str, tenant: str, usage: Usage, estimate: Estimate, held_by: str
+    ) -> str:
+        self.held_by.add(held_by)
         self.inside += 1
         self.most_inside = max(self.most_inside, self.inside)
         await asyncio.sleep(0)
