@@ -1,6 +1,6 @@
 """A shared store that tests take away, and the store in front of it."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ from ratelimit.store.protocol import (
     Demand,
     Hit,
     Lease,
+    Letter,
     Reservation,
     Reserved,
     Settled,
@@ -39,6 +40,7 @@ class FakeShared(MemoryStore):
         self.fails: set[str] = set()
         self.calls = 0
         self.replicas: set[str] = set()
+        self.letters: dict[str, dict[str, str]] = {}
 
     async def reserve(self, reservation: Reservation) -> Reserved:
         call = super().reserve
@@ -67,6 +69,29 @@ class FakeShared(MemoryStore):
             self.replicas.discard(replica)
 
         await self._heard(removed)
+
+    async def post(self, letters: Sequence[Letter]) -> frozenset[str]:
+        async def posted() -> frozenset[str]:
+            for letter in letters:
+                self.letters.setdefault(letter.to, {})[letter.id] = letter.text
+            return frozenset(letter.to for letter in letters) - self.replicas
+
+        return await self._heard(posted)
+
+    async def collect(self, replica: str, read: Collection[str]) -> Sequence[Letter]:
+        async def collected() -> Sequence[Letter]:
+            box = self.letters.setdefault(replica, {})
+            for id in read:
+                box.pop(id, None)
+            return [Letter(replica, id, text) for id, text in box.items()]
+
+        return await self._heard(collected)
+
+    async def peek(
+        self, tenant: str, counters: Sequence[str], leases: Sequence[str], now_s: float
+    ) -> tuple[int, ...]:
+        call = super().peek
+        return await self._heard(lambda: call(tenant, counters, leases, now_s))
 
     async def _heard(self, call: Callable[[], Awaitable[A]], name: str = "") -> A:
         self.calls += 1
