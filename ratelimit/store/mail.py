@@ -74,6 +74,6 @@ class Mail:
         for letter in letters:
             try:
                 settlements += read(letter.text)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 log.error("lost a letter of another replica: %s", error)
         return settlements

@@ -105,15 +105,15 @@ class SlicedStore:
             rest = Settled(Outcome.UNKNOWN, {})
             if hold.rest if hold is not None else held_by in ("", f"{holder}{_WITH_REST}"):
                 rest = await self._inner.settle(reservation, tenant, spent, now_s)
-            if elsewhere:
+            if elsewhere:  # asked again, it is held there: here it has used nothing
                 self._mail.send(holder, Settlement(tenant, reservation, spent))
+                self._book.settle(tenant, reservation, Spent(), now_s)
+                return Settled(Outcome.FORWARDED, rest.used)
             here = self._book.settle(tenant, reservation, spent, now_s)
-        if here.outcome is Outcome.SETTLED:
-            outcome = rest.outcome if rest.outcome is Outcome.DEFERRED else Outcome.SETTLED
-            return Settled(outcome, {**rest.used, **here.used})
-        if elsewhere:
-            return Settled(Outcome.FORWARDED, rest.used)
-        return rest
+        if here.outcome is not Outcome.SETTLED:
+            return rest
+        outcome = rest.outcome if rest.outcome is Outcome.DEFERRED else Outcome.SETTLED
+        return Settled(outcome, {**rest.used, **here.used})
 
     async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> Counted:
         return await self._inner.count(tenant, hits, now_s)

@@ -1,6 +1,7 @@
 """Replicas that take limits in slices from one shared store, moved by hand."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from prometheus_client import CollectorRegistry
@@ -12,7 +13,7 @@ from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Demand, Reserved, Settled, Spent
 from ratelimit.store.resilient import ResilientStore
 from ratelimit.store.sliced import SlicedStore
-from ratelimit.store.slices import IDLE_S
+from ratelimit.store.slices import IDLE_S, Pool
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, Shop, new_name
 from tests.ratelimit.outages import FakeShared
@@ -77,6 +78,10 @@ class Fleet:
     async def settle(self, place: int, id: str, held_by: str, spent: Spent) -> Settled:
         store = self.replicas[place].store
         return await store.settle_held(held_by, id, self.shop.tenant, spent, self.clock.now_s())
+
+    def pools(self, place: int) -> Sequence[Pool]:
+        """What a replica knows of the counters that it has slices of."""
+        return self.replicas[place].store._book.pools()
 
     async def rest(self) -> None:
         """Nobody asks for a while: letters arrive, unused slices go back."""
