@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from headgate.clock import Clock
 from ratelimit.store.letters import MAX_WAITING, Outbox, Settlement, read
@@ -37,18 +37,27 @@ class Mail:
         if not self._outbox.add(holder, settlement):
             raise StoreError(f"{MAX_WAITING} settlements wait for other replicas already")
 
-    async def post(self) -> None:
-        """Posts what waits. Raises StoreError.
+    async def exchange(self, expected: bool, settle: Callable[[Settlement], object]) -> None:
+        """Posts what waits, and settles what other replicas have sent. Raises StoreError.
 
-        What a replica held that has taken leave, the store holds: that is settled there. The
-        holds of one that has died are unknown there, and stand.
+        Asks the store only if there is something to post, `expected`, or to say what was read:
+        until that has been said, the same letters come again. What a replica held that has
+        taken leave is settled in the store; the holds of one that has died are unknown there,
+        and stand.
         """
         letters = self._outbox.letters()
-        if not letters:
+        if not (letters or expected or self._read):
             return
-        gone = await self._store.post(letters)
+        exchanged = await self._store.exchange(self._replica, letters, self._read)
+        self._read = [letter.id for letter in exchanged.letters]
+        for letter in exchanged.letters:
+            try:
+                for one in read(letter.text):
+                    settle(one)
+            except (ValueError, RecursionError) as error:
+                log.error("lost a letter of another replica: %s", error)
         posted = [*self._outbox.posted(letters)]
-        await self.settle_left_behind([one for replica, one in posted if replica in gone])
+        await self.settle_left_behind([one for to, one in posted if to in exchanged.gone])
 
     async def settle_left_behind(self, settlements: Sequence[Settlement]) -> None:
         """Settles in the store what was left there. Raises StoreError."""
@@ -59,21 +68,3 @@ class Mail:
                 for one in settlements
             )
         )
-
-    async def collect(self, expected: bool) -> list[Settlement]:
-        """What other replicas have sent. Raises StoreError.
-
-        Asks the store only if something is `expected`, or to say what was read: until that
-        has been said, the same letters come again.
-        """
-        if not expected and not self._read:
-            return []
-        letters = await self._store.collect(self._replica, self._read)
-        self._read = [letter.id for letter in letters]
-        settlements = []
-        for letter in letters:
-            try:
-                settlements += read(letter.text)
-            except (ValueError, RecursionError) as error:
-                log.error("lost a letter of another replica: %s", error)
-        return settlements

@@ -260,6 +260,16 @@ class Letter:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Exchanged:
+    """The letters for a replica. `gone` are those among whom it has written to that are not known
+    (any more): nobody may ever read what lies there for them.
+    """
+
+    letters: tuple[Letter, ...] = ()
+    gone: frozenset[str] = frozenset()
+
+
 class SharedStore(Store, Protocol):
     """A store that several replicas use, where they also find out how many they are, and leave
     letters for each other."""
@@ -272,17 +282,12 @@ class SharedStore(Store, Protocol):
         """The replica ends: it no longer counts."""
         ...
 
-    async def post(self, letters: Sequence[Letter]) -> frozenset[str]:
-        """Leaves letters, in one round trip. Posted again, a letter lies there once.
+    async def exchange(
+        self, replica: str, letters: Sequence[Letter], read: Collection[str]
+    ) -> Exchanged:
+        """Leaves letters of this replica and returns those for it, in one round trip.
 
-        Returns the replicas among those written to that are not known (any more): nobody may
-        ever read what lies there for them.
-        """
-        ...
-
-    async def collect(self, replica: str, read: Collection[str]) -> Sequence[Letter]:
-        """Removes the letters with the ids in `read`, then returns the others, in one round trip.
-
-        A letter comes again until it has been removed.
+        Those with the ids in `read` are removed before: a letter comes again until it is. One
+        that is left twice lies there once.
         """
         ...

@@ -32,6 +32,7 @@ from ratelimit.store.protocol import (
     SETTLED_KEPT_S,
     Counted,
     Decision,
+    Exchanged,
     Hit,
     Letter,
     Outcome,
@@ -173,29 +174,29 @@ class RedisStore:
         async with self._bounded("withdraw"):
             await self._client.execute_command("ZREM", _REPLICAS, replica)
 
-    async def post(self, letters: Sequence[Letter]) -> frozenset[str]:
+    async def exchange(
+        self, replica: str, letters: Sequence[Letter], read: Collection[str]
+    ) -> Exchanged:
         addressees = sorted({letter.to for letter in letters})
-        async with self._bounded("post"):
+        async with self._bounded("exchange"):
             pipeline: Any = self._client.pipeline(transaction=False)
             for letter in letters:
                 pipeline.hset(_POST + letter.to, letter.id, letter.text)
-            for replica in addressees:
-                pipeline.pexpire(_POST + replica, _ms(_LETTERS_KEPT_S))
-            # Asked after the letters are there: who withdraws later finds them at its end.
-            for replica in addressees:
-                pipeline.zscore(_REPLICAS, replica)
-            scores = (await pipeline.execute())[-len(addressees) :]
-        pairs = zip(addressees, scores, strict=True)
-        return frozenset(replica for replica, score in pairs if score is None)
-
-    async def collect(self, replica: str, read: Collection[str]) -> Sequence[Letter]:
-        async with self._bounded("collect"):
-            pipeline: Any = self._client.pipeline(transaction=False)
+            for addressee in addressees:
+                pipeline.pexpire(_POST + addressee, _ms(_LETTERS_KEPT_S))
+            # Asked when the letters are there: who withdraws after that finds them at its end.
+            for addressee in addressees:
+                pipeline.zscore(_REPLICAS, addressee)
             if read:
                 pipeline.hdel(_POST + replica, *read)
             pipeline.hgetall(_POST + replica)
-            found = (await pipeline.execute())[-1]
-        return [Letter(replica, id.decode(), text.decode()) for id, text in found.items()]
+            answers = await pipeline.execute()
+        first = len(letters) + len(addressees)
+        pairs = zip(addressees, answers[first:], strict=False)
+        return Exchanged(
+            tuple(Letter(replica, id.decode(), text.decode()) for id, text in answers[-1].items()),
+            frozenset(addressee for addressee, score in pairs if score is None),
+        )
 
     async def close(self) -> None:
         """Ends its connections."""

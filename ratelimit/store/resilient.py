@@ -17,6 +17,7 @@ from ratelimit.store.owed import ASK_AGAIN_S, Owed
 from ratelimit.store.protocol import (
     Counted,
     Decision,
+    Exchanged,
     Hit,
     Letter,
     Outcome,
@@ -121,13 +122,11 @@ class ResilientStore:
         """Whether the store is not asked at the moment."""
         return not self._breaker.is_closed
 
-    async def post(self, letters: Sequence[Letter]) -> frozenset[str]:
+    async def exchange(
+        self, replica: str, letters: Sequence[Letter], read: Collection[str]
+    ) -> Exchanged:
         """See `SharedStore`. While the store is away, StoreAwayError at once."""
-        return await self._ask(lambda: self._store.post(letters))
-
-    async def collect(self, replica: str, read: Collection[str]) -> Sequence[Letter]:
-        """See `SharedStore`. While the store is away, StoreAwayError at once."""
-        return await self._ask(lambda: self._store.collect(replica, read))
+        return await self._ask(lambda: self._store.exchange(replica, letters, read))
 
     async def withdraw(self, replica: str) -> None:
         """See `SharedStore`. While the store is away, StoreAwayError at once."""

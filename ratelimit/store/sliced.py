@@ -33,7 +33,9 @@ from ratelimit.store.slices import Book, Hold, Part
 from ratelimit.store.supply import Supply
 from registry.types import OnOutage
 
-_TEND_EVERY_S = 0.1
+TEND_EVERY_S = 0.25
+"""At most so many seconds wait a letter to be posted, and again to be read: a few round trips a
+second, however many requests there are."""
 _LEAVE_WITHIN_S = 5.0
 _AT_ONCE = 16
 _WITH_REST = "+"
@@ -142,8 +144,7 @@ class SlicedStore:
         """One round of the background task: letters, and slices that have to go back."""
         self._book.clean(self._clock.now_s(), self._clock.monotonic_s())
         try:
-            await self._mail.post()
-            await self._collect()
+            await self._exchange()
         except StoreError as error:
             log.debug("letters wait: %s", error)
         if not self._inner.is_away:  # else what is here serves on
@@ -156,13 +157,14 @@ class SlicedStore:
         try:
             async with asyncio.timeout(_LEAVE_WITHIN_S):
                 await self._inner.withdraw(self._replica)
-                await self._mail.post()
-                await self._collect()
+                await self._exchange()
                 await self._leave_holds()
                 await self._supply.give_back_all(self._book.pools())
                 # What came while it was leaving. Later ones find this replica gone.
-                await self._mail.settle_left_behind(await self._mail.collect(expected=True))
-                await self._mail.collect(expected=False)
+                late: list[Settlement] = []
+                await self._mail.exchange(expected=True, settle=late.append)
+                await self._mail.settle_left_behind(late)
+                await self._mail.exchange(expected=False, settle=late.append)
         except (StoreError, TimeoutError) as error:
             log.warning("could not give back all slices of limits: %r", error)
         if self._mail:
@@ -218,10 +220,13 @@ class SlicedStore:
             parts = []
         return tuple(parts), frozenset(lacking)
 
-    async def _collect(self) -> None:
+    async def _exchange(self) -> None:
         now_s = self._clock.now_s()
-        for one in await self._mail.collect(expected=self._book.held > 0):
+
+        def settle(one: Settlement) -> None:
             self._book.settle(one.tenant, one.reservation, one.spent, now_s)
+
+        await self._mail.exchange(expected=self._book.held > 0, settle=settle)
 
     async def _leave_holds(self) -> None:
         """Lets the store hold what requests hold in slices: above the limit if need be, as it has
@@ -298,7 +303,7 @@ class SlicedStore:
 
     async def _tend_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(_TEND_EVERY_S)
+            await asyncio.sleep(TEND_EVERY_S)
             try:
                 await self.tend()
             except Exception:  # without it no slice would ever go back

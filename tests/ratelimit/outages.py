@@ -12,6 +12,7 @@ from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import (
     Counted,
     Demand,
+    Exchanged,
     Hit,
     Lease,
     Letter,
@@ -70,22 +71,19 @@ class FakeShared(MemoryStore):
 
         await self._heard(removed)
 
-    async def post(self, letters: Sequence[Letter]) -> frozenset[str]:
-        async def posted() -> frozenset[str]:
+    async def exchange(
+        self, replica: str, letters: Sequence[Letter], read: Collection[str]
+    ) -> Exchanged:
+        async def exchanged() -> Exchanged:
             for letter in letters:
                 self.letters.setdefault(letter.to, {})[letter.id] = letter.text
-            return frozenset(letter.to for letter in letters) - self.replicas
-
-        return await self._heard(posted)
-
-    async def collect(self, replica: str, read: Collection[str]) -> Sequence[Letter]:
-        async def collected() -> Sequence[Letter]:
             box = self.letters.setdefault(replica, {})
             for id in read:
                 box.pop(id, None)
-            return [Letter(replica, id, text) for id, text in box.items()]
+            gone = frozenset(letter.to for letter in letters) - self.replicas
+            return Exchanged(tuple(Letter(replica, id, box[id]) for id in box), gone)
 
-        return await self._heard(collected)
+        return await self._heard(exchanged)
 
     async def peek(
         self, tenant: str, counters: Sequence[str], leases: Sequence[str], now_s: float
