@@ -90,7 +90,7 @@ async def running_store(
     shared = RedisStore.from_url(settings.url, settings.deadline_s)
     replica = uuid.uuid4().hex
     resilient = ResilientStore(shared, replica, settings.replicas, clock, metrics)
-    async with resilient, SlicedStore(resilient, replica, clock) as store:
+    async with resilient, SlicedStore(resilient, replica, clock, metrics) as store:
         yield store
 
 

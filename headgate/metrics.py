@@ -103,6 +103,13 @@ class Metrics:
             ["what"],
             registry=registry,
         )
+        self.slices = Counter(
+            "headgate_slices",
+            "Slices of limits that this replica asked the store for (taken, refused) and gave back"
+            " (returned).",
+            ["what"],
+            registry=registry,
+        )
         self.records = Counter(
             "headgate_records",
             "Usage records, by what became of them (written, failed).",

@@ -13,13 +13,12 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from headgate.clock import Clock
+from headgate.metrics import Metrics
 from ratelimit.store.letters import Settlement
 from ratelimit.store.mail import Mail, left_behind
 from ratelimit.store.protocol import (
-    MAX_COUNT,
     Counted,
     Decision,
-    Demand,
     Hit,
     Outcome,
     Reservation,
@@ -30,8 +29,8 @@ from ratelimit.store.protocol import (
 )
 from ratelimit.store.resilient import ResilientStore
 from ratelimit.store.slices import Book, Hold, Part
+from ratelimit.store.split import is_sliced, merged, refusal, rest_of, taken_over
 from ratelimit.store.supply import Supply
-from registry.types import OnOutage
 
 TEND_EVERY_S = 0.25
 """At most so many seconds wait a letter to be posted, and again to be read: a few round trips a
@@ -50,12 +49,12 @@ class SlicedStore:
     and a `+` after it where `inner` holds another part of the reservation.
     """
 
-    def __init__(self, inner: ResilientStore, replica: str, clock: Clock) -> None:
+    def __init__(self, inner: ResilientStore, replica: str, clock: Clock, metrics: Metrics) -> None:
         self._inner = inner
         self._replica = replica
         self._clock = clock
         self._book = Book()
-        self._supply = Supply(inner, clock)
+        self._supply = Supply(inner, clock, lambda what: metrics.slices.labels(what).inc())
         self._mail = Mail(inner, replica, clock)
         self._turns: dict[tuple[str, str], asyncio.Event] = {}
         self._task: asyncio.Task[None] | None = None
@@ -84,7 +83,7 @@ class SlicedStore:
                 case Decision.ADMITTED:
                     return await self._again(reservation)
             plain = self._book.is_full or self._book.is_left_to_store(tenant, name)
-            if plain or not any(map(_is_sliced, reservation.demands)):
+            if plain or not any(map(is_sliced, reservation.demands)):
                 return await self._inner.reserve(reservation)
             return await self._reserve(reservation)
 
@@ -154,6 +153,8 @@ class SlicedStore:
         """Gives all slices back. What requests hold in them, the store holds from now on, so that
         it can be settled through any replica.
         """
+        if not self._book.pools() and not self._mail:
+            return
         try:
             async with asyncio.timeout(_LEAVE_WITHIN_S):
                 await self._inner.withdraw(self._replica)
@@ -178,8 +179,7 @@ class SlicedStore:
             return await self._inner.reserve(reservation)
         if lacking:
             return await self._refusal(reservation, lacking)
-        demands = tuple(one for one in reservation.demands if not _is_sliced(one))
-        rest = replace(reservation, demands=demands)
+        rest = rest_of(reservation)
         answer = Reserved(Decision.ADMITTED)
         is_held = False
         try:
@@ -191,17 +191,17 @@ class SlicedStore:
                 _undo(parts)
         if answer.decision is Decision.REPLAYED:
             return answer
-        merged = _merged(reservation, parts, answer)
+        whole = merged(reservation, parts, answer)
         if not is_held:
-            return merged
+            return whole
         hold = Hold(parts, reservation.now_s + reservation.hold_s, bool(rest.asked) and answer.held)
         self._book.add(reservation.tenant, reservation.id, hold)
-        return replace(merged, held=True, held_by=self._held_by(hold))
+        return replace(whole, held=True, held_by=self._held_by(hold))
 
     async def _draw_all(self, reservation: Reservation) -> tuple[tuple[Part, ...], frozenset[str]]:
         """A part for each demand in slices; or nothing, and the keys of those without room."""
         tenant, now_s = reservation.tenant, self._clock.monotonic_s()
-        sliced = [one for one in reservation.demands if _is_sliced(one)]
+        sliced = [one for one in reservation.demands if is_sliced(one)]
         pairs = [(one, self._book.pool(tenant, one, now_s)) for one in sliced]
         lacking = {one.key for one, pool in pairs if pool.lacks(one.amount, now_s)}
         parts: list[Part] = []
@@ -229,14 +229,14 @@ class SlicedStore:
         await self._mail.exchange(expected=self._book.held > 0, settle=settle)
 
     async def _leave_holds(self) -> None:
-        """Lets the store hold what requests hold in slices: above the limit if need be, as it has
-        been admitted already. What the store does not take counts as used.
-        """
+        """Lets the store hold what slices hold. What it does not take counts as used."""
         now_s = self._clock.now_s()
         holds = self._book.holds()
         for start in range(0, len(holds), _AT_ONCE):
             some = holds[start : start + _AT_ONCE]
-            left = [_left(tenant, name, hold, now_s) for (tenant, name), hold in some]
+            left = [
+                taken_over(tenant, left_behind(name), hold, now_s) for (tenant, name), hold in some
+            ]
             answers = await asyncio.gather(*map(self._inner.reserve, left))
             for (key, _), answer in zip(some, answers, strict=True):
                 if answer.decision is Decision.ADMITTED:
@@ -258,7 +258,7 @@ class SlicedStore:
         pools = {
             one.key: self._book.pool(tenant, one, self._clock.monotonic_s())
             for one in reservation.demands
-            if _is_sliced(one)
+            if is_sliced(one)
         }
         unknown = [
             one.key
@@ -277,14 +277,7 @@ class SlicedStore:
             for one in reservation.demands
         ]
         used += counts[len(unknown) :]
-        refused: list[int] = []
-        exceeded: list[int] = []
-        for index, (one, count) in enumerate(zip(reservation.asked, used, strict=True)):
-            amount = one.amount if isinstance(one, Demand) else 1
-            is_counter = isinstance(one, Demand)
-            if (is_counter and one.key in lacking) or count + amount > one.limit:
-                (refused if one.enforced else exceeded).append(index)
-        return Reserved(Decision.REFUSED, tuple(used), tuple(refused), tuple(exceeded))
+        return refusal(reservation, used, lacking)
 
     def _held_by(self, hold: Hold) -> str:
         return self._replica + (_WITH_REST if hold.rest else "")
@@ -310,39 +303,6 @@ class SlicedStore:
                 log.exception("the background task of slices failed")
 
 
-def _is_sliced(demand: Demand) -> bool:
-    return demand.slice > 0 and demand.enforced and demand.amount > 0
-
-
 def _undo(parts: Iterable[Part]) -> None:
     for part in parts:
         part.undo()
-
-
-def _merged(reservation: Reservation, parts: Iterable[Part], rest: Reserved) -> Reserved:
-    """The store's answer about the rest, as one about the whole reservation."""
-    here = {part.demand.key: part.pool.used for part in parts}
-    demands = len(reservation.demands)
-    places = [
-        index
-        for index, one in enumerate(reservation.asked)
-        if index >= demands or one.key not in here
-    ]
-    used = dict(zip(places, rest.used, strict=True))
-    return replace(
-        rest,
-        used=tuple(
-            used[index] if index in used else here[one.key]
-            for index, one in enumerate(reservation.asked)
-        ),
-        refused=tuple(places[index] for index in rest.refused),
-        exceeded=tuple(places[index] for index in rest.exceeded),
-    )
-
-
-def _left(tenant: str, reservation: str, hold: Hold, now_s: float) -> Reservation:
-    """What the store is asked to hold in the place of a replica that ends."""
-    demands = tuple(
-        replace(part.demand, limit=MAX_COUNT, on_outage=OnOutage.CLOSED) for part in hold.parts
-    )
-    return Reservation(left_behind(reservation), tenant, demands, (), hold.until_s - now_s, now_s)

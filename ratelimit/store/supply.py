@@ -24,11 +24,15 @@ _AT_ONCE = 16
 
 
 class Supply:
-    """Slices for pools. At most one is taken or given back of a pool at a time."""
+    """Slices for pools. At most one is taken or given back of a pool at a time.
 
-    def __init__(self, store: ResilientStore, clock: Clock) -> None:
+    `count` is told what became of slices: the words of headgate_slices.
+    """
+
+    def __init__(self, store: ResilientStore, clock: Clock, count: Callable[[str], None]) -> None:
         self._store = store
         self._clock = clock
+        self._count = count
         self._moves: dict[Pool, asyncio.Task[StoreError | None]] = {}
 
     async def draw(self, reservation: Reservation, demand: Demand, pool: Pool) -> Part | None:
@@ -103,7 +107,9 @@ class Supply:
                 if answer.decision is Decision.ADMITTED:
                     taken.taken_s = taken.drawn_s = now_s
                     pool.slices.append(taken)
+                    self._count("taken")
                     return None
+                self._count("refused")
                 left = demand.limit - answer.used[0]
                 if left >= amount:
                     ask = _whole(left // 2, amount)
@@ -155,6 +161,7 @@ class Supply:
 
     async def _settle_slice(self, pool: Pool, slice_id: str, spent: int) -> None:
         used = Spent(requests=min(MAX_COUNT, spent))
+        self._count("returned")
         settled = await self._store.settle(slice_id, pool.tenant, used, self._clock.now_s())
         if pool.key in settled.used:
             pool.tell(settled.used[pool.key], self._clock.monotonic_s())

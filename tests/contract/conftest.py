@@ -55,8 +55,8 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
             metrics = Metrics(CollectorRegistry(), clock)
             resilient = built = ResilientStore(shared, "replica", 1, clock, metrics)
             if request.param == "slices_unused":
-                built = SlicedStore(resilient, "replica", clock)
+                built = SlicedStore(resilient, "replica", clock, metrics)
             if request.param == "all_in_slices":
-                built = InSlices(resilient, "replica", clock)
+                built = InSlices(resilient, "replica", clock, metrics)
     yield built
     await built.close()

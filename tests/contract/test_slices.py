@@ -64,9 +64,10 @@ async def replicas(request: pytest.FixtureRequest) -> AsyncIterator[Replicas]:
         for _ in range(3):
             own = RedisStore.from_url(server.url, timeout_s=PATIENT_S)
             name = new_name("replica")
-            resilient = ResilientStore(own, name, 3, clock, Metrics(CollectorRegistry(), clock))
+            metrics = Metrics(CollectorRegistry(), clock)
+            resilient = ResilientStore(own, name, 3, clock, metrics)
             await resilient.tend()
-            made.stores.append(SlicedStore(resilient, name, clock))
+            made.stores.append(SlicedStore(resilient, name, clock, metrics))
             stack.push_async_callback(made.stores[-1].close)
         yield made
 

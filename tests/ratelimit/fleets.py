@@ -24,6 +24,16 @@ def sliced(demand: Demand, size: int) -> Demand:
     return replace(demand, slice=size)
 
 
+class Shared(FakeShared):
+    """One that cannot be looked at either while it is away."""
+
+    async def peek(
+        self, tenant: str, counters: Sequence[str], leases: Sequence[str], now_s: float
+    ) -> tuple[int, ...]:
+        call = super().peek
+        return await self._heard(lambda: call(tenant, counters, leases, now_s))
+
+
 @dataclass
 class Sliced:
     """One replica, as far as limits go. Its background tasks are called by the test."""
@@ -52,14 +62,14 @@ class Sliced:
 class Fleet:
     """Some replicas. `shared.calls` counts the round trips of all of them."""
 
-    shared: FakeShared = field(default_factory=FakeShared)
+    shared: Shared = field(default_factory=Shared)
     clock: FakeClock = field(default_factory=lambda: FakeClock(NOW_S))
     shop: Shop = field(default_factory=Shop)
     replicas: list[Sliced] = field(default_factory=list)
 
     @classmethod
-    async def of(cls, count: int, shared: FakeShared | None = None) -> "Fleet":
-        fleet = cls(shared or FakeShared())
+    async def of(cls, count: int, shared: Shared | None = None) -> "Fleet":
+        fleet = cls(shared or Shared())
         fleet.replicas = [await fleet.new() for _ in range(count)]
         return fleet
 
@@ -69,7 +79,7 @@ class Fleet:
         metrics = Metrics(CollectorRegistry(), self.clock)
         resilient = ResilientStore(self.shared, name, 1, self.clock, metrics)
         await resilient.tend()
-        return Sliced(name, resilient, SlicedStore(resilient, name, self.clock))
+        return Sliced(name, resilient, SlicedStore(resilient, name, self.clock, metrics))
 
     async def ask(self, place: int, *asked: Demand, id: str = "") -> Reserved:
         reservation = self.shop.ask(*asked, id=id, now_s=self.clock.now_s())

@@ -85,12 +85,6 @@ class FakeShared(MemoryStore):
 
         return await self._heard(exchanged)
 
-    async def peek(
-        self, tenant: str, counters: Sequence[str], leases: Sequence[str], now_s: float
-    ) -> tuple[int, ...]:
-        call = super().peek
-        return await self._heard(lambda: call(tenant, counters, leases, now_s))
-
     async def _heard(self, call: Callable[[], Awaitable[A]], name: str = "") -> A:
         self.calls += 1
         if self.away or name in self.fails:

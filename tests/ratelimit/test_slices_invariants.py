@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from ratelimit.store.protocol import Decision, StoreError
 from tests.ratelimit.builders import spent, tokens
-from tests.ratelimit.fleets import Fleet, sliced
-from tests.ratelimit.outages import A, FakeShared
+from tests.ratelimit.fleets import Fleet, Shared, sliced
+from tests.ratelimit.outages import A
 
 LIMIT = 200
 SLICE = 40
@@ -174,7 +174,7 @@ async def test_what_requests_use_above_what_they_held_is_counted_too(steps: list
     assert await world.fleet.in_store("tokens", "plain") == expected
 
 
-class Slow(FakeShared):
+class Slow(Shared):
     """Answers after some rounds of the loop; others get their turn before and after."""
 
     def __init__(self, rounds: Sequence[int]) -> None:
