@@ -129,6 +129,12 @@ async def test_a_settlement_gets_what_was_held_and_what_was_seen(world: World) -
     assert world.limiter.settled == {
         "r-1": ("acme", Usage(status=200, events=5), Estimate(300, 44))
     }
+    assert world.limiter.held_by == {""}
+
+
+async def test_a_settlement_says_which_replica_holds_the_request(world: World) -> None:
+    await world.send(message(entry(limits={"held_by": "abc"})))
+    assert world.limiter.held_by == {"abc"}
 
 
 async def test_a_second_settlement_changes_nothing_and_is_counted(world: World) -> None:

@@ -246,3 +246,22 @@ def test_a_shadow_limit_may_say_what_it_does_in_an_outage_to_no_effect() -> None
     assert describe(with_limits(entry)).splitlines()[-1] == (
         "  5 tokens per day; shadow: refuses nobody, in metrics shadow.tokens.day"
     )
+
+
+def test_a_slice_is_no_part_of_what_a_limit_means() -> None:
+    plain, sliced = (
+        with_limits(entry).tenants["acme"].limits[0]
+        for entry in (
+            "{count: tokens, limit: 500, per: day}",
+            "{count: tokens, limit: 500, per: day, slice: 500}",
+        )
+    )
+    assert (plain.slice, sliced.slice) == (None, 500)
+    assert plain.id == sliced.id
+
+
+def test_the_summary_says_how_much_a_replica_takes_at_a_time() -> None:
+    entry = "{count: tokens, limit: 500, per: day, slice: 50}"
+    assert describe(with_limits(entry)).splitlines()[-1] == (
+        "  500 tokens per day, in slices of 50"
+    )
