@@ -22,7 +22,7 @@ run: setup ## one box with the simulator behind it
 	@exec $(BIN)/headgate up --demo
 
 test: setup ## every test that needs no GPU and no network
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-vllm: setup ## the end-to-end cases against a real vLLM on CPU
 	PYTHON=$(PYTHON) tests/vllm/run

@@ -6,6 +6,8 @@ from typing import Protocol
 
 from accesslog.types import UsageRecord
 from headgate.settlement import Source
+from registry.amounts import written
+from registry.types import Count
 
 _MAX_TEXT = 80
 _NOTHING = "-"
@@ -15,7 +17,7 @@ class Left(Protocol):
     """What is left of one limit. `per` is None for requests in flight."""
 
     @property
-    def count(self) -> str: ...
+    def count(self) -> Count: ...
     @property
     def per(self) -> str | None: ...
     @property
@@ -68,7 +70,8 @@ def _what_is_left(left: Sequence[Left]) -> str:
     if not left:
         return ""
     return " | left " + ", ".join(
-        f"{item.remaining:,} of {item.limit:,} {item.count}{f'/{item.per}' if item.per else ''}"
+        f"{written(item.count, item.remaining)} of {written(item.count, item.limit)}"
+        f" {item.count}{f'/{item.per}' if item.per else ''}"
         for item in left
     )
 

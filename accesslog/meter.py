@@ -1,13 +1,17 @@
 """One usage record for each finished request. Pure: values in, values out, and never an error."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TypeAlias
 
 from accesslog.types import Held, LogEntry, UsageRecord
 from headgate.apis import endpoint_of
 from headgate.contract import ABSENT, BODY_READ, AdmissionKey, CallerKey, RequestKey
 from headgate.contract import held_by as holder
-from headgate.settlement import Estimate, Source, charge, read_count, read_usage
+from headgate.settlement import Charge, Estimate, Source, charge, read_count, read_usage
+from registry.amounts import money
+from registry.types import Prices
 
 MAX_TEXT = 1024
 """Characters kept of any text: paths and user agents are the client's, of up to 60 KiB."""
@@ -16,7 +20,11 @@ _CLOCK_STEP_S = 0.001
 """The tap's clock ticks in milliseconds, so its first output may seem this much too early."""
 
 
-def meter(entry: LogEntry) -> UsageRecord | None:
+PricesOf: TypeAlias = Callable[[str], Prices | None]
+"""What a model costs; None for one that is not in the policy."""
+
+
+def meter(entry: LogEntry, prices_of: PricesOf) -> UsageRecord | None:
     """The record of one log entry; None for an entry about a request that still runs.
 
     Envoy gives `duration` to ended requests only. It sends entries at a request's start or
@@ -29,6 +37,7 @@ def meter(entry: LogEntry) -> UsageRecord | None:
     usage = read_usage(entry.usage)
     counted = charged is not None and charged.source is not Source.REFUND
     path = entry.path.partition("?")[0]
+    model = _of(entry.admission, AdmissionKey.MODEL)
     return UsageRecord(
         time=_rfc3339(entry.start_ns),
         request_id=_text(entry.request_id),
@@ -42,7 +51,7 @@ def meter(entry: LogEntry) -> UsageRecord | None:
         path=_text(path),
         api=_of(entry.admission, AdmissionKey.API) or _api(path),
         requested_model=_requested_model(entry.request),
-        model=_of(entry.admission, AdmissionKey.MODEL),
+        model=model,
         base=_of(entry.admission, AdmissionKey.BASE),
         adapter=_of(entry.admission, AdmissionKey.ADAPTER),
         stream=_stream(entry.request),
@@ -60,6 +69,8 @@ def meter(entry: LogEntry) -> UsageRecord | None:
         cached_tokens=usage.cached if counted else None,
         reasoning_tokens=usage.reasoning if counted else None,
         estimated_tokens=read_count(entry.admission.get(AdmissionKey.ESTIMATE)),
+        estimated_prompt_tokens=read_count(entry.admission.get(AdmissionKey.ESTIMATE_PROMPT)),
+        cost=_cost(model, charged, prices_of),
         source=None if charged is None else charged.source,
         ttft_s=_ttft_s(entry.start_ns, usage.first_event_ms, entry.duration_s),
         duration_s=round(entry.duration_s, 6),
@@ -77,6 +88,14 @@ def held_by(entry: LogEntry) -> Held | None:
         prompt=read_count(entry.admission.get(AdmissionKey.ESTIMATE_PROMPT)) or 0,
     )
     return Held(reservation, tenant, estimate, read_usage(entry.usage), holder(entry.limits))
+
+
+def _cost(model: str | None, charged: Charge | None, prices_of: PricesOf) -> Decimal | None:
+    prices = None if model is None else prices_of(model)
+    if charged is None or prices is None:
+        return None
+    fresh = charged.prompt - charged.cached
+    return money(prices.cost(fresh, charged.cached, charged.completion))
 
 
 def _text(text: str) -> str | None:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import grpc
 
-from accesslog.meter import held_by, meter
+from accesslog.meter import PricesOf, held_by, meter
 from accesslog.sink import Sink
 from accesslog.types import Held, UsageRecord
 from accesslog.wire import decode
@@ -61,10 +61,16 @@ class AccessLogService:
     """
 
     def __init__(
-        self, settle: Settle, learn: Learn, sinks: Sequence[Sink], metrics: Metrics
+        self,
+        settle: Settle,
+        learn: Learn,
+        prices_of: PricesOf,
+        sinks: Sequence[Sink],
+        metrics: Metrics,
     ) -> None:
         self._settle = settle
         self._learn = learn
+        self._prices_of = prices_of
         self._sinks = sinks
         self._metrics = metrics
         self._settling = asyncio.Semaphore(_SETTLES_AT_ONCE)
@@ -99,7 +105,9 @@ class AccessLogService:
             log.error("lost an access log message of %d bytes: %s", len(message), error)
             return
         finished = [
-            (record, held_by(entry)) for entry in entries if (record := meter(entry)) is not None
+            (record, held_by(entry))
+            for entry in entries
+            if (record := meter(entry, self._prices_of)) is not None
         ]
         await self._keep([record for record, _ in finished])
         for record, held in finished:

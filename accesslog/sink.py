@@ -32,7 +32,7 @@ class JsonLinesSink:
         """Writes to an open file descriptor; `torn` says that it ends within a line."""
         self._descriptor = descriptor
         self._torn = torn
-        self._encoder = msgspec.json.Encoder()
+        self._encoder = msgspec.json.Encoder(decimal_format="number")
 
     @classmethod
     def open(cls, path: Path | None) -> Self:

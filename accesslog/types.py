@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from headgate.settlement import Estimate, Source, Usage
 
@@ -63,8 +64,9 @@ class UsageRecord:
     `response_bytes` are the bodies. The prompt and completion tokens are those charged,
     `source` says why, both None for a request that was refused before it was admitted;
     `cached_tokens` are a part of the prompt's, `reasoning_tokens` of the completion's;
-    `estimated_tokens` were held at admission. `ttft_s` runs from the start to the first
-    output that passed the proxy.
+    `estimated_tokens` were held at admission, `estimated_prompt_tokens` of them for the prompt.
+    `cost` is in the currency of the prices, None where the model is not in the policy. `ttft_s`
+    runs from the start to the first output that passed the proxy.
     """
 
     time: str | None
@@ -97,6 +99,8 @@ class UsageRecord:
     cached_tokens: int | None
     reasoning_tokens: int | None
     estimated_tokens: int | None
+    estimated_prompt_tokens: int | None
+    cost: Decimal | None
     source: Source | None
     ttft_s: float | None
     duration_s: float

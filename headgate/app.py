@@ -30,7 +30,7 @@ from ratelimit.store.protocol import Store
 from ratelimit.store.redis import TIMEOUT_S, RedisStore
 from ratelimit.store.resilient import ResilientStore
 from ratelimit.store.sliced import SlicedStore
-from registry.types import Registry
+from registry.types import Prices, Registry
 
 _SERVER_OPTIONS = [
     # A mesh has one connection for each proxy worker and thousands of short streams on it.
@@ -111,6 +111,11 @@ def build_hooks(
     drop_in = None
     if domains is not None:
         drop_in = DropIn(store, domains, clock, metrics, counts_refused)
+
+    def prices_of(name: str) -> Prices | None:
+        model = registry().models.get(name)
+        return None if model is None else model.prices
+
     estimator = Estimator()
     # Only a store that replicas share has anything held by one of them.
     settle_held = store.settle_held if isinstance(store, SlicedStore) else None
@@ -121,7 +126,9 @@ def build_hooks(
             registry, estimator, new_reservation_id, PeekLimits(store, clock, metrics), metrics
         ),
         rate_limit=RateLimitService(limiter, metrics, clock, drop_in),
-        access_log=AccessLogService(limiter.settle, estimator.learn, sinks(limiter), metrics),
+        access_log=AccessLogService(
+            limiter.settle, estimator.learn, prices_of, sinks(limiter), metrics
+        ),
         limiter=limiter,
     )
 

@@ -118,8 +118,13 @@ RESERVE_ENTRIES = (
     AdmissionKey.KEY,
     AdmissionKey.MODEL,
     AdmissionKey.API,
+    AdmissionKey.ESTIMATE_PROMPT,
 )
-"""Entries of the reserve descriptor after `op`; its hits_addend is `AdmissionKey.ESTIMATE`."""
+"""Entries of the reserve descriptor after `op`; its hits_addend is `AdmissionKey.ESTIMATE`.
+
+A proxy whose configuration is older sends no `estimate_prompt`: all of the estimate then counts
+as the dearer kind of token.
+"""
 
 SETTLE_ADMISSION_ENTRIES = (
     AdmissionKey.RESERVATION,

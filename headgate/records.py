@@ -17,7 +17,7 @@ from msgspec.json import Decoder, Encoder
 
 from headgate.errors import OperatorError
 from headgate.settlement import Source
-from ratelimit.replay import Recorded
+from ratelimit.replay import Recorded, Used
 
 MAX_LINE_BYTES = 256 * 1024
 """Several times the longest record: each of its texts has at most 1,024 characters."""
@@ -46,6 +46,9 @@ class _Record(Struct):
     estimated_tokens: _Count | None
     source: Source | None
     duration_s: Annotated[float, Meta(ge=0)]
+    cached_tokens: _Count | None = None
+    estimated_prompt_tokens: _Count | None = None
+    """Absent from older records."""
 
 
 _record = Decoder(_Record)
@@ -139,15 +142,22 @@ def read_record(line: bytes) -> Recorded | None:
         key=key,
         model=model,
         estimate=estimate,
-        tokens=estimate if refused else _charged(record),
+        estimate_prompt=_prompt(record, estimate),
+        used=None if refused else _used(record),
         refused=refused,
     )
 
 
-def _charged(record: _Record) -> int | None:
+def _prompt(record: _Record, estimate: int) -> int | None:
+    prompt = record.estimated_prompt_tokens
+    return None if prompt is None or prompt > estimate else prompt
+
+
+def _used(record: _Record) -> Used | None:
     if record.source is None or record.source is Source.REFUND:
         return None
-    return (record.prompt_tokens or 0) + (record.completion_tokens or 0)
+    prompt, completion = record.prompt_tokens or 0, record.completion_tokens or 0
+    return Used(prompt, record.cached_tokens or 0, completion)
 
 
 def _lines(file: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:

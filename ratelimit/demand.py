@@ -1,18 +1,29 @@
 """Which limits one request meets, and the counter of each. Pure."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import quote
 
-from ratelimit.store.protocol import MAX_COUNT, REQUESTS, TOKENS, Demand, Lease, Reservation
+from ratelimit.store.protocol import (
+    MAX_COUNT,
+    REQUESTS,
+    Demand,
+    Lease,
+    Reservation,
+    Spent,
+    Weights,
+)
 from ratelimit.windows import Window, window
-from registry.types import Count, Each, Limit, Tenant
+from registry.types import Count, Each, Limit, Tenant, TokenWeights
 
 HOLD_S = 6 * 3600.0
 """How long an answer may take and still be settled; after that its estimate stands."""
 
 _CLOCK_SKEW_S = 60
 """Counters outlive their window by this, for replicas whose clocks are late."""
+
+_NOTHING = Weights()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +41,28 @@ class Claim:
     """One limit that a request meets. `window` is None for requests in flight.
 
     `key` names the counter within the tenant: the limit, the subject, the window's start.
+    `weights` say what the request adds to it, nothing for a slot.
     """
 
     limit: Limit
     key: str
     window: Window | None
+    weights: Weights
 
 
 def claims_of(tenant: Tenant, subject: Subject, now_s: float) -> tuple[Claim, ...]:
     """Every limit of the tenant that this subject meets now.
 
-    Of limits that share a counter only the smallest can ever be met, so that keys are distinct.
+    A model that costs nothing meets no limit of cost: it runs on when all money is spent. Of
+    limits that share a counter only the smallest can ever be met, so that keys are distinct.
     """
     claims: dict[str, Claim] = {}
     for limit in tenant.limits:
         if _meets(limit.users, subject.user) and _meets(limit.models, subject.model):
-            claim = _claim(limit, tenant, subject, now_s)
+            weights = _weights(limit, subject.model)
+            if limit.count is Count.COST and weights == _NOTHING:
+                continue
+            claim = _claim(limit, tenant, subject, weights, now_s)
             other = claims.get(claim.key)
             if other is None or limit.limit < other.limit.limit:
                 claims[claim.key] = claim
@@ -53,13 +70,20 @@ def claims_of(tenant: Tenant, subject: Subject, now_s: float) -> tuple[Claim, ..
 
 
 def reservation_of(
-    reservation: str, tenant: str, claims: tuple[Claim, ...], tokens: int, now_s: float
+    reservation: str,
+    tenant: str,
+    claims: tuple[Claim, ...],
+    tokens: int,
+    now_s: float,
+    prompt_tokens: int | None = None,
 ) -> Reservation:
     """What the store is asked to hold for a request that is estimated at `tokens`.
 
-    A token limit smaller than the estimate is asked for all that it has. Nothing asks for
-    less than 1: a limit that is used up, or 0, refuses what costs nothing too.
+    `prompt_tokens` of them are the prompt's; where that is not known, all of them count as the
+    kind that weighs most. A limit smaller than the estimate is asked for all that it has.
+    Nothing asks for less than 1: a limit that is used up, or 0, refuses what weighs nothing too.
     """
+    estimated = _estimated(tokens, prompt_tokens)
     demands = []
     leases = []
     for claim in claims:
@@ -69,15 +93,13 @@ def reservation_of(
                 Lease(claim.key, limit.limit, limit.lease_s, not limit.shadow, limit.on_outage)
             )
             continue
-        weights, amount = REQUESTS, 1
-        if limit.count is Count.TOKENS:
-            weights, amount = TOKENS, max(1, min(tokens, limit.limit, MAX_COUNT))
-        expires_at_s = claim.window.end_s + _CLOCK_SKEW_S
         most = min(limit.limit, MAX_COUNT)
+        amount = max(1, min(most, max(map(claim.weights.amount, estimated))))
+        expires_at_s = claim.window.end_s + _CLOCK_SKEW_S
         enforced = not limit.shadow
         on_outage, ahead = limit.on_outage, limit.slice or 0
         demands.append(
-            Demand(weights, claim.key, amount, most, expires_at_s, enforced, on_outage, ahead)
+            Demand(claim.weights, claim.key, amount, most, expires_at_s, enforced, on_outage, ahead)
         )
     hold_s = max([HOLD_S, *(lease.lease_s for lease in leases)])
     return Reservation(reservation, tenant, tuple(demands), tuple(leases), hold_s, now_s)
@@ -87,13 +109,48 @@ def _meets(named: frozenset[str], value: str) -> bool:
     return not named or value in named
 
 
-def _claim(limit: Limit, tenant: Tenant, subject: Subject, now_s: float) -> Claim:
+def _estimated(tokens: int, prompt_tokens: int | None) -> tuple[Spent, ...]:
+    """What the request may use. Whatever of it weighs most is held: never less than it can be."""
+    if prompt_tokens is None:
+        return Spent(1, input=tokens), Spent(1, cached=tokens), Spent(1, output=tokens)
+    output = tokens - prompt_tokens
+    return (
+        Spent(1, input=prompt_tokens, output=output),
+        Spent(1, cached=prompt_tokens, output=output),
+    )
+
+
+def _weights(limit: Limit, model: str) -> Weights:
+    """What a request to the model adds to the limit's counter."""
+    match limit.count:
+        case Count.REQUESTS:
+            return REQUESTS
+        case Count.TOKENS:
+            each = limit.weights
+        case Count.COST:
+            each = limit.costs.get(model) or _dearest(limit.costs.values())
+        case Count.CONCURRENT:
+            return _NOTHING
+    return Weights(0, each.input, each.cached_input, each.output)
+
+
+def _dearest(costs: Iterable[TokenWeights]) -> TokenWeights:
+    """For a model that a new policy has taken from the tenant while its request came in."""
+    costs = tuple(costs)
+    return TokenWeights(
+        max(each.input for each in costs),
+        max(each.cached_input for each in costs),
+        max(each.output for each in costs),
+    )
+
+
+def _claim(limit: Limit, tenant: Tenant, subject: Subject, weights: Weights, now_s: float) -> Claim:
     span = None if limit.per is None else window(limit.per, tenant.timezone, now_s)
     parts = [_escaped(limit.id)]
     parts += [f"{each}={_escaped(_value(each, subject))}" for each in Each if each in limit.each]
     if span is not None:
         parts.append(f"{span.start_s}")
-    return Claim(limit, "/".join(parts), span)
+    return Claim(limit, "/".join(parts), span, weights)
 
 
 def _value(each: Each, subject: Subject) -> str:

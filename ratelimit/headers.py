@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from math import ceil
 
 from ratelimit.limiter import Left, Reason, Refused
+from registry.amounts import weights_in_units, written
 from registry.types import Count, Each, Limit
 
 _KINDS = (Count.REQUESTS, Count.TOKENS)
@@ -18,7 +19,8 @@ Headers = list[tuple[str, str]]
 def quota_headers(left: Iterable[Left], now_s: float, hit: Left | None = None) -> Headers:
     """Limit, remaining and time to reset of requests and of tokens, where there is a limit.
 
-    Of several limits of a kind, the one that was hit or else the tightest.
+    Of several limits of a kind, the one that was hit or else the tightest. One of weighted tokens
+    is told in those; one of cost has no header.
     """
     headers: Headers = []
     left = tuple(left)
@@ -72,20 +74,27 @@ def refusal_message(refused: Refused, tenant: str) -> str:
     if refused.reason is Reason.REPLAYED or refused.hit is None:
         return "This request has been counted already; send it as a new one."
     hit = refused.hit
-    rest = f", {hit.remaining:,} left" if hit.remaining else ""
+    rest = f", {written(hit.count, hit.remaining)} left" if hit.remaining else ""
     wait = _wait(refused.retry_after_s)
     return f"Rate limit reached: {_words(hit.rule, tenant)}{rest}; try again in {wait}."
 
 
 def _words(limit: Limit, tenant: str) -> str:
     """The limit in words: `100 requests per minute for each user of tenant demo`."""
+    number = written(limit.count, limit.limit)
     if limit.per is None:
-        amount = f"{limit.limit:,} request{_plural(limit.limit)} at once"
+        amount = f"{number} request{_plural(limit.limit)} at once"
     else:
-        noun = limit.count.value.removesuffix("s") + _plural(limit.limit)
-        amount = f"{limit.limit:,} {noun} per {limit.per}"
+        amount = f"{number} {_noun(limit)} per {limit.per}"
     models = f" on {', '.join(sorted(limit.models))}" if limit.models else ""
     return f"{amount}{models} for {_whom(limit)}tenant {tenant}"
+
+
+def _noun(limit: Limit) -> str:
+    if limit.count is Count.COST:
+        return "of cost"
+    noun = limit.count.value.removesuffix("s") + _plural(limit.limit)
+    return noun if weights_in_units(limit.weights) is None else f"weighted {noun}"
 
 
 def _whom(limit: Limit) -> str:

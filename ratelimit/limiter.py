@@ -31,7 +31,10 @@ _OUTAGE_WAIT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What asks to be let in. `tokens` is its estimate; `api` is None where it is not known."""
+    """What asks to be let in. `tokens` is its estimate, `prompt_tokens` the prompt's part of it.
+
+    `api` and `prompt_tokens` are None where they are not known.
+    """
 
     reservation: str
     tenant: str
@@ -40,13 +43,15 @@ class Request:
     model: str
     api: Api | None
     tokens: int
+    prompt_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
     """What is left of one limit that can refuse: shadow limits are not shown to clients.
 
-    `resets_at_s` (since the epoch) is None for requests in flight.
+    `limit` and `remaining` of cost are in nanos. `resets_at_s` (since the epoch) is None for
+    requests in flight.
     """
 
     rule: Limit
@@ -157,10 +162,16 @@ class Limiter:
         if not claims:
             self._remember_unless_known(request, _State.FREE)
             return Admitted(())
+        reservation = reservation_of(
+            request.reservation,
+            request.tenant,
+            claims,
+            request.tokens,
+            now_s,
+            request.prompt_tokens,
+        )
         try:
-            reserved = await self._store.reserve(
-                reservation_of(request.reservation, request.tenant, claims, request.tokens, now_s)
-            )
+            reserved = await self._store.reserve(reservation)
         except StoreAwayError:
             self._remember_unless_known(request, _State.REFUSED)
             raise

@@ -2,19 +2,23 @@
 same counters. It holds and charges nothing.
 """
 
-import json
 import logging
 from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
 
+import msgspec
+
 from headgate.clock import Clock
 from headgate.metrics import Metrics
 from ratelimit.demand import Claim, Subject, claims_of
 from ratelimit.store.protocol import Store, StoreError
+from registry.amounts import in_units, weights_in_units
 from registry.types import Caller, Each, Limit, Tenant
 
 log = logging.getLogger("headgate.ratelimit")
+
+_json = msgspec.json.Encoder(decimal_format="number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ def limits_body(tenant: Tenant, standings: list[Standing], now_s: float) -> byte
     place = {limit.id: index for index, limit in enumerate(tenant.limits)}
     standings = sorted(standings, key=lambda one: (place[one.claim.limit.id], one.models))
     data = [_entry(tenant, one, now_s) for one in standings]
-    return json.dumps({"object": "list", "data": data}).encode()
+    return _json.encode({"object": "list", "data": data})
 
 
 def _entry(tenant: Tenant, standing: Standing, now_s: float) -> dict[str, object]:
@@ -90,12 +94,13 @@ def _entry(tenant: Tenant, standing: Standing, now_s: float) -> dict[str, object
         "per": limit.per,
         "each": _each(limit),
         "models": standing.models,
-        "limit": limit.limit,
-        "used": standing.used,
-        "remaining": max(0, limit.limit - standing.used),
+        "limit": in_units(limit.count, limit.limit),
+        "used": in_units(limit.count, standing.used),
+        "remaining": in_units(limit.count, max(0, limit.limit - standing.used)),
         "resets_at": resets_at,
         "resets_in_s": resets_in_s,
         "shadow": limit.shadow,
+        "weights": weights_in_units(limit.weights),
     }
 
 

@@ -18,11 +18,20 @@ from ratelimit.store.memory import MemoryStore
 from registry.types import Registry
 
 
+class Used(Struct, frozen=True, array_like=True):
+    """The tokens that a request was charged; `cached` are a part of the prompt's."""
+
+    prompt: int
+    cached: int
+    completion: int
+
+
 class Recorded(Struct, frozen=True, array_like=True):
     """One request that came as far as to the limits. Times are in seconds since the epoch.
 
-    `estimate` was held; `tokens` were charged, None for one that was given back as a whole. One
-    that was `refused` by a limit used none: should it pass now, its estimate stands for them.
+    `estimate` was held, `estimate_prompt` of it for the prompt (None where that is not known);
+    `used` was charged, None for one that was given back as a whole. One that was `refused` by a
+    limit used nothing: should it pass now, its estimate stands for that.
     """
 
     start_s: float
@@ -33,7 +42,8 @@ class Recorded(Struct, frozen=True, array_like=True):
     key: str
     model: str
     estimate: int
-    tokens: int | None
+    estimate_prompt: int | None
+    used: Used | None
     refused: bool
 
     @property
@@ -121,6 +131,7 @@ class Replay:
                 request.model,
                 None,
                 request.estimate,
+                request.estimate_prompt,
             )
         )
         if not isinstance(answer, Admitted) and answer.reason is Reason.REPLAYED:
@@ -140,9 +151,8 @@ class Replay:
         while self._running and self._running[0][0] <= now_s:
             end_s, reservation, request = heappop(self._running)
             self._clock.at_s = end_s
-            await self._limiter.settle(
-                reservation, request.tenant, _usage(request), Estimate(request.estimate, 0)
-            )
+            estimate = Estimate(request.estimate, request.estimate_prompt or 0)
+            await self._limiter.settle(reservation, request.tenant, _usage(request), estimate)
 
     def _gone(self, request: Recorded) -> Gone | None:
         tenant = self._registry.tenants.get(request.tenant)
@@ -154,7 +164,19 @@ class Replay:
 
 
 def _usage(request: Recorded) -> Usage:
-    """What settles to the tokens of the record."""
-    if request.tokens is None:
+    """What settles to the tokens of the record.
+
+    A whole answer without usage settles to the estimate, as output where its parts are not known.
+    """
+    used = request.used
+    if request.refused:
+        return Usage(status=200, complete=True)
+    if used is None:
         return Usage()
-    return Usage(status=200, prompt=request.tokens, completion=0, complete=True)
+    return Usage(
+        status=200,
+        prompt=used.prompt,
+        cached=used.cached,
+        completion=used.completion,
+        complete=True,
+    )

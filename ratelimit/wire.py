@@ -23,9 +23,12 @@ from protos.gen.base_pb2 import HeaderValue
 from protos.gen.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest, RateLimitResponse
 from ratelimit.headers import Headers, quota_headers, refusal_message, refused_headers, tightest
 from ratelimit.limiter import Admitted, Left, Refused, Request
-from registry.types import Per
+from registry.amounts import NANOS
+from registry.types import Count, Per
 
 _MAX_UINT32 = 2**32 - 1
+_NANOS_SHOWN = NANOS // 1000
+"""Cost is told in thousandths of the currency: whole units would hide most of what is left."""
 _Unit = RateLimitResponse.RateLimit
 _UNITS = {
     Per.SECOND: _Unit.SECOND,
@@ -86,7 +89,14 @@ def _decode_reserve(entries: Mapping[str, str], tokens: int) -> Request:
         model=entries.get(AdmissionKey.MODEL, ABSENT),
         api=Api(api) if api in set(Api) else None,
         tokens=tokens,
+        prompt_tokens=_prompt(entries, tokens),
     )
+
+
+def _prompt(entries: Mapping[str, str], tokens: int) -> int | None:
+    """The prompt's part of the estimate; None where it is not told, or is no part of it."""
+    prompt = read_count(entries.get(AdmissionKey.ESTIMATE_PROMPT))
+    return None if prompt is None or prompt > tokens else prompt
 
 
 def _decode_settle(entries: Mapping[str, str]) -> Settle:
@@ -171,18 +181,22 @@ def _shape(api: Api | None) -> ErrorShape:
 def _status(
     code: RateLimitResponse.Code, shown: Left | None, now_s: float
 ) -> RateLimitResponse.DescriptorStatus:
-    """The one descriptor's status, with the limit that matters most. Its numbers are uint32."""
+    """The one descriptor's status, with the limit that matters most. Its numbers are uint32.
+
+    Those of cost are thousandths of the currency, rounded down.
+    """
     if shown is None:
         return RateLimitResponse.DescriptorStatus(code=code)
     wait_s = 0 if shown.resets_at_s is None else max(0, ceil(shown.resets_at_s - now_s))
+    unit = _NANOS_SHOWN if shown.count is Count.COST else 1
     return RateLimitResponse.DescriptorStatus(
         code=code,
         current_limit=RateLimitResponse.RateLimit(
             name=shown.id,
-            requests_per_unit=min(shown.limit, _MAX_UINT32),
+            requests_per_unit=min(shown.limit // unit, _MAX_UINT32),
             unit=_Unit.UNKNOWN if shown.per is None else _UNITS[shown.per],
         ),
-        limit_remaining=min(shown.remaining, _MAX_UINT32),
+        limit_remaining=min(shown.remaining // unit, _MAX_UINT32),
         duration_until_reset=Duration(seconds=wait_s),
     )
 

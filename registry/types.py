@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
@@ -12,6 +12,7 @@ class Count(StrEnum):
 
     TOKENS = "tokens"
     REQUESTS = "requests"
+    COST = "cost"
     CONCURRENT = "concurrent"
 
 
@@ -44,6 +45,15 @@ class OnOutage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class TokenWeights:
+    """How much one token of each kind adds to a counter, in thousandths of what it counts."""
+
+    input: int = 1000
+    cached_input: int = 1000
+    output: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
 class Limit:
     """One limit of a tenant. Without `each` the whole tenant shares one counter.
 
@@ -53,6 +63,9 @@ class Limit:
     those; empty means all. A `shadow` limit is counted and reported and refuses nobody, in an
     outage of the store neither, whatever its `on_outage`. `slice` is how much of it a replica takes
     from the shared store at a time, to decide by itself; None where it asks for each request.
+
+    A limit of tokens counts them by `weights`. One of cost counts nanos (1e-9 of the currency)
+    by `costs`: what a token of each model that it can meet costs; exactly there it is not empty.
     """
 
     id: str
@@ -65,6 +78,8 @@ class Limit:
     lease_s: float = 900.0
     shadow: bool = False
     on_outage: OnOutage = OnOutage.CLOSED
+    weights: TokenWeights = TokenWeights()
+    costs: Mapping[str, TokenWeights] = field(default_factory=dict, hash=False)
     slice: int | None = None
 
 
@@ -84,6 +99,24 @@ class Prices:
     input: Decimal = Decimal(0)
     cached_input: Decimal = Decimal(0)
     output: Decimal = Decimal(0)
+
+    @property
+    def per_token(self) -> TokenWeights:
+        """What a token of each kind costs, in thousandths of a nano of the currency.
+
+        That is a millionth of a millionth: exact for prices with up to six decimals, which is
+        all that the policy takes; others are rounded up.
+        """
+        kinds = (self.input, self.cached_input, self.output)
+        return TokenWeights(
+            *(int(price.scaleb(6).to_integral_value(ROUND_CEILING)) for price in kinds)
+        )
+
+    def cost(self, input: int, cached_input: int, output: int) -> int:
+        """What so many tokens of each kind cost, in nanos, rounded up."""
+        each = self.per_token
+        thousandths = each.input * input + each.cached_input * cached_input + each.output * output
+        return -(-thousandths // 1000)
 
 
 @dataclass(frozen=True, slots=True)

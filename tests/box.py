@@ -24,6 +24,7 @@ models:
     upstream: {upstream}
     context_tokens: 8192
     forces_usage: {forces_usage}
+    prices: {{input: 0.20, cached_input: 0.05, output: 0.60}}
   sql-expert:
     base: tiny
     adapter: lora-a

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import assert_never
 from urllib.parse import urlsplit
@@ -11,12 +12,15 @@ from headgate.policy.schema import (
     AdapterEntry,
     BaseModelEntry,
     ConcurrentLimitEntry,
+    CostLimitEntry,
     LimitEntry,
     PolicyFile,
     PricesEntry,
     TenantEntry,
+    WeightsEntry,
     WindowLimitEntry,
 )
+from registry.amounts import NANOS, weights_in_units
 from registry.keys import default_id
 from registry.types import (
     Caller,
@@ -29,8 +33,10 @@ from registry.types import (
     Prices,
     Registry,
     Tenant,
+    TokenWeights,
 )
 
+_PLAIN = TokenWeights()
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -48,7 +54,7 @@ def compile_policy(policy: PolicyFile) -> Registry:
         for tenant, entry in policy.tenants.items()
         for key in entry.keys
     }
-    tenants = {name: _tenant(name, entry) for name, entry in policy.tenants.items()}
+    tenants = {name: _tenant(name, entry, models) for name, entry in policy.tenants.items()}
     return Registry({name: models[name] for name in policy.models}, tenants, keys)
 
 
@@ -59,18 +65,22 @@ def limit_id(
     users: frozenset[str],
     models: frozenset[str],
     shadow: bool = False,
+    weights: TokenWeights = _PLAIN,
 ) -> str:
     """A name made of what the limit means, such as `tokens.day.user`.
 
     It is part of the counter's key: changing the number or moving the entry in the file
     keeps the count; changing what is counted begins a new one. A limit that is narrowed
     to users or models ends in 12 hex digits of the digest of their names. A shadow limit
-    begins with `shadow`: it counts apart from one in force with the same meaning.
+    begins with `shadow`: it counts apart from one in force with the same meaning. Weights stand
+    in it as the policy writes them: `tokens.day.weights-1-0.1-4` for input, cached input, output.
     """
     parts: list[str] = ["shadow", count] if shadow else [count]
     if per is not None:
         parts.append(per)
     parts.extend(sorted(each))
+    if (units := weights_in_units(weights)) is not None:
+        parts.append("-".join(["weights", *(f"{unit}" for unit in units.values())]))
     if users or models:
         names = json.dumps([sorted(users), sorted(models)])
         parts.append(hashlib.sha256(names.encode()).hexdigest()[:12])
@@ -119,20 +129,27 @@ def _prices(entry: PricesEntry | None) -> Prices:
     return Prices(entry.input, cached, entry.output)
 
 
-def _tenant(name: str, entry: TenantEntry) -> Tenant:
-    limits = tuple(_limit(limit) for limit in entry.limits)
+def _tenant(name: str, entry: TenantEntry, models: Mapping[str, Model]) -> Tenant:
+    own = {model: models[model] for model in entry.models}
+    limits = tuple(_limit(limit, own) for limit in entry.limits)
     return Tenant(name, ZoneInfo(entry.timezone), frozenset(entry.models), limits)
 
 
-def _limit(entry: LimitEntry) -> Limit:
+def _weights(entry: WeightsEntry) -> TokenWeights:
+    """Cached input weighs what input weighs, unless it has its own weight."""
+    cached = entry.input if entry.cached_input is None else entry.cached_input
+    return TokenWeights(*(int(weight * 1000) for weight in (entry.input, cached, entry.output)))
+
+
+def _limit(entry: LimitEntry, models_of_tenant: Mapping[str, Model]) -> Limit:
     count = Count(entry.count)
     each = frozenset(Each(dimension) for dimension in entry.each)
     users, models = frozenset(entry.users), frozenset(entry.models)
     on_outage = OnOutage(entry.on_outage)
     match entry:
         case WindowLimitEntry():
-            per = Per(entry.per)
-            identity = limit_id(count, per, each, users, models, entry.shadow)
+            per, weights = Per(entry.per), _weights(entry.weights)
+            identity = limit_id(count, per, each, users, models, entry.shadow, weights)
             return Limit(
                 identity,
                 count,
@@ -143,7 +160,27 @@ def _limit(entry: LimitEntry) -> Limit:
                 models,
                 shadow=entry.shadow,
                 on_outage=on_outage,
+                weights=weights,
                 slice=entry.slice,
+            )
+        case CostLimitEntry():
+            per = Per(entry.per)
+            return Limit(
+                limit_id(count, per, each, users, models, entry.shadow),
+                count,
+                int(entry.limit * NANOS),
+                per,
+                each,
+                users,
+                models,
+                shadow=entry.shadow,
+                on_outage=on_outage,
+                costs={
+                    name: model.prices.per_token
+                    for name, model in models_of_tenant.items()
+                    if not models or name in models
+                },
+                slice=None if entry.slice is None else int(entry.slice * NANOS),
             )
         case ConcurrentLimitEntry():
             identity = limit_id(count, None, each, users, models, entry.shadow)

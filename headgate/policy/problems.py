@@ -44,6 +44,7 @@ class Rule(StrEnum):
     NOT_MAPPING = auto()
     TOO_SMALL = auto()
     TOO_LARGE = auto()
+    TOO_FINE = auto()
     EMPTY = auto()
     NOT_ONE_OF = auto()
     TWICE = auto()
@@ -60,6 +61,7 @@ class Rule(StrEnum):
     SAME_DIGEST = auto()
     SAME_KEY_ID = auto()
     SAME_LIMIT = auto()
+    NO_PRICES = auto()
     SLICE_ABOVE_LIMIT = auto()
     SLICE_OF_SHADOW = auto()
 

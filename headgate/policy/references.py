@@ -5,8 +5,9 @@ speak of a file that has other mistakes: every error at once. What has the wrong
 is skipped here; `shape.py` tells of it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from headgate.policy.document import Path, YamlList, YamlMapping, line_of
 from headgate.policy.problems import Problem, Rule, hint, path_text, shown
@@ -22,6 +23,7 @@ def check_references(root: YamlMapping) -> list[Problem]:
 class _References:
     root: YamlMapping
     _digests: dict[str, Path] = field(default_factory=dict)
+    _unpriced: set[str] = field(default_factory=set)
 
     def problems(self) -> Iterator[Problem]:
         models = dict(_mappings(self.root, "models"))
@@ -106,11 +108,32 @@ class _References:
                 what = f"counts the same as {path_text(first)}"
                 advice = "keep one of them: the smaller limit decides alone"
                 yield self._problem(Rule.SAME_LIMIT, what, advice, entry)
+            if limit.get("count") == "cost":
+                met = [model for _, model in _texts(limit, "models")] or list(own)
+                yield from self._prices(entry, met)
+
+    def _prices(self, limit: Path, models: Iterable[str]) -> Iterator[Problem]:
+        """Models of a cost limit that nobody gave prices: told once, where they would stand."""
+        entries = dict(_mappings(self.root, "models"))
+        for model in models:
+            entry, name = entries.get(model), model
+            if entry is not None and "prices" not in entry and "base" in entry:
+                name = str(entry["base"])
+                entry = entries.get(name)
+            if entry is None or "prices" in entry or name in self._unpriced:
+                continue
+            self._unpriced.add(name)
+            what = f"is missing, and {path_text(limit)} counts what the model costs"
+            advice = (
+                "write what a million tokens cost, as in {input: 0.20, output: 0.60},"
+                " or {input: 0, output: 0} for a free model"
+            )
+            yield self._problem(Rule.NO_PRICES, what, advice, ("models", name, "prices"))
 
     def _slice(self, path: Path, limit: YamlMapping) -> Iterator[Problem]:
         amount, most = limit.get("slice"), limit.get("limit")
         where = (*path, "slice")
-        if isinstance(amount, int) and isinstance(most, int) and amount > most:
+        if isinstance(amount, int | Decimal) and isinstance(most, int | Decimal) and amount > most:
             what = f"is more than the limit (value {shown(amount)})"
             yield self._problem(Rule.SLICE_ABOVE_LIMIT, what, f"allowed: up to {most}", where)
         if amount is not None and limit.get("shadow") is True:
@@ -129,8 +152,24 @@ def _meaning(limit: YamlMapping) -> object:
     users = frozenset(text for _, text in _texts(limit, "users"))
     models = frozenset(text for _, text in _texts(limit, "models"))
     shadow = limit.get("shadow") is True
+    weights = _weights(limit)
     window = str(limit.get("per"))
-    return (str(limit.get("count")), window, frozenset(dimensions), users, models, shadow)
+    return (str(limit.get("count")), window, frozenset(dimensions), users, models, shadow, weights)
+
+
+def _weights(limit: YamlMapping) -> object:
+    """As compiled; whatever has the wrong shape is like nothing else."""
+    weights = limit.get("weights", {})
+    if not isinstance(weights, dict):
+        return str(weights)
+    fresh = weights.get("input", 1)
+    return tuple(
+        map(_number, (fresh, weights.get("cached_input", fresh), weights.get("output", 1)))
+    )
+
+
+def _number(value: object) -> object:
+    return value if isinstance(value, int | Decimal) else str(value)
 
 
 def _has_user(key: YamlMapping) -> bool:

@@ -18,16 +18,17 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    ValidationInfo,
 )
 from pydantic_core import PydanticCustomError
 
+from headgate.policy.money import COST_RULE, PRICE_RULE, WEIGHT_RULE, Cost, Price, Weight
 from headgate.policy.problems import Rule, hint, shown
 from registry.keys import SECRET_PREFIX
 
 MAX_COUNT = 2**53 - 1
 """The largest whole number that Redis' Lua and JSON carry exactly."""
 MAX_CONTEXT_TOKENS = 100_000_000
-MAX_PRICE = Decimal(1_000_000)
 MAX_LEASE_S = 86_400
 
 NAME_RULE = "1 to 64 letters, digits and . _ @ : + -, a letter or digit first"
@@ -40,14 +41,15 @@ UPSTREAM_RULE = (
     " as in http://127.0.0.1:8000"
 )
 _SERVED_NAME_RULE = "a name that vLLM knows: 1 to 256 letters, digits and . _ @ : + - /, no '..'"
-_COUNT_RULE = "tokens, requests or concurrent"
+_COUNT_RULE = "tokens, requests, cost or concurrent"
 _EACH_RULE = "user, key or model, or a list of them"
 _USERS_RULE = "a list of users who have keys in this tenant"
 _MODELS_RULE = "a list of models that this tenant may use"
 _SHADOW_RULE = "true for a limit that is counted and refuses nobody, else false"
 _ON_OUTAGE_RULE = "closed, open or share"
 _SLICE_RULE = "a whole number from 1 to the limit, in the limit's unit"
-_PRICE_RULE = f"a number from 0 to {MAX_PRICE}, per million tokens"
+_COST_SLICE_RULE = f"{COST_RULE}, up to the limit"
+_WEIGHTS_RULE = "a mapping with some of the keys input, cached_input, output, one of them above 0"
 
 # Names go into HTTP headers, metadata, metric labels and counter keys. As every part
 # of a model's name begins with a letter or digit, it cannot hold `..`, which vLLM's
@@ -129,12 +131,6 @@ def _timezone(name: str) -> str:
     return name
 
 
-def _price(value: object) -> object:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return Decimal(value)
-    return value
-
-
 def _one_as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
@@ -156,9 +152,6 @@ ServedName = Annotated[
     str,
     Field(pattern=_SERVED_NAME, max_length=256, description=_SERVED_NAME_RULE),
     AfterValidator(_no_secret),
-]
-Price = Annotated[
-    Decimal, BeforeValidator(_price), Field(ge=0, le=MAX_PRICE, description=_PRICE_RULE)
 ]
 Names: TypeAlias = Annotated[list[str], Field(min_length=1), AfterValidator(_distinct)]
 Amount = Annotated[
@@ -185,7 +178,7 @@ class PricesEntry(Entry):
 
     input: Price
     output: Price
-    cached_input: Price | None = Field(default=None, description=_PRICE_RULE)
+    cached_input: Price | None = Field(default=None, description=PRICE_RULE)
 
 
 class BaseModelEntry(Entry):
@@ -241,6 +234,22 @@ class KeyEntry(Entry):
     id: Name | None = Field(default=None, description=NAME_RULE)
 
 
+class WeightsEntry(Entry):
+    """How often a token of each kind counts."""
+
+    input: Weight = Decimal(1)
+    cached_input: Weight | None = Field(default=None, description=WEIGHT_RULE)
+    output: Weight = Decimal(1)
+
+
+def _weighs(weights: WeightsEntry, limit: ValidationInfo) -> WeightsEntry:
+    if limit.data.get("count") == "requests":
+        raise _wrong(Rule.MISPLACED_KEY, "does not belong here")
+    if not (weights.input or weights.cached_input or weights.output):
+        raise _wrong(Rule.TOO_SMALL, "counts no token at all")
+    return weights
+
+
 class WindowLimitEntry(Entry):
     """A limit of tokens or requests in a calendar window."""
 
@@ -252,7 +261,24 @@ class WindowLimitEntry(Entry):
     models: Names = Field(default=[], description=_MODELS_RULE)
     shadow: bool = Field(default=False, description=_SHADOW_RULE)
     on_outage: Outage = Field(default="closed", description=_ON_OUTAGE_RULE)
+    weights: Annotated[WeightsEntry, AfterValidator(_weighs)] = Field(
+        default=WeightsEntry(), description=_WEIGHTS_RULE
+    )
     slice: int | None = Field(default=None, ge=1, le=MAX_COUNT, description=_SLICE_RULE)
+
+
+class CostLimitEntry(Entry):
+    """A limit of money in a calendar window, by the prices of the models."""
+
+    count: Literal["cost"] = Field(description=_COUNT_RULE)
+    limit: Cost
+    per: Window = Field(description="second, minute, hour, day, week, month or year")
+    each: Dimensions = Field(default=[], description=_EACH_RULE)
+    users: Names = Field(default=[], description=_USERS_RULE)
+    models: Names = Field(default=[], description=_MODELS_RULE)
+    shadow: bool = Field(default=False, description=_SHADOW_RULE)
+    on_outage: Outage = Field(default="closed", description=_ON_OUTAGE_RULE)
+    slice: Cost | None = Field(default=None, description=_COST_SLICE_RULE)
 
 
 class ConcurrentLimitEntry(Entry):
@@ -273,7 +299,9 @@ class ConcurrentLimitEntry(Entry):
     )
 
 
-LimitEntry = Annotated[WindowLimitEntry | ConcurrentLimitEntry, Field(discriminator="count")]
+LimitEntry = Annotated[
+    WindowLimitEntry | CostLimitEntry | ConcurrentLimitEntry, Field(discriminator="count")
+]
 
 
 class TenantEntry(Entry):

@@ -13,11 +13,13 @@ from headgate.policy.schema import (
     AdapterEntry,
     BaseModelEntry,
     ConcurrentLimitEntry,
+    CostLimitEntry,
     Entry,
     KeyEntry,
     PolicyFile,
     PricesEntry,
     TenantEntry,
+    WeightsEntry,
     WindowLimitEntry,
 )
 
@@ -36,7 +38,9 @@ _WRONG: dict[str, tuple[Rule, str]] = {
     "model_type": (Rule.NOT_MAPPING, "is not a mapping"),
     "model_attributes_type": (Rule.NOT_MAPPING, "is not a mapping"),
     "greater_than_equal": (Rule.TOO_SMALL, "is too small"),
+    "greater_than": (Rule.TOO_SMALL, "is too small"),
     "less_than_equal": (Rule.TOO_LARGE, "is too large"),
+    "decimal_max_places": (Rule.TOO_FINE, "has too many decimals"),
     "too_short": (Rule.EMPTY, "is empty"),
     "literal_error": (Rule.NOT_ONE_OF, "is not a known word"),
     "union_tag_invalid": (Rule.NOT_ONE_OF, "is not a known word"),
@@ -50,8 +54,11 @@ _KINDS: dict[str, EntryType] = {
     "adapter": AdapterEntry,
     "tokens": WindowLimitEntry,
     "requests": WindowLimitEntry,
+    "cost": CostLimitEntry,
     "concurrent": ConcurrentLimitEntry,
 }
+_LEASE_ELSEWHERE = "only count: concurrent has a lease; remove it"
+_WEIGHTS_ELSEWHERE = "only count: tokens has weights; remove it"
 _ELSEWHERE: dict[EntryType, dict[str, str]] = {
     AdapterEntry: dict.fromkeys(
         BaseModelEntry.model_fields, "an adapter takes this from its base; remove it"
@@ -59,8 +66,13 @@ _ELSEWHERE: dict[EntryType, dict[str, str]] = {
     ConcurrentLimitEntry: {
         "per": "requests in flight have no window; remove it",
         "slice": "requests in flight are counted one by one; remove it",
+        "weights": _WEIGHTS_ELSEWHERE,
     },
-    WindowLimitEntry: {"lease_s": "only count: concurrent has a lease; remove it"},
+    WindowLimitEntry: {"lease_s": _LEASE_ELSEWHERE, "weights": _WEIGHTS_ELSEWHERE},
+    CostLimitEntry: {
+        "lease_s": _LEASE_ELSEWHERE,
+        "weights": "the prices of the models weigh cost; remove it",
+    },
 }
 """Keys that stand in an entry of another kind, and what to say of them here."""
 
@@ -144,5 +156,7 @@ def _locate(loc: tuple[int | str, ...]) -> tuple[EntryType, str, Path]:
         elif len(loc) > 5 and loc[2] == "limits":
             owner, depth = _KINDS[str(loc[4])], 4
             del path[4]
+            if len(path) > 5 and path[4] == "weights":
+                owner, depth = WeightsEntry, 5
     field = str(path[depth])
     return owner, field, tuple(part for part in path if part != "[key]")

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 
 from headgate.policy.document import scalar
+from registry.amounts import money, weights_in_units
 from registry.keys import ApiKey
 from registry.types import Count, Limit, Model, OnOutage, Registry, Tenant
 
@@ -57,8 +58,7 @@ def _tenant_line(tenant: Tenant, keys: int) -> str:
 
 def limit_text(limit: Limit) -> str:
     """A limit in words: `100 requests per minute for each user`."""
-    unit = "requests in flight" if limit.count is Count.CONCURRENT else limit.count.value
-    text = f"{limit.limit} {unit}"
+    text = _amount(limit)
     if limit.per is not None:
         text += f" per {limit.per}"
     if limit.each:
@@ -67,11 +67,27 @@ def limit_text(limit: Limit) -> str:
         text += ", users " + _names(limit.users)
     if limit.models:
         text += ", models " + _names(limit.models)
+    if (weights := weights_in_units(limit.weights)) is not None:
+        text += ", weights " + ", ".join(f"{kind} {weight}" for kind, weight in weights.items())
     if limit.on_outage is not OnOutage.CLOSED and not limit.shadow:
         text += f", {limit.on_outage} in an outage of the store"
     if limit.slice is not None:
-        text += f", in slices of {limit.slice}"
+        text += f", in slices of {_number(limit.count, limit.slice)}"
     return text
+
+
+def _amount(limit: Limit) -> str:
+    match limit.count:
+        case Count.CONCURRENT:
+            return f"{limit.limit} requests in flight"
+        case Count.COST:
+            return f"{_number(limit.count, limit.limit)} of cost"
+        case _:
+            return f"{limit.limit} {limit.count}"
+
+
+def _number(count: Count, number: int) -> str:
+    return f"{money(number):f}" if count is Count.COST else str(number)
 
 
 def _limit_line(limit: Limit) -> str:

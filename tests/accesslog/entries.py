@@ -1,5 +1,6 @@
 """Builders of log entries, as plain values and as Envoy's bytes."""
 
+from decimal import Decimal
 from typing import Any
 
 from google.protobuf.struct_pb2 import Struct
@@ -11,6 +12,7 @@ from protos.gen.accesslog_pb2 import (
     HTTPRequestProperties,
     StreamAccessLogsMessage,
 )
+from registry.types import Prices
 
 START_S = 1_763_726_591
 CALLER = {"tenant": "acme", "user": "alice", "key": "alice-laptop"}
@@ -38,6 +40,8 @@ USAGE = {
     "complete": "1",
     "first_event_ms": str(START_S * 1000 + 250),
 }
+PRICES = {"llama-8b-sql": Prices(Decimal("0.20"), Decimal("0.05"), Decimal("0.60"))}
+prices_of = PRICES.get
 
 
 def entry(**changes: Any) -> LogEntry:

@@ -12,7 +12,7 @@ from accesslog.console import ConsoleSink, Left, line
 from accesslog.meter import meter
 from accesslog.types import UsageRecord
 from registry.types import Count, Per
-from tests.accesslog.entries import entry
+from tests.accesslog.entries import entry, prices_of
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ LEFT = (
 
 
 def record(**changes: Any) -> UsageRecord:
-    made = meter(entry(**changes))
+    made = meter(entry(**changes), prices_of)
     assert made is not None
     return made
 
@@ -48,6 +48,12 @@ LINES: dict[str, tuple[dict[str, Any], Sequence[Left], str]] = {
         {},
         [SomeLeft(Count.CONCURRENT, None, 4, 3)],
         "12:03:11 acme/alice llama-8b-sql 200 12+64 tokens (usage) 0.84 s | left 3 of 4 concurrent",
+    ),
+    "money": (
+        {},
+        [SomeLeft(Count.COST, Per.MONTH, 25 * 10**9, 13_200_000)],
+        "12:03:11 acme/alice llama-8b-sql 200 12+64 tokens (usage) 0.84 s"
+        " | left 0.0132 of 25.00 cost/month",
     ),
     "over a limit": (
         {"status": 429, "details": "request_rate_limited", "usage": {}, "duration_s": 0.004},

@@ -1,5 +1,6 @@
 """One record for each finished request, with what is known and nothing that is not."""
 
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -11,11 +12,11 @@ from accesslog.meter import MAX_TEXT, held_by, meter
 from accesslog.types import Held, LogEntry, UsageRecord
 from headgate.contract import AdmissionKey, CallerKey, RequestKey, UsageKey
 from headgate.settlement import Estimate, Source, Usage
-from tests.accesslog.entries import ADMISSION, START_S, USAGE, entry
+from tests.accesslog.entries import ADMISSION, START_S, USAGE, entry, prices_of
 
 
 def metered(**changes: Any) -> UsageRecord:
-    record = meter(entry(**changes))
+    record = meter(entry(**changes), prices_of)
     assert record is not None
     return record
 
@@ -25,7 +26,7 @@ def without(values: dict[str, Any], *keys: str) -> dict[str, Any]:
 
 
 def test_a_whole_stream_gives_a_whole_record() -> None:
-    assert meter(entry()) == UsageRecord(
+    assert meter(entry(), prices_of) == UsageRecord(
         time="2025-11-21T12:03:11.123456Z",
         request_id="q-1",
         reservation="r-1",
@@ -56,6 +57,8 @@ def test_a_whole_stream_gives_a_whole_record() -> None:
         cached_tokens=8,
         reasoning_tokens=0,
         estimated_tokens=300,
+        estimated_prompt_tokens=44,
+        cost=Decimal("0.0000396"),
         source=Source.USAGE,
         ttft_s=0.126543,
         duration_s=0.84,
@@ -83,6 +86,18 @@ def test_the_record_holds_what_the_settlement_charges(
 ) -> None:
     record = metered(usage=usage)
     assert (record.prompt_tokens, record.completion_tokens, record.source) == expected
+
+
+def test_the_cost_is_that_of_the_charged_tokens_by_the_prices_of_the_model() -> None:
+    assert metered(usage={"status": "200", "complete": "1"}).cost == Decimal("0.0001624")
+    assert metered(usage={}).cost == 0
+    assert metered(usage={**USAGE, "cached": "0"}).cost == Decimal("0.0000408")
+
+
+def test_without_a_charge_or_a_model_of_the_policy_there_is_no_cost() -> None:
+    assert metered(admission={**ADMISSION, "model": "retired"}).cost is None
+    assert metered(admission=without(ADMISSION, "model")).cost is None
+    assert metered(admission=without(ADMISSION, "reservation")).cost is None
 
 
 def test_a_refund_counts_no_cached_or_reasoning_tokens() -> None:
@@ -113,7 +128,7 @@ def test_a_base_model_has_no_adapter() -> None:
 
 
 def test_an_entry_about_a_running_request_is_no_usage() -> None:
-    assert meter(entry(duration_s=None)) is None
+    assert meter(entry(duration_s=None), prices_of) is None
 
 
 def test_an_answer_that_never_came_has_no_status() -> None:
@@ -229,7 +244,7 @@ ENTRIES = st.builds(
 
 @given(ENTRIES)
 def test_garbage_never_raises_and_is_one_line_of_json(log_entry: LogEntry) -> None:
-    record = meter(log_entry)
+    record = meter(log_entry, prices_of)
     assert (record is None) == (log_entry.duration_s is None)
     if record is None:
         return

@@ -15,7 +15,7 @@ from accesslog.service import AccessLogService
 from accesslog.types import UsageRecord
 from headgate.metrics import Metrics
 from headgate.settlement import Estimate, Usage
-from tests.accesslog.entries import ADMISSION, USAGE, entry, message
+from tests.accesslog.entries import ADMISSION, USAGE, entry, message, prices_of
 from tests.fakes import FakeClock
 
 PATH = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
@@ -72,6 +72,7 @@ class World:
         self.service = AccessLogService(
             self.limiter.settle,
             lambda *lesson: self.taught.append(lesson),
+            prices_of,
             [self.kept],
             Metrics(self.registry, FakeClock()),
         )

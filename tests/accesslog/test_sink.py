@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,11 @@ from accesslog.meter import meter
 from accesslog.sink import JsonLinesSink
 from accesslog.types import UsageRecord
 from headgate.errors import OperatorError
-from tests.accesslog.entries import entry
+from tests.accesslog.entries import entry, prices_of
 
 
 def record(request_id: str) -> UsageRecord:
-    made = meter(entry(request_id=request_id))
+    made = meter(entry(request_id=request_id), prices_of)
     assert made is not None
     return made
 
@@ -35,6 +36,13 @@ async def test_each_record_is_one_line_in_order(tmp_path: Path) -> None:
         await sink.write([])
         await sink.write([record("c")])
     assert ids(path) == ["a", "b", "c"]
+
+
+async def test_money_is_an_exact_number(tmp_path: Path) -> None:
+    path = tmp_path / "usage.jsonl"
+    with JsonLinesSink.open(path) as sink:
+        await sink.write([record("a")])
+    assert json.loads(path.read_text(), parse_float=Decimal)["cost"] == Decimal("0.0000396")
 
 
 async def test_a_line_break_of_a_client_is_no_line_break_of_the_file(tmp_path: Path) -> None:
@@ -122,11 +130,11 @@ import asyncio, sys
 from pathlib import Path
 from accesslog.meter import meter
 from accesslog.sink import JsonLinesSink
-from tests.accesslog.entries import entry
+from tests.accesslog.entries import entry, prices_of
 
 async def main():
     sink = JsonLinesSink.open(Path(sys.argv[1]))
-    batch = [meter(entry(request_id=str(n))) for n in range(200)]
+    batch = [meter(entry(request_id=str(n)), prices_of) for n in range(200)]
     await sink.write(batch)
     print("writing", flush=True)
     while True:

@@ -123,9 +123,7 @@ class Model:
         return Counted(tuple(used))
 
 
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(hits, max_size=5), max_size=12))
 async def test_any_sequence_does_what_the_rules_say(store: Store, calls: list[list[Hit]]) -> None:
     shop, model = Shop(), Model({})

@@ -115,9 +115,7 @@ async def in_use(store: Store, shop: Shop, now_s: float) -> tuple[int, ...]:
     return await store.peek(shop.tenant, counters, ["slots"], now_s)
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(st.one_of(asks, settles, waits), max_size=25))
 async def test_any_sequence_does_what_the_rules_say(
     store: Store, steps: list[Ask | Settle | Wait]
@@ -141,9 +139,7 @@ async def test_any_sequence_does_what_the_rules_say(
         assert await in_use(store, shop, model.now_s) == model.in_use()
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     first=st.lists(asks, min_size=1, max_size=20),
     steps=st.lists(st.one_of(asks, settles), max_size=40),

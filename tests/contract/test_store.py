@@ -1,10 +1,14 @@
 """What every store does. Each test runs on memory, on Redis and on a Redis Cluster."""
 
 import asyncio
-from dataclasses import replace
+import math
+from dataclasses import astuple, replace
+from fractions import Fraction
 from typing import TypeVar
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ratelimit.store.protocol import (
     MAX_COUNT,
@@ -397,6 +401,27 @@ async def test_a_counter_takes_what_was_used_by_its_weights(store: Store) -> Non
 
     # 2 + 30 + 2.1 + 160, rounded up
     assert settled.used == {"weighed": 195, "tokens": 91, "requests": 1}
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    weights=st.builds(Weights, *(st.integers(0, 10**12) for _ in range(4))),
+    every=st.lists(st.builds(Spent, *(st.integers(0, 400) for _ in range(4))), max_size=5),
+)
+async def test_a_counter_is_the_sum_of_the_exact_amounts(
+    store: Store, weights: Weights, every: list[Spent]
+) -> None:
+    shop = Shop()
+    exact = 0
+    for number, used in enumerate(every):
+        await store.reserve(
+            shop.ask(Demand(weights, "k", 7, MAX_COUNT, EXPIRES_AT_S), id=f"{number}")
+        )
+        await store.settle(f"{number}", shop.tenant, used, NOW_S)
+        pairs = zip(astuple(weights), astuple(used), strict=True)
+        exact += math.ceil(sum(Fraction(weight * count, 1000) for weight, count in pairs))
+
+    assert await store.peek(shop.tenant, ["k"], [], NOW_S) == (exact,)
 
 
 @pytest.mark.parametrize(

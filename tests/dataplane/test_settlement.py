@@ -36,6 +36,7 @@ async def test_the_reserve_carries_the_estimate_and_marks_what_is_absent(rig: Ri
     assert reserve.hits_addend.value == 40
     seen = entries(reserve)
     assert (seen["reservation"], seen["tenant"], seen["user"]) == ("r1", "acme", ABSENT)
+    assert seen["estimate_prompt"] == "30"
 
 
 @pytest.mark.parametrize(

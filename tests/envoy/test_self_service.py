@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ LIMITS = """
       - {count: tokens, limit: 1000000, per: year, each: [user, model]}
       - {count: tokens, limit: 1, per: year, shadow: true}
       - {count: concurrent, limit: 10}
+      - {count: cost, limit: 0.002, per: year, models: [sql-expert]}
+      - {count: tokens, limit: 90000, per: year, models: [sql-expert],
+         weights: {cached_input: 0.1, output: 4}}
 """
 
 
@@ -54,6 +58,37 @@ def test_it_says_what_the_headers_of_the_next_answer_say(box: Box) -> None:
     assert told["tokens"]["remaining"] - held == int(headers["x-ratelimit-remaining-tokens"])
     assert told["concurrent"]["remaining"] == 10
     assert told["requests"]["resets_at"].endswith("-01-01T00:00:00+01:00")
+
+
+def test_money_and_weighted_tokens_are_charged_by_kind_and_money_ends(
+    box: Box, upstream: Upstream
+) -> None:
+    prompt = [{"role": "user", "content": "the same words again, " * 100}]
+    answers = [box.chat(model="sql-expert", messages=prompt) for _ in range(2)]
+    records = [box.record_of(answer.headers["x-request-id"]) for answer in answers]
+    too_dear = box.chat(model="sql-expert", max_tokens=4000)
+    cost, weighted = limits(box, "?model=sql-expert")[-2:]
+
+    kinds = [
+        (
+            one["prompt_tokens"] - one["cached_tokens"],
+            one["cached_tokens"],
+            one["completion_tokens"],
+        )
+        for one in records
+    ]
+    spent = [a * 200 + b * 50 + c * 600 for a, b, c in kinds]
+    assert upstream.real or records[1]["cached_tokens"] > 0
+    assert [one["cost"] for one in records] == [nanos / 1e9 for nanos in spent]
+    assert (cost["limit"], cost["used"]) == (0.002, sum(spent) / 1e9)
+    assert weighted["used"] == sum(ceil((10 * a + b + 40 * c) / 10) for a, b, c in kinds)
+    assert weighted["weights"] == {"input": 1, "cached_input": 0.1, "output": 4}
+    assert [answer.status_code for answer in (*answers, too_dear)] == [200, 200, 429]
+    left = f"{2_000_000 - sum(spent):09}".rstrip("0")
+    assert (
+        f"0.002 of cost per year on sql-expert for tenant acme, 0.{left} left; try again in"
+        in too_dear.json()["error"]["message"]
+    )
 
 
 def test_asking_costs_nothing_and_reaches_no_model(box: Box, upstream: Upstream) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from accesslog.types import UsageRecord
 from headgate.errors import OperatorError
 from headgate.records import MAX_LINE_BYTES, Records, in_time_order, read_record
-from ratelimit.replay import Recorded
+from ratelimit.replay import Recorded, Used
 
 RECORD: dict[str, Any] = {
     "time": "2027-01-15T08:00:00.250000Z",
@@ -26,7 +26,9 @@ RECORD: dict[str, Any] = {
     "flags": [],
     "prompt_tokens": 50,
     "completion_tokens": 10,
+    "cached_tokens": 16,
     "estimated_tokens": 100,
+    "estimated_prompt_tokens": 40,
     "source": "usage",
     "duration_s": 1.5,
 }
@@ -58,7 +60,8 @@ def test_a_record_is_a_request_with_its_times_and_tokens() -> None:
         key="k1",
         model="tiny",
         estimate=100,
-        tokens=60,
+        estimate_prompt=40,
+        used=Used(50, 16, 10),
         refused=False,
     )
 
@@ -75,14 +78,26 @@ def read_fields() -> msgspec.Struct:
     return _record.decode(line())
 
 
-def test_what_was_given_back_has_no_tokens_and_what_a_limit_refused_its_estimate() -> None:
+def test_a_record_of_an_earlier_release_does_not_know_the_prompts_part() -> None:
+    older = json.loads(line())
+    del older["estimated_prompt_tokens"]
+    request = read_record(json.dumps(older).encode())
+    odd = read_record(line(estimated_prompt_tokens=101))
+
+    assert request is not None
+    assert odd is not None
+    assert (request.estimate, request.estimate_prompt) == (100, None)
+    assert odd.estimate_prompt is None
+
+
+def test_what_was_given_back_or_refused_by_a_limit_has_used_nothing() -> None:
     refund = read_record(line(source="refund", prompt_tokens=0, completion_tokens=0))
     refused = read_record(line(**REFUSED))
 
     assert refund is not None
     assert refused is not None
-    assert (refund.tokens, refund.refused) == (None, False)
-    assert (refused.tokens, refused.refused) == (100, True)
+    assert (refund.used, refund.refused) == (None, False)
+    assert (refused.used, refused.refused) == (None, True)
 
 
 def test_what_never_came_to_the_limits_is_no_request() -> None:
@@ -151,7 +166,7 @@ def test_a_file_that_cannot_be_read_is_the_operators_mistake(tmp_path: Path) -> 
 )
 def test_any_order_becomes_the_order_of_time(starts: list[int], run_length: int) -> None:
     requests = [
-        Recorded(start + 0.1, f"é{number}\n", start + 1, "t", "u", "k", "m", 5, None, False)
+        Recorded(start + 0.1, f"é{number}\n", start + 1, "t", "u", "k", "m", 5, None, None, False)
         for number, start in enumerate(starts)
     ]
     with in_time_order(iter(requests), run_length) as ordered:

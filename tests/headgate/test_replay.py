@@ -117,6 +117,20 @@ def test_several_files_packed_or_not_in_any_order_are_one_run(tmp_path: Path) ->
     assert both.stdout.splitlines()[:5] == whole.stdout.splitlines()[:5]
 
 
+def test_limits_of_cost_take_the_prices_of_the_policy_to_try(tmp_path: Path) -> None:
+    prices = "prices: {input: 10, cached_input: 1, output: 100}"
+    cost = "{count: cost, limit: 0.008, per: day, users: [alice]}"
+    text = POLICY.replace("8192}", f"8192, {prices}}}")
+    path = tmp_path / "cost.yaml"
+    path.write_text(text[: text.index("      - {count: requests")] + f"      - {cost}\n")
+    # Each holds 40 x 10 + 60 x 100 millionths and is charged 34 x 10 + 16 x 1 + 10 x 100.
+    records = b"".join(at(second, cost=9) for second in (0, 2, 4, 6))
+
+    shown = replay(tmp_path, "--policy", str(path), records=records)
+
+    assert "0.008 of cost per day, users alice: 2" in shown.stdout
+
+
 def test_nothing_to_replay_is_no_error(tmp_path: Path) -> None:
     shown = replay(tmp_path, records=b"")
 

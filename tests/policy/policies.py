@@ -17,7 +17,7 @@ models:
 def with_limits(*limits: str) -> Registry:
     """A tenant acme with the key of alice, both models, and these limits."""
     text = (
-        MODELS
+        MODELS.replace("8192}", "8192, prices: {input: 0.20, cached_input: 0.05, output: 0.60}}")
         + f"""\
 tenants:
   acme:

@@ -7,7 +7,18 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from headgate.policy import describe, load_policy, parse_policy
-from registry.types import Caller, Count, Each, Limit, Model, OnOutage, Per, Prices, Tenant
+from registry.types import (
+    Caller,
+    Count,
+    Each,
+    Limit,
+    Model,
+    OnOutage,
+    Per,
+    Prices,
+    Tenant,
+    TokenWeights,
+)
 from tests.policy.policies import DIGEST, MODELS, with_limits
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "headgate.yaml"
@@ -51,6 +62,14 @@ def test_the_example_compiles_to_what_it_says() -> None:
         ),
         Limit("concurrent", Count.CONCURRENT, 8, None, lease_s=900.0),
         Limit(acme.limits[3].id, Count.TOKENS, 5_000_000, Per.MONTH, models=scarce),
+        Limit(
+            "cost.month.user",
+            Count.COST,
+            25 * 10**9,
+            Per.MONTH,
+            frozenset({user}),
+            costs=dict.fromkeys(registry.models, TokenWeights(200_000, 50_000, 600_000)),
+        ),
     )
     assert {"llama-8b": llama, "sql-expert": expert} == registry.models
     assert Tenant("acme", ZoneInfo("Europe/Berlin"), frozenset(registry.models), limits) == acme
@@ -158,6 +177,44 @@ def test_a_limit_is_closed_in_an_outage_unless_told() -> None:
     assert [limit.on_outage for limit in compiled] == list(OnOutage)
 
 
+def test_a_limit_of_cost_is_in_nanos_with_the_costs_of_the_models_that_it_can_meet() -> None:
+    policy = """\
+models:
+  tiny: {upstream: "http://h", context_tokens: 9, prices: {input: 0.2, output: 0.6}}
+  sql: {base: tiny}
+  dear: {base: tiny, prices: {input: 3.000001, cached_input: 0.000001, output: 1000000}}
+  other: {base: tiny}
+tenants:
+  acme:
+    models: [tiny, sql, dear]
+    limits:
+      - {count: cost, limit: 25.00, per: month, each: user}
+      - {count: cost, limit: 0.000000001, per: day, models: [dear], on_outage: share}
+      - {count: cost, limit: 9000000, per: year, shadow: true}
+"""
+    whole, narrow, most = parse_policy(policy.encode(), "headgate.yaml").tenants["acme"].limits
+
+    tiny, dear = TokenWeights(200_000, 200_000, 600_000), TokenWeights(3_000_001, 1, 10**12)
+    costs = {"tiny": tiny, "sql": tiny, "dear": dear}
+    assert (whole.id, whole.count, whole.limit) == ("cost.month.user", Count.COST, 25 * 10**9)
+    assert whole.costs == most.costs == costs
+    assert (narrow.costs, narrow.limit, narrow.on_outage) == ({"dear": dear}, 1, OnOutage.SHARE)
+    assert (most.id, most.limit, most.shadow) == ("shadow.cost.year", 9 * 10**15, True)
+
+
+def test_a_limit_of_tokens_has_the_weights_of_each_kind() -> None:
+    limits = [
+        "{count: tokens, limit: 5, per: day}",
+        "{count: tokens, limit: 5, per: day, weights: {input: 0.5, output: 4.125}}",
+        "{count: tokens, limit: 5, per: day, weights: {cached_input: 0}}",
+    ]
+    plain, own, cached = with_limits(*limits).tenants["acme"].limits
+
+    assert plain.weights == TokenWeights(1000, 1000, 1000)
+    assert own.weights == TokenWeights(500, 500, 4125)
+    assert cached.weights == TokenWeights(1000, 0, 1000)
+
+
 class TestLimitId:
     """The id of a limit is made of what it means."""
 
@@ -193,6 +250,9 @@ class TestLimitId:
             "{count: concurrent, limit: 5}",
             "{count: tokens, limit: 5, per: day, shadow: true}",
             "{count: concurrent, limit: 5, shadow: true}",
+            "{count: cost, limit: 5, per: day}",
+            "{count: tokens, limit: 5, per: day, weights: {output: 4}}",
+            "{count: tokens, limit: 5, per: day, weights: {cached_input: 0.1, output: 4}}",
         ]
         ids = [limit.id for limit in with_limits(*limits).tenants["acme"].limits]
 
@@ -203,6 +263,9 @@ class TestLimitId:
             with_limits(
                 "{count: tokens, limit: 5, per: day, each: user}",
                 "{count: tokens, limit: 5, per: day, each: user, users: [alice], models: [tiny]}",
+                "{count: cost, limit: 5, per: month, each: user}",
+                "{count: tokens, limit: 5, per: day, weights: {cached_input: 0.1, output: 4.50}}",
+                "{count: tokens, limit: 5, per: hour, weights: {output: 1}}",
             )
             .tenants["acme"]
             .limits
@@ -211,6 +274,9 @@ class TestLimitId:
         assert [limit.id for limit in limits] == [
             "tokens.day.user",
             "tokens.day.user.28efff1fd8f0",
+            "cost.month.user",
+            "tokens.day.weights-1-0.1-4.5",
+            "tokens.hour",
         ]
 
 
@@ -241,6 +307,20 @@ def test_the_summary_marks_shadow_limits_with_their_name_in_metrics() -> None:
     )
 
 
+def test_the_summary_tells_cost_and_weights() -> None:
+    registry = with_limits(
+        "{count: cost, limit: 25, per: month, each: user}",
+        "{count: cost, limit: 0.000001, per: month, models: [tiny]}",
+        "{count: tokens, limit: 5, per: day, weights: {cached_input: 0.1, output: 4}}",
+    )
+
+    assert describe(registry).splitlines()[-3:] == [
+        "  25.00 of cost per month for each user",
+        "  0.000001 of cost per month, models tiny",
+        "  5 tokens per day, weights input 1, cached_input 0.1, output 4",
+    ]
+
+
 def test_a_shadow_limit_may_say_what_it_does_in_an_outage_to_no_effect() -> None:
     entry = "{count: tokens, limit: 5, per: day, shadow: true, on_outage: share}"
     assert describe(with_limits(entry)).splitlines()[-1] == (
@@ -261,7 +341,19 @@ def test_a_slice_is_no_part_of_what_a_limit_means() -> None:
 
 
 def test_the_summary_says_how_much_a_replica_takes_at_a_time() -> None:
-    entry = "{count: tokens, limit: 500, per: day, slice: 50}"
-    assert describe(with_limits(entry)).splitlines()[-1] == (
-        "  500 tokens per day, in slices of 50"
-    )
+    priced = """\
+models:
+  tiny: {upstream: "http://h", context_tokens: 8, prices: {input: 1, output: 1}}
+tenants:
+  acme:
+    models: [tiny]
+    limits:
+      - {count: tokens, limit: 500, per: day, slice: 50}
+      - {count: cost, limit: 25, per: month, slice: 0.5}
+"""
+    registry = parse_policy(priced.encode(), "headgate.yaml")
+    assert [limit.slice for limit in registry.tenants["acme"].limits] == [50, 500_000_000]
+    assert describe(registry).splitlines()[-2:] == [
+        "  500 tokens per day, in slices of 50",
+        "  25.00 of cost per month, in slices of 0.50",
+    ]

@@ -10,11 +10,13 @@ from headgate.policy.schema import (
     AdapterEntry,
     BaseModelEntry,
     ConcurrentLimitEntry,
+    CostLimitEntry,
     Entry,
     KeyEntry,
     PolicyFile,
     PricesEntry,
     TenantEntry,
+    WeightsEntry,
     WindowLimitEntry,
 )
 from tests.policy.policies import problems_of, with_limits
@@ -27,7 +29,8 @@ SECTIONS: dict[str, tuple[type[Entry], ...]] = {
     "Prices": (PricesEntry,),
     "Tenants": (TenantEntry,),
     "Keys": (KeyEntry,),
-    "Limits": (WindowLimitEntry, ConcurrentLimitEntry),
+    "Limits": (WindowLimitEntry, CostLimitEntry, ConcurrentLimitEntry),
+    "Weights": (WeightsEntry,),
 }
 
 
@@ -57,8 +60,8 @@ def test_the_first_example_of_the_page_is_a_policy() -> None:
 def test_the_limits_of_the_page_are_limits() -> None:
     examples = re.findall(r"^- (\{count: .*\})$", TEXT, flags=re.MULTILINE)
 
-    assert len(examples) == 9
-    assert len(with_limits(*examples).tenants["acme"].limits) == 9
+    assert len(examples) == 12
+    assert len(with_limits(*examples).tenants["acme"].limits) == 12
 
 
 def test_the_example_file_has_no_problems() -> None:

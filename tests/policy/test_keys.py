@@ -83,7 +83,7 @@ def test_a_policy_is_described_in_a_few_lines() -> None:
     assert (
         describe(load_policy(EXAMPLE))
         == """\
-2 models, 2 tenants, 3 keys, 5 limits
+2 models, 2 tenants, 3 keys, 6 limits
 model llama-8b: meta-llama/Llama-3.1-8B-Instruct at http://127.0.0.1:8000, 8192 tokens of context
 model sql-expert: adapter lora-a on llama-8b
 tenant acme (Europe/Berlin): 2 keys; llama-8b, sql-expert
@@ -91,6 +91,7 @@ tenant acme (Europe/Berlin): 2 keys; llama-8b, sql-expert
   100 requests per minute for each model and user
   8 requests in flight
   5000000 tokens per month, models sql-expert
+  25.00 of cost per month for each user
 tenant globex (UTC): 1 key; llama-8b
   1000000 tokens per week"""
     )

@@ -1,15 +1,20 @@
 """Reservations and policies for tests, with what matters spelled out at the call."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from itertools import count
 from zoneinfo import ZoneInfo
 
 from ratelimit.store.protocol import REQUESTS, TOKENS, Demand, Lease, Reservation, Spent
-from registry.types import Count, Each, Limit, Per, Registry, Tenant
+from registry.types import Count, Each, Limit, Per, Registry, Tenant, TokenWeights
 
 NOW_S = 1_800_000_000.0
 EXPIRES_AT_S = int(NOW_S) + 1800
 """Later than any of these tests waits: what counters do at their end has tests of its own."""
+
+EACH_ONCE = TokenWeights()
+A_NANO_EACH = dict.fromkeys(("tiny", "huge"), EACH_ONCE)
+"""Models whose tokens cost a nano: a limit of cost then counts them one by one."""
 
 _numbers = count()
 
@@ -64,12 +69,18 @@ def limit(
     users: tuple[str, ...] = (),
     models: tuple[str, ...] = (),
     shadow: bool = False,
+    weights: TokenWeights = EACH_ONCE,
+    costs: Mapping[str, TokenWeights] | None = None,
 ) -> Limit:
     per = None if what is Count.CONCURRENT else per
     name = f"{what}-{per}-{'-'.join(each)}-{'-'.join(users)}-{'-'.join(models)}"
     name = f"shadow-{name}" if shadow else name
+    name += "" if weights == EACH_ONCE else f"-{weights}"
     narrowed = frozenset(users), frozenset(models)
-    return Limit(name, what, number, per, frozenset(each), *narrowed, 30.0, shadow)
+    made = Limit(name, what, number, per, frozenset(each), *narrowed, 30.0, shadow)
+    if what is Count.COST:
+        return replace(made, costs=A_NANO_EACH if costs is None else costs)
+    return replace(made, weights=weights) if what is Count.TOKENS else made
 
 
 def registry(*limits: Limit, tenant: str = "demo", timezone: str = "UTC") -> Registry:

@@ -20,6 +20,7 @@ CALLER = {
     "key": "k1",
     "model": "tiny",
     "api": "chat",
+    "estimate_prompt": "100",
 }
 ENDED = {
     "reservation": "r1",

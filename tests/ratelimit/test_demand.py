@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit.demand import Subject, claims_of, reservation_of
-from ratelimit.store.protocol import MAX_COUNT, REQUESTS, TOKENS
-from registry.types import Count, Each, Limit, OnOutage, Per, Tenant
+from ratelimit.store.protocol import MAX_COUNT, REQUESTS, TOKENS, Weights
+from registry.types import Count, Each, Limit, OnOutage, Per, Tenant, TokenWeights
 from tests.ratelimit.builders import NOW_S, limit
 
 ALICE = Subject("demo", "alice", "k1", "tiny")
@@ -103,6 +103,45 @@ def test_a_token_limit_is_asked_for_the_estimate_but_never_for_more_than_it_has(
     claims = claims_of(tenant(limit(number, Count.TOKENS)), ALICE, NOW_S)
     [demand] = reservation_of("r", "demo", claims, estimate, NOW_S).demands
     assert (demand.weights, demand.amount) == (TOKENS, held)
+
+
+PRICED = {"tiny": TokenWeights(200_000, 50_000, 600_001), "huge": TokenWeights(0, 0, 7_000)}
+
+
+@pytest.mark.parametrize(
+    ("rule", "prompt", "held"),
+    [
+        (limit(10**9, Count.COST, costs=PRICED), 100, 100 * 200 + 400 * 600 + 1),
+        (limit(10**9, Count.COST, costs=PRICED), None, 500 * 600 + 1),
+        (limit(1000, Count.COST, costs=PRICED), 100, 1000),
+        (limit(10**9, Count.TOKENS, weights=TokenWeights(1000, 100, 4000)), 100, 1700),
+        (limit(10**9, Count.TOKENS, weights=TokenWeights(1000, 100, 4000)), 500, 500),
+        (limit(10**9, Count.TOKENS, weights=TokenWeights(1000, 100, 4000)), None, 2000),
+        (limit(10**9, Count.TOKENS, weights=TokenWeights(3000, 100, 1000)), None, 1500),
+        (limit(10**9, Count.TOKENS, weights=TokenWeights(1000, 2000, 0)), 100, 200),
+        (limit(10**9, Count.TOKENS, weights=TokenWeights(1000, 2000, 0)), None, 1000),
+        (limit(10**9, Count.TOKENS, weights=TokenWeights(1, 1, 0)), 101, 1),
+        (limit(10**9, Count.TOKENS, weights=TokenWeights(1000, 0, 0)), 0, 1),
+    ],
+)
+def test_what_is_held_is_the_weighted_estimate_and_never_less_than_it_may_be(
+    rule: Limit, prompt: int | None, held: int
+) -> None:
+    claims = claims_of(tenant(rule), ALICE, NOW_S)
+    [demand] = reservation_of("r", "demo", claims, 500, NOW_S, prompt).demands
+    assert demand.amount == held
+
+
+def test_a_model_that_costs_nothing_meets_no_limit_of_cost() -> None:
+    free = {"tiny": TokenWeights(0, 0, 0), "huge": TokenWeights(1, 1, 1)}
+    assert keys(ALICE, limit(1, Count.COST, costs=free)) == []
+    assert keys(replace(ALICE, model="huge"), limit(1, Count.COST, costs=free)) != []
+
+
+def test_a_model_that_the_policy_has_just_lost_costs_what_the_dearest_does() -> None:
+    gone = replace(ALICE, model="gone")
+    [claim] = claims_of(tenant(limit(10**9, Count.COST, costs=PRICED)), gone, NOW_S)
+    assert claim.weights == Weights(0, 200_000, 50_000, 600_001)
 
 
 def test_a_request_counts_as_one_and_holds_one_slot() -> None:

@@ -10,7 +10,8 @@ from ratelimit.headers import (
     tightest,
 )
 from ratelimit.limiter import Left, Reason, Refused
-from registry.types import Count, Each, Limit, Per
+from registry.amounts import NANOS
+from registry.types import Count, Each, Limit, Per, TokenWeights
 from tests.ratelimit.builders import NOW_S, limit
 
 
@@ -33,6 +34,17 @@ def test_headers_show_the_tightest_limit_of_each_kind() -> None:
         ("x-ratelimit-remaining-tokens", "49000"),
         ("x-ratelimit-reset-tokens", "1h0m0s"),
     ]
+
+
+def test_weighted_tokens_are_tokens_and_cost_has_no_header() -> None:
+    weighted = left(limit(1000, Count.TOKENS, weights=TokenWeights(output=4000)), 10)
+    cost = left(limit(1000, Count.COST), 1)
+    assert quota_headers([TOKENS, weighted, cost], NOW_S) == [
+        ("x-ratelimit-limit-tokens", "1000"),
+        ("x-ratelimit-remaining-tokens", "10"),
+        ("x-ratelimit-reset-tokens", "1m0s"),
+    ]
+    assert quota_headers([cost], NOW_S, cost) == []
 
 
 def test_where_there_is_no_limit_there_is_no_header() -> None:
@@ -109,6 +121,24 @@ def test_reset_times_have_the_form_of_openai(seconds: float, text: str) -> None:
             0,
             60,
             "5 requests per minute on a, b for tenant demo; try again in 1 min",
+        ),
+        (
+            limit(25 * NANOS, Count.COST, per=Per.MONTH, each=(Each.USER,)),
+            13_200_000,
+            60,
+            "25.00 of cost per month for each user of tenant demo, 0.0132 left; try again in 1 min",
+        ),
+        (
+            limit(1_250_000_000_001, Count.COST, per=Per.DAY, models=("tiny",)),
+            0,
+            60,
+            "1,250.000000001 of cost per day on tiny for tenant demo; try again in 1 min",
+        ),
+        (
+            limit(100_000, Count.TOKENS, per=Per.DAY, weights=TokenWeights(output=4000)),
+            1200,
+            60,
+            "100,000 weighted tokens per day for tenant demo, 1,200 left; try again in 1 min",
         ),
         (
             limit(5, users=("alice",)),

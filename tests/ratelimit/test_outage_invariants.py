@@ -85,7 +85,7 @@ class Fleet:
         return await self.shared.peek(self.shop.tenant, ["tokens"], ["slots"], self.clock.now_s())
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(steps)
 async def test_shares_are_kept_to_and_the_store_learns_everything_once(
     taken: list[tuple[str, int, int]],
@@ -118,7 +118,7 @@ asks = st.tuples(st.just("ask"), st.sampled_from("abcdef"), st.integers(1, 60))
 settles = st.tuples(st.just("settle"), st.sampled_from("abcdef"), st.integers(0, 80))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.one_of(asks, settles), max_size=25))
 async def test_a_share_of_everything_decides_as_a_store_does(
     taken: list[tuple[str, str, int]],

@@ -1,6 +1,7 @@
 """What a caller is told of its limits is what enforcement would say."""
 
 import json
+from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -15,7 +16,8 @@ from ratelimit.limiter import Admitted, Limiter, Request
 from ratelimit.peek import PeekLimits
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import StoreError
-from registry.types import Caller, Count, Each, Limit, Per, Registry, Tenant
+from registry.amounts import NANOS, in_units
+from registry.types import Caller, Count, Each, Limit, Per, Registry, Tenant, TokenWeights
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, limit
 
@@ -48,7 +50,7 @@ class Desk:
     async def limits(self, caller: Caller = ALICE, model: str | None = None) -> list[Any]:
         body = await self.peek(self.tenant, caller, model)
         assert body is not None
-        listed = json.loads(body)
+        listed = json.loads(body, parse_float=Decimal)
         assert listed["object"] == "list"
         data: list[Any] = listed["data"]
         return data
@@ -71,6 +73,7 @@ async def test_an_entry_says_what_is_left_and_when_it_resets() -> None:
             "resets_at": "2027-01-16T00:00:00+01:00",
             "resets_in_s": 54_000,
             "shadow": False,
+            "weights": None,
         }
     ]
 
@@ -142,6 +145,27 @@ async def test_shadow_limits_are_marked_and_may_be_exceeded() -> None:
     ] == [(True, 2, 0), (False, 2, 3)]
 
 
+async def test_cost_is_told_in_the_currency_and_only_where_a_model_costs_something() -> None:
+    costs = {"tiny": TokenWeights(200_000, 50_000, 600_000), "huge": TokenWeights(0, 0, 0)}
+    desk = Desk(limit(25 * NANOS, Count.COST, per=Per.MONTH, costs=costs))
+    await desk.ask("r1", 22_000)
+    [cost] = await desk.limits()
+
+    assert (cost["count"], cost["models"]) == ("cost", ["tiny"])
+    told = (cost["limit"], cost["used"], cost["remaining"])
+    assert told == (Decimal(25), Decimal("0.0132"), Decimal("24.9868"))
+    assert await desk.limits(model="huge") == []
+
+
+async def test_weights_are_told_as_the_policy_writes_them() -> None:
+    desk = Desk(limit(100, Count.TOKENS, weights=TokenWeights(1000, 100, 4000)))
+    await desk.ask("r1", 10)
+    [tokens] = await desk.limits()
+
+    assert tokens["weights"] == {"input": 1, "cached_input": Decimal("0.1"), "output": 4}
+    assert (tokens["limit"], tokens["used"], tokens["remaining"]) == (100, 40, 60)
+
+
 async def test_a_new_window_begins_at_nothing() -> None:
     desk = Desk(limit(5))
     await desk.ask("r1")
@@ -197,7 +221,8 @@ async def test_it_says_what_the_last_answer_of_enforcement_said(
         told = await desk.limits(caller, model)
 
         assert sorted((e["count"], e["limit"], e["remaining"]) for e in told) == sorted(
-            (left.count, left.limit, left.remaining) for left in answer.left
+            (left.count, in_units(left.count, left.limit), in_units(left.count, left.remaining))
+            for left in answer.left
         )
         assert {e["resets_in_s"] for e in told} == {
             None if left.resets_at_s is None else left.resets_at_s - NOW_S for left in answer.left

@@ -1,6 +1,7 @@
 """Recorded requests under a policy: who would have been refused."""
 
 from heapq import heappop, heappush
+from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
 from hypothesis import given
@@ -8,9 +9,9 @@ from hypothesis import strategies as st
 
 from headgate.settlement import Estimate, Usage
 from ratelimit.limiter import Admitted, Limiter, Request
-from ratelimit.replay import Gone, Recorded, Replay, Replayed
+from ratelimit.replay import Gone, Recorded, Replay, Replayed, Used
 from ratelimit.store.memory import MemoryStore
-from registry.types import Caller, Count, Each, Limit, Per, Registry, Tenant
+from registry.types import Caller, Count, Each, Limit, Per, Registry, Tenant, TokenWeights
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, limit, new_name
 
@@ -32,7 +33,9 @@ def recorded(
     model: str = "tiny",
     tenant: str = "demo",
     estimate: int = 100,
+    prompt: int | None = None,
     tokens: int | None = 60,
+    used: Used | None = None,
     refused: bool = False,
     reservation: str = "",
 ) -> Recorded:
@@ -45,7 +48,8 @@ def recorded(
         key=f"{user}-key",
         model=model,
         estimate=estimate,
-        tokens=tokens,
+        estimate_prompt=prompt,
+        used=used or (None if tokens is None else Used(0, 0, tokens)),
         refused=refused,
     )
 
@@ -125,6 +129,25 @@ async def test_one_that_was_refused_asks_again_and_costs_its_estimate() -> None:
     assert (row.requests, row.refused, row.refused_when_recorded) == (3, 2, 1)
 
 
+COSTS = {"tiny": TokenWeights(200, 50, 600)}
+
+
+async def test_cost_counts_the_kinds_of_the_record_by_the_prices_of_the_policy() -> None:
+    limits = policy(limit(100, Count.COST, costs=COSTS))
+    one = recorded(0, estimate=200, prompt=50, used=Used(50, 40, 80))  # 100 held, then 52 spent
+
+    assert await refused(limits, one, recorded(0.5, estimate=1, prompt=1)) == 1
+    assert await refused(limits, one, recorded(2, estimate=80, prompt=0)) == 0
+    assert await refused(limits, one, recorded(2, estimate=81, prompt=0)) == 1
+
+
+async def test_a_record_that_does_not_know_the_prompts_part_asks_for_the_dearest() -> None:
+    limits = policy(limit(100, Count.COST, costs=COSTS))
+
+    assert await refused(limits, recorded(0, estimate=150), recorded(0.5, estimate=17)) == 1
+    assert await refused(limits, recorded(0, estimate=150), recorded(0.5, estimate=16)) == 0
+
+
 async def test_shadow_limits_refuse_nobody() -> None:
     assert await refused(policy(limit(1, shadow=True)), *(recorded(at) for at in range(5))) == 0
 
@@ -136,14 +159,15 @@ async def test_no_more_is_kept_than_what_runs() -> None:
     assert len(replay._running) <= 4
 
 
+Arrival: TypeAlias = tuple[int, int, str, str, tuple[int, int], Used | None]
 arrivals = st.lists(
     st.tuples(
         st.integers(1, 40),  # seconds after the one before
         st.integers(0, 100),  # seconds that it lasts
         st.sampled_from(USERS),
         st.sampled_from(MODELS),
-        st.integers(1, 100),  # held
-        st.none() | st.integers(0, 150),  # charged
+        st.tuples(st.integers(0, 60), st.integers(1, 60)),  # held: prompt and output
+        st.none() | st.builds(Used, *(st.integers(0, 60) for _ in range(3))),  # charged
     ),
     max_size=40,
 )
@@ -154,28 +178,36 @@ rules = st.builds(
     per=st.sampled_from([Per.MINUTE, Per.HOUR]),
     each=st.lists(st.sampled_from(Each), unique=True).map(tuple),
     shadow=st.booleans(),
+    weights=st.sampled_from([TokenWeights(), TokenWeights(1000, 100, 4000)]),
+    costs=st.just({"tiny": TokenWeights(200, 50, 600), "huge": TokenWeights(0, 0, 0)}),
 )
 
 
-async def record_run(
-    registry: Registry, asked: list[tuple[int, int, str, str, int, int | None]]
-) -> list[Recorded]:
+async def record_run(registry: Registry, asked: list[Arrival]) -> list[Recorded]:
     """What the access log would have written of this run, in the order in which it asked."""
     clock = FakeClock(NOW_S)
     limiter = Limiter(MemoryStore(), lambda: registry, clock)
-    running: list[tuple[float, str, int | None, int]] = []
+    running: list[tuple[float, str, Used | None, Estimate]] = []
     records = []
-    for number, (after, lasts, user, model, held, charged) in enumerate(asked):
+    for number, (after, lasts, user, model, (prompt, output), charged) in enumerate(asked):
+        held = Estimate(prompt + output, prompt)
         start_s = clock.now_s() + after
         while running and running[0][0] <= start_s:
             end_s, name, spent, estimate = heappop(running)
             clock.advance(end_s - clock.now_s())
-            usage = Usage() if spent is None else Usage(status=200, prompt=spent, completion=0)
-            await limiter.settle(name, "demo", usage, Estimate(estimate, estimate))
+            usage = Usage()
+            if spent is not None:
+                usage = Usage(
+                    status=200,
+                    prompt=spent.prompt,
+                    completion=spent.completion,
+                    cached=spent.cached,
+                )
+            await limiter.settle(name, "demo", usage, estimate)
         clock.advance(start_s - clock.now_s())
         name = f"r{number}"
         answer = await limiter.reserve(
-            Request(name, "demo", user, f"{user}-key", model, None, held)
+            Request(name, "demo", user, f"{user}-key", model, None, held.tokens, held.prompt)
         )
         admitted = isinstance(answer, Admitted)
         end_s = start_s + (lasts + 0.5 if admitted else 0)
@@ -187,8 +219,10 @@ async def record_run(
                 lasts=end_s - start_s,
                 user=user,
                 model=model,
-                estimate=held,
-                tokens=charged if admitted else held,
+                estimate=held.tokens,
+                prompt=held.prompt,
+                tokens=None,
+                used=charged if admitted else None,
                 refused=not admitted,
                 reservation=name,
             )
@@ -198,7 +232,7 @@ async def record_run(
 
 @given(limits=st.lists(rules, max_size=5, unique_by=lambda rule: rule.id), asked=arrivals)
 async def test_under_the_policy_of_the_recording_the_same_are_refused(
-    limits: list[Limit], asked: list[tuple[int, int, str, str, int, int | None]]
+    limits: list[Limit], asked: list[Arrival]
 ) -> None:
     registry = policy(*limits)
     records = await record_run(registry, asked)

@@ -18,11 +18,12 @@ from headgate.settlement import Estimate, Usage
 from protos.gen.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest, RateLimitResponse
 from ratelimit.limiter import Admitted, Left, Reason, Refused, Request
 from ratelimit.wire import BadDescriptorError, Settle, decode, encode_decision
+from registry.amounts import NANOS
 from registry.types import Count, Per
 from tests.ratelimit.builders import NOW_S, limit
 from tests.ratelimit.calls import reserve, settle
 
-REQUEST = Request("r1", "demo", "alice", "k1", "tiny", Api.CHAT, 500)
+REQUEST = Request("r1", "demo", "alice", "k1", "tiny", Api.CHAT, 500, 100)
 LEFT = Left(limit(10), 4, int(NOW_S) + 60)
 
 
@@ -40,7 +41,22 @@ def test_the_estimate_may_stand_at_the_request_instead() -> None:
 
 def test_a_caller_without_user_or_model_is_taken_as_it_comes() -> None:
     call = reserve(user=ABSENT, key=ABSENT, model=ABSENT, api=ABSENT)
-    assert decode(call) == Request("r1", "demo", ABSENT, ABSENT, ABSENT, None, 500)
+    assert decode(call) == Request("r1", "demo", ABSENT, ABSENT, ABSENT, None, 500, 100)
+
+
+@pytest.mark.parametrize("prompt", [ABSENT, "", "501", "-1", "1.5", "many", "9" * 17])
+def test_a_prompt_that_is_no_part_of_the_estimate_is_not_known(prompt: str) -> None:
+    request = decode(reserve(estimate_prompt=prompt))
+    assert isinstance(request, Request)
+    assert (request.tokens, request.prompt_tokens) == (500, None)
+
+
+def test_a_proxy_that_does_not_send_the_prompts_part_is_understood() -> None:
+    call = reserve()
+    assert call.descriptors[0].entries.pop().key == "estimate_prompt"
+    request = decode(call)
+    assert isinstance(request, Request)
+    assert (request.tokens, request.prompt_tokens) == (500, None)
 
 
 def test_a_settlement_carries_what_the_tap_saw() -> None:
@@ -200,6 +216,16 @@ def test_numbers_that_the_message_cannot_hold_are_cut_to_its_largest() -> None:
     assert status.current_limit.requests_per_unit == status.limit_remaining == 2**32 - 1
     assert status.duration_until_reset.seconds == 0
     assert headers(response)["x-ratelimit-limit-tokens"] == str(2**53)
+
+
+def test_cost_is_told_in_thousandths_of_the_currency() -> None:
+    left = Left(limit(25 * NANOS, Count.COST, per=Per.MONTH), 13_999_999, int(NOW_S) + 60)
+    response = encode_decision(REQUEST, Refused(Reason.LIMIT, left, 60, (left,)), NOW_S)
+    [status] = response.statuses
+    assert (status.current_limit.requests_per_unit, status.limit_remaining) == (25_000, 13)
+    assert status.current_limit.unit == RateLimitResponse.RateLimit.MONTH
+    assert headers(response) == {"content-type": "application/json", "retry-after": "60"}
+    assert "25.00 of cost per month" in json.loads(response.raw_body)["error"]["message"]
 
 
 def test_a_limit_of_slots_has_no_unit_and_no_reset() -> None:

@@ -35,7 +35,7 @@ def chunks(draw: st.DrawFn) -> dict[str, Any]:
     return {key: root[key] for key in draw(st.permutations(list(root)))}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(sent=st.lists(chunks(), min_size=1, max_size=3), layout=LAYOUTS)
 async def test_usage_of_the_root_and_nothing_else_is_counted_and_cut(
     tap: TapEnvoy, sent: list[dict[str, Any]], layout: tuple[str, str]
@@ -55,7 +55,7 @@ async def test_usage_of_the_root_and_nothing_else_is_counted_and_cut(
     assert usage.get("completion") == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     body=st.lists(
         st.sampled_from(

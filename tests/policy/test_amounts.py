@@ -1,0 +1,56 @@
+"""Money is counted in whole nanos and shown exactly; prices per million tokens become weights."""
+
+import math
+from decimal import Decimal
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.amounts import in_units, money, weights_in_units, written
+from registry.types import Count, Prices, TokenWeights
+
+prices = st.decimals(0, 1_000_000, places=6)
+tokens = st.integers(0, 10**7)
+
+
+@pytest.mark.parametrize(
+    ("nanos", "text"),
+    [
+        (0, "0.00"),
+        (1, "0.000000001"),
+        (13_200_000, "0.0132"),
+        (25_000_000_000, "25.00"),
+        (1_200_500_000_000, "1,200.50"),
+        (9_000_000_000_000_001, "9,000,000.000000001"),
+    ],
+)
+def test_money_is_written_exactly_with_two_decimals_at_least(nanos: int, text: str) -> None:
+    assert written(Count.COST, nanos) == text
+    assert written(Count.TOKENS, nanos) == f"{nanos:,}"
+
+
+@given(st.integers(0, 2**60))
+def test_no_nano_is_lost(nanos: int) -> None:
+    assert money(nanos) * 10**9 == nanos
+    assert in_units(Count.REQUESTS, nanos) is nanos
+
+
+@given(prices, prices, prices, tokens, tokens, tokens)
+def test_the_cost_of_a_request_is_exact_and_rounded_up_once(
+    fresh: Decimal, cached: Decimal, output: Decimal, a: int, b: int, c: int
+) -> None:
+    exact = (Fraction(fresh) * a + Fraction(cached) * b + Fraction(output) * c) / 10**6
+
+    assert Prices(fresh, cached, output).cost(a, b, c) == math.ceil(exact * 10**9)
+
+
+def test_a_price_finer_than_the_policy_takes_is_rounded_up() -> None:
+    assert Prices(input=Decimal("0.0000001")).per_token == TokenWeights(1, 0, 0)
+
+
+def test_weights_are_shown_as_the_policy_writes_them() -> None:
+    assert weights_in_units(TokenWeights()) is None
+    shown = weights_in_units(TokenWeights(1500, 1, 1_000_000))
+    assert [f"{weight}" for weight in (shown or {}).values()] == ["1.5", "0.001", "1000"]
