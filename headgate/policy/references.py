@@ -140,21 +140,26 @@ class _References:
             what = "does not go with shadow: true"
             advice = "a shadow limit counts each request in Redis; remove one of them"
             yield self._problem(Rule.SLICE_OF_SHADOW, what, advice, where)
+        if amount is not None and limit.get("smooth") is True:
+            what = "does not go with smooth: true"
+            advice = "a smooth limit refills between requests; remove one of them"
+            yield self._problem(Rule.SLICE_OF_SMOOTH, what, advice, where)
 
     def _problem(self, rule: Rule, what: str, allowed: str, path: Path) -> Problem:
         return Problem(rule, what, allowed, path, line_of(self.root, path))
 
 
 def _meaning(limit: YamlMapping) -> object:
-    """What makes two limits the same one: everything but the number and the lease."""
+    """What makes two limits the same one: everything but the number, the lease and the burst."""
     each = limit.get("each")
     dimensions = [each] if isinstance(each, str) else [text for _, text in _texts(limit, "each")]
     users = frozenset(text for _, text in _texts(limit, "users"))
     models = frozenset(text for _, text in _texts(limit, "models"))
     shadow = limit.get("shadow") is True
-    weights = _weights(limit)
+    smooth = limit.get("smooth") is True
     window = str(limit.get("per"))
-    return (str(limit.get("count")), window, frozenset(dimensions), users, models, shadow, weights)
+    rest = (shadow, smooth, _weights(limit))
+    return (str(limit.get("count")), window, frozenset(dimensions), users, models, *rest)
 
 
 def _weights(limit: YamlMapping) -> object:

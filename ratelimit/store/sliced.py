@@ -8,7 +8,7 @@ of what all replicas admit never passes the limit.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ from ratelimit.store.protocol import (
 )
 from ratelimit.store.resilient import ResilientStore
 from ratelimit.store.slices import Book, Hold, Part
-from ratelimit.store.split import is_sliced, merged, refusal, rest_of, taken_over
+from ratelimit.store.split import drains_of, is_sliced, merged, refusal, rest_of, taken_over
 from ratelimit.store.supply import Supply
 
 TEND_EVERY_S = 0.25
@@ -120,10 +120,15 @@ class SlicedStore:
         return await self._inner.count(tenant, hits, now_s)
 
     async def peek(
-        self, tenant: str, counters: Sequence[str], leases: Sequence[str], now_s: float
+        self,
+        tenant: str,
+        counters: Sequence[str],
+        leases: Sequence[str],
+        now_s: float,
+        drains: Mapping[str, int] = {},
     ) -> tuple[int, ...]:
         """What other replicas have taken ahead counts as used, what this one has does not."""
-        used = [*await self._inner.peek(tenant, counters, leases, now_s)]
+        used = [*await self._inner.peek(tenant, counters, leases, now_s, drains)]
         for index, counter in enumerate(counters):
             pool = self._book.known_pool(tenant, counter)
             if pool is not None:
@@ -249,7 +254,7 @@ class SlicedStore:
         held_by = "" if hold is None else self._held_by(hold)
         counters = [one.key for one in reservation.demands]
         leases = [one.key for one in reservation.leases]
-        used = await self.peek(tenant, counters, leases, now_s)
+        used = await self.peek(tenant, counters, leases, now_s, drains_of(reservation))
         return Reserved(Decision.ADMITTED, used, held_by=held_by)
 
     async def _refusal(self, reservation: Reservation, lacking: frozenset[str]) -> Reserved:
@@ -268,7 +273,8 @@ class SlicedStore:
         leases = [one.key for one in reservation.leases]
         counts: Sequence[int] = ()
         if unknown or leases:
-            counts = await self._inner.peek(tenant, unknown, leases, reservation.now_s)
+            drains = drains_of(reservation)
+            counts = await self._inner.peek(tenant, unknown, leases, reservation.now_s, drains)
         peeked = dict(zip(unknown, counts, strict=False))
         for key in pools.keys() & peeked.keys():
             pools[key].tell(peeked[key], self._clock.monotonic_s())

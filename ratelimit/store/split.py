@@ -9,8 +9,13 @@ from registry.types import OnOutage
 
 
 def is_sliced(demand: Demand) -> bool:
-    """Whether it is held in slices. A limit that refuses nobody has none to keep to."""
-    return demand.slice > 0 and demand.enforced and demand.amount > 0
+    """Whether it is held in slices: not of a limit that refuses nobody, nor of a bucket."""
+    return demand.slice > 0 and demand.enforced and not demand.drain and demand.amount > 0
+
+
+def drains_of(reservation: Reservation) -> dict[str, int]:
+    """The drains of its buckets, as `Store.peek` takes them."""
+    return {one.key: one.drain for one in reservation.demands if one.drain}
 
 
 def rest_of(reservation: Reservation) -> Reservation:

@@ -1,7 +1,7 @@
 """Replicas that take limits in slices from one shared store, moved by hand."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from prometheus_client import CollectorRegistry
@@ -28,10 +28,15 @@ class Shared(FakeShared):
     """One that cannot be looked at either while it is away."""
 
     async def peek(
-        self, tenant: str, counters: Sequence[str], leases: Sequence[str], now_s: float
+        self,
+        tenant: str,
+        counters: Sequence[str],
+        leases: Sequence[str],
+        now_s: float,
+        drains: Mapping[str, int] = {},
     ) -> tuple[int, ...]:
         call = super().peek
-        return await self._heard(lambda: call(tenant, counters, leases, now_s))
+        return await self._heard(lambda: call(tenant, counters, leases, now_s, drains))
 
 
 @dataclass
