@@ -91,6 +91,8 @@ class Supply:
         Whole multiples of the demand leave no crumbs. Towards the limit's end they become
         smaller, so that other replicas get some of it.
         """
+        if self._clock.now_s() >= pool.expires_at_s:
+            return StoreError("no slices are taken of a window that is over")
         amount = demand.amount
         ask = _whole(demand.slice, amount)
         try:

@@ -6,13 +6,14 @@ from dataclasses import replace
 import pytest
 from prometheus_client import CollectorRegistry
 
-from headgate.clock import SystemClock
 from headgate.metrics import Metrics
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Reservation, Reserved, Store
 from ratelimit.store.redis import RedisStore
 from ratelimit.store.resilient import ResilientStore
 from ratelimit.store.sliced import SlicedStore
+from tests.fakes import FakeClock
+from tests.ratelimit.builders import NOW_S
 from tests.redis_server import PATIENT_S, RedisServer, running_redis, running_redis_cluster
 
 
@@ -51,7 +52,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
         shared = RedisStore.from_url(server.url, timeout_s=PATIENT_S)
         built = shared
         if request.param not in ("redis", "redis_cluster"):
-            clock = SystemClock()
+            clock = FakeClock(NOW_S)
             metrics = Metrics(CollectorRegistry(), clock)
             resilient = built = ResilientStore(shared, "replica", 1, clock, metrics)
             if request.param == "slices_unused":

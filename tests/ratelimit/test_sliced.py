@@ -406,3 +406,9 @@ usages = st.builds(Spent, counts, counts, counts, counts)
 @given(st.lists(st.builds(Settlement, st.text(), st.text(), usages)))
 def test_a_letter_says_what_was_written(settlements: list[Settlement]) -> None:
     assert read(write(settlements)) == settlements
+
+
+async def test_of_a_window_that_is_over_the_store_decides_as_a_whole() -> None:
+    fleet = await Fleet.of(1)
+    over = replace(sliced(tokens(10, 1000), 100), expires_at_s=int(NOW_S))
+    assert (await fleet.ask(0, over)).held_by == ""
