@@ -14,6 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from accesslog.service import AccessLogService
 from accesslog.sink import Sink
+from extauthz.failures import DEFAULT_PER_MINUTE, FailureLimit
 from extauthz.service import Authorization
 from extproc.estimate import Estimator
 from extproc.service import ExternalProcessor
@@ -102,11 +103,13 @@ def build_hooks(
     metrics: Metrics,
     domains: Callable[[], Domains] | None = None,
     counts_refused: bool = False,
+    auth_failures_per_minute: int = DEFAULT_PER_MINUTE,
 ) -> Hooks:
     """Builds the hooks. `sinks` gets the limiter, as the console line shows what is left.
 
     `domains` is the configuration of envoyproxy/ratelimit in force, if there is one, and
-    `counts_refused` whether its limits count hits that they refuse.
+    `counts_refused` whether its limits count hits that they refuse. An address may fail
+    `auth_failures_per_minute` times to show a known key, before it is told so no more.
     """
     drop_in = None
     if domains is not None:
@@ -121,13 +124,15 @@ def build_hooks(
     settle_held = store.settle_held if isinstance(store, SlicedStore) else None
     limiter = Limiter(store, registry, clock, settle_held=settle_held)
     return Hooks(
-        authorization=Authorization(registry, metrics),
+        authorization=Authorization(
+            registry, FailureLimit(auth_failures_per_minute), clock, metrics
+        ),
         processor=ExternalProcessor(
             registry, estimator, new_reservation_id, PeekLimits(store, clock, metrics), metrics
         ),
         rate_limit=RateLimitService(limiter, metrics, clock, drop_in),
         access_log=AccessLogService(
-            limiter.settle, estimator.learn, prices_of, sinks(limiter), metrics
+            limiter.settle, estimator.learn, prices_of, sinks(limiter), registry, metrics
         ),
         limiter=limiter,
     )

@@ -70,6 +70,7 @@ def test_filters_stand_in_the_order_of_the_request_path() -> None:
         "headgate.usage_tap",
         "headgate.body_limit",
         "headgate.json_to_metadata",
+        "headgate.request_reader",
         "headgate.ext_proc",
         "headgate.admission_guard",
         "headgate.ratelimit",
@@ -124,7 +125,14 @@ def test_hooks_do_not_fail_open(name: str) -> None:
 
 
 def test_every_request_key_is_read_from_the_body() -> None:
-    assert set(BODY_FIELDS) == set(RequestKey) - {RequestKey.BODY}
+    read_by_script = {
+        RequestKey.BODY,
+        RequestKey.HIDDEN,
+        RequestKey.PLATFORM,
+        RequestKey.PROMPTS,
+        RequestKey.CONVERSATIONS,
+    }
+    assert set(BODY_FIELDS) == set(RequestKey) - read_by_script
     rules = filters()["headgate.json_to_metadata"]["request_rules"]["rules"]
     assert [rule["on_present"]["key"] for rule in rules] == ["body", *BODY_FIELDS]
 
@@ -138,7 +146,21 @@ def test_default_values_of_wrappers_survive_rendering() -> None:
 def test_field_names_with_digits_are_written_as_envoy_has_them(tmp_path: Path) -> None:
     assert Http2ProtocolOptions().to_dict() == {}
     config = json.loads(render(bootstrap(box(tmp_path, m="http://127.0.0.1:1"))))
-    assert list(every(config, "http2_protocol_options")) == [{}]
+    assert {} in every(config, "http2_protocol_options")
+
+
+def test_every_slow_client_has_its_end(tmp_path: Path) -> None:
+    """Envoy's own defaults for most of these are to wait for ever."""
+    config = json.loads(render(bootstrap(box(tmp_path))))["static_resources"]["listeners"][0]
+    manager = config["filter_chains"][0]["filters"][0]["typed_config"]
+
+    assert config["filter_chains"][0]["transport_socket_connect_timeout"] == "10s"
+    assert config["per_connection_buffer_high_watermark_timeout"] == "120s"
+    assert manager["request_headers_timeout"] == "10s"
+    assert manager["request_timeout"] == "300s"
+    assert manager["stream_idle_timeout"] == "600s"
+    assert manager["common_http_protocol_options"]["idle_timeout"] == "300s"
+    assert manager["http2_protocol_options"] == {"max_concurrent_streams": 100}
 
 
 def test_a_model_is_routed_by_the_exact_base_header() -> None:
