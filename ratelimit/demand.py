@@ -115,6 +115,7 @@ def reservation_of(
                 not limit.shadow,
                 limit.on_outage,
                 drain_of(limit),
+                limit.slice or 0,
             )
         )
     hold_s = max([HOLD_S, *(lease.lease_s for lease in leases)])

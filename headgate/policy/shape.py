@@ -66,6 +66,7 @@ _ELSEWHERE: dict[EntryType, dict[str, str]] = {
     ),
     ConcurrentLimitEntry: {
         "per": "requests in flight have no window; remove it",
+        "slice": "requests in flight are counted one by one; remove it",
         "weights": _WEIGHTS_ELSEWHERE,
         "smooth": "requests in flight have no rate; remove it",
         "burst": "requests in flight have no rate; remove it",
