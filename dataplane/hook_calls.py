@@ -23,8 +23,10 @@ _RETRIES = 2
 _RETRY_ON = "connect-failure,refused-stream,reset"
 """Only a replica that is gone: one that answers, with an error too, is not asked again."""
 _RETRY_AFTER = timedelta(milliseconds=5)
-_TRY_TIMEOUT = timedelta(seconds=1)
-"""Envoy takes the longest pause between tries for the timeout of each try, too."""
+_LONGEST_PAUSE = HOOK_TIMEOUT
+"""Envoy takes it for the timeout of each try, too. No try may be given up for another one: of
+two replicas that decide about one reservation, one that Redis fails undoes what the other grants.
+"""
 
 
 def http_filter(name: str, config: betterproto2.Message) -> HttpFilter:
@@ -48,7 +50,7 @@ def hook_service(services: str, timeout: timedelta | None = None) -> GrpcService
     service.retry_policy = RetryPolicy(
         retry_on=_RETRY_ON,
         num_retries=_RETRIES,
-        retry_back_off=BackoffStrategy(base_interval=_RETRY_AFTER, max_interval=_TRY_TIMEOUT),
+        retry_back_off=BackoffStrategy(base_interval=_RETRY_AFTER, max_interval=_LONGEST_PAUSE),
         retry_host_predicate=[
             RetryPolicyRetryHostPredicate(
                 name="envoy.retry_host_predicates.previous_hosts",

@@ -14,6 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from accesslog.service import AccessLogService
 from accesslog.sink import Sink
+from extauthz.failures import DEFAULT_PER_MINUTE, FailureLimit
 from extauthz.service import Authorization
 from extproc.estimate import Estimator
 from extproc.service import ExternalProcessor
@@ -29,6 +30,7 @@ from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Store
 from ratelimit.store.redis import TIMEOUT_S, RedisStore
 from ratelimit.store.resilient import ResilientStore
+from ratelimit.store.sliced import SlicedStore
 from registry.types import Prices, Registry
 
 _SERVER_OPTIONS = [
@@ -88,7 +90,8 @@ async def running_store(
         return
     shared = RedisStore.from_url(settings.url, settings.deadline_s)
     replica = uuid.uuid4().hex
-    async with ResilientStore(shared, replica, settings.replicas, clock, metrics) as store:
+    resilient = ResilientStore(shared, replica, settings.replicas, clock, metrics)
+    async with resilient, SlicedStore(resilient, replica, clock, metrics) as store:
         yield store
 
 
@@ -100,11 +103,13 @@ def build_hooks(
     metrics: Metrics,
     domains: Callable[[], Domains] | None = None,
     counts_refused: bool = False,
+    auth_failures_per_minute: int = DEFAULT_PER_MINUTE,
 ) -> Hooks:
     """Builds the hooks. `sinks` gets the limiter, as the console line shows what is left.
 
     `domains` is the configuration of envoyproxy/ratelimit in force, if there is one, and
-    `counts_refused` whether its limits count hits that they refuse.
+    `counts_refused` whether its limits count hits that they refuse. An address may fail
+    `auth_failures_per_minute` times to show a known key, before it is told so no more.
     """
     drop_in = None
     if domains is not None:
@@ -115,15 +120,24 @@ def build_hooks(
         return None if model is None else model.prices
 
     estimator = Estimator()
-    limiter = Limiter(store, registry, clock)
+    # Only a store that replicas share has anything held by one of them.
+    settle_held = store.settle_held if isinstance(store, SlicedStore) else None
+    limiter = Limiter(store, registry, clock, settle_held=settle_held)
     return Hooks(
-        authorization=Authorization(registry, metrics),
+        authorization=Authorization(
+            registry, FailureLimit(auth_failures_per_minute), clock, metrics
+        ),
         processor=ExternalProcessor(
-            registry, estimator, new_reservation_id, PeekLimits(store, clock, metrics), metrics
+            registry,
+            estimator,
+            new_reservation_id,
+            PeekLimits(store, clock, metrics),
+            metrics,
+            clock,
         ),
         rate_limit=RateLimitService(limiter, metrics, clock, drop_in),
         access_log=AccessLogService(
-            limiter.settle, estimator.learn, prices_of, sinks(limiter), metrics
+            limiter.settle, estimator.learn, prices_of, sinks(limiter), registry, metrics
         ),
         limiter=limiter,
     )

@@ -5,6 +5,7 @@ them from here, so that a name stands once. Every value in dynamic metadata is a
 as Envoy's rate-limit actions read nothing else; only `Request` keeps the types of JSON.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 HEADER_PREFIX = "x-headgate-"
@@ -16,6 +17,7 @@ class Namespace(StrEnum):
     CALLER = "envoy.filters.http.ext_authz"
     REQUEST = "headgate.request"
     ADMISSION = "headgate.admission"
+    LIMITS = "envoy.filters.http.ratelimit"
     USAGE = "headgate.usage"
 
 
@@ -25,13 +27,18 @@ class CallerKey(StrEnum):
     TENANT = "tenant"
     USER = "user"
     KEY = "key"
+    RECORD = "record"
+    """`RECORD_NO` for a request that the access log leaves out; else absent."""
+
+
+RECORD_YES, RECORD_NO = "yes", "no"
 
 
 class RequestKey(StrEnum):
-    """`Namespace.REQUEST`: what json_to_metadata read from the request body."""
+    """`Namespace.REQUEST`: what json_to_metadata and the request reader saw in the body."""
 
     BODY = "body"
-    """`BODY_READ` or `BODY_UNREADABLE`; absent when no body came."""
+    """`BODY_READ`, `BODY_PARSED` or `BODY_UNREADABLE`; absent when no body came."""
     MODEL = "model"
     STREAM = "stream"
     INCLUDE_USAGE = "include_usage"
@@ -42,11 +49,35 @@ class RequestKey(StrEnum):
     N = "n"
     PROMPT_CACHE_KEY = "prompt_cache_key"
     BACKGROUND = "background"
+    HIDDEN = "hidden"
+    """A field that decides what a request costs, with a string too long for json_to_metadata."""
+    PLATFORM = "platform"
+    """Those of `PLATFORM_FIELDS` that the client set, joined by commas."""
+    PROMPTS = "prompts"
+    """How many prompts a completion has; absent for one."""
+    CONVERSATIONS = "conversations"
+    """How many conversations a batch of chats has; absent for one."""
 
 
+BODY_PARSED = "parsed"
+"""The body is JSON; the request reader has not come to its end."""
 BODY_READ = "read"
+"""The body is a JSON object, and all of it that matters is in the metadata."""
 BODY_UNREADABLE = "unreadable"
-"""The body is not JSON, or not called JSON."""
+"""The body is no JSON object, or not called JSON."""
+
+CACHE_SALT = "cache_salt"
+PLATFORM_FIELDS = (
+    CACHE_SALT,
+    "ec_transfer_params",
+    "kv_transfer_params",
+    "priority",
+    "request_id",
+    "session_id",
+    "vllm_xargs",
+)
+"""Body fields of vLLM that a client must not set: they change scheduling for others, steer the
+transfer of caches, or take another's name. They are taken out; the salt is replaced."""
 
 
 class AdmissionKey(StrEnum):
@@ -71,8 +102,17 @@ class AdmissionKey(StrEnum):
     `untouched` where the answer always carries it (not streamed, responses, messages)."""
 
 
+class LimitsKey(StrEnum):
+    """`Namespace.LIMITS`: what the rate-limit service says of an admitted request."""
+
+    HELD_BY = "held_by"
+    """Which replica holds it in slices of limits, for whoever settles it; absent where the store
+    holds all of it."""
+
+
 class UsageKey(StrEnum):
-    """`Namespace.USAGE`: what the tap saw of the answer. Written as the answer passes by."""
+    """`Namespace.USAGE`: what was seen of the answer, by the tap or by ext_proc (`Counting`).
+    Written as the answer passes by."""
 
     STATUS = "status"
     """The answer's HTTP status: the upstream's, or that of an error of Envoy's own in its place."""
@@ -83,12 +123,25 @@ class UsageKey(StrEnum):
     EVENTS = "events"
     """Events with output seen in a stream; kept up to date while no completion is known."""
     COMPLETE = "complete"
-    """`1` once the whole answer has passed the tap."""
+    """`1` once the whole answer has passed."""
     FIRST_EVENT_MS = "first_event_ms"
     """When the first output passed, in milliseconds since the Unix epoch."""
     ERROR = "error"
     """`1` when the stream itself reported an error inside a 200."""
 
+
+class Counting(StrEnum):
+    """Who counts the tokens of an answer. A property of the deployment: of Envoy's filters."""
+
+    PROXY = "proxy"
+    """The tap, a Lua filter: no message to the services for a streamed chunk."""
+    EXTPROC = "extproc"
+    """ext_proc, to which the answer is streamed: for an Envoy that must not run Lua on answers."""
+
+
+COUNTING_METADATA = ("x-headgate-counting", Counting.EXTPROC.value)
+"""What Envoy's ext_proc filter says with each call where the service is to count. The service has
+no setting of its own, which could say another thing than Envoy's and leave answers uncounted."""
 
 CREDENTIAL_HEADERS = ("authorization", "x-api-key", "api-key")
 """Headers that may carry an API key: OpenAI's, Anthropic's and Azure's way to send one."""
@@ -122,6 +175,7 @@ SETTLE_ADMISSION_ENTRIES = (
     AdmissionKey.ESTIMATE,
     AdmissionKey.ESTIMATE_PROMPT,
 )
+SETTLE_LIMITS_ENTRIES = (LimitsKey.HELD_BY,)
 SETTLE_USAGE_ENTRIES = (
     UsageKey.STATUS,
     UsageKey.PROMPT,
@@ -132,6 +186,12 @@ SETTLE_USAGE_ENTRIES = (
     UsageKey.ERROR,
 )
 """Entries of the settle descriptor after `op`; its hits_addend is 0."""
+
+
+def held_by(values: Mapping[str, str]) -> str:
+    """Which replica holds a request; empty where nobody said so, as older proxies do."""
+    value = values.get(LimitsKey.HELD_BY, ABSENT)
+    return "" if value == ABSENT else value
 
 
 class Header(StrEnum):
@@ -149,7 +209,8 @@ STRIPPED_HEADERS = (
     "x-vllm-priority",
     "x-data-parallel-rank",
     "x-session-id",
+    "endpoint-load-metrics-format",
     "accept-encoding",
 )
-"""Client headers that never reach vLLM: they change scheduling for others, or (the last) would
-let the answer come compressed, where the tap cannot read it."""
+"""Client headers that never reach vLLM: they change scheduling for others, make vLLM tell of its
+load, or (the last) would let the answer come compressed, where the tap cannot read it."""

@@ -40,7 +40,8 @@ class Metrics:
         self.settlements = Counter(
             "headgate_settlements",
             "Settled requests, by where the numbers came from (usage, partial, estimate, refund),"
-            " and those that changed nothing (duplicate, unknown).",
+            " those that changed nothing (duplicate, unknown), and those left to do (deferred,"
+            " forwarded).",
             ["via", "outcome"],
             registry=registry,
         )
@@ -102,6 +103,13 @@ class Metrics:
             ["what"],
             registry=registry,
         )
+        self.slices = Counter(
+            "headgate_slices",
+            "Slices of limits that this replica asked the store for (taken, refused) and gave back"
+            " (returned).",
+            ["what"],
+            registry=registry,
+        )
         self.records = Counter(
             "headgate_records",
             "Usage records, by what became of them (written, failed).",
@@ -125,6 +133,22 @@ class Metrics:
             "headgate_ratelimit_config_loaded_timestamp_seconds",
             "When the configuration of --ratelimit-config in force was loaded, in seconds since"
             " the Unix epoch.",
+            registry=registry,
+        )
+        self.certificate_reloads = Counter(
+            "headgate_certificate_reloads",
+            "Changes of the door's certificate, by result (applied, refused).",
+            ["result"],
+            registry=registry,
+        )
+        self.certificate_loaded_seconds = Gauge(
+            "headgate_certificate_loaded_timestamp_seconds",
+            "When the door's certificate in force was loaded, in seconds since the Unix epoch.",
+            registry=registry,
+        )
+        self.certificate_expires_seconds = Gauge(
+            "headgate_certificate_expires_timestamp_seconds",
+            "When the door's certificate in force expires, in seconds since the Unix epoch.",
             registry=registry,
         )
         self.policy_reloads = Counter(

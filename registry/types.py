@@ -6,6 +6,8 @@ from decimal import ROUND_CEILING, Decimal
 from enum import IntEnum, StrEnum
 from zoneinfo import ZoneInfo
 
+from headgate.apis import Api
+
 
 class Count(StrEnum):
     """What a limit counts."""
@@ -85,7 +87,8 @@ class Limit:
     reloads, as it is part of the counter's key. `per` is None exactly for `concurrent`,
     whose slots end by themselves after `lease_s`. `users` and `models` narrow a limit to
     those; empty means all. A `shadow` limit is counted and reported and refuses nobody, in an
-    outage of the store neither, whatever its `on_outage`.
+    outage of the store neither, whatever its `on_outage`. `slice` is how much of it a replica takes
+    from the shared store at a time, to decide by itself; None where it asks for each request.
 
     A limit of tokens counts them by `weights`. One of cost counts nanos (1e-9 of the currency)
     by `costs`: what a token of each model that it can meet costs; exactly there it is not empty.
@@ -106,6 +109,7 @@ class Limit:
     on_outage: OnOutage = OnOutage.CLOSED
     weights: TokenWeights = TokenWeights()
     costs: Mapping[str, TokenWeights] = field(default_factory=dict, hash=False)
+    slice: int | None = None
     burst: int | None = None
 
     @property
@@ -171,21 +175,28 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A paying group: the models it may use, the calendar of its windows, its limits."""
+    """A paying group: the models it may use, the calendar of its windows, its limits.
+
+    With `cache_salt` its prompts share vLLM's prefix cache with no other tenant's.
+    """
 
     name: str
     calendar: Calendar
     models: frozenset[str]
     limits: tuple[Limit, ...]
+    cache_salt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Registry:
     """One whole compiled policy. Immutable: a reload swaps the reference to it.
 
-    `keys` maps the SHA-256 digest (32 bytes) of an API key to its caller.
+    `keys` maps the SHA-256 digest (32 bytes) of an API key to its caller. `without_usage` holds
+    the APIs of `headgate.apis.WITHOUT_USAGE` that are served, each with the tokens that one
+    request costs; None is the estimate of its prompt.
     """
 
     models: Mapping[str, Model]
     tenants: Mapping[str, Tenant]
     keys: Mapping[bytes, Caller]
+    without_usage: Mapping[Api, int | None] = field(default_factory=dict)

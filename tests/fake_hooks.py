@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from headgate.contract import OP_RESERVE, AdmissionKey, Header, Namespace
+from headgate.contract import OP_RESERVE, AdmissionKey, Header, LimitsKey, Namespace
 from protos.gen import accesslog_pb2, auth_pb2, base_pb2, ext_proc_pb2, ratelimit_pb2
 
 WAIT_S = 10.0
@@ -59,14 +59,16 @@ def route(
 
 
 def allow(request: ratelimit_pb2.RateLimitRequest) -> ratelimit_pb2.RateLimitResponse:
-    """ratelimit says OK to every descriptor."""
+    """ratelimit says OK to every descriptor, and which replica holds the request."""
     ok = ratelimit_pb2.RateLimitResponse.OK
-    return ratelimit_pb2.RateLimitResponse(
+    answer = ratelimit_pb2.RateLimitResponse(
         overall_code=ok,
         statuses=[
             ratelimit_pb2.RateLimitResponse.DescriptorStatus(code=ok) for _ in request.descriptors
         ],
     )
+    answer.dynamic_metadata.update({LimitsKey.HELD_BY: "replica-7"})
+    return answer
 
 
 def immediate(
@@ -134,6 +136,8 @@ class FakeServices:
     streams: list[list[ext_proc_pb2.ProcessingRequest]] = field(default_factory=list)
     limits: list[ratelimit_pb2.RateLimitRequest] = field(default_factory=list)
     logs: list[accesslog_pb2.HTTPAccessLogEntry] = field(default_factory=list)
+    ends_after: int | None = None
+    """ext_proc ends each stream after so many messages; None: with Envoy."""
     _since_s: float = 0.0
     _unsettled: int = 0
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -147,6 +151,7 @@ class FakeServices:
         await self.until(lambda: self._unsettled == 0)
         self._since_s = time.time()
         self.check, self.process, self.limit = admit, route(), allow
+        self.ends_after = None
         for received in (self.checks, self.streams, self.limits, self.logs):
             received.clear()  # type: ignore[attr-defined]
 
@@ -210,6 +215,8 @@ class FakeServices:
             received.append(request)
             await self._notify()
             yield self.process(request)
+            if len(received) == self.ends_after:
+                return
 
     async def _limit(self, request: ratelimit_pb2.RateLimitRequest, _: Any) -> Any:
         self.limits.append(request)

@@ -8,6 +8,7 @@ from typing import assert_never
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
+from headgate.apis import Api
 from headgate.policy.schema import (
     AdapterEntry,
     BaseModelEntry,
@@ -19,6 +20,7 @@ from headgate.policy.schema import (
     TenantEntry,
     WeightsEntry,
     WindowLimitEntry,
+    WithoutUsageEntry,
 )
 from registry.amounts import NANOS, weights_in_units
 from registry.keys import default_id
@@ -58,7 +60,8 @@ def compile_policy(policy: PolicyFile) -> Registry:
     }
     shared: dict[Limit, Limit] = {}
     tenants = {name: _tenant(name, entry, models, shared) for name, entry in policy.tenants.items()}
-    return Registry({name: models[name] for name in policy.models}, tenants, keys)
+    ordered = {name: models[name] for name in policy.models}
+    return Registry(ordered, tenants, keys, _without_usage(policy.without_usage))
 
 
 def limit_id(
@@ -145,7 +148,17 @@ def _tenant(
     limits = tuple(shared.setdefault(limit, limit) for limit in compiled)
     week_start = Weekday[entry.week_start.upper()]
     calendar = Calendar(ZoneInfo(entry.timezone), week_start, entry.billing_day)
-    return Tenant(name, calendar, frozenset(entry.models), limits)
+    return Tenant(name, calendar, frozenset(entry.models), limits, entry.cache_salt)
+
+
+def _without_usage(entry: WithoutUsageEntry) -> dict[Api, int | None]:
+    charges = {Api.COUNT_TOKENS: entry.count_tokens, Api.TOKENIZE: entry.tokenize}
+    tokens = {"free": 0, "estimate": None}
+    return {
+        api: charge if isinstance(charge, int) else tokens[charge]
+        for api, charge in charges.items()
+        if charge != "refused"
+    }
 
 
 def _weights(entry: WeightsEntry) -> TokenWeights:
@@ -177,6 +190,7 @@ def _limit(entry: LimitEntry, models_of_tenant: Mapping[str, Model]) -> Limit:
                 on_outage=on_outage,
                 weights=weights,
                 burst=(entry.burst or entry.limit) if entry.smooth else None,
+                slice=entry.slice,
             )
         case CostLimitEntry():
             per = Per(entry.per)
@@ -195,6 +209,7 @@ def _limit(entry: LimitEntry, models_of_tenant: Mapping[str, Model]) -> Limit:
                     for name, model in models_of_tenant.items()
                     if not models or name in models
                 },
+                slice=None if entry.slice is None else int(entry.slice * NANOS),
             )
         case ConcurrentLimitEntry():
             identity = limit_id(count, None, each, users, models, entry.shadow)

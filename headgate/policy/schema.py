@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from headgate.policy.money import PRICE_RULE, WEIGHT_RULE, Cost, Price, Weight
+from headgate.policy.money import COST_RULE, PRICE_RULE, WEIGHT_RULE, Cost, Price, Weight
 from headgate.policy.problems import Rule, hint, shown
 from registry.keys import SECRET_PREFIX
 
@@ -50,11 +50,19 @@ _USERS_RULE = "a list of users who have keys in this tenant"
 _MODELS_RULE = "a list of models that this tenant may use"
 _SHADOW_RULE = "true for a limit that is counted and refuses nobody, else false"
 _ON_OUTAGE_RULE = "closed, open or share"
+_CACHE_SALT_RULE = (
+    "true where prompts of this tenant share vLLM's prefix cache with no other's, else false"
+)
+_CHARGE_RULE = (
+    f"refused, free, estimate, or a whole number of tokens from 1 to {MAX_CONTEXT_TOKENS}"
+)
 _SMOOTH_RULE = (
     f"true for a limit of at most {MAX_SMOOTH} per second, minute or hour that refills evenly,"
     " else false"
 )
 _BURST_RULE = f"a whole number from 1 to {MAX_SMOOTH}"
+_SLICE_RULE = "a whole number from 1 to the limit, in the limit's unit"
+_COST_SLICE_RULE = f"{COST_RULE}, up to the limit"
 _WEIGHTS_RULE = "a mapping with some of the keys input, cached_input, output, one of them above 0"
 
 # Names go into HTTP headers, metadata, metric labels and counter keys. As every part
@@ -137,6 +145,15 @@ def _timezone(name: str) -> str:
     return name
 
 
+def _charge(value: object) -> object:
+    """Not a union: pydantic would tell of each of its parts."""
+    if value is None or value in ("refused", "free", "estimate"):
+        return value
+    if type(value) is int and 1 <= value <= MAX_CONTEXT_TOKENS:
+        return value
+    raise _wrong(Rule.NOT_ONE_OF, f"is not a known word or number of tokens (value {shown(value)})")
+
+
 def _one_as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
@@ -169,6 +186,7 @@ Dimensions: TypeAlias = Annotated[
     Field(min_length=1),
     AfterValidator(_distinct),
 ]
+Charge = Annotated[Literal["refused", "free", "estimate"] | int, BeforeValidator(_charge)]
 Outage = Literal["closed", "open", "share"]
 Window = Literal["second", "minute", "hour", "day", "week", "month", "year"]
 DayOfWeek = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
@@ -292,6 +310,7 @@ class WindowLimitEntry(Entry):
     burst: Annotated[int, Field(ge=1, le=MAX_SMOOTH), AfterValidator(_is_of_smooth)] | None = Field(
         default=None, description=_BURST_RULE
     )
+    slice: int | None = Field(default=None, ge=1, le=MAX_COUNT, description=_SLICE_RULE)
 
 
 class CostLimitEntry(Entry):
@@ -305,6 +324,7 @@ class CostLimitEntry(Entry):
     models: Names = Field(default=[], description=_MODELS_RULE)
     shadow: bool = Field(default=False, description=_SHADOW_RULE)
     on_outage: Outage = Field(default="closed", description=_ON_OUTAGE_RULE)
+    slice: Cost | None = Field(default=None, description=_COST_SLICE_RULE)
 
 
 class ConcurrentLimitEntry(Entry):
@@ -350,6 +370,14 @@ class TenantEntry(Entry):
     limits: list[LimitEntry] = Field(
         default=[], description="a list of limits, each {count: ..., limit: ..., per: ...}"
     )
+    cache_salt: bool = Field(default=False, description=_CACHE_SALT_RULE)
+
+
+class WithoutUsageEntry(Entry):
+    """What one request costs of an API whose answers do not say what they used."""
+
+    count_tokens: Charge = Field(default="refused", description=_CHARGE_RULE)
+    tokenize: Charge = Field(default="refused", description=_CHARGE_RULE)
 
 
 class PolicyFile(Entry):
@@ -361,4 +389,8 @@ class PolicyFile(Entry):
     )
     tenants: dict[Name, TenantEntry] = Field(
         min_length=1, description="tenants by their name, each with at least models"
+    )
+    without_usage: WithoutUsageEntry = Field(
+        default=WithoutUsageEntry(),
+        description="a mapping with the keys count_tokens, tokenize",
     )

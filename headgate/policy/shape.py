@@ -21,6 +21,7 @@ from headgate.policy.schema import (
     TenantEntry,
     WeightsEntry,
     WindowLimitEntry,
+    WithoutUsageEntry,
 )
 
 EntryType: TypeAlias = type[Entry]
@@ -65,6 +66,7 @@ _ELSEWHERE: dict[EntryType, dict[str, str]] = {
     ),
     ConcurrentLimitEntry: {
         "per": "requests in flight have no window; remove it",
+        "slice": "requests in flight are counted one by one; remove it",
         "weights": _WEIGHTS_ELSEWHERE,
         "smooth": "requests in flight have no rate; remove it",
         "burst": "requests in flight have no rate; remove it",
@@ -93,7 +95,14 @@ def check_shape(root: YamlMapping) -> tuple[PolicyFile | None, list[Problem]]:
         return PolicyFile.model_validate(root), []
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=True)
-        return None, [_problem(root, one) for one in details if one["input"] is not None]
+        return None, [_problem(root, _named(one)) for one in details if one["input"] is not None]
+
+
+def _named(error: ErrorDetails) -> ErrorDetails:
+    """Of a list in place of a limit pydantic reads the method `count` for its tag."""
+    if error["type"] == "union_tag_invalid" and not isinstance(error["input"], dict):
+        return {**error, "type": "model_attributes_type"}
+    return error
 
 
 def _problem(root: YamlMapping, error: ErrorDetails) -> Problem:
@@ -156,6 +165,8 @@ def _locate(loc: tuple[int | str, ...]) -> tuple[EntryType, str, Path]:
             owner, depth = _KINDS[str(loc[2])], 2
         if len(path) > 3 and path[2] == "prices":
             owner, depth = PricesEntry, 3
+    elif len(loc) > 1 and loc[0] == "without_usage":
+        owner, depth = WithoutUsageEntry, 1
     elif len(loc) > 2 and loc[0] == "tenants" and loc[2] != "[key]":
         owner, depth = TenantEntry, 2
         if len(loc) > 4 and loc[2] == "keys":

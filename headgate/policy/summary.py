@@ -26,6 +26,9 @@ def describe(registry: Registry) -> str:
     for tenant in registry.tenants.values():
         lines.append(_tenant_line(tenant, keys[tenant.name]))
         lines += [f"  {_limit_line(limit)}" for limit in tenant.limits]
+    for api, tokens in registry.without_usage.items():
+        cost = "its prompt's estimate" if tokens is None else _counted(tokens, "token")
+        lines.append(f"{api}: {cost} for each request")
     return "\n".join(lines)
 
 
@@ -54,7 +57,8 @@ def _model_line(model: Model) -> str:
 def _tenant_line(tenant: Tenant, keys: int) -> str:
     models = ", ".join(sorted(tenant.models))
     calendar = _calendar_text(tenant.calendar)
-    return f"tenant {tenant.name} ({calendar}): {_counted(keys, 'key')}; {models}"
+    line = f"tenant {tenant.name} ({calendar}): {_counted(keys, 'key')}; {models}"
+    return f"{line}; a prefix cache of its own" if tenant.cache_salt else line
 
 
 def _calendar_text(calendar: Calendar) -> str:
@@ -84,6 +88,8 @@ def limit_text(limit: Limit) -> str:
         text += ", weights " + ", ".join(f"{kind} {weight}" for kind, weight in weights.items())
     if limit.on_outage is not OnOutage.CLOSED and not limit.shadow:
         text += f", {limit.on_outage} in an outage of the store"
+    if limit.slice is not None:
+        text += f", in slices of {_number(limit.count, limit.slice)}"
     return text
 
 
@@ -92,9 +98,13 @@ def _amount(limit: Limit) -> str:
         case Count.CONCURRENT:
             return f"{limit.limit} requests in flight"
         case Count.COST:
-            return f"{money(limit.limit):f} of cost"
+            return f"{_number(limit.count, limit.limit)} of cost"
         case _:
             return f"{limit.limit} {limit.count}"
+
+
+def _number(count: Count, number: int) -> str:
+    return f"{money(number):f}" if count is Count.COST else str(number)
 
 
 def _limit_line(limit: Limit) -> str:

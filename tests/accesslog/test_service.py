@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import grpc
 import pytest
@@ -15,6 +16,7 @@ from accesslog.service import AccessLogService
 from accesslog.types import UsageRecord
 from headgate.metrics import Metrics
 from headgate.settlement import Estimate, Usage
+from registry.types import Model, Registry, Tenant
 from tests.accesslog.entries import ADMISSION, USAGE, entry, message, prices_of
 from tests.fakes import FakeClock
 
@@ -28,10 +30,14 @@ class Limiter:
 
     away: set[str] = field(default_factory=set)
     settled: dict[str, tuple[str, Usage, Estimate]] = field(default_factory=dict)
+    held_by: set[str] = field(default_factory=set)
     inside: int = 0
     most_inside: int = 0
 
-    async def settle(self, reservation: str, tenant: str, usage: Usage, estimate: Estimate) -> str:
+    async def settle(
+        self, reservation: str, tenant: str, usage: Usage, estimate: Estimate, held_by: str
+    ) -> str:
+        self.held_by.add(held_by)
         self.inside += 1
         self.most_inside = max(self.most_inside, self.inside)
         await asyncio.sleep(0)
@@ -57,6 +63,17 @@ class Kept:
         self.records += records
 
 
+REGISTRY = Registry(
+    models={
+        "llama-8b-sql": Model(
+            "llama-8b-sql", "llama-8b", "sql-v3", "http://127.0.0.1:1", 8192, True
+        )
+    },
+    tenants={"acme": Tenant("acme", ZoneInfo("UTC"), frozenset({"llama-8b-sql"}), ())},
+    keys={},
+)
+
+
 class World:
     """The service with fakes around it, and a client on a socket of its own."""
 
@@ -70,6 +87,7 @@ class World:
             lambda *lesson: self.taught.append(lesson),
             prices_of,
             [self.kept],
+            lambda: REGISTRY,
             Metrics(self.registry, FakeClock()),
         )
         self.channel: grpc.aio.Channel
@@ -126,6 +144,12 @@ async def test_a_settlement_gets_what_was_held_and_what_was_seen(world: World) -
     assert world.limiter.settled == {
         "r-1": ("acme", Usage(status=200, events=5), Estimate(300, 44))
     }
+    assert world.limiter.held_by == {""}
+
+
+async def test_a_settlement_says_which_replica_holds_the_request(world: World) -> None:
+    await world.send(message(entry(limits={"held_by": "abc"})))
+    assert world.limiter.held_by == {"abc"}
 
 
 async def test_a_second_settlement_changes_nothing_and_is_counted(world: World) -> None:

@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from tests.campaign.load import Load, Sent
 from tests.campaign.site import LIMIT, Site
@@ -14,12 +14,15 @@ _UNSEEN_TOKENS = 8192
 """More than any request can have been held or charged at."""
 
 
+Forgetful = Literal["redis", "replica"] | None
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One fault under load: when it began and ended, and when every replica had noticed.
 
-    `gone_s` is when the fault was there in full: it lies a little after `began_s`. `lost` says
-    whether Redis lost its data then. Seconds since the epoch.
+    `gone_s` is when the fault was there in full: it lies a little after `began_s`. `forgetful` is
+    who lost then what it knew: Redis, a replica or nobody. Seconds since the epoch.
     """
 
     load: Load
@@ -28,7 +31,7 @@ class Run:
     gone_s: float
     ended_s: float
     whole_s: float
-    lost: bool = False
+    forgetful: Forgetful = None
 
     def of(self, tenant: str) -> list[Sent]:
         return self.load.where(lambda one: one.tenant == tenant)
@@ -102,20 +105,21 @@ def charged(run: Run, tenant: str, records: dict[str, int]) -> tuple[Span, Span]
 def _counts(one: Sent, run: Run) -> tuple[int, int]:
     """How often the request is counted, at least and at most: a client cannot know everything.
 
-    Answers of an `open` limit are not counted while Redis is away. Of the data that Redis lost
-    a replica may still bring some: what it let in by its share, when an answer was late.
+    Answers of an `open` limit are not counted while Redis is away. What a replica let in by its
+    share, when an answer of Redis was late, it tells a Redis that lost its data, too; and
+    takes with it when it dies.
     """
-    if one.status is None:
-        return 0, 1
-    if one.status != 200:
+    if one.status not in (200, None):
         return 0, 0
-    if one.tenant == "open":
+    if one.status is None or one.tenant == "open":
         return 0, 1
-    if not run.lost or one.started_s >= run.gone_s:
+    if run.forgetful is None or one.started_s >= run.gone_s:
         return 1, 1
-    if one.tenant == "closed" and (one.answered_s or 0) < run.began_s:
-        return 0, 0
-    return 0, 1
+    if one.tenant != "closed":
+        return 0, 1
+    if run.forgetful == "replica":
+        return 1, 1
+    return 0, int((one.answered_s or 0) >= run.began_s)
 
 
 def records_of(site: Site) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from tests.campaign.ledger import Run, differences, most_in_flight
+from tests.campaign.ledger import Forgetful, Run, differences, most_in_flight
 from tests.campaign.load import Sent, loaded
 from tests.campaign.site import (
     BY_MINUTE,
@@ -41,7 +41,7 @@ pytestmark = [pytest.mark.simulator, pytest.mark.timeout(60 + 3 * FAULT_S + RECO
 
 
 async def meet(
-    site: Site, user: str, fault: AbstractAsyncContextManager[None], *, loses_data: bool = False
+    site: Site, user: str, fault: AbstractAsyncContextManager[None], forgetful: Forgetful = None
 ) -> Run:
     """Load before, during and after the fault; then Redis has to know what was charged."""
     async with loaded(site.fleet.url, site.keys(user), 1.5 * FAULT_S) as load:
@@ -55,7 +55,7 @@ async def meet(
         whole_s = time.time()
         await asyncio.sleep(AFTER_S)
     stopped_s = time.time()
-    run = Run(load, user, began_s, gone_s, ended_s, whole_s, loses_data)
+    run = Run(load, user, began_s, gone_s, ended_s, whole_s, forgetful)
     print(run)
     await slots_are_free(site, user)
     await counters_agree(site, run)
@@ -125,7 +125,7 @@ async def test_a_redis_that_forgets_its_scripts(site: Site) -> None:
 
 
 async def test_a_replica_of_the_services_that_dies(site: Site) -> None:
-    run = await meet(site, "replica-killed", replica_killed(site))
+    run = await meet(site, "replica-killed", replica_killed(site), "replica")
     keeps_the_limits(run)
 
 
@@ -138,12 +138,12 @@ async def test_a_redis_that_dies_and_keeps_its_data(site: Site) -> None:
 
 
 async def test_a_redis_that_dies_and_comes_back_empty(site: Site) -> None:
-    run = await meet(site, "emptied", killed(site, keeps_data=False), loses_data=True)
+    run = await meet(site, "emptied", killed(site, keeps_data=False), "redis")
     keeps_the_bounds_of_an_outage(run, times_empty=1)
 
 
 async def test_a_redis_that_fails_over_to_an_empty_replica(site: Site) -> None:
-    run = await meet(site, "failed-over", failed_over(site), loses_data=True)
+    run = await meet(site, "failed-over", failed_over(site), "redis")
     keeps_the_bounds_of_an_outage(run, times_empty=1)
 
 

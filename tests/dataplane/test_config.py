@@ -9,6 +9,7 @@ import pytest
 from envoy_data_plane.envoy.config.core.v3 import Http2ProtocolOptions, HttpProtocolOptions
 from envoy_data_plane.envoy.config.route.v3 import RateLimitHitsAddend
 from envoy_data_plane.google.protobuf import Any as PackedMessage
+from google.protobuf.json_format import MessageToDict
 
 from dataplane.bootstrap import bootstrap, write_bootstrap
 from dataplane.box import OneBox, render, replace_file
@@ -16,15 +17,19 @@ from dataplane.filters import BODY_FIELDS, http_filters
 from dataplane.replies import REPLIES
 from dataplane.routes import route_table, write_dynamic
 from dataplane.upstream import BadUpstream, cluster_name, model_cluster
+from extproc import wire
 from headgate.apis import ErrorShape
 from headgate.contract import (
     ABSENT,
+    COUNTING_METADATA,
     DOMAIN,
     OP_RESERVE,
     OP_SETTLE,
     RESERVE_ENTRIES,
     SETTLE_ADMISSION_ENTRIES,
+    SETTLE_LIMITS_ENTRIES,
     SETTLE_USAGE_ENTRIES,
+    Counting,
     Header,
     Namespace,
     RequestKey,
@@ -37,9 +42,9 @@ def box(folder: Path, **upstreams: str) -> OneBox:
     return OneBox("127.0.0.1", 8080, *sockets, folder=folder, upstreams=upstreams)
 
 
-def filters() -> dict[str, dict[str, Any]]:
+def filters(counting: Counting = Counting.PROXY) -> dict[str, dict[str, Any]]:
     """The filters' configurations by name, in order, as Envoy reads them."""
-    rendered = [json.loads(render(one)) for one in http_filters("services", 1000)]
+    rendered = [json.loads(render(one)) for one in http_filters("services", 1000, counting)]
     return {one["name"]: one["typed_config"] for one in rendered}
 
 
@@ -69,11 +74,33 @@ def test_filters_stand_in_the_order_of_the_request_path() -> None:
         "headgate.usage_tap",
         "headgate.body_limit",
         "headgate.json_to_metadata",
+        "headgate.request_reader",
         "headgate.ext_proc",
         "headgate.admission_guard",
         "headgate.ratelimit",
         "envoy.filters.http.router",
     ]
+
+
+def test_where_ext_proc_counts_there_is_no_tap_and_nothing_else_differs() -> None:
+    tapped, counted = filters(), filters(Counting.EXTPROC)
+    del tapped["headgate.usage_tap"]
+    assert list(counted) == list(tapped)
+    assert [name for name in tapped if tapped[name] != counted[name]] == ["headgate.ext_proc"]
+
+
+def test_ext_proc_says_with_each_call_that_it_counts_and_may_ask_for_answers() -> None:
+    config = filters(Counting.EXTPROC)["headgate.ext_proc"]
+    key, value = COUNTING_METADATA
+    assert config["grpc_service"]["initial_metadata"] == [{"key": key, "value": value}]
+    allowed = [wire._mode(rewrites, counts=True) for rewrites in (True, False)]
+    allowed.append(wire._mode(rewrites=False, counts=False))
+    assert config["allowed_override_modes"] == [
+        MessageToDict(mode, preserving_proto_field_name=True) for mode in allowed
+    ]
+    taken = config["metadata_options"]["receiving_namespaces"]["untyped"]
+    assert taken == [Namespace.ADMISSION, Namespace.USAGE]
+    assert "failure_mode_allow" not in config
 
 
 def test_ext_authz_is_named_as_the_namespace_that_it_writes() -> None:
@@ -101,7 +128,11 @@ def test_reserve_carries_the_contract_s_entries_in_order() -> None:
 def test_settle_carries_the_contract_s_entries_in_order_when_the_stream_is_done() -> None:
     settle = rate_limits()[1]
     assert settle["actions"][0]["generic_key"]["descriptor_value"] == OP_SETTLE
-    assert entry_keys(settle) == [*SETTLE_ADMISSION_ENTRIES, *SETTLE_USAGE_ENTRIES]
+    assert entry_keys(settle) == [
+        *SETTLE_ADMISSION_ENTRIES,
+        *SETTLE_LIMITS_ENTRIES,
+        *SETTLE_USAGE_ENTRIES,
+    ]
     assert settle["hits_addend"] == {"number": 0}
     assert settle["apply_on_stream_done"] is True
 
@@ -119,7 +150,14 @@ def test_hooks_do_not_fail_open(name: str) -> None:
 
 
 def test_every_request_key_is_read_from_the_body() -> None:
-    assert set(BODY_FIELDS) == set(RequestKey) - {RequestKey.BODY}
+    read_by_script = {
+        RequestKey.BODY,
+        RequestKey.HIDDEN,
+        RequestKey.PLATFORM,
+        RequestKey.PROMPTS,
+        RequestKey.CONVERSATIONS,
+    }
+    assert set(BODY_FIELDS) == set(RequestKey) - read_by_script
     rules = filters()["headgate.json_to_metadata"]["request_rules"]["rules"]
     assert [rule["on_present"]["key"] for rule in rules] == ["body", *BODY_FIELDS]
 
@@ -133,7 +171,21 @@ def test_default_values_of_wrappers_survive_rendering() -> None:
 def test_field_names_with_digits_are_written_as_envoy_has_them(tmp_path: Path) -> None:
     assert Http2ProtocolOptions().to_dict() == {}
     config = json.loads(render(bootstrap(box(tmp_path, m="http://127.0.0.1:1"))))
-    assert list(every(config, "http2_protocol_options")) == [{}]
+    assert {} in every(config, "http2_protocol_options")
+
+
+def test_every_slow_client_has_its_end(tmp_path: Path) -> None:
+    """Envoy's own defaults for most of these are to wait for ever."""
+    config = json.loads(render(bootstrap(box(tmp_path))))["static_resources"]["listeners"][0]
+    manager = config["filter_chains"][0]["filters"][0]["typed_config"]
+
+    assert config["filter_chains"][0]["transport_socket_connect_timeout"] == "10s"
+    assert config["per_connection_buffer_high_watermark_timeout"] == "120s"
+    assert manager["request_headers_timeout"] == "10s"
+    assert manager["request_timeout"] == "300s"
+    assert manager["stream_idle_timeout"] == "600s"
+    assert manager["common_http_protocol_options"]["idle_timeout"] == "300s"
+    assert manager["http2_protocol_options"] == {"max_concurrent_streams": 100}
 
 
 def test_a_model_is_routed_by_the_exact_base_header() -> None:
