@@ -58,7 +58,8 @@ class Stage:
     torn: SimulatorProcess
 
     def pids(self) -> dict[str, int]:
-        processes = {name: process.pid for name, process in self.fleet.processes.items()}
+        running = list(self.fleet.processes.items())
+        processes = {name: process.pid for name, process in running}
         redis = self.fleet.redis.process.pid
         return {
             **dict(sorted(processes.items())),
@@ -66,6 +67,11 @@ class Stage:
             "simulator": self.steady.pid,
             "simulator-torn": self.torn.pid,
         }
+
+    def redis_data(self) -> int:
+        """The bytes that Redis has given to data."""
+        with self.fleet.redis.client() as client:
+            return int(client.info("memory")["used_memory"])
 
 
 @asynccontextmanager
@@ -95,7 +101,7 @@ async def running_stage() -> AsyncIterator[Stage]:
 async def soak(planned: Plan) -> list[Finding]:
     """Runs it, prints progress and a table, and returns what was found."""
     async with running_stage() as stage:
-        watch = Watch(stage.pids)
+        watch = Watch(stage.pids, stage.redis_data)
         watch.take()
         before = watch.latest()
         load = Load(stage.fleet.box.listen_port, planned.rate, planned.seed)

@@ -23,14 +23,19 @@ class Sample:
 
 @dataclass
 class Watch:
-    """`pids` names the processes as they are now: a killed one comes back under another pid."""
+    """`pids` names the processes as they are now: a killed one comes back under another pid.
+
+    `redis_data` is the memory that Redis has given to data, in bytes.
+    """
 
     pids: Callable[[], Mapping[str, int]]
+    redis_data: Callable[[], int]
     samples: dict[tuple[str, int], list[Sample]] = field(default_factory=dict)
+    data: list[Sample] = field(default_factory=list)
 
     async def run(self) -> None:
         while True:
-            self.take()
+            await asyncio.to_thread(self.take)
             await asyncio.sleep(EVERY_S)
 
     def take(self) -> None:
@@ -39,6 +44,7 @@ class Watch:
             sample = _sample(pid)
             if sample is not None:
                 self.samples.setdefault((name, pid), []).append(sample)
+        self.data.append(Sample(time.monotonic(), self.redis_data(), 0, 0.0))
 
     def cpu_s(self) -> float:
         """The processor time in seconds that all of them used from their first sample on."""
@@ -46,7 +52,7 @@ class Watch:
 
     def latest(self) -> dict[str, Sample]:
         """The last sample of each process by its name."""
-        return {name: taken[-1] for (name, _), taken in self.samples.items()}
+        return {name: taken[-1] for (name, _), taken in list(self.samples.items())}
 
 
 @dataclass(frozen=True, slots=True)
