@@ -35,7 +35,7 @@ from envoy_data_plane.google.protobuf import Value
 from dataplane.hook_calls import HOOK_TIMEOUT, UNAVAILABLE, grpc_service, http_filter
 from dataplane.quota_filters import admission_guard, ratelimit
 from headgate.contract import (
-    BODY_READ,
+    BODY_PARSED,
     BODY_UNREADABLE,
     CREDENTIAL_HEADERS,
     Namespace,
@@ -68,6 +68,7 @@ def http_filters(services: str, body_limit_bytes: int) -> list[HttpFilter]:
         usage_tap(tap_source()),
         body_limit(body_limit_bytes),
         json_to_metadata(),
+        request_reader(reader_source()),
         ext_proc(services),
         admission_guard(),
         ratelimit(services),
@@ -97,9 +98,13 @@ def ext_authz(services: str) -> HttpFilter:
 
 
 def tap_source() -> str:
-    """The Lua source of the usage tap: the files of this package that make it, as one."""
-    folder = files("dataplane")
-    return "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in _TAP_FILES)
+    """The Lua source of the usage tap."""
+    return "\n".join(_lua(name) for name in _TAP_FILES)
+
+
+def reader_source() -> str:
+    """The Lua source of the request reader."""
+    return _lua("request_reader.lua")
 
 
 def usage_tap(source: str) -> HttpFilter:
@@ -125,7 +130,7 @@ def json_to_metadata() -> HttpFilter:
 
     It holds the request until the body is complete, but lets one that is not called JSON
     pass at once. Fields keep their JSON type; `null`, arrays, objects and strings above
-    8 KiB look like an absent field.
+    8 KiB look like an absent field. What it cannot tell the next filter does.
     """
     rules = [_body_rule(), *(_field_rule(key, path) for key, path in BODY_FIELDS.items())]
     return http_filter(
@@ -135,6 +140,17 @@ def json_to_metadata() -> HttpFilter:
                 rules=rules, allow_content_types_regex=RegexMatcher(regex=JSON_CONTENT_TYPE)
             )
         ),
+    )
+
+
+def request_reader(source: str) -> HttpFilter:
+    """Reads from the same body what the filter before it cannot tell, inside the proxy.
+
+    Envoy lets a request pass whose script has failed; `RequestKey.BODY` then lacks the word
+    that only the script's last line writes, and admission refuses it.
+    """
+    return http_filter(
+        "headgate.request_reader", Lua(default_source_code=DataSource(inline_string=source))
     )
 
 
@@ -171,6 +187,10 @@ def router() -> HttpFilter:
     return http_filter("envoy.filters.http.router", Router(suppress_envoy_headers=True))
 
 
+def _lua(name: str) -> str:
+    return files("dataplane").joinpath(name).read_text(encoding="utf-8")
+
+
 def _exactly(names: tuple[str, ...]) -> ListStringMatcher:
     return ListStringMatcher(patterns=[StringMatcher(exact=name) for name in names])
 
@@ -192,11 +212,11 @@ def _pair(key: RequestKey, value: str | None = None) -> JsonToMetadataKeyValuePa
 
 
 def _body_rule() -> JsonToMetadataRule:
-    read = _pair(RequestKey.BODY, BODY_READ)
+    parsed = _pair(RequestKey.BODY, BODY_PARSED)
     return JsonToMetadataRule(
         selectors=[JsonToMetadataSelector(key="model")],
-        on_present=read,
-        on_missing=read,
+        on_present=parsed,
+        on_missing=parsed,
         on_error=_pair(RequestKey.BODY, BODY_UNREADABLE),
     )
 

@@ -55,7 +55,10 @@ def _details(*prefixes: str) -> str:
     return " || ".join(f"response.code_details.startsWith('{prefix}')" for prefix in prefixes)
 
 
-_ANTHROPIC = "request.url_path.endsWith('/v1/messages')"
+_ANTHROPIC = (
+    "(request.url_path.endsWith('/v1/messages')"
+    " || request.url_path.endsWith('/v1/messages/count_tokens'))"
+)
 """Not the whole path: an upstream's own path may have been put before it by then."""
 
 REPLIES = (

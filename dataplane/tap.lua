@@ -31,6 +31,7 @@ local concat, find, format, lower, sub = table.concat, string.find, string.forma
 local max, min, huge = math.max, math.min, math.huge
 
 local MAX_HELD_BYTES = 8 * 1024 * 1024
+local NO_OUTPUT = { embeddings = true, rerank = true, score = true }
 local WRITTEN = { "prompt", "completion", "cached", "reasoning", "first_event_ms", "complete", "error" }
 
 -- Bodies: `watch` takes the bytes of a chunk and returns those to pass on, `finish` what was still held.
@@ -103,7 +104,7 @@ local function finish_json(tap)
   if usage and usage.depth == 1 and usage.last then
     set_usage(tap, read_usage(tap.api, sub(text, usage.value, usage.last)))
   end
-  if tap.api == "embeddings" and tap.prompt then
+  if NO_OUTPUT[tap.api] and tap.prompt then
     tap.completion = tap.completion or 0
   end
   tap.complete = 1

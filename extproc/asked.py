@@ -36,13 +36,14 @@ class ClientUsage(StrEnum):
 class Asked:
     """What one request asks of its model.
 
-    `max_tokens` bounds the output of each of the `n` choices, None where nothing does but
-    the context. `client_usage` is what the client asked to see of usage.
+    `max_tokens` bounds the output of each of the `n` choices for each of the `prompts`, None
+    where nothing does but the context. `client_usage` is what the client asked to see of usage.
     """
 
     max_tokens: int | None
     n: int
     client_usage: ClientUsage
+    prompts: int = 1
 
 
 class RefusedError(Exception):
@@ -58,10 +59,22 @@ _COMPLETIONS_DEFAULT = 16  # vLLM gives 16 tokens where a completion names no ma
 
 _CHOOSING = frozenset({Api.CHAT, Api.COMPLETIONS})
 """The APIs with `n` and `stream_options`; the others always carry usage in their streams."""
+_STREAMING = _CHOOSING | {Api.RESPONSES, Api.MESSAGES}
+_SEVERAL_PROMPTS = {
+    Api.COMPLETIONS: RequestKey.PROMPTS,
+    Api.CHAT_BATCH: RequestKey.CONVERSATIONS,
+}
 _PARAMS = {
     RequestKey.INCLUDE_USAGE: "stream_options.include_usage",
     RequestKey.CONTINUOUS_USAGE: "stream_options.continuous_usage_stats",
 }
+
+
+def refuse_hidden(values: Mapping[str, Value]) -> None:
+    """Raises RefusedError for a string that nobody here saw: vLLM reads a number from any."""
+    hidden = values.get(RequestKey.HIDDEN)
+    if hidden is not None:
+        raise _invalid(str(hidden), f"`{hidden}` is a string of more than 8 KiB.")
 
 
 def read_model_name(values: Mapping[str, Value]) -> str:
@@ -84,7 +97,7 @@ def read_asked(api: Api, values: Mapping[str, Value], context_tokens: int) -> As
 
     Raises RefusedError for the first field of a wrong type or out of bounds.
     """
-    streams = api is not Api.EMBEDDINGS and _boolean(values, RequestKey.STREAM)
+    streams = api in _STREAMING and _boolean(values, RequestKey.STREAM)
     client_usage = ClientUsage.UNTOUCHED
     choices = 1
     if api in _CHOOSING:
@@ -95,7 +108,15 @@ def read_asked(api: Api, values: Mapping[str, Value], context_tokens: int) -> As
         raise _invalid(
             RequestKey.BACKGROUND, "`background` is not served here: leave it out or send false."
         )
-    return Asked(_output_bound(api, values, context_tokens), choices, client_usage)
+    bound = _output_bound(api, values, context_tokens)
+    return Asked(bound, choices, client_usage, _prompts(api, values))
+
+
+def _prompts(api: Api, values: Mapping[str, Value]) -> int:
+    """Each of them gets its own answer (vLLM)."""
+    key = _SEVERAL_PROMPTS.get(api)
+    count = None if key is None else values.get(key)
+    return int(count) if isinstance(count, float | int) and count > 1 else 1
 
 
 def _client_usage(values: Mapping[str, Value]) -> ClientUsage:
@@ -114,7 +135,7 @@ def _output_bound(api: Api, values: Mapping[str, Value], context_tokens: int) ->
         return _integer(values, key, low, context_tokens, ", the context of this model")
 
     match api:
-        case Api.CHAT:
+        case Api.CHAT | Api.CHAT_BATCH:
             newer, older = bound(RequestKey.MAX_COMPLETION_TOKENS), bound(RequestKey.MAX_TOKENS)
             return older if newer is None else newer
         case Api.COMPLETIONS:
@@ -125,7 +146,7 @@ def _output_bound(api: Api, values: Mapping[str, Value], context_tokens: int) ->
             return bound(RequestKey.MAX_OUTPUT_TOKENS)
         case Api.MESSAGES:
             return bound(RequestKey.MAX_TOKENS)
-        case Api.EMBEDDINGS | Api.MODELS | Api.LIMITS:
+        case _:
             return 0
 
 

@@ -4,14 +4,29 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from extproc.asked import ClientUsage, RefusedError, Value, read_asked, read_model_name
+from extproc.asked import (
+    ClientUsage,
+    RefusedError,
+    Value,
+    read_asked,
+    read_model_name,
+    refuse_hidden,
+)
 from extproc.estimate import Estimator
 from extproc.limits import asked_model
 from extproc.models import asked_model_id, list_body, model_body, model_of
 from extproc.splice import Rewrite
-from headgate.apis import Api, ErrorShape, endpoint_of, error_shape_of
-from headgate.contract import BODY_READ, AdmissionKey, Header, RequestKey
+from headgate.apis import WITHOUT_USAGE, Api, ErrorShape, endpoint_of, error_shape_of
+from headgate.contract import (
+    BODY_READ,
+    CACHE_SALT,
+    PLATFORM_FIELDS,
+    AdmissionKey,
+    Header,
+    RequestKey,
+)
 from headgate.errors import ApiError, Refusal
+from headgate.settlement import Estimate
 from registry.types import Caller, Model, Registry, Tenant
 
 
@@ -72,22 +87,23 @@ def decide(
     """Answers the lists; for inference finds the model and what the request may cost."""
     try:
         caller, tenant = _identify(facts, registry)
-        api = _api_of(facts.path)
+        api = _api_of(facts.path, registry)
         if api is Api.MODELS:
             return _model_list(facts.path, tenant, registry)
         if api is Api.LIMITS:
             return Peek(tenant, caller, _own_model(asked_model(facts.path), tenant, registry))
         _need_json(facts.values)
+        refuse_hidden(facts.values)
         model = _find_model(read_model_name(facts.values), tenant, registry)
         asked = read_asked(api, facts.values, model.context_tokens)
     except RefusedError as refused:
         return Refuse(refused.error, error_shape_of(facts.path))
-    estimate = estimator.estimate(
+    estimate = _flat(api, registry) or estimator.estimate(
         caller.tenant,
         model.name,
         facts.size_bytes,
         max_tokens=asked.max_tokens,
-        n=asked.n,
+        n=asked.n * asked.prompts,
         context_tokens=model.context_tokens,
         many_prompts=api in _MANY_PROMPTS,
     )
@@ -102,7 +118,7 @@ def decide(
             AdmissionKey.ESTIMATE_PROMPT: str(estimate.prompt),
             **_who_and_what(caller, model),
         },
-        rewrite=_rewrite(model, asked.client_usage),
+        rewrite=_rewrite(model, asked.client_usage, tenant, facts.values),
     )
 
 
@@ -113,11 +129,19 @@ def _identify(facts: RequestFacts, registry: Registry) -> tuple[Caller, Tenant]:
     return facts.caller, tenant
 
 
-def _api_of(path: str) -> Api:
+def _api_of(path: str, registry: Registry) -> Api:
     endpoint = endpoint_of(path)
     if endpoint is None:
         raise RefusedError(_UNKNOWN_PATH)
+    if endpoint.api in WITHOUT_USAGE and endpoint.api not in registry.without_usage:
+        raise RefusedError(_UNKNOWN_PATH)
     return endpoint.api
+
+
+def _flat(api: Api, registry: Registry) -> Estimate | None:
+    """What the policy charges for one request of an API without usage, None for its estimate."""
+    tokens = registry.without_usage.get(api)
+    return None if tokens is None else Estimate(tokens=tokens, prompt=tokens)
 
 
 def _need_json(values: Mapping[str, Value]) -> None:
@@ -197,13 +221,21 @@ def _who_and_what(caller: Caller, model: Model) -> dict[AdmissionKey, str]:
     return values
 
 
-def _rewrite(model: Model, client_usage: ClientUsage) -> Rewrite | None:
+def _rewrite(
+    model: Model, client_usage: ClientUsage, tenant: Tenant, values: Mapping[str, Value]
+) -> Rewrite | None:
     """Nothing to rewrite is the usual case: then the body never leaves the proxy."""
     name = model.served_as if model.served_as != model.name else None
     # An aborted stream can only be charged by its tokens when each chunk carries usage.
     lacks_usage = client_usage in (ClientUsage.NONE, ClientUsage.FINAL)
     force_usage = lacks_usage and not model.forces_usage
-    return Rewrite(name, force_usage) if name is not None or force_usage else None
+    sent = str(values.get(RequestKey.PLATFORM) or "").split(",")
+    drop = tuple(field for field in PLATFORM_FIELDS if field in sent and field != CACHE_SALT)
+    # A client's own salt is kept apart by tenant too: it could be another's.
+    salted = tenant.name if tenant.cache_salt or CACHE_SALT in sent else None
+    if name is None and not force_usage and not drop and salted is None:
+        return None
+    return Rewrite(name, force_usage, drop, salted)
 
 
 def _unknown_model(name: str) -> RefusedError:
@@ -211,7 +243,7 @@ def _unknown_model(name: str) -> RefusedError:
     return RefusedError(ApiError(Refusal.UNKNOWN_MODEL, message, RequestKey.MODEL))
 
 
-_MANY_PROMPTS = frozenset({Api.EMBEDDINGS, Api.COMPLETIONS})
+_MANY_PROMPTS = frozenset({Api.EMBEDDINGS, Api.COMPLETIONS, Api.CHAT_BATCH, Api.SCORE, Api.RERANK})
 """The APIs whose one request may hold a list of prompts, each with a context of its own."""
 
 _NO_CALLER = ApiError(Refusal.NO_KEY, "This request carries no known identity.")
@@ -223,5 +255,5 @@ _NO_BODY = ApiError(
 # The filter also says `unreadable` of a body that comes under another content type.
 _NOT_JSON = ApiError(
     Refusal.BAD_REQUEST,
-    "The body is not JSON, or its header `content-type` is not `application/json`.",
+    "The body is not a JSON object, or its header `content-type` is not `application/json`.",
 )

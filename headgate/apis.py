@@ -1,7 +1,7 @@
 """The API paths that pass the door, and what is known of each.
 
 Everything that is not listed is refused with 404: vLLM serves paths that need no
-key or ignore the model (`/invocations`, `/adapters`, `/pooling`, `/tokenize`), so
+key or ignore the model (`/invocations`, `/adapters`, `/pooling`, `/classify`), so
 the door works by an allow-list.
 """
 
@@ -10,13 +10,18 @@ from enum import StrEnum
 
 
 class Api(StrEnum):
-    """The inference APIs of vLLM that Headgate meters, and the two lists that it answers itself."""
+    """The APIs of vLLM that pass the door, and the two lists that Headgate answers itself."""
 
     CHAT = "chat"
     COMPLETIONS = "completions"
     RESPONSES = "responses"
     MESSAGES = "messages"
     EMBEDDINGS = "embeddings"
+    CHAT_BATCH = "chat_batch"
+    SCORE = "score"
+    RERANK = "rerank"
+    COUNT_TOKENS = "count_tokens"
+    TOKENIZE = "tokenize"
     MODELS = "models"
     LIMITS = "limits"
 
@@ -45,10 +50,20 @@ ENDPOINTS: dict[str, Endpoint] = {
     "/v1/responses": Endpoint(Api.RESPONSES, _POST),
     "/v1/messages": Endpoint(Api.MESSAGES, _POST),
     "/v1/embeddings": Endpoint(Api.EMBEDDINGS, _POST),
+    "/v1/chat/completions/batch": Endpoint(Api.CHAT_BATCH, _POST),
+    "/v1/score": Endpoint(Api.SCORE, _POST),
+    "/v1/rerank": Endpoint(Api.RERANK, _POST),
+    "/v2/rerank": Endpoint(Api.RERANK, _POST),
+    "/v1/messages/count_tokens": Endpoint(Api.COUNT_TOKENS, _POST),
+    "/tokenize": Endpoint(Api.TOKENIZE, _POST),
     "/v1/models": Endpoint(Api.MODELS, _GET),
     "/v1/headgate/limits": Endpoint(Api.LIMITS, _GET),
 }
 _MODEL_PREFIX = "/v1/models/"
+
+WITHOUT_USAGE = frozenset({Api.COUNT_TOKENS, Api.TOKENIZE})
+"""The APIs whose answers never say what they used: shut, unless the policy names their price."""
+ANTHROPIC_APIS = frozenset({Api.MESSAGES, Api.COUNT_TOKENS})
 
 
 def endpoint_of(path: str) -> Endpoint | None:

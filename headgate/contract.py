@@ -28,10 +28,10 @@ class CallerKey(StrEnum):
 
 
 class RequestKey(StrEnum):
-    """`Namespace.REQUEST`: what json_to_metadata read from the request body."""
+    """`Namespace.REQUEST`: what json_to_metadata and the request reader saw in the body."""
 
     BODY = "body"
-    """`BODY_READ` or `BODY_UNREADABLE`; absent when no body came."""
+    """`BODY_READ`, `BODY_PARSED` or `BODY_UNREADABLE`; absent when no body came."""
     MODEL = "model"
     STREAM = "stream"
     INCLUDE_USAGE = "include_usage"
@@ -42,11 +42,35 @@ class RequestKey(StrEnum):
     N = "n"
     PROMPT_CACHE_KEY = "prompt_cache_key"
     BACKGROUND = "background"
+    HIDDEN = "hidden"
+    """A field that decides what a request costs, with a string too long for json_to_metadata."""
+    PLATFORM = "platform"
+    """Those of `PLATFORM_FIELDS` that the client set, joined by commas."""
+    PROMPTS = "prompts"
+    """How many prompts a completion has; absent for one."""
+    CONVERSATIONS = "conversations"
+    """How many conversations a batch of chats has; absent for one."""
 
 
+BODY_PARSED = "parsed"
+"""The body is JSON; the request reader has not come to its end."""
 BODY_READ = "read"
+"""The body is a JSON object, and all of it that matters is in the metadata."""
 BODY_UNREADABLE = "unreadable"
-"""The body is not JSON, or not called JSON."""
+"""The body is no JSON object, or not called JSON."""
+
+CACHE_SALT = "cache_salt"
+PLATFORM_FIELDS = (
+    CACHE_SALT,
+    "ec_transfer_params",
+    "kv_transfer_params",
+    "priority",
+    "request_id",
+    "session_id",
+    "vllm_xargs",
+)
+"""Body fields of vLLM that a client must not set: they change scheduling for others, steer the
+transfer of caches, or take another's name. They are taken out; the salt is replaced."""
 
 
 class AdmissionKey(StrEnum):
@@ -149,7 +173,8 @@ STRIPPED_HEADERS = (
     "x-vllm-priority",
     "x-data-parallel-rank",
     "x-session-id",
+    "endpoint-load-metrics-format",
     "accept-encoding",
 )
-"""Client headers that never reach vLLM: they change scheduling for others, or (the last) would
-let the answer come compressed, where the tap cannot read it."""
+"""Client headers that never reach vLLM: they change scheduling for others, make vLLM tell of its
+load, or (the last) would let the answer come compressed, where the tap cannot read it."""

@@ -6,7 +6,7 @@ from math import ceil
 
 from google.protobuf.duration_pb2 import Duration
 
-from headgate.apis import Api, ErrorShape
+from headgate.apis import ANTHROPIC_APIS, Api, ErrorShape
 from headgate.contract import ABSENT, DOMAIN, OP, OP_RESERVE, OP_SETTLE, AdmissionKey
 from headgate.errors import ApiError, Refusal
 from headgate.settlement import Estimate, Usage, read_count, read_usage
@@ -158,7 +158,7 @@ def encode_decision(
 
 
 def _shape(api: Api | None) -> ErrorShape:
-    return ErrorShape.ANTHROPIC if api is Api.MESSAGES else ErrorShape.OPENAI
+    return ErrorShape.ANTHROPIC if api in ANTHROPIC_APIS else ErrorShape.OPENAI
 
 
 def _status(

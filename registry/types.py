@@ -6,6 +6,8 @@ from decimal import ROUND_CEILING, Decimal
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
+from headgate.apis import Api
+
 
 class Count(StrEnum):
     """What a limit counts."""
@@ -138,21 +140,28 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A paying group: the models it may use, the timezone of its windows, its limits."""
+    """A paying group: the models it may use, the timezone of its windows, its limits.
+
+    With `cache_salt` its prompts share vLLM's prefix cache with no other tenant's.
+    """
 
     name: str
     timezone: ZoneInfo
     models: frozenset[str]
     limits: tuple[Limit, ...]
+    cache_salt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Registry:
     """One whole compiled policy. Immutable: a reload swaps the reference to it.
 
-    `keys` maps the SHA-256 digest (32 bytes) of an API key to its caller.
+    `keys` maps the SHA-256 digest (32 bytes) of an API key to its caller. `without_usage` holds
+    the APIs of `headgate.apis.WITHOUT_USAGE` that are served, each with the tokens that one
+    request costs; None is the estimate of its prompt.
     """
 
     models: Mapping[str, Model]
     tenants: Mapping[str, Tenant]
     keys: Mapping[bytes, Caller]
+    without_usage: Mapping[Api, int | None] = field(default_factory=dict)

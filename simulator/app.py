@@ -22,6 +22,7 @@ from simulator.models import Models
 from simulator.prefix_cache import PrefixCache
 from simulator.requests import Ask
 from simulator.responses import ResponsesWriter
+from simulator.scoring import read_rerank, read_score, rerank_body, score_body
 from simulator.settings import Settings
 from simulator.streams import Writer
 from simulator.vllm_errors import VllmError, engine_dead, forced_status, invalid_body, to_json
@@ -33,6 +34,8 @@ _CACHE_BLOCKS = 65_536
 _ANTHROPIC_PATH = "/v1/messages"
 
 Handler = Callable[[Exchange], Awaitable[None]]
+Write = Callable[[str, int, str, Ask], bytes]
+"""The body of an answer that is made at once, of its id, its time, the model, what was asked."""
 
 
 class Simulator:
@@ -54,7 +57,14 @@ class Simulator:
             "/v1/completions": {"POST": self._completions},
             "/v1/responses": {"POST": self._responses},
             "/v1/messages": {"POST": self._messages},
-            "/v1/embeddings": {"POST": self._embeddings},
+            "/v1/embeddings": {"POST": self._at_once(requests.read_embeddings, embeddings_body)},
+            "/v1/chat/completions/batch": {"POST": self._chat_batch},
+            "/v1/score": {"POST": self._at_once(read_score, score_body)},
+            "/v1/rerank": {"POST": self._at_once(read_rerank, rerank_body)},
+            "/v2/rerank": {"POST": self._at_once(read_rerank, rerank_body)},
+            "/v1/messages/count_tokens": {
+                "POST": self._at_once(requests.read_count_tokens, _count_body)
+            },
             "/tokenize": {"POST": self._tokenize},
             "/v1/models": {"GET": self._list_models},
             "/v1/load_lora_adapter": {"POST": self._load_adapter},
@@ -109,7 +119,14 @@ class Simulator:
     # --- inference -------------------------------------------------------------------------
 
     async def _chat(self, exchange: Exchange) -> None:
-        ask, simulation = await self._read(exchange, requests.read_chat)
+        await self._chat_as(exchange, requests.read_chat)
+
+    async def _chat_batch(self, exchange: Exchange) -> None:
+        """One choice for each conversation."""
+        await self._chat_as(exchange, requests.read_chat_batch)
+
+    async def _chat_as(self, exchange: Exchange, reader: Callable[[Fields], Ask]) -> None:
+        ask, simulation = await self._read(exchange, reader)
         answer = self._plan(_request_id(exchange), ask, simulation)
         await self._play(exchange, ask, answer, simulation, ChatWriter(answer, FINGERPRINT))
 
@@ -132,14 +149,18 @@ class Simulator:
         answer = self._plan(_request_id(exchange), ask, simulation)
         await self._play(exchange, ask, answer, simulation, MessagesWriter(answer))
 
-    async def _embeddings(self, exchange: Exchange) -> None:
-        """A real server has this route only with an embedding model, and then no chat."""
-        ask, _ = await self._read(exchange, requests.read_embeddings)
-        model = self._models.resolve(ask.model)
-        created_s = int(self._clock.now_s())
-        encoding = ask.options["encoding"]
-        body = embeddings_body(_request_id(exchange), created_s, model, ask.prompts, encoding)
-        await exchange.answer(200, body, _JSON)
+    def _at_once(self, reader: Callable[[Fields], Ask], write: Write) -> Handler:
+        """An answer without generation. A real server has those of embeddings and scores only
+        with such a model, and then no chat."""
+
+        async def handler(exchange: Exchange) -> None:
+            ask, _ = await self._read(exchange, reader)
+            model = self._models.resolve(ask.model)
+            created_s = int(self._clock.now_s())
+            body = write(_request_id(exchange), created_s, model, ask)
+            await exchange.answer(200, body, _JSON)
+
+        return handler
 
     async def _read(
         self, exchange: Exchange, reader: Callable[[Fields], Ask]
@@ -275,9 +296,13 @@ async def _answer_json(exchange: Exchange, value: object) -> None:
 
 
 async def _answer_error(exchange: Exchange, error: VllmError) -> None:
-    anthropic = exchange.path == _ANTHROPIC_PATH
+    anthropic = exchange.path.startswith(_ANTHROPIC_PATH)
     body = error.anthropic_body() if anthropic else error.openai_body()
     await exchange.answer(error.status, body, _JSON)
+
+
+def _count_body(_: str, __: int, ___: str, ask: Ask) -> bytes:
+    return to_json({"input_tokens": prompts.count_tokens(ask.prompts[0])}).encode()
 
 
 def _request_id(exchange: Exchange) -> str:

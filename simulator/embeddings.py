@@ -6,15 +6,15 @@ from hashlib import blake2b
 
 from simulator import usage
 from simulator.prompts import count_tokens
+from simulator.requests import Ask
 from simulator.vllm_errors import to_json
 
 _DIMENSIONS = 8
 
 
-def embeddings_body(
-    answer_id: str, created_s: int, model: str, inputs: tuple[bytes, ...], encoding: str
-) -> bytes:
-    """The answer; `encoding` is float or base64 (little-endian float32)."""
+def embeddings_body(answer_id: str, created_s: int, model: str, ask: Ask) -> bytes:
+    """The answer; the option `encoding` is float or base64 (little-endian float32)."""
+    inputs, encoding = ask.prompts, ask.options["encoding"]
     counted = usage.counts(sum(count_tokens(one) for one in inputs), 0)
     details = {"prompt_tokens_details": None, "completion_tokens_details": None}
     body = {

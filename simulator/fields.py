@@ -8,6 +8,7 @@ from typing import Any
 
 from simulator.vllm_errors import BODY_INVALID, VllmError, invalid_body
 
+_MAX_SALT_CHARS = 1024
 _TRUE = frozenset({"true", "1", "on", "t", "y", "yes"})
 _FALSE = frozenset({"false", "0", "off", "f", "n", "no"})
 
@@ -113,6 +114,14 @@ class Fields:
     def objects(self, name: str) -> "list[Fields]":
         """A list of objects; absent is empty."""
         return objects(self.array(name) or [], self.path(name))
+
+    def cache_salt(self) -> str:
+        """The prefix cache's salt; "" for none."""
+        salt = self.text("cache_salt")
+        if salt is not None and not 1 <= len(salt) <= _MAX_SALT_CHARS:
+            message = f"String should have 1 to {_MAX_SALT_CHARS} characters"
+            raise invalid_body("string_length", self.path("cache_salt"), message)
+        return salt or ""
 
     def path(self, name: str) -> str:
         """The field's path in the body."""

@@ -15,7 +15,6 @@ from simulator.vllm_errors import VllmError, bad_request, invalid_body, to_json
 MAX_CHOICES = 16384
 """`VLLM_MAX_N_SEQUENCES`."""
 _COMPLETIONS_DEFAULT_TOKENS = 16
-_MAX_SALT_CHARS = 1024
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text", "refusal", "thinking"})
 _MEDIA_PARTS = ("image", "input_image", "audio", "input_audio", "video", "input_file", "file")
 
@@ -61,7 +60,26 @@ def read_chat(body: Fields) -> Ask:
         stream=body.flag("stream"),
         include_usage=include,
         continuous_usage=continuous,
-        cache_salt=_salt(body),
+        cache_salt=body.cache_salt(),
+    )
+
+
+def read_chat_batch(body: Fields) -> Ask:
+    """POST /v1/chat/completions/batch: a list of conversations. It knows neither stream nor n."""
+    where = body.path("messages")
+    conversations = [_turns(one, where) for one in _list(body.required("messages"), where)]
+    if not conversations or not all(conversations):
+        raise invalid_body("too_short", where, "List should have at least 1 item")
+    if body.raw("n") not in (None, 1):
+        raise bad_request("Batch chat completions do not support `n > 1`.", "n")
+    newer = "max_completion_tokens"
+    limit_field = newer if newer in body else "max_tokens"
+    return Ask(
+        model=_model(body),
+        prompts=tuple(prompts.from_messages(turns, "") for turns in conversations),
+        max_tokens=body.integer(limit_field),
+        max_tokens_field=limit_field,
+        cache_salt=body.cache_salt(),
     )
 
 
@@ -79,7 +97,7 @@ def read_completions(body: Fields) -> Ask:
         stream=body.flag("stream"),
         include_usage=include,
         continuous_usage=continuous,
-        cache_salt=_salt(body),
+        cache_salt=body.cache_salt(),
         echo=tuple(prompt.decode(errors="replace") for prompt in echoed),
     )
 
@@ -110,7 +128,7 @@ def read_responses(body: Fields) -> Ask:
         max_tokens=body.integer("max_output_tokens"),
         max_tokens_field="max_output_tokens",
         stream=body.flag("stream"),
-        cache_salt=_salt(body),
+        cache_salt=body.cache_salt(),
         options=body.values,
     )
 
@@ -134,8 +152,14 @@ def read_messages(body: Fields) -> Ask:
         prompts=(prompts.from_messages(turns, _tools(body)),),
         max_tokens=limit,
         stream=body.flag("stream"),
-        cache_salt=_salt(body),
+        cache_salt=body.cache_salt(),
     )
+
+
+def read_count_tokens(body: Fields) -> Ask:
+    """POST /v1/messages/count_tokens: as messages, without a maximum."""
+    counted = {"max_tokens": 1, "stream": False, "cache_salt": None}
+    return read_messages(Fields({**body.values, **counted}))
 
 
 def read_embeddings(body: Fields) -> Ask:
@@ -152,7 +176,7 @@ def read_embeddings(body: Fields) -> Ask:
     if "dimensions" in body:
         message = "Model does not support matryoshka representation"
         raise bad_request(message, "dimensions", body.raw("dimensions"))
-    return Ask(_model(body), rendered, cache_salt=_salt(body), options={"encoding": encoding})
+    return Ask(_model(body), rendered, cache_salt=body.cache_salt(), options={"encoding": encoding})
 
 
 def read_tokenize(body: Fields) -> Ask:
@@ -215,14 +239,6 @@ def _usage_options(body: Fields) -> tuple[bool, bool]:
     return include, include and options.flag("continuous_usage_stats")
 
 
-def _salt(body: Fields) -> str:
-    salt = body.text("cache_salt")
-    if salt is not None and not 1 <= len(salt) <= _MAX_SALT_CHARS:
-        message = f"String should have 1 to {_MAX_SALT_CHARS} characters"
-        raise invalid_body("string_length", "body.cache_salt", message)
-    return salt or ""
-
-
 def _tools(body: Fields) -> str:
     tools = [tool.values for tool in body.objects("tools")]
     return to_json(tools) if tools else ""
@@ -234,11 +250,15 @@ def _string_map(body: Fields, name: str) -> None:
         raise invalid_body("string_type", body.path(name), "Input should be a valid string")
 
 
-def _turns(values: Any, where: str) -> list[tuple[str, str]]:
+def _list(values: Any, where: str) -> list[Any]:
     if not isinstance(values, list):
         raise invalid_body("list_type", where, "Input should be a valid list")
+    return values
+
+
+def _turns(values: Any, where: str) -> list[tuple[str, str]]:
     turns = []
-    for item in objects(values, where):
+    for item in objects(_list(values, where), where):
         if item.raw("role") is None and "type" in item:  # a call or its output, in responses
             turns.append(("tool", to_json(item.values)))
             continue

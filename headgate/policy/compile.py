@@ -8,6 +8,7 @@ from typing import assert_never
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
+from headgate.apis import Api
 from headgate.policy.schema import (
     AdapterEntry,
     BaseModelEntry,
@@ -19,6 +20,7 @@ from headgate.policy.schema import (
     TenantEntry,
     WeightsEntry,
     WindowLimitEntry,
+    WithoutUsageEntry,
 )
 from registry.amounts import NANOS, weights_in_units
 from registry.keys import default_id
@@ -55,7 +57,8 @@ def compile_policy(policy: PolicyFile) -> Registry:
         for key in entry.keys
     }
     tenants = {name: _tenant(name, entry, models) for name, entry in policy.tenants.items()}
-    return Registry({name: models[name] for name in policy.models}, tenants, keys)
+    ordered = {name: models[name] for name in policy.models}
+    return Registry(ordered, tenants, keys, _without_usage(policy.without_usage))
 
 
 def limit_id(
@@ -132,7 +135,18 @@ def _prices(entry: PricesEntry | None) -> Prices:
 def _tenant(name: str, entry: TenantEntry, models: Mapping[str, Model]) -> Tenant:
     own = {model: models[model] for model in entry.models}
     limits = tuple(_limit(limit, own) for limit in entry.limits)
-    return Tenant(name, ZoneInfo(entry.timezone), frozenset(entry.models), limits)
+    permitted = frozenset(entry.models)
+    return Tenant(name, ZoneInfo(entry.timezone), permitted, limits, entry.cache_salt)
+
+
+def _without_usage(entry: WithoutUsageEntry) -> dict[Api, int | None]:
+    costs = {Api.COUNT_TOKENS: entry.count_tokens, Api.TOKENIZE: entry.tokenize}
+    tokens = {"free": 0, "estimate": None}
+    return {
+        api: cost if isinstance(cost, int) else tokens[cost]
+        for api, cost in costs.items()
+        if cost != "refused"
+    }
 
 
 def _weights(entry: WeightsEntry) -> TokenWeights:

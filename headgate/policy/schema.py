@@ -48,6 +48,10 @@ _MODELS_RULE = "a list of models that this tenant may use"
 _SHADOW_RULE = "true for a limit that is counted and refuses nobody, else false"
 _ON_OUTAGE_RULE = "closed, open or share"
 _WEIGHTS_RULE = "a mapping with some of the keys input, cached_input, output, one of them above 0"
+_CACHE_SALT_RULE = (
+    "true where prompts of this tenant share vLLM's prefix cache with no other's, else false"
+)
+_COST_RULE = f"refused, free, estimate, or a whole number of tokens from 1 to {MAX_CONTEXT_TOKENS}"
 
 # Names go into HTTP headers, metadata, metric labels and counter keys. As every part
 # of a model's name begins with a letter or digit, it cannot hold `..`, which vLLM's
@@ -129,6 +133,15 @@ def _timezone(name: str) -> str:
     return name
 
 
+def _cost(value: object) -> object:
+    """Not a union: pydantic would tell of each of its parts."""
+    if value is None or value in ("refused", "free", "estimate"):
+        return value
+    if type(value) is int and 1 <= value <= MAX_CONTEXT_TOKENS:
+        return value
+    raise _wrong(Rule.NOT_ONE_OF, f"is not a known word or number of tokens (value {shown(value)})")
+
+
 def _one_as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
@@ -161,6 +174,7 @@ Dimensions: TypeAlias = Annotated[
     Field(min_length=1),
     AfterValidator(_distinct),
 ]
+Cost = Annotated[Literal["refused", "free", "estimate"] | int, BeforeValidator(_cost)]
 Outage = Literal["closed", "open", "share"]
 Window = Literal["second", "minute", "hour", "day", "week", "month", "year"]
 
@@ -313,6 +327,14 @@ class TenantEntry(Entry):
     limits: list[LimitEntry] = Field(
         default=[], description="a list of limits, each {count: ..., limit: ..., per: ...}"
     )
+    cache_salt: bool = Field(default=False, description=_CACHE_SALT_RULE)
+
+
+class WithoutUsageEntry(Entry):
+    """What one request costs of an API whose answers do not say what they used."""
+
+    count_tokens: Cost = Field(default="refused", description=_COST_RULE)
+    tokenize: Cost = Field(default="refused", description=_COST_RULE)
 
 
 class PolicyFile(Entry):
@@ -324,4 +346,8 @@ class PolicyFile(Entry):
     )
     tenants: dict[Name, TenantEntry] = Field(
         min_length=1, description="tenants by their name, each with at least models"
+    )
+    without_usage: WithoutUsageEntry = Field(
+        default=WithoutUsageEntry(),
+        description="a mapping with the keys count_tokens, tokenize",
     )

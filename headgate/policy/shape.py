@@ -21,6 +21,7 @@ from headgate.policy.schema import (
     TenantEntry,
     WeightsEntry,
     WindowLimitEntry,
+    WithoutUsageEntry,
 )
 
 EntryType: TypeAlias = type[Entry]
@@ -148,6 +149,8 @@ def _locate(loc: tuple[int | str, ...]) -> tuple[EntryType, str, Path]:
             owner, depth = _KINDS[str(loc[2])], 2
         if len(path) > 3 and path[2] == "prices":
             owner, depth = PricesEntry, 3
+    elif len(loc) > 1 and loc[0] == "without_usage":
+        owner, depth = WithoutUsageEntry, 1
     elif len(loc) > 2 and loc[0] == "tenants" and loc[2] != "[key]":
         owner, depth = TenantEntry, 2
         if len(loc) > 4 and loc[2] == "keys":

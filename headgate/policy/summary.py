@@ -26,6 +26,9 @@ def describe(registry: Registry) -> str:
     for tenant in registry.tenants.values():
         lines.append(_tenant_line(tenant, keys[tenant.name]))
         lines += [f"  {_limit_line(limit)}" for limit in tenant.limits]
+    for api, tokens in registry.without_usage.items():
+        cost = "its prompt's estimate" if tokens is None else _counted(tokens, "token")
+        lines.append(f"{api}: {cost} for each request")
     return "\n".join(lines)
 
 
@@ -53,7 +56,8 @@ def _model_line(model: Model) -> str:
 
 def _tenant_line(tenant: Tenant, keys: int) -> str:
     models = ", ".join(sorted(tenant.models))
-    return f"tenant {tenant.name} ({tenant.timezone.key}): {_counted(keys, 'key')}; {models}"
+    line = f"tenant {tenant.name} ({tenant.timezone.key}): {_counted(keys, 'key')}; {models}"
+    return f"{line}; a prefix cache of its own" if tenant.cache_salt else line
 
 
 def limit_text(limit: Limit) -> str:

@@ -69,6 +69,7 @@ def test_filters_stand_in_the_order_of_the_request_path() -> None:
         "headgate.usage_tap",
         "headgate.body_limit",
         "headgate.json_to_metadata",
+        "headgate.request_reader",
         "headgate.ext_proc",
         "headgate.admission_guard",
         "headgate.ratelimit",
@@ -119,7 +120,14 @@ def test_hooks_do_not_fail_open(name: str) -> None:
 
 
 def test_every_request_key_is_read_from_the_body() -> None:
-    assert set(BODY_FIELDS) == set(RequestKey) - {RequestKey.BODY}
+    read_by_script = {
+        RequestKey.BODY,
+        RequestKey.HIDDEN,
+        RequestKey.PLATFORM,
+        RequestKey.PROMPTS,
+        RequestKey.CONVERSATIONS,
+    }
+    assert set(BODY_FIELDS) == set(RequestKey) - read_by_script
     rules = filters()["headgate.json_to_metadata"]["request_rules"]["rules"]
     assert [rule["on_present"]["key"] for rule in rules] == ["body", *BODY_FIELDS]
 

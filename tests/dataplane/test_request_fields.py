@@ -8,13 +8,17 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import MessageToDict
 
-from headgate.contract import Namespace
-from tests.envoy_process import CHAT, Rig
+from dataplane import filters
+from dataplane.filters import BODY_FIELDS
+from headgate.contract import PLATFORM_FIELDS, Namespace, RequestKey
+from tests.envoy_process import CHAT, Rig, running_envoy
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CASES = json.loads((Path(__file__).parent / "cases/request_fields.json").read_text("utf-8"))
 MAX_STRING = 8 * 1024
+FREE = {RequestKey.PROMPT_CACHE_KEY}
+"""It decides nothing: one that is too long counts as none."""
 
 
 def fields(rig: Rig) -> dict[str, Any]:
@@ -33,7 +37,7 @@ def size_bytes(rig: Rig) -> float:
 def body_of(case: dict[str, Any]) -> bytes:
     if "body_hex" in case:
         return bytes.fromhex(case["body_hex"])
-    return str(case["body"]).encode()
+    return str(case["body"]).replace("<9 KiB>", " " * 9 * 1024).encode()
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
@@ -72,6 +76,29 @@ async def test_a_string_above_8_kib_looks_absent(rig: Rig, length: int, seen: bo
     await rig.post(json.dumps({"model": "m", "prompt_cache_key": "a" * length}).encode())
     assert ("prompt_cache_key" in fields(rig)) == seen
     assert fields(rig)["model"] == "m"
+
+
+@pytest.mark.parametrize(
+    "name", [path[0] for key, path in BODY_FIELDS.items() if len(path) == 1 and key not in FREE]
+)
+async def test_a_field_that_decides_is_never_hidden(rig: Rig, name: str) -> None:
+    """Each of them: vLLM would read a number that nobody here has seen."""
+    await rig.post(json.dumps({name: "0" * MAX_STRING + "3"}).encode())
+    assert fields(rig) == {"body": "read", "hidden": name}
+
+
+async def test_every_field_of_the_platform_is_seen(rig: Rig) -> None:
+    await rig.post(json.dumps(dict.fromkeys(PLATFORM_FIELDS, 0)).encode())
+    assert fields(rig) == {"body": "read", "platform": ",".join(PLATFORM_FIELDS)}
+
+
+async def test_a_script_that_fails_leaves_the_body_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Envoy lets the request pass all the same; admission refuses it by this word."""
+    source = "function envoy_on_request(handle) error('broken') end"
+    monkeypatch.setattr(filters, "reader_source", lambda: source)
+    async with running_envoy() as broken:
+        await broken.post(b'{"model":"m"}')
+        assert fields(broken) == {"body": "parsed", "model": "m"}
 
 
 @pytest.mark.parametrize(("depth", "body"), [(900, "read"), (2_000, "unreadable")])

@@ -67,6 +67,13 @@ def test_a_rewritten_request_costs_one_message_more(box: Box) -> None:
     }
 
 
+def test_a_field_of_the_platform_costs_one_message_more(box_forced: Box) -> None:
+    """Its body goes to the services to have it taken out."""
+    grew = grown(box_forced, lambda: box_forced.chat(priority=1))
+
+    assert (grew["checks"], grew["streams"], grew["sent"], grew["limit calls"]) == (1, 1, 2, 2)
+
+
 def test_the_services_receive_as_much_for_a_long_prompt_as_for_a_short_one(box: Box) -> None:
     """On one connection, thus one of Envoy's workers: each introduces itself once, with 60 KB."""
     url = f"{box.url}/v1/chat/completions"

@@ -1,6 +1,7 @@
 """What is asked: every field that is refused, and what an admitted request carries."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from extproc.asked import Compound, Value
 from extproc.decide import Admit, Answer, Decision, Peek, Refuse, RequestFacts, decide
 from extproc.estimate import Estimator
 from extproc.splice import Rewrite
-from headgate.apis import ErrorShape
+from headgate.apis import Api, ErrorShape
 from headgate.contract import AdmissionKey, Header
 from registry.types import Caller
 from tests.extproc.builders import ALICE, REGISTRY, facts
@@ -132,6 +133,12 @@ OUTPUT_BOUNDS: list[tuple[str, dict[str, Value], int]] = [
     ("/v1/responses", {"max_output_tokens": 7.0, "n": 3.0}, 7),
     ("/v1/messages", {"max_tokens": 7.0}, 7),
     ("/v1/embeddings", {"max_tokens": 7.0, "n": 5.0}, 0),
+    ("/v1/completions", {"max_tokens": 7.0, "n": 2.0, "prompts": 3.0}, 42),
+    ("/v1/completions", {"max_tokens": 7.0, "conversations": 3.0}, 7),
+    ("/v1/chat/completions", {"max_tokens": 7.0, "prompts": 3.0, "conversations": 3.0}, 7),
+    ("/v1/chat/completions/batch", {"max_tokens": 7.0, "n": 5.0, "conversations": 3.0}, 21),
+    ("/v1/rerank", {"max_tokens": 7.0}, 0),
+    ("/v1/score", {"prompts": 3.0}, 0),
 ]
 
 
@@ -276,3 +283,43 @@ def test_limits_are_the_callers_own() -> None:
 
     assert decision == Peek(REGISTRY.tenants["acme"], ALICE, None)
     assert refused(facts(path="/v1/headgate/limits", caller=None)).error.refusal.status == 401
+
+
+@pytest.mark.parametrize(
+    ("cost", "tokens"), [(0, "0"), (50, "50"), (None, "500")], ids=["free", "flat", "estimate"]
+)
+@pytest.mark.parametrize("path", ["/tokenize", "/v1/messages/count_tokens"])
+def test_an_api_without_usage_costs_what_the_policy_says(
+    path: str, cost: int | None, tokens: str
+) -> None:
+    """All of it as its prompt, so that it stands however the answer ends."""
+    registry = replace(REGISTRY, without_usage={Api.TOKENIZE: cost, Api.COUNT_TOKENS: cost})
+    decision = decide(facts({"model": "tiny"}, path, size_bytes=900), registry, Estimator(), "r-1")
+
+    assert isinstance(decision, Admit)
+    assert decision.admission[AdmissionKey.ESTIMATE] == tokens
+    assert decision.admission[AdmissionKey.ESTIMATE_PROMPT] == tokens
+
+
+def test_what_only_the_platform_may_set_is_taken_out() -> None:
+    """The body leaves the proxy for that, and only then."""
+    sent = admitted(facts({"model": "tiny", "platform": "session_id,priority"}))
+
+    assert sent.rewrite == Rewrite(None, False, drop=("priority", "session_id"))
+
+
+def test_a_clients_salt_is_kept_apart_by_tenant() -> None:
+    """With or without a salt of the tenant: it could be another tenant's."""
+    sent = admitted(facts({"model": "tiny", "platform": "cache_salt"}))
+
+    assert sent.rewrite == Rewrite(None, False, salt_tenant="acme")
+
+
+def test_a_tenant_with_a_salt_has_it_in_every_request() -> None:
+    """Whatever the client says of it."""
+    tenants = {**REGISTRY.tenants, "acme": replace(REGISTRY.tenants["acme"], cache_salt=True)}
+    salted = replace(REGISTRY, tenants=tenants)
+    decision = decide(facts({"model": "tiny"}), salted, Estimator(), "r-1")
+
+    assert isinstance(decision, Admit)
+    assert decision.rewrite == Rewrite(None, False, salt_tenant="acme")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from extproc.splice import Rewrite, SpliceError, rewrite_body, splice
+from extproc.splice import Rewrite, SpliceError, cache_salt, rewrite_body, splice
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 names = st.sampled_from(["model", "stream_options", "a", 'q"\\', "é\n😀"]) | texts
@@ -177,3 +177,39 @@ def test_the_name_is_written_as_json() -> None:
     body = rewrite_body(b'{"model":"a"}', Rewrite('org/"größe"', force_usage=False))
 
     assert json.loads(body) == {"model": 'org/"größe"'}
+
+
+def test_members_of_the_platform_are_taken_out_however_they_are_spelled() -> None:
+    """Every one of the name, and nothing below the top level."""
+    sent = rb'{"priority":1,"a":{"priority":2},"pri\u006frity":3,"session_id":"s"}'
+
+    body = rewrite_body(sent, Rewrite(None, force_usage=False, drop=("priority", "session_id")))
+
+    assert json.loads(body) == {"a": {"priority": 2}}
+
+
+def salted(tenant: str, sent: str) -> str:
+    body = rewrite_body(sent.encode(), Rewrite(None, force_usage=False, salt_tenant=tenant))
+    return str(json.loads(body)["cache_salt"])
+
+
+def test_a_salt_belongs_to_one_tenant() -> None:
+    """No salt that a client sends leads to another tenant's; the same one stays the same."""
+    own = salted("acme", "{}")
+    chosen = salted("acme", '{"cache_salt":"mine"}')
+
+    assert own == salted("acme", '{"cache_salt":null}') == cache_salt("acme")
+    assert chosen == salted("acme", '{"cache_salt":"x","cache_salt":"mine"}')
+    theirs = {salted("rival", f'{{"cache_salt":"{text}"}}') for text in ("mine", own, chosen)}
+    assert len({own, chosen, *theirs}) == 5
+    assert not ({own, chosen} & theirs)
+    assert 1 <= len(own) <= 1024
+
+
+@pytest.mark.parametrize("salt", ['""', "7", "[]", "{}", "true", f'"{"x" * 1025}"'])
+def test_a_salt_that_vllm_would_refuse_is_refused(salt: str) -> None:
+    """Replacing it would hide the client's mistake."""
+    with pytest.raises(SpliceError) as raised:
+        salted("acme", f'{{"cache_salt":{salt}}}')
+
+    assert raised.value.param == "cache_salt"

@@ -18,6 +18,7 @@ from headgate.policy.schema import (
     TenantEntry,
     WeightsEntry,
     WindowLimitEntry,
+    WithoutUsageEntry,
 )
 from tests.policy.policies import problems_of, with_limits
 
@@ -31,6 +32,7 @@ SECTIONS: dict[str, tuple[type[Entry], ...]] = {
     "Keys": (KeyEntry,),
     "Limits": (WindowLimitEntry, CostLimitEntry, ConcurrentLimitEntry),
     "Weights": (WeightsEntry,),
+    "APIs without usage": (WithoutUsageEntry,),
 }
 
 

@@ -1,0 +1,152 @@
+"""A real Envoy with the real decision behind it, in front of an upstream that keeps every byte."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from extproc import wire
+from extproc.asked import Value, read_asked
+from extproc.decide import Admit, Decision, RequestFacts, decide
+from extproc.estimate import Estimator
+from extproc.splice import cache_salt
+from extproc.stream import Reply, RequestStream
+from headgate.apis import Api
+from headgate.contract import AdmissionKey
+from protos.gen.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
+from registry.types import Registry, Tenant
+from tests.door.readers import Reading
+from tests.envoy_process import Rig
+from tests.extproc.builders import CONTEXT, REGISTRY, model
+
+NAMES = {
+    entry.name: entry
+    for entry in (
+        model("tiny"),
+        model("shy", base="tiny", forces_usage=False),
+        model("alias", base="tiny", served_as="org/served"),
+        model("poet", base="tiny", adapter="lora-poet", served_as="lora-poet"),
+    )
+}
+TENANT = Tenant("acme", REGISTRY.tenants["acme"].timezone, frozenset(NAMES), ())
+OPEN: Mapping[Api, int | None] = {Api.TOKENIZE: None, Api.COUNT_TOKENS: 0}
+DOOR = Registry(NAMES, {"acme": TENANT}, {}, OPEN)
+WITHOUT_OUTPUT = {Api.EMBEDDINGS, Api.SCORE, Api.RERANK, *OPEN}
+
+
+@dataclass
+class Decider:
+    """Answers ext_proc's messages as the service does, and keeps what it saw and decided."""
+
+    registry: Registry = DOOR
+    facts: RequestFacts | None = None
+    decision: Decision | None = None
+    stream: RequestStream | None = None
+
+    def process(self, message: ProcessingRequest) -> ProcessingResponse:
+        reply: Reply
+        if message.HasField("request_headers"):
+            self.stream = RequestStream(self._decide)
+            reply = self.stream.on_headers(wire.decode_headers(message))
+        else:
+            assert self.stream is not None
+            reply = self.stream.on_body(message.request_body.body)
+        return wire.encode(reply)  # type: ignore[arg-type]
+
+    def _decide(self, facts: RequestFacts) -> Decision:
+        self.facts = facts
+        self.decision = decide(facts, self.registry, Estimator(), "r-1")
+        return self.decision
+
+
+@dataclass(frozen=True)
+class Passage:
+    """What became of one request: the answer's status, and code and field of a refusal."""
+
+    status: int
+    code: str | None
+    param: str | None
+    facts: RequestFacts | None
+    decision: Decision | None
+    forwarded: bytes | None
+
+    @property
+    def values(self) -> Mapping[str, Value]:
+        return {} if self.facts is None else self.facts.values
+
+
+async def pass_through(rig: Rig, path: str, content_type: str, body: bytes) -> Passage:
+    """Sends one request through the door."""
+    await rig.reset()
+    decider = Decider()
+    rig.services.process = decider.process
+    answer = await rig.post(body, path, **{"content-type": content_type})
+    error = answer.json().get("error", {}) if answer.status_code >= 400 else {}
+    received = rig.upstream.received
+    assert len(received) <= 1
+    return Passage(
+        answer.status_code,
+        error.get("code"),
+        error.get("param"),
+        decider.facts,
+        decider.decision,
+        received[0].body if received else None,
+    )
+
+
+def disagreement(passage: Passage, reading: Reading | None) -> str | None:
+    """How what vLLM reads differs from what was decided, None where it does not.
+
+    `reading` is that of the bytes that vLLM got; where it refuses them nothing is used.
+    """
+    if not isinstance(passage.decision, Admit) or reading is None:
+        return None
+    admission = passage.decision.admission
+    asked = read_asked(Api(admission[AdmissionKey.API]), passage.values, CONTEXT)
+    without_output = admission[AdmissionKey.API] in WITHOUT_OUTPUT
+    decided = Reading(
+        model=NAMES[admission[AdmissionKey.MODEL]].served_as,
+        stream=passage.values.get("stream") is True and _streams(admission[AdmissionKey.API]),
+        n=asked.n,
+        max=reading.max if without_output else asked.max_tokens,
+        prompts=asked.prompts,
+        cache_salt=reading.cache_salt,
+        set=("cache_salt",) if "cache_salt" in reading.set else (),
+    )
+    if decided != reading:
+        return f"decided {decided}, vLLM reads {reading}"
+    if reading.cache_salt is not None and len(reading.cache_salt) != len(cache_salt("acme")):
+        return f"vLLM reads the client's own salt {reading.cache_salt!r}"
+    return None
+
+
+def _streams(api: str) -> bool:
+    return api in ("chat", "completions", "responses", "messages")
+
+
+BODIES: dict[str, dict[str, object]] = {
+    "/v1/chat/completions": {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]},
+    "/v1/chat/completions/batch": {
+        "model": "tiny",
+        "messages": [[{"role": "user", "content": "Hi"}]],
+    },
+    "/v1/completions": {"model": "tiny", "prompt": "Hi"},
+    "/v1/responses": {"model": "tiny", "input": "Hi"},
+    "/v1/messages": {
+        "model": "tiny",
+        "max_tokens": 5,
+        "messages": [{"role": "user", "content": "Hi"}],
+    },
+    "/v1/messages/count_tokens": {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]},
+    "/v1/embeddings": {"model": "tiny", "input": "Hi"},
+    "/v1/score": {"model": "tiny", "text_1": "a", "text_2": ["b"]},
+    "/v1/rerank": {"model": "tiny", "query": "a", "documents": ["b"]},
+    "/v2/rerank": {"model": "tiny", "query": "a", "documents": ["b"]},
+    "/tokenize": {"model": "tiny", "prompt": "Hi"},
+}
+"""A small request of each API."""
+
+
+def with_members(path: str, members: str) -> str:
+    """The small request of `path` and behind it these members, as JSON text."""
+    small = json.dumps(BODIES[path])
+    return f"{small[:-1]}, {members}}}" if members else small

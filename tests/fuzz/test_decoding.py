@@ -1,0 +1,128 @@
+"""Whatever bytes arrive where Envoy's messages do: a decision, or a refusal that Envoy understands.
+
+No other error, no hang (each test has its time), and no more memory than in proportion.
+"""
+
+import contextlib
+import os
+import tracemalloc
+from collections.abc import Callable
+from random import Random
+
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import extauthz.decide
+import extauthz.wire
+import extproc.wire
+import ratelimit.dropin.wire
+import ratelimit.wire
+from accesslog.meter import held_by, meter
+from accesslog.wire import decode as decode_log
+from extproc.decide import decide
+from extproc.estimate import Estimator
+from extproc.splice import Rewrite, SpliceError, rewrite_body
+from extproc.stream import RequestStream
+from headgate.policy.load import find_problems
+from protos.gen.auth_pb2 import CheckRequest
+from protos.gen.ext_proc_pb2 import ProcessingRequest
+from protos.gen.ratelimit_pb2 import RateLimitRequest
+from ratelimit.dropin.wire import BadCallError
+from ratelimit.wire import BadDescriptorError
+from tests.door.rig import BODIES, DOOR, with_members
+from tests.fuzz.mutations import FOLDER, MESSAGES, mutated
+
+POLICIES = [path.read_bytes() for path in sorted(FOLDER.glob("*.yaml"))]
+REQUESTS = [
+    with_members(path, '"stream": true, "stream_options": {}, "cache_salt": "s", "priority": 1')
+    for path in BODIES
+]
+
+
+def ext_authz(data: bytes) -> None:
+    decision = extauthz.decide.decide(extauthz.wire.decode(CheckRequest.FromString(data)), DOOR)
+    assert extauthz.wire.encode(decision).SerializeToString()
+
+
+def ext_proc(data: bytes) -> None:
+    message = ProcessingRequest.FromString(data)
+    stream = RequestStream(lambda facts: decide(facts, DOOR, Estimator(), "r-1"))
+    if message.HasField("request_headers"):
+        reply = stream.on_headers(extproc.wire.decode_headers(message))
+        assert extproc.wire.encode(reply).SerializeToString()  # type: ignore[arg-type]
+
+
+def rate_limit(data: bytes) -> None:
+    ratelimit.wire.decode(RateLimitRequest.FromString(data))
+
+
+def drop_in(data: bytes) -> None:
+    ratelimit.dropin.wire.decode(RateLimitRequest.FromString(data))
+
+
+def access_log(data: bytes) -> None:
+    for entry in decode_log(data):
+        meter(entry)
+        held_by(entry)
+
+
+def rewriting(data: bytes) -> None:
+    rewrite_body(data, Rewrite("org/x", True, ("priority",), "acme"))
+
+
+def policy(data: bytes) -> None:
+    found, problems = find_problems(data)
+    assert (found is None) == bool(problems)
+    assert all(problem.render("FILE").isprintable() for problem in problems)
+
+
+Target = Callable[[bytes], None]
+TARGETS: dict[str, tuple[Target, list[bytes], tuple[type[Exception], ...]]] = {
+    "ext_authz": (ext_authz, MESSAGES["ext_authz"], (DecodeError,)),
+    "ext_proc": (ext_proc, MESSAGES["ext_proc"], (DecodeError,)),
+    "ratelimit": (rate_limit, MESSAGES["ratelimit"], (DecodeError, BadDescriptorError)),
+    "drop-in": (drop_in, MESSAGES["ratelimit"], (DecodeError, BadCallError)),
+    "accesslog": (access_log, MESSAGES["accesslog"], (ValueError,)),
+    "rewriting": (rewriting, [text.encode() for text in REQUESTS], (SpliceError,)),
+    "policy": (policy, POLICIES, ()),
+}
+"""What reads the bytes, the seeds, and the errors by which it refuses them."""
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_seeds_are_understood(name: str) -> None:
+    target, seeds, _ = TARGETS[name]
+    for seed in seeds:
+        target(seed)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@settings(max_examples=int(os.environ.get("HEADGATE_FUZZ_EXAMPLES", "200")), deadline=None)
+@given(data=st.data())
+def test_bent_bytes_are_decided_or_refused(name: str, data: st.DataObject) -> None:
+    target, seeds, refusals = TARGETS[name]
+    sent = data.draw(mutated(seeds))
+    with contextlib.suppress(refusals):
+        target(sent)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_memory_stays_in_proportion(name: str) -> None:
+    """Also when a part of the bytes comes a thousand times."""
+    target, seeds, refusals = TARGETS[name]
+    random = Random(7)
+    for _ in range(20):
+        seed = random.choice(seeds)
+        start = random.randrange(len(seed))
+        part = seed[start : start + random.randrange(1, 60)]
+        sent = seed[:start] + part * 1000 + seed[start:]
+        tracemalloc.start()
+        try:
+            with contextlib.suppress(refusals):
+                target(sent)
+        finally:
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        assert peak < 2_000_000 + 200 * len(sent)
