@@ -10,7 +10,7 @@ from simulator import prompts, requests
 from simulator.chat import ChatWriter
 from simulator.completions import CompletionsWriter
 from simulator.embeddings import embeddings_body
-from simulator.engine import Pace, Playback
+from simulator.engine import Pace, Playback, send_whole
 from simulator.exchange import ClientGoneError, EngineStoppedError, Exchange, Receive, Scope, Send
 from simulator.exposition import Exposition
 from simulator.failures import Simulation, parse_header, parse_words
@@ -154,11 +154,11 @@ class Simulator:
         with such a model, and then no chat."""
 
         async def handler(exchange: Exchange) -> None:
-            ask, _ = await self._read(exchange, reader)
+            ask, simulation = await self._read(exchange, reader)
             model = self._models.resolve(ask.model)
             created_s = int(self._clock.now_s())
             body = write(_request_id(exchange), created_s, model, ask)
-            await exchange.answer(200, body, _JSON)
+            await send_whole(exchange, body, simulation.breaks[0] if simulation.breaks else None)
 
         return handler
 
@@ -172,6 +172,10 @@ class Simulator:
         simulation = self._for_all.overridden_by(own)
         if simulation.status is not None:
             raise forced_status(simulation.status)
+        if simulation.hang_up is not None:
+            await exchange.pause(simulation.hang_up)
+            await exchange.cut()
+            exchange.check()
         ask = reader(read_json(exchange.header(b"content-type"), body))
         self._models.resolve(ask.model)
         requests.check_lengths(ask, self._settings.max_model_len)

@@ -51,7 +51,9 @@ _WEIGHTS_RULE = "a mapping with some of the keys input, cached_input, output, on
 _CACHE_SALT_RULE = (
     "true where prompts of this tenant share vLLM's prefix cache with no other's, else false"
 )
-_COST_RULE = f"refused, free, estimate, or a whole number of tokens from 1 to {MAX_CONTEXT_TOKENS}"
+_FLAT_COST_RULE = (
+    f"refused, free, estimate, or a whole number of tokens from 1 to {MAX_CONTEXT_TOKENS}"
+)
 
 # Names go into HTTP headers, metadata, metric labels and counter keys. As every part
 # of a model's name begins with a letter or digit, it cannot hold `..`, which vLLM's
@@ -133,7 +135,7 @@ def _timezone(name: str) -> str:
     return name
 
 
-def _cost(value: object) -> object:
+def _flat_cost(value: object) -> object:
     """Not a union: pydantic would tell of each of its parts."""
     if value is None or value in ("refused", "free", "estimate"):
         return value
@@ -174,7 +176,7 @@ Dimensions: TypeAlias = Annotated[
     Field(min_length=1),
     AfterValidator(_distinct),
 ]
-Cost = Annotated[Literal["refused", "free", "estimate"] | int, BeforeValidator(_cost)]
+FlatCost = Annotated[Literal["refused", "free", "estimate"] | int, BeforeValidator(_flat_cost)]
 Outage = Literal["closed", "open", "share"]
 Window = Literal["second", "minute", "hour", "day", "week", "month", "year"]
 
@@ -333,8 +335,8 @@ class TenantEntry(Entry):
 class WithoutUsageEntry(Entry):
     """What one request costs of an API whose answers do not say what they used."""
 
-    count_tokens: Cost = Field(default="refused", description=_COST_RULE)
-    tokenize: Cost = Field(default="refused", description=_COST_RULE)
+    count_tokens: FlatCost = Field(default="refused", description=_FLAT_COST_RULE)
+    tokenize: FlatCost = Field(default="refused", description=_FLAT_COST_RULE)
 
 
 class PolicyFile(Entry):
