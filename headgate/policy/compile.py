@@ -135,17 +135,17 @@ def _prices(entry: PricesEntry | None) -> Prices:
 def _tenant(name: str, entry: TenantEntry, models: Mapping[str, Model]) -> Tenant:
     own = {model: models[model] for model in entry.models}
     limits = tuple(_limit(limit, own) for limit in entry.limits)
-    permitted = frozenset(entry.models)
-    return Tenant(name, ZoneInfo(entry.timezone), permitted, limits, entry.cache_salt)
+    timezone = ZoneInfo(entry.timezone)
+    return Tenant(name, timezone, frozenset(entry.models), limits, entry.cache_salt)
 
 
 def _without_usage(entry: WithoutUsageEntry) -> dict[Api, int | None]:
-    costs = {Api.COUNT_TOKENS: entry.count_tokens, Api.TOKENIZE: entry.tokenize}
+    charges = {Api.COUNT_TOKENS: entry.count_tokens, Api.TOKENIZE: entry.tokenize}
     tokens = {"free": 0, "estimate": None}
     return {
-        api: cost if isinstance(cost, int) else tokens[cost]
-        for api, cost in costs.items()
-        if cost != "refused"
+        api: charge if isinstance(charge, int) else tokens[charge]
+        for api, charge in charges.items()
+        if charge != "refused"
     }
 
 

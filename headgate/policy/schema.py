@@ -47,13 +47,13 @@ _USERS_RULE = "a list of users who have keys in this tenant"
 _MODELS_RULE = "a list of models that this tenant may use"
 _SHADOW_RULE = "true for a limit that is counted and refuses nobody, else false"
 _ON_OUTAGE_RULE = "closed, open or share"
-_WEIGHTS_RULE = "a mapping with some of the keys input, cached_input, output, one of them above 0"
 _CACHE_SALT_RULE = (
     "true where prompts of this tenant share vLLM's prefix cache with no other's, else false"
 )
-_FLAT_COST_RULE = (
+_CHARGE_RULE = (
     f"refused, free, estimate, or a whole number of tokens from 1 to {MAX_CONTEXT_TOKENS}"
 )
+_WEIGHTS_RULE = "a mapping with some of the keys input, cached_input, output, one of them above 0"
 
 # Names go into HTTP headers, metadata, metric labels and counter keys. As every part
 # of a model's name begins with a letter or digit, it cannot hold `..`, which vLLM's
@@ -135,7 +135,7 @@ def _timezone(name: str) -> str:
     return name
 
 
-def _flat_cost(value: object) -> object:
+def _charge(value: object) -> object:
     """Not a union: pydantic would tell of each of its parts."""
     if value is None or value in ("refused", "free", "estimate"):
         return value
@@ -176,7 +176,7 @@ Dimensions: TypeAlias = Annotated[
     Field(min_length=1),
     AfterValidator(_distinct),
 ]
-FlatCost = Annotated[Literal["refused", "free", "estimate"] | int, BeforeValidator(_flat_cost)]
+Charge = Annotated[Literal["refused", "free", "estimate"] | int, BeforeValidator(_charge)]
 Outage = Literal["closed", "open", "share"]
 Window = Literal["second", "minute", "hour", "day", "week", "month", "year"]
 
@@ -335,8 +335,8 @@ class TenantEntry(Entry):
 class WithoutUsageEntry(Entry):
     """What one request costs of an API whose answers do not say what they used."""
 
-    count_tokens: FlatCost = Field(default="refused", description=_FLAT_COST_RULE)
-    tokenize: FlatCost = Field(default="refused", description=_FLAT_COST_RULE)
+    count_tokens: Charge = Field(default="refused", description=_CHARGE_RULE)
+    tokenize: Charge = Field(default="refused", description=_CHARGE_RULE)
 
 
 class PolicyFile(Entry):

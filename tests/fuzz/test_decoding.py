@@ -64,7 +64,7 @@ def drop_in(data: bytes) -> None:
 
 def access_log(data: bytes) -> None:
     for entry in decode_log(data):
-        meter(entry)
+        meter(entry, lambda model: DOOR.models[model].prices if model in DOOR.models else None)
         held_by(entry)
 
 
