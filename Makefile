@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test check format generate lock test-vllm clean
+.PHONY: help setup run test check format generate lock test-vllm bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: setup ## every test that needs no GPU and no network
 
 test-vllm: setup ## the end-to-end cases against a real vLLM on CPU
 	PYTHON=$(PYTHON) tests/vllm/run
+
+bench: setup ## measure what the limits promise; BENCH="overshoot limits" chooses, JSON=FILE keeps the figures
+	$(BIN)/python -m bench $(BENCH) $(if $(JSON),--json $(JSON))
 
 check: setup ## format, lint, strict types, import contract, generated code
 	$(BIN)/ruff format --check .

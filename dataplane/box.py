@@ -8,6 +8,7 @@ from pathlib import Path
 
 import betterproto2
 
+from headgate.contract import Counting
 from headgate.errors import OperatorError
 
 BODY_LIMIT_BYTES = 16 * 2**20
@@ -21,6 +22,7 @@ class OneBox:
     unix socket `services_socket`; Envoy's own admin listens on `admin_socket` (a path
     below 108 bytes each, as Linux allows). `upstreams` maps each base model's name to the
     URL of its vLLM. A request body above `body_limit_bytes` is refused with 413.
+    `counting` says who counts the tokens of answers.
     """
 
     listen_host: str
@@ -30,6 +32,7 @@ class OneBox:
     folder: Path
     upstreams: Mapping[str, str]
     body_limit_bytes: int = BODY_LIMIT_BYTES
+    counting: Counting = Counting.PROXY
 
     @property
     def bootstrap_file(self) -> Path:

@@ -4,10 +4,11 @@ Nothing here knows where it runs: the one-box bootstrap and a mesh render the sa
 messages. `services` is the name of the cluster that answers the hooks' gRPC calls.
 """
 
+from datetime import timedelta
 from importlib.resources import files
 
 from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutationRules
-from envoy_data_plane.envoy.config.core.v3 import ApiVersion, DataSource
+from envoy_data_plane.envoy.config.core.v3 import ApiVersion, DataSource, HeaderValue
 from envoy_data_plane.envoy.extensions.filters.http.buffer.v3 import Buffer
 from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import ExtAuthz
 from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
@@ -37,12 +38,19 @@ from dataplane.quota_filters import admission_guard, ratelimit
 from headgate.contract import (
     BODY_PARSED,
     BODY_UNREADABLE,
+    COUNTING_METADATA,
     CREDENTIAL_HEADERS,
+    Counting,
     Namespace,
     RequestKey,
 )
 
 ADMISSION_HEADERS = (":path", ":method", "content-length", "content-type")
+ANSWER_HEADERS = (":status", "content-encoding")
+"""Those that say, with the content-type, how an answer is read."""
+ANSWER_TIMEOUT = timedelta(seconds=10)
+"""How long one piece of an answer may wait for the service that counts it, before the answer is
+cut. A request waits no longer than before: ext_authz asks the same service first."""
 JSON_CONTENT_TYPE = r"(?i)application/json[ \t]*(;.*)?"
 """vLLM takes parameters (`; charset=utf-8`) and any case; Envoy's default takes neither."""
 _TAP_FILES = ("usage_scanner.lua", "usage_events.lua", "tap.lua")
@@ -61,15 +69,18 @@ BODY_FIELDS: dict[RequestKey, tuple[str, ...]] = {
 """Where each request key stands in the JSON body."""
 
 
-def http_filters(services: str, body_limit_bytes: int) -> list[HttpFilter]:
+def http_filters(
+    services: str, body_limit_bytes: int, counting: Counting = Counting.PROXY
+) -> list[HttpFilter]:
     """The whole chain, in the order of the request path; the router comes last."""
+    tap = [usage_tap(tap_source())] if counting is Counting.PROXY else []
     return [
         ext_authz(services),
-        usage_tap(tap_source()),
+        *tap,
         body_limit(body_limit_bytes),
         json_to_metadata(),
         request_reader(reader_source()),
-        ext_proc(services),
+        ext_proc(services, counting),
         admission_guard(),
         ratelimit(services),
         router(),
@@ -154,29 +165,45 @@ def request_reader(source: str) -> HttpFilter:
     )
 
 
-def ext_proc(services: str) -> HttpFilter:
+def ext_proc(services: str, counting: Counting = Counting.PROXY) -> HttpFilter:
     """What is asked? One message with headers and metadata; the body only when the service
-    asks for it by a mode override. A header that it may not touch (host, :path) is an error."""
+    asks for it by a mode override. A header that it may not touch (host, :path) is an error.
+
+    Where the service counts, it asks for the answer of each request that it admits by the same
+    override: so an answer of Envoy's own to a request that it has not seen costs no message.
+    """
+    counts = counting is Counting.EXTPROC
+    service = grpc_service(services)
+    if counts:
+        key, value = COUNTING_METADATA
+        service.initial_metadata = [HeaderValue(key=key, value=value)]
+    none, buffered = ProcessingModeBodySendMode.NONE, ProcessingModeBodySendMode.BUFFERED
+    overrides = [_mode(buffered, counts)]
+    if counts:
+        overrides += [_mode(none, counts), _mode(none)]
+    usage = [Namespace.USAGE] if counts else []
     return http_filter(
         "headgate.ext_proc",
         ExternalProcessor(
-            grpc_service=grpc_service(services),
-            message_timeout=HOOK_TIMEOUT,
+            grpc_service=service,
+            message_timeout=ANSWER_TIMEOUT if counts else HOOK_TIMEOUT,
             failure_mode_allow=False,
             status_on_error=UNAVAILABLE,
             processing_mode=_mode(ProcessingModeBodySendMode.NONE),
             allow_mode_override=True,
-            allowed_override_modes=[_mode(ProcessingModeBodySendMode.BUFFERED)],
+            allowed_override_modes=overrides,
             request_attributes=["request.size"],
             metadata_options=MetadataOptions(
                 forwarding_namespaces=MetadataOptionsMetadataNamespaces(
                     untyped=[Namespace.CALLER, Namespace.REQUEST]
                 ),
                 receiving_namespaces=MetadataOptionsMetadataNamespaces(
-                    untyped=[Namespace.ADMISSION]
+                    untyped=[Namespace.ADMISSION, *usage]
                 ),
             ),
-            forward_rules=HeaderForwardingRules(allowed_headers=_exactly(ADMISSION_HEADERS)),
+            forward_rules=HeaderForwardingRules(
+                allowed_headers=_exactly(ADMISSION_HEADERS + (ANSWER_HEADERS if counts else ()))
+            ),
             mutation_rules=HeaderMutationRules(disallow_is_error=True),
         ),
     )
@@ -195,14 +222,16 @@ def _exactly(names: tuple[str, ...]) -> ListStringMatcher:
     return ListStringMatcher(patterns=[StringMatcher(exact=name) for name in names])
 
 
-def _mode(body: ProcessingModeBodySendMode) -> ProcessingMode:
+def _mode(body: ProcessingModeBodySendMode, counts: bool = False) -> ProcessingMode:
+    headers, bodies = ProcessingModeHeaderSendMode, ProcessingModeBodySendMode
+    answer = headers.SEND if counts else headers.SKIP
     return ProcessingMode(
-        request_header_mode=ProcessingModeHeaderSendMode.SEND,
-        response_header_mode=ProcessingModeHeaderSendMode.SKIP,
+        request_header_mode=headers.SEND,
+        response_header_mode=answer,
         request_body_mode=body,
-        response_body_mode=ProcessingModeBodySendMode.NONE,
-        request_trailer_mode=ProcessingModeHeaderSendMode.SKIP,
-        response_trailer_mode=ProcessingModeHeaderSendMode.SKIP,
+        response_body_mode=bodies.STREAMED if counts else bodies.NONE,
+        request_trailer_mode=headers.SKIP,
+        response_trailer_mode=answer,
     )
 
 

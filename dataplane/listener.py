@@ -97,7 +97,7 @@ def connection_manager(box: OneBox, services: str) -> HttpConnectionManager:
                 resource_api_version=ApiVersion.V3,
             ),
         ),
-        http_filters=http_filters(services, box.body_limit_bytes),
+        http_filters=http_filters(services, box.body_limit_bytes, box.counting),
         access_log=[access_log(services)],
     )
 

@@ -71,7 +71,7 @@ local function read_chunk_usage(tap, event, json, usage, choice)
     set_usage(tap, numbers)
     return tap.wants == "none" and "" or event
   end
-  add_running(tap, tonumber(match(json, '^%s*"index"%s*:%s*(%d+)', choice)) or 0, numbers)
+  add_running(tap, number(match(json, '^%s*"index"%s*:%s*(%d+)', choice)) or 0, numbers)
   return tap.alters and without(event, json, usage.first, usage.last) or event
 end
 

@@ -75,7 +75,7 @@ end
 -- `event` without the member from `first` to `last` and the comma that joined it; `json` is its json_of().
 local function without(event, json, first, last)
   local before = first - 1
-  while find(json, "^%s", before) do
+  while before > 0 and find(json, "^%s", before) do
     before = before - 1
   end
   if byte(json, before) == COMMA then
@@ -85,9 +85,14 @@ local function without(event, json, first, last)
   return sub(event, 1, first - 1) .. sub(event, after)
 end
 
+-- What is longer than 15 digits (vLLM cannot mean it) or no whole number is not seen.
+local function number(digits)
+  return digits and #digits <= 15 and tonumber(digits) or nil
+end
+
 local function count(object, key)
   local _, value = find_member(object, key)
-  return value and tonumber(match(object, "^%d+", value))
+  return value and number(match(object, "^(%d+)[%s,}]", value))
 end
 
 -- The numbers of one usage object. Anthropic's input_tokens leaves out what the cache read or wrote.

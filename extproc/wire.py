@@ -6,18 +6,22 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.struct_pb2 import Value as WireValue
 
 from extproc.asked import Compound, Value
+from extproc.counting.counter import AnswerHead, Counted
 from extproc.decide import Admit, Answer, Refuse, RequestFacts
-from extproc.stream import Replace
-from headgate.contract import CallerKey, Header, Namespace
+from extproc.stream import AnswerReply, Begin, End, Replace
+from headgate.contract import CallerKey, Header, Namespace, UsageKey
 from headgate.settlement import read_count
 from protos.gen.base_pb2 import HeaderValueOption
 from protos.gen.ext_proc_pb2 import (
+    BodyResponse,
     HeaderMutation,
+    HeadersResponse,
     HttpHeaders,
     ImmediateResponse,
     ProcessingMode,
     ProcessingRequest,
     ProcessingResponse,
+    TrailersResponse,
 )
 from registry.types import Caller
 
@@ -48,6 +52,19 @@ def _read_headers(message: HttpHeaders) -> tuple[str, bytes]:
         elif header.key == "content-length":
             content_length = header.raw_value or header.value.encode()
     return path.decode(errors="replace"), content_length
+
+
+def decode_answer_headers(message: HttpHeaders) -> AnswerHead:
+    """Reads the headers of an answer."""
+    found: dict[str, str] = {}
+    for header in message.headers.headers:
+        value = header.raw_value.decode("latin-1") or header.value
+        found.setdefault(header.key, value)
+    return AnswerHead(
+        read_count(found.get(":status")),
+        found.get("content-type", ""),
+        found.get("content-encoding"),
+    )
 
 
 def _caller(metadata: Struct) -> Caller | None:
@@ -86,11 +103,12 @@ def _value(value: WireValue) -> Value:
             return None
 
 
-def encode(reply: Admit | Replace | Refuse | Answer) -> ProcessingResponse:
-    """The answer that makes Envoy do what was decided."""
+def encode(reply: Admit | Replace | Refuse | Answer, counts: bool = False) -> ProcessingResponse:
+    """The answer that makes Envoy do what was decided. With `counts` it sends the answer of a
+    request that was admitted, too."""
     match reply:
         case Admit():
-            return _admit(reply)
+            return _admit(reply, counts)
         case Replace():
             return _replace(reply)
         case Refuse():
@@ -99,7 +117,37 @@ def encode(reply: Admit | Replace | Refuse | Answer) -> ProcessingResponse:
             return _answer(reply)
 
 
-def _admit(admit: Admit) -> ProcessingResponse:
+def encode_counted(reply: AnswerReply) -> ProcessingResponse:
+    """The answer that makes Envoy pass on what was counted, and note it."""
+    match reply:
+        case Counted(body=None, usage=usage) if not usage:
+            return _AS_IT_CAME
+        case Counted():
+            response = ProcessingResponse(response_body=_UNCHANGED_BODY)
+            if reply.body is not None:
+                response.response_body.response.body_mutation.body = reply.body
+        case Begin():
+            response = ProcessingResponse(response_headers=HeadersResponse())
+            if reply.is_all:
+                response.mode_override.CopyFrom(_mode(rewrites=False, counts=False))
+            if reply.drops_length:
+                mutation = response.response_headers.response.header_mutation
+                mutation.remove_headers.append("content-length")
+        case End():
+            response = ProcessingResponse(response_trailers=TrailersResponse())
+    _note(response, reply.usage)
+    return response
+
+
+def _note(response: ProcessingResponse, usage: Mapping[UsageKey, str]) -> None:
+    """Envoy adds these keys to those that it has."""
+    if usage:
+        fields = response.dynamic_metadata.fields[Namespace.USAGE].struct_value.fields
+        for key, text in usage.items():
+            fields[key].string_value = text
+
+
+def _admit(admit: Admit, counts: bool) -> ProcessingResponse:
     response = ProcessingResponse()
     common = response.request_headers.response
     # The router must choose by the headers that are set here.
@@ -111,8 +159,8 @@ def _admit(admit: Admit) -> ProcessingResponse:
     admission = response.dynamic_metadata.fields[Namespace.ADMISSION].struct_value.fields
     for key, text in admit.admission.items():
         admission[key].string_value = text
-    if admit.rewrite is not None:
-        response.mode_override.CopyFrom(_SEND_BODY)
+    if admit.rewrite is not None or counts:
+        response.mode_override.CopyFrom(_mode(admit.rewrite is not None, counts))
     return response
 
 
@@ -155,11 +203,19 @@ def _set_header(mutation: HeaderMutation, name: str, text: str) -> None:
     option.append_action = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 
 
-_SEND_BODY = ProcessingMode(
-    request_header_mode=ProcessingMode.SEND,
-    response_header_mode=ProcessingMode.SKIP,
-    request_body_mode=ProcessingMode.BUFFERED,
-    response_body_mode=ProcessingMode.NONE,
-    request_trailer_mode=ProcessingMode.SKIP,
-    response_trailer_mode=ProcessingMode.SKIP,
-)
+def _mode(rewrites: bool, counts: bool) -> ProcessingMode:
+    """Which further messages Envoy is to send."""
+    headers, bodies = ProcessingMode.HeaderSendMode, ProcessingMode.BodySendMode
+    answer = headers.SEND if counts else headers.SKIP
+    return ProcessingMode(
+        request_header_mode=headers.SEND,
+        response_header_mode=answer,
+        request_body_mode=bodies.BUFFERED if rewrites else bodies.NONE,
+        response_body_mode=bodies.STREAMED if counts else bodies.NONE,
+        request_trailer_mode=headers.SKIP,
+        response_trailer_mode=answer,
+    )
+
+
+_UNCHANGED_BODY = BodyResponse()
+_AS_IT_CAME = ProcessingResponse(response_body=_UNCHANGED_BODY)

@@ -119,7 +119,12 @@ def build_hooks(
     return Hooks(
         authorization=Authorization(registry, metrics),
         processor=ExternalProcessor(
-            registry, estimator, new_reservation_id, PeekLimits(store, clock, metrics), metrics
+            registry,
+            estimator,
+            new_reservation_id,
+            PeekLimits(store, clock, metrics),
+            metrics,
+            clock,
         ),
         rate_limit=RateLimitService(limiter, metrics, clock, drop_in),
         access_log=AccessLogService(

@@ -15,6 +15,7 @@ import uvloop
 import headgate
 from headgate.app import StoreSettings
 from headgate.clock import SystemClock
+from headgate.contract import Counting
 from headgate.dropin import describe_dropin, load_dropin
 from headgate.errors import OperatorError
 from headgate.policy import NAME_RULE, PolicyError, describe, is_name, key_yaml, load_policy
@@ -93,6 +94,13 @@ def cli() -> None:
     type=click.Path(path_type=Path, file_okay=False),
     help="Keeps sockets, Envoy's configuration and logs here [a temporary folder].",
 )
+@click.option(
+    "--counting",
+    type=click.Choice([one.value for one in Counting]),
+    default=Counting.PROXY.value,
+    show_default=True,
+    help="Who counts the tokens of answers: a filter in Envoy, or ext_proc.",
+)
 def up_command(
     demo: bool,
     policy: Path | None,
@@ -102,13 +110,16 @@ def up_command(
     store: str,
     records: Path,
     run_dir: Path | None,
+    counting: str,
 ) -> None:
     """One box: a real Envoy with the services, in front of one vLLM."""
     if demo and (policy or upstream):
         raise click.UsageError("--demo brings its own policy and upstream")
     if not demo and policy is None:
         policy = _default_policy()
-    settings = UpSettings(policy, upstream, listen, admin, store, records, run_dir)
+    settings = UpSettings(
+        policy, upstream, listen, admin, store, records, run_dir, Counting(counting)
+    )
     _run(up(settings, SystemClock(), click.echo))
 
 

@@ -96,7 +96,8 @@ class AdmissionKey(StrEnum):
 
 
 class UsageKey(StrEnum):
-    """`Namespace.USAGE`: what the tap saw of the answer. Written as the answer passes by."""
+    """`Namespace.USAGE`: what was seen of the answer, by the tap or by ext_proc (`Counting`).
+    Written as the answer passes by."""
 
     STATUS = "status"
     """The answer's HTTP status: the upstream's, or that of an error of Envoy's own in its place."""
@@ -107,12 +108,25 @@ class UsageKey(StrEnum):
     EVENTS = "events"
     """Events with output seen in a stream; kept up to date while no completion is known."""
     COMPLETE = "complete"
-    """`1` once the whole answer has passed the tap."""
+    """`1` once the whole answer has passed."""
     FIRST_EVENT_MS = "first_event_ms"
     """When the first output passed, in milliseconds since the Unix epoch."""
     ERROR = "error"
     """`1` when the stream itself reported an error inside a 200."""
 
+
+class Counting(StrEnum):
+    """Who counts the tokens of an answer. A property of the deployment: of Envoy's filters."""
+
+    PROXY = "proxy"
+    """The tap, a Lua filter: no message to the services for a streamed chunk."""
+    EXTPROC = "extproc"
+    """ext_proc, to which the answer is streamed: for an Envoy that must not run Lua on answers."""
+
+
+COUNTING_METADATA = ("x-headgate-counting", Counting.EXTPROC.value)
+"""What Envoy's ext_proc filter says with each call where the service is to count. The service has
+no setting of its own, which could say another thing than Envoy's and leave answers uncounted."""
 
 CREDENTIAL_HEADERS = ("authorization", "x-api-key", "api-key")
 """Headers that may carry an API key: OpenAI's, Anthropic's and Azure's way to send one."""

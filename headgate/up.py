@@ -28,6 +28,7 @@ from dataplane.box import OneBox
 from dataplane.supervisor import Envoy, PortTaken, check_port
 from headgate.app import StoreSettings
 from headgate.clock import Clock
+from headgate.contract import Counting
 from headgate.demo import Demo, demo_policy
 from headgate.errors import OperatorError
 from headgate.policy import check_upstream
@@ -65,7 +66,8 @@ class UpSettings:
     """What `headgate up` was asked for.
 
     `policy` None means the demo's; `upstream` replaces the upstream of every model;
-    `run_dir` keeps sockets, configuration and logs (a temporary folder when None).
+    `run_dir` keeps sockets, configuration and logs (a temporary folder when None);
+    `counting` says who counts the tokens of answers.
     """
 
     policy: Path | None
@@ -75,6 +77,7 @@ class UpSettings:
     store: str
     records: Path
     run_dir: Path | None
+    counting: Counting = Counting.PROXY
 
 
 async def up(settings: UpSettings, clock: Clock, say: Callable[[str], None]) -> None:
@@ -118,6 +121,7 @@ async def one_box(
             admin_socket=run_dir / _ADMIN_SOCKET,
             folder=run_dir,
             upstreams={},
+            counting=settings.counting,
         )
         routes = _Routes()
         services = await stack.enter_async_context(

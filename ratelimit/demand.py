@@ -3,8 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil
 from urllib.parse import quote
 
+from ratelimit.smooth import Refill, drain_of, drops_per_unit
 from ratelimit.store.protocol import (
     MAX_COUNT,
     REQUESTS,
@@ -38,7 +40,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One limit that a request meets. `window` is None for requests in flight.
+    """One limit that a request meets. `window` is None for requests in flight and smooth limits.
 
     `key` names the counter within the tenant: the limit, the subject, the window's start.
     `weights` say what the request adds to it, nothing for a slot.
@@ -49,6 +51,11 @@ class Claim:
     window: Window | None
     weights: Weights
 
+    @property
+    def is_slot(self) -> bool:
+        """Whether it asks for a slot and not for an amount."""
+        return self.limit.per is None
+
 
 def claims_of(tenant: Tenant, subject: Subject, now_s: float) -> tuple[Claim, ...]:
     """Every limit of the tenant that this subject meets now.
@@ -57,12 +64,13 @@ def claims_of(tenant: Tenant, subject: Subject, now_s: float) -> tuple[Claim, ..
     limits that share a counter only the smallest can ever be met, so that keys are distinct.
     """
     claims: dict[str, Claim] = {}
+    names = _names(subject)
     for limit in tenant.limits:
         if _meets(limit.users, subject.user) and _meets(limit.models, subject.model):
             weights = _weights(limit, subject.model)
             if limit.count is Count.COST and weights == _NOTHING:
                 continue
-            claim = _claim(limit, tenant, subject, weights, now_s)
+            claim = _claim(limit, tenant, names, weights, now_s)
             other = claims.get(claim.key)
             if other is None or limit.limit < other.limit.limit:
                 claims[claim.key] = claim
@@ -80,28 +88,45 @@ def reservation_of(
     """What the store is asked to hold for a request that is estimated at `tokens`.
 
     `prompt_tokens` of them are the prompt's; where that is not known, all of them count as the
-    kind that weighs most. A limit smaller than the estimate is asked for all that it has.
-    Nothing asks for less than 1: a limit that is used up, or 0, refuses what weighs nothing too.
+    kind that weighs most. A limit (or burst) smaller than the estimate is asked for all that it
+    has. Nothing asks for less than 1: a limit that is used up, or 0, refuses what weighs nothing
+    too.
     """
     estimated = _estimated(tokens, prompt_tokens)
     demands = []
     leases = []
     for claim in claims:
         limit = claim.limit
-        if claim.window is None:
+        if claim.is_slot:
             leases.append(
                 Lease(claim.key, limit.limit, limit.lease_s, not limit.shadow, limit.on_outage)
             )
             continue
-        most = min(limit.limit, MAX_COUNT)
+        most = min(limit.capacity, MAX_COUNT)
         amount = max(1, min(most, max(map(claim.weights.amount, estimated))))
-        expires_at_s = claim.window.end_s + _CLOCK_SKEW_S
-        enforced = not limit.shadow
+        drops = drops_per_unit(limit)
         demands.append(
-            Demand(claim.weights, claim.key, amount, most, expires_at_s, enforced, limit.on_outage)
+            Demand(
+                claim.weights.times(drops),
+                claim.key,
+                amount * drops,
+                min(most * drops, MAX_COUNT),
+                _expires_at_s(claim, now_s),
+                not limit.shadow,
+                limit.on_outage,
+                drain_of(limit),
+            )
         )
     hold_s = max([HOLD_S, *(lease.lease_s for lease in leases)])
     return Reservation(reservation, tenant, tuple(demands), tuple(leases), hold_s, now_s)
+
+
+def _expires_at_s(claim: Claim, now_s: float) -> int:
+    """When the counter is no longer needed; of a bucket, when all that it can hold has drained."""
+    if claim.window is not None:
+        return claim.window.end_s + _CLOCK_SKEW_S
+    capacity = claim.limit.capacity * drops_per_unit(claim.limit)
+    return ceil(Refill(claim.limit, capacity, now_s).full_at_s())
 
 
 def _meets(named: frozenset[str], value: str) -> bool:
@@ -143,13 +168,22 @@ def _dearest(costs: Iterable[TokenWeights]) -> TokenWeights:
     )
 
 
-def _claim(limit: Limit, tenant: Tenant, subject: Subject, weights: Weights, now_s: float) -> Claim:
-    span = None if limit.per is None else window(limit.per, tenant.timezone, now_s)
+def _claim(
+    limit: Limit, tenant: Tenant, names: list[tuple[Each, str]], weights: Weights, now_s: float
+) -> Claim:
+    span = None
+    if limit.per is not None and limit.burst is None:
+        span = window(limit.per, tenant.calendar, now_s)
     parts = [_escaped(limit.id)]
-    parts += [f"{each}={_escaped(_value(each, subject))}" for each in Each if each in limit.each]
+    parts += [name for each, name in names if each in limit.each]
     if span is not None:
         parts.append(f"{span.start_s}")
     return Claim(limit, "/".join(parts), span, weights)
+
+
+def _names(subject: Subject) -> list[tuple[Each, str]]:
+    """What each dimension adds to a counter's key, made once for all limits of a request."""
+    return [(each, f"{each}={_escaped(_value(each, subject))}") for each in Each]
 
 
 def _value(each: Each, subject: Subject) -> str:

@@ -20,7 +20,8 @@ def quota_headers(left: Iterable[Left], now_s: float, hit: Left | None = None) -
     """Limit, remaining and time to reset of requests and of tokens, where there is a limit.
 
     Of several limits of a kind, the one that was hit or else the tightest. One of weighted tokens
-    is told in those; one of cost has no header.
+    is told in those; one of cost has no header. The limit of a smooth one is its burst, the most
+    that can remain; it resets when all of that remains again.
     """
     headers: Headers = []
     left = tuple(left)
@@ -56,6 +57,7 @@ def tightest(left: Iterable[Left]) -> Left | None:
 
 def reset_time(seconds: float) -> str:
     """A duration as OpenAI writes it: `20ms`, `1s`, `6m0s`, `24h0m0s`. Never rounded down."""
+    seconds = round(seconds, 6)  # the difference of two times is some 0.2 us off
     if seconds <= 0:
         return "0s"
     if seconds <= 0.999:
@@ -86,6 +88,8 @@ def _words(limit: Limit, tenant: str) -> str:
         amount = f"{number} request{_plural(limit.limit)} at once"
     else:
         amount = f"{number} {_noun(limit)} per {limit.per}"
+    if limit.burst is not None:
+        amount += f" in bursts of up to {written(limit.count, limit.burst)}"
     models = f" on {', '.join(sorted(limit.models))}" if limit.models else ""
     return f"{amount}{models} for {_whom(limit)}tenant {tenant}"
 

@@ -6,7 +6,7 @@ No transport: the rate-limit service and the access log both call it.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, StrEnum
 from math import ceil, inf
 
@@ -14,8 +14,11 @@ from headgate.apis import Api
 from headgate.clock import Clock
 from headgate.settlement import Charge, Estimate, Source, Usage, charge
 from ratelimit.demand import Claim, Subject, claims_of, reservation_of
+from ratelimit.smooth import Refill, remaining_units
 from ratelimit.store.protocol import (
     Decision,
+    Demand,
+    Lease,
     Outcome,
     Reserved,
     Spent,
@@ -50,12 +53,12 @@ class Left:
     """What is left of one limit that can refuse: shadow limits are not shown to clients.
 
     `limit` and `remaining` of cost are in nanos. `resets_at_s` (since the epoch) is None for
-    requests in flight.
+    requests in flight; a smooth limit resets when all of it is left again.
     """
 
     rule: Limit
     remaining: int
-    resets_at_s: int | None
+    resets_at_s: float | None
 
     @property
     def id(self) -> str:
@@ -67,11 +70,13 @@ class Left:
 
     @property
     def per(self) -> Per | None:
-        return self.rule.per
+        """The window of `limit`; None for requests in flight and for a burst."""
+        return self.rule.per if self.rule.burst is None else None
 
     @property
     def limit(self) -> int:
-        return self.rule.limit
+        """The most that can remain: of a smooth limit its burst."""
+        return self.rule.capacity
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,13 +177,21 @@ class Limiter:
         if reserved.decision is Decision.REPLAYED:
             return Refused(Reason.REPLAYED, None, 1, ())
         claims = _in_store_order(claims)
-        left = _left_of_claims(claims, reserved)
+        left = _left_of_claims(claims, reserved, now_s)
         admitted = reserved.decision is Decision.ADMITTED
         held = _State.HELD if reserved.held else _State.FREE
         state = held if admitted else _State.REFUSED
         self._remember(request.reservation, _Known(request.tenant, state, left))
         if not admitted:
-            hits = [left[claims[index].key] for index in reserved.refused]
+            hits = [
+                (
+                    left[claims[index].key],
+                    _fits_at_s(
+                        claims[index], reservation.asked[index], reserved.used[index], now_s
+                    ),
+                )
+                for index in reserved.refused
+            ]
             # A share of a limit ends with the outage, and nobody knows when that is.
             most_s = _OUTAGE_WAIT_S if reserved.degraded else inf
             return _refused(hits, left, now_s, most_s)
@@ -220,11 +233,10 @@ class Limiter:
         left = known.left
         outcome = Outcome.SETTLED
         if known.state is _State.HELD:
-            settled = await self._store.settle(
-                reservation, tenant, _spent(cost), self._clock.now_s()
-            )
+            now_s = self._clock.now_s()
+            settled = await self._store.settle(reservation, tenant, _spent(cost), now_s)
             outcome = settled.outcome
-            left = _left_after(left, settled.used)
+            left = _left_after(left, settled.used, now_s)
         if outcome is Outcome.UNKNOWN:  # its reserve call may still be on the way: not remembered
             return outcome
         self._remember(reservation, _Known(tenant, _State.SETTLED, left))
@@ -253,38 +265,48 @@ def _spent(cost: Charge) -> Spent:
 
 def _in_store_order(claims: tuple[Claim, ...]) -> tuple[Claim, ...]:
     """Counters first, then leases, as `Reserved` lists them."""
-    return tuple(sorted(claims, key=lambda claim: claim.window is None))
+    return tuple(sorted(claims, key=lambda claim: claim.is_slot))
 
 
-def _left_of_claims(claims: tuple[Claim, ...], reserved: Reserved) -> dict[str, Left]:
+def _left_of_claims(claims: tuple[Claim, ...], reserved: Reserved, now_s: float) -> dict[str, Left]:
     """What is left of each limit that can refuse; `claims` in the store's order."""
     pairs = zip(claims, reserved.used, strict=True)
-    return {claim.key: _left(claim, used) for claim, used in pairs if not claim.limit.shadow}
-
-
-def _left_after(left: Mapping[str, Left], used: Mapping[str, int]) -> dict[str, Left]:
     return {
-        key: replace(item, remaining=_remaining(item.rule, used[key])) if key in used else item
+        claim.key: _left(claim.limit, used, claim.window.end_s if claim.window else None, now_s)
+        for claim, used in pairs
+        if not claim.limit.shadow
+    }
+
+
+def _left_after(left: Mapping[str, Left], used: Mapping[str, int], now_s: float) -> dict[str, Left]:
+    return {
+        key: _left(item.rule, used[key], item.resets_at_s, now_s) if key in used else item
         for key, item in left.items()
     }
 
 
-def _left(claim: Claim, used: int) -> Left:
-    resets_at_s = None if claim.window is None else claim.window.end_s
-    return Left(claim.limit, _remaining(claim.limit, used), resets_at_s)
+def _left(rule: Limit, used: int, resets_at_s: float | None, now_s: float) -> Left:
+    if rule.burst is not None:
+        resets_at_s = Refill(rule, used, now_s).full_at_s()
+    return Left(rule, remaining_units(rule, used), resets_at_s)
 
 
-def _remaining(rule: Limit, used: int) -> int:
-    return max(0, rule.limit - used)
+def _fits_at_s(claim: Claim, asked: Demand | Lease, used: int, now_s: float) -> float:
+    """When what was refused may be had: a slot at any time."""
+    if claim.window is not None:
+        return claim.window.end_s
+    if isinstance(asked, Lease):
+        return now_s
+    return Refill(claim.limit, used, now_s).fits_at_s(asked.amount)
 
 
 def _refused(
-    hits: Sequence[Left], left: Mapping[str, Left], now_s: float, most_s: float
+    hits: Sequence[tuple[Left, float]], left: Mapping[str, Left], now_s: float, most_s: float
 ) -> Refused:
-    """Names the limit that resets last: to come back before that is in vain.
+    """Names the limit that has room last: to come back before that is in vain.
 
     But nobody is told to wait for longer than `most_s`.
     """
-    hit = max(hits, key=lambda item: item.resets_at_s or 0)
-    wait_s = 0.0 if hit.resets_at_s is None else min(most_s, hit.resets_at_s - now_s)
+    hit, fits_at_s = max(hits, key=lambda pair: pair[1])
+    wait_s = min(most_s, round(fits_at_s - now_s, 6))  # the difference is some 0.2 us off
     return Refused(Reason.LIMIT, hit, max(1, ceil(wait_s)), tuple(left.values()))

@@ -12,6 +12,7 @@ import msgspec
 from headgate.clock import Clock
 from headgate.metrics import Metrics
 from ratelimit.demand import Claim, Subject, claims_of
+from ratelimit.smooth import Refill, drain_of, remaining_units, used_units
 from ratelimit.store.protocol import Store, StoreError
 from registry.amounts import in_units, weights_in_units
 from registry.types import Caller, Each, Limit, Tenant
@@ -23,7 +24,9 @@ _json = msgspec.json.Encoder(decimal_format="number")
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One counter that the caller's requests meet: `models` lead to it, `used` is held or spent."""
+    """One counter that the caller's requests meet: `models` lead to it, `used` is held or spent,
+    as the store counts it.
+    """
 
     claim: Claim
     models: tuple[str, ...]
@@ -47,13 +50,14 @@ class PeekLimits:
         met = claims_by_models(tenant, caller, now_s)
         asked = [(claim, models) for claim, models in met if model is None or model in models]
         # As in `Reserved`: counters first, then leases.
-        asked.sort(key=lambda pair: pair[0].window is None)
-        counters = [claim.key for claim, _ in asked if claim.window is not None]
-        leases = [claim.key for claim, _ in asked if claim.window is None]
+        asked.sort(key=lambda pair: pair[0].is_slot)
+        counters = [claim.key for claim, _ in asked if not claim.is_slot]
+        leases = [claim.key for claim, _ in asked if claim.is_slot]
+        drains = {claim.key: drain for claim, _ in asked if (drain := drain_of(claim.limit))}
         used: tuple[int, ...] = ()
         if asked:
             try:
-                used = await self._store.peek(tenant.name, counters, leases, now_s)
+                used = await self._store.peek(tenant.name, counters, leases, now_s, drains)
             except StoreError as error:
                 self._metrics.store_errors.labels("peek").inc()
                 log.warning("cannot tell what is left: %s", error)
@@ -84,24 +88,33 @@ def limits_body(tenant: Tenant, standings: list[Standing], now_s: float) -> byte
 
 
 def _entry(tenant: Tenant, standing: Standing, now_s: float) -> dict[str, object]:
-    limit, window = standing.claim.limit, standing.claim.window
+    limit, resets_at_s = standing.claim.limit, _resets_at_s(standing, now_s)
     resets_at = resets_in_s = None
-    if window is not None:
-        resets_at = datetime.fromtimestamp(window.end_s, tenant.timezone).isoformat()
-        resets_in_s = max(0, ceil(window.end_s - now_s))
+    if resets_at_s is not None:
+        resets_at = datetime.fromtimestamp(resets_at_s, tenant.calendar.timezone).isoformat()
+        resets_in_s = max(0, ceil(round(resets_at_s - now_s, 6)))
     return {
         "count": limit.count,
         "per": limit.per,
         "each": _each(limit),
         "models": standing.models,
         "limit": in_units(limit.count, limit.limit),
-        "used": in_units(limit.count, standing.used),
-        "remaining": in_units(limit.count, max(0, limit.limit - standing.used)),
+        "burst": limit.burst,
+        "used": in_units(limit.count, used_units(limit, standing.used)),
+        "remaining": in_units(limit.count, remaining_units(limit, standing.used)),
         "resets_at": resets_at,
         "resets_in_s": resets_in_s,
         "shadow": limit.shadow,
         "weights": weights_in_units(limit.weights),
     }
+
+
+def _resets_at_s(standing: Standing, now_s: float) -> float | None:
+    """When its window ends, or its bucket is full again."""
+    limit, window = standing.claim.limit, standing.claim.window
+    if limit.burst is not None:
+        return Refill(limit, standing.used, now_s).full_at_s()
+    return None if window is None else window.end_s
 
 
 def _each(limit: Limit) -> list[Each]:

@@ -1,16 +1,16 @@
-"""Calendar windows in a tenant's timezone, as instants: a limit per day ends at local midnight.
+"""Windows of a tenant's calendar, as instants: a limit per day ends at local midnight.
 
 The windows of one kind tile time: each ends where the next one starts, over clock changes too.
 """
 
-from collections.abc import Callable
+from calendar import monthrange
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from math import floor
 from zoneinfo import ZoneInfo
 
-from registry.types import Per
+from registry.types import Calendar, Per
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,23 +21,23 @@ class Window:
     end_s: int
 
 
-def window(per: Per, tz: ZoneInfo, now_s: float) -> Window:
-    """The window of kind `per` that holds the instant `now_s` on the clocks of `tz`.
+def window(per: Per, calendar: Calendar, now_s: float) -> Window:
+    """The window of kind `per` that holds the instant `now_s` by the calendar.
 
-    Weeks start on Monday (ISO 8601). Where clocks go back, the repeated hour is a window of
-    its own; where a midnight is skipped, the day starts at the first instant after it.
+    Where clocks go back, the repeated hour is a window of its own; where a midnight is
+    skipped, the day starts at the first instant after it.
     """
-    return _window(per, tz, floor(now_s))
+    return _window(per, calendar, floor(now_s))
 
 
-@lru_cache(maxsize=1024)  # within one second every request of a zone asks the same
-def _window(per: Per, tz: ZoneInfo, now_s: int) -> Window:
+@lru_cache(maxsize=1024)  # within one second every request of a calendar asks the same
+def _window(per: Per, calendar: Calendar, now_s: int) -> Window:
     if per is Per.SECOND:
         return Window(now_s, now_s + 1)
     length_s = _CLOCK_LENGTHS_S.get(per)
     if length_s is not None:
-        return _clock_window(length_s, tz, now_s)
-    return _date_window(_SPANS[per], tz, now_s)
+        return _clock_window(length_s, calendar.timezone, now_s)
+    return _date_window(per, calendar, now_s)
 
 
 _CLOCK_LENGTHS_S = {Per.MINUTE: 60, Per.HOUR: 3600}
@@ -55,38 +55,42 @@ def _clock_window(length_s: int, tz: ZoneInfo, now_s: int) -> Window:
     return Window(start_s, end_s)
 
 
-def _date_window(span: "_Span", tz: ZoneInfo, now_s: int) -> Window:
+def _date_window(per: Per, calendar: Calendar, now_s: int) -> Window:
     """A span of whole local dates. It starts when a local clock first shows its first date."""
-    first, after = span(datetime.fromtimestamp(now_s, tz).date())
+    tz = calendar.timezone
+    first, after = _span(per, calendar, datetime.fromtimestamp(now_s, tz).date())
     start_s, end_s = _start_of(first, tz), _start_of(after, tz)
     if now_s >= end_s:  # clocks were set back over midnight: the new date has begun before
-        first, after = span(after)
+        _, after = _span(per, calendar, after)
         start_s, end_s = end_s, _start_of(after, tz)
     return Window(start_s, end_s)
 
 
-_Span = Callable[[date], tuple[date, date]]
+def _span(per: Per, calendar: Calendar, day: date) -> tuple[date, date]:
+    """The first date of the span that holds `day`, and the first one after it."""
+    match per:
+        case Per.WEEK:
+            first = day - timedelta(days=(day.weekday() - calendar.week_start) % 7)
+            return first, first + timedelta(weeks=1)
+        case Per.MONTH:
+            return _month(calendar.billing_day, day)
+        case Per.YEAR:
+            return date(day.year, 1, 1), date(day.year + 1, 1, 1)
+        case _:
+            return day, day + timedelta(days=1)
 
 
-def _day(day: date) -> tuple[date, date]:
-    return day, day + timedelta(days=1)
+def _month(billing_day: int, day: date) -> tuple[date, date]:
+    """From one billing day to the next: each month has one, be it its last day."""
+    first = _billed(billing_day, day)
+    if day < first:
+        first = _billed(billing_day, day.replace(day=1) - timedelta(days=1))
+    return first, _billed(billing_day, first.replace(day=1) + timedelta(days=31))
 
 
-def _week(day: date) -> tuple[date, date]:
-    monday = day - timedelta(days=day.weekday())
-    return monday, monday + timedelta(weeks=1)
-
-
-def _month(day: date) -> tuple[date, date]:
-    first = day.replace(day=1)
-    return first, (first + timedelta(days=31)).replace(day=1)
-
-
-def _year(day: date) -> tuple[date, date]:
-    return date(day.year, 1, 1), date(day.year + 1, 1, 1)
-
-
-_SPANS: dict[Per, _Span] = {Per.DAY: _day, Per.WEEK: _week, Per.MONTH: _month, Per.YEAR: _year}
+def _billed(billing_day: int, day: date) -> date:
+    """The billing day in the month of `day`."""
+    return day.replace(day=min(billing_day, monthrange(day.year, day.month)[1]))
 
 
 def _start_of(day: date, tz: ZoneInfo) -> int:

@@ -170,14 +170,14 @@ def _status(
     """
     if shown is None:
         return RateLimitResponse.DescriptorStatus(code=code)
-    wait_s = 0 if shown.resets_at_s is None else max(0, ceil(shown.resets_at_s - now_s))
+    wait_s = 0 if shown.resets_at_s is None else max(0, ceil(round(shown.resets_at_s - now_s, 6)))
     unit = _NANOS_SHOWN if shown.count is Count.COST else 1
     return RateLimitResponse.DescriptorStatus(
         code=code,
         current_limit=RateLimitResponse.RateLimit(
             name=shown.id,
-            requests_per_unit=min(shown.limit // unit, _MAX_UINT32),
-            unit=_Unit.UNKNOWN if shown.per is None else _UNITS[shown.per],
+            requests_per_unit=min(shown.rule.limit // unit, _MAX_UINT32),
+            unit=_Unit.UNKNOWN if shown.rule.per is None else _UNITS[shown.rule.per],
         ),
         limit_remaining=min(shown.remaining // unit, _MAX_UINT32),
         duration_until_reset=Duration(seconds=wait_s),

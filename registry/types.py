@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from zoneinfo import ZoneInfo
 
 from headgate.apis import Api
@@ -19,7 +19,7 @@ class Count(StrEnum):
 
 
 class Per(StrEnum):
-    """The calendar window of a limit, in the tenant's timezone."""
+    """The calendar window of a limit, in the tenant's `Calendar`."""
 
     SECOND = "second"
     MINUTE = "minute"
@@ -28,6 +28,30 @@ class Per(StrEnum):
     WEEK = "week"
     MONTH = "month"
     YEAR = "year"
+
+
+class Weekday(IntEnum):
+    """A day of the week, numbered as `date.weekday()` does."""
+
+    MONDAY = 0
+    TUESDAY = 1
+    WEDNESDAY = 2
+    THURSDAY = 3
+    FRIDAY = 4
+    SATURDAY = 5
+    SUNDAY = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """Where a tenant's windows begin. Days begin at local midnight, years on 1 January.
+
+    Months begin on their day `billing_day` (1..31), on their last day where they lack it.
+    """
+
+    timezone: ZoneInfo
+    week_start: Weekday = Weekday.MONDAY
+    billing_day: int = 1
 
 
 class Each(StrEnum):
@@ -67,6 +91,9 @@ class Limit:
 
     A limit of tokens counts them by `weights`. One of cost counts nanos (1e-9 of the currency)
     by `costs`: what a token of each model that it can meet costs; exactly there it is not empty.
+
+    A smooth limit has a `burst` and, instead of windows, a bucket of so many that refills
+    evenly, `limit` for each second, minute or hour.
     """
 
     id: str
@@ -81,6 +108,12 @@ class Limit:
     on_outage: OnOutage = OnOutage.CLOSED
     weights: TokenWeights = TokenWeights()
     costs: Mapping[str, TokenWeights] = field(default_factory=dict, hash=False)
+    burst: int | None = None
+
+    @property
+    def capacity(self) -> int:
+        """The most that can be left of it."""
+        return self.limit if self.burst is None else self.burst
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +173,13 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A paying group: the models it may use, the timezone of its windows, its limits.
+    """A paying group: the models it may use, the calendar of its windows, its limits.
 
     With `cache_salt` its prompts share vLLM's prefix cache with no other tenant's.
     """
 
     name: str
-    timezone: ZoneInfo
+    calendar: Calendar
     models: frozenset[str]
     limits: tuple[Limit, ...]
     cache_salt: bool = False

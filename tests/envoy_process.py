@@ -16,6 +16,7 @@ import httpx
 
 from dataplane.box import BODY_LIMIT_BYTES, OneBox
 from dataplane.supervisor import Envoy
+from headgate.contract import Counting
 from protos.gen import accesslog_pb2
 from tests.fake_hooks import MODEL, WAIT_S, FakeServices
 from tests.fake_upstream import Upstream, reply
@@ -93,7 +94,10 @@ async def short_folder() -> AsyncIterator[Path]:
 
 
 def make_box(
-    folder: Path, upstreams: Mapping[str, str], body_limit_bytes: int = BODY_LIMIT_BYTES
+    folder: Path,
+    upstreams: Mapping[str, str],
+    body_limit_bytes: int = BODY_LIMIT_BYTES,
+    counting: Counting = Counting.PROXY,
 ) -> OneBox:
     """A box on a free port with its files in `folder`."""
     return OneBox(
@@ -104,16 +108,19 @@ def make_box(
         folder=folder / "envoy",
         upstreams=upstreams,
         body_limit_bytes=body_limit_bytes,
+        counting=counting,
     )
 
 
 @asynccontextmanager
-async def running_envoy(body_limit_bytes: int = BODY_LIMIT_BYTES) -> AsyncIterator[Rig]:
+async def running_envoy(
+    body_limit_bytes: int = BODY_LIMIT_BYTES, counting: Counting = Counting.PROXY
+) -> AsyncIterator[Rig]:
     """A real Envoy with scripted services, and one upstream for the model MODEL."""
     services, upstream = FakeServices(), Upstream()
     await upstream.start()
     async with short_folder() as folder:
-        box = make_box(folder, {MODEL: upstream.url}, body_limit_bytes)
+        box = make_box(folder, {MODEL: upstream.url}, body_limit_bytes, counting)
         server = await services.serve(box.services_socket)
         envoy = Envoy(box, concurrency=1)
         try:

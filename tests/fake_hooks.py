@@ -134,6 +134,8 @@ class FakeServices:
     streams: list[list[ext_proc_pb2.ProcessingRequest]] = field(default_factory=list)
     limits: list[ratelimit_pb2.RateLimitRequest] = field(default_factory=list)
     logs: list[accesslog_pb2.HTTPAccessLogEntry] = field(default_factory=list)
+    ends_after: int | None = None
+    """ext_proc ends each stream after so many messages; None: with Envoy."""
     _since_s: float = 0.0
     _unsettled: int = 0
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -147,6 +149,7 @@ class FakeServices:
         await self.until(lambda: self._unsettled == 0)
         self._since_s = time.time()
         self.check, self.process, self.limit = admit, route(), allow
+        self.ends_after = None
         for received in (self.checks, self.streams, self.limits, self.logs):
             received.clear()  # type: ignore[attr-defined]
 
@@ -210,6 +213,8 @@ class FakeServices:
             received.append(request)
             await self._notify()
             yield self.process(request)
+            if len(received) == self.ends_after:
+                return
 
     async def _limit(self, request: ratelimit_pb2.RateLimitRequest, _: Any) -> Any:
         self.limits.append(request)

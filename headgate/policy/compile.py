@@ -25,6 +25,7 @@ from headgate.policy.schema import (
 from registry.amounts import NANOS, weights_in_units
 from registry.keys import default_id
 from registry.types import (
+    Calendar,
     Caller,
     Count,
     Each,
@@ -36,6 +37,7 @@ from registry.types import (
     Registry,
     Tenant,
     TokenWeights,
+    Weekday,
 )
 
 _PLAIN = TokenWeights()
@@ -56,7 +58,8 @@ def compile_policy(policy: PolicyFile) -> Registry:
         for tenant, entry in policy.tenants.items()
         for key in entry.keys
     }
-    tenants = {name: _tenant(name, entry, models) for name, entry in policy.tenants.items()}
+    shared: dict[Limit, Limit] = {}
+    tenants = {name: _tenant(name, entry, models, shared) for name, entry in policy.tenants.items()}
     ordered = {name: models[name] for name in policy.models}
     return Registry(ordered, tenants, keys, _without_usage(policy.without_usage))
 
@@ -69,6 +72,7 @@ def limit_id(
     models: frozenset[str],
     shadow: bool = False,
     weights: TokenWeights = _PLAIN,
+    smooth: bool = False,
 ) -> str:
     """A name made of what the limit means, such as `tokens.day.user`.
 
@@ -77,10 +81,13 @@ def limit_id(
     to users or models ends in 12 hex digits of the digest of their names. A shadow limit
     begins with `shadow`: it counts apart from one in force with the same meaning. Weights stand
     in it as the policy writes them: `tokens.day.weights-1-0.1-4` for input, cached input, output.
+    A smooth one says so after its window: `requests.minute.smooth`.
     """
     parts: list[str] = ["shadow", count] if shadow else [count]
     if per is not None:
         parts.append(per)
+    if smooth:
+        parts.append("smooth")
     parts.extend(sorted(each))
     if (units := weights_in_units(weights)) is not None:
         parts.append("-".join(["weights", *(f"{unit}" for unit in units.values())]))
@@ -132,11 +139,16 @@ def _prices(entry: PricesEntry | None) -> Prices:
     return Prices(entry.input, cached, entry.output)
 
 
-def _tenant(name: str, entry: TenantEntry, models: Mapping[str, Model]) -> Tenant:
+def _tenant(
+    name: str, entry: TenantEntry, models: Mapping[str, Model], shared: dict[Limit, Limit]
+) -> Tenant:
+    """`shared` keeps one of equal limits: thousands of tenants often have the same ones."""
     own = {model: models[model] for model in entry.models}
-    limits = tuple(_limit(limit, own) for limit in entry.limits)
-    timezone = ZoneInfo(entry.timezone)
-    return Tenant(name, timezone, frozenset(entry.models), limits, entry.cache_salt)
+    compiled = (_limit(limit, own) for limit in entry.limits)
+    limits = tuple(shared.setdefault(limit, limit) for limit in compiled)
+    week_start = Weekday[entry.week_start.upper()]
+    calendar = Calendar(ZoneInfo(entry.timezone), week_start, entry.billing_day)
+    return Tenant(name, calendar, frozenset(entry.models), limits, entry.cache_salt)
 
 
 def _without_usage(entry: WithoutUsageEntry) -> dict[Api, int | None]:
@@ -163,7 +175,9 @@ def _limit(entry: LimitEntry, models_of_tenant: Mapping[str, Model]) -> Limit:
     match entry:
         case WindowLimitEntry():
             per, weights = Per(entry.per), _weights(entry.weights)
-            identity = limit_id(count, per, each, users, models, entry.shadow, weights)
+            identity = limit_id(
+                count, per, each, users, models, entry.shadow, weights, entry.smooth
+            )
             return Limit(
                 identity,
                 count,
@@ -175,6 +189,7 @@ def _limit(entry: LimitEntry, models_of_tenant: Mapping[str, Model]) -> Limit:
                 shadow=entry.shadow,
                 on_outage=on_outage,
                 weights=weights,
+                burst=(entry.burst or entry.limit) if entry.smooth else None,
             )
         case CostLimitEntry():
             per = Per(entry.per)

@@ -62,6 +62,7 @@ class Rule(StrEnum):
     SAME_KEY_ID = auto()
     SAME_LIMIT = auto()
     NO_PRICES = auto()
+    NOT_SMOOTH = auto()
 
 
 @dataclass(frozen=True, slots=True)

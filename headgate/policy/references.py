@@ -134,15 +134,16 @@ class _References:
 
 
 def _meaning(limit: YamlMapping) -> object:
-    """What makes two limits the same one: everything but the number and the lease."""
+    """What makes two limits the same one: everything but the number, the lease and the burst."""
     each = limit.get("each")
     dimensions = [each] if isinstance(each, str) else [text for _, text in _texts(limit, "each")]
     users = frozenset(text for _, text in _texts(limit, "users"))
     models = frozenset(text for _, text in _texts(limit, "models"))
     shadow = limit.get("shadow") is True
-    weights = _weights(limit)
+    smooth = limit.get("smooth") is True
     window = str(limit.get("per"))
-    return (str(limit.get("count")), window, frozenset(dimensions), users, models, shadow, weights)
+    rest = (shadow, smooth, _weights(limit))
+    return (str(limit.get("count")), window, frozenset(dimensions), users, models, *rest)
 
 
 def _weights(limit: YamlMapping) -> object:

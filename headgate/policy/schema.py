@@ -30,6 +30,9 @@ MAX_COUNT = 2**53 - 1
 """The largest whole number that Redis' Lua and JSON carry exactly."""
 MAX_CONTEXT_TOKENS = 100_000_000
 MAX_LEASE_S = 86_400
+MAX_SMOOTH = 1_000_000_000
+"""In milliseconds of an hour for each, as they are counted, what Redis' Lua carries exactly."""
+SMOOTH_WINDOWS = ("second", "minute", "hour")
 
 NAME_RULE = "1 to 64 letters, digits and . _ @ : + -, a letter or digit first"
 MODEL_NAME_RULE = (
@@ -53,6 +56,11 @@ _CACHE_SALT_RULE = (
 _CHARGE_RULE = (
     f"refused, free, estimate, or a whole number of tokens from 1 to {MAX_CONTEXT_TOKENS}"
 )
+_SMOOTH_RULE = (
+    f"true for a limit of at most {MAX_SMOOTH} per second, minute or hour that refills evenly,"
+    " else false"
+)
+_BURST_RULE = f"a whole number from 1 to {MAX_SMOOTH}"
 _WEIGHTS_RULE = "a mapping with some of the keys input, cached_input, output, one of them above 0"
 
 # Names go into HTTP headers, metadata, metric labels and counter keys. As every part
@@ -179,6 +187,7 @@ Dimensions: TypeAlias = Annotated[
 Charge = Annotated[Literal["refused", "free", "estimate"] | int, BeforeValidator(_charge)]
 Outage = Literal["closed", "open", "share"]
 Window = Literal["second", "minute", "hour", "day", "week", "month", "year"]
+DayOfWeek = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 
 
 class Entry(BaseModel):
@@ -264,6 +273,21 @@ def _weighs(weights: WeightsEntry, limit: ValidationInfo) -> WeightsEntry:
     return weights
 
 
+def _can_be_smooth(is_smooth: bool, limit: ValidationInfo) -> bool:
+    per, number = limit.data.get("per", "hour"), limit.data.get("limit", 1)
+    if is_smooth and per not in SMOOTH_WINDOWS:
+        raise _wrong(Rule.NOT_SMOOTH, f"cannot be with a limit per {per}")
+    if is_smooth and number > MAX_SMOOTH:
+        raise _wrong(Rule.NOT_SMOOTH, f"cannot be with a limit of {number}")
+    return is_smooth
+
+
+def _is_of_smooth(burst: int, limit: ValidationInfo) -> int:
+    if limit.data.get("smooth") is False:
+        raise _wrong(Rule.MISPLACED_KEY, "does not belong here")
+    return burst
+
+
 class WindowLimitEntry(Entry):
     """A limit of tokens or requests in a calendar window."""
 
@@ -277,6 +301,12 @@ class WindowLimitEntry(Entry):
     on_outage: Outage = Field(default="closed", description=_ON_OUTAGE_RULE)
     weights: Annotated[WeightsEntry, AfterValidator(_weighs)] = Field(
         default=WeightsEntry(), description=_WEIGHTS_RULE
+    )
+    smooth: Annotated[bool, AfterValidator(_can_be_smooth)] = Field(
+        default=False, description=_SMOOTH_RULE
+    )
+    burst: Annotated[int, Field(ge=1, le=MAX_SMOOTH), AfterValidator(_is_of_smooth)] | None = Field(
+        default=None, description=_BURST_RULE
     )
 
 
@@ -322,6 +352,13 @@ class TenantEntry(Entry):
     models: Names = Field(description="a list of at least one model of this file")
     timezone: Annotated[str, AfterValidator(_timezone)] = Field(
         default="UTC", description="a name of the IANA timezone database, as in Europe/Berlin"
+    )
+    week_start: DayOfWeek = Field(
+        default="monday",
+        description="monday, tuesday, wednesday, thursday, friday, saturday or sunday",
+    )
+    billing_day: int = Field(
+        default=1, ge=1, le=31, description="a day of the month, a whole number from 1 to 31"
     )
     keys: list[KeyEntry] = Field(
         default=[], description="a list of keys, each {id: ..., user: ..., sha256: ...}"

@@ -67,11 +67,19 @@ _ELSEWHERE: dict[EntryType, dict[str, str]] = {
     ConcurrentLimitEntry: {
         "per": "requests in flight have no window; remove it",
         "weights": _WEIGHTS_ELSEWHERE,
+        "smooth": "requests in flight have no rate; remove it",
+        "burst": "requests in flight have no rate; remove it",
     },
-    WindowLimitEntry: {"lease_s": _LEASE_ELSEWHERE, "weights": _WEIGHTS_ELSEWHERE},
+    WindowLimitEntry: {
+        "lease_s": _LEASE_ELSEWHERE,
+        "weights": _WEIGHTS_ELSEWHERE,
+        "burst": "only a smooth limit has a burst; add smooth: true, or remove it",
+    },
     CostLimitEntry: {
         "lease_s": _LEASE_ELSEWHERE,
         "weights": "the prices of the models weigh cost; remove it",
+        "smooth": "only tokens and requests can be smooth; remove it",
+        "burst": "only tokens and requests can be smooth; remove it",
     },
 }
 """Keys that stand in an entry of another kind, and what to say of them here."""

@@ -6,7 +6,7 @@ from collections import Counter
 from headgate.policy.document import scalar
 from registry.amounts import money, weights_in_units
 from registry.keys import ApiKey
-from registry.types import Count, Limit, Model, OnOutage, Registry, Tenant
+from registry.types import Calendar, Count, Limit, Model, OnOutage, Registry, Tenant, Weekday
 
 _SHOWN_NAMES = 5
 
@@ -56,8 +56,19 @@ def _model_line(model: Model) -> str:
 
 def _tenant_line(tenant: Tenant, keys: int) -> str:
     models = ", ".join(sorted(tenant.models))
-    line = f"tenant {tenant.name} ({tenant.timezone.key}): {_counted(keys, 'key')}; {models}"
+    calendar = _calendar_text(tenant.calendar)
+    line = f"tenant {tenant.name} ({calendar}): {_counted(keys, 'key')}; {models}"
     return f"{line}; a prefix cache of its own" if tenant.cache_salt else line
+
+
+def _calendar_text(calendar: Calendar) -> str:
+    """The timezone, and what differs from weeks since Monday and months since their first day."""
+    text = calendar.timezone.key
+    if calendar.week_start is not Weekday.MONDAY:
+        text += f", weeks from {calendar.week_start.name.capitalize()}"
+    if calendar.billing_day != 1:
+        text += f", months from day {calendar.billing_day}"
+    return text
 
 
 def limit_text(limit: Limit) -> str:
@@ -65,6 +76,8 @@ def limit_text(limit: Limit) -> str:
     text = _amount(limit)
     if limit.per is not None:
         text += f" per {limit.per}"
+    if limit.burst is not None:
+        text += f" in bursts of up to {limit.burst}"
     if limit.each:
         text += " for each " + " and ".join(sorted(limit.each))
     if limit.users:

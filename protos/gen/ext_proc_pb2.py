@@ -26,7 +26,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from protos.gen import base_pb2 as protos_dot_gen_dot_base__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19protos/gen/ext_proc.proto\x12\rheadgate.wire\x1a\x1cgoogle/protobuf/struct.proto\x1a\x15protos/gen/base.proto\"\xcb\x02\n\x11ProcessingRequest\x12\x35\n\x0frequest_headers\x18\x02 \x01(\x0b\x32\x1a.headgate.wire.HttpHeadersH\x00\x12/\n\x0crequest_body\x18\x04 \x01(\x0b\x32\x17.headgate.wire.HttpBodyH\x00\x12\x31\n\x10metadata_context\x18\x08 \x01(\x0b\x32\x17.headgate.wire.Metadata\x12\x44\n\nattributes\x18\t \x03(\x0b\x32\x30.headgate.wire.ProcessingRequest.AttributesEntry\x1aJ\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct:\x02\x38\x01\x42\t\n\x07request\"O\n\x0bHttpHeaders\x12)\n\x07headers\x18\x01 \x01(\x0b\x32\x18.headgate.wire.HeaderMap\x12\x15\n\rend_of_stream\x18\x03 \x01(\x08\"/\n\x08HttpBody\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x15\n\rend_of_stream\x18\x02 \x01(\x08\"\xb9\x02\n\x12ProcessingResponse\x12\x39\n\x0frequest_headers\x18\x01 \x01(\x0b\x32\x1e.headgate.wire.HeadersResponseH\x00\x12\x33\n\x0crequest_body\x18\x03 \x01(\x0b\x32\x1b.headgate.wire.BodyResponseH\x00\x12>\n\x12immediate_response\x18\x07 \x01(\x0b\x32 .headgate.wire.ImmediateResponseH\x00\x12\x31\n\x10\x64ynamic_metadata\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x34\n\rmode_override\x18\t \x01(\x0b\x32\x1d.headgate.wire.ProcessingModeB\n\n\x08response\"B\n\x0fHeadersResponse\x12/\n\x08response\x18\x01 \x01(\x0b\x32\x1d.headgate.wire.CommonResponse\"?\n\x0c\x42odyResponse\x12/\n\x08response\x18\x01 \x01(\x0b\x32\x1d.headgate.wire.CommonResponse\"\x8f\x02\n\x0e\x43ommonResponse\x12<\n\x06status\x18\x01 \x01(\x0e\x32,.headgate.wire.CommonResponse.ResponseStatus\x12\x36\n\x0fheader_mutation\x18\x02 \x01(\x0b\x32\x1d.headgate.wire.HeaderMutation\x12\x32\n\rbody_mutation\x18\x03 \x01(\x0b\x32\x1b.headgate.wire.BodyMutation\x12\x19\n\x11\x63lear_route_cache\x18\x05 \x01(\x08\"8\n\x0eResponseStatus\x12\x0c\n\x08\x43ONTINUE\x10\x00\x12\x18\n\x14\x43ONTINUE_AND_REPLACE\x10\x01\"_\n\x0eHeaderMutation\x12\x35\n\x0bset_headers\x18\x01 \x03(\x0b\x32 .headgate.wire.HeaderValueOption\x12\x16\n\x0eremove_headers\x18\x02 \x03(\t\"*\n\x0c\x42odyMutation\x12\x0e\n\x04\x62ody\x18\x01 \x01(\x0cH\x00\x42\n\n\x08mutation\"\x8d\x01\n\x11ImmediateResponse\x12)\n\x06status\x18\x01 \x01(\x0b\x32\x19.headgate.wire.HttpStatus\x12.\n\x07headers\x18\x02 \x01(\x0b\x32\x1d.headgate.wire.HeaderMutation\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12\x0f\n\x07\x64\x65tails\x18\x05 \x01(\t\"\xe8\x04\n\x0eProcessingMode\x12I\n\x13request_header_mode\x18\x01 \x01(\x0e\x32,.headgate.wire.ProcessingMode.HeaderSendMode\x12J\n\x14response_header_mode\x18\x02 \x01(\x0e\x32,.headgate.wire.ProcessingMode.HeaderSendMode\x12\x45\n\x11request_body_mode\x18\x03 \x01(\x0e\x32*.headgate.wire.ProcessingMode.BodySendMode\x12\x46\n\x12response_body_mode\x18\x04 \x01(\x0e\x32*.headgate.wire.ProcessingMode.BodySendMode\x12J\n\x14request_trailer_mode\x18\x05 \x01(\x0e\x32,.headgate.wire.ProcessingMode.HeaderSendMode\x12K\n\x15response_trailer_mode\x18\x06 \x01(\x0e\x32,.headgate.wire.ProcessingMode.HeaderSendMode\"1\n\x0eHeaderSendMode\x12\x0b\n\x07\x44\x45\x46\x41ULT\x10\x00\x12\x08\n\x04SEND\x10\x01\x12\x08\n\x04SKIP\x10\x02\"d\n\x0c\x42odySendMode\x12\x08\n\x04NONE\x10\x00\x12\x0c\n\x08STREAMED\x10\x01\x12\x0c\n\x08\x42UFFERED\x10\x02\x12\x14\n\x10\x42UFFERED_PARTIAL\x10\x03\x12\x18\n\x14\x46ULL_DUPLEX_STREAMED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19protos/gen/ext_proc.proto\x12\rheadgate.wire\x1a\x1cgoogle/protobuf/struct.proto\x1a\x15protos/gen/base.proto\"\xef\x03\n\x11ProcessingRequest\x12\x35\n\x0frequest_headers\x18\x02 \x01(\x0b\x32\x1a.headgate.wire.HttpHeadersH\x00\x12\x36\n\x10response_headers\x18\x03 \x01(\x0b\x32\x1a.headgate.wire.HttpHeadersH\x00\x12/\n\x0crequest_body\x18\x04 \x01(\x0b\x32\x17.headgate.wire.HttpBodyH\x00\x12\x30\n\rresponse_body\x18\x05 \x01(\x0b\x32\x17.headgate.wire.HttpBodyH\x00\x12\x38\n\x11response_trailers\x18\x07 \x01(\x0b\x32\x1b.headgate.wire.HttpTrailersH\x00\x12\x31\n\x10metadata_context\x18\x08 \x01(\x0b\x32\x17.headgate.wire.Metadata\x12\x44\n\nattributes\x18\t \x03(\x0b\x32\x30.headgate.wire.ProcessingRequest.AttributesEntry\x1aJ\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct:\x02\x38\x01\x42\t\n\x07request\"O\n\x0bHttpHeaders\x12)\n\x07headers\x18\x01 \x01(\x0b\x32\x18.headgate.wire.HeaderMap\x12\x15\n\rend_of_stream\x18\x03 \x01(\x08\"/\n\x08HttpBody\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x15\n\rend_of_stream\x18\x02 \x01(\x08\"\x0e\n\x0cHttpTrailers\"\xe9\x03\n\x12ProcessingResponse\x12\x39\n\x0frequest_headers\x18\x01 \x01(\x0b\x32\x1e.headgate.wire.HeadersResponseH\x00\x12:\n\x10response_headers\x18\x02 \x01(\x0b\x32\x1e.headgate.wire.HeadersResponseH\x00\x12\x33\n\x0crequest_body\x18\x03 \x01(\x0b\x32\x1b.headgate.wire.BodyResponseH\x00\x12\x34\n\rresponse_body\x18\x04 \x01(\x0b\x32\x1b.headgate.wire.BodyResponseH\x00\x12<\n\x11response_trailers\x18\x06 \x01(\x0b\x32\x1f.headgate.wire.TrailersResponseH\x00\x12>\n\x12immediate_response\x18\x07 \x01(\x0b\x32 .headgate.wire.ImmediateResponseH\x00\x12\x31\n\x10\x64ynamic_metadata\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x34\n\rmode_override\x18\t \x01(\x0b\x32\x1d.headgate.wire.ProcessingModeB\n\n\x08response\"B\n\x0fHeadersResponse\x12/\n\x08response\x18\x01 \x01(\x0b\x32\x1d.headgate.wire.CommonResponse\"?\n\x0c\x42odyResponse\x12/\n\x08response\x18\x01 \x01(\x0b\x32\x1d.headgate.wire.CommonResponse\"\x12\n\x10TrailersResponse\"\x8f\x02\n\x0e\x43ommonResponse\x12<\n\x06status\x18\x01 \x01(\x0e\x32,.headgate.wire.CommonResponse.ResponseStatus\x12\x36\n\x0fheader_mutation\x18\x02 \x01(\x0b\x32\x1d.headgate.wire.HeaderMutation\x12\x32\n\rbody_mutation\x18\x03 \x01(\x0b\x32\x1b.headgate.wire.BodyMutation\x12\x19\n\x11\x63lear_route_cache\x18\x05 \x01(\x08\"8\n\x0eResponseStatus\x12\x0c\n\x08\x43ONTINUE\x10\x00\x12\x18\n\x14\x43ONTINUE_AND_REPLACE\x10\x01\"_\n\x0eHeaderMutation\x12\x35\n\x0bset_headers\x18\x01 \x03(\x0b\x32 .headgate.wire.HeaderValueOption\x12\x16\n\x0eremove_headers\x18\x02 \x03(\t\"*\n\x0c\x42odyMutation\x12\x0e\n\x04\x62ody\x18\x01 \x01(\x0cH\x00\x42\n\n\x08mutation\"\x8d\x01\n\x11ImmediateResponse\x12)\n\x06status\x18\x01 \x01(\x0b\x32\x19.headgate.wire.HttpStatus\x12.\n\x07headers\x18\x02 \x01(\x0b\x32\x1d.headgate.wire.HeaderMutation\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12\x0f\n\x07\x64\x65tails\x18\x05 \x01(\t\"\xe8\x04\n\x0eProcessingMode\x12I\n\x13request_header_mode\x18\x01 \x01(\x0e\x32,.headgate.wire.ProcessingMode.HeaderSendMode\x12J\n\x14response_header_mode\x18\x02 \x01(\x0e\x32,.headgate.wire.ProcessingMode.HeaderSendMode\x12\x45\n\x11request_body_mode\x18\x03 \x01(\x0e\x32*.headgate.wire.ProcessingMode.BodySendMode\x12\x46\n\x12response_body_mode\x18\x04 \x01(\x0e\x32*.headgate.wire.ProcessingMode.BodySendMode\x12J\n\x14request_trailer_mode\x18\x05 \x01(\x0e\x32,.headgate.wire.ProcessingMode.HeaderSendMode\x12K\n\x15response_trailer_mode\x18\x06 \x01(\x0e\x32,.headgate.wire.ProcessingMode.HeaderSendMode\"1\n\x0eHeaderSendMode\x12\x0b\n\x07\x44\x45\x46\x41ULT\x10\x00\x12\x08\n\x04SEND\x10\x01\x12\x08\n\x04SKIP\x10\x02\"d\n\x0c\x42odySendMode\x12\x08\n\x04NONE\x10\x00\x12\x0c\n\x08STREAMED\x10\x01\x12\x0c\n\x08\x42UFFERED\x10\x02\x12\x14\n\x10\x42UFFERED_PARTIAL\x10\x03\x12\x18\n\x14\x46ULL_DUPLEX_STREAMED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,33 +36,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROCESSINGREQUEST_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_PROCESSINGREQUEST_ATTRIBUTESENTRY']._serialized_options = b'8\001'
   _globals['_PROCESSINGREQUEST']._serialized_start=98
-  _globals['_PROCESSINGREQUEST']._serialized_end=429
-  _globals['_PROCESSINGREQUEST_ATTRIBUTESENTRY']._serialized_start=344
-  _globals['_PROCESSINGREQUEST_ATTRIBUTESENTRY']._serialized_end=418
-  _globals['_HTTPHEADERS']._serialized_start=431
-  _globals['_HTTPHEADERS']._serialized_end=510
-  _globals['_HTTPBODY']._serialized_start=512
-  _globals['_HTTPBODY']._serialized_end=559
-  _globals['_PROCESSINGRESPONSE']._serialized_start=562
-  _globals['_PROCESSINGRESPONSE']._serialized_end=875
-  _globals['_HEADERSRESPONSE']._serialized_start=877
-  _globals['_HEADERSRESPONSE']._serialized_end=943
-  _globals['_BODYRESPONSE']._serialized_start=945
-  _globals['_BODYRESPONSE']._serialized_end=1008
-  _globals['_COMMONRESPONSE']._serialized_start=1011
-  _globals['_COMMONRESPONSE']._serialized_end=1282
-  _globals['_COMMONRESPONSE_RESPONSESTATUS']._serialized_start=1226
-  _globals['_COMMONRESPONSE_RESPONSESTATUS']._serialized_end=1282
-  _globals['_HEADERMUTATION']._serialized_start=1284
-  _globals['_HEADERMUTATION']._serialized_end=1379
-  _globals['_BODYMUTATION']._serialized_start=1381
-  _globals['_BODYMUTATION']._serialized_end=1423
-  _globals['_IMMEDIATERESPONSE']._serialized_start=1426
-  _globals['_IMMEDIATERESPONSE']._serialized_end=1567
-  _globals['_PROCESSINGMODE']._serialized_start=1570
-  _globals['_PROCESSINGMODE']._serialized_end=2186
-  _globals['_PROCESSINGMODE_HEADERSENDMODE']._serialized_start=2035
-  _globals['_PROCESSINGMODE_HEADERSENDMODE']._serialized_end=2084
-  _globals['_PROCESSINGMODE_BODYSENDMODE']._serialized_start=2086
-  _globals['_PROCESSINGMODE_BODYSENDMODE']._serialized_end=2186
+  _globals['_PROCESSINGREQUEST']._serialized_end=593
+  _globals['_PROCESSINGREQUEST_ATTRIBUTESENTRY']._serialized_start=508
+  _globals['_PROCESSINGREQUEST_ATTRIBUTESENTRY']._serialized_end=582
+  _globals['_HTTPHEADERS']._serialized_start=595
+  _globals['_HTTPHEADERS']._serialized_end=674
+  _globals['_HTTPBODY']._serialized_start=676
+  _globals['_HTTPBODY']._serialized_end=723
+  _globals['_HTTPTRAILERS']._serialized_start=725
+  _globals['_HTTPTRAILERS']._serialized_end=739
+  _globals['_PROCESSINGRESPONSE']._serialized_start=742
+  _globals['_PROCESSINGRESPONSE']._serialized_end=1231
+  _globals['_HEADERSRESPONSE']._serialized_start=1233
+  _globals['_HEADERSRESPONSE']._serialized_end=1299
+  _globals['_BODYRESPONSE']._serialized_start=1301
+  _globals['_BODYRESPONSE']._serialized_end=1364
+  _globals['_TRAILERSRESPONSE']._serialized_start=1366
+  _globals['_TRAILERSRESPONSE']._serialized_end=1384
+  _globals['_COMMONRESPONSE']._serialized_start=1387
+  _globals['_COMMONRESPONSE']._serialized_end=1658
+  _globals['_COMMONRESPONSE_RESPONSESTATUS']._serialized_start=1602
+  _globals['_COMMONRESPONSE_RESPONSESTATUS']._serialized_end=1658
+  _globals['_HEADERMUTATION']._serialized_start=1660
+  _globals['_HEADERMUTATION']._serialized_end=1755
+  _globals['_BODYMUTATION']._serialized_start=1757
+  _globals['_BODYMUTATION']._serialized_end=1799
+  _globals['_IMMEDIATERESPONSE']._serialized_start=1802
+  _globals['_IMMEDIATERESPONSE']._serialized_end=1943
+  _globals['_PROCESSINGMODE']._serialized_start=1946
+  _globals['_PROCESSINGMODE']._serialized_end=2562
+  _globals['_PROCESSINGMODE_HEADERSENDMODE']._serialized_start=2411
+  _globals['_PROCESSINGMODE_HEADERSENDMODE']._serialized_end=2460
+  _globals['_PROCESSINGMODE_BODYSENDMODE']._serialized_start=2462
+  _globals['_PROCESSINGMODE_BODYSENDMODE']._serialized_end=2562
 # @@protoc_insertion_point(module_scope)

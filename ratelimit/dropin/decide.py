@@ -9,8 +9,10 @@ from zoneinfo import ZoneInfo
 from ratelimit.dropin.tree import Entry, Level, Met, Rate, meet
 from ratelimit.store.protocol import MAX_COUNT, Counted, Hit
 from ratelimit.windows import Window, window
+from registry.types import Calendar
 
-UTC = ZoneInfo("UTC")
+UTC = Calendar(ZoneInfo("UTC"))
+"""Envoy's units know no timezone; weeks begin on Monday and months on their first day."""
 
 _CLOCK_SKEW_S = 60
 """Counters outlive their window by this, for replicas whose clocks are late."""

@@ -1,10 +1,11 @@
 """The store of one process. A method never awaits in the middle, which makes it one atomic step."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from itertools import chain
 
+from ratelimit.store.buckets import Buckets
 from ratelimit.store.protocol import (
     MAX_COUNT,
     SETTLED_KEPT_S,
@@ -18,6 +19,7 @@ from ratelimit.store.protocol import (
     Reserved,
     Settled,
     Spent,
+    to_ms,
 )
 
 _CLEANED_PER_CALL = 64
@@ -57,12 +59,16 @@ class _Leases:
 
 @dataclass(slots=True)
 class _Record:
-    """A reservation: held, or settled and remembered for a while."""
+    """A reservation: held, or settled and remembered for a while.
+
+    `filled_ms` has when each of its buckets was filled, by the bucket's own time.
+    """
 
     until_s: float
     demands: tuple[Demand, ...] = ()
     leases: tuple[Lease, ...] = ()
     settled: bool = False
+    filled_ms: dict[str, int] = field(default_factory=dict)
 
 
 class MemoryStore:
@@ -70,6 +76,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._counters: dict[_Key, int] = {}
+        self._buckets = Buckets()
         self._leases: dict[_Key, _Leases] = {}
         self._records: dict[_Key, _Record] = {}
         self._expiring_counters: list[tuple[float, _Key]] = []
@@ -99,9 +106,14 @@ class MemoryStore:
             return Settled(Outcome.DUPLICATE, {})
         used: dict[str, int] = {}
         for demand in record.demands:
-            counter = (tenant, demand.key)
-            if counter in self._counters:
-                count = self._counters[counter] + demand.weights.amount(spent) - demand.amount
+            counter, actual = (tenant, demand.key), demand.weights.amount(spent)
+            if demand.drain:
+                filled_ms = record.filled_ms[demand.key]
+                used[demand.key] = self._buckets.settle(
+                    counter, demand, filled_ms, actual, to_ms(now_s)
+                )
+            elif counter in self._counters:
+                count = self._counters[counter] + actual - demand.amount
                 self._counters[counter] = used[demand.key] = min(MAX_COUNT, max(0, count))
         self._end_leases(key, record)
         for lease in record.leases:
@@ -130,11 +142,16 @@ class MemoryStore:
         return Counted(tuple(used))
 
     async def peek(
-        self, tenant: str, counters: Sequence[str], leases: Sequence[str], now_s: float
+        self,
+        tenant: str,
+        counters: Sequence[str],
+        leases: Sequence[str],
+        now_s: float,
+        drains: Mapping[str, int] = {},
     ) -> tuple[int, ...]:
         return tuple(
             chain(
-                (self._counters.get((tenant, key), 0) for key in counters),
+                (self._count((tenant, key), drains.get(key, 0), now_s) for key in counters),
                 (self._active((tenant, key), now_s) for key in leases),
             )
         )
@@ -153,10 +170,16 @@ class MemoryStore:
         tenant, now_s = reservation.tenant, reservation.now_s
         return tuple(
             chain(
-                (self._counters.get((tenant, demand.key), 0) for demand in reservation.demands),
-                (self._active((tenant, lease.key), now_s) for lease in reservation.leases),
+                (self._count((tenant, one.key), one.drain, now_s) for one in reservation.demands),
+                (self._active((tenant, one.key), now_s) for one in reservation.leases),
             )
         )
+
+    def _count(self, key: _Key, drain: int, now_s: float) -> int:
+        """What is in use of a counter, which is a bucket if it drains."""
+        if drain:
+            return self._buckets.level(key, drain, to_ms(now_s)).amount
+        return self._counters.get(key, 0)
 
     def _lacking(self, reservation: Reservation) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The indexes of demands and leases without enough left: those enforced, the others."""
@@ -173,15 +196,21 @@ class MemoryStore:
         return tuple(refused), tuple(exceeded)
 
     def _grant(self, reservation: Reservation, key: _Key) -> None:
+        filled_ms = {}
         for demand in reservation.demands:
             counter = (reservation.tenant, demand.key)
+            if demand.drain:
+                now_ms = to_ms(reservation.now_s)
+                filled_ms[demand.key] = self._buckets.fill(counter, demand, now_ms)
+                continue
             count = self._counters.get(counter, 0) + demand.amount
             self._set(counter, min(MAX_COUNT, count), demand.expires_at_s)
         for lease in reservation.leases:
             slots = self._leases.setdefault((reservation.tenant, lease.key), _Leases())
             slots.add(reservation.id, reservation.now_s + lease.lease_s)
         until_s = reservation.now_s + reservation.hold_s
-        self._put(key, _Record(until_s, reservation.demands, reservation.leases))
+        record = _Record(until_s, reservation.demands, reservation.leases, filled_ms=filled_ms)
+        self._put(key, record)
 
     def _set(self, counter: _Key, count: int, expires_at_s: float) -> None:
         if counter not in self._counters:
@@ -191,6 +220,10 @@ class MemoryStore:
     def _put(self, key: _Key, record: _Record) -> None:
         self._records[key] = record
         heappush(self._expiring_records, (record.until_s, key))
+        if len(self._expiring_records) > 2 * len(self._records) + 16:
+            # Each settlement leaves an entry that would stay for as long as it could be held.
+            self._expiring_records = [(one.until_s, name) for name, one in self._records.items()]
+            heapify(self._expiring_records)
 
     def _live_record(self, key: _Key, now_s: float) -> _Record | None:
         record = self._records.get(key)
@@ -213,6 +246,7 @@ class MemoryStore:
             if not self._expiring_counters or self._expiring_counters[0][0] > now_s:
                 break
             del self._counters[heappop(self._expiring_counters)[1]]
+        self._buckets.clean(to_ms(now_s), _CLEANED_PER_CALL)
         for _ in range(_CLEANED_PER_CALL):
             if not self._expiring_records or self._expiring_records[0][0] > now_s:
                 break

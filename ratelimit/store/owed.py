@@ -152,24 +152,31 @@ class Owed:
 
 
 def _still_due(reservation: Reservation, runs: bool, now_s: float) -> Reservation | None:
-    """What still counts of it: windows that have not ended and, if it runs, its slots."""
+    """What still counts of it: windows that have not ended and, if it runs, its slots.
+
+    It is still reserved as of its own time, so that a bucket has drained since. Of buckets that
+    others have filled at a later time, what drained in between counts as if it had not.
+    """
     passed_s = now_s - reservation.now_s
     demands = tuple(
         replace(one, limit=MAX_COUNT) for one in reservation.demands if one.expires_at_s > now_s
     )
     leases = tuple(
-        replace(one, limit=MAX_COUNT, lease_s=one.lease_s - passed_s)
+        replace(one, limit=MAX_COUNT)
         for one in reservation.leases
         if runs and one.lease_s > passed_s
     )
-    hold_s = reservation.hold_s - passed_s
-    if hold_s <= 0 or not (demands or leases):
+    if reservation.hold_s <= passed_s or not (demands or leases):
         return None
-    return replace(reservation, demands=demands, leases=leases, hold_s=hold_s, now_s=now_s)
+    return replace(reservation, demands=demands, leases=leases)
 
 
 def _tokens(admitted: _Admitted) -> int:
     if admitted.settled is not None:
         return admitted.settled.tokens
-    demands = admitted.reservation.demands
-    return max((one.amount for one in demands if one.weights == TOKENS), default=0)
+    found = 0
+    for one in admitted.reservation.demands:
+        unit = one.weights.input // TOKENS.input
+        if unit and one.weights == TOKENS.times(unit):
+            found = max(found, one.amount // unit)
+    return found

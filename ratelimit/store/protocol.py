@@ -13,6 +13,9 @@ MAX_COUNT = 2**53
 SETTLED_KEPT_S = 120
 """How long a settled reservation is remembered, so that it cannot be settled or reserved again."""
 
+DRAINED_KEPT_S = 60
+"""How long a bucket is kept once it has drained, for replicas whose clocks are late."""
+
 
 class StoreError(Exception):
     """The store did not answer in time, or not as it should. Its text is one line."""
@@ -58,6 +61,11 @@ class Weights:
         )
         return min(MAX_COUNT, -(-thousandths // 1000))
 
+    def times(self, factor: int) -> "Weights":
+        """The same weights in finer units of the counter."""
+        kinds = (self.request, self.input, self.cached, self.output)
+        return Weights(*(kind * factor for kind in kinds))
+
 
 REQUESTS = Weights(request=1000)
 TOKENS = Weights(input=1000, cached=1000, output=1000)
@@ -71,6 +79,11 @@ class Demand:
     whatever its `on_outage`. `amount` and `limit` lie in 0..MAX_COUNT. `key` names the counter
     within its tenant and tells its window, so that `expires_at_s` (seconds since the epoch) is
     only for cleaning up. `weights` turn what was really used into what replaces the amount.
+
+    A counter with a `drain` is a bucket without a window: so much of what is used drains in each
+    millisecond, down to 0. Settling gives back only what cannot have drained by then, and adds
+    in full what was used beyond the amount; `expires_at_s` is when the amount, and all that
+    there is room for below it, will have drained.
     """
 
     weights: Weights
@@ -80,6 +93,7 @@ class Demand:
     expires_at_s: int
     enforced: bool = True
     on_outage: OnOutage = OnOutage.CLOSED
+    drain: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +175,7 @@ class Outcome(StrEnum):
 class Settled:
     """An outcome and, if settled, what is in use by key of its counters and leases now.
 
-    A counter whose window is over may be missing.
+    A counter whose window is over may be missing; a bucket that has drained is at 0.
     """
 
     outcome: Outcome
@@ -194,6 +208,11 @@ class Counted:
     refused: tuple[int, ...] = ()
 
 
+def to_ms(seconds: float) -> int:
+    """Times and spans as stores calculate with them: whole milliseconds."""
+    return round(seconds * 1000)
+
+
 class Store(Protocol):
     """Keeps counters and leases. Every method is one atomic step; all raise StoreError."""
 
@@ -222,9 +241,17 @@ class Store(Protocol):
         ...
 
     async def peek(
-        self, tenant: str, counters: Sequence[str], leases: Sequence[str], now_s: float
+        self,
+        tenant: str,
+        counters: Sequence[str],
+        leases: Sequence[str],
+        now_s: float,
+        drains: Mapping[str, int] = {},
     ) -> tuple[int, ...]:
-        """What is in use now of each counter, then of each lease."""
+        """What is in use now of each counter, then of each lease.
+
+        Counters that are buckets have their drain in `drains`, by their key.
+        """
         ...
 
     async def ping(self) -> None:

@@ -5,6 +5,7 @@ share a hash tag, so that a script finds them on one node of a cluster:
 
     {hg:TENANT}r:RESERVATION   record   hash
     {hg:TENANT}c:KEY           counter  string
+    {hg:TENANT}b:KEY           bucket   string: its level, and the time of that
     {hg:TENANT}l:KEY           lease    sorted set
     hg:replicas                         sorted set: replica -> end of its life by Redis' clock
 
@@ -12,7 +13,7 @@ Every key has a time to live, counted by Redis; what has ended is decided by the
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha1
@@ -27,7 +28,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from headgate.errors import OperatorError
+from ratelimit.store.buckets import Level
 from ratelimit.store.protocol import (
+    DRAINED_KEPT_S,
     SETTLED_KEPT_S,
     Counted,
     Decision,
@@ -40,6 +43,7 @@ from ratelimit.store.protocol import (
     StoreError,
     Weights,
 )
+from ratelimit.store.protocol import to_ms as _ms
 
 TIMEOUT_S = 0.05
 _PARALLEL = 64
@@ -96,7 +100,7 @@ class RedisStore:
         scope = _Scope.of(reservation.tenant)
         demands, leases = reservation.demands, reservation.leases
         keys = [scope.record(reservation.id)]
-        keys += [scope.counter(demand.key) for demand in demands]
+        keys += [scope.counter(demand.key, demand.drain) for demand in demands]
         keys += [scope.lease(lease.key) for lease in leases]
         now_s = reservation.now_s
         arguments: list[str | int] = [
@@ -106,9 +110,9 @@ class RedisStore:
         ]
         arguments.append(len(demands))
         for demand in demands:
-            life_ms = max(1, _ms(demand.expires_at_s - now_s))
-            arguments += [_written(demand.weights), demand.amount, demand.limit, life_ms]
-            arguments.append(int(demand.enforced))
+            life_s = DRAINED_KEPT_S if demand.drain else demand.expires_at_s - now_s
+            arguments += [_written(demand.weights), demand.amount, demand.limit]
+            arguments += [max(1, _ms(life_s)), int(demand.enforced), demand.drain]
         for lease in leases:
             arguments += [lease.limit, _ms(lease.lease_s), int(lease.enforced)]
         async with self._bounded("reserve"):
@@ -137,16 +141,26 @@ class RedisStore:
         return Counted(tuple(used), tuple(refused))
 
     async def peek(
-        self, tenant: str, counters: Sequence[str], leases: Sequence[str], now_s: float
+        self,
+        tenant: str,
+        counters: Sequence[str],
+        leases: Sequence[str],
+        now_s: float,
+        drains: Mapping[str, int] = {},
     ) -> tuple[int, ...]:
         scope = _Scope.of(tenant)
         async with self._bounded("peek"):
             pipeline: Any = self._client.pipeline(transaction=False)
             for key in counters:
-                pipeline.get(scope.counter(key))
+                pipeline.get(scope.counter(key, drains.get(key, 0)))
             for key in leases:
                 pipeline.zcount(scope.lease(key), f"({_ms(now_s)}", "+inf")
-            return tuple(int(count or 0) for count in await pipeline.execute())
+            found = await pipeline.execute()
+        for place, key in enumerate(counters):
+            if found[place] is not None and key in drains:
+                level = Level(*map(int, found[place].split()))
+                found[place] = level.drained(drains[key], _ms(now_s)).amount
+        return tuple(int(count or 0) for count in found)
 
     async def ping(self) -> None:
         """Returns when Redis answers. Raises StoreError."""
@@ -243,8 +257,9 @@ class _Scope:
     def record(self, reservation: str) -> str:
         return f"{self.tag}r:{_escaped(reservation)}"
 
-    def counter(self, key: str) -> str:
-        return f"{self.tag}c:{key}"
+    def counter(self, key: str, drain: int = 0) -> str:
+        """A counter, or a bucket if it drains."""
+        return f"{self.tag}{'b' if drain else 'c'}:{key}"
 
     def lease(self, key: str) -> str:
         return f"{self.tag}l:{key}"
@@ -261,10 +276,6 @@ def _written(weights: Weights) -> str:
 
 def _escaped(text: str) -> str:
     return quote(text, safe="", errors="surrogatepass")
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
 
 
 def _one_line(error: Exception) -> str:

@@ -4,15 +4,18 @@
 -- the same time. MULTI cannot decide in the middle, and WATCH needs several round trips.
 --
 -- KEYS    1         the reservation's record (hash)
---         2..       its counters (strings), then its leases (sorted sets: holder -> end in ms)
+--         2..       its counters (strings), then its leases (sorted sets: holder -> end in ms);
+--                   a counter that drains is a bucket: 'LEVEL AT', its level at that time in ms
 --         All of them carry the tenant's hash tag: one slot of a Redis Cluster.
 -- ARGV    1         holder: the name under which the leases are held
 --         2         now, ms since the epoch, by the caller's clock
 --         3         how long it can be settled, ms
 --         4         number of counters
---         then      for each counter: weights (kept for settle.lua), amount, limit, life in ms, enforced
+--         then      for each counter: weights (kept for settle.lua), amount, limit, life in ms,
+--                   enforced, drain; one that drains lives for its life after it has drained
 --         then      for each lease: limit, life in ms, enforced
 --         enforced  1, or 0 for one that is granted without room too
+--         drain     how much drains in each ms; 0 for a counter that does not
 -- Result  {decision, {in use after it, by KEYS 2..}, {indexes from 0 of those without room},
 --         {of those without room that are not enforced}}
 --         decision: 0 refused, 1 admitted (now or before), 2 settled before: nothing granted
@@ -28,13 +31,27 @@ local leases = #KEYS - 1 - counters
 local after_now = '(' .. ARGV[2]
 
 local function demand(index)
-  local first = 5 + (index - 1) * 5
-  return KEYS[1 + index], unpack(ARGV, first, first + 4)
+  local first = 5 + (index - 1) * 6
+  return KEYS[1 + index], unpack(ARGV, first, first + 5)
 end
 
 local function lease(index)
-  local first = 5 + counters * 5 + (index - 1) * 3
+  local first = 5 + counters * 6 + (index - 1) * 3
   return KEYS[1 + counters + index], unpack(ARGV, first, first + 2)
+end
+
+-- What is in a bucket now, and the time of that. A clock that steps back drains nothing, and
+-- nothing twice when it is right again: the time of a level never goes back.
+local function level_of(value, drain)
+  if not value then
+    return 0, now
+  end
+  local level, at = string.match(value, '^(%d+) (%d+)$')
+  level, at = tonumber(level), tonumber(at)
+  if now <= at then
+    return level, at
+  end
+  return math.max(0, level - drain * (now - at)), now
 end
 
 local state, hold_end = unpack(redis.call('HMGET', record, 'state', 'until'))
@@ -43,7 +60,7 @@ if live and state == 'settled' then
   return {2, {}, {}, {}}
 end
 
-local stored, used, refused, exceeded = {}, {}, {}, {}
+local stored, times, used, refused, exceeded = {}, {}, {}, {}, {}
 
 local function lacks(index, enforced)
   local indexes = enforced == '1' and refused or exceeded
@@ -51,9 +68,13 @@ local function lacks(index, enforced)
 end
 
 for index = 1, counters do
-  local key, _, amount, limit, _, enforced = demand(index)
+  local key, _, amount, limit, _, enforced, drain = demand(index)
   stored[index] = redis.call('GET', key)
-  used[index] = tonumber(stored[index] or 0)
+  if drain ~= '0' then
+    used[index], times[index] = level_of(stored[index], tonumber(drain))
+  else
+    used[index] = tonumber(stored[index] or 0)
+  end
   -- Written this way round no sum leaves the integers that a double holds exactly.
   if used[index] > tonumber(limit) - tonumber(amount) then
     lacks(index, enforced)
@@ -77,17 +98,25 @@ end
 
 local fields = {'state', 'held', 'until', string.format('%.0f', now + hold)}
 for index = 1, counters do
-  local key, weights, amount, _, life = demand(index)
+  local key, weights, amount, _, life, _, drain = demand(index)
   -- Only a limit that is not enforced can come to the end of what a double counts.
   local count = math.min(MAX_COUNT, used[index] + tonumber(amount))
-  if stored[index] then
-    redis.call('INCRBY', key, string.format('%.0f', count - used[index]))
+  if times[index] then
+    local at = string.format('%.0f', times[index])
+    local left = times[index] - now + math.ceil(count / tonumber(drain)) + tonumber(life)
+    redis.call('SET', key, string.format('%.0f', count) .. ' ' .. at, 'PX', string.format('%.0f', left))
+    fields[#fields + 1] = 'bucket ' .. key
+    fields[#fields + 1] = table.concat({amount, drain, at, life, weights}, ' ')
   else
-    redis.call('SET', key, amount, 'PX', life)
+    if stored[index] then
+      redis.call('INCRBY', key, string.format('%.0f', count - used[index]))
+    else
+      redis.call('SET', key, amount, 'PX', life)
+    end
+    fields[#fields + 1] = 'counter ' .. key
+    fields[#fields + 1] = amount .. ' ' .. weights
   end
   used[index] = count
-  fields[#fields + 1] = 'counter ' .. key
-  fields[#fields + 1] = amount .. ' ' .. weights
 end
 for index = 1, leases do
   local key, _, life = lease(index)

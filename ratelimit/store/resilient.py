@@ -6,7 +6,7 @@ A breaker keeps requests from waiting for a store that is down. Only the backgro
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from headgate.clock import Clock
@@ -111,9 +111,14 @@ class ResilientStore:
         return await self._ask(lambda: self._store.count(tenant, hits, now_s))
 
     async def peek(
-        self, tenant: str, counters: Sequence[str], leases: Sequence[str], now_s: float
+        self,
+        tenant: str,
+        counters: Sequence[str],
+        leases: Sequence[str],
+        now_s: float,
+        drains: Mapping[str, int] = {},
     ) -> tuple[int, ...]:
-        return await self._ask(lambda: self._store.peek(tenant, counters, leases, now_s))
+        return await self._ask(lambda: self._store.peek(tenant, counters, leases, now_s, drains))
 
     async def ping(self) -> None:
         """Returns when the store itself can be used."""

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Decision, Demand, Lease, Reservation, Reserved, Settled, Spent
 from registry.types import OnOutage
+
+T = TypeVar("T", bound=Demand | Lease)
 
 MAX_RESERVATIONS = 100_000
 """Reservations that a process counts by itself: some 100 MB. For more there is no room."""
@@ -48,8 +51,8 @@ class Shares:
         answer = await self._store.reserve(
             replace(
                 part,
-                demands=tuple(replace(one, limit=one.limit // replicas) for one in part.demands),
-                leases=tuple(replace(one, limit=one.limit // replicas) for one in part.leases),
+                demands=tuple(_shared(one, replicas) for one in part.demands),
+                leases=tuple(_shared(one, replicas) for one in part.leases),
             )
         )
         if answer.decision is Decision.REPLAYED:
@@ -71,11 +74,20 @@ class Shares:
         return Settled(settled.outcome, {})
 
 
+def _shared(whole: T, replicas: int) -> T:
+    """The share of a counter or of slots. A bucket's share drains by its share, if at all."""
+    share = replace(whole, limit=whole.limit // replicas)
+    if isinstance(share, Demand) and share.drain:
+        drain = share.drain // replicas
+        share = replace(share, limit=share.limit if drain else 0, drain=drain)
+    return share
+
+
 def _used_of_whole(
     reservation: Reservation, used: Mapping[int, int], replicas: int
 ) -> tuple[int, ...]:
     """What counts as used of each limit, so that what is left is this share's rest."""
     return tuple(
-        one.limit - one.limit // replicas + used[index] if index in used else 0
+        one.limit - _shared(one, replicas).limit + used[index] if index in used else 0
         for index, one in enumerate(reservation.asked)
     )

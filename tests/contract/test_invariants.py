@@ -7,13 +7,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ratelimit.store.protocol import MAX_COUNT, Decision, Lease, Outcome, Reservation, Store
-from tests.ratelimit.builders import NOW_S, Shop, lease, requests, spent, tokens
+from tests.ratelimit.builders import NOW_S, Shop, lease, requests, smooth, spent, tokens
 
 DAY_LIMIT = 100
 MINUTE_LIMIT = 60
 REQUEST_LIMIT = 4
 SLOTS = 3
 SHADOW_LIMIT = 50
+BURST = 80
+RATE = 7
+"""What refills of the burst in a second."""
 LEASE_S = 10.0
 
 ids = st.sampled_from(["a", "b", "c", "d", "e", "f"])
@@ -32,6 +35,7 @@ class Ask:
             tokens(min(self.amount, MINUTE_LIMIT), MINUTE_LIMIT, "minute"),
             requests(REQUEST_LIMIT),
             replace(tokens(self.amount, SHADOW_LIMIT, "shadow"), enforced=False),
+            smooth(min(self.amount, BURST), BURST, RATE),
             lease(SLOTS, lease_s=LEASE_S),
             id=self.id,
             now_s=now_s,
@@ -68,13 +72,20 @@ class Model:
     minute: int = 0
     requests: int = 0
     shadow: int = 0
+    drops: int = 0
+    """Of the bucket, in thousandths of tokens."""
     slots: dict[str, float] = field(default_factory=dict)
     held: dict[str, int] = field(default_factory=dict)
+    held_at_s: dict[str, float] = field(default_factory=dict)
     settled: set[str] = field(default_factory=set)
 
-    def in_use(self) -> tuple[int, int, int, int, int]:
+    def wait(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.drops = max(0, self.drops - int(RATE * 1000 * seconds))
+
+    def in_use(self) -> tuple[int, ...]:
         busy = sum(end_s > self.now_s for end_s in self.slots.values())
-        return self.day, self.minute, self.requests, self.shadow, busy
+        return self.day, self.minute, self.requests, self.shadow, self.drops, busy
 
     def ask(self, ask: Ask) -> Decision:
         if ask.id in self.settled:
@@ -82,8 +93,9 @@ class Model:
         if ask.id in self.held:
             return Decision.ADMITTED
         in_minute = min(ask.amount, MINUTE_LIMIT)
-        asked = (ask.amount, in_minute, 1, 0, 1)
-        limits = (DAY_LIMIT, MINUTE_LIMIT, REQUEST_LIMIT, MAX_COUNT, SLOTS)
+        in_bucket = min(ask.amount, BURST) * 1000
+        asked = (ask.amount, in_minute, 1, 0, in_bucket, 1)
+        limits = (DAY_LIMIT, MINUTE_LIMIT, REQUEST_LIMIT, MAX_COUNT, BURST * 1000, SLOTS)
         wanted = (used + amount for used, amount in zip(self.in_use(), asked, strict=True))
         if any(want > limit for want, limit in zip(wanted, limits, strict=True)):
             return Decision.REFUSED
@@ -92,6 +104,8 @@ class Model:
         self.minute += in_minute
         self.requests += 1
         self.shadow += ask.amount
+        self.drops += in_bucket
+        self.held_at_s[ask.id] = self.now_s
         self.slots[ask.id] = self.now_s + LEASE_S
         return Decision.ADMITTED
 
@@ -106,13 +120,22 @@ class Model:
         self.minute = max(0, self.minute + settle.used - min(amount, MINUTE_LIMIT))
         self.requests += settle.charged - 1
         self.shadow = max(0, self.shadow + settle.used - amount)
+        self.drops = max(0, self.drops + self.more_in_bucket(settle, min(amount, BURST)))
         del self.slots[settle.id]
         return Outcome.SETTLED
 
+    def more_in_bucket(self, settle: Settle, held: int) -> int:
+        """In drops. What may have drained since is not given back."""
+        if settle.used >= held:
+            return (settle.used - held) * 1000
+        drained = int(RATE * 1000 * (self.now_s - self.held_at_s[settle.id]))
+        left, kept = held * 1000 - drained, settle.used * 1000 - drained
+        return max(0, kept) - max(0, left)
+
 
 async def in_use(store: Store, shop: Shop, now_s: float) -> tuple[int, ...]:
-    counters = ["day", "minute", "requests", "shadow"]
-    return await store.peek(shop.tenant, counters, ["slots"], now_s)
+    counters = ["day", "minute", "requests", "shadow", "smooth"]
+    return await store.peek(shop.tenant, counters, ["slots"], now_s, {"smooth": RATE})
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -135,7 +158,7 @@ async def test_any_sequence_does_what_the_rules_say(
                 )
                 assert settled.outcome is model.settle(step)
             case Wait():
-                model.now_s += step.seconds
+                model.wait(step.seconds)
         assert await in_use(store, shop, model.now_s) == model.in_use()
 
 
@@ -165,16 +188,18 @@ async def test_no_interleaving_passes_a_limit_or_loses_a_token(
             charged[step.id] = Settle(step.id, used, step.charged)
 
     await asyncio.gather(*(run(step) for step in [*first, *steps]))
-    day, minute, counted, _, slots = await in_use(store, shop, NOW_S)
+    day, minute, counted, _, drops, slots = await in_use(store, shop, NOW_S)
     assert day <= DAY_LIMIT
+    assert drops <= BURST * 1000
     assert minute <= MINUTE_LIMIT
     assert counted <= REQUEST_LIMIT
     assert slots <= SLOTS
 
     for name in ("a", "b", "c", "d", "e", "f"):
         await run(Settle(name, 1, True))
-    day, minute, counted, shadow, slots = await in_use(store, shop, NOW_S)
+    day, minute, counted, shadow, drops, slots = await in_use(store, shop, NOW_S)
     assert day == minute == shadow == sum(settle.used for settle in charged.values())
+    assert drops == day * 1000
     assert counted == sum(settle.charged for settle in charged.values())
     assert slots == 0
 

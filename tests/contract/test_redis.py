@@ -10,10 +10,10 @@ import pytest
 from headgate.errors import OperatorError
 from ratelimit.store.protocol import Decision, Hit, Outcome, StoreError
 from ratelimit.store.redis import RedisStore
-from tests.ratelimit.builders import NOW_S, Shop, lease, requests, spent, tokens
+from tests.ratelimit.builders import NOW_S, Shop, lease, requests, smooth, spent, tokens
 from tests.redis_server import PATIENT_S, RedisServer, running_redis
 
-ASKED = (tokens(5, 100), tokens(5, 1000, "day"), requests(10), lease(3))
+ASKED = (tokens(5, 100), tokens(5, 1000, "day"), requests(10), smooth(5, 100, 1), lease(3))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ async def test_scripts_that_redis_has_lost_are_sent_again(
         client.script_flush()
     before = calls(server)
 
-    assert (await store.reserve(shop.ask(*ASKED, id="after"))).used == (10, 10, 2, 2)
+    assert (await store.reserve(shop.ask(*ASKED, id="after"))).used == (10, 10, 2, 10_000, 2)
     assert (await store.settle("after", shop.tenant, spent(0, 0), NOW_S)).outcome is Outcome.SETTLED
     assert (
         await store.settle("before", shop.tenant, spent(0, 0), NOW_S)
@@ -88,7 +88,7 @@ async def test_every_key_ends_by_itself(server: RedisServer, store: RedisStore) 
     with contextlib.closing(server.client()) as client:
         lives_ms = {key: client.pttl(key) for key in client.keys(f"{{hg:{shop.tenant}}}*")}
 
-    assert len(lives_ms) == 6
+    assert len(lives_ms) == 7
     assert all(0 < life_ms <= 3600_000 for life_ms in lives_ms.values())
     assert lives_ms[f"{{hg:{shop.tenant}}}r:settled"] <= 120_000
 
@@ -105,6 +105,39 @@ async def test_charging_a_counter_does_not_lengthen_its_life(
         await store.settle("first", shop.tenant, spent(5, 1), NOW_S)
         assert 0 < client.pttl(key) <= 20_000
         assert client.get(key) == "6"
+
+
+async def test_a_bucket_lives_until_it_has_drained_and_a_minute_more(
+    server: RedisServer, store: RedisStore
+) -> None:
+    shop = Shop()
+    key = f"{{hg:{shop.tenant}}}b:smooth"
+    with contextlib.closing(server.client()) as client:
+        await store.reserve(shop.ask(smooth(100, 200, per_s=2), id="it"))
+        assert 90_000 < client.pttl(key) <= 110_000
+        await store.reserve(shop.ask(smooth(100, 200, per_s=2), now_s=NOW_S + 10))
+        assert 130_000 < client.pttl(key) <= 150_000
+        await store.reserve(shop.ask(smooth(20, 200, per_s=2), now_s=NOW_S))  # a clock behind
+        assert 150_000 < client.pttl(key) <= 170_000
+        await store.settle("it", shop.tenant, spent(0, 0), NOW_S + 10)
+        assert 100_000 < client.pttl(key) <= 120_000
+
+
+async def test_a_bucket_that_was_forgotten_is_made_anew_for_what_was_used_beyond(
+    server: RedisServer, store: RedisStore
+) -> None:
+    shop = Shop()
+    key = f"{{hg:{shop.tenant}}}b:smooth"
+    for name in ("less", "more"):
+        await store.reserve(shop.ask(smooth(10, 20, per_s=2), id=name))
+    with contextlib.closing(server.client()) as client:
+        client.delete(key)
+        less = await store.settle("less", shop.tenant, spent(4, 1), NOW_S + 300)
+        assert client.exists(key) == 0
+        more = await store.settle("more", shop.tenant, spent(14, 1), NOW_S + 300)
+        assert client.get(key) == f"4000 {round((NOW_S + 300) * 1000)}"
+        assert 42_000 < client.pttl(key) <= 62_000
+    assert (less.used, more.used) == ({"smooth": 0}, {"smooth": 4000})
 
 
 async def test_a_shorter_lease_does_not_cut_off_a_longer_one(

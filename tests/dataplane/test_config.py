@@ -9,6 +9,7 @@ import pytest
 from envoy_data_plane.envoy.config.core.v3 import Http2ProtocolOptions, HttpProtocolOptions
 from envoy_data_plane.envoy.config.route.v3 import RateLimitHitsAddend
 from envoy_data_plane.google.protobuf import Any as PackedMessage
+from google.protobuf.json_format import MessageToDict
 
 from dataplane.bootstrap import bootstrap, write_bootstrap
 from dataplane.box import OneBox, render, replace_file
@@ -16,15 +17,18 @@ from dataplane.filters import BODY_FIELDS, http_filters
 from dataplane.replies import REPLIES
 from dataplane.routes import route_table, write_dynamic
 from dataplane.upstream import BadUpstream, cluster_name, model_cluster
+from extproc import wire
 from headgate.apis import ErrorShape
 from headgate.contract import (
     ABSENT,
+    COUNTING_METADATA,
     DOMAIN,
     OP_RESERVE,
     OP_SETTLE,
     RESERVE_ENTRIES,
     SETTLE_ADMISSION_ENTRIES,
     SETTLE_USAGE_ENTRIES,
+    Counting,
     Header,
     Namespace,
     RequestKey,
@@ -37,9 +41,9 @@ def box(folder: Path, **upstreams: str) -> OneBox:
     return OneBox("127.0.0.1", 8080, *sockets, folder=folder, upstreams=upstreams)
 
 
-def filters() -> dict[str, dict[str, Any]]:
+def filters(counting: Counting = Counting.PROXY) -> dict[str, dict[str, Any]]:
     """The filters' configurations by name, in order, as Envoy reads them."""
-    rendered = [json.loads(render(one)) for one in http_filters("services", 1000)]
+    rendered = [json.loads(render(one)) for one in http_filters("services", 1000, counting)]
     return {one["name"]: one["typed_config"] for one in rendered}
 
 
@@ -75,6 +79,27 @@ def test_filters_stand_in_the_order_of_the_request_path() -> None:
         "headgate.ratelimit",
         "envoy.filters.http.router",
     ]
+
+
+def test_where_ext_proc_counts_there_is_no_tap_and_nothing_else_differs() -> None:
+    tapped, counted = filters(), filters(Counting.EXTPROC)
+    del tapped["headgate.usage_tap"]
+    assert list(counted) == list(tapped)
+    assert [name for name in tapped if tapped[name] != counted[name]] == ["headgate.ext_proc"]
+
+
+def test_ext_proc_says_with_each_call_that_it_counts_and_may_ask_for_answers() -> None:
+    config = filters(Counting.EXTPROC)["headgate.ext_proc"]
+    key, value = COUNTING_METADATA
+    assert config["grpc_service"]["initial_metadata"] == [{"key": key, "value": value}]
+    allowed = [wire._mode(rewrites, counts=True) for rewrites in (True, False)]
+    allowed.append(wire._mode(rewrites=False, counts=False))
+    assert config["allowed_override_modes"] == [
+        MessageToDict(mode, preserving_proto_field_name=True) for mode in allowed
+    ]
+    taken = config["metadata_options"]["receiving_namespaces"]["untyped"]
+    assert taken == [Namespace.ADMISSION, Namespace.USAGE]
+    assert "failure_mode_allow" not in config
 
 
 def test_ext_authz_is_named_as_the_namespace_that_it_writes() -> None:

@@ -77,7 +77,7 @@ def test_the_mistakes_of_all_files_are_told_at_once(tmp_path: Path) -> None:
     ]
     assert problems(tmp_path / "gone.yaml") == [
         f"{tmp_path}/gone.yaml: cannot be read (No such file or directory); a configuration file"
-        " is a readable file of at most 16777216 bytes"
+        " is a readable file of at most 33554432 bytes"
     ]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from headgate.contract import Counting
 from tests.box import Box, environment, policy, running_box
 
 LIMITS = """
@@ -67,6 +68,20 @@ def box(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """A box with generous limits: nobody is refused for them."""
     folder: Path = tmp_path_factory.mktemp("box")
     with running_box(folder, policy(upstream.url, limits=LIMITS)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=Counting)
+def counted_box(
+    request: pytest.FixtureRequest, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Box]:
+    """The same box, and one whose answers are counted in ext_proc."""
+    if request.param is Counting.PROXY:
+        yield request.getfixturevalue("box")
+        return
+    folder: Path = tmp_path_factory.mktemp("box-counted")
+    text = policy(upstream.url, limits=LIMITS)
+    with running_box(folder, text, "--counting", request.param) as running:
         yield running
 
 

@@ -1,9 +1,10 @@
 """Services, Envoy and Redis as separate processes, which a test may kill and start again."""
 
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,28 +20,60 @@ from tests.envoy_process import free_port
 from tests.redis_server import RedisServer, running_redis
 
 Process = subprocess.Popen[bytes]
+HEADGATE = (sys.executable, "-m", "headgate")
 
 
 @dataclass
 class Fleet:
-    """`headgate serve` on Redis behind an Envoy that is not its child."""
+    """Replicas of `headgate serve` on one Redis behind an Envoy that is not their parent.
+
+    Envoy gives its calls to the `replicas` in turn, also to one that is dead.
+    `store` is the URL under which they find Redis, `options` are more of `headgate serve`.
+    """
 
     box: OneBox
     redis: RedisServer
+    replicas: int = 1
+    store: str = ""
+    options: Sequence[str] = ()
     processes: dict[str, Process] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.box.listen_port}"
 
-    def start_services(self) -> None:
-        """Starts `headgate serve` and waits until it says that it serves."""
-        command = [sys.executable, "-m", "headgate", "serve", "--store", self.redis.url]
-        command += ["--policy", "headgate.yaml", "--hooks", f"unix:{self.box.services_socket}"]
-        command += ["--admin", "127.0.0.1:0", "--records", "usage.jsonl"]
+    @property
+    def numbers(self) -> range:
+        """The numbers of the replicas, from 1."""
+        return range(1, self.replicas + 1)
+
+    def start_services(self, number: int = 1, program: Sequence[str] = HEADGATE) -> None:
+        """Starts replica `number` by `program serve` and waits until it says that it serves."""
+        command = [*program, "serve", "--store", self.store or self.redis.url]
+        command += ["--replicas", str(self.replicas)]
+        command += ["--policy", "headgate.yaml", "--hooks", f"unix:{self.socket(number)}"]
+        command += ["--admin", "127.0.0.1:0", "--records", self.records_file(number).name]
         command += ["--store-deadline-ms", "1000"]  # a busy machine is no outage
-        log = self._start("services", command)
-        wait_until(lambda: "serves hooks" in log.read_text(), "the services", 20)
+        log = self._start(services(number), [*command, *self.options])
+        wait_until(lambda: "serves hooks" in log.read_text(), services(number), 20)
+
+    def socket(self, number: int) -> Path:
+        """Where replica `number` answers hooks."""
+        first = self.box.services_socket
+        return first.with_name(f"{first.stem}{_suffix(number)}{first.suffix}")
+
+    def records_file(self, number: int) -> Path:
+        return self.box.folder / f"usage{_suffix(number)}.jsonl"
+
+    def log(self, name: str) -> str:
+        """What one of them wrote since it was last started."""
+        return (self.box.folder / f"{name}.log").read_text()
+
+    def metrics(self, number: int = 1) -> str:
+        """The metrics of replica `number`, as its admin port tells them."""
+        admin = re.search(r"admin on (\S+)", self.log(services(number)))
+        assert admin is not None
+        return httpx.get(f"{admin[1]}/metrics", timeout=10).text
 
     def start_envoy(self) -> None:
         """Starts Envoy on the same port as before and waits until it answers."""
@@ -64,9 +97,9 @@ class Fleet:
         return httpx.post(f"{self.url}/v1/chat/completions", timeout=30, **request(user, **fields))
 
     def records(self) -> str:
-        """The usage records so far, as they stand in the file."""
-        path = self.box.folder / "usage.jsonl"
-        return path.read_text() if path.exists() else ""
+        """The usage records so far, as they stand in the replicas' files."""
+        paths = map(self.records_file, self.numbers)
+        return "".join(path.read_text() for path in paths if path.exists())
 
     def record_of(self, answer: httpx.Response) -> dict[str, Any]:
         """Waits for the usage record of the request that was answered so."""
@@ -98,6 +131,15 @@ class Fleet:
             return False
 
 
+def services(number: int = 1) -> str:
+    """The name of replica `number` among the processes."""
+    return f"services{_suffix(number)}"
+
+
+def _suffix(number: int) -> str:
+    return "" if number == 1 else f"-{number}"
+
+
 def request(user: str = "alice", **fields: object) -> dict[str, dict[str, object]]:
     """Headers and body of a small chat completion."""
     headers: dict[str, object] = {"authorization": f"Bearer {KEYS[user]}"}
@@ -105,9 +147,19 @@ def request(user: str = "alice", **fields: object) -> dict[str, dict[str, object
 
 
 @contextmanager
-def running_fleet(folder: Path, upstream: str, limits: str) -> Iterator[Fleet]:
+def running_fleet(folder: Path, upstream: str, limits: str, replicas: int = 1) -> Iterator[Fleet]:
     """Starts Redis, services and Envoy."""
-    (folder / "headgate.yaml").write_text(policy(upstream, limits=limits))
+    with fleet_to_start(folder, policy(upstream, limits=limits), upstream, replicas) as fleet:
+        for number in fleet.numbers:
+            fleet.start_services(number)
+        fleet.start_envoy()
+        yield fleet
+
+
+@contextmanager
+def fleet_to_start(folder: Path, policy_text: str, upstream: str, replicas: int) -> Iterator[Fleet]:
+    """Starts Redis alone; ends with the block whatever the test has started by then."""
+    (folder / "headgate.yaml").write_text(policy_text)
     box = OneBox(
         listen_host="127.0.0.1",
         listen_port=free_port(),
@@ -118,10 +170,20 @@ def running_fleet(folder: Path, upstream: str, limits: str) -> Iterator[Fleet]:
     )
     write_bootstrap(box)
     with running_redis() as redis:
-        fleet = Fleet(box, redis)
+        fleet = Fleet(box, redis, replicas)
+        _name_endpoints(fleet)
         try:
-            fleet.start_services()
-            fleet.start_envoy()
             yield fleet
         finally:
             fleet.stop()
+
+
+def _name_endpoints(fleet: Fleet) -> None:
+    """One box has one replica: the others join the services' cluster here, as in a mesh."""
+    bootstrap = json.loads(fleet.box.bootstrap_file.read_text())
+    (cluster,) = bootstrap["static_resources"]["clusters"]
+    cluster["load_assignment"]["endpoints"][0]["lb_endpoints"] = [
+        {"endpoint": {"address": {"pipe": {"path": str(fleet.socket(number))}}}}
+        for number in fleet.numbers
+    ]
+    fleet.box.bootstrap_file.write_text(json.dumps(bootstrap))

@@ -1,11 +1,13 @@
 """What one request may cost in calls, messages and bytes; counted by Envoy itself."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.box import Box, metric, small_chat
+from tests.box import Box, metric, policy, running_box, small_chat
+from tests.envoy.conftest import Upstream
 
 ENVOY = {
     "checks": "ext_authz.ok",
@@ -72,6 +74,26 @@ def test_a_field_of_the_platform_costs_one_message_more(box_forced: Box) -> None
     grew = grown(box_forced, lambda: box_forced.chat(priority=1))
 
     assert (grew["checks"], grew["streams"], grew["sent"], grew["limit calls"]) == (1, 1, 2, 2)
+
+
+@pytest.mark.simulator
+def test_an_answer_that_ext_proc_counts_costs_a_message_for_each_piece(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    """Its headers, its chunks (200 tokens come in nearly as many) and its end; nobody's 401 none,
+    a 429 its headers only."""
+    text = policy(
+        upstream.url, forces_usage=True, limits="[{count: requests, limit: 1, per: year}]"
+    )
+    with running_box(tmp_path, text, "--counting", "extproc") as box:
+        streamed = grown(box, lambda: box.chat(stream=True, max_tokens=200))
+        refused = grown(box, box.chat)
+        unknown = grown(box, lambda: httpx.get(f"{box.url}/v1/models"))
+
+    assert 20 < streamed["sent"] <= 2 + 204
+    assert streamed["received"] == streamed["sent"]
+    assert (streamed["checks"], streamed["streams"], streamed["limit calls"]) == (1, 1, 2)
+    assert (refused["sent"], unknown["sent"]) == (2, 0)
 
 
 def test_the_services_receive_as_much_for_a_long_prompt_as_for_a_short_one(box: Box) -> None:

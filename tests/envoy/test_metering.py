@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from headgate.contract import Counting
 from tests.box import Box, policy, running_box, small_chat, wait_until
 from tests.envoy.conftest import LIMITS, Upstream
 
@@ -33,14 +34,17 @@ REQUESTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("forces_usage", [False, True])
+@pytest.mark.parametrize(
+    ("forces_usage", "counting"),
+    [(False, Counting.PROXY), (True, Counting.PROXY), (False, Counting.EXTPROC)],
+)
 def test_the_records_sum_to_what_the_upstream_counted(
-    upstream: Upstream, tmp_path: Path, forces_usage: bool
+    upstream: Upstream, tmp_path: Path, forces_usage: bool, counting: Counting
 ) -> None:
     """With `forces_usage` no body is rewritten: the client asks for usage where a stream needs it,
     as the upstream of this test need not be one that always sends it."""
     text = policy(upstream.url, forces_usage=forces_usage, limits=LIMITS)
-    with running_box(tmp_path, text) as box:
+    with running_box(tmp_path, text, "--counting", counting) as box:
         before = upstream.counters()
         for path, fields in REQUESTS:
             body = {"model": "tiny", **fields}
@@ -62,8 +66,9 @@ def test_the_records_sum_to_what_the_upstream_counted(
     )
 
 
-async def test_an_aborted_stream_is_charged_for_what_came(box: Box) -> None:
+async def test_an_aborted_stream_is_charged_for_what_came(counted_box: Box) -> None:
     """The client goes away in mid-stream; the running usage of the last event counts."""
+    box = counted_box
     body = {**small_chat(), "stream": True, "max_tokens": 2000}
     seen = 0
     async with (

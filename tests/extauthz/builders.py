@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 from extauthz.decide import CheckInput
 from protos.gen.auth_pb2 import CheckRequest
-from registry.types import Caller, Registry, Tenant
+from registry.types import Calendar, Caller, Registry, Tenant
 
 KEY = "sk-alice"
 ALICE = Caller("acme", "alice", "k1")
@@ -17,7 +17,7 @@ def digest(key: str) -> bytes:
 
 REGISTRY = Registry(
     models={},
-    tenants={"acme": Tenant("acme", ZoneInfo("UTC"), frozenset(), ())},
+    tenants={"acme": Tenant("acme", Calendar(ZoneInfo("UTC")), frozenset(), ())},
     keys={
         digest(KEY): ALICE,
         digest("sk-bob"): Caller("acme", "bob", "k2"),

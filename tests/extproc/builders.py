@@ -7,7 +7,7 @@ from extproc.asked import Value
 from extproc.decide import RequestFacts
 from headgate.contract import Namespace
 from protos.gen.ext_proc_pb2 import ProcessingRequest
-from registry.types import Caller, Model, Registry, Tenant
+from registry.types import Calendar, Caller, Model, Registry, Tenant
 
 ALICE = Caller("acme", "alice", "k1")
 CONTEXT = 8192
@@ -37,7 +37,7 @@ MODELS = {
         model("rival", base="tiny", adapter="lora-rival", served_as="lora-rival"),
     )
 }
-_UTC = ZoneInfo("UTC")
+_UTC = Calendar(ZoneInfo("UTC"))
 REGISTRY = Registry(
     models=MODELS,
     tenants={

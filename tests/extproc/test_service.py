@@ -9,9 +9,9 @@ from prometheus_client import CollectorRegistry
 
 from extproc.estimate import Estimator
 from extproc.service import ExternalProcessor
-from headgate.contract import Namespace
+from headgate.contract import COUNTING_METADATA, Namespace
 from headgate.metrics import Metrics
-from protos.gen.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
+from protos.gen.ext_proc_pb2 import ProcessingMode, ProcessingRequest, ProcessingResponse
 from registry.types import Caller, Tenant
 from tests.extproc.builders import ALICE, REGISTRY, body_message, headers_message
 from tests.fakes import FakeClock
@@ -21,6 +21,24 @@ OPTIONS = [
     ("grpc.max_receive_message_length", 32 * 1024 * 1024),
     ("grpc.max_send_message_length", 32 * 1024 * 1024),
 ]
+
+STREAM = b'data: {"choices":[{"index":0}],"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n'
+
+
+def answer_messages(*chunks: bytes) -> list[ProcessingRequest]:
+    """A streamed answer, its end as HTTP/1 tells it: apart."""
+    headers = ProcessingRequest()
+    sent = headers.response_headers.headers.headers
+    sent.add(key=":status", raw_value=b"200")
+    sent.add(key="content-type", raw_value=b"text/event-stream; charset=utf-8")
+    messages = [headers]
+    for chunk in (*chunks, b""):
+        message = ProcessingRequest()
+        message.response_body.body = chunk
+        messages.append(message)
+    messages[-1].response_body.end_of_stream = True
+    return messages
+
 
 Exchange = Callable[..., Awaitable[list[ProcessingResponse]]]
 
@@ -35,7 +53,7 @@ class Desk:
         self.limits: bytes | None = b'{"object": "list", "data": []}'
         self.peeked: list[tuple[Tenant, Caller, str | None]] = []
         self.service = ExternalProcessor(
-            lambda: REGISTRY, Estimator(), self._new_id, self._limits_of, metrics
+            lambda: REGISTRY, Estimator(), self._new_id, self._limits_of, metrics, FakeClock(0)
         )
 
     def _new_id(self) -> str:
@@ -76,8 +94,10 @@ async def exchange(desk: Desk) -> AsyncIterator[Exchange]:
             response_deserializer=ProcessingResponse.FromString,
         )
 
-        async def send(*messages: ProcessingRequest) -> list[ProcessingResponse]:
-            return [reply async for reply in process(iter(messages))]
+        async def send(
+            *messages: ProcessingRequest, metadata: tuple[tuple[str, str], ...] = ()
+        ) -> list[ProcessingResponse]:
+            return [reply async for reply in process(iter(messages), metadata=metadata)]
 
         yield send
     await server.stop(None)
@@ -146,6 +166,69 @@ async def test_each_request_gets_its_own_reservation(exchange: Exchange) -> None
         ids.append(reply.dynamic_metadata[Namespace.ADMISSION]["reservation"])
 
     assert ids == ["r1", "r2", "r3"]
+
+
+async def test_answers_are_counted_where_envoy_says_so(desk: Desk, exchange: Exchange) -> None:
+    """By the call's own metadata: the service has no setting of it. One decision, as ever."""
+    messages = [headers_message({"model": "poet", "stream": True}), body_message(b"{}")]
+    messages += answer_messages(STREAM[:30], STREAM[30:])
+
+    without = await exchange(*messages)
+    replies = await exchange(*messages, metadata=(COUNTING_METADATA,))
+
+    assert len(without) == 2
+    assert [reply.WhichOneof("response") for reply in replies] == [
+        "request_headers",
+        "request_body",
+        "response_headers",
+        *["response_body"] * 3,
+    ]
+    assert replies[0].mode_override.response_body_mode == ProcessingMode.STREAMED
+    bodies = [reply.response_body.response.body_mutation.body for reply in replies[3:5]]
+    assert b"".join(bodies) == b'data: {"choices":[{"index":0}]}\n\n'
+    usage: dict[str, object] = {}
+    for reply in replies[2:]:
+        if Namespace.USAGE in reply.dynamic_metadata:
+            usage |= dict(reply.dynamic_metadata[Namespace.USAGE])
+    assert usage == {
+        "status": "200",
+        "prompt": "3",
+        "completion": "2",
+        "events": "1",
+        "first_event_ms": "0",
+    }
+    assert desk.decisions() == {"ok": 2}
+
+
+async def test_a_long_event_is_counted_like_a_short_one(exchange: Exchange) -> None:
+    """It is read apart, in the order of the stream."""
+    long = b'data: {"choices":[{"index":0,"text":"' + b"x" * 1_000_000 + b'"}]}\n\n'
+    replies = await exchange(
+        headers_message({"model": "tiny", "stream": True}),
+        *answer_messages(long[:500_000], long[500_000:], STREAM),
+        metadata=(COUNTING_METADATA,),
+    )
+
+    assert replies[-2].dynamic_metadata[Namespace.USAGE]["completion"] == "2"
+    assert replies[-1].dynamic_metadata[Namespace.USAGE]["events"] == "2"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [ProcessingRequest(), body_message(b"{}"), headers_message({"model": "tiny"})],
+    ids=["other kind", "request body", "request headers"],
+)
+async def test_what_is_no_part_of_an_answer_ends_with_an_error(
+    exchange: Exchange, message: ProcessingRequest
+) -> None:
+    """A clean end would let the rest of the answer pass uncounted."""
+    headers, *_ = answer_messages()
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await exchange(
+            headers_message({"model": "tiny"}), headers, message, metadata=(COUNTING_METADATA,)
+        )
+
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize(

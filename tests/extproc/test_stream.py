@@ -2,10 +2,12 @@
 
 import pytest
 
+from extproc.counting.counter import AnswerHead, Counted
 from extproc.decide import Admit, Answer, Decision, Refuse, RequestFacts
 from extproc.splice import Rewrite
-from extproc.stream import Replace, RequestStream, UnexpectedMessageError
+from extproc.stream import Begin, End, Replace, RequestStream, UnexpectedMessageError
 from headgate.apis import Api, ErrorShape
+from headgate.contract import AdmissionKey, UsageKey
 from headgate.errors import Refusal
 from tests.extproc.builders import facts
 
@@ -13,11 +15,29 @@ PLAIN = Admit({}, {}, None)
 REWRITTEN = Admit({}, {}, Rewrite("served", force_usage=False))
 
 
-def stream_of(decision: Decision) -> RequestStream:
+ADMISSION = {
+    AdmissionKey.API: "chat",
+    AdmissionKey.CLIENT_USAGE: "none",
+    AdmissionKey.CHOICES: "1",
+}
+STREAMED = AnswerHead(200, "text/event-stream", None)
+EVENT = b'data: {"choices":[{"index":0}],"usage":{"prompt_tokens":3,"completion_tokens":1}}\n\n'
+
+
+def stream_of(decision: Decision, counts: bool = False) -> RequestStream:
     def decide(_: RequestFacts) -> Decision:
         return decision
 
-    return RequestStream(decide)
+    return RequestStream(decide, lambda: 1000, counts)
+
+
+def counting_stream(rewrite: Rewrite | None = None) -> RequestStream:
+    """A stream whose request is decided and whose answer comes."""
+    stream = stream_of(Admit({}, ADMISSION, rewrite), counts=True)
+    stream.on_headers(facts())
+    if rewrite is not None:
+        stream.on_body(b'{"model":"a"}')
+    return stream
 
 
 @pytest.mark.parametrize("decision", [PLAIN, Answer(Api.MODELS, b"{}")])
@@ -67,3 +87,69 @@ def test_what_was_not_asked_for_ends_the_stream(events: str) -> None:
         feed[wrong]()
 
     assert stream.done
+
+
+@pytest.mark.parametrize("rewrite", [None, Rewrite("served", force_usage=False)])
+def test_a_counted_answer_goes_on_to_its_last_chunk(rewrite: Rewrite | None) -> None:
+    """A request that is decided is not done before."""
+    stream = counting_stream(rewrite)
+    assert (stream.decided, stream.done) == (True, False)
+
+    assert stream.on_answer_headers(STREAMED, False) == Begin({UsageKey.STATUS: "200"}, True, False)
+    assert stream.on_answer_body(EVENT[:20], False) == Counted(b"", {UsageKey.EVENTS: "0"})
+    counted = stream.on_answer_body(EVENT[20:], False)
+    assert counted.body == b'data: {"choices":[{"index":0}]}\n\n'
+    assert (counted.usage[UsageKey.PROMPT], counted.usage[UsageKey.COMPLETION]) == ("3", "1")
+    assert not stream.done
+    assert stream.on_answer_body(b"", True).usage == {UsageKey.EVENTS: "1"}
+    assert stream.done
+
+
+def test_a_counted_answer_may_end_with_trailers() -> None:
+    stream = counting_stream()
+    stream.on_answer_headers(AnswerHead(200, "application/json", None), False)
+    stream.on_answer_body(b'{"usage":{"prompt_tokens":3,"completion_tokens":1}}', False)
+
+    assert stream.on_answer_trailers() == End(
+        {
+            UsageKey.PROMPT: "3",
+            UsageKey.COMPLETION: "1",
+            UsageKey.COMPLETE: "1",
+        }
+    )
+    assert stream.done
+
+
+@pytest.mark.parametrize(("status", "is_last"), [(404, False), (500, False), (200, True)])
+def test_of_an_error_and_of_an_empty_answer_the_headers_are_all(status: int, is_last: bool) -> None:
+    """An error costs nothing, whatever its body says."""
+    stream = counting_stream()
+
+    begin = stream.on_answer_headers(AnswerHead(status, "application/json", None), is_last)
+
+    assert begin.usage[UsageKey.STATUS] == str(status)
+    assert begin.is_all
+    assert stream.done
+
+
+@pytest.mark.parametrize("decision", [Answer(Api.MODELS, b"{}"), PLAIN], ids=["answer", "proxy"])
+def test_nothing_is_counted_that_was_not_admitted_here(decision: Decision) -> None:
+    """An answer from here ends the stream; without `counts` an admission does, too."""
+    stream = stream_of(decision, counts=isinstance(decision, Answer))
+    stream.on_headers(facts())
+
+    assert stream.done
+    with pytest.raises(UnexpectedMessageError):
+        stream.on_answer_headers(STREAMED, False)
+
+
+def test_an_answer_s_events_come_in_their_order() -> None:
+    """A chunk before the headers, headers twice, and the end twice are not Envoy's."""
+    for wrong in (
+        lambda stream: stream.on_answer_body(b"", False),
+        lambda stream: stream.on_answer_trailers(),
+        lambda stream: [stream.on_answer_headers(STREAMED, False) for _ in range(2)],
+        lambda stream: stream.on_body(b"{}"),
+    ):
+        with pytest.raises(UnexpectedMessageError):
+            wrong(counting_stream())

@@ -6,11 +6,12 @@ import pytest
 
 from extproc import wire
 from extproc.asked import Compound
+from extproc.counting.counter import AnswerHead, Counted
 from extproc.decide import Admit, Answer, Refuse, RequestFacts
 from extproc.splice import Rewrite
-from extproc.stream import Replace
+from extproc.stream import Begin, End, Replace
 from headgate.apis import Api, ErrorShape
-from headgate.contract import AdmissionKey, Header, Namespace
+from headgate.contract import AdmissionKey, Header, Namespace, UsageKey
 from headgate.errors import ApiError, Refusal
 from protos.gen.base_pb2 import HeaderValueOption
 from protos.gen.ext_proc_pb2 import HeaderMutation, ProcessingMode, ProcessingRequest
@@ -179,3 +180,58 @@ def test_an_answer_ends_the_request_with_200() -> None:
 
     assert (immediate.status.code, immediate.body) == (200, b"{}")
     assert immediate.details == "headgate_models"
+
+
+def test_an_answer_s_head_is_read_from_three_headers() -> None:
+    """Values come as raw bytes, from older Envoys as text; of one that comes twice the first."""
+    message = ProcessingRequest().response_headers
+    for key, raw in ((":status", b"200"), ("content-type", b"a/b"), ("content-type", b"c/d")):
+        message.headers.headers.add(key=key, raw_value=raw)
+    message.headers.headers.add(key="content-encoding", value="gzip")
+
+    assert wire.decode_answer_headers(message) == AnswerHead(200, "a/b", "gzip")
+    assert wire.decode_answer_headers(ProcessingRequest().response_headers) == AnswerHead(
+        None, "", None
+    )
+
+
+@pytest.mark.parametrize("rewrite", [None, Rewrite("served", force_usage=False)])
+def test_an_admission_asks_for_the_answer_where_it_is_counted(rewrite: Rewrite | None) -> None:
+    """By the mode of this request alone: of those that are not admitted no answer comes."""
+    mode = wire.encode(Admit({}, {}, rewrite), counts=True).mode_override
+
+    body = ProcessingMode.BUFFERED if rewrite else ProcessingMode.NONE
+    assert mode.request_body_mode == body
+    assert mode.response_body_mode == ProcessingMode.STREAMED
+    assert mode.response_header_mode == ProcessingMode.SEND
+    assert mode.response_trailer_mode == ProcessingMode.SEND
+
+
+def test_a_chunk_passes_as_it_came_or_as_the_client_is_to_see_it() -> None:
+    """An empty body takes the chunk out; no body leaves it."""
+    same = wire.encode_counted(Counted(None, {}))
+    empty = wire.encode_counted(Counted(b"", {UsageKey.EVENTS: "1"}))
+
+    assert not same.response_body.response.HasField("body_mutation")
+    assert not same.HasField("dynamic_metadata")
+    assert empty.response_body.response.body_mutation.WhichOneof("mutation") == "body"
+    assert dict(empty.dynamic_metadata[Namespace.USAGE]) == {"events": "1"}
+
+
+def test_an_answer_s_headers_lose_the_length_that_would_be_wrong() -> None:
+    """With `is_all` the rest does not come here."""
+    kept = wire.encode_counted(Begin({UsageKey.STATUS: "200"}, drops_length=False, is_all=False))
+    gone = wire.encode_counted(Begin({}, drops_length=True, is_all=True))
+
+    assert not kept.response_headers.response.header_mutation.remove_headers
+    assert not kept.HasField("mode_override")
+    assert dict(kept.dynamic_metadata[Namespace.USAGE]) == {"status": "200"}
+    assert list(gone.response_headers.response.header_mutation.remove_headers) == ["content-length"]
+    assert gone.mode_override.response_body_mode == ProcessingMode.NONE
+
+
+def test_trailers_pass_and_end_the_count() -> None:
+    response = wire.encode_counted(End({UsageKey.COMPLETE: "1"}))
+
+    assert response.WhichOneof("response") == "response_trailers"
+    assert dict(response.dynamic_metadata[Namespace.USAGE]) == {"complete": "1"}

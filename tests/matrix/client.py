@@ -1,4 +1,4 @@
-"""An HTTP client that keeps every byte of an answer, says how it ended, and can leave in its midst."""
+"""An HTTP client that keeps every byte of an answer, says how it ended, and can leave early."""
 
 import asyncio
 import json

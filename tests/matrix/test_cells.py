@@ -1,4 +1,4 @@
-"""The data file is complete: every combination of the axes is told, and every line of it is needed."""
+"""The data file is complete: it tells of every combination of the axes, and no line is idle."""
 
 from tests.matrix.cells import matrix
 

@@ -8,6 +8,7 @@ import pytest
 
 from headgate.policy import describe, load_policy, parse_policy
 from registry.types import (
+    Calendar,
     Caller,
     Count,
     Each,
@@ -18,10 +19,12 @@ from registry.types import (
     Prices,
     Tenant,
     TokenWeights,
+    Weekday,
 )
 from tests.policy.policies import DIGEST, MODELS, with_limits
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "headgate.yaml"
+BERLIN = Calendar(ZoneInfo("Europe/Berlin"))
 
 
 def models(text: str) -> dict[str, Model]:
@@ -72,8 +75,9 @@ def test_the_example_compiles_to_what_it_says() -> None:
         ),
     )
     assert {"llama-8b": llama, "sql-expert": expert} == registry.models
-    assert Tenant("acme", ZoneInfo("Europe/Berlin"), frozenset(registry.models), limits) == acme
-    assert ZoneInfo("UTC") == registry.tenants["globex"].timezone
+    assert Tenant("acme", BERLIN, frozenset(registry.models), limits) == acme
+    sundays = Calendar(ZoneInfo("UTC"), week_start=Weekday.SUNDAY)
+    assert sundays == registry.tenants["globex"].calendar
     assert {
         bytes.fromhex(f"{'a11ce':0<64}"): Caller("acme", "alice", "alice-laptop"),
         bytes.fromhex(f"{'b0b':0<64}"): Caller("acme", "bob", "bob-ci"),
@@ -166,6 +170,14 @@ tenants:
     assert tenants["acme"].limits == tenants["globex"].limits != ()
 
 
+def test_equal_limits_of_many_tenants_take_memory_once() -> None:
+    entry = "{models: [tiny], limits: [{count: tokens, limit: 5, per: day}]}"
+    policy = MODELS + f"tenants:\n  acme: {entry}\n  globex: {entry}\n"
+    tenants = parse_policy(policy.encode(), "headgate.yaml").tenants
+
+    assert tenants["acme"].limits[0] is tenants["globex"].limits[0]
+
+
 def test_a_limit_is_closed_in_an_outage_unless_told() -> None:
     limits = [
         "{count: tokens, limit: 5, per: day}",
@@ -175,6 +187,21 @@ def test_a_limit_is_closed_in_an_outage_unless_told() -> None:
     compiled = with_limits(*limits).tenants["acme"].limits
 
     assert [limit.on_outage for limit in compiled] == list(OnOutage)
+
+
+def test_weeks_begin_on_monday_and_months_on_their_first_day_unless_told() -> None:
+    plain = "  plain: {models: [tiny]}\n"
+    own = "  own: {models: [tiny], timezone: Asia/Tokyo, week_start: saturday, billing_day: 31}\n"
+    registry = parse_policy(f"{MODELS}tenants:\n{plain}{own}".encode(), "headgate.yaml")
+
+    assert [tenant.calendar for tenant in registry.tenants.values()] == [
+        Calendar(ZoneInfo("UTC"), Weekday.MONDAY, 1),
+        Calendar(ZoneInfo("Asia/Tokyo"), Weekday.SATURDAY, 31),
+    ]
+    assert describe(registry).splitlines()[-2:] == [
+        "tenant plain (UTC): 0 keys; tiny",
+        "tenant own (Asia/Tokyo, weeks from Saturday, months from day 31): 0 keys; tiny",
+    ]
 
 
 def test_a_limit_of_cost_is_in_nanos_with_the_costs_of_the_models_that_it_can_meet() -> None:
@@ -218,6 +245,13 @@ def test_a_limit_of_tokens_has_the_weights_of_each_kind() -> None:
 class TestLimitId:
     """The id of a limit is made of what it means."""
 
+    def test_the_burst_is_no_part_of_it(self) -> None:
+        before, after = (
+            with_limits(f"{{count: tokens, limit: 5, per: hour, smooth: true{burst}}}")
+            for burst in ("", ", burst: 9")
+        )
+        assert before.tenants["acme"].limits[0].id == after.tenants["acme"].limits[0].id
+
     def test_the_number_the_lease_and_the_outage_are_no_part_of_it(self) -> None:
         before = with_limits("{count: concurrent, limit: 5}").tenants["acme"].limits
         other = "{count: concurrent, limit: 9, lease_s: 60, on_outage: open}"
@@ -253,6 +287,8 @@ class TestLimitId:
             "{count: cost, limit: 5, per: day}",
             "{count: tokens, limit: 5, per: day, weights: {output: 4}}",
             "{count: tokens, limit: 5, per: day, weights: {cached_input: 0.1, output: 4}}",
+            "{count: requests, limit: 5, per: hour}",
+            "{count: requests, limit: 5, per: hour, smooth: true}",
         ]
         ids = [limit.id for limit in with_limits(*limits).tenants["acme"].limits]
 
@@ -266,6 +302,7 @@ class TestLimitId:
                 "{count: cost, limit: 5, per: month, each: user}",
                 "{count: tokens, limit: 5, per: day, weights: {cached_input: 0.1, output: 4.50}}",
                 "{count: tokens, limit: 5, per: hour, weights: {output: 1}}",
+                "{count: tokens, limit: 5, per: hour, each: user, smooth: true}",
             )
             .tenants["acme"]
             .limits
@@ -277,7 +314,21 @@ class TestLimitId:
             "cost.month.user",
             "tokens.day.weights-1-0.1-4.5",
             "tokens.hour",
+            "tokens.hour.smooth.user",
         ]
+
+
+def test_a_smooth_limit_has_a_burst_of_its_limit_unless_told() -> None:
+    entry = "count: requests, limit: 600, per"
+    limits = [f"{{{entry}: minute, smooth: true, burst: 100}}", f"{{{entry}: hour, smooth: true}}"]
+    registry = with_limits(*limits, f"{{{entry}: day, smooth: false}}")
+
+    assert [limit.burst for limit in registry.tenants["acme"].limits] == [100, 600, None]
+    assert describe(registry).splitlines()[-3:] == [
+        "  600 requests per minute in bursts of up to 100",
+        "  600 requests per hour in bursts of up to 600",
+        "  600 requests per day",
+    ]
 
 
 def test_a_shadow_limit_may_stand_beside_the_same_limit_in_force() -> None:

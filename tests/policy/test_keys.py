@@ -92,6 +92,6 @@ tenant acme (Europe/Berlin): 2 keys; llama-8b, sql-expert
   8 requests in flight
   5000000 tokens per month, models sql-expert
   25.00 of cost per month for each user
-tenant globex (UTC): 1 key; llama-8b
+tenant globex (UTC, weeks from Sunday): 1 key; llama-8b
   1000000 tokens per week"""
     )

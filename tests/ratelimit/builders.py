@@ -6,7 +6,16 @@ from itertools import count
 from zoneinfo import ZoneInfo
 
 from ratelimit.store.protocol import REQUESTS, TOKENS, Demand, Lease, Reservation, Spent
-from registry.types import Count, Each, Limit, Per, Registry, Tenant, TokenWeights
+from registry.types import (
+    Calendar,
+    Count,
+    Each,
+    Limit,
+    Per,
+    Registry,
+    Tenant,
+    TokenWeights,
+)
 
 NOW_S = 1_800_000_000.0
 EXPIRES_AT_S = int(NOW_S) + 1800
@@ -26,6 +35,12 @@ def new_name(kind: str) -> str:
 
 def tokens(amount: int, limit: int, key: str = "tokens") -> Demand:
     return Demand(TOKENS, key, amount, limit, EXPIRES_AT_S)
+
+
+def smooth(amount: int, burst: int, per_s: int, key: str = "smooth") -> Demand:
+    """Tokens of a bucket, in thousandths: so many drain in a millisecond as tokens in a second."""
+    weights, number = TOKENS.times(1000), amount * 1000
+    return Demand(weights, key, number, burst * 1000, EXPIRES_AT_S, drain=per_s)
 
 
 def requests(limit: int, key: str = "requests") -> Demand:
@@ -69,20 +84,22 @@ def limit(
     users: tuple[str, ...] = (),
     models: tuple[str, ...] = (),
     shadow: bool = False,
+    burst: int | None = None,
     weights: TokenWeights = EACH_ONCE,
     costs: Mapping[str, TokenWeights] | None = None,
 ) -> Limit:
     per = None if what is Count.CONCURRENT else per
     name = f"{what}-{per}-{'-'.join(each)}-{'-'.join(users)}-{'-'.join(models)}"
     name = f"shadow-{name}" if shadow else name
+    name = f"{name}-smooth" if burst else name
     name += "" if weights == EACH_ONCE else f"-{weights}"
     narrowed = frozenset(users), frozenset(models)
-    made = Limit(name, what, number, per, frozenset(each), *narrowed, 30.0, shadow)
+    made = Limit(name, what, number, per, frozenset(each), *narrowed, 30.0, shadow, burst=burst)
     if what is Count.COST:
         return replace(made, costs=A_NANO_EACH if costs is None else costs)
     return replace(made, weights=weights) if what is Count.TOKENS else made
 
 
 def registry(*limits: Limit, tenant: str = "demo", timezone: str = "UTC") -> Registry:
-    made = Tenant(tenant, ZoneInfo(timezone), frozenset({"tiny"}), limits)
+    made = Tenant(tenant, Calendar(ZoneInfo(timezone)), frozenset({"tiny"}), limits)
     return Registry(models={}, tenants={tenant: made}, keys={})

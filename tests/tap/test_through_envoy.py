@@ -1,15 +1,19 @@
-"""The tap on real answers: its bytes on the wire, and its usage in the access log."""
+"""Both counters on real answers: the bytes on the wire, and the usage in the access log."""
 
 import asyncio
 import random
 import time
+from contextlib import suppress
 
+import httpx
 import pytest
 
+from headgate.contract import Counting
 from tests.tap.cases_file import CLIENT_USAGES, Case, load
 from tests.tap.rig import WAIT_S, Script, TapEnvoy
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
+by_both = pytest.mark.parametrize("counting", Counting)
 STREAMS = load("chunks.yaml") + load("named_events.yaml")
 CHAT = {"x-client-usage": "none", "x-api": "chat"}
 MIB = 1024 * 1024
@@ -35,15 +39,16 @@ def random_pieces(text: bytes, seed: int) -> list[bytes]:
     return pieces
 
 
+@by_both
 @pytest.mark.parametrize("client_usage", CLIENT_USAGES)
 @pytest.mark.parametrize("case", STREAMS, ids=lambda case: case.name)
 async def test_a_stream_in_pieces_reaches_the_client_as_if_unmetered(
-    tap: TapEnvoy, case: Case, client_usage: str
+    tap: TapEnvoy, counting: Counting, case: Case, client_usage: str
 ) -> None:
     sent = case.sent()
     for pieces in (random_pieces(sent, 1), random_pieces(sent, 2), [b"%c" % one for one in sent]):
         before_ms = int(time.time() * 1000)
-        _, seen, usage = await tap.answer(Script(pieces), case.headers(client_usage))
+        _, seen, usage = await tap.answer(Script(pieces), case.headers(client_usage), counting)
         assert seen == case.seen(client_usage)
         if "first_event_ms" in usage:
             assert before_ms - 1 <= int(usage["first_event_ms"]) <= time.time() * 1000 + 1
@@ -51,11 +56,14 @@ async def test_a_stream_in_pieces_reaches_the_client_as_if_unmetered(
         assert usage == case.usage
 
 
+@by_both
 @pytest.mark.parametrize("client_usage", ["none", "continuous"])
-async def test_an_abort_leaves_the_running_totals(tap: TapEnvoy, client_usage: str) -> None:
+async def test_an_abort_leaves_the_running_totals(
+    tap: TapEnvoy, counting: Counting, client_usage: str
+) -> None:
     sent = [event(1), event(1, index=1), event(2), event(3), event(2, index=1)]
     headers = {**CHAT, "x-client-usage": client_usage, "x-n": "2"}
-    async with tap.stream(Script(sent, ending="stall"), headers) as (response, log):
+    async with tap.stream(Script(sent, ending="stall"), headers, counting) as (response, log):
         seen = b""
         async for part in response.aiter_raw():
             seen += part
@@ -66,8 +74,12 @@ async def test_an_abort_leaves_the_running_totals(tap: TapEnvoy, client_usage: s
     assert "complete" not in usage
 
 
-async def test_an_abort_without_usage_leaves_the_events(tap: TapEnvoy) -> None:
-    async with tap.stream(Script([SEEN, SEEN, SEEN[:30]], ending="stall"), CHAT) as (answer, log):
+@by_both
+async def test_an_abort_without_usage_leaves_the_events(tap: TapEnvoy, counting: Counting) -> None:
+    async with tap.stream(Script([SEEN, SEEN, SEEN[:30]], ending="stall"), CHAT, counting) as (
+        answer,
+        log,
+    ):
         seen = b""
         async for part in answer.aiter_raw():
             seen += part
@@ -78,14 +90,56 @@ async def test_an_abort_without_usage_leaves_the_events(tap: TapEnvoy) -> None:
     assert not {"complete", "completion", "prompt"} & usage.keys()
 
 
-async def test_a_cut_by_the_upstream_is_not_complete(tap: TapEnvoy) -> None:
-    async with tap.stream(Script([event(1), event(2)], ending="cut"), CHAT) as (answer, log):
-        with pytest.raises(Exception, match=r"closed|incomplete"):
-            async for _ in answer.aiter_raw():
-                pass
+@by_both
+async def test_a_cut_by_the_upstream_is_not_complete(tap: TapEnvoy, counting: Counting) -> None:
+    gate = asyncio.Event()
+    script = Script([event(1), event(2)], ending="cut", gate=gate)
+    async with tap.stream(script, CHAT, counting) as (answer, log):
+        seen = b""
+        parts = answer.aiter_raw()
+        while seen != SEEN * 2:
+            seen += await anext(parts)
+        gate.set()
+        with pytest.raises(httpx.RemoteProtocolError):
+            await anext(parts)
     usage = await asyncio.wait_for(log, WAIT_S)
     assert usage["completion"] == "2"
     assert "complete" not in usage
+
+
+async def test_what_ext_proc_still_has_at_a_cut_is_neither_seen_nor_counted(tap: TapEnvoy) -> None:
+    """Envoy drops what it holds when the upstream breaks off; before the answer has begun the
+    client gets Envoy's own error."""
+    script = Script([event(number) for number in range(1, 40)], ending="cut")
+    async with tap.stream(script, CHAT, Counting.EXTPROC) as (answer, log):
+        seen = b""
+        with suppress(httpx.RemoteProtocolError):
+            async for part in answer.aiter_raw():
+                seen += part
+    usage = await asyncio.wait_for(log, WAIT_S)
+    assert answer.status_code in (200, 502)
+    assert seen.count(SEEN) <= int(usage.get("completion", "0")) <= 39
+    assert "complete" not in usage
+
+
+@by_both
+async def test_an_upstream_may_speak_http2_and_send_trailers(
+    tap: TapEnvoy, counting: Counting
+) -> None:
+    for ending in ("end", "trailers"):
+        script = Script([event(1), event(2) + b"data: [DONE]\n\n"], ending=ending)
+        _, seen, usage = await tap.answer(script, CHAT, counting, "h2")
+        assert seen == SEEN * 2 + b"data: [DONE]\n\n"
+        assert (usage["completion"], usage["events"], usage["complete"]) == ("2", "2", "1")
+
+
+@by_both
+async def test_an_answer_with_trailers_is_complete(tap: TapEnvoy, counting: Counting) -> None:
+    body = b'{"usage":{"prompt_tokens":3,"completion_tokens":4}}'
+    script = Script([body], {"content-type": "application/json"}, ending="trailers")
+    _, seen, usage = await tap.answer(script, {**CHAT, "x-client-usage": "untouched"}, counting)
+    assert seen == body
+    assert (usage["completion"], usage["complete"]) == ("4", "1")
 
 
 async def test_who_was_not_admitted_is_neither_counted_nor_altered(tap: TapEnvoy) -> None:
@@ -93,29 +147,38 @@ async def test_who_was_not_admitted_is_neither_counted_nor_altered(tap: TapEnvoy
     assert (seen, usage) == (event(1), {})
 
 
+@by_both
 @pytest.mark.parametrize("client_usage", ["none", "untouched"])
 async def test_a_content_length_goes_only_where_it_would_be_wrong(
-    tap: TapEnvoy, client_usage: str
+    tap: TapEnvoy, counting: Counting, client_usage: str
 ) -> None:
+    """Or where Envoy streams the answer to ext_proc: then it takes every content-length."""
     headers = {"content-type": "text/event-stream", "content-length": str(len(event(1)))}
     script = Script([event(1)[:20], event(1)[20:]], headers)
-    response, seen, usage = await tap.answer(script, {**CHAT, "x-client-usage": client_usage})
-    assert ("content-length" in response.headers) == (client_usage == "untouched")
+    response, seen, usage = await tap.answer(
+        script, {**CHAT, "x-client-usage": client_usage}, counting
+    )
+    is_kept = client_usage == "untouched" and counting is Counting.PROXY
+    assert ("content-length" in response.headers) == is_kept
     assert seen == (SEEN if client_usage == "none" else event(1))
     assert usage["completion"] == "1"
 
 
-async def test_a_compressed_answer_passes_unread(tap: TapEnvoy) -> None:
+@by_both
+async def test_a_compressed_answer_passes_unread(tap: TapEnvoy, counting: Counting) -> None:
     headers = {"content-type": "text/event-stream", "content-encoding": "gzip"}
-    _, seen, usage = await tap.answer(Script([event(1)], headers), CHAT)
+    _, seen, usage = await tap.answer(Script([event(1)], headers), CHAT, counting)
     assert seen == event(1)
     assert usage == {"status": "200", "events": "0", "complete": "1"}
 
 
+@by_both
 @pytest.mark.parametrize("status", [204, 404, 500])
-async def test_the_status_is_told_for_every_answer(tap: TapEnvoy, status: int) -> None:
+async def test_the_status_is_told_for_every_answer(
+    tap: TapEnvoy, counting: Counting, status: int
+) -> None:
     headers = {"content-type": "application/json", "content-length": "0"}
-    _, seen, usage = await tap.answer(Script([], headers, status), CHAT)
+    _, seen, usage = await tap.answer(Script([], headers, status), CHAT, counting)
     assert seen == b""
     assert usage == {"status": str(status), "events": "0", "complete": "1"}
 
@@ -127,18 +190,26 @@ async def test_an_odd_number_of_choices_does_no_harm(tap: TapEnvoy, n: str) -> N
     assert (seen, usage["completion"]) == (SEEN + event(1, index=1, usage=False), "2")
 
 
-async def test_an_event_that_is_too_long_passes_and_the_next_is_read(tap: TapEnvoy) -> None:
+@by_both
+async def test_an_event_that_is_too_long_passes_and_the_next_is_read(
+    tap: TapEnvoy, counting: Counting
+) -> None:
     long = b'data: {"choices":[{"delta":"' + b"x" * (9 * MIB) + b'"}],"usage":{}}\n\n'
-    _, seen, usage = await tap.answer(Script([event(1), long, event(2)]), CHAT)
+    _, seen, usage = await tap.answer(Script([event(1), long, event(2)]), CHAT, counting)
     assert seen == SEEN + long + SEEN
     assert (usage["completion"], usage["events"]) == ("2", "2")
 
 
-async def test_usage_is_found_at_the_end_of_an_answer_of_any_size(tap: TapEnvoy) -> None:
+@by_both
+async def test_usage_is_found_at_the_end_of_an_answer_of_any_size(
+    tap: TapEnvoy, counting: Counting
+) -> None:
     echo = b'{"usage":{"prompt_tokens":1,"completion_tokens":1}},'
     data = b"[0.0123,-0.4567]," * (MIB // 2)
     body = b'{"echo":[%b%b0],"usage":{"prompt_tokens":3,"completion_tokens":4}}' % (echo, data)
     headers = {"content-type": "application/json"}
-    _, seen, usage = await tap.answer(Script([body], headers), {**CHAT, "x-api": "embeddings"})
+    _, seen, usage = await tap.answer(
+        Script([body], headers), {**CHAT, "x-api": "embeddings"}, counting
+    )
     assert seen == body
     assert (usage["prompt"], usage["completion"]) == ("3", "4")

@@ -1,0 +1,14 @@
+"""`python -m bench [BENCH...] [--json FILE]`: the benches named, or all of them."""
+
+from bench import calls, counters, limits, overshoot, policies
+from bench.main import run
+
+run(
+    {
+        "overshoot": overshoot.measure,
+        "counters": counters.measure,
+        "limits": limits.measure,
+        "policies": policies.measure,
+        "calls": calls.measure,
+    }
+)

@@ -1,0 +1,177 @@
+"""Is a decision as fast among a million live counters as among a thousand, and what does one take?
+
+10,000 tenants in 40 timezones with 20 limits each; every request meets all 20, with a counter of
+its own in each. The stores of all sizes stand side by side and are asked in turns.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, closing
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry
+
+from bench.main import run
+from bench.measure import (
+    Durations,
+    in_fresh_process,
+    in_turns,
+    resident_bytes,
+    timed,
+    used_bytes,
+)
+from bench.table import Table
+from bench.tenants import (
+    COUNTERS_PER_TENANT,
+    TENANTS,
+    USERS,
+    RunningClock,
+    all_claims,
+    registry_of,
+    request_of,
+)
+from headgate.app import StoreSettings, running_store
+from headgate.metrics import Metrics
+from headgate.settlement import Estimate, Usage
+from ratelimit.demand import Claim
+from ratelimit.limiter import Admitted, Limiter
+from ratelimit.store.memory import MemoryStore
+from ratelimit.store.protocol import Hit, Store
+from ratelimit.store.redis import RedisStore
+from registry.types import Registry, Tenant
+from tests.redis_server import PATIENT_S, RedisServer, running_redis
+
+SIZES = (1_000, 10_000, 100_000, 1_000_000)
+CALLS = 10_000
+_AT_ONCE = 32
+_USED = Usage(status=200, prompt=20, completion=40, complete=True)
+_HELD = Estimate(tokens=100, prompt=50)
+
+
+@dataclass
+class Filled:
+    """A store with so many live counters, and how fast it decides."""
+
+    name: str
+    counters: int
+    limiter: Limiter
+    bytes_per_counter: int
+    reserve: Durations = field(default_factory=Durations)
+    settle: Durations = field(default_factory=Durations)
+    _asked: int = 0
+    _random: random.Random = field(default_factory=lambda: random.Random(1))
+
+    async def decide(self, counts: bool) -> None:
+        """One request of any user, from its reservation to its settlement."""
+        self._asked += 1
+        tenant = self._random.randrange(self.counters // COUNTERS_PER_TENANT)
+        request = request_of(self._asked, tenant, self._random.randrange(USERS))
+        reserving = self.limiter.reserve(request)
+        answer = await timed(reserving, self.reserve if counts else None)
+        assert isinstance(answer, Admitted), answer
+        settling = self.limiter.settle(request.reservation, request.tenant, _USED, _HELD)
+        await timed(settling, self.settle if counts else None)
+
+
+async def measure(sizes: Sequence[int] = SIZES, calls: int = CALLS) -> list[Table]:
+    """Both stores at each size: bytes per counter, and times as ratios to the first size's."""
+    clock = RunningClock()
+    registry = registry_of(max(TENANTS, max(sizes) // COUNTERS_PER_TENANT))
+    async with AsyncExitStack() as stack:
+        memory, redis = [], []
+        for size in sizes:
+            store = MemoryStore()
+            await fill(store, registry, size, clock.now_s())
+            limiter = Limiter(store, lambda: registry, clock)
+            taken = in_fresh_process(memory_bytes, size) // size
+            memory.append(Filled("memory", size, limiter, taken))
+        for size in sizes:
+            server = stack.enter_context(running_redis())
+            taken = await redis_bytes(server, registry, size, clock.now_s()) // size
+            settings = StoreSettings(server.url, deadline_s=PATIENT_S)
+            metrics = Metrics(CollectorRegistry(), clock)
+            shared = await stack.enter_async_context(running_store(settings, clock, metrics))
+            limiter = Limiter(shared, lambda: registry, clock)
+            redis.append(Filled("Redis", size, limiter, taken))
+        rows = []
+        for filled in (memory, redis):
+            await in_turns([one.decide for one in filled], calls)
+            rows += [_row(one, filled[0]) for one in filled]
+    return [Table(_TITLE, _COLUMNS, rows, _NOTE)]
+
+
+async def fill(store: Store, registry: Registry, counters: int, now_s: float) -> None:
+    """Makes so many live counters, by the keys that requests will ask for."""
+    turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def add(tenant: Tenant, claims: tuple[Claim, ...]) -> None:
+        hits = [Hit(claim.key, 100, None, _end_s(claim)) for claim in claims]
+        try:
+            await store.count(tenant.name, hits, now_s)
+        finally:
+            turns.release()
+
+    async with asyncio.TaskGroup() as tasks:
+        for tenant, claims in all_claims(registry, counters // COUNTERS_PER_TENANT, now_s):
+            await turns.acquire()
+            tasks.create_task(add(tenant, claims))
+
+
+def memory_bytes(counters: int) -> int:
+    """What this process grows by with so many counters in memory."""
+    clock = RunningClock()
+    registry = registry_of(counters // COUNTERS_PER_TENANT)
+    asyncio.run(fill(MemoryStore(), registry, COUNTERS_PER_TENANT, clock.now_s()))
+    before = resident_bytes()
+    store = MemoryStore()
+    asyncio.run(fill(store, registry, counters, clock.now_s()))
+    return resident_bytes() - before
+
+
+async def redis_bytes(server: RedisServer, registry: Registry, counters: int, now_s: float) -> int:
+    """What Redis' memory grows by with so many counters in it, connections not counted."""
+    with closing(server.client()) as client:
+        before = used_bytes(client)
+        store = RedisStore.from_url(server.url, PATIENT_S)
+        await fill(store, registry, counters, now_s)
+        await store.close()
+        assert client.dbsize() == counters
+        return used_bytes(client) - before
+
+
+def _end_s(claim: Claim) -> int:
+    assert claim.window is not None
+    return claim.window.end_s
+
+
+_TITLE = "A decision among so many live counters"
+_COLUMNS = (
+    "store",
+    "live counters",
+    "bytes per counter",
+    "reserve, median",
+    "reserve, p99",
+    "settle, median",
+    "settle, p99",
+)
+_NOTE = (
+    f"{TENANTS:,} tenants in 40 timezones, 20 limits matched by each request. Times are ratios to"
+    " the first row of the same store."
+)
+
+
+def _row(one: Filled, first: Filled) -> tuple[str | int | float, ...]:
+    return (
+        one.name,
+        one.counters,
+        one.bytes_per_counter,
+        one.reserve.median_s / first.reserve.median_s,
+        one.reserve.p99_s / first.reserve.p99_s,
+        one.settle.median_s / first.settle.median_s,
+        one.settle.p99_s / first.settle.p99_s,
+    )
+
+
+if __name__ == "__main__":
+    run({"counters": measure})

@@ -1,0 +1,239 @@
+"""How many requests pass a limit that has room for ten, when a thousand come at once?
+
+A real Envoy with one worker, replicas of `headgate serve` and the vLLM simulator. Each request is
+estimated at exactly 1,000 tokens, and no admitted answer ends before the last request is decided:
+nothing is given back, nothing learned, so that exactly ten fit a limit of 10,000.
+"""
+
+import asyncio
+import json
+import re
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from bench.main import run
+from bench.table import Table
+from extproc.estimate import Estimator
+from tests.box import KEYS, policy, wait_until
+from tests.envoy.fleet import Fleet, fleet_to_start
+from tests.simulator_process import simulator_process
+
+REQUESTS = 1_000
+TOKENS = 1_000
+LIMIT = 10_000
+_PATH = "/v1/chat/completions"
+_CONTEXT_TOKENS = 8192
+_CONNECTING = 64
+_DECIDED_WITHIN_S = 120.0
+_SETTLED_WITHIN_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """One row: where the counter is, and how many replicas decide. `more` are keys of the limit."""
+
+    store: str
+    replicas: int
+    more: str = ""
+    limit: int = LIMIT
+
+    @property
+    def limits(self) -> str:
+        return f"[{{count: tokens, limit: {self.limit}, per: year{self.more}}}]"
+
+
+SETUPS = (Setup("memory", 1), Setup("Redis", 1), Setup("Redis", 3))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of the requests.
+
+    `held` is counted when all are decided and those admitted still run; `settled` when they have
+    ended and are charged `charged` tokens in all.
+    """
+
+    statuses: Mapping[int, int]
+    held: int
+    charged: int
+    settled: int
+
+
+async def measure(setups: Sequence[Setup] = SETUPS, requests: int = REQUESTS) -> list[Table]:
+    """A row for each setup. Raises AssertionError when another number is admitted."""
+    rows = []
+    async with simulator_process("--model", "tiny") as simulator:
+        for setup in setups:
+            with running(setup, simulator.url) as fleet:
+                outcome = await overshoot(fleet, requests)
+            check(outcome, requests, setup)
+            rows.append(_row(setup, requests, outcome))
+    return [Table(_TITLE, _COLUMNS, rows, _NOTE)]
+
+
+@contextmanager
+def running(setup: Setup, upstream: str) -> Iterator[Fleet]:
+    """Envoy in front of the replicas of one setup."""
+    with tempfile.TemporaryDirectory(prefix="hg-bench-") as name:
+        text = policy(upstream, limits=setup.limits)
+        with fleet_to_start(Path(name), text, upstream, setup.replicas) as fleet:
+            fleet.store = "memory" if setup.store == "memory" else ""
+            fleet.options = ("--store-deadline-ms", "20000")
+            _wait_for_hooks(fleet)
+            for number in fleet.numbers:
+                fleet.start_services(number)
+            fleet.start_envoy()
+            yield fleet
+
+
+def _wait_for_hooks(fleet: Fleet) -> None:
+    """Lets Envoy wait for its hooks: a busy machine must not turn a decision into a 503."""
+    bootstrap = fleet.box.bootstrap_file.read_text()
+    patient, found = re.subn(r'timeout": "2s"', 'timeout": "60s"', bootstrap)
+    assert found == 3, "ext_authz, ext_proc and ratelimit have a timeout of two seconds"
+    fleet.box.bootstrap_file.write_text(patient)
+
+
+async def overshoot(fleet: Fleet, requests: int) -> Outcome:
+    """Sends so many requests at once and looks at the counter before and after they end."""
+    async with asyncio.timeout(_DECIDED_WITHIN_S):
+        async with _connected(fleet.box.listen_port, requests) as connections:
+            message = _message()
+            statuses = Counter(
+                await asyncio.gather(*(_status(one, message) for one in connections))
+            )
+            counted = await asyncio.to_thread(_counted, fleet)
+    assert len(counted) == 1, f"replica and Redis disagree: {counted}"
+    charged = await asyncio.to_thread(_charged, fleet, statuses[200])
+    settled = await asyncio.to_thread(_settled, fleet, charged)
+    return Outcome(statuses, counted.pop(), charged, settled)
+
+
+def check(outcome: Outcome, requests: int, setup: Setup) -> None:
+    """Exactly those that fit were admitted, and the counter says what was charged."""
+    fit = LIMIT // TOKENS
+    expected = Outcome({200: fit, 429: requests - fit}, LIMIT, outcome.charged, outcome.charged)
+    if outcome != expected:
+        raise AssertionError(f"{setup}: {outcome}")
+
+
+_Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@asynccontextmanager
+async def _connected(port: int, number: int) -> AsyncIterator[list[_Connection]]:
+    """So many open connections; closed with the block, which aborts what still streams."""
+    turns = asyncio.Semaphore(_CONNECTING)
+
+    async def connect() -> _Connection:
+        async with turns:
+            return await asyncio.open_connection("127.0.0.1", port)
+
+    connections = await asyncio.gather(*(connect() for _ in range(number)))
+    try:
+        yield connections
+    finally:
+        for _, writer in connections:
+            writer.close()
+
+
+async def _status(connection: _Connection, message: bytes) -> int:
+    """Sends the request and reads its answer's head; the rest of the answer stays there."""
+    reader, writer = connection
+    writer.write(message)
+    head = await reader.readuntil(b"\r\n\r\n")
+    return int(head.split(b" ", 2)[1])
+
+
+def _message() -> bytes:
+    """A streamed request that is estimated at TOKENS, and whose answer stalls after some events."""
+    body = _body(100)
+    estimate = Estimator().estimate(
+        "", "", len(body), max_tokens=0, n=1, context_tokens=_CONTEXT_TOKENS
+    )
+    body = _body(TOKENS - estimate.prompt)
+    head = (
+        f"POST {_PATH} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {KEYS['alice']}\r\n"
+        "content-type: application/json\r\nx-simulate: stall_after=5\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def _body(max_tokens: int) -> bytes:
+    """As long for every maximum of three digits."""
+    messages = [{"role": "user", "content": "Hello"}]
+    fields = {"model": "tiny", "stream": True, "max_tokens": max_tokens, "messages": messages}
+    return json.dumps(fields).encode()
+
+
+def _counted(fleet: Fleet) -> set[int]:
+    """What the caller's one limit counts now: by its enforcement, and by Redis where that is."""
+    headers = {"authorization": f"Bearer {KEYS['alice']}"}
+    answer = httpx.get(f"{fleet.url}/v1/headgate/limits", headers=headers, timeout=30)
+    (limit,) = answer.raise_for_status().json()["data"]
+    counts = {int(limit["used"])}
+    if fleet.store != "memory":
+        with closing(fleet.redis.client()) as client:
+            (key,) = client.scan_iter(match="{hg:acme}c:*")
+            counts.add(int(client.get(key) or 0))
+    return counts
+
+
+def _charged(fleet: Fleet, admitted: int) -> int:
+    """The tokens charged to those admitted, by their usage records."""
+
+    def records() -> list[dict[str, Any]]:
+        found = [json.loads(line) for line in fleet.records().splitlines()]
+        answered = [one for one in found if one["status"] == 200 and one["api"] == "chat"]
+        return answered if len(answered) == admitted else []
+
+    ended = wait_until(records, "the usage records", _SETTLED_WITHIN_S)
+    return sum(one["prompt_tokens"] + one["completion_tokens"] for one in ended)
+
+
+def _settled(fleet: Fleet, charged: int) -> int:
+    """What the counter says once it says what was charged."""
+    wait_until(lambda: _counted(fleet) == {charged}, "the counter to be settled", _SETTLED_WITHIN_S)
+    return charged
+
+
+_TITLE = f"Parallel requests of {TOKENS:,} tokens at a limit of {LIMIT:,}"
+_COLUMNS = (
+    "store",
+    "replicas",
+    "requests at once",
+    "admitted (200)",
+    "refused (429)",
+    "anything else",
+    "counted while they run",
+    "charged when they ended",
+    "counted then",
+)
+_NOTE = "Through a real Envoy. Ten fit."
+
+
+def _row(setup: Setup, requests: int, outcome: Outcome) -> tuple[str | int | float, ...]:
+    admitted, refused = outcome.statuses.get(200, 0), outcome.statuses.get(429, 0)
+    return (
+        f"{setup.store}{setup.more}",
+        setup.replicas,
+        requests,
+        admitted,
+        refused,
+        requests - admitted - refused,
+        outcome.held,
+        outcome.charged,
+        outcome.settled,
+    )
+
+
+if __name__ == "__main__":
+    run({"overshoot": measure})

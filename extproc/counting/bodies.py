@@ -1,0 +1,149 @@
+"""The three ways to read the body of an answer, chunk by chunk.
+
+The same as the bodies of `dataplane/tap.lua`.
+"""
+
+import re
+from typing import Protocol
+
+from extproc.counting.events import Reader, Totals
+from extproc.counting.scanner import USAGE, outermost, read_usage
+from headgate.apis import Api
+
+MAX_HELD_BYTES = 8 * 1024 * 1024
+"""What is held of one answer at most; a longer event passes unread."""
+_BLANK_LINE = re.compile(rb"\n\r?\n|\r\r")
+"""Lines may end in LF, CRLF or CR."""
+_NO_OUTPUT = frozenset({Api.EMBEDDINGS})
+
+
+class Body(Protocol):
+    """A body that is being read."""
+
+    @property
+    def held_bytes(self) -> int:
+        """How much of it is held."""
+        ...
+
+    def watch(self, chunk: bytes) -> bytes:
+        """Takes the next bytes and returns those to pass on."""
+        ...
+
+    def finish(self) -> bytes:
+        """The body is over: returns what was still held."""
+        ...
+
+
+class _Held:
+    """Bytes that wait for more."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self.size_bytes = 0
+
+    def add(self, part: bytes) -> bool:
+        """Whether there is room for more."""
+        self._parts.append(part)
+        self.size_bytes += len(part)
+        return self.size_bytes <= MAX_HELD_BYTES
+
+    def release(self) -> bytes:
+        """All of it, to be held no more."""
+        parts, self._parts, self.size_bytes = self._parts, [], 0
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+class StreamBody:
+    """Server-sent events. Chunks may cut one anywhere, in its blank line too: `_seam` is the end
+    of what is held."""
+
+    def __init__(self, totals: Totals, read_event: Reader) -> None:
+        self._totals = totals
+        self._read_event = read_event
+        self._held = _Held()
+        self._seam = b""
+        self._passes = False
+        """The event is too long and passes in pieces."""
+
+    @property
+    def held_bytes(self) -> int:
+        return self._held.size_bytes
+
+    def watch(self, chunk: bytes) -> bytes:
+        out, start, held = [], 0, self._held
+        stop = _event_end(self._seam + chunk, 0) - len(self._seam)
+        while stop > 0:
+            held.add(chunk[start:stop])
+            event = held.release()
+            out.append(event if self._passes else self._read_event(self._totals, event))
+            self._passes, self._seam, start = False, b"", stop
+            stop = _event_end(chunk, start)
+        rest = chunk[start:]
+        self._seam = (self._seam + rest)[-2:]
+        if (rest and not held.add(rest)) or self._passes:
+            self._passes = True
+            out.append(held.release())
+        return b"".join(out)
+
+    def finish(self) -> bytes:
+        if not self._held.size_bytes:
+            return b""
+        return self._read_event(self._totals, self._held.release())
+
+
+def _event_end(text: bytes, start: int) -> int:
+    """Just behind the next blank line, which ends an event; 0 if there is none."""
+    blank = _BLANK_LINE.search(text, start)
+    return blank.end() if blank is not None else 0
+
+
+class JsonBody:
+    """A JSON answer, which passes at once. Kept is what comes from the byte before its first
+    `"usage"` on; what grows too long is dropped, to begin at a later one."""
+
+    def __init__(self, totals: Totals) -> None:
+        self._totals = totals
+        self._held = _Held()
+        self._seam = b""
+
+    @property
+    def held_bytes(self) -> int:
+        return self._held.size_bytes
+
+    def watch(self, chunk: bytes) -> bytes:
+        if self._held.size_bytes:
+            fits = self._held.add(chunk)
+            self._seam = b"" if fits else self._held.release()[-len(USAGE) :]
+            return chunk
+        text = self._seam + chunk
+        first = text.find(USAGE)
+        self._seam = text[-len(USAGE) :]
+        if first >= 0:
+            self._held.add(text[max(first - 1, 0) :])
+        return chunk
+
+    def finish(self) -> bytes:
+        totals, text = self._totals, self._held.release()
+        usage = outermost(text, USAGE)
+        if usage is not None and usage.depth == 1 and usage.end is not None:
+            totals.set_usage(read_usage(totals.api, text[usage.value : usage.end]))
+        if totals.api in _NO_OUTPUT and totals.prompt is not None and totals.completion is None:
+            totals.completion = 0
+        totals.complete = True
+        return b""
+
+
+class UnreadBody:
+    """A body that nobody here can read: its end is all that is known of it."""
+
+    held_bytes = 0
+
+    def __init__(self, totals: Totals) -> None:
+        self._totals = totals
+
+    def watch(self, chunk: bytes) -> bytes:
+        return chunk
+
+    def finish(self) -> bytes:
+        self._totals.complete = True
+        return b""

@@ -1,0 +1,212 @@
+"""What one server-sent event of each API says of usage, progress, end and failure.
+
+The same as `dataplane/usage_events.lua`. A reader takes the totals and one event with its blank
+line; it notes in the totals what the event says, and returns what the client is to see of it.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from extproc.asked import ClientUsage
+from extproc.counting.scanner import (
+    USAGE,
+    Counts,
+    Member,
+    find_member,
+    is_null,
+    outermost,
+    read_usage,
+    without,
+)
+from headgate.apis import Api
+
+_CHOICES, _ERROR, _ROLE, _CONTENT = b'"choices"', b'"error"', b'"role"', b'"content"'
+_LINE = re.compile(rb"[^\r\n]+")
+_FIRST_OBJECT = re.compile(rb"\[\s*\{")
+_BRACKET = re.compile(rb"[{\[]")
+_INDEX = re.compile(rb'\s*"index"\s*:\s*(\d{1,15})(?!\d)')
+_DONE = re.compile(rb"\s*\[DONE\]")
+_NAME = re.compile(rb"(?:\A|[\r\n])event:\s*([\w.]+)")
+_DATA = b"data:"
+
+
+@dataclass(slots=True)
+class Totals:
+    """What is known of one answer so far; None for what nothing has said.
+
+    `n` is how many choices each prompt has. `alters`: running usage is taken out.
+    """
+
+    api: Api
+    client_usage: ClientUsage
+    n: int
+    now_ms: Callable[[], int]
+    alters: bool = False
+    prompt: int | None = None
+    completion: int | None = None
+    cached: int | None = None
+    reasoning: int | None = None
+    events: int = 0
+    first_event_ms: int | None = None
+    complete: bool = False
+    error: bool = False
+    completions: dict[int, int] = field(default_factory=dict)
+    prompts: dict[int, int] = field(default_factory=dict)
+
+    def set_usage(self, counts: Counts) -> None:
+        """The last word replaces what was known before; what it does not name stays."""
+        self.prompt = self.prompt if counts.prompt is None else counts.prompt
+        self.completion = self.completion if counts.completion is None else counts.completion
+        self.cached = self.cached if counts.cached is None else counts.cached
+        self.reasoning = self.reasoning if counts.reasoning is None else counts.reasoning
+
+    def add_running(self, choice_no: int, counts: Counts) -> None:
+        """Running usage is that of one choice: completions add up over choices, prompts over
+        prompts, each of which has `n` choices in a row. Cached and reasoning tokens come with
+        the last word."""
+        prompt_no = choice_no // self.n if self.api is Api.COMPLETIONS else 0
+        if counts.completion is not None:
+            before = self.completions.get(choice_no, 0)
+            self.completion = (self.completion or 0) + counts.completion - before
+            self.completions[choice_no] = counts.completion
+        if counts.prompt is not None:
+            before = self.prompts.get(prompt_no, 0)
+            self.prompt = (self.prompt or 0) + counts.prompt - before
+            self.prompts[prompt_no] = counts.prompt
+
+    def count_event(self) -> None:
+        """One more event with output."""
+        self.events += 1
+        if self.first_event_ms is None:
+            self.first_event_ms = self.now_ms()
+
+
+Reader = Callable[[Totals, bytes], bytes]
+
+
+def json_of(event: bytes) -> bytes:
+    """The JSON of an event at its own place: all else becomes white space, but a `data:` that
+    begins the event."""
+    if event.startswith(_DATA) and b"\r" not in event:
+        line_end = event.find(b"\n")
+        if line_end < 0 or line_end >= len(event) - 2:
+            return event  # one line, as vLLM sends it
+    return _LINE.sub(_blank, event)
+
+
+def _blank(line: re.Match[bytes]) -> bytes:
+    text = line[0]
+    return b"     " + text[5:] if text.startswith(_DATA) else b" " * len(text)
+
+
+def _first_choice(json: bytes) -> int | None:
+    """Just inside the brace of a chunk's first choice; None where it has none."""
+    found = find_member(json, _CHOICES)
+    if found is None:
+        return None
+    first, value = found
+    root = json.find(b"{")
+    bracket = _BRACKET.search(json, root + 1) if root >= 0 else None
+    if bracket is not None and bracket.start() < first:  # may be below another member
+        choices = outermost(json, _CHOICES)
+        if choices is None or choices.depth != 1:
+            return None
+        value = choices.value
+    brace = _FIRST_OBJECT.match(json, value)
+    return brace.end() if brace is not None else None
+
+
+def _opens_choice(json: bytes) -> bool:
+    """The chunk that opens a chat choice names the role and has no text yet."""
+    role, content = find_member(json, _ROLE), find_member(json, _CONTENT)
+    if role is None or content is None:
+        return False
+    return json.startswith(b'"', role[1]) and json.startswith(b'""', content[1])
+
+
+def _read_chunk(totals: Totals, event: bytes) -> bytes:
+    json = json_of(event)
+    choice = _first_choice(json)
+    if choice is not None and not _opens_choice(json):
+        totals.count_event()
+    usage = outermost(json, USAGE)
+    if usage is not None and usage.depth == 1:
+        return _read_chunk_usage(totals, event, json, usage, choice)
+    if _DONE.match(json, 5):
+        totals.complete = True
+    else:
+        failure = outermost(json, _ERROR)
+        if failure is not None and failure.depth == 1 and not is_null(json, failure.value):
+            totals.error = True
+    return event
+
+
+def _read_chunk_usage(
+    totals: Totals, event: bytes, json: bytes, usage: Member, choice: int | None
+) -> bytes:
+    """A chunk with choices carries running usage, one without the last word."""
+    if usage.end is None:
+        is_extra = totals.client_usage is ClientUsage.NONE and is_null(json, usage.value)
+        return without(event, json, usage.first, usage.value + 4) if is_extra else event
+    counts = read_usage(totals.api, json[usage.value : usage.end])
+    if choice is None:
+        totals.set_usage(counts)
+        return b"" if totals.client_usage is ClientUsage.NONE else event
+    index = _INDEX.match(json, choice)
+    totals.add_running(int(index[1]) if index else 0, counts)
+    return without(event, json, usage.first, usage.end) if totals.alters else event
+
+
+def _event_name(event: bytes) -> bytes:
+    name = _NAME.search(event)
+    return name[1] if name is not None else b""
+
+
+def _usage_at(totals: Totals, event: bytes, depth: int) -> Counts:
+    json = json_of(event)
+    usage = outermost(json, USAGE)
+    if usage is None or usage.depth != depth or usage.end is None:
+        return Counts()
+    return read_usage(totals.api, json[usage.value : usage.end])
+
+
+def _read_response_event(totals: Totals, event: bytes) -> bytes:
+    name = _event_name(event)
+    if name.endswith(b".delta"):
+        totals.count_event()
+    elif name == b"error":
+        totals.error = True
+    elif name in _LAST_OF_RESPONSE:
+        totals.set_usage(_usage_at(totals, event, 2))
+        totals.complete = True
+        totals.error = totals.error or name == b"response.failed"
+    return event
+
+
+def _read_message_event(totals: Totals, event: bytes) -> bytes:
+    match _event_name(event):
+        case b"content_block_delta":
+            totals.count_event()
+        case b"message_start":
+            counts = _usage_at(totals, event, 2)
+            counts.completion = None  # nothing is generated yet
+            totals.set_usage(counts)
+        case b"message_delta":
+            totals.set_usage(_usage_at(totals, event, 1))
+        case b"message_stop":
+            totals.complete = True
+        case b"error":
+            totals.error = True
+    return event
+
+
+_LAST_OF_RESPONSE = {b"response.completed", b"response.incomplete", b"response.failed"}
+
+EVENT_READERS: dict[Api, Reader] = {
+    Api.CHAT: _read_chunk,
+    Api.COMPLETIONS: _read_chunk,
+    Api.RESPONSES: _read_response_event,
+    Api.MESSAGES: _read_message_event,
+}
+"""The APIs that stream, and how an event of each is read."""

@@ -1,0 +1,141 @@
+"""Finds members of a JSON text and reads the numbers of a usage object.
+
+`usage` counts only at its own depth, as an answer may echo a tool schema that holds one too. The
+depth of a member is how many brackets close after it, so that the text before it is never parsed:
+inside a string quotes are escaped, thus `"usage"` without a backslash before it is always a whole
+string. The same as `dataplane/usage_scanner.lua`.
+"""
+
+import re
+from dataclasses import dataclass
+
+from headgate.apis import Api
+
+USAGE = b'"usage"'
+
+_COLON = re.compile(rb"\s*:\s*")
+_COMMA_AFTER = re.compile(rb"\s*,\s*")
+_COUNT = re.compile(rb"(\d{1,15})[\s,}]")
+"""A plain count. What is longer (vLLM cannot mean it) or no whole number is not seen."""
+_TOKEN = re.compile(rb'[{}\[\]]|"[^"\\]*+(?:\\.[^"\\]*+)*+("?)', re.DOTALL)
+"""A bracket, or a string; its group is empty where the text ends within the string."""
+_OPENING, _CLOSING = b"{[", b"}]"
+
+
+@dataclass(slots=True)
+class Member:
+    """A member of a JSON text, by offsets: where its key begins and where its value does.
+
+    `end` is just behind a value that is an object, None for any other. `depth` 1: a member of
+    the root.
+    """
+
+    first: int
+    value: int
+    end: int | None
+    depth: int
+    is_object: bool
+
+
+@dataclass(slots=True)
+class Counts:
+    """The numbers of one usage object, None for what it does not name."""
+
+    prompt: int | None = None
+    completion: int | None = None
+    cached: int | None = None
+    reasoning: int | None = None
+
+
+def find_member(text: bytes, key: bytes) -> tuple[int, int] | None:
+    """Where the first member `key` (with its quotes) begins, and where its value does."""
+    first = text.find(key)
+    while first >= 0:
+        colon = _COLON.match(text, first + len(key))
+        if colon is not None and text[first - 1 : first] != b"\\":
+            return first, colon.end()
+        first = text.find(key, first + len(key))
+    return None
+
+
+def outermost(text: bytes, key: bytes) -> Member | None:
+    """The outermost member `key` of a JSON text whose beginning may be missing.
+
+    Of several at one depth the last, as in every JSON reader. None where there is none, or where
+    the text ends within a string.
+    """
+    found = find_member(text, key)
+    if found is None:
+        return None
+    depth, member = 0, None
+    for token in _TOKEN.finditer(text, found[0]):
+        char = text[token.start()]
+        if char in _OPENING:
+            depth += 1
+        elif char in _CLOSING:
+            depth -= 1
+            if member is not None and member.is_object and depth == member.depth:
+                member.end = member.end or token.end()
+        elif not token[1]:
+            return None
+        elif (member is None or depth <= member.depth) and token[0] == key:
+            member = _member_at(text, token.start(), token.end(), depth) or member
+    if member is not None:
+        member.depth -= depth
+    return member
+
+
+def _member_at(text: bytes, first: int, key_end: int, depth: int) -> Member | None:
+    colon = _COLON.match(text, key_end)
+    if colon is None:
+        return None
+    value = colon.end()
+    return Member(first, value, None, depth, text.startswith(b"{", value))
+
+
+def is_null(json: bytes, at: int) -> bool:
+    """Whether the value that begins there is `null`."""
+    return json.startswith(b"null", at)
+
+
+def without(event: bytes, json: bytes, first: int, end: int) -> bytes:
+    """`event` without its bytes from `first` to `end`, a member, and the comma that joined it.
+
+    `json` is the event's JSON at its own place (`events.json_of`).
+    """
+    before = len(json[:first].rstrip(b" \t\n\v\f\r"))
+    if json[before - 1 : before] == b",":
+        return event[: before - 1] + event[end:]
+    comma = _COMMA_AFTER.match(json, end)
+    return event[:first] + event[comma.end() if comma else end :]
+
+
+def read_usage(api: Api, usage: bytes) -> Counts:
+    """The numbers of one usage object. Anthropic's input_tokens leaves out what the cache read
+    or wrote."""
+    if api is Api.MESSAGES:
+        prompt, cached = (
+            _count(usage, b'"input_tokens"'),
+            _count(usage, b'"cache_read_input_tokens"'),
+        )
+        if prompt is not None:
+            created = _count(usage, b'"cache_creation_input_tokens"')
+            prompt += (cached or 0) + (created or 0)
+        return Counts(prompt, _count(usage, b'"output_tokens"'), cached)
+    return Counts(
+        _either(usage, b'"prompt_tokens"', b'"input_tokens"'),
+        _either(usage, b'"completion_tokens"', b'"output_tokens"'),
+        _count(usage, b'"cached_tokens"'),
+        _count(usage, b'"reasoning_tokens"'),
+    )
+
+
+def _either(usage: bytes, key: bytes, other: bytes) -> int | None:
+    count = _count(usage, key)
+    return _count(usage, other) if count is None else count
+
+
+def _count(usage: bytes, key: bytes) -> int | None:
+    found = find_member(usage, key)
+    digits = _COUNT.match(usage, found[1]) if found is not None else None
+    return int(digits[1]) if digits is not None else None

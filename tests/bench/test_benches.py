@@ -1,0 +1,88 @@
+"""The benches run, small, and tell what they have measured."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import counters, limits, overshoot, policies
+from bench.main import run
+from bench.table import Table
+
+
+def test_a_table_is_markdown_for_people_and_values_for_programs() -> None:
+    table = Table("Sizes", ("store", "bytes", "time"), [("memory", 12_345, 1.234)], "A note.")
+
+    assert table.markdown().splitlines() == [
+        "### Sizes",
+        "",
+        "A note.",
+        "",
+        "| store | bytes | time |",
+        "| --- | ---: | ---: |",
+        "| memory | 12,345 | 1.23 |",
+    ]
+    assert table.plain() == {
+        "title": "Sizes",
+        "rows": [{"store": "memory", "bytes": 12_345, "time": 1.234}],
+    }
+
+
+async def test_counters_are_measured_at_each_size_in_both_stores() -> None:
+    (table,) = await counters.measure((100, 300), 50)
+
+    assert [row[:2] for row in table.rows] == [
+        ("memory", 100),
+        ("memory", 300),
+        ("Redis", 100),
+        ("Redis", 300),
+    ]
+    assert table.rows[0][3:] == table.rows[2][3:] == (1.0, 1.0, 1.0, 1.0)
+
+
+async def test_limits_are_measured_in_both_stores() -> None:
+    (table,) = await limits.measure((1, 3), 50, 500)
+
+    assert [row[:2] for row in table.rows] == [
+        ("memory", 1),
+        ("memory", 3),
+        ("Redis", 1),
+        ("Redis", 3),
+    ]
+    assert int(table.rows[3][-1]) > int(table.rows[2][-1]) > 100
+
+
+async def test_policies_are_measured_with_all_their_limits() -> None:
+    (table,) = await policies.measure((10,))
+
+    assert table.rows[0][:4] == (10, 200, len(policies.policy_yaml(10)), 1.0)
+
+
+def test_an_overshoot_is_an_error() -> None:
+    fits = overshoot.Outcome({200: 10, 429: 90}, 10_000, 140, 140)
+    setup = overshoot.Setup("memory", 1)
+
+    overshoot.check(fits, 100, setup)
+    for statuses in ({200: 11, 429: 89}, {200: 9, 429: 91}, {200: 10, 429: 89, 503: 1}):
+        wrong = overshoot.Outcome(statuses, 10_000, 140, 140)
+        with pytest.raises(AssertionError):
+            overshoot.check(wrong, 100, setup)
+
+
+def test_benches_run_by_name_and_write_their_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def one() -> list[Table]:
+        return [Table("One", ("a",), [("x",)])]
+
+    async def other() -> list[Table]:
+        raise AssertionError("not asked for")
+
+    file = tmp_path / "figures.json"
+    run({"one": one, "other": other}, ["one", "--json", str(file)])
+
+    assert "| x |" in capsys.readouterr().out
+    assert json.loads(file.read_text()) == {"one": [{"title": "One", "rows": [{"a": "x"}]}]}
+    with pytest.raises(SystemExit):
+        run({"one": one}, ["unknown"])
+    assert "there are one" in capsys.readouterr().err

@@ -1,0 +1,20 @@
+"""However many come at once, and whoever decides: no more are let in than fit."""
+
+import pytest
+
+from bench.overshoot import Setup, check, overshoot, running
+from tests.envoy.conftest import Upstream
+
+
+@pytest.mark.simulator
+@pytest.mark.parametrize(
+    "setup", [Setup("memory", 1), Setup("Redis", 3)], ids=["memory-1", "redis-3"]
+)
+async def test_of_300_requests_at_once_exactly_those_are_admitted_that_fit(
+    setup: Setup, upstream: Upstream
+) -> None:
+    """They hold all of the limit until they end, and what they used from then on."""
+    with running(setup, upstream.url) as fleet:
+        outcome = await overshoot(fleet, 300)
+
+    check(outcome, 300, setup)

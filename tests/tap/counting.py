@@ -1,0 +1,42 @@
+"""The Python counter on one stream, with the admission as the rig's x-* headers say it."""
+
+from collections.abc import Mapping, Sequence
+
+from extproc.asked import ClientUsage
+from extproc.counting.counter import AnswerHead, Counter, Request
+from headgate.apis import Api
+from tests.tap.cases_file import FAKE_TIME_MS
+
+
+def counter_of(admission: Mapping[str, str]) -> Counter:
+    """A fresh counter for an answer of the kind `x-kind`."""
+    request = Request(
+        Api(admission["x-api"]),
+        ClientUsage(admission["x-client-usage"]),
+        int(admission.get("x-n", "1")),
+    )
+    head = AnswerHead(200, admission["x-kind"], None)
+    return Counter(request, head, lambda: FAKE_TIME_MS)
+
+
+def count(admission: Mapping[str, str], pieces: Sequence[bytes]) -> tuple[bytes, dict[str, str]]:
+    """What the client sees of these pieces, and the usage that is noted."""
+    counter = counter_of(admission)
+    usage = {str(key): value for key, value in counter.begin().items()}
+    seen = []
+    last = len(pieces) - 1
+    for number, piece in enumerate(pieces):
+        counted = counter.feed(piece, number == last)
+        seen.append(piece if counted.body is None else counted.body)
+        usage |= {str(key): value for key, value in counted.usage.items()}
+    return b"".join(seen), usage
+
+
+def cut_everywhere(body: bytes) -> list[list[bytes]]:
+    """The body cut in two at each byte."""
+    return [[body[:at], body[at:]] for at in range(1, len(body))]
+
+
+def single_bytes(body: bytes) -> list[bytes]:
+    """One piece for each byte, and none at the end, as HTTP/1 ends a chunked body."""
+    return [body[at : at + 1] for at in range(len(body))] + [b""]

@@ -1,0 +1,102 @@
+"""Both counters on answers that nobody wrote by hand: they agree, and say what is true."""
+
+import asyncio
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extproc.counting.bodies import MAX_HELD_BYTES
+from headgate.contract import Counting
+from tests.tap.agreement import count_in_lua
+from tests.tap.cases_file import FAKE_TIME_MS
+from tests.tap.counting import count, counter_of, cut_everywhere, single_bytes
+from tests.tap.rig import Script, TapEnvoy
+from tests.tap.streams import Generated, generated
+
+THROUGH_ENVOY = int(os.environ.get("HEADGATE_TEST_STREAMS", "1000"))
+IN_LUA = THROUGH_ENVOY * 5
+AT_ONCE = 8
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_both_count_the_same_of_generated_answers(tap: TapEnvoy) -> None:
+    """Five times as many as go through Envoy one by one, in the same pieces."""
+    for first in range(0, IN_LUA, 100):
+        answers = [generated(seed) for seed in range(first, first + 100)]
+        for answer, by_tap in zip(answers, await count_in_lua(tap.batch, answers), strict=True):
+            by_ext_proc = count(answer.headers, answer.pieces)
+            assert by_ext_proc == by_tap, answer
+            if answer.usage is not None:
+                assert by_ext_proc == (answer.seen, answer.usage), answer
+
+
+@pytest.mark.asyncio(loop_scope="session")
+@pytest.mark.timeout(60 + THROUGH_ENVOY // 10)
+async def test_both_agree_through_envoy(tap: TapEnvoy) -> None:
+    """As clients and the settlement see it. HEADGATE_TEST_STREAMS=10000 sends so many."""
+    seeds = iter(range(THROUGH_ENVOY))
+
+    async def send() -> None:
+        for seed in seeds:
+            answer = generated(seed)
+            by_tap = await through(tap, answer, Counting.PROXY)
+            assert await through(tap, answer, Counting.EXTPROC) == by_tap, answer
+            if answer.usage is not None:
+                assert by_tap == (answer.seen, answer.usage), answer
+
+    await asyncio.gather(*(send() for _ in range(AT_ONCE)))
+
+
+async def through(
+    tap: TapEnvoy, answer: Generated, counting: Counting
+) -> tuple[bytes, dict[str, str]]:
+    """What the client sees of the answer, and the usage in the access log."""
+    script = Script(answer.pieces, {"content-type": answer.headers["x-kind"]})
+    _, seen, usage = await tap.answer(script, answer.headers, counting)
+    if "first_event_ms" in usage:
+        usage["first_event_ms"] = str(FAKE_TIME_MS)
+    return seen, usage
+
+
+WORDS = st.sampled_from(
+    [b'{"usage":{', b'"usage":', b'"usage"', b'"prompt_tokens":3', b'"choices":[{', b'"index":1',
+     b"}", b"]", b"[", b'"', b"\\", b"\n", b"\n\n", b"\r", b"data:", b"event: ", b"message_start",
+     b"response.completed", b"[DONE]", b"null", b",", b"\x00", b"\xff"]
+)  # fmt: skip
+ADMISSIONS = st.fixed_dictionaries(
+    {
+        "x-kind": st.sampled_from(["text/event-stream", "application/json", "text/plain"]),
+        "x-api": st.sampled_from(["chat", "completions", "responses", "messages", "embeddings"]),
+        "x-client-usage": st.sampled_from(["none", "final", "continuous", "untouched"]),
+        "x-n": st.sampled_from(["1", "2", "16384"]),
+    }
+)
+
+
+@settings(max_examples=400)
+@given(body=st.lists(WORDS, max_size=30).map(b"".join), admission=ADMISSIONS)
+def test_ext_proc_reads_garbage_the_same_however_it_is_cut(
+    body: bytes, admission: dict[str, str]
+) -> None:
+    """Unaltered, all of it passes as it came."""
+    seen, usage = count(admission, [body])
+    assert count(admission, single_bytes(body)) == (seen, usage)
+    for pieces in cut_everywhere(body):
+        assert count(admission, pieces) == (seen, usage)
+    if admission["x-client-usage"] in ("continuous", "untouched"):
+        assert seen == body
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "application/json"])
+def test_ext_proc_never_holds_more_than_its_bound(kind: str) -> None:
+    """An event without an end passes in pieces; of a JSON answer only the tail is kept."""
+    admission = {"x-api": "chat", "x-client-usage": "none", "x-n": "1", "x-kind": kind}
+    counter, chunk, passed = counter_of(admission), b'"usage":{"a":[1,2],' * 4096, 0
+    sent = 3 * MAX_HELD_BYTES // len(chunk)
+    for _ in range(sent):
+        counted = counter.feed(chunk, False)
+        passed += len(chunk if counted.body is None else counted.body)
+        assert counter.held_bytes <= MAX_HELD_BYTES + len(chunk)
+    assert passed > sent * len(chunk) - MAX_HELD_BYTES
