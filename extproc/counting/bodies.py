@@ -14,7 +14,7 @@ MAX_HELD_BYTES = 8 * 1024 * 1024
 """What is held of one answer at most; a longer event passes unread."""
 _BLANK_LINE = re.compile(rb"\n\r?\n|\r\r")
 """Lines may end in LF, CRLF or CR."""
-_NO_OUTPUT = frozenset({Api.EMBEDDINGS})
+_NO_OUTPUT = frozenset({Api.EMBEDDINGS, Api.RERANK, Api.SCORE})
 
 
 class Body(Protocol):

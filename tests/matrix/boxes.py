@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.box import Box, digest, running_box
 from tests.matrix.cells import matrix
-from tests.matrix.play import FLAT_TOKENS
+from tests.matrix.judge import FLAT_TOKENS
 
 _KEY = "    - {{id: {api}-key, user: {api}, sha256: {digest}}}\n"
 _POLICY = """
@@ -31,13 +31,11 @@ def key_of(api: str) -> str:
 
 
 @contextmanager
-def matrix_box(folder: Path, upstream: str, *, forces_usage: bool, counting: str) -> Iterator[Box]:
-    """A box in front of this upstream that counts so."""
+def matrix_box(folder: Path, upstream: str, forces_usage: bool, counting: str) -> Iterator[Box]:
+    """A box that counts so, in front of an upstream that always sends usage or does not."""
     keys = "".join(_KEY.format(api=api, digest=digest(key_of(api))) for api in matrix().axes["api"])
     text = _POLICY.format(
         upstream=upstream, forces_usage=str(forces_usage).lower(), keys=keys, flat=FLAT_TOKENS
     )
-    with running_box(
-        folder, text, *(["--counting", counting] if counting != "proxy" else [])
-    ) as box:
+    with running_box(folder, text, "--counting", counting) as box:
         yield box

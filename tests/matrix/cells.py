@@ -37,15 +37,24 @@ class Matrix:
     outcomes: list[dict[str, Any]]
     shows_usage: list[dict[str, Any]]
     differs: list[dict[str, Any]]
+    extproc: Mapping[str, Any]
     real: list[dict[str, Any]]
 
     def combinations(self) -> Iterator[Cell]:
         """Every combination of the axes, whether it exists or not."""
         return (Cell(*values) for values in product(*self.axes.values()))
 
-    def cells(self) -> Iterator[Cell]:
+    def cells(self) -> list[Cell]:
         """The combinations that exist."""
-        return (cell for cell in self.combinations() if self.exclusion(cell) is None)
+        return [cell for cell in self.combinations() if self.exclusion(cell) is None]
+
+    def groups(self) -> list[tuple[str, str]]:
+        """Each API with each vLLM that it has cells for."""
+        return sorted({(cell.api, cell.vllm) for cell in self.cells()})
+
+    def group(self, api: str, vllm: str) -> list[Cell]:
+        """The cells of one of them."""
+        return [cell for cell in self.cells() if (cell.api, cell.vllm) == (api, vllm)]
 
     def exclusion(self, cell: Cell) -> dict[str, Any] | None:
         """The entry that says why this combination does not exist; None: it does."""
@@ -72,6 +81,10 @@ class Matrix:
         """The member of its events that the client of this cell does not get."""
         entry = _first(self.differs, cell)
         return None if entry is None else str(entry["lacks"])
+
+    def loses_tail(self, cell: Cell, point: str) -> bool:
+        """Whether an answer that breaks off there loses its last events where ext_proc counts."""
+        return _first(self.extproc["loses_tail"], cell, point) is not None
 
     def is_real(self, cell: Cell, point: str) -> bool:
         """Whether a real vLLM can be brought to it."""

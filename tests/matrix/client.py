@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -58,16 +58,17 @@ class Sent:
 async def ask(
     url: str,
     sent: Sent,
-    leave_after: int | None = None,
+    enough: Callable[[bytes], bool] = lambda _: False,
     leave: asyncio.Event | None = None,
 ) -> Seen:
     """Sends one request on a connection of its own.
 
-    It leaves once it has the headers and `leave_after` bytes of the body, or when `leave` is set.
+    It leaves once it has the headers and as much of the body as is `enough`, or when `leave` is
+    set.
     """
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-    exchange = _Exchange(reader, h11.Connection(h11.CLIENT), leave_after)
+    exchange = _Exchange(reader, h11.Connection(h11.CLIENT), enough)
     head, content = sent.head_and_body(parts.netloc)
     try:
         writer.write(exchange.connection.send(head) or b"")
@@ -83,11 +84,14 @@ async def ask(
 
 class _Exchange:
     def __init__(
-        self, reader: asyncio.StreamReader, connection: h11.Connection, leave_after: int | None
+        self,
+        reader: asyncio.StreamReader,
+        connection: h11.Connection,
+        enough: Callable[[bytes], bool],
     ) -> None:
         self.connection = connection
         self._reader = reader
-        self._leave_after = leave_after
+        self._enough = enough
         self._head: h11.Response | None = None
         self._body = bytearray()
 
@@ -128,8 +132,7 @@ class _Exchange:
             return b""
 
     def _has_enough(self) -> bool:
-        after = self._leave_after
-        return after is not None and self._head is not None and len(self._body) >= after
+        return self._head is not None and self._enough(bytes(self._body))
 
     def seen(self, end: str) -> Seen:
         """What has come so far, and how it ended."""
