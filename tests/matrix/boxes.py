@@ -1,6 +1,6 @@
-"""Boxes for the matrix: a user for each API, whose limits count and refuse nobody."""
+"""A box for the matrix: a user for each API, whose limits count and refuse nobody."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,14 +11,15 @@ from tests.matrix.judge import FLAT_TOKENS
 _KEY = "    - {{id: {api}-key, user: {api}, sha256: {digest}}}\n"
 _POLICY = """
 models:
-  tiny: {{upstream: "{upstream}", context_tokens: 8192, forces_usage: {forces_usage}}}
+  tiny: {{upstream: "{asked}", context_tokens: 8192, forces_usage: {tiny_forces}}}
+  forced: {{upstream: "{forces}", context_tokens: 8192, forces_usage: true}}
 tenants:
   acme:
-    models: [tiny]
+    models: [tiny, forced]
     limits:
-      - {{count: tokens, limit: 50000000, per: year, each: user}}
-      - {{count: requests, limit: 1000000, per: year, each: user}}
-      - {{count: concurrent, limit: 5000, each: user}}
+      - {{count: tokens, limit: 50000000, per: year, each: [user, model]}}
+      - {{count: requests, limit: 1000000, per: year, each: [user, model]}}
+      - {{count: concurrent, limit: 5000, each: [user, model]}}
     keys:
 {keys}
 without_usage: {{count_tokens: estimate, tokenize: {flat}}}
@@ -31,11 +32,16 @@ def key_of(api: str) -> str:
 
 
 @contextmanager
-def matrix_box(folder: Path, upstream: str, forces_usage: bool, counting: str) -> Iterator[Box]:
-    """A box that counts so, in front of an upstream that always sends usage or does not."""
+def matrix_box(
+    folder: Path, upstreams: Mapping[str, str], counting: str, *, tiny_forces_usage: bool = False
+) -> Iterator[Box]:
+    """A box that counts so, in front of the upstreams by the word of the axis `vllm`."""
     keys = "".join(_KEY.format(api=api, digest=digest(key_of(api))) for api in matrix().axes["api"])
     text = _POLICY.format(
-        upstream=upstream, forces_usage=str(forces_usage).lower(), keys=keys, flat=FLAT_TOKENS
+        **upstreams,
+        keys=keys,
+        flat=FLAT_TOKENS,
+        tiny_forces=str(tiny_forces_usage).lower(),
     )
     with running_box(folder, text, "--counting", counting) as box:
         yield box

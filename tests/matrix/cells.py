@@ -32,12 +32,15 @@ class Matrix:
     axes: Mapping[str, list[str]]
     points: Mapping[str, Mapping[str, list[str]]]
     requests: Mapping[str, Mapping[str, Any]]
+    models: Mapping[str, str]
     usage_fields: Mapping[str, Mapping[str, Any]]
     excluded: list[dict[str, Any]]
     outcomes: list[dict[str, Any]]
     shows_usage: list[dict[str, Any]]
     differs: list[dict[str, Any]]
     extproc: Mapping[str, Any]
+    servers: Mapping[str, list[str]]
+    long: Mapping[str, Mapping[str, Any]]
     real: list[dict[str, Any]]
 
     def combinations(self) -> Iterator[Cell]:
@@ -95,7 +98,8 @@ class Matrix:
         request = self.requests[cell.api]
         stream = {"stream": True} if cell.answer == "stream" else {}
         choices = {} if cell.choices == "one" else request[cell.choices]
-        return {**request["body"], **choices, **stream, **self.usage_fields[cell.usage]}
+        model = {"model": self.models[cell.vllm]}
+        return {**model, **request["body"], **choices, **stream, **self.usage_fields[cell.usage]}
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 
 import pytest
 import pytest_asyncio
@@ -16,36 +17,43 @@ _FAST = ("--prompt-tokens-details", "--ttft-s", "0", "--token-interval-s", "0")
 collect_ignore = [] if "HEADGATE_TEST_UPSTREAM" in os.environ else ["test_on_vllm.py"]
 
 
+@dataclass(frozen=True)
+class Upstreams:
+    """URLs by the word of the axis `vllm`: those `behind` the box, and `plain` ones of the same
+    model, which all send usage when asked for it and not else."""
+
+    behind: dict[str, str]
+    plain: dict[str, str]
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def upstreams() -> AsyncIterator[dict[str, str]]:
-    """The URLs of two simulators by the word of the axis `vllm`: one sends usage when asked for
-    it, one always does."""
+async def upstreams() -> AsyncIterator[Upstreams]:
+    """Three simulators."""
+    tiny, forced = ("--model", matrix().models["asked"]), ("--model", matrix().models["forces"])
     async with (
-        simulator_process(*_FAST) as asked,
-        simulator_process(*_FAST, "--force-usage") as forces,
+        simulator_process(*_FAST, *tiny) as asked,
+        simulator_process(*_FAST, *forced, "--force-usage") as forces,
+        simulator_process(*_FAST, *forced) as plain,
     ):
-        yield {"asked": asked.url, "forces": forces.url}
+        yield Upstreams(
+            behind={"asked": asked.url, "forces": forces.url},
+            plain={"asked": asked.url, "forces": plain.url},
+        )
 
 
 @pytest.fixture(scope="module")
 def stages(
     request: pytest.FixtureRequest,
-    upstreams: dict[str, str],
+    upstreams: Upstreams,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[[str, str], Stage]]:
     """The stage for cells of this API and this vLLM."""
     counting = request.module.COUNTING
-    folders = {vllm: tmp_path_factory.mktemp(f"matrix-{vllm}") for vllm in upstreams}
     every_event = os.environ.get("HEADGATE_MATRIX") == "full"
-
-    with (
-        matrix_box(folders["asked"], upstreams["asked"], False, counting) as asked,
-        matrix_box(folders["forces"], upstreams["forces"], True, counting) as forces,
-    ):
-        boxes = {"asked": asked, "forces": forces}
+    with matrix_box(tmp_path_factory.mktemp("matrix"), upstreams.behind, counting) as box:
 
         def stage(api: str, vllm: str) -> Stage:
-            plain, behind, key = upstreams["asked"], upstreams[vllm], key_of(api)
-            return Stage(matrix(), boxes[vllm], plain, behind, key, counting, every_event)
+            plain, behind = upstreams.plain[vllm], upstreams.behind[vllm]
+            return Stage(matrix(), box, plain, behind, key_of(api), counting, every_event)
 
         yield stage

@@ -20,6 +20,19 @@ def without_member(body: bytes, name: str) -> bytes:
     return re.sub(rb',"' + name.encode() + rb'":"[^"]*"', b"", body)
 
 
+def as_asked(body: bytes, usage: str) -> bytes:
+    """A stream with running usage in all of its events, as one who asks for that much gets it."""
+    if usage == "continuous":
+        return body
+    events = []
+    for event in events_of(body):
+        if not is_last_word(event):
+            events.append(re.sub(rb',"usage":\{[^{}]*(\{[^{}]*\}[^{}]*)*\}', b"", event))
+        elif usage == "asked":
+            events.append(event)
+    return b"".join(events)
+
+
 def events_of(body: bytes) -> list[bytes]:
     """The events of a stream, each with its blank line; a torn one at the end too."""
     return [event for event in re.split(rb"(?<=\n\n)", body) if event]

@@ -40,7 +40,8 @@ class Stage:
     every_event: bool
 
     async def play(self, cells: list[Cell]) -> list[str]:
-        """Plays these cells and returns what is wrong with them."""
+        """Plays these cells, all of one vLLM, and returns what is wrong with them."""
+        model = self.matrix.models[cells[0].vllm]
         answers = dict(zip(cells, await _all([self._answer(cell) for cell in cells]), strict=True))
         cases = [
             case
@@ -59,7 +60,7 @@ class Stage:
             record = records[self._agent(case)]
             played = Played(case, seen, plain, record, answers[case.cell])
             wrong += problems(self.matrix, played, self.counting)
-        return wrong + await asyncio.to_thread(self._settled_wrong, list(records.values()))
+        return wrong + await asyncio.to_thread(self._settled_wrong, list(records.values()), model)
 
     # --- what is sent ------------------------------------------------------------------------
 
@@ -141,7 +142,7 @@ class Stage:
 
         return dict(wait_until(found, f"{len(agents)} usage records", 20))
 
-    def _settled_wrong(self, records: list[dict[str, Any]]) -> list[str]:
+    def _settled_wrong(self, records: list[dict[str, Any]], model: str) -> list[str]:
         """The limits hold what the records say, once all is settled."""
         expected = {
             "tokens": sum(
@@ -154,7 +155,8 @@ class Stage:
 
         def settled() -> bool:
             headers = {"authorization": f"Bearer {self.key}"}
-            limits = httpx.get(f"{self.box.url}/v1/headgate/limits", headers=headers).json()
+            url = f"{self.box.url}/v1/headgate/limits?model={model}"
+            limits = httpx.get(url, headers=headers).json()
             used.update({one["count"]: one["used"] for one in limits["data"]})
             return used == expected
 

@@ -1,4 +1,4 @@
-"""Every cell through boxes that count in ext_proc."""
+"""Every cell through a box that counts in ext_proc."""
 
 from collections.abc import Callable
 

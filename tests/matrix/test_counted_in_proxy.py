@@ -1,4 +1,4 @@
-"""Every cell through boxes that count in Envoy."""
+"""Every cell through a box that counts in Envoy."""
 
 from collections.abc import Callable
 
