@@ -1,7 +1,7 @@
 """What is wrong with one request of a cell: with what its client saw, or with its record."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,8 +33,13 @@ class Played:
     answer: Answer
 
 
-def problems(matrix: Matrix, played: Played, counting: str) -> list[str]:
-    """All that differs from what the matrix says."""
+def problems(
+    matrix: Matrix,
+    played: Played,
+    counting: str,
+    read: Callable[[bytes], object] = masked,
+) -> list[str]:
+    """All that differs from what the matrix says; bodies are the same if `read` reads the same."""
     case = played.case
     outcome = matrix.outcome(case.cell, case.point)
     headers = ["content-type", "content-length"]
@@ -46,7 +51,7 @@ def problems(matrix: Matrix, played: Played, counting: str) -> list[str]:
             else:
                 played = _as_far_as_passed(played)
                 outcome = matrix.outcome(case.cell, played.case.point)
-    wrong = [*_seen(outcome["client"], played, headers), *_recorded(outcome, played)]
+    wrong = [*_seen(outcome["client"], played, headers, read), *_recorded(outcome, played)]
     if case.point == "end" and _shown(case.cell, played.through) != matrix.shown(case.cell):
         wrong.append(f"usage in {_shown(case.cell, played.through)}")
     return [f"{case} ({outcome['what']}): {one}" for one in wrong]
@@ -68,7 +73,12 @@ def _as_far_as_passed(played: Played) -> Played:
     )
 
 
-def _seen(expected: Mapping[str, str], played: Played, headers: list[str]) -> list[str]:
+def _seen(
+    expected: Mapping[str, str],
+    played: Played,
+    headers: list[str],
+    read: Callable[[bytes], object],
+) -> list[str]:
     through, plain = played.through, played.plain
     wrong = []
     if through.end != expected["end"]:
@@ -82,7 +92,7 @@ def _seen(expected: Mapping[str, str], played: Played, headers: list[str]) -> li
     for name in headers:
         if through.headers.get(name) != plain.headers.get(name):
             wrong.append(f"{name} {through.headers.get(name)}, not {plain.headers.get(name)}")
-    if masked(through.body) != masked(plain.body):
+    if read(through.body) != read(plain.body):
         wrong.append(f"sees\n{through.body.decode()}\nwithout us\n{plain.body.decode()}")
     return wrong
 
