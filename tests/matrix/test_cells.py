@@ -1,6 +1,9 @@
 """The data file is complete: it tells of every combination of the axes, and no line is idle."""
 
+from pathlib import Path
+
 from tests.matrix.cells import matrix
+from tests.matrix.rows import rows
 
 MATRIX = matrix()
 
@@ -39,3 +42,10 @@ def test_rules_name_what_the_axes_know() -> None:
     for entry in [*MATRIX.excluded, *MATRIX.outcomes, *MATRIX.shows_usage, *MATRIX.real]:
         for axis, allowed in entry["when"].items():
             assert set(allowed if isinstance(allowed, list) else [allowed]) <= known[axis], entry
+
+
+def test_the_docs_tell_every_outcome() -> None:
+    docs = Path(__file__).parents[2] / "docs" / "metering.md"
+    table = [line for line in docs.read_text("utf-8").splitlines() if line.startswith("| ")]
+
+    assert table[1:] == rows()
