@@ -18,7 +18,7 @@ def masked(body: bytes) -> bytes:
 def gist(body: bytes) -> dict[str, Any]:
     """What a stream says however its tokens are dealt to events: a real vLLM puts several of them
     into one event where the reader or the machine is slow. For each choice its text, and the rest
-    of its events without repetition; running numbers only as there or not."""
+    of its events but of those with tokens in mid-choice; running numbers only as there or not."""
     said: dict[str, Any] = {}
     for event in events_of(masked(body)):
         if not event.endswith(b"\n\n") or b"data: [DONE]" in event:
@@ -30,12 +30,23 @@ def gist(body: bytes) -> dict[str, Any]:
         group = "" if choice is None else str(choice["index"])
         texts, rests = said.setdefault(group, ([], []))
         texts.append(text)
-        if rest not in rests[-1:]:
+        if rest not in rests[-1:] and (not text or choice is None or choice["finish_reason"]):
             rests.append(rest)
     return {
         group: part if group == "end" else ("".join(part[0]), part[1])
         for group, part in said.items()
     }
+
+
+def events_with_text(body: bytes) -> int:
+    """How many whole events have output; each has a token at least."""
+    count = 0
+    for event in events_of(body):
+        if event.endswith(b"\n\n"):
+            value = data_of(event)
+            choice = next(iter(value.get("choices", [])), None)
+            count += bool(_text_and_rest(value, choice)[0])
+    return count
 
 
 def _text_and_rest(value: dict[str, Any], choice: dict[str, Any] | None) -> tuple[str, Any]:

@@ -16,7 +16,15 @@ from tests.matrix.cases import Answer, Case, choices_of
 from tests.matrix.cells import Cell, matrix
 from tests.matrix.client import Seen, Sent, ask
 from tests.matrix.judge import Played, problems
-from tests.matrix.oracle import as_asked, events_of, gist, masked, progress, without_member
+from tests.matrix.oracle import (
+    as_asked,
+    events_of,
+    events_with_text,
+    gist,
+    masked,
+    progress,
+    without_member,
+)
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
@@ -137,15 +145,15 @@ async def test_cells_whose_client_leaves(box: Box, server: Server) -> None:
             seen = await through(box, cell, dict(MATRIX.long[cell.api]), name, enough=enough)
             record = await asyncio.to_thread(record_of, box, name)
             outcome = MATRIX.outcome(cell, "event")
-            so_far = progress(answer[: min(after, len(answer) - 3)], choices_of(cell))
             charged = outcome["charged"]
-            least = so_far.events if charged["completion"] == "events" else so_far.completion
             got = (seen.status, record["source"], "DC" in record["flags"])
-            prompts = {"seen": so_far.prompt, "estimate": record["estimated_prompt_tokens"]}
+            least = events_with_text(seen.body)
+            prompts = (progress([event], choices_of(cell)).prompt for event in answer)
+            first_prompt = min(filter(None, prompts), default=0)
             if got != (200, charged["source"], True):
                 wrong.append(f"{name}: {got}")
             elif not least <= record["completion_tokens"] < most:
                 wrong.append(f"{name}: {record['completion_tokens']} tokens, {least} seen")
-            elif so_far.prompt and record["prompt_tokens"] < prompts[charged["prompt"]]:
+            elif record["prompt_tokens"] < first_prompt:
                 wrong.append(f"{name}: {record['prompt_tokens']} tokens of the prompt")
     assert not wrong, "\n".join(wrong[:10])
