@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable, Callable, Container, Sequence
 from typing import Protocol
 
 import grpc
@@ -11,15 +11,19 @@ from accesslog.meter import PricesOf, held_by, meter
 from accesslog.sink import Sink
 from accesslog.types import Held, UsageRecord
 from accesslog.wire import decode
+from headgate.apis import Api
 from headgate.contract import ABSENT
 from headgate.metrics import Metrics
 from headgate.settlement import Estimate, Source, Usage
 from protos.gen.accesslog_pb2 import StreamAccessLogsResponse
+from registry.types import Registry
 
 SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 METHOD = "StreamAccessLogs"
 
 _SETTLES_AT_ONCE = 32
+_STATUSES = range(100, 600)
+_APIS = frozenset(Api)
 
 log = logging.getLogger("headgate.accesslog")
 
@@ -66,12 +70,14 @@ class AccessLogService:
         learn: Learn,
         prices_of: PricesOf,
         sinks: Sequence[Sink],
+        registry: Callable[[], Registry],
         metrics: Metrics,
     ) -> None:
         self._settle = settle
         self._learn = learn
         self._prices_of = prices_of
         self._sinks = sinks
+        self._registry = registry
         self._metrics = metrics
         self._settling = asyncio.Semaphore(_SETTLES_AT_ONCE)
         self._settle_fails = False
@@ -128,10 +134,13 @@ class AccessLogService:
         self._metrics.records.labels(outcome).inc(len(records))
 
     def _count(self, record: UsageRecord) -> None:
-        """Counts one request. Labels are the policy's own words, never the client's."""
-        tenant, model = record.tenant or ABSENT, record.model or ABSENT
-        status = ABSENT if record.status is None else str(record.status)
-        self._metrics.requests.labels(tenant, model, record.api or ABSENT, status).inc()
+        """Counts one request. Labels are words of the policy in force and of our own, whatever
+        the message says: each new one would cost memory for ever."""
+        registry = self._registry()
+        tenant = _known(record.tenant, registry.tenants)
+        model = _known(record.model, registry.models)
+        status = _known(record.status, _STATUSES)
+        self._metrics.requests.labels(tenant, model, _known(record.api, _APIS), status).inc()
         kinds = {
             "prompt": record.prompt_tokens,
             "cached": record.cached_tokens,
@@ -154,7 +163,8 @@ class AccessLogService:
         self._learn(record.tenant, record.model, record.request_bytes, prompt, completion)
         if record.estimated_tokens is not None and prompt + completion > 0:
             ratio = record.estimated_tokens / (prompt + completion)
-            self._metrics.estimate_ratio.labels(record.model).observe(ratio)
+            model = _known(record.model, self._registry().models)
+            self._metrics.estimate_ratio.labels(model).observe(ratio)
 
     async def _settle_all(self, held: Sequence[Held]) -> None:
         """Settles some at a time, so that a slow store holds the log stream up only once.
@@ -179,3 +189,7 @@ class AccessLogService:
                 return error
         self._metrics.settlements.labels("accesslog", outcome).inc()
         return None
+
+
+def _known(word: object, words: Container[object]) -> str:
+    return str(word) if word in words else ABSENT

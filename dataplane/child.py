@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import sys
 from asyncio.subprocess import DEVNULL, STDOUT, Process
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from dataplane import exec_with_parent
 
 _TAIL_BYTES = 64 * 1024
+_OTHER_FILES = 200
 
 
 async def spawn(command: Sequence[str], log_file: Path) -> Process:
@@ -39,6 +41,15 @@ async def stop(process: Process, grace_s: float) -> int:
         except TimeoutError:
             process.kill()
     return await process.wait()
+
+
+def room_for_connections() -> int:
+    """How many connections of clients a child's open files allow, each with one to its upstream.
+
+    Envoy raises its soft limit to the hard one at its start.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if hard == resource.RLIM_INFINITY else max(2, hard - _OTHER_FILES) // 2
 
 
 def last_lines(log_file: Path, count: int) -> list[str]:

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import betterproto2
-from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog
+from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog, AccessLogFilter, MetadataFilter
 from envoy_data_plane.envoy.config.common.mutation_rules.v3 import (
     HeaderMutation,
     HeaderMutationRemoveOnMatch,
@@ -12,6 +12,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     Address,
     ApiVersion,
     ConfigSource,
+    Http2ProtocolOptions,
     HttpProtocolOptions,
     PathConfigSource,
     SocketAddress,
@@ -31,7 +32,12 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutation.v3 import (
     HeaderMutation as EarlyHeaderMutation,
 )
-from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
+from envoy_data_plane.envoy.type.matcher.v3 import (
+    MetadataMatcher,
+    MetadataMatcherPathSegment,
+    StringMatcher,
+    ValueMatcher,
+)
 from envoy_data_plane.google.protobuf import Any
 
 from dataplane.box import OneBox
@@ -39,12 +45,26 @@ from dataplane.filters import http_filters
 from dataplane.hook_calls import grpc_service
 from dataplane.replies import local_reply_config
 from dataplane.routes import ROUTES_NAME
-from headgate.contract import HEADER_PREFIX
+from dataplane.tls import door_tls
+from headgate.contract import HEADER_PREFIX, RECORD_YES, CallerKey, Namespace
 
 LISTENER = "door"
 MAX_HEADERS = 100
 MAX_HEADERS_KIB = 60
+MAX_STREAMS_PER_CONNECTION = 100
+"""Of HTTP/2. Each stream may hold a body of the limit while it is read."""
+HANDSHAKE_TIMEOUT = timedelta(seconds=10)
+HEADERS_TIMEOUT = timedelta(seconds=10)
+"""From a request's first byte to the end of its headers; Envoy's default is to wait for ever."""
+REQUEST_TIMEOUT = timedelta(minutes=5)
+"""For the whole request: a body of 16 MiB at 0.5 Mbit/s. Envoy's default is to wait for ever."""
 STREAM_IDLE_TIMEOUT = timedelta(minutes=10)
+"""No byte in either direction. An answer that is not streamed is silent until it is complete."""
+UNREAD_TIMEOUT = timedelta(minutes=2)
+"""For a client that does not read what waits for it. It has Envoy's 1 MiB and the kernel's buffers
+before that begins, so a slow one is not meant."""
+CONNECTION_IDLE_TIMEOUT = timedelta(minutes=5)
+"""For a connection without a request; clients keep theirs for seconds."""
 ACCESS_LOG_INTERVAL = timedelta(milliseconds=200)
 FORGEABLE_PREFIXES = (HEADER_PREFIX, "x-envoy-")
 """Ours carry the caller; Envoy's own would let a client order retries and timeouts."""
@@ -66,9 +86,12 @@ def listener(box: OneBox, services: str) -> Listener:
                         name="envoy.filters.network.http_connection_manager",
                         typed_config=Any.pack(manager),
                     )
-                ]
+                ],
+                transport_socket=None if box.certificate is None else door_tls(box),
+                transport_socket_connect_timeout=HANDSHAKE_TIMEOUT,
             )
         ],
+        per_connection_buffer_high_watermark_timeout=UNREAD_TIMEOUT,
     )
 
 
@@ -87,7 +110,14 @@ def connection_manager(box: OneBox, services: str) -> HttpConnectionManager:
         preserve_external_request_id=False,
         always_set_request_id_in_response=True,
         max_request_headers_kb=MAX_HEADERS_KIB,
-        common_http_protocol_options=HttpProtocolOptions(max_headers_count=MAX_HEADERS),
+        common_http_protocol_options=HttpProtocolOptions(
+            max_headers_count=MAX_HEADERS, idle_timeout=CONNECTION_IDLE_TIMEOUT
+        ),
+        http2_protocol_options=Http2ProtocolOptions(
+            max_concurrent_streams=MAX_STREAMS_PER_CONNECTION
+        ),
+        request_headers_timeout=HEADERS_TIMEOUT,
+        request_timeout=REQUEST_TIMEOUT,
         stream_idle_timeout=STREAM_IDLE_TIMEOUT,
         local_reply_config=local_reply_config(),
         rds=Rds(
@@ -119,7 +149,17 @@ def early_header_mutation() -> TypedExtensionConfig:
 
 
 def access_log(services: str) -> AccessLog:
-    """Sends every finished request to the access log service, many in one message."""
+    """Sends finished requests to the access log service, many in one message.
+
+    All but those that ext_authz wants no record of: whoever needs no key to be refused could
+    fill the disk with records. (The filter lets pass what has no such key, and does not heed
+    `invert`.)
+    """
+    recorded = MetadataMatcher(
+        filter=Namespace.CALLER,
+        path=[MetadataMatcherPathSegment(key=CallerKey.RECORD)],
+        value=ValueMatcher(string_match=StringMatcher(exact=RECORD_YES)),
+    )
     config = HttpGrpcAccessLogConfig(
         common_config=CommonGrpcAccessLogConfig(
             log_name="headgate",
@@ -128,7 +168,11 @@ def access_log(services: str) -> AccessLog:
             buffer_flush_interval=ACCESS_LOG_INTERVAL,
         )
     )
-    return AccessLog(name="envoy.access_loggers.http_grpc", typed_config=Any.pack(config))
+    return AccessLog(
+        name="envoy.access_loggers.http_grpc",
+        filter=AccessLogFilter(metadata_filter=MetadataFilter(matcher=recorded)),
+        typed_config=Any.pack(config),
+    )
 
 
 def _extension(name: str, config: betterproto2.Message) -> TypedExtensionConfig:

@@ -1,4 +1,5 @@
-"""Runs the real Envoy as a child: start, readiness, new routes, death, drain, stop."""
+"""Runs the real Envoy as a child: start, readiness, new routes and certificates, death, drain,
+stop."""
 
 import asyncio
 import contextlib
@@ -9,17 +10,18 @@ from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 import httpx
 
 from dataplane.bootstrap import write_bootstrap
-from dataplane.box import OneBox
+from dataplane.box import Certificate, OneBox
 from dataplane.child import last_lines, spawn
 from dataplane.child import stop as stop_child
 from dataplane.envoy_admin import EnvoyAdmin
 from dataplane.listener import LISTENER
 from dataplane.routes import ROUTES_NAME, write_dynamic
+from dataplane.tls import CERTIFICATE_NAME, write_certificate
 from headgate.errors import OperatorError
 
 READY_TIMEOUT_S = 20.0
@@ -31,7 +33,14 @@ _RDS = f"http.{LISTENER}.rds.{ROUTES_NAME}"
 _CDS = "cluster_manager.cds"
 _TAKEN = (f"{_CDS}.update_success", f"{_RDS}.update_success")
 _REFUSED = tuple(f"{file}.update_{how}" for file in (_CDS, _RDS) for how in ("rejected", "failure"))
+_CERTIFICATE_TAKEN = (f"sds.{CERTIFICATE_NAME}.update_success",)
+_CERTIFICATE_REFUSED = tuple(
+    f"sds.{CERTIFICATE_NAME}.update_{how}" for how in ("rejected", "failure")
+)
 _ACTIVE = f"http.{LISTENER}.downstream_rq_active"
+
+
+Names: TypeAlias = tuple[str, ...]
 
 
 class EnvoyError(OperatorError):
@@ -112,6 +121,7 @@ class Envoy:
         """Writes the files, has Envoy check them, starts it and waits until it takes requests.
 
         Raises EnvoyMissing, PortTaken, EnvoyRejected or EnvoyDied; BadUpstream for a bad URL.
+        An Envoy that refuses the certificate would reset every connection.
         """
         binary = find_envoy()
         check_port(self._box.listen_host, self._box.listen_port)
@@ -122,6 +132,7 @@ class Envoy:
         self._process = await spawn([*config, *options], self._box.log_file)
         try:
             await self._until_ready(self._process)
+            await self._check_certificate()
         except BaseException:
             await self.stop(drain_s=0.0)
             raise
@@ -132,14 +143,22 @@ class Envoy:
         Returns once Envoy has taken them. Raises BadUpstream before anything has changed,
         EnvoyRejected when Envoy refuses them (it keeps what it has) or does not answer.
         """
-        try:
-            before = await self._admin.numbers(_TAKEN + _REFUSED)
-            write_dynamic(self._box, upstreams)
-            taken = await _poll(lambda: self._taken(before), APPLY_TIMEOUT_S)
-        except httpx.HTTPError as error:
-            raise EnvoyRejected("Envoy is gone; it has not taken its new routes") from error
-        if not taken:
-            raise EnvoyRejected(f"Envoy did not take its new routes in {APPLY_TIMEOUT_S:g} s")
+        await self._until_taken(
+            "routes", lambda: write_dynamic(self._box, upstreams), _TAKEN, _REFUSED
+        )
+
+    async def renew(self, certificate: Certificate) -> None:
+        """Shows this certificate on new connections; those that are open go on.
+
+        Returns once Envoy has taken it. Raises EnvoyRejected when Envoy refuses it (it keeps
+        the one it has) or does not answer.
+        """
+        await self._until_taken(
+            "certificate",
+            lambda: write_certificate(self._box, certificate),
+            _CERTIFICATE_TAKEN,
+            _CERTIFICATE_REFUSED,
+        )
 
     async def wait(self) -> Exit:
         """Waits for Envoy's end, wanted or not, and tells how it ended."""
@@ -155,13 +174,14 @@ class Envoy:
     async def stop(self, drain_s: float = 10.0) -> None:
         """Takes no new connections, lets requests finish for up to `drain_s`, ends the child.
 
-        Safe to call at any time, and again.
+        Safe to call at any time, and again. The certificate's key does not outlive Envoy.
         """
         process = self._process
         if process is not None and process.returncode is None:
             if drain_s > 0:
                 await self._drain(drain_s)
             await stop_child(process, KILL_GRACE_S)
+        self._box.certificate_file.unlink(missing_ok=True)
         await self._admin.close()
 
     def _child(self) -> Process:
@@ -194,11 +214,30 @@ class Envoy:
             return await self._admin.ready()
         return False
 
-    async def _taken(self, before: Mapping[str, int]) -> bool:
-        now = await self._admin.numbers(_TAKEN + _REFUSED)
-        if any(now[name] > before[name] for name in _REFUSED):
-            raise EnvoyRejected(f"Envoy refused its new routes: {self._last_words()}")
-        return all(now[name] > before[name] for name in _TAKEN)
+    async def _check_certificate(self) -> None:
+        refused = await self._admin.numbers(_CERTIFICATE_REFUSED)
+        if any(refused.values()):
+            raise EnvoyRejected(f"Envoy refused its certificate: {self._last_words()}")
+
+    async def _until_taken(
+        self, what: str, write: Callable[[], None], taken: Names, refused: Names
+    ) -> None:
+        """Writes files and waits until one of Envoy's counters tells what it made of them."""
+
+        async def decided() -> bool:
+            now = await self._admin.numbers(taken + refused)
+            if any(now[name] > before[name] for name in refused):
+                raise EnvoyRejected(f"Envoy refused its new {what}: {self._last_words()}")
+            return all(now[name] > before[name] for name in taken)
+
+        try:
+            before = await self._admin.numbers(taken + refused)
+            write()
+            in_time = await _poll(decided, APPLY_TIMEOUT_S)
+        except httpx.HTTPError as error:
+            raise EnvoyRejected(f"Envoy is gone; it has not taken its new {what}") from error
+        if not in_time:
+            raise EnvoyRejected(f"Envoy did not take its new {what} in {APPLY_TIMEOUT_S:g} s")
 
     async def _drain(self, drain_s: float) -> None:
         with contextlib.suppress(httpx.HTTPError):

@@ -5,7 +5,9 @@ from collections.abc import Callable
 import grpc
 
 from extauthz import wire
-from extauthz.decide import Decision, Deny, decide
+from extauthz.decide import CheckInput, Decision, Deny, decide, too_many_failures
+from extauthz.failures import FailureLimit
+from headgate.clock import Clock
 from headgate.metrics import Metrics
 from protos.gen.auth_pb2 import CheckRequest, CheckResponse
 from registry.types import Registry
@@ -17,12 +19,21 @@ _SERVICE = "envoy.service.auth.v3.Authorization"
 class Authorization:
     """Answers Check with the caller of the API key. Each call reads the registry once.
 
+    A request without a known key counts against its address in `failures`.
     A call that fails here ends with a gRPC error, which Envoy (failure_mode_allow: false)
     turns into a refusal.
     """
 
-    def __init__(self, registry: Callable[[], Registry], metrics: Metrics) -> None:
+    def __init__(
+        self,
+        registry: Callable[[], Registry],
+        failures: FailureLimit,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
         self._registry = registry
+        self._failures = failures
+        self._clock = clock
         self._metrics = metrics
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -37,10 +48,17 @@ class Authorization:
     async def check(self, message: CheckRequest, _context: object) -> CheckResponse:
         """One request at the door."""
         with self._metrics.time_hook(_HOOK):
-            decision = decide(wire.decode(message), self._registry())
+            decision = self._decide(wire.decode(message))
             response = wire.encode(decision)
         self._metrics.decisions.labels(_HOOK, _label(decision)).inc()
         return response
+
+    def _decide(self, request: CheckInput) -> Decision:
+        decision = decide(request, self._registry())
+        if not isinstance(decision, Deny) or not decision.anonymous:
+            return decision
+        wait_s = self._failures.count(request.address, self._clock.monotonic_s())
+        return decision if wait_s is None else too_many_failures(decision.shape, wait_s)
 
 
 def _label(decision: Decision) -> str:

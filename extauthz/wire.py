@@ -1,7 +1,7 @@
 """Envoy's authorization messages to our values and back."""
 
 from extauthz.decide import Admit, CheckInput, Decision, Deny
-from headgate.contract import CREDENTIAL_HEADERS, STRIPPED_HEADERS, CallerKey
+from headgate.contract import CREDENTIAL_HEADERS, RECORD_NO, STRIPPED_HEADERS, CallerKey
 from protos.gen.auth_pb2 import CheckRequest, CheckResponse
 from protos.gen.base_pb2 import HeaderValueOption
 
@@ -11,7 +11,7 @@ _UNAUTHENTICATED = 16
 
 
 def decode(message: CheckRequest) -> CheckInput:
-    """Reads the request's path, method and credential headers.
+    """Reads the request's path, method, credential headers and the client's address.
 
     With `encode_raw_headers` Envoy fills `header_map`, where repeated headers stay apart and
     values are raw bytes; without it, `headers`, where they are joined with commas.
@@ -28,7 +28,8 @@ def decode(message: CheckRequest) -> CheckInput:
             for name in CREDENTIAL_HEADERS
             if name in http.headers
         )
-    return CheckInput(http.method, http.path, credentials)
+    address = message.attributes.source.address.socket_address.address
+    return CheckInput(http.method, http.path, credentials, address)
 
 
 def encode(decision: Decision) -> CheckResponse:
@@ -63,6 +64,8 @@ def _denied(deny: Deny) -> CheckResponse:
         option.header.key = name
         option.header.value = value
         option.append_action = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+    if not deny.recorded:
+        response.dynamic_metadata.fields[CallerKey.RECORD].string_value = RECORD_NO
     return response
 
 

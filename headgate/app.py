@@ -14,6 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from accesslog.service import AccessLogService
 from accesslog.sink import Sink
+from extauthz.failures import DEFAULT_PER_MINUTE, FailureLimit
 from extauthz.service import Authorization
 from extproc.estimate import Estimator
 from extproc.service import ExternalProcessor
@@ -100,11 +101,13 @@ def build_hooks(
     metrics: Metrics,
     domains: Callable[[], Domains] | None = None,
     counts_refused: bool = False,
+    auth_failures_per_minute: int = DEFAULT_PER_MINUTE,
 ) -> Hooks:
     """Builds the hooks. `sinks` gets the limiter, as the console line shows what is left.
 
     `domains` is the configuration of envoyproxy/ratelimit in force, if there is one, and
-    `counts_refused` whether its limits count hits that they refuse.
+    `counts_refused` whether its limits count hits that they refuse. An address may fail
+    `auth_failures_per_minute` times to show a known key, before it is told so no more.
     """
     drop_in = None
     if domains is not None:
@@ -117,7 +120,9 @@ def build_hooks(
     estimator = Estimator()
     limiter = Limiter(store, registry, clock)
     return Hooks(
-        authorization=Authorization(registry, metrics),
+        authorization=Authorization(
+            registry, FailureLimit(auth_failures_per_minute), clock, metrics
+        ),
         processor=ExternalProcessor(
             registry,
             estimator,
@@ -128,7 +133,7 @@ def build_hooks(
         ),
         rate_limit=RateLimitService(limiter, metrics, clock, drop_in),
         access_log=AccessLogService(
-            limiter.settle, estimator.learn, prices_of, sinks(limiter), metrics
+            limiter.settle, estimator.learn, prices_of, sinks(limiter), registry, metrics
         ),
         limiter=limiter,
     )

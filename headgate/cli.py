@@ -13,6 +13,8 @@ import click
 import uvloop
 
 import headgate
+from dataplane.box import MAX_CONNECTIONS
+from extauthz.failures import DEFAULT_PER_MINUTE
 from headgate.app import StoreSettings
 from headgate.clock import SystemClock
 from headgate.contract import Counting
@@ -21,6 +23,7 @@ from headgate.errors import OperatorError
 from headgate.policy import NAME_RULE, PolicyError, describe, is_name, key_yaml, load_policy
 from headgate.replay import as_json, as_table, replay_files
 from headgate.serve import ServeSettings, serve
+from headgate.tls import TlsFiles
 from headgate.up import Address, UpSettings, up
 from registry.keys import new_key
 from simulator.__main__ import main as simulate
@@ -31,6 +34,13 @@ _RATELIMIT_CONFIG = click.option(
     type=click.Path(path_type=Path),
     multiple=True,
     help="A file or directory that configures envoyproxy/ratelimit; may be given again.",
+)
+_AUTH_FAILURES = click.option(
+    "--auth-failures-per-minute",
+    type=click.IntRange(min=1),
+    default=DEFAULT_PER_MINUTE,
+    show_default=True,
+    help="How often an address may come without a known key, before it gets 429 for it.",
 )
 _DEFAULT_POLICY = Path("headgate.yaml")
 _STDERR = 2
@@ -89,6 +99,14 @@ def cli() -> None:
     show_default=True,
     help="Where usage records are appended.",
 )
+@click.option("--tls-cert", type=_FILE, help="Clients speak TLS: the certificate chain, PEM.")
+@click.option("--tls-key", type=_FILE, help="The certificate's private key, PEM.")
+@_AUTH_FAILURES
+@click.option(
+    "--max-connections",
+    type=click.IntRange(min=1),
+    help=f"How many connections clients may hold open together [{MAX_CONNECTIONS}].",
+)
 @click.option(
     "--run-dir",
     type=click.Path(path_type=Path, file_okay=False),
@@ -109,6 +127,10 @@ def up_command(
     admin: Address,
     store: str,
     records: Path,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    auth_failures_per_minute: int,
+    max_connections: int | None,
     run_dir: Path | None,
     counting: str,
 ) -> None:
@@ -118,7 +140,17 @@ def up_command(
     if not demo and policy is None:
         policy = _default_policy()
     settings = UpSettings(
-        policy, upstream, listen, admin, store, records, run_dir, Counting(counting)
+        policy=policy,
+        upstream=upstream,
+        listen=listen,
+        admin=admin,
+        store=store,
+        records=records,
+        run_dir=run_dir,
+        tls=_tls_files(tls_cert, tls_key),
+        auth_failures_per_minute=auth_failures_per_minute,
+        max_connections=max_connections,
+        counting=Counting(counting),
     )
     _run(up(settings, SystemClock(), click.echo))
 
@@ -146,6 +178,7 @@ def up_command(
 )
 @click.option("--records", type=_FILE, help="Where usage records are appended [standard output].")
 @click.option("--drain-s", default=10.0, show_default=True, help="How long calls may take to end.")
+@_AUTH_FAILURES
 @_RATELIMIT_CONFIG
 @click.option(
     "--ratelimit-count-refused",
@@ -161,6 +194,7 @@ def serve_command(
     replicas: int,
     records: Path | None,
     drain_s: float,
+    auth_failures_per_minute: int,
     ratelimit_config: tuple[Path, ...],
     ratelimit_count_refused: bool,
 ) -> None:
@@ -177,6 +211,7 @@ def serve_command(
         drain_s=drain_s,
         ratelimit_config=ratelimit_config,
         counts_refused=ratelimit_count_refused,
+        auth_failures_per_minute=auth_failures_per_minute,
     )
     _run(serve(settings, SystemClock()))
 
@@ -268,6 +303,14 @@ def _open_standard_streams() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
         pass
     os.close(descriptor)
+
+
+def _tls_files(certificate: Path | None, key: Path | None) -> TlsFiles | None:
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise click.UsageError("--tls-cert and --tls-key go together")
+    return TlsFiles(certificate, key)
 
 
 def _default_policy() -> Path:

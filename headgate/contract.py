@@ -25,6 +25,11 @@ class CallerKey(StrEnum):
     TENANT = "tenant"
     USER = "user"
     KEY = "key"
+    RECORD = "record"
+    """`RECORD_NO` for a request that the access log leaves out; else absent."""
+
+
+RECORD_YES, RECORD_NO = "yes", "no"
 
 
 class RequestKey(StrEnum):

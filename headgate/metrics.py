@@ -127,6 +127,22 @@ class Metrics:
             " the Unix epoch.",
             registry=registry,
         )
+        self.certificate_reloads = Counter(
+            "headgate_certificate_reloads",
+            "Changes of the door's certificate, by result (applied, refused).",
+            ["result"],
+            registry=registry,
+        )
+        self.certificate_loaded_seconds = Gauge(
+            "headgate_certificate_loaded_timestamp_seconds",
+            "When the door's certificate in force was loaded, in seconds since the Unix epoch.",
+            registry=registry,
+        )
+        self.certificate_expires_seconds = Gauge(
+            "headgate_certificate_expires_timestamp_seconds",
+            "When the door's certificate in force expires, in seconds since the Unix epoch.",
+            registry=registry,
+        )
         self.policy_reloads = Counter(
             "headgate_policy_reloads",
             "Changes of the policy file, by result (applied, refused).",

@@ -37,12 +37,16 @@ async def ignore_change(_new: object) -> None:
     """Nobody else needs to follow."""
 
 
+def _no_file_is_empty(contents: Contents) -> bool:
+    return all(data for _, data in contents)
+
+
 @dataclass(frozen=True, slots=True)
 class Source(Generic[T]):
     """What is watched. `files` and `read` raise FileError, `compile` too.
 
     `noun` and `name` are what it is called in the log, `check` the command that tells every
-    mistake of it.
+    mistake of it. Contents that are not `is_whole` get a moment, as more may be written.
     """
 
     noun: str
@@ -53,6 +57,7 @@ class Source(Generic[T]):
     compile: Callable[[Contents], T]
     reloads: Counter
     loaded_seconds: Gauge
+    is_whole: Callable[[Contents], bool] = _no_file_is_empty
 
 
 class Watcher(Generic[T]):
@@ -159,8 +164,8 @@ class Watcher(Generic[T]):
         changed_at_s = max((stat[0] for stat in after), default=0) / 1e9
         is_settled = self._clock.now_s() - changed_at_s > _SETTLED_S
         self._stats = after if is_settled else None
-        if not all(data for _, data in contents) and not is_settled:
-            return None  # emptied just now, to be written
+        if not is_settled and not self._source.is_whole(contents):
+            return None
         return contents, _digest(contents)
 
     def _stats_now(self) -> tuple[tuple[int, ...], ...] | None:
@@ -185,7 +190,11 @@ class Watcher(Generic[T]):
             return
         self._refused = digest
         self._source.reloads.labels("refused").inc()
-        log.error("%s refused, the last good one stays in force:", self._source.noun)
+        refused = f"{self._source.noun} refused, the last good one stays in force:"
+        if len(problems) == 1:
+            log.error("%s %s", refused, problems[0])
+            return
+        log.error("%s", refused)
         for problem in problems[:_MAX_LOGGED_PROBLEMS]:
             log.error("%s", problem)
         more = len(problems) - _MAX_LOGGED_PROBLEMS

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from accesslog.sink import JsonLinesSink, Sink
 from admin.app import admin_app
 from admin.server import AdminServer
+from extauthz.failures import DEFAULT_PER_MINUTE
 from headgate.app import Hooks, HookServer, StoreSettings, build_hooks, running_store
 from headgate.clock import Clock
 from headgate.metrics import Metrics
@@ -32,7 +33,8 @@ class ServeSettings:
     `hooks` is `host:port` or `unix:PATH`; `records` a file for usage records, None for
     standard output; `drain_s` how long calls in flight may take to end; `ratelimit_config`
     the files and directories of envoyproxy/ratelimit, if there are any, and
-    `counts_refused` whether their limits count hits that they refuse.
+    `counts_refused` whether their limits count hits that they refuse;
+    `auth_failures_per_minute` how often an address may fail to show a known key.
     """
 
     policy: Path | None
@@ -44,6 +46,7 @@ class ServeSettings:
     drain_s: float = 10.0
     ratelimit_config: tuple[Path, ...] = ()
     counts_refused: bool = False
+    auth_failures_per_minute: int = DEFAULT_PER_MINUTE
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class RunningServices:
     """Services that answer: the hooks, the registry in force, and where the ports are."""
 
     hooks: Hooks
+    metrics: Metrics
     registry: Callable[[], Registry]
     hooks_port: int
     admin_url: str
@@ -91,6 +95,7 @@ async def running_services(
             metrics,
             None if drop_in is None else drop_in.current,
             settings.counts_refused,
+            settings.auth_failures_per_minute,
         )
         admin = AdminServer(
             admin_app(metrics.registry, lambda: {"hooks": serving, "policy": True}),
@@ -104,7 +109,7 @@ async def running_services(
         stack.push_async_callback(server.drain, settings.drain_s)
         serving = True
         try:
-            yield RunningServices(hooks, registry, hooks_port, admin.url)
+            yield RunningServices(hooks, metrics, registry, hooks_port, admin.url)
         finally:
             serving = False
 

@@ -6,26 +6,19 @@ left behind.
 
 import asyncio
 import dataclasses
-import fcntl
-import os
-import shutil
+import shlex
 import socket
-import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import (
-    AsyncExitStack,
-    ExitStack,
-    asynccontextmanager,
-    contextmanager,
-    suppress,
-)
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from accesslog.console import ConsoleSink
-from dataplane.box import OneBox
+from dataplane.box import MAX_CONNECTIONS, Certificate, OneBox
+from dataplane.child import room_for_connections
 from dataplane.supervisor import Envoy, PortTaken, check_port
+from extauthz.failures import DEFAULT_PER_MINUTE
 from headgate.app import StoreSettings
 from headgate.clock import Clock
 from headgate.contract import Counting
@@ -33,8 +26,10 @@ from headgate.demo import Demo, demo_policy
 from headgate.errors import OperatorError
 from headgate.policy import check_upstream
 from headgate.reachable import silent
+from headgate.run_folder import ADMIN_SOCKET, HOOKS_SOCKET, run_folder
 from headgate.serve import ServeSettings, running_services, stop_event
 from headgate.simulated import running_simulator
+from headgate.tls import CertificateWatcher, TlsFiles
 from registry.types import Registry
 
 _Death = Callable[[], Coroutine[Any, Any, None]]
@@ -42,10 +37,6 @@ _Death = Callable[[], Coroutine[Any, Any, None]]
 
 _DRAIN_S = 5.0
 """How long requests in flight may take to end after Ctrl-C."""
-_HOOKS_SOCKET = "hooks.sock"
-_ADMIN_SOCKET = "envoy-admin.sock"
-_SOCKET_PATH_BYTES = 107
-"""The longest path of a unix socket (Linux, unix(7))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +46,10 @@ class Address:
     host: str
     port: int
 
-    @property
-    def url(self) -> str:
+    def url(self, scheme: str) -> str:
+        """The address for clients of `http` or `https`."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"{scheme}://{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +57,11 @@ class UpSettings:
     """What `headgate up` was asked for.
 
     `policy` None means the demo's; `upstream` replaces the upstream of every model;
-    `run_dir` keeps sockets, configuration and logs (a temporary folder when None);
-    `counting` says who counts the tokens of answers.
+    `run_dir` keeps sockets, configuration and logs (a temporary folder when None). With `tls`
+    clients speak TLS. `auth_failures_per_minute` is how often an address may fail to show a
+    known key; `max_connections` how many connections clients may hold open together
+    (None: MAX_CONNECTIONS, or as many as the open files allow). `counting` says who counts the
+    tokens of answers.
     """
 
     policy: Path | None
@@ -77,6 +71,9 @@ class UpSettings:
     store: str
     records: Path
     run_dir: Path | None
+    tls: TlsFiles | None = None
+    auth_failures_per_minute: int = DEFAULT_PER_MINUTE
+    max_connections: int | None = None
     counting: Counting = Counting.PROXY
 
 
@@ -105,7 +102,7 @@ async def one_box(
     listen = _free(settings.listen, "--listen")
     admin = _free(settings.admin, "--admin")
     async with AsyncExitStack() as stack:
-        run_dir = stack.enter_context(_run_folder(settings.run_dir))
+        run_dir = stack.enter_context(run_folder(settings.run_dir))
         deaths: list[_Death] = []
         policy, demo = settings.policy, None
         if policy is None:
@@ -117,13 +114,14 @@ async def one_box(
         box = OneBox(
             listen_host=listen.host,
             listen_port=listen.port,
-            services_socket=run_dir / _HOOKS_SOCKET,
-            admin_socket=run_dir / _ADMIN_SOCKET,
+            services_socket=run_dir / HOOKS_SOCKET,
+            admin_socket=run_dir / ADMIN_SOCKET,
             folder=run_dir,
             upstreams={},
+            max_connections=_connections(settings.max_connections, say),
             counting=settings.counting,
         )
-        routes = _Routes()
+        door = _Door()
         services = await stack.enter_async_context(
             running_services(
                 ServeSettings(
@@ -134,28 +132,36 @@ async def one_box(
                     store=StoreSettings(settings.store),
                     records=settings.records,
                     drain_s=_DRAIN_S,
+                    auth_failures_per_minute=settings.auth_failures_per_minute,
                 ),
                 clock,
-                on_change=routes.follow,
+                on_change=door.follow,
                 more_sinks=lambda limiter: (ConsoleSink(say, limiter.left_of),),
                 transform=lambda registry: _towards(registry, settings.upstream),
             )
         )
+        box.services_socket.chmod(0o600)
         upstreams = _upstreams(services.registry())
+        certificates = None
+        if settings.tls is not None:
+            certificates = CertificateWatcher(settings.tls, clock, services.metrics, door.renew)
+            box = dataclasses.replace(box, certificate=certificates.current())
         envoy = Envoy(dataclasses.replace(box, upstreams=upstreams))
         await envoy.start()
         stack.push_async_callback(envoy.stop, _DRAIN_S)
-        routes.start(envoy)
+        door.start(envoy)
         deaths.append(envoy.died)
+        if certificates is not None:
+            await stack.enter_async_context(certificates)
         for model in await silent(upstreams):
             say(f"note: the vLLM of {model} ({upstreams[model]}) does not answer yet")
-        for line in _welcome(listen, services.admin_url, settings.records, demo):
+        for line in _welcome(settings, listen, services.admin_url, demo):
             say(line)
         yield deaths
 
 
-class _Routes:
-    """Points Envoy at the models of each new policy; a change waits until Envoy has started."""
+class _Door:
+    """Tells Envoy of each new policy and certificate; a change waits until it has started."""
 
     def __init__(self) -> None:
         self._envoy: asyncio.Future[Envoy] = asyncio.get_running_loop().create_future()
@@ -169,6 +175,11 @@ class _Routes:
         envoy = await self._envoy
         await envoy.apply(_upstreams(registry))
 
+    async def renew(self, certificate: Certificate) -> None:
+        """Returns once Envoy shows this certificate; raises OperatorError when it refuses it."""
+        envoy = await self._envoy
+        await envoy.renew(certificate)
+
 
 def _towards(registry: Registry, upstream: str | None) -> Registry:
     """The registry with every model served by `upstream`, where one is given."""
@@ -181,21 +192,36 @@ def _towards(registry: Registry, upstream: str | None) -> Registry:
     return dataclasses.replace(registry, models=models)
 
 
+def _connections(asked: int | None, say: Callable[[str], None]) -> int:
+    """How many connections of clients there may be: beyond it, one is closed before Envoy has no
+    file left for one to a vLLM."""
+    room = room_for_connections()
+    if asked is not None and asked > room:
+        say(f"note: --max-connections {asked} is taken as {room}, as `ulimit -n` allows no more")
+    return min(MAX_CONNECTIONS if asked is None else asked, room)
+
+
 def _upstreams(registry: Registry) -> dict[str, str]:
     """The URL of each base model."""
     return {model.base: model.upstream for model in registry.models.values()}
 
 
-def _welcome(listen: Address, admin_url: str, records: Path, demo: Demo | None) -> Iterator[str]:
-    yield f"Headgate is ready on {listen.url} (admin {admin_url}, usage records in {records})"
+def _welcome(
+    settings: UpSettings, listen: Address, admin_url: str, demo: Demo | None
+) -> Iterator[str]:
+    url = listen.url("http" if settings.tls is None else "https")
+    yield f"Headgate is ready on {url} (admin {admin_url}, usage records in {settings.records})"
     if demo is None:
         return
     for key in demo.keys:
         yield f"  {key.secret}  {key.tenant}/{key.user}: {key.note}"
+    trust = (
+        "" if settings.tls is None else f"--cacert {shlex.quote(str(settings.tls.certificate))} "
+    )
     yield "Try it:"
     yield (
-        f"  curl {listen.url}/v1/chat/completions -H 'Authorization: Bearer {demo.keys[0].secret}' "
-        f"-H 'Content-Type: application/json' "
+        f"  curl {trust}{url}/v1/chat/completions "
+        f"-H 'Authorization: Bearer {demo.keys[0].secret}' -H 'Content-Type: application/json' "
         f'-d \'{{"model": "{demo.model}", "max_tokens": 16, '
         f'"messages": [{{"role": "user", "content": "Hello"}}]}}\''
     )
@@ -215,45 +241,6 @@ def _free(address: Address, option: str) -> Address:
     except OSError as error:
         raise OperatorError(
             f"cannot listen on {address.host}: {error.strerror}; name another with {option}"
-        ) from error
-
-
-@contextmanager
-def _run_folder(asked: Path | None) -> Iterator[Path]:
-    """The folder of sockets, configuration and logs, readable by its owner only.
-
-    Raises OperatorError when it cannot be used, or another box runs in it.
-    """
-    with ExitStack() as stack:
-        try:
-            if asked is None:
-                folder = Path(tempfile.mkdtemp(prefix="headgate-"))
-                stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            else:
-                asked.mkdir(mode=0o700, parents=True, exist_ok=True)
-                folder = asked.resolve()
-            _own(stack, folder)
-        except OSError as error:
-            raise OperatorError(
-                f"cannot use {asked or tempfile.gettempdir()} for sockets and logs: "
-                f"{error.strerror}; name another folder with --run-dir"
-            ) from error
-        yield folder
-
-
-def _own(stack: ExitStack, folder: Path) -> None:
-    """Holds the folder until the stack ends: a second box would take over its sockets."""
-    if len(os.fsencode(folder / _ADMIN_SOCKET)) > _SOCKET_PATH_BYTES:
-        raise OperatorError(
-            f"the path {folder} is too long for a socket (with its name at most "
-            f"{_SOCKET_PATH_BYTES} bytes); name another folder with --run-dir"
-        )
-    lock = stack.enter_context((folder / "lock").open("w"))
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise OperatorError(
-            f"another headgate runs in {folder}; stop it, or name another folder with --run-dir"
         ) from error
 
 

@@ -202,5 +202,5 @@ def _ready(process: subprocess.Popen[str], folder: Path) -> Box:
     lines = wait_until(welcome, "headgate up to be ready", START_TIMEOUT_S)
     ready = next(line for line in lines if "is ready on" in line)
     words = ready.replace("(", " ").replace(",", " ").split()
-    urls = [word for word in words if word.startswith("http://")]
+    urls = [word for word in words if word.startswith(("http://", "https://"))]
     return Box(process, urls[0], urls[1], folder, lines)

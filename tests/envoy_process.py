@@ -4,20 +4,22 @@ import asyncio
 import re
 import shutil
 import socket
+import ssl
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx
 
-from dataplane.box import BODY_LIMIT_BYTES, OneBox
+from dataplane.box import BODY_LIMIT_BYTES, MAX_CONNECTIONS, Certificate, OneBox
 from dataplane.supervisor import Envoy
 from headgate.contract import Counting
 from protos.gen import accesslog_pb2
+from tests.certificates import AUTHORITY
 from tests.fake_hooks import MODEL, WAIT_S, FakeServices
 from tests.fake_upstream import Upstream, reply
 
@@ -94,10 +96,7 @@ async def short_folder() -> AsyncIterator[Path]:
 
 
 def make_box(
-    folder: Path,
-    upstreams: Mapping[str, str],
-    body_limit_bytes: int = BODY_LIMIT_BYTES,
-    counting: Counting = Counting.PROXY,
+    folder: Path, upstreams: Mapping[str, str], body_limit_bytes: int = BODY_LIMIT_BYTES
 ) -> OneBox:
     """A box on a free port with its files in `folder`."""
     return OneBox(
@@ -108,25 +107,36 @@ def make_box(
         folder=folder / "envoy",
         upstreams=upstreams,
         body_limit_bytes=body_limit_bytes,
-        counting=counting,
     )
 
 
 @asynccontextmanager
 async def running_envoy(
-    body_limit_bytes: int = BODY_LIMIT_BYTES, counting: Counting = Counting.PROXY
+    body_limit_bytes: int = BODY_LIMIT_BYTES,
+    certificate: Certificate | None = None,
+    max_connections: int = MAX_CONNECTIONS,
+    counting: Counting = Counting.PROXY,
 ) -> AsyncIterator[Rig]:
-    """A real Envoy with scripted services, and one upstream for the model MODEL."""
+    """A real Envoy with scripted services, and one upstream for the model MODEL.
+
+    With a `certificate` of the tests its client speaks TLS.
+    """
     services, upstream = FakeServices(), Upstream()
     await upstream.start()
     async with short_folder() as folder:
-        box = make_box(folder, {MODEL: upstream.url}, body_limit_bytes, counting)
+        box = replace(
+            make_box(folder, {MODEL: upstream.url}, body_limit_bytes),
+            certificate=certificate,
+            max_connections=max_connections,
+            counting=counting,
+        )
         server = await services.serve(box.services_socket)
         envoy = Envoy(box, concurrency=1)
         try:
             await envoy.start()
-            url = f"http://127.0.0.1:{box.listen_port}"
-            async with httpx.AsyncClient(base_url=url, timeout=WAIT_S) as client:
+            url = f"http{'s' if certificate else ''}://127.0.0.1:{box.listen_port}"
+            trust = ssl.create_default_context(cafile=AUTHORITY)
+            async with httpx.AsyncClient(base_url=url, timeout=WAIT_S, verify=trust) as client:
                 yield Rig(envoy, box, services, upstream, server, client)
         finally:
             await envoy.stop(drain_s=0.0)

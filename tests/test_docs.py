@@ -62,6 +62,17 @@ def test_every_local_link_in_the_documentation_leads_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_every_test_that_the_page_on_security_names_exists() -> None:
+    text = (DOCS / "security.md").read_text()
+    named = re.findall(r"`([\w/]+\.(?:py|yaml))(?:: (test_\w+))?`", text)
+
+    assert len(named) > 20
+    for file, test in named:
+        path = next((one for base in ("tests", ".") if (one := ROOT / base / file).exists()), None)
+        assert path, file
+        assert not test or f"def {test}(" in path.read_text(), f"{file}: {test}"
+
+
 def test_the_changelog_speaks_of_the_version_in_work() -> None:
     assert "## Unreleased" in (ROOT / "CHANGELOG.md").read_text()
 

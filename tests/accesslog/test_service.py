@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import grpc
 import pytest
@@ -15,6 +16,7 @@ from accesslog.service import AccessLogService
 from accesslog.types import UsageRecord
 from headgate.metrics import Metrics
 from headgate.settlement import Estimate, Usage
+from registry.types import Model, Registry, Tenant
 from tests.accesslog.entries import ADMISSION, USAGE, entry, message, prices_of
 from tests.fakes import FakeClock
 
@@ -57,6 +59,17 @@ class Kept:
         self.records += records
 
 
+REGISTRY = Registry(
+    models={
+        "llama-8b-sql": Model(
+            "llama-8b-sql", "llama-8b", "sql-v3", "http://127.0.0.1:1", 8192, True
+        )
+    },
+    tenants={"acme": Tenant("acme", ZoneInfo("UTC"), frozenset({"llama-8b-sql"}), ())},
+    keys={},
+)
+
+
 class World:
     """The service with fakes around it, and a client on a socket of its own."""
 
@@ -70,6 +83,7 @@ class World:
             lambda *lesson: self.taught.append(lesson),
             prices_of,
             [self.kept],
+            lambda: REGISTRY,
             Metrics(self.registry, FakeClock()),
         )
         self.channel: grpc.aio.Channel

@@ -7,12 +7,14 @@ import pytest
 from headgate.contract import (
     OP_RESERVE,
     OP_SETTLE,
+    RECORD_NO,
+    CallerKey,
     Header,
     Namespace,
 )
-from protos.gen import ext_proc_pb2
+from protos.gen import auth_pb2, ext_proc_pb2
 from tests.envoy_process import CHAT, Rig
-from tests.fake_hooks import MODEL, entries, immediate, route, set_header
+from tests.fake_hooks import MODEL, admit, deny, entries, immediate, route, set_header
 from tests.fake_upstream import Received, reply
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -62,6 +64,33 @@ async def test_ext_authz_sees_path_method_and_credentials_only(rig: Rig) -> None
     assert not http.headers
     source = rig.services.checks[0].attributes.source.address.socket_address
     assert source.address == "127.0.0.1"
+
+
+async def test_a_forged_forwarding_header_does_not_change_the_address(rig: Rig) -> None:
+    """The address is the connection's, or a client could choose whose failures count."""
+    forged = {"x-forwarded-for": "198.51.100.7", "forwarded": "for=198.51.100.7"}
+    await rig.post(**forged, **{"x-real-ip": "198.51.100.7", "true-client-ip": "198.51.100.7"})
+    source = rig.services.checks[0].attributes.source.address.socket_address
+    assert source.address == "127.0.0.1"
+    logged = (await rig.logged()).common_properties.downstream_remote_address.socket_address
+    assert logged.address == "127.0.0.1"
+
+
+async def test_a_refusal_that_wants_no_record_is_not_logged_and_others_are(rig: Rig) -> None:
+    def unrecorded(request: auth_pb2.CheckRequest) -> auth_pb2.CheckResponse:
+        answer = deny(429, "{}")(request)
+        answer.dynamic_metadata.update({CallerKey.RECORD: RECORD_NO})
+        return answer
+
+    rig.services.check = unrecorded
+    assert (await rig.post()).status_code == 429
+    rig.services.check = deny(401, "{}")
+    assert (await rig.post()).status_code == 401
+    rig.services.check = admit
+    assert (await rig.post()).status_code == 200
+    await rig.services.until(lambda: len(rig.services.logs) >= 2)
+    codes = sorted(entry.response.response_code.value for entry in rig.services.logs)
+    assert codes == [200, 401]
 
 
 async def test_a_header_sent_twice_reaches_ext_authz_twice_or_joined(rig: Rig) -> None:

@@ -82,7 +82,7 @@ async def test_a_bad_file_keeps_all_of_the_last_good_ones_and_is_told_once(
     assert rig.domains() == {"a"}
     assert rig.reloads("refused") == 1
     assert caplog.messages == [
-        "ratelimit configuration refused, the last good one stays in force:",
+        "ratelimit configuration refused, the last good one stays in force: "
         f'{rig.folder}/c.yaml:1: domain: the domain "a" is in {rig.folder}/a.yaml already;'
         " a domain stands in one file",
     ]

@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -203,6 +202,18 @@ def test_a_folder_that_cannot_hold_sockets_is_one_line_that_names_the_option(
         assert "--run-dir" in ended.stderr
 
 
+def test_a_folder_that_others_can_enter_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "headgate.yaml").write_text(policy("http://127.0.0.1:9"))
+    (tmp_path / "run").mkdir(mode=0o700)
+    (tmp_path / "run").chmod(0o710)
+    ended = run_up(tmp_path, *ANY_PORTS, "--run-dir", "run")
+
+    assert ended.returncode == 1
+    [line] = ended.stderr.splitlines()
+    assert "is open to other users (mode 710)" in line
+    assert "chmod 700" in line
+
+
 def test_a_second_box_in_the_same_folder_is_refused_and_hurts_nobody(tmp_path: Path) -> None:
     """It would take over the first one's sockets, and remove them at its end."""
     (tmp_path / "headgate.yaml").write_text(policy("http://127.0.0.1:9"))
@@ -306,9 +317,7 @@ def test_a_new_upstream_is_in_force_without_a_restart(box: Box) -> None:
 def test_a_policy_with_no_upstream_alive_still_starts(tmp_path: Path) -> None:
     """The vLLM may come later: clients get a 503 in their shape until then."""
     (tmp_path / "headgate.yaml").write_text(policy("http://127.0.0.1:9"))
-    started = time.monotonic()
     with started_up(tmp_path, "--policy", str(tmp_path / "headgate.yaml")) as box:
-        assert time.monotonic() - started < 20
         answer = box.chat()
 
     assert "note: the vLLM of tiny (http://127.0.0.1:9) does not answer yet" in box.lines

@@ -34,10 +34,14 @@ def check_input(
 
 
 def check_request(
-    *headers: tuple[str, bytes], method: str = "POST", path: str = "/v1/chat/completions"
+    *headers: tuple[str, bytes],
+    method: str = "POST",
+    path: str = "/v1/chat/completions",
+    address: str = "192.0.2.1",
 ) -> CheckRequest:
     """As Envoy sends it with `encode_raw_headers`: pseudo headers and the allowed ones."""
     message = CheckRequest()
+    message.attributes.source.address.socket_address.address = address
     http = message.attributes.request.http
     http.method = method
     http.path = path

@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from extauthz.decide import Admit, CheckInput, Deny, decide
 from headgate.apis import Api, ErrorShape
 from headgate.contract import CREDENTIAL_HEADERS
+from registry.types import Caller, Registry
 from tests.extauthz.builders import ALICE, KEY, REGISTRY, check_input, digest
 
 CASES: list[dict[str, Any]] = YAML(typ="safe").load(Path(__file__).parent / "cases/decide.yaml")
@@ -91,6 +92,28 @@ def test_no_bytes_get_in_or_crash(credentials: list[tuple[str, bytes]], path: st
         decision = decide(CheckInput("POST", asked, tuple(credentials)), REGISTRY)
 
         assert isinstance(decision, Deny)
+
+
+def test_a_key_is_compared_with_nothing_but_looked_up_by_its_digest_once() -> None:
+    """So that the time of an answer says nothing about how near a guess is to a key."""
+    asked: list[object] = []
+
+    class Keys(dict[bytes, Caller]):
+        def get(self, digest: bytes, default: Any = None) -> Any:
+            asked.append(digest)
+            return super().get(digest, default)
+
+        def __getitem__(self, digest: bytes) -> Caller:
+            raise AssertionError("looked up twice")
+
+        __iter__ = keys = items = values = __contains__ = None  # type: ignore[assignment]
+
+    registry = Registry(REGISTRY.models, REGISTRY.tenants, Keys(REGISTRY.keys))
+    guesses = [KEY, KEY[:-1], KEY + "x", KEY[:-1] + "X", "x" + KEY[1:], "another"]
+    for guess in guesses:
+        decide(check_input(("api-key", guess)), registry)
+
+    assert asked == [digest(guess) for guess in guesses]
 
 
 def test_a_refusal_does_not_repeat_the_key() -> None:

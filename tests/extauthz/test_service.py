@@ -1,11 +1,13 @@
 """Check over a real gRPC connection."""
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
+from extauthz.failures import FailureLimit
 from extauthz.service import Authorization
 from headgate.metrics import Metrics
 from protos.gen.auth_pb2 import CheckRequest, CheckResponse
@@ -24,8 +26,10 @@ class Door:
     def __init__(self) -> None:
         self.registry: Registry = REGISTRY
         self.counted = CollectorRegistry()
-        metrics = Metrics(self.counted, FakeClock(0))
-        self.service = Authorization(lambda: self.registry, metrics)
+        self.clock = FakeClock(0)
+        metrics = Metrics(self.counted, self.clock)
+        failures = FailureLimit(per_minute=3)
+        self.service = Authorization(lambda: self.registry, failures, self.clock, metrics)
 
     def decisions(self, decision: str) -> float | None:
         labels = {"hook": "ext_authz", "decision": decision}
@@ -76,6 +80,70 @@ async def test_a_new_registry_counts_from_the_next_call(door: Door, check: Check
     door.registry = Registry(REGISTRY.models, REGISTRY.tenants, {})
 
     assert (await check(request)).status.code == 16
+
+
+WRONG = ("authorization", b"Bearer sk-wrong")
+RIGHT = ("authorization", f"Bearer {KEY}".encode())
+
+
+async def test_failures_beyond_the_limit_get_429_and_a_known_key_passes_all_the_same(
+    door: Door, check: Check
+) -> None:
+    """One client with a bad key must not lock out the office behind its address."""
+    statuses = []
+    for _ in range(5):
+        assert (await check(check_request(RIGHT))).status.code == 0
+        statuses.append((await check(check_request(WRONG))).denied_response.status.code)
+
+    assert statuses == [401, 401, 401, 429, 429]
+    assert (
+        await check(check_request(WRONG, address="192.0.2.9"))
+    ).denied_response.status.code == 401
+    assert door.decisions("too_many_failures") == 2
+    door.clock.advance(20)
+    assert (await check(check_request(WRONG))).denied_response.status.code == 401
+
+
+async def test_the_429_says_when_and_leaves_no_record(check: Check) -> None:
+    """The official clients take a 429 as a call to try again, unless they are told otherwise."""
+    for _ in range(3):
+        assert not (await check(check_request(WRONG))).dynamic_metadata.fields
+    response = await check(check_request(WRONG, path="/v1/messages"))
+
+    denied = response.denied_response
+    headers = {option.header.key: option.header.value for option in denied.headers}
+    assert headers["retry-after"] == "20"
+    assert headers["x-should-retry"] == "false"
+    body = json.loads(denied.body)
+    assert body["error"]["type"] == "rate_limit_error"
+    assert "20 s" in body["error"]["message"]
+    assert response.dynamic_metadata.fields["record"].string_value == "no"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/v1/chat/completions", 405), ("POST", "/nowhere", 404)]
+)
+async def test_whatever_comes_without_a_known_key_counts_and_nothing_that_comes_with_one(
+    check: Check, method: str, path: str, status: int
+) -> None:
+    """Records of unknown paths fill a disk as those of unknown keys do."""
+    for _ in range(9):
+        known = await check(check_request(RIGHT, method=method, path=path))
+        assert known.denied_response.status.code == status
+    for _ in range(3):
+        unknown = await check(check_request(WRONG, method=method, path=path))
+        assert unknown.denied_response.status.code == status
+    beyond = await check(check_request(WRONG, method=method, path=path))
+    assert beyond.denied_response.status.code == 429
+
+
+async def test_what_a_client_says_of_its_address_changes_nothing(check: Check) -> None:
+    """Only the address that the proxy itself saw counts."""
+    for number in range(3):
+        forged = ("x-forwarded-for", f"198.51.100.{number}".encode())
+        await check(check_request(WRONG, forged))
+    forged = ("x-forwarded-for", b"198.51.100.99")
+    assert (await check(check_request(WRONG, forged))).denied_response.status.code == 429
 
 
 async def test_the_time_of_each_answer_is_measured(door: Door, check: Check) -> None:

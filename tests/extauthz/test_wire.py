@@ -22,6 +22,7 @@ def test_repeated_headers_stay_apart_and_raw() -> None:
         "POST",
         "/v1/chat/completions",
         (("x-api-key", b"one"), ("x-api-key", b"\xff"), ("api-key", b"three")),
+        "192.0.2.1",
     )
 
 

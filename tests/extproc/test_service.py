@@ -170,13 +170,13 @@ async def test_each_request_gets_its_own_reservation(exchange: Exchange) -> None
 
 async def test_answers_are_counted_where_envoy_says_so(desk: Desk, exchange: Exchange) -> None:
     """By the call's own metadata: the service has no setting of it. One decision, as ever."""
-    messages = [headers_message({"model": "poet", "stream": True}), body_message(b"{}")]
-    messages += answer_messages(STREAM[:30], STREAM[30:])
+    request = [headers_message({"model": "poet", "stream": True}), body_message(b"{}")]
+    answer = answer_messages(STREAM[:30], STREAM[30:])
 
-    without = await exchange(*messages)
-    replies = await exchange(*messages, metadata=(COUNTING_METADATA,))
+    without = await exchange(*request)
+    replies = await exchange(*request, *answer, metadata=(COUNTING_METADATA,))
 
-    assert len(without) == 2
+    assert without[0].mode_override.response_body_mode == ProcessingMode.NONE
     assert [reply.WhichOneof("response") for reply in replies] == [
         "request_headers",
         "request_body",

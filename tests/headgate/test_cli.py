@@ -72,6 +72,14 @@ def test_the_demo_takes_no_policy_of_ones_own() -> None:
     assert CliRunner().invoke(cli, ["up", "--demo", "--policy", "x.yaml"]).exit_code == 2
 
 
+@pytest.mark.parametrize("option", ["--tls-cert", "--tls-key"])
+def test_a_certificate_and_its_key_go_together(option: str) -> None:
+    shown = CliRunner().invoke(cli, ["up", "--demo", option, "door.pem"])
+
+    assert shown.exit_code == 2
+    assert "go together" in shown.stderr
+
+
 @pytest.mark.parametrize("name", ["", "ac me", 'a"b', "sk-hg-0123", "x" * 65])
 def test_a_new_key_is_for_names_that_a_policy_takes(name: str) -> None:
     shown = CliRunner().invoke(cli, ["keys", "new", "--tenant", "acme", "--user", name])

@@ -170,8 +170,8 @@ async def test_a_vanished_file_keeps_the_last_good_policy_and_is_told_once(
 
     assert {"acme"} == rig.tenants()
     assert rig.reloads("refused") == 1
-    assert len(caplog.messages) == 2
-    assert "cannot be read (No such file or directory)" in caplog.messages[1]
+    [message] = caplog.messages
+    assert "cannot be read (No such file or directory)" in message
 
 
 @pytest.mark.parametrize("spoil", [lambda rig: rig.write(BAD), lambda rig: rig.path.unlink()])
@@ -262,7 +262,7 @@ async def test_a_change_that_cannot_be_applied_is_refused_and_the_next_one_is_no
     rig.write(with_tenants("globex"))
     assert not await watcher.check_once()
     assert {"acme"} == set(watcher.current().tenants)
-    assert caplog.messages[-1] == f"{rig.path}: cannot be applied: disk full"
+    assert caplog.messages[-1].endswith(f": {rig.path}: cannot be applied: disk full")
     assert rig.reloads("refused") == 1
 
     full = False

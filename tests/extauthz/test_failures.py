@@ -1,0 +1,106 @@
+"""How often an address may come without a known key."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extauthz.failures import MAX_ADDRESSES, FailureLimit
+
+CLIENT, OTHER = "192.0.2.1", "192.0.2.2"
+
+
+def let_through(limit: FailureLimit, address: str, now_s: float, times: int) -> int:
+    """How many of these failures at once are within the limit."""
+    return sum(limit.count(address, now_s) is None for _ in range(times))
+
+
+def test_as_many_failures_as_the_limit_says_are_let_through_at_once() -> None:
+    assert let_through(FailureLimit(30), CLIENT, 0, 100) == 30
+
+
+def test_room_comes_back_evenly() -> None:
+    """30 a minute are one in two seconds."""
+    limit = FailureLimit(30)
+    let_through(limit, CLIENT, 0, 30)
+
+    assert limit.count(CLIENT, 0) == pytest.approx(2)
+    assert limit.count(CLIENT, 1.5) == pytest.approx(0.5)
+    assert let_through(limit, CLIENT, 2, 10) == 1
+    assert let_through(limit, CLIENT, 62, 100) == 30
+
+
+def test_failures_beyond_the_limit_do_not_put_off_its_end() -> None:
+    limit = FailureLimit(30)
+    let_through(limit, CLIENT, 0, 1000)
+
+    assert limit.count(CLIENT, 2) is None
+
+
+def test_addresses_do_not_pay_for_each_other() -> None:
+    limit = FailureLimit(5)
+    let_through(limit, CLIENT, 0, 100)
+
+    assert let_through(limit, OTHER, 0, 100) == 5
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("", "/run/some.sock"),
+    ],
+)
+def test_addresses_of_one_client_are_one(one: str, other: str) -> None:
+    """An IPv6 client has a whole /64 to choose from."""
+    limit = FailureLimit(5)
+    let_through(limit, one, 0, 5)
+
+    assert limit.count(other, 0) is not None
+
+
+def test_neighbouring_ipv6_networks_are_two_clients() -> None:
+    limit = FailureLimit(5)
+    let_through(limit, "2001:db8:0:1::1", 0, 5)
+
+    assert limit.count("2001:db8:0:2::1", 0) is None
+
+
+def test_memory_and_failures_let_through_are_bounded_whoever_comes() -> None:
+    """Beyond `max_addresses` all that are new share one count."""
+    limit = FailureLimit(5, max_addresses=100)
+    passed = sum(
+        let_through(limit, f"10.0.{number // 250}.{number % 250}", 0, 10) for number in range(1000)
+    )
+
+    assert len(limit) == 101
+    assert passed == 101 * 5
+    assert limit.count(CLIENT, 61) is None
+    assert len(limit) == 1
+
+
+def test_the_table_is_of_some_megabytes_at_most() -> None:
+    assert MAX_ADDRESSES <= 10_000
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.floats(0, 30)), max_size=200),
+    st.integers(1, 10),
+)
+def test_no_minute_lets_more_through_than_twice_the_limit(
+    calls: list[tuple[int, float]], per_minute: int
+) -> None:
+    """The bucket that was full at its beginning, and what came back in it."""
+    limit, now_s = FailureLimit(per_minute, max_addresses=3), 0.0
+    passed: dict[int, list[float]] = {}
+    for client, pause_s in calls:
+        now_s += pause_s
+        wait_s = limit.count(f"192.0.2.{client}", now_s)
+        assert wait_s is None or 0 < wait_s <= 60 / per_minute + 1e-6
+        if wait_s is None:
+            passed.setdefault(client, []).append(now_s)
+
+    assert len(limit) <= 4
+    for times in passed.values():
+        for start_s in times:
+            assert sum(start_s <= time_s < start_s + 60 for time_s in times) <= 2 * per_minute
