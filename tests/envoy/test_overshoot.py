@@ -7,6 +7,7 @@ from tests.envoy.conftest import Upstream
 
 
 @pytest.mark.simulator
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     "setup", [Setup("memory", 1), Setup("Redis", 3)], ids=["memory-1", "redis-3"]
 )
