@@ -48,8 +48,8 @@ class Answer:
 
 
 def cases_of(matrix: Matrix, cell: Cell, answer: Answer, *, every_event: bool) -> list[Case]:
-    """The requests of one cell. Unless `every_event`, the answers with several choices end after
-    their first, their middle and their last event only."""
+    """The requests of one cell. Unless `every_event`, the answers with several choices end only
+    after the first and the last event of each point."""
     cases = []
     for point in matrix.points_of(cell):
         if point in ("end", "before"):
@@ -57,14 +57,12 @@ def cases_of(matrix: Matrix, cell: Cell, answer: Answer, *, every_event: bool) -
             cases += [Case(cell, point, error=error) for error in errors]
         elif point in ("start", "middle"):
             cases.append(Case(cell, point, after=0))
-        elif point == "event":
-            events = list(range(1, answer.last_word))
-            if cell.choices != "one" and not every_event:
-                events = [events[0], events[len(events) // 2], events[-1]]
-            cases += [Case(cell, point, after=after) for after in events]
         else:
             last, all_of_them = answer.last_word, len(answer.told)
-            cases += [Case(cell, point, after=after) for after in range(last, all_of_them + 1)]
+            events = range(1, last) if point == "event" else range(last, all_of_them + 1)
+            if cell.choices != "one" and not every_event:
+                events = range(events[0], events[-1] + 1, max(1, len(events) - 1))
+            cases += [Case(cell, point, after=after) for after in events]
     return cases
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -47,17 +47,18 @@ class Matrix:
         """Every combination of the axes, whether it exists or not."""
         return (Cell(*values) for values in product(*self.axes.values()))
 
+    @cached_property
     def cells(self) -> list[Cell]:
         """The combinations that exist."""
         return [cell for cell in self.combinations() if self.exclusion(cell) is None]
 
     def groups(self) -> list[tuple[str, str]]:
         """Each API with each vLLM that it has cells for."""
-        return sorted({(cell.api, cell.vllm) for cell in self.cells()})
+        return sorted({(cell.api, cell.vllm) for cell in self.cells})
 
     def group(self, api: str, vllm: str) -> list[Cell]:
         """The cells of one of them."""
-        return [cell for cell in self.cells() if (cell.api, cell.vllm) == (api, vllm)]
+        return [cell for cell in self.cells if (cell.api, cell.vllm) == (api, vllm)]
 
     def exclusion(self, cell: Cell) -> dict[str, Any] | None:
         """The entry that says why this combination does not exist; None: it does."""

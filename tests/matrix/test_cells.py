@@ -20,7 +20,7 @@ def test_every_combination_of_the_axes_has_outcomes_or_a_reason_not_to_exist() -
 
 
 def test_no_entry_is_idle() -> None:
-    cells = list(MATRIX.cells())
+    cells = MATRIX.cells
     reached = [MATRIX.outcome(cell, point) for cell in cells for point in MATRIX.points_of(cell)]
     excluded = [MATRIX.exclusion(cell) for cell in MATRIX.combinations()]
     shown = {MATRIX.shown(cell) for cell in cells}
@@ -31,7 +31,7 @@ def test_no_entry_is_idle() -> None:
 
 
 def test_every_value_of_every_axis_is_in_a_cell() -> None:
-    cells = list(MATRIX.cells())
+    cells = MATRIX.cells
     for axis, values in MATRIX.axes.items():
         assert {getattr(cell, axis) for cell in cells} == set(values)
 

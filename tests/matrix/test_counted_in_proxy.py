@@ -9,7 +9,11 @@ from tests.matrix.play import Stage
 
 COUNTING = "proxy"
 
-pytestmark = [pytest.mark.simulator, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [
+    pytest.mark.simulator,
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.timeout(240),  # the first one waits for three simulators and a box
+]
 
 
 @pytest.mark.parametrize(("api", "vllm"), matrix().groups())

@@ -43,7 +43,7 @@ class Server:
 
     def cells(self) -> list[Cell]:
         """The cells that it has."""
-        cells = (cell for cell in MATRIX.cells() if cell.api in self.apis)
+        cells = (cell for cell in MATRIX.cells if cell.api in self.apis)
         return [cell for cell in cells if cell.vllm == self.vllm]
 
 
