@@ -8,6 +8,7 @@ from typing import TypeAlias
 from accesslog.types import Held, LogEntry, UsageRecord
 from headgate.apis import endpoint_of
 from headgate.contract import ABSENT, BODY_READ, AdmissionKey, CallerKey, RequestKey
+from headgate.contract import held_by as holder
 from headgate.settlement import Charge, Estimate, Source, charge, read_count, read_usage
 from registry.amounts import money
 from registry.types import Prices
@@ -86,7 +87,7 @@ def held_by(entry: LogEntry) -> Held | None:
         tokens=read_count(entry.admission.get(AdmissionKey.ESTIMATE)) or 0,
         prompt=read_count(entry.admission.get(AdmissionKey.ESTIMATE_PROMPT)) or 0,
     )
-    return Held(reservation, tenant, estimate, read_usage(entry.usage))
+    return Held(reservation, tenant, estimate, read_usage(entry.usage), holder(entry.limits))
 
 
 def _cost(model: str | None, charged: Charge | None, prices_of: PricesOf) -> Decimal | None:

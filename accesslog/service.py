@@ -36,7 +36,7 @@ class Settle(Protocol):
     """
 
     async def __call__(
-        self, reservation: str, tenant: str, usage: Usage, estimate: Estimate, /
+        self, reservation: str, tenant: str, usage: Usage, estimate: Estimate, held_by: str, /
     ) -> str: ...
 
 
@@ -182,7 +182,7 @@ class AccessLogService:
         async with self._settling:
             try:
                 outcome = await self._settle(
-                    held.reservation, held.tenant, held.usage, held.estimate
+                    held.reservation, held.tenant, held.usage, held.estimate, held.held_by
                 )
             except Exception as error:  # the edge: one request's failure is not the stream's
                 self._metrics.store_errors.labels("settle").inc()

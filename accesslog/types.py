@@ -14,7 +14,7 @@ class LogEntry:
     Texts are as Envoy sent them: of any length, empty where there was nothing. `duration_s`
     is None until the request has ended. `start_ns` counts from the Unix epoch. `status` is
     what the client got, None when it got no answer. `flags` are the short names of
-    `%RESPONSE_FLAGS%`. The last four are the namespaces of `headgate.contract.Namespace`;
+    `%RESPONSE_FLAGS%`. The last five are the namespaces of `headgate.contract.Namespace`;
     `request` is the client's word, the others are ours.
     """
 
@@ -35,17 +35,22 @@ class LogEntry:
     caller: Mapping[str, str] = field(default_factory=dict)
     request: Mapping[str, str | bool] = field(default_factory=dict)
     admission: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, str] = field(default_factory=dict)
     usage: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What an admitted request holds until it is settled, and what was seen of its answer."""
+    """What an admitted request holds until it is settled, and what was seen of its answer.
+
+    `held_by` is for the settlement: the replica that holds it in slices, or empty.
+    """
 
     reservation: str
     tenant: str
     estimate: Estimate
     usage: Usage
+    held_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

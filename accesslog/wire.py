@@ -88,6 +88,7 @@ def _entry(entry: HTTPAccessLogEntry) -> LogEntry:
         caller=_texts(metadata, Namespace.CALLER),
         request=_scalars(metadata, Namespace.REQUEST),
         admission=_texts(metadata, Namespace.ADMISSION),
+        limits=_texts(metadata, Namespace.LIMITS),
         usage=_texts(metadata, Namespace.USAGE),
     )
 

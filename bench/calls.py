@@ -26,7 +26,11 @@ _LIMIT = 10**9
 _TAP = "headgate.usage_tap"
 _SHORT_TOKENS, _LONG_TOKENS = 16, 1_000
 
-SETUPS = (Setup("memory", 1, limit=_LIMIT), Setup("Redis", 1, limit=_LIMIT))
+SETUPS = (
+    Setup("memory", 1, limit=_LIMIT),
+    Setup("Redis", 1, limit=_LIMIT),
+    Setup("Redis", 1, ", slice: 100000", limit=_LIMIT),
+)
 
 
 @dataclass

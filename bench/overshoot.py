@@ -49,7 +49,13 @@ class Setup:
         return f"[{{count: tokens, limit: {self.limit}, per: year{self.more}}}]"
 
 
-SETUPS = (Setup("memory", 1), Setup("Redis", 1), Setup("Redis", 3))
+SETUPS = (
+    Setup("memory", 1),
+    Setup("Redis", 1),
+    Setup("Redis", 3),
+    Setup("Redis", 3, ", slice: 1000"),
+    Setup("Redis", 3, ", slice: 5000"),
+)
 
 
 @dataclass(frozen=True, slots=True)

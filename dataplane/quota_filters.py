@@ -41,6 +41,7 @@ from headgate.contract import (
     OP_SETTLE,
     RESERVE_ENTRIES,
     SETTLE_ADMISSION_ENTRIES,
+    SETTLE_LIMITS_ENTRIES,
     SETTLE_USAGE_ENTRIES,
     AdmissionKey,
     Namespace,
@@ -104,6 +105,7 @@ def _settle() -> RateLimit:
         actions=[
             _op(OP_SETTLE),
             *(_entry(Namespace.ADMISSION, key) for key in SETTLE_ADMISSION_ENTRIES),
+            *(_entry(Namespace.LIMITS, key) for key in SETTLE_LIMITS_ENTRIES),
             *(_entry(Namespace.USAGE, key) for key in SETTLE_USAGE_ENTRIES),
         ],
         hits_addend=RateLimitHitsAddend(number=0),

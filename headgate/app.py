@@ -30,6 +30,7 @@ from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Store
 from ratelimit.store.redis import TIMEOUT_S, RedisStore
 from ratelimit.store.resilient import ResilientStore
+from ratelimit.store.sliced import SlicedStore
 from registry.types import Prices, Registry
 
 _SERVER_OPTIONS = [
@@ -89,7 +90,8 @@ async def running_store(
         return
     shared = RedisStore.from_url(settings.url, settings.deadline_s)
     replica = uuid.uuid4().hex
-    async with ResilientStore(shared, replica, settings.replicas, clock, metrics) as store:
+    resilient = ResilientStore(shared, replica, settings.replicas, clock, metrics)
+    async with resilient, SlicedStore(resilient, replica, clock, metrics) as store:
         yield store
 
 
@@ -118,7 +120,9 @@ def build_hooks(
         return None if model is None else model.prices
 
     estimator = Estimator()
-    limiter = Limiter(store, registry, clock)
+    # Only a store that replicas share has anything held by one of them.
+    settle_held = store.settle_held if isinstance(store, SlicedStore) else None
+    limiter = Limiter(store, registry, clock, settle_held=settle_held)
     return Hooks(
         authorization=Authorization(
             registry, FailureLimit(auth_failures_per_minute), clock, metrics

@@ -5,6 +5,7 @@ them from here, so that a name stands once. Every value in dynamic metadata is a
 as Envoy's rate-limit actions read nothing else; only `Request` keeps the types of JSON.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 HEADER_PREFIX = "x-headgate-"
@@ -16,6 +17,7 @@ class Namespace(StrEnum):
     CALLER = "envoy.filters.http.ext_authz"
     REQUEST = "headgate.request"
     ADMISSION = "headgate.admission"
+    LIMITS = "envoy.filters.http.ratelimit"
     USAGE = "headgate.usage"
 
 
@@ -100,6 +102,14 @@ class AdmissionKey(StrEnum):
     `untouched` where the answer always carries it (not streamed, responses, messages)."""
 
 
+class LimitsKey(StrEnum):
+    """`Namespace.LIMITS`: what the rate-limit service says of an admitted request."""
+
+    HELD_BY = "held_by"
+    """Which replica holds it in slices of limits, for whoever settles it; absent where the store
+    holds all of it."""
+
+
 class UsageKey(StrEnum):
     """`Namespace.USAGE`: what was seen of the answer, by the tap or by ext_proc (`Counting`).
     Written as the answer passes by."""
@@ -165,6 +175,7 @@ SETTLE_ADMISSION_ENTRIES = (
     AdmissionKey.ESTIMATE,
     AdmissionKey.ESTIMATE_PROMPT,
 )
+SETTLE_LIMITS_ENTRIES = (LimitsKey.HELD_BY,)
 SETTLE_USAGE_ENTRIES = (
     UsageKey.STATUS,
     UsageKey.PROMPT,
@@ -175,6 +186,12 @@ SETTLE_USAGE_ENTRIES = (
     UsageKey.ERROR,
 )
 """Entries of the settle descriptor after `op`; its hits_addend is 0."""
+
+
+def held_by(values: Mapping[str, str]) -> str:
+    """Which replica holds a request; empty where nobody said so, as older proxies do."""
+    value = values.get(LimitsKey.HELD_BY, ABSENT)
+    return "" if value == ABSENT else value
 
 
 class Header(StrEnum):

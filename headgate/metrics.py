@@ -40,7 +40,8 @@ class Metrics:
         self.settlements = Counter(
             "headgate_settlements",
             "Settled requests, by where the numbers came from (usage, partial, estimate, refund),"
-            " and those that changed nothing (duplicate, unknown).",
+            " those that changed nothing (duplicate, unknown), and those left to do (deferred,"
+            " forwarded).",
             ["via", "outcome"],
             registry=registry,
         )
@@ -99,6 +100,13 @@ class Metrics:
             "headgate_outage_reconciled",
             "What the store was told after an outage: reservations and their tokens, reservations"
             " that had expired by then, settlements.",
+            ["what"],
+            registry=registry,
+        )
+        self.slices = Counter(
+            "headgate_slices",
+            "Slices of limits that this replica asked the store for (taken, refused) and gave back"
+            " (returned).",
             ["what"],
             registry=registry,
         )

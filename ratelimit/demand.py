@@ -115,6 +115,7 @@ def reservation_of(
                 not limit.shadow,
                 limit.on_outage,
                 drain_of(limit),
+                limit.slice or 0,
             )
         )
     hold_s = max([HOLD_S, *(lease.lease_s for lease in leases)])
@@ -155,6 +156,11 @@ def _weights(limit: Limit, model: str) -> Weights:
             each = limit.costs.get(model) or _dearest(limit.costs.values())
         case Count.CONCURRENT:
             return _NOTHING
+    return _of_tokens(each)
+
+
+@lru_cache(maxsize=4_096)  # of the policy; a reservation keeps them for as long as it is held
+def _of_tokens(each: TokenWeights) -> Weights:
     return Weights(0, each.input, each.cached_input, each.output)
 
 

@@ -21,6 +21,7 @@ from ratelimit.store.protocol import (
     Lease,
     Outcome,
     Reserved,
+    SettleHeld,
     Spent,
     Store,
     StoreAwayError,
@@ -83,11 +84,13 @@ class Left:
 class Admitted:
     """All limits had room and hold the request now.
 
-    `exceeded` are the shadow limits that had none: they would have refused it.
+    `exceeded` are the shadow limits that had none: they would have refused it. `held_by` goes with
+    it to whoever settles it (`Reserved.held_by`).
     """
 
     left: tuple[Left, ...]
     exceeded: tuple[Limit, ...] = ()
+    held_by: str = ""
 
 
 class Reason(StrEnum):
@@ -128,7 +131,8 @@ class Limiter:
     """Decides by the policy that is in force at each call.
 
     It remembers the last `remembered` reservations that it decided: settling one for the
-    second time, or one that was refused, asks the store nothing.
+    second time, or one that was refused, asks the store nothing. `settle_held` is how the store
+    settles what a replica holds, where it has such a thing.
     """
 
     def __init__(
@@ -137,11 +141,13 @@ class Limiter:
         registry: Callable[[], Registry],
         clock: Clock,
         remembered: int = 65_536,
+        settle_held: SettleHeld | None = None,
     ) -> None:
         self._store = store
         self._registry = registry
         self._clock = clock
         self._remembered = remembered
+        self._settle_held = settle_held
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._settling: dict[str, asyncio.Event] = {}
 
@@ -196,17 +202,17 @@ class Limiter:
             most_s = _OUTAGE_WAIT_S if reserved.degraded else inf
             return _refused(hits, left, now_s, most_s)
         exceeded = tuple(claims[index].limit for index in reserved.exceeded)
-        return Admitted(tuple(left.values()), exceeded)
+        return Admitted(tuple(left.values()), exceeded, reserved.held_by)
 
     async def settle(
-        self, reservation: str, tenant: str, usage: Usage, estimate: Estimate
+        self, reservation: str, tenant: str, usage: Usage, estimate: Estimate, held_by: str = ""
     ) -> Source | Outcome:
         """Charges what a finished request used, once. Raises StoreError: then nothing is lost,
         settle again.
 
         Returns where the charged numbers come from or, when nothing changed, why: DUPLICATE,
-        UNKNOWN (it was never admitted) or DEFERRED (it is kept until the store is back). Those
-        are the words of headgate_settlements.
+        UNKNOWN (it was never admitted), DEFERRED (it is kept until the store is back) or FORWARDED
+        (to the replica that holds it). Those are the words of headgate_settlements.
 
         The proxy's call and the access log's often meet: the later waits for the earlier one,
         which spares the store a question that has its answer already.
@@ -215,12 +221,12 @@ class Limiter:
             await earlier.wait()
         self._settling[reservation] = asyncio.Event()
         try:
-            return await self._settle(reservation, tenant, usage, estimate)
+            return await self._settle(reservation, tenant, usage, estimate, held_by)
         finally:
             self._settling.pop(reservation).set()
 
     async def _settle(
-        self, reservation: str, tenant: str, usage: Usage, estimate: Estimate
+        self, reservation: str, tenant: str, usage: Usage, estimate: Estimate, held_by: str
     ) -> Source | Outcome:
         cost = charge(usage, estimate)
         known = self._known.get(reservation)
@@ -234,7 +240,11 @@ class Limiter:
         outcome = Outcome.SETTLED
         if known.state is _State.HELD:
             now_s = self._clock.now_s()
-            settled = await self._store.settle(reservation, tenant, _spent(cost), now_s)
+            what = (reservation, tenant, _spent(cost), now_s)
+            if held_by and self._settle_held is not None:
+                settled = await self._settle_held(held_by, *what)
+            else:
+                settled = await self._store.settle(*what)
             outcome = settled.outcome
             left = _left_after(left, settled.used, now_s)
         if outcome is Outcome.UNKNOWN:  # its reserve call may still be on the way: not remembered

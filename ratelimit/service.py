@@ -107,7 +107,7 @@ class RateLimitService:
         if call.reservation is None:
             return
         outcome = await self._limiter.settle(
-            call.reservation, call.tenant, call.usage, call.estimate
+            call.reservation, call.tenant, call.usage, call.estimate, call.held_by
         )
         self._metrics.settlements.labels(_HOOK, outcome.value).inc()
 

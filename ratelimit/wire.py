@@ -7,7 +7,16 @@ from math import ceil
 from google.protobuf.duration_pb2 import Duration
 
 from headgate.apis import ANTHROPIC_APIS, Api, ErrorShape
-from headgate.contract import ABSENT, DOMAIN, OP, OP_RESERVE, OP_SETTLE, AdmissionKey
+from headgate.contract import (
+    ABSENT,
+    DOMAIN,
+    OP,
+    OP_RESERVE,
+    OP_SETTLE,
+    AdmissionKey,
+    LimitsKey,
+    held_by,
+)
 from headgate.errors import ApiError, Refusal
 from headgate.settlement import Estimate, Usage, read_count, read_usage
 from protos.gen.base_pb2 import HeaderValue
@@ -38,12 +47,16 @@ class BadDescriptorError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """A request has ended. `reservation` is None if it never got as far as to have one."""
+    """A request has ended. `reservation` is None if it never got as far as to have one.
+
+    `held_by` is what the answer to its reserve said, empty where that was nothing.
+    """
 
     reservation: str | None
     tenant: str
     usage: Usage
     estimate: Estimate
+    held_by: str = ""
 
 
 def decode(message: RateLimitRequest) -> Request | Settle:
@@ -97,6 +110,7 @@ def _decode_settle(entries: Mapping[str, str]) -> Settle:
             tokens=_needed_count(entries, AdmissionKey.ESTIMATE),
             prompt=_needed_count(entries, AdmissionKey.ESTIMATE_PROMPT),
         ),
+        held_by=held_by(entries),
     )
 
 
@@ -149,12 +163,15 @@ def encode_decision(
         headers = refused_headers(decision, now_s)
         message = refusal_message(decision, request.tenant)
         body = ApiError(Refusal.OVER_LIMIT, message).body(_shape(request.api))
-    return RateLimitResponse(
+    response = RateLimitResponse(
         overall_code=code,
         statuses=[_status(code, shown, now_s)],
         response_headers_to_add=_header_values(headers),
         raw_body=body,
     )
+    if isinstance(decision, Admitted) and decision.held_by:
+        response.dynamic_metadata.update({LimitsKey.HELD_BY: decision.held_by})
+    return response
 
 
 def _shape(api: Api | None) -> ErrorShape:

@@ -87,7 +87,8 @@ class Limit:
     reloads, as it is part of the counter's key. `per` is None exactly for `concurrent`,
     whose slots end by themselves after `lease_s`. `users` and `models` narrow a limit to
     those; empty means all. A `shadow` limit is counted and reported and refuses nobody, in an
-    outage of the store neither, whatever its `on_outage`.
+    outage of the store neither, whatever its `on_outage`. `slice` is how much of it a replica takes
+    from the shared store at a time, to decide by itself; None where it asks for each request.
 
     A limit of tokens counts them by `weights`. One of cost counts nanos (1e-9 of the currency)
     by `costs`: what a token of each model that it can meet costs; exactly there it is not empty.
@@ -108,6 +109,7 @@ class Limit:
     on_outage: OnOutage = OnOutage.CLOSED
     weights: TokenWeights = TokenWeights()
     costs: Mapping[str, TokenWeights] = field(default_factory=dict, hash=False)
+    slice: int | None = None
     burst: int | None = None
 
     @property

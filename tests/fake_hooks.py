@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from headgate.contract import OP_RESERVE, AdmissionKey, Header, Namespace
+from headgate.contract import OP_RESERVE, AdmissionKey, Header, LimitsKey, Namespace
 from protos.gen import accesslog_pb2, auth_pb2, base_pb2, ext_proc_pb2, ratelimit_pb2
 
 WAIT_S = 10.0
@@ -59,14 +59,16 @@ def route(
 
 
 def allow(request: ratelimit_pb2.RateLimitRequest) -> ratelimit_pb2.RateLimitResponse:
-    """ratelimit says OK to every descriptor."""
+    """ratelimit says OK to every descriptor, and which replica holds the request."""
     ok = ratelimit_pb2.RateLimitResponse.OK
-    return ratelimit_pb2.RateLimitResponse(
+    answer = ratelimit_pb2.RateLimitResponse(
         overall_code=ok,
         statuses=[
             ratelimit_pb2.RateLimitResponse.DescriptorStatus(code=ok) for _ in request.descriptors
         ],
     )
+    answer.dynamic_metadata.update({LimitsKey.HELD_BY: "replica-7"})
+    return answer
 
 
 def immediate(

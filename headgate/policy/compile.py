@@ -190,6 +190,7 @@ def _limit(entry: LimitEntry, models_of_tenant: Mapping[str, Model]) -> Limit:
                 on_outage=on_outage,
                 weights=weights,
                 burst=(entry.burst or entry.limit) if entry.smooth else None,
+                slice=entry.slice,
             )
         case CostLimitEntry():
             per = Per(entry.per)
@@ -208,6 +209,7 @@ def _limit(entry: LimitEntry, models_of_tenant: Mapping[str, Model]) -> Limit:
                     for name, model in models_of_tenant.items()
                     if not models or name in models
                 },
+                slice=None if entry.slice is None else int(entry.slice * NANOS),
             )
         case ConcurrentLimitEntry():
             identity = limit_id(count, None, each, users, models, entry.shadow)

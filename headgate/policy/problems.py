@@ -63,6 +63,9 @@ class Rule(StrEnum):
     SAME_LIMIT = auto()
     NO_PRICES = auto()
     NOT_SMOOTH = auto()
+    SLICE_ABOVE_LIMIT = auto()
+    SLICE_OF_SHADOW = auto()
+    SLICE_OF_SMOOTH = auto()
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,7 @@ class _References:
                     advice = "allowed: its own models, " + ", ".join(own)
                     where = (*entry, "models", at)
                     yield self._problem(Rule.MODEL_NOT_OF_TENANT, what, advice, where)
+            yield from self._slice(entry, limit)
             first = seen.setdefault(_meaning(limit), entry)
             if first != entry:
                 what = f"counts the same as {path_text(first)}"
@@ -128,6 +129,21 @@ class _References:
                 " or {input: 0, output: 0} for a free model"
             )
             yield self._problem(Rule.NO_PRICES, what, advice, ("models", name, "prices"))
+
+    def _slice(self, path: Path, limit: YamlMapping) -> Iterator[Problem]:
+        amount, most = limit.get("slice"), limit.get("limit")
+        where = (*path, "slice")
+        if isinstance(amount, int | Decimal) and isinstance(most, int | Decimal) and amount > most:
+            what = f"is more than the limit (value {shown(amount)})"
+            yield self._problem(Rule.SLICE_ABOVE_LIMIT, what, f"allowed: up to {most}", where)
+        if amount is not None and limit.get("shadow") is True:
+            what = "does not go with shadow: true"
+            advice = "a shadow limit counts each request in Redis; remove one of them"
+            yield self._problem(Rule.SLICE_OF_SHADOW, what, advice, where)
+        if amount is not None and limit.get("smooth") is True:
+            what = "does not go with smooth: true"
+            advice = "a smooth limit refills between requests; remove one of them"
+            yield self._problem(Rule.SLICE_OF_SMOOTH, what, advice, where)
 
     def _problem(self, rule: Rule, what: str, allowed: str, path: Path) -> Problem:
         return Problem(rule, what, allowed, path, line_of(self.root, path))

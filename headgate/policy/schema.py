@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from headgate.policy.money import PRICE_RULE, WEIGHT_RULE, Cost, Price, Weight
+from headgate.policy.money import COST_RULE, PRICE_RULE, WEIGHT_RULE, Cost, Price, Weight
 from headgate.policy.problems import Rule, hint, shown
 from registry.keys import SECRET_PREFIX
 
@@ -61,6 +61,8 @@ _SMOOTH_RULE = (
     " else false"
 )
 _BURST_RULE = f"a whole number from 1 to {MAX_SMOOTH}"
+_SLICE_RULE = "a whole number from 1 to the limit, in the limit's unit"
+_COST_SLICE_RULE = f"{COST_RULE}, up to the limit"
 _WEIGHTS_RULE = "a mapping with some of the keys input, cached_input, output, one of them above 0"
 
 # Names go into HTTP headers, metadata, metric labels and counter keys. As every part
@@ -308,6 +310,7 @@ class WindowLimitEntry(Entry):
     burst: Annotated[int, Field(ge=1, le=MAX_SMOOTH), AfterValidator(_is_of_smooth)] | None = Field(
         default=None, description=_BURST_RULE
     )
+    slice: int | None = Field(default=None, ge=1, le=MAX_COUNT, description=_SLICE_RULE)
 
 
 class CostLimitEntry(Entry):
@@ -321,6 +324,7 @@ class CostLimitEntry(Entry):
     models: Names = Field(default=[], description=_MODELS_RULE)
     shadow: bool = Field(default=False, description=_SHADOW_RULE)
     on_outage: Outage = Field(default="closed", description=_ON_OUTAGE_RULE)
+    slice: Cost | None = Field(default=None, description=_COST_SLICE_RULE)
 
 
 class ConcurrentLimitEntry(Entry):

@@ -66,6 +66,7 @@ _ELSEWHERE: dict[EntryType, dict[str, str]] = {
     ),
     ConcurrentLimitEntry: {
         "per": "requests in flight have no window; remove it",
+        "slice": "requests in flight are counted one by one; remove it",
         "weights": _WEIGHTS_ELSEWHERE,
         "smooth": "requests in flight have no rate; remove it",
         "burst": "requests in flight have no rate; remove it",
@@ -94,7 +95,14 @@ def check_shape(root: YamlMapping) -> tuple[PolicyFile | None, list[Problem]]:
         return PolicyFile.model_validate(root), []
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=True)
-        return None, [_problem(root, one) for one in details if one["input"] is not None]
+        return None, [_problem(root, _named(one)) for one in details if one["input"] is not None]
+
+
+def _named(error: ErrorDetails) -> ErrorDetails:
+    """Of a list in place of a limit pydantic reads the method `count` for its tag."""
+    if error["type"] == "union_tag_invalid" and not isinstance(error["input"], dict):
+        return {**error, "type": "model_attributes_type"}
+    return error
 
 
 def _problem(root: YamlMapping, error: ErrorDetails) -> Problem:

@@ -88,6 +88,8 @@ def limit_text(limit: Limit) -> str:
         text += ", weights " + ", ".join(f"{kind} {weight}" for kind, weight in weights.items())
     if limit.on_outage is not OnOutage.CLOSED and not limit.shadow:
         text += f", {limit.on_outage} in an outage of the store"
+    if limit.slice is not None:
+        text += f", in slices of {_number(limit.count, limit.slice)}"
     return text
 
 
@@ -96,9 +98,13 @@ def _amount(limit: Limit) -> str:
         case Count.CONCURRENT:
             return f"{limit.limit} requests in flight"
         case Count.COST:
-            return f"{money(limit.limit):f} of cost"
+            return f"{_number(limit.count, limit.limit)} of cost"
         case _:
             return f"{limit.limit} {limit.count}"
+
+
+def _number(count: Count, number: int) -> str:
+    return f"{money(number):f}" if count is Count.COST else str(number)
 
 
 def _limit_line(limit: Limit) -> str:

@@ -1,6 +1,6 @@
 """What the limiter needs of a store, as plain values. `tests/contract` runs on every store."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -63,6 +63,8 @@ class Weights:
 
     def times(self, factor: int) -> "Weights":
         """The same weights in finer units of the counter."""
+        if factor == 1:
+            return self
         kinds = (self.request, self.input, self.cached, self.output)
         return Weights(*(kind * factor for kind in kinds))
 
@@ -84,6 +86,9 @@ class Demand:
     millisecond, down to 0. Settling gives back only what cannot have drained by then, and adds
     in full what was used beyond the amount; `expires_at_s` is when the amount, and all that
     there is room for below it, will have drained.
+
+    `slice` is how much of an enforced one without a drain a replica may take at a time, to decide
+    by itself; 0 where the shared store counts each request.
     """
 
     weights: Weights
@@ -94,6 +99,7 @@ class Demand:
     enforced: bool = True
     on_outage: OnOutage = OnOutage.CLOSED
     drain: int = 0
+    slice: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +155,7 @@ class Reserved:
     `degraded` means decided by each limit's `on_outage`, without the store: then `exceeded` is
     empty, and where it is admitted, `held` is False when nothing anywhere holds it: there is
     nothing to settle.
+    `held_by` is for whoever settles it, where a replica holds it in its slices: see `SettleHeld`.
     """
 
     decision: Decision
@@ -157,6 +164,7 @@ class Reserved:
     exceeded: tuple[int, ...] = ()
     degraded: bool = False
     held: bool = True
+    held_by: str = ""
 
 
 class Outcome(StrEnum):
@@ -169,6 +177,8 @@ class Outcome(StrEnum):
     """No such reservation (refused, never made, or held too long); nothing has changed."""
     DEFERRED = "deferred"
     """The store is away; the settlement is kept and made when it is back."""
+    FORWARDED = "forwarded"
+    """Another replica holds the request in a slice, and makes the settlement that it is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,8 +273,36 @@ class Store(Protocol):
         ...
 
 
+class SettleHeld(Protocol):
+    """Like `Store.settle`, of what was reserved with this `held_by`, at whatever replica."""
+
+    async def __call__(
+        self, held_by: str, reservation: str, tenant: str, spent: Spent, now_s: float, /
+    ) -> Settled: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """What one replica tells another, whose id is `to`. `id` is this letter's own."""
+
+    to: str
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exchanged:
+    """The letters for a replica. `gone` are those among whom it has written to that are not known
+    (any more): nobody may ever read what lies there for them.
+    """
+
+    letters: tuple[Letter, ...] = ()
+    gone: frozenset[str] = frozenset()
+
+
 class SharedStore(Store, Protocol):
-    """A store that several replicas use, where they also find out how many they are."""
+    """A store that several replicas use, where they also find out how many they are, and leave
+    letters for each other."""
 
     async def announce(self, replica: str, life_s: float) -> int:
         """Says that a replica is alive for `life_s` from now; returns how many are."""
@@ -272,4 +310,14 @@ class SharedStore(Store, Protocol):
 
     async def withdraw(self, replica: str) -> None:
         """The replica ends: it no longer counts."""
+        ...
+
+    async def exchange(
+        self, replica: str, letters: Sequence[Letter], read: Collection[str]
+    ) -> Exchanged:
+        """Leaves letters of this replica and returns those for it, in one round trip.
+
+        Those with the ids in `read` are removed before: a letter comes again until it is. One
+        that is left twice lies there once.
+        """
         ...

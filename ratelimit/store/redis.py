@@ -8,12 +8,13 @@ share a hash tag, so that a script finds them on one node of a cluster:
     {hg:TENANT}b:KEY           bucket   string: its level, and the time of that
     {hg:TENANT}l:KEY           lease    sorted set
     hg:replicas                         sorted set: replica -> end of its life by Redis' clock
+    hg:post:REPLICA            letters  hash: letter's id -> text
 
 Every key has a time to live, counted by Redis; what has ended is decided by the caller's clock.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha1
@@ -34,7 +35,9 @@ from ratelimit.store.protocol import (
     SETTLED_KEPT_S,
     Counted,
     Decision,
+    Exchanged,
     Hit,
+    Letter,
     Outcome,
     Reservation,
     Reserved,
@@ -48,6 +51,9 @@ from ratelimit.store.protocol import to_ms as _ms
 TIMEOUT_S = 0.05
 _PARALLEL = 64
 _REPLICAS = "hg:replicas"
+_POST = "hg:post:"
+_LETTERS_KEPT_S = 600
+"""A replica that has not read its letters for this long reads them no more."""
 _LAST_LOOKS = 3
 _DECISIONS = (Decision.REFUSED, Decision.ADMITTED, Decision.REPLAYED)
 _OUTCOMES = (Outcome.UNKNOWN, Outcome.SETTLED, Outcome.DUPLICATE)
@@ -181,6 +187,30 @@ class RedisStore:
     async def withdraw(self, replica: str) -> None:
         async with self._bounded("withdraw"):
             await self._client.execute_command("ZREM", _REPLICAS, replica)
+
+    async def exchange(
+        self, replica: str, letters: Sequence[Letter], read: Collection[str]
+    ) -> Exchanged:
+        addressees = sorted({letter.to for letter in letters})
+        async with self._bounded("exchange"):
+            pipeline: Any = self._client.pipeline(transaction=False)
+            for letter in letters:
+                pipeline.hset(_POST + letter.to, letter.id, letter.text)
+            for addressee in addressees:
+                pipeline.pexpire(_POST + addressee, _ms(_LETTERS_KEPT_S))
+            # Asked when the letters are there: who withdraws after that finds them at its end.
+            for addressee in addressees:
+                pipeline.zscore(_REPLICAS, addressee)
+            if read:
+                pipeline.hdel(_POST + replica, *read)
+            pipeline.hgetall(_POST + replica)
+            answers = await pipeline.execute()
+        first = len(letters) + len(addressees)
+        pairs = zip(addressees, answers[first:], strict=False)
+        return Exchanged(
+            tuple(Letter(replica, id.decode(), text.decode()) for id, text in answers[-1].items()),
+            frozenset(addressee for addressee, score in pairs if score is None),
+        )
 
     async def close(self) -> None:
         """Ends its connections."""

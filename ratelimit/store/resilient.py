@@ -6,7 +6,7 @@ A breaker keeps requests from waiting for a store that is down. Only the backgro
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 from headgate.clock import Clock
@@ -17,7 +17,9 @@ from ratelimit.store.owed import ASK_AGAIN_S, Owed
 from ratelimit.store.protocol import (
     Counted,
     Decision,
+    Exchanged,
     Hit,
+    Letter,
     Outcome,
     Reservation,
     Reserved,
@@ -119,6 +121,21 @@ class ResilientStore:
         drains: Mapping[str, int] = {},
     ) -> tuple[int, ...]:
         return await self._ask(lambda: self._store.peek(tenant, counters, leases, now_s, drains))
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the store is not asked at the moment."""
+        return not self._breaker.is_closed
+
+    async def exchange(
+        self, replica: str, letters: Sequence[Letter], read: Collection[str]
+    ) -> Exchanged:
+        """See `SharedStore`. While the store is away, StoreAwayError at once."""
+        return await self._ask(lambda: self._store.exchange(replica, letters, read))
+
+    async def withdraw(self, replica: str) -> None:
+        """See `SharedStore`. While the store is away, StoreAwayError at once."""
+        await self._ask(lambda: self._store.withdraw(replica))
 
     async def ping(self) -> None:
         """Returns when the store itself can be used."""

@@ -83,6 +83,7 @@ def wire_entry(log_entry: LogEntry, flags: tuple[str, ...] = ()) -> HTTPAccessLo
         Namespace.CALLER: log_entry.caller,
         Namespace.REQUEST: log_entry.request,
         Namespace.ADMISSION: log_entry.admission,
+        Namespace.LIMITS: log_entry.limits,
         Namespace.USAGE: log_entry.usage,
     }
     for namespace, values in namespaces.items():

@@ -208,6 +208,8 @@ def test_time_is_the_start_in_utc(start_ns: int | None, expected: str | None) ->
 def test_held_is_what_the_second_settlement_needs() -> None:
     held = held_by(entry(usage={"status": "200", "events": "3"}))
     assert held == Held("r-1", "acme", Estimate(300, 44), Usage(status=200, events=3))
+    told = [held_by(entry(limits={"held_by": holder})) for holder in ("abc+", "-")]
+    assert [one and one.held_by for one in told] == ["abc+", ""]
 
 
 @pytest.mark.parametrize("missing", ["reservation", "tenant"])

@@ -30,10 +30,14 @@ class Limiter:
 
     away: set[str] = field(default_factory=set)
     settled: dict[str, tuple[str, Usage, Estimate]] = field(default_factory=dict)
+    held_by: set[str] = field(default_factory=set)
     inside: int = 0
     most_inside: int = 0
 
-    async def settle(self, reservation: str, tenant: str, usage: Usage, estimate: Estimate) -> str:
+    async def settle(
+        self, reservation: str, tenant: str, usage: Usage, estimate: Estimate, held_by: str
+    ) -> str:
+        self.held_by.add(held_by)
         self.inside += 1
         self.most_inside = max(self.most_inside, self.inside)
         await asyncio.sleep(0)
@@ -140,6 +144,12 @@ async def test_a_settlement_gets_what_was_held_and_what_was_seen(world: World) -
     assert world.limiter.settled == {
         "r-1": ("acme", Usage(status=200, events=5), Estimate(300, 44))
     }
+    assert world.limiter.held_by == {""}
+
+
+async def test_a_settlement_says_which_replica_holds_the_request(world: World) -> None:
+    await world.send(message(entry(limits={"held_by": "abc"})))
+    assert world.limiter.held_by == {"abc"}
 
 
 async def test_a_second_settlement_changes_nothing_and_is_counted(world: World) -> None:

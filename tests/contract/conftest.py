@@ -1,17 +1,29 @@
 """Every store there is, for the one suite that they all pass."""
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from headgate.clock import SystemClock
 from headgate.metrics import Metrics
 from ratelimit.store.memory import MemoryStore
-from ratelimit.store.protocol import Store
+from ratelimit.store.protocol import Reservation, Reserved, Store
 from ratelimit.store.redis import RedisStore
 from ratelimit.store.resilient import ResilientStore
+from ratelimit.store.sliced import SlicedStore
+from tests.fakes import FakeClock
+from tests.ratelimit.builders import NOW_S
 from tests.redis_server import PATIENT_S, RedisServer, running_redis, running_redis_cluster
+
+
+class InSlices(SlicedStore):
+    """Takes every limit in slices of a quarter."""
+
+    async def reserve(self, reservation: Reservation) -> Reserved:
+        demands = tuple(replace(one, slice=max(1, one.limit // 4)) for one in reservation.demands)
+        answer = await super().reserve(replace(reservation, demands=demands))
+        return replace(answer, held_by="")  # no other store has this to say
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +38,9 @@ def redis_cluster() -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.fixture(params=["memory", "redis", "redis_cluster", "resilient"])
+@pytest.fixture(
+    params=["memory", "redis", "redis_cluster", "resilient", "slices_unused", "all_in_slices"]
+)
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     built: Store
     if request.param == "memory":
@@ -37,9 +51,13 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
         )
         shared = RedisStore.from_url(server.url, timeout_s=PATIENT_S)
         built = shared
-        if request.param == "resilient":
-            clock = SystemClock()
+        if request.param not in ("redis", "redis_cluster"):
+            clock = FakeClock(NOW_S)
             metrics = Metrics(CollectorRegistry(), clock)
-            built = ResilientStore(shared, "replica", 1, clock, metrics)
+            resilient = built = ResilientStore(shared, "replica", 1, clock, metrics)
+            if request.param == "slices_unused":
+                built = SlicedStore(resilient, "replica", clock, metrics)
+            if request.param == "all_in_slices":
+                built = InSlices(resilient, "replica", clock, metrics)
     yield built
     await built.close()

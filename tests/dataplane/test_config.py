@@ -27,6 +27,7 @@ from headgate.contract import (
     OP_SETTLE,
     RESERVE_ENTRIES,
     SETTLE_ADMISSION_ENTRIES,
+    SETTLE_LIMITS_ENTRIES,
     SETTLE_USAGE_ENTRIES,
     Counting,
     Header,
@@ -127,7 +128,11 @@ def test_reserve_carries_the_contract_s_entries_in_order() -> None:
 def test_settle_carries_the_contract_s_entries_in_order_when_the_stream_is_done() -> None:
     settle = rate_limits()[1]
     assert settle["actions"][0]["generic_key"]["descriptor_value"] == OP_SETTLE
-    assert entry_keys(settle) == [*SETTLE_ADMISSION_ENTRIES, *SETTLE_USAGE_ENTRIES]
+    assert entry_keys(settle) == [
+        *SETTLE_ADMISSION_ENTRIES,
+        *SETTLE_LIMITS_ENTRIES,
+        *SETTLE_USAGE_ENTRIES,
+    ]
     assert settle["hits_addend"] == {"number": 0}
     assert settle["apply_on_stream_done"] is True
 

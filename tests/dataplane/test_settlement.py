@@ -82,6 +82,7 @@ async def test_the_settle_carries_what_the_tap_saw(rig: Rig) -> None:
         "tenant": "acme",
         "estimate": "40",
         "estimate_prompt": "30",
+        "held_by": "replica-7",
         "status": "200",
         "prompt": "7",
         "completion": "5",

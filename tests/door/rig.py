@@ -45,7 +45,7 @@ class Decider:
     def process(self, message: ProcessingRequest) -> ProcessingResponse:
         reply: Reply
         if message.HasField("request_headers"):
-            self.stream = RequestStream(self._decide)
+            self.stream = RequestStream(self._decide, lambda: 0, False)
             reply = self.stream.on_headers(wire.decode_headers(message))
         else:
             assert self.stream is not None

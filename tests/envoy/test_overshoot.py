@@ -9,7 +9,9 @@ from tests.envoy.conftest import Upstream
 @pytest.mark.simulator
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(
-    "setup", [Setup("memory", 1), Setup("Redis", 3)], ids=["memory-1", "redis-3"]
+    "setup",
+    [Setup("memory", 1), Setup("Redis", 3), Setup("Redis", 3, ", slice: 5000")],
+    ids=["memory-1", "redis-3", "slices-3"],
 )
 async def test_of_300_requests_at_once_exactly_those_are_admitted_that_fit(
     setup: Setup, upstream: Upstream

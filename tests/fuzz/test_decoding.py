@@ -41,6 +41,10 @@ REQUESTS = [
 ]
 
 
+def _no_time() -> int:
+    return 0
+
+
 def ext_authz(data: bytes) -> None:
     decision = extauthz.decide.decide(extauthz.wire.decode(CheckRequest.FromString(data)), DOOR)
     assert extauthz.wire.encode(decision).SerializeToString()
@@ -48,7 +52,7 @@ def ext_authz(data: bytes) -> None:
 
 def ext_proc(data: bytes) -> None:
     message = ProcessingRequest.FromString(data)
-    stream = RequestStream(lambda facts: decide(facts, DOOR, Estimator(), "r-1"))
+    stream = RequestStream(lambda facts: decide(facts, DOOR, Estimator(), "r-1"), _no_time, False)
     if message.HasField("request_headers"):
         reply = stream.on_headers(extproc.wire.decode_headers(message))
         assert extproc.wire.encode(reply).SerializeToString()  # type: ignore[arg-type]

@@ -377,3 +377,34 @@ def test_a_shadow_limit_may_say_what_it_does_in_an_outage_to_no_effect() -> None
     assert describe(with_limits(entry)).splitlines()[-1] == (
         "  5 tokens per day; shadow: refuses nobody, in metrics shadow.tokens.day"
     )
+
+
+def test_a_slice_is_no_part_of_what_a_limit_means() -> None:
+    plain, sliced = (
+        with_limits(entry).tenants["acme"].limits[0]
+        for entry in (
+            "{count: tokens, limit: 500, per: day}",
+            "{count: tokens, limit: 500, per: day, slice: 500}",
+        )
+    )
+    assert (plain.slice, sliced.slice) == (None, 500)
+    assert plain.id == sliced.id
+
+
+def test_the_summary_says_how_much_a_replica_takes_at_a_time() -> None:
+    priced = """\
+models:
+  tiny: {upstream: "http://h", context_tokens: 8, prices: {input: 1, output: 1}}
+tenants:
+  acme:
+    models: [tiny]
+    limits:
+      - {count: tokens, limit: 500, per: day, slice: 50}
+      - {count: cost, limit: 25, per: month, slice: 0.5}
+"""
+    registry = parse_policy(priced.encode(), "headgate.yaml")
+    assert [limit.slice for limit in registry.tenants["acme"].limits] == [50, 500_000_000]
+    assert describe(registry).splitlines()[-2:] == [
+        "  500 tokens per day, in slices of 50",
+        "  25.00 of cost per month, in slices of 0.50",
+    ]

@@ -62,8 +62,8 @@ def test_the_first_example_of_the_page_is_a_policy() -> None:
 def test_the_limits_of_the_page_are_limits() -> None:
     examples = re.findall(r"^- (\{count: .*\})$", TEXT, flags=re.MULTILINE)
 
-    assert len(examples) == 12
-    assert len(with_limits(*examples).tenants["acme"].limits) == 12
+    assert len(examples) == 13
+    assert len(with_limits(*examples).tenants["acme"].limits) == 13
 
 
 def test_the_example_file_has_no_problems() -> None:

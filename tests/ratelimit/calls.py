@@ -8,6 +8,7 @@ from headgate.contract import (
     OP_SETTLE,
     RESERVE_ENTRIES,
     SETTLE_ADMISSION_ENTRIES,
+    SETTLE_LIMITS_ENTRIES,
     SETTLE_USAGE_ENTRIES,
 )
 from protos.gen.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest
@@ -45,7 +46,7 @@ def reserve(tokens: int | None = 500, domain: str = DOMAIN, **changed: str) -> R
 def settle(**changed: str) -> RateLimitRequest:
     """A settlement; what the response path did not write is ABSENT."""
     values = {**ENDED, **changed}
-    names = (*SETTLE_ADMISSION_ENTRIES, *SETTLE_USAGE_ENTRIES)
+    names = (*SETTLE_ADMISSION_ENTRIES, *SETTLE_LIMITS_ENTRIES, *SETTLE_USAGE_ENTRIES)
     descriptor = _descriptor(OP_SETTLE, {key: values.get(key, ABSENT) for key in names})
     descriptor.hits_addend.value = 0
     return RateLimitRequest(domain=DOMAIN, descriptors=[descriptor])

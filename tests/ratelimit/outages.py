@@ -1,6 +1,6 @@
 """A shared store that tests take away, and the store in front of it."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -12,8 +12,10 @@ from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import (
     Counted,
     Demand,
+    Exchanged,
     Hit,
     Lease,
+    Letter,
     Reservation,
     Reserved,
     Settled,
@@ -39,6 +41,7 @@ class FakeShared(MemoryStore):
         self.fails: set[str] = set()
         self.calls = 0
         self.replicas: set[str] = set()
+        self.letters: dict[str, dict[str, str]] = {}
 
     async def reserve(self, reservation: Reservation) -> Reserved:
         call = super().reserve
@@ -67,6 +70,20 @@ class FakeShared(MemoryStore):
             self.replicas.discard(replica)
 
         await self._heard(removed)
+
+    async def exchange(
+        self, replica: str, letters: Sequence[Letter], read: Collection[str]
+    ) -> Exchanged:
+        async def exchanged() -> Exchanged:
+            for letter in letters:
+                self.letters.setdefault(letter.to, {})[letter.id] = letter.text
+            box = self.letters.setdefault(replica, {})
+            for id in read:
+                box.pop(id, None)
+            gone = frozenset(letter.to for letter in letters) - self.replicas
+            return Exchanged(tuple(Letter(replica, id, box[id]) for id in box), gone)
+
+        return await self._heard(exchanged)
 
     async def _heard(self, call: Callable[[], Awaitable[A]], name: str = "") -> A:
         self.calls += 1

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -16,13 +17,16 @@ from ratelimit.service import RateLimitService
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Reservation, Reserved, Settled, Spent, Store, StoreError
 from ratelimit.store.redis import RedisStore
+from ratelimit.store.sliced import SlicedStore
 from registry.types import Count, Each, Limit
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, limit, registry
 from tests.ratelimit.calls import reserve, settle
+from tests.ratelimit.fleets import Fleet
 from tests.redis_server import PATIENT_S, running_redis
 
 PATH = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
+REMAINING = "x-ratelimit-remaining-tokens"
 OK, OVER_LIMIT = RateLimitResponse.OK, RateLimitResponse.OVER_LIMIT
 
 
@@ -53,7 +57,8 @@ async def serving(*limits: Limit, store: Store | None = None) -> AsyncIterator[P
     own = CollectorRegistry()
     metrics = Metrics(own, clock)
     policy = registry(*limits)
-    limiter = Limiter(store or MemoryStore(), lambda: policy, clock)
+    held = store.settle_held if isinstance(store, SlicedStore) else None
+    limiter = Limiter(store or MemoryStore(), lambda: policy, clock, settle_held=held)
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((RateLimitService(limiter, metrics, clock).handler(),))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -114,6 +119,35 @@ async def test_settling_twice_a_refused_one_or_nothing_is_ok_and_changes_nothing
             proxy.count("settlements_total", via="ratelimit", outcome=outcome)
             for outcome in outcomes
         ] == [1, 1, 1]
+
+
+async def test_a_request_held_in_a_slice_is_settled_through_any_replica() -> None:
+    rule = replace(limit(100_000, Count.TOKENS), slice=5000)
+    fleet = await Fleet.of(2)
+    one, other = (replica.store for replica in fleet.replicas)
+    async with serving(rule, store=one) as here, serving(rule, store=other) as there:
+        answer = await here(reserve(500))
+        assert dict(answer.dynamic_metadata) == {"held_by": fleet.replicas[0].name}
+        calls = fleet.shared.calls
+        for _ in range(2):  # the proxy's call and the access log's
+            await there(settle(held_by=fleet.replicas[0].name))
+        assert fleet.shared.calls == calls
+        await fleet.rest()
+        assert there.count("settlements_total", via="ratelimit", outcome="forwarded") == 1
+        assert there.count("settlements_total", via="ratelimit", outcome="duplicate") == 1
+        assert headers(await here(reserve(50, reservation="r2")))[REMAINING] == "99800"
+
+
+async def test_a_proxy_that_does_not_say_who_holds_a_request_settles_where_it_is_held() -> None:
+    rule = replace(limit(100_000, Count.TOKENS), slice=5000)
+    fleet = await Fleet.of(2)
+    one, other = (replica.store for replica in fleet.replicas)
+    async with serving(rule, store=one) as here, serving(rule, store=other) as there:
+        await here(reserve(500))
+        await there(settle())
+        assert there.count("settlements_total", via="ratelimit", outcome="unknown") == 1
+        await here(settle())
+        assert here.count("settlements_total", via="ratelimit", outcome="usage") == 1
 
 
 async def test_an_unknown_tenant_is_refused() -> None:

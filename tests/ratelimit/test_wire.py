@@ -64,6 +64,17 @@ def test_a_settlement_carries_what_the_tap_saw() -> None:
     assert decode(settle()) == Settle("r1", "demo", usage, Estimate(500, 100))
 
 
+def test_a_settlement_says_who_holds_the_request_where_somebody_said_so() -> None:
+    told = [decode(settle()), decode(settle(held_by="abc+"))]
+    assert [one.held_by for one in told] == ["", "abc+"]
+
+
+def test_only_a_request_that_a_replica_holds_is_marked_so() -> None:
+    plain, held = Admitted((LEFT,)), Admitted((LEFT,), held_by="abc+")
+    answers = [encode_decision(REQUEST, one, NOW_S) for one in (plain, held)]
+    assert [dict(answer.dynamic_metadata) for answer in answers] == [{}, {"held_by": "abc+"}]
+
+
 def test_a_request_that_never_got_a_reservation_settles_nothing() -> None:
     call = settle(reservation=ABSENT, tenant=ABSENT, estimate=ABSENT, estimate_prompt=ABSENT)
     decoded = decode(call)

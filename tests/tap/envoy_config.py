@@ -5,7 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from dataplane.box import render
-from dataplane.filters import ext_proc, json_to_metadata, tap_source
+from dataplane.filters import (
+    ext_proc,
+    json_to_metadata,
+    reader_source,
+    request_reader,
+    tap_source,
+)
 from headgate.contract import CallerKey, Counting, Namespace
 
 TAP = tap_source()
@@ -20,7 +26,8 @@ _ADMISSION = {"x-client-usage": "client_usage", "x-api": "api"}
 def bootstrap(folder: Path, tap: bool) -> dict[str, Any]:
     """All of it; sockets and the log lie in `folder`."""
     door = [_metadata_filter(), *([_lua(TAP)] if tap else []), _router()]
-    counted = [json_to_metadata(), ext_proc("hooks", Counting.EXTPROC)]
+    reader = request_reader(reader_source())
+    counted = [json_to_metadata(), reader, ext_proc("hooks", Counting.EXTPROC)]
     rendered = [json.loads(render(one)) for one in counted]
     return {
         "static_resources": {

@@ -1,0 +1,120 @@
+"""Replicas that take limits in slices from one shared store, moved by hand."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from prometheus_client import CollectorRegistry
+
+from headgate.metrics import Metrics
+from ratelimit.breaker import PROBE_EVERY_S
+from ratelimit.replicas import ANNOUNCE_EVERY_S
+from ratelimit.store.memory import MemoryStore
+from ratelimit.store.protocol import Demand, Reserved, Settled, Spent
+from ratelimit.store.resilient import ResilientStore
+from ratelimit.store.sliced import SlicedStore
+from ratelimit.store.slices import IDLE_S, Pool
+from tests.fakes import FakeClock
+from tests.ratelimit.builders import NOW_S, Shop, new_name
+from tests.ratelimit.outages import FakeShared
+
+
+def sliced(demand: Demand, size: int) -> Demand:
+    """The demand, of a limit that is taken in slices of this size."""
+    return replace(demand, slice=size)
+
+
+class Shared(FakeShared):
+    """One that cannot be looked at either while it is away."""
+
+    async def peek(
+        self,
+        tenant: str,
+        counters: Sequence[str],
+        leases: Sequence[str],
+        now_s: float,
+        drains: Mapping[str, int] = {},
+    ) -> tuple[int, ...]:
+        call = super().peek
+        return await self._heard(lambda: call(tenant, counters, leases, now_s, drains))
+
+
+@dataclass
+class Sliced:
+    """One replica, as far as limits go. Its background tasks are called by the test."""
+
+    name: str
+    resilient: ResilientStore
+    store: SlicedStore
+
+    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def tend(self) -> None:
+        async with self._one_at_a_time:
+            await self.resilient.tend()
+            await self.store.tend()
+
+    def lost_if_it_died(self) -> int:
+        """What the store would count as used that nobody has used: room, and what is held."""
+        pools = self.store._book.pools()
+        return sum(one.amount - one.spent for pool in pools for one in pool.slices)
+
+    def is_held(self, tenant: str, reservation: str, now_s: float) -> bool:
+        return self.store._book.hold_of(tenant, reservation, now_s) is not None
+
+
+@dataclass
+class Fleet:
+    """Some replicas. `shared.calls` counts the round trips of all of them."""
+
+    shared: Shared = field(default_factory=Shared)
+    clock: FakeClock = field(default_factory=lambda: FakeClock(NOW_S))
+    shop: Shop = field(default_factory=Shop)
+    replicas: list[Sliced] = field(default_factory=list)
+
+    @classmethod
+    async def of(cls, count: int, shared: Shared | None = None) -> "Fleet":
+        fleet = cls(shared or Shared())
+        fleet.replicas = [await fleet.new() for _ in range(count)]
+        return fleet
+
+    async def new(self) -> Sliced:
+        """A replica that has begun."""
+        name = new_name("replica")
+        metrics = Metrics(CollectorRegistry(), self.clock)
+        resilient = ResilientStore(self.shared, name, 1, self.clock, metrics)
+        await resilient.tend()
+        return Sliced(name, resilient, SlicedStore(resilient, name, self.clock, metrics))
+
+    async def ask(self, place: int, *asked: Demand, id: str = "") -> Reserved:
+        reservation = self.shop.ask(*asked, id=id, now_s=self.clock.now_s())
+        return await self.replicas[place].store.reserve(reservation)
+
+    async def settle(self, place: int, id: str, held_by: str, spent: Spent) -> Settled:
+        store = self.replicas[place].store
+        return await store.settle_held(held_by, id, self.shop.tenant, spent, self.clock.now_s())
+
+    def pools(self, place: int) -> Sequence[Pool]:
+        """What a replica knows of the counters that it has slices of."""
+        return self.replicas[place].store._book.pools()
+
+    async def rest(self) -> None:
+        """Nobody asks for a while: letters arrive, unused slices go back."""
+        for _ in range(2):
+            self.clock.advance(IDLE_S)
+            for _ in range(2):
+                for one in self.replicas:
+                    await one.tend()
+
+    async def recover(self) -> None:
+        """The store is there again, and every replica has noticed and told what it owed."""
+        self.shared.away = self.shared.deaf = False
+        for pause_s in (PROBE_EVERY_S, ANNOUNCE_EVERY_S, ANNOUNCE_EVERY_S):
+            self.clock.advance(pause_s)
+            for one in self.replicas:
+                await one.tend()
+
+    async def in_store(self, *counters: str) -> tuple[int, ...]:
+        """What the shared store counts as used."""
+        peek = MemoryStore.peek(self.shared, self.shop.tenant, counters, [], self.clock.now_s())
+        return await peek

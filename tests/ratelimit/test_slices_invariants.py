@@ -1,0 +1,212 @@
+"""Whatever replicas do in whatever order: a limit in slices admits no more than there is, and
+the store learns of everything that was used, once.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import cycle
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ratelimit.store.protocol import Decision, StoreError
+from tests.ratelimit.builders import spent, tokens
+from tests.ratelimit.fleets import Fleet, Shared, sliced
+from tests.ratelimit.outages import A
+
+LIMIT = 200
+SLICE = 40
+REPLICAS = 3
+
+places = st.integers(0, REPLICAS - 1)
+asks = st.tuples(st.sampled_from(["ask", "ask", "ask with rest"]), places, st.integers(1, 60))
+settles = st.tuples(st.just("settle"), places, st.integers(0, 60))
+calm = st.one_of(
+    asks,
+    asks,
+    settles,
+    st.tuples(st.sampled_from(["again", "settle again", "tend"]), places, st.integers(0, 9)),
+    st.tuples(st.just("rest"), places, st.just(0)),
+)
+storms = st.tuples(st.sampled_from(["crash", "leave", "away", "deaf", "back"]), places, st.just(0))
+
+
+Step = tuple[str, int, int]
+
+
+@dataclass
+class Asked:
+    """A request that was let in: where, what it holds or is charged, and who said to hold it."""
+
+    id: str
+    place: int
+    held_by: str
+    amount: int
+    rest: bool
+    charged: int | None = None
+    lost: bool = False
+
+
+@dataclass
+class World:
+    """A fleet and what happened to it. `overuse`: requests may use more than they hold."""
+
+    fleet: Fleet
+    overuse: bool = False
+    asked: list[Asked] = field(default_factory=list)
+    number: int = 0
+    lost: int = 0
+
+    async def do(self, what: str, place: int, amount: int) -> None:
+        open_ones = [one for one in self.asked if one.charged is None]
+        before = self.lost
+        match what:
+            case "ask" | "ask with rest":
+                await self.ask(place, amount, what != "ask")
+            case "settle" if open_ones:
+                one = open_ones[amount % len(open_ones)]
+                await self.settle(place, one, amount if self.overuse else min(amount, one.amount))
+            case "again" if open_ones:
+                await self.again(open_ones[amount % len(open_ones)])
+            case "settle again" if len(self.asked) > len(open_ones):
+                ended = [one for one in self.asked if one.charged is not None]
+                one = ended[amount % len(ended)]
+                await self.settle(place, one, one.charged or 0)
+            case "tend":
+                self.fleet.clock.advance(0.1)
+                await self.fleet.replicas[place].tend()
+            case "rest":
+                await self.fleet.rest()
+            case "crash":
+                await self.fleet.recover()  # what it owes the store is another test's matter
+                await self.end(place)
+            case "leave":
+                await self.fleet.recover()
+                await self.fleet.replicas[place].store.take_leave()
+                await self.end(place)
+                assert self.lost == before
+            case "away" | "deaf":
+                self.fleet.shared.away = what == "away"
+                self.fleet.shared.deaf = what == "deaf"
+            case "back":
+                await self.fleet.recover()
+
+    async def ask(self, place: int, amount: int, rest: bool) -> None:
+        self.number += 1
+        name = f"r{self.number}"
+        demands = [sliced(tokens(amount, LIMIT), SLICE)]
+        if rest:
+            demands.append(tokens(amount, LIMIT, "plain"))
+        try:
+            answer = await self.fleet.ask(place, *demands, id=name)
+        except StoreError:
+            return
+        if answer.decision is Decision.ADMITTED:
+            self.asked.append(Asked(name, place, answer.held_by, amount, rest))
+
+    async def again(self, one: Asked) -> None:
+        """A repeated call finds what the first has done, unless its replica is gone."""
+        if one.held_by.rstrip("+") != self.fleet.replicas[one.place].name:
+            return
+        demands = [sliced(tokens(one.amount, LIMIT), SLICE)]
+        try:
+            answer = await self.fleet.ask(one.place, *demands, id=one.id)
+        except StoreError:
+            return
+        assert answer.decision is Decision.ADMITTED
+        assert answer.held_by == one.held_by
+
+    async def settle(self, place: int, one: Asked, amount: int) -> None:
+        charged = one.charged = amount if one.charged is None else one.charged
+        await self.fleet.settle(place, one.id, one.held_by, spent(charged, 1))
+
+    async def end(self, place: int) -> None:
+        """Ends a replica, and what it held with it; a new one takes its place."""
+        gone = self.fleet.replicas[place]
+        self.lost += gone.lost_if_it_died()
+        for one in self.asked:
+            if gone.is_held(self.fleet.shop.tenant, one.id, self.fleet.clock.now_s()):
+                one.lost = True
+        self.fleet.shared.replicas.discard(gone.name)
+        self.fleet.replicas[place] = await self.fleet.new()
+
+    def in_use(self) -> int:
+        """What was let in, at what it holds or was charged."""
+        return sum(
+            one.amount if one.lost or one.charged is None else one.charged for one in self.asked
+        )
+
+    async def end_all(self) -> tuple[int, int]:
+        """Ends every request. What the counters must be now: the one in slices, the other one."""
+        await self.fleet.recover()
+        for one in self.asked:  # those that have ended, too, as the access log does
+            charged = one.amount // 2 if one.charged is None else one.charged
+            await self.settle((one.place + 1) % REPLICAS, one, charged)
+        await self.fleet.rest()
+        return (
+            sum(one.charged or 0 for one in self.asked if not one.lost) + self.lost,
+            sum(one.charged or 0 for one in self.asked if one.rest),
+        )
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.one_of(calm, calm, calm, storms), max_size=50))
+async def test_no_order_of_events_admits_more_than_the_limit_or_loses_a_token(
+    steps: list[Step],
+) -> None:
+    world = World(await Fleet.of(REPLICAS))
+    for step in steps:
+        await world.do(*step)
+        [counted] = await world.fleet.in_store("tokens")
+        assert world.in_use() <= counted <= LIMIT
+    expected = await world.end_all()
+    assert await world.fleet.in_store("tokens", "plain") == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(calm, max_size=50))
+async def test_what_requests_use_above_what_they_held_is_counted_too(steps: list[Step]) -> None:
+    world = World(await Fleet.of(REPLICAS), overuse=True)
+    for step in steps:
+        await world.do(*step)
+    expected = await world.end_all()
+    assert await world.fleet.in_store("tokens", "plain") == expected
+
+
+class Slow(Shared):
+    """Answers after some rounds of the loop; others get their turn before and after."""
+
+    def __init__(self, rounds: Sequence[int]) -> None:
+        super().__init__()
+        self.rounds = cycle(rounds)
+
+    async def _heard(self, call: Callable[[], Awaitable[A]], name: str = "") -> A:
+        for _ in range(next(self.rounds)):
+            await asyncio.sleep(0)
+        answer = await super()._heard(call, name)
+        for _ in range(next(self.rounds)):
+            await asyncio.sleep(0)
+        return answer
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.integers(0, 4), min_size=1, max_size=7),
+    st.lists(st.lists(calm, max_size=30), min_size=2, max_size=4),
+)
+async def test_no_interleaving_admits_more_than_the_limit_or_loses_a_token(
+    rounds: list[int], lanes: list[list[Step]]
+) -> None:
+    """Several requests at a time at each replica, in the midst of its taking and giving back."""
+    world = World(await Fleet.of(REPLICAS, Slow(rounds)))
+
+    async def lane(steps: list[Step]) -> None:
+        for step in steps:
+            await world.do(*step)
+            [counted] = await world.fleet.in_store("tokens")
+            assert world.in_use() <= min(counted, LIMIT)
+
+    await asyncio.gather(*map(lane, lanes))
+    expected = await world.end_all()
+    assert await world.fleet.in_store("tokens", "plain") == expected
