@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test check format generate lock test-faults test-matrix test-vllm bench clean
+.PHONY: help setup run test check format generate lock test-faults test-matrix test-vllm soak bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,11 @@ test-faults: setup ## the fault campaign with outages of 30 s, and what each one
 
 test-vllm: setup ## the end-to-end cases against a real vLLM on CPU
 	PYTHON=$(PYTHON) tests/vllm/run
+
+SOAK_MINUTES ?= 30
+SOAK_RATE ?= 200
+soak: setup ## load a whole fleet for SOAK_MINUTES at SOAK_RATE requests a second while parts of it fail, and compare all accounts
+	$(BIN)/python -m tests.soak --minutes $(SOAK_MINUTES) --rate $(SOAK_RATE)
 
 bench: setup ## measure what the limits promise; BENCH="overshoot limits" chooses, JSON=FILE keeps the figures
 	$(BIN)/python -m bench $(BENCH) $(if $(JSON),--json $(JSON))

@@ -131,8 +131,10 @@ class Limiter:
     """Decides by the policy that is in force at each call.
 
     It remembers the last `remembered` reservations that it decided: settling one for the
-    second time, or one that was refused, asks the store nothing. `settle_held` is how the store
-    settles what a replica holds, where it has such a thing.
+    second time, or one that was refused, asks the store nothing. Of one that it has forgotten
+    the store is asked, and knows: the memory, about 1 KB each, only spares questions, most of
+    which come within a second. `settle_held` is how the store settles what a replica holds,
+    where it has such a thing.
     """
 
     def __init__(
@@ -140,7 +142,7 @@ class Limiter:
         store: Store,
         registry: Callable[[], Registry],
         clock: Clock,
-        remembered: int = 65_536,
+        remembered: int = 16_384,
         settle_held: SettleHeld | None = None,
     ) -> None:
         self._store = store

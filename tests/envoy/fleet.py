@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,9 +158,17 @@ def running_fleet(folder: Path, upstream: str, limits: str, replicas: int = 1) -
 
 @contextmanager
 def fleet_to_start(
-    folder: Path, policy_text: str, upstream: str, replicas: int, redis_options: Sequence[str] = ()
+    folder: Path,
+    policy_text: str,
+    upstream: str,
+    replicas: int,
+    redis_options: Sequence[str] = (),
+    more_upstreams: Mapping[str, str] = {},
 ) -> Iterator[Fleet]:
-    """Starts Redis alone; ends with the block whatever the test has started by then."""
+    """Starts Redis alone; ends with the block whatever the test has started by then.
+
+    `upstream` is that of the model `tiny`, `more_upstreams` those of other base models.
+    """
     (folder / "headgate.yaml").write_text(policy_text)
     box = OneBox(
         listen_host="127.0.0.1",
@@ -168,7 +176,7 @@ def fleet_to_start(
         services_socket=folder / "hooks.sock",
         admin_socket=folder / "envoy-admin.sock",
         folder=folder,
-        upstreams={"tiny": upstream},
+        upstreams={"tiny": upstream, **more_upstreams},
     )
     write_bootstrap(box)
     with running_redis(*redis_options) as redis:
