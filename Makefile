@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test check format generate lock test-faults test-vllm soak bench clean
+.PHONY: help setup run test check format generate lock test-faults test-matrix test-vllm soak bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ soak: setup ## load a whole fleet for SOAK_MINUTES at SOAK_RATE requests a secon
 
 bench: setup ## measure what the limits promise; BENCH="overshoot limits" chooses, JSON=FILE keeps the figures
 	$(BIN)/python -m bench $(BENCH) $(if $(JSON),--json $(JSON))
+
+test-matrix: setup ## every cell of tests/matrix after each event (`make test` leaves out some events of several choices)
+	HEADGATE_MATRIX=full $(BIN)/pytest -n auto --maxprocesses 2 --dist loadfile tests/matrix
 
 check: setup ## format, lint, strict types, import contract, generated code
 	$(BIN)/ruff format --check .

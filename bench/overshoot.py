@@ -102,8 +102,8 @@ def running(setup: Setup, upstream: str) -> Iterator[Fleet]:
 def _wait_for_hooks(fleet: Fleet) -> None:
     """Lets Envoy wait for its hooks: a busy machine must not turn a decision into a 503."""
     bootstrap = fleet.box.bootstrap_file.read_text()
-    patient, found = re.subn(r'timeout": "2s"', 'timeout": "60s"', bootstrap)
-    assert found == 3, "ext_authz, ext_proc and ratelimit have a timeout of two seconds"
+    patient, found = re.subn(r'(timeout|max_interval)": "2s"', r'\1": "60s"', bootstrap)
+    assert found == 6, "ext_authz, ext_proc and ratelimit wait two seconds, for each try too"
     fleet.box.bootstrap_file.write_text(patient)
 
 

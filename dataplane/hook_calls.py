@@ -43,7 +43,8 @@ def hook_service(services: str, timeout: timedelta | None = None) -> GrpcService
     """A hook's calls to the cluster `services`: within `timeout`, retries included.
 
     A call that meets a replica which has just died goes to another one. Any hook may be called
-    twice: a reservation and its settlement count once by their id.
+    twice: a reservation and its settlement count once by their id. Envoy tries no call again whose
+    answer has begun, so that a stream is never replayed from its middle.
     """
     service = grpc_service(services)
     service.timeout = timeout

@@ -10,7 +10,7 @@ from simulator import prompts, requests
 from simulator.chat import ChatWriter
 from simulator.completions import CompletionsWriter
 from simulator.embeddings import embeddings_body
-from simulator.engine import Pace, Playback
+from simulator.engine import Pace, Playback, send_whole
 from simulator.exchange import ClientGoneError, EngineStoppedError, Exchange, Receive, Scope, Send
 from simulator.exposition import Exposition
 from simulator.failures import Simulation, parse_header, parse_words
@@ -65,7 +65,9 @@ class Simulator:
             "/v1/messages/count_tokens": {
                 "POST": self._at_once(requests.read_count_tokens, _count_body)
             },
-            "/tokenize": {"POST": self._tokenize},
+            "/tokenize": {
+                "POST": self._at_once(requests.read_tokenize, self._tokenize_body, bounded=False)
+            },
             "/v1/models": {"GET": self._list_models},
             "/v1/load_lora_adapter": {"POST": self._load_adapter},
             "/v1/unload_lora_adapter": {"POST": self._unload_adapter},
@@ -149,32 +151,40 @@ class Simulator:
         answer = self._plan(_request_id(exchange), ask, simulation)
         await self._play(exchange, ask, answer, simulation, MessagesWriter(answer))
 
-    def _at_once(self, reader: Callable[[Fields], Ask], write: Write) -> Handler:
+    def _at_once(
+        self, reader: Callable[[Fields], Ask], write: Write, *, bounded: bool = True
+    ) -> Handler:
         """An answer without generation. A real server has those of embeddings and scores only
         with such a model, and then no chat."""
 
         async def handler(exchange: Exchange) -> None:
-            ask, _ = await self._read(exchange, reader)
+            ask, simulation = await self._read(exchange, reader, bounded=bounded)
             model = self._models.resolve(ask.model)
             created_s = int(self._clock.now_s())
             body = write(_request_id(exchange), created_s, model, ask)
-            await exchange.answer(200, body, _JSON)
+            await send_whole(exchange, body, simulation.breaks[0] if simulation.breaks else None)
 
         return handler
 
     async def _read(
-        self, exchange: Exchange, reader: Callable[[Fields], Ask]
+        self, exchange: Exchange, reader: Callable[[Fields], Ask], *, bounded: bool = True
     ) -> tuple[Ask, Simulation]:
-        """The request, after the failures that come before an answer."""
+        """The request, after the failures that come before an answer. The context bounds its
+        length where it is `bounded`."""
         body = await exchange.read_body()
         exchange.watch()
         own = parse_header(exchange.header(b"x-simulate"))
         simulation = self._for_all.overridden_by(own)
         if simulation.status is not None:
             raise forced_status(simulation.status)
+        if simulation.hang_up is not None:
+            await exchange.pause(simulation.hang_up)
+            await exchange.cut()
+            exchange.check()
         ask = reader(read_json(exchange.header(b"content-type"), body))
         self._models.resolve(ask.model)
-        requests.check_lengths(ask, self._settings.max_model_len)
+        if bounded:
+            requests.check_lengths(ask, self._settings.max_model_len)
         if simulation.headers_delay is not None:
             self._metrics.waiting += 1
             try:
@@ -246,9 +256,7 @@ class Simulator:
         text = self._models.unload(await _fields(exchange))
         await exchange.answer(200, text.encode(), None)
 
-    async def _tokenize(self, exchange: Exchange) -> None:
-        ask = requests.read_tokenize(await _fields(exchange))
-        self._models.resolve(ask.model)
+    def _tokenize_body(self, _: str, __: int, ___: str, ask: Ask) -> bytes:
         tokens = prompts.token_ids(ask.prompts[0])
         shown = {
             "count": len(tokens),
@@ -256,7 +264,7 @@ class Simulator:
             "tokens": tokens,
             "token_strs": None,
         }
-        await _answer_json(exchange, shown)
+        return to_json(shown).encode()
 
     # --- the server itself -----------------------------------------------------------------
 

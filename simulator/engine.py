@@ -34,6 +34,16 @@ class _BrokenOffError(Exception):
         self.kind = kind
 
 
+async def send_whole(exchange: Exchange, body: bytes, kind: Break | None) -> None:
+    """An answer that is not streamed; `cut` and `reset` break it off in the middle."""
+    await exchange.start(200, _JSON, len(body))
+    if kind in ("cut", "reset"):
+        await exchange.send(body[: len(body) // 2])
+        await (exchange.cut() if kind == "cut" else exchange.reset())
+    else:
+        await exchange.send(body, last=True)
+
+
 class Playback:
     """One answer on its way to one client. ExchangeEndedError: client or server left."""
 
@@ -78,13 +88,7 @@ class Playback:
         if kind == "stall":
             await self._exchange.pause_forever()
         self._metrics.finish(self._run)
-        body = writer.body()
-        await self._exchange.start(200, _JSON, len(body))
-        if kind == "cut":
-            await self._exchange.send(body[: len(body) // 2])
-            await self._exchange.cut()
-        else:
-            await self._exchange.send(body, last=True)
+        await send_whole(self._exchange, writer.body(), kind)
 
     async def _send_events(self, writer: Writer, opening: list[bytes]) -> None:
         if opening:
@@ -117,6 +121,8 @@ class Playback:
     async def _break_stream(self, kind: Break) -> None:
         if kind == "cut":
             await self._exchange.cut()
+        elif kind == "reset":
+            await self._exchange.reset()
         elif kind == "stall":
             await self._exchange.pause_forever()
         else:

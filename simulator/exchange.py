@@ -118,7 +118,14 @@ class Exchange:
 
     async def cut(self) -> None:
         """Closes the connection once what was sent has left, in the middle of the answer."""
-        self._state["close_connection"]()
+        await self._end("close_connection")
+
+    async def reset(self) -> None:
+        """Resets the connection, in the middle of the answer."""
+        await self._end("reset_connection")
+
+    async def _end(self, how: str) -> None:
+        self._state[how]()
         if self._watcher is not None:
             await self._watcher
 

@@ -5,17 +5,19 @@ same words, which holds for all later inference requests until DELETE /simulate;
 it. A request's own header wins, word by word.
 
   status=N         answers N (400 to 599) with an error object, before anything else
+  hang_up=S        waits S seconds, then closes the connection without an answer
   headers_delay=S  waits S seconds before the answer's headers, as a request in the queue does
   ttft=S           seconds to the first token, instead of the server's setting
   interval=S       seconds from token to token, instead of the server's setting
   output_tokens=N  the model stops by itself after N tokens, if the maximum does not come first
   stall_after=N    sends N events, then nothing more; the connection stays open
   cut_after=N      sends N events, then the connection is closed in the middle of the answer
+  reset_after=N    sends N events, then resets the connection (TCP RST)
   error_after=N    sends N events, then ends as vLLM does when its engine dies
 
 An event is one SSE event, the first role chunk included. An answer that is not streamed has none:
-stall never answers, cut breaks off in the middle of the body, error answers 500. Of stall, cut and
-error one at most.
+stall never answers, cut and reset break off in the middle of the body, error answers 500. Of stall,
+cut, reset and error one at most.
 """
 
 from collections.abc import Mapping
@@ -24,8 +26,8 @@ from typing import Any, Literal
 
 from simulator.vllm_errors import VllmError
 
-Break = Literal["stall", "cut", "error"]
-_BREAKS: tuple[Break, ...] = ("stall", "cut", "error")
+Break = Literal["stall", "cut", "reset", "error"]
+_BREAKS: tuple[Break, ...] = ("stall", "cut", "reset", "error")
 _MAX_S = 3600.0
 
 
@@ -34,12 +36,14 @@ class Simulation:
     """What goes wrong with a request; None: nothing."""
 
     status: int | None = None
+    hang_up: float | None = None
     headers_delay: float | None = None
     ttft: float | None = None
     interval: float | None = None
     output_tokens: int | None = None
     stall_after: int | None = None
     cut_after: int | None = None
+    reset_after: int | None = None
     error_after: int | None = None
 
     @property
@@ -87,12 +91,12 @@ def parse_words(words: Mapping[str, Any]) -> Simulation:
             raise _wrong(f"unknown word {name!r}")
         values[name] = _number(name, value)
     if sum(_is_break(name) for name in values) > 1:
-        raise _wrong("only one of stall_after, cut_after, error_after is possible")
+        raise _wrong("only one of stall_after, cut_after, reset_after, error_after is possible")
     return Simulation(**values)
 
 
 def _number(name: str, value: object) -> float:
-    seconds = name in ("headers_delay", "ttft", "interval")
+    seconds = name in ("hang_up", "headers_delay", "ttft", "interval")
     low, high = (400, 599) if name == "status" else (int(name == "output_tokens"), 10**9)
     try:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -108,7 +112,7 @@ def _number(name: str, value: object) -> float:
 
 
 def _is_break(name: str) -> bool:
-    return name in ("stall_after", "cut_after", "error_after")
+    return name in (f"{kind}_after" for kind in _BREAKS)
 
 
 def _wrong(problem: str) -> VllmError:

@@ -15,6 +15,7 @@ from simulator.vllm_errors import VllmError, bad_request, invalid_body, to_json
 MAX_CHOICES = 16384
 """`VLLM_MAX_N_SEQUENCES`."""
 _COMPLETIONS_DEFAULT_TOKENS = 16
+_GREEDY_BELOW = 1e-5
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text", "refusal", "thinking"})
 _MEDIA_PARTS = ("image", "input_image", "audio", "input_audio", "video", "input_file", "file")
 
@@ -220,6 +221,9 @@ def _choices(body: Fields) -> int:
     n = body.integer("n")
     if n is None:
         return 1
+    temperature = body.raw("temperature")
+    if isinstance(temperature, int | float) and 0 <= temperature < _GREEDY_BELOW and n > 1:
+        raise bad_request(f"n must be 1 when using greedy sampling, got {n}.")
     if n < 1:
         raise bad_request(f"n must be at least 1, got {n}.")
     if n > MAX_CHOICES:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import struct
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import uvicorn
@@ -83,11 +84,19 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1, which also lets the application close a connection in mid-answer."""
+    """uvicorn's HTTP/1.1, which also lets the application end a connection in mid-answer."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["state"]["close_connection"] = self.transport.close
+        self.scope["state"]["reset_connection"] = self._reset
+
+    def _reset(self) -> None:
+        """To linger for no time is to send RST."""
+        self.transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
+        self.transport.abort()
 
 
 def _config(simulator: Simulator, keep_alive_s: int) -> uvicorn.Config:

@@ -1,8 +1,8 @@
 """The policy file: what the platform team writes, checked and compiled to the registry."""
 
+from headgate.policy.fields import NAME_RULE, is_name
 from headgate.policy.load import check_upstream, load_policy, parse_policy, read_policy
 from headgate.policy.problems import FileError, PolicyError
-from headgate.policy.schema import NAME_RULE, is_name
 from headgate.policy.summary import describe, key_yaml, limit_text
 
 __all__ = [

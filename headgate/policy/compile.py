@@ -9,17 +9,19 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from headgate.apis import Api
-from headgate.policy.schema import (
-    AdapterEntry,
-    BaseModelEntry,
+from headgate.policy.limits import (
     ConcurrentLimitEntry,
     CostLimitEntry,
     LimitEntry,
+    WeightsEntry,
+    WindowLimitEntry,
+)
+from headgate.policy.schema import (
+    AdapterEntry,
+    BaseModelEntry,
     PolicyFile,
     PricesEntry,
     TenantEntry,
-    WeightsEntry,
-    WindowLimitEntry,
     WithoutUsageEntry,
 )
 from registry.amounts import NANOS, weights_in_units

@@ -6,21 +6,21 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from headgate.policy.document import Path, YamlMapping, line_of
-from headgate.policy.problems import Problem, Rule, hint, shown
-from headgate.policy.schema import (
-    MODEL_NAME_RULE,
-    NAME_RULE,
-    AdapterEntry,
-    BaseModelEntry,
+from headgate.policy.fields import MODEL_NAME_RULE, NAME_RULE, Entry
+from headgate.policy.limits import (
     ConcurrentLimitEntry,
     CostLimitEntry,
-    Entry,
+    WeightsEntry,
+    WindowLimitEntry,
+)
+from headgate.policy.problems import Problem, Rule, hint, shown
+from headgate.policy.schema import (
+    AdapterEntry,
+    BaseModelEntry,
     KeyEntry,
     PolicyFile,
     PricesEntry,
     TenantEntry,
-    WeightsEntry,
-    WindowLimitEntry,
     WithoutUsageEntry,
 )
 

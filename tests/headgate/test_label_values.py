@@ -62,6 +62,13 @@ async def check(rig: Rig) -> None:
     )
 
 
+class WithoutMetadata:
+    """The context of a call of an Envoy whose services do not count."""
+
+    def invocation_metadata(self) -> tuple[()]:
+        return ()
+
+
 async def process(rig: Rig) -> None:
     caller = Caller(rig.maybe("acme"), rig.stranger(), rig.stranger())
     sent = headers_message({"model": rig.maybe("tiny")}, rig.maybe("/v1/completions"), caller)
@@ -69,7 +76,7 @@ async def process(rig: Rig) -> None:
     async def one() -> AsyncIterator[ProcessingRequest]:
         yield sent
 
-    context: Any = None
+    context: Any = WithoutMetadata()
     async for _ in rig.hooks.processor.process(one(), context):
         pass
 

@@ -6,18 +6,20 @@ from pathlib import Path
 import pytest
 
 from headgate.policy import parse_policy
+from headgate.policy.fields import Entry
+from headgate.policy.limits import (
+    ConcurrentLimitEntry,
+    CostLimitEntry,
+    WeightsEntry,
+    WindowLimitEntry,
+)
 from headgate.policy.schema import (
     AdapterEntry,
     BaseModelEntry,
-    ConcurrentLimitEntry,
-    CostLimitEntry,
-    Entry,
     KeyEntry,
     PolicyFile,
     PricesEntry,
     TenantEntry,
-    WeightsEntry,
-    WindowLimitEntry,
     WithoutUsageEntry,
 )
 from tests.policy.policies import problems_of, with_limits

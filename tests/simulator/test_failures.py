@@ -53,7 +53,7 @@ def test_a_header_is_words_with_numbers() -> None:
         ("cut_after=-1", "not between 0 and"),
         ("output_tokens=0", "not between 1 and"),
         ("status=200", "not between 400 and 599"),
-        ("cut_after=1,stall_after=2", "only one of stall_after, cut_after, error_after"),
+        ("cut_after=1,stall_after=2", "only one of stall_after, cut_after"),
     ],
 )
 def test_a_wrong_header_is_told_with_what_is_allowed(text: str, problem: str) -> None:
@@ -126,6 +126,22 @@ async def test_a_cut_after_the_last_event_still_leaves_the_body_open(
 async def test_a_cut_answer_breaks_off_in_its_body(client: httpx.AsyncClient, path: str) -> None:
     with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message body"):
         await client.post(path, json=asking(path), headers={"x-simulate": "cut_after=0"})
+
+
+@pytest.mark.parametrize("path", GENERATING)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_reset_breaks_off_without_a_goodbye(
+    client: httpx.AsyncClient, path: str, stream: bool
+) -> None:
+    headers = {"x-simulate": "reset_after=2"}
+    with pytest.raises(httpx.ReadError):
+        await client.post(path, json=asking(path, stream=stream), headers=headers)
+
+
+@pytest.mark.parametrize("path", GENERATING)
+async def test_a_server_that_hangs_up_answers_nothing(client: httpx.AsyncClient, path: str) -> None:
+    with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
+        await client.post(path, json=asking(path), headers={"x-simulate": "hang_up=0"})
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])

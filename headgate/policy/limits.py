@@ -1,0 +1,135 @@
+"""The limits of a tenant as they are written. See `schema.py`."""
+
+from decimal import Decimal
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+
+from headgate.policy.fields import MAX_COUNT, Amount, Entry, Names, distinct, wrong
+from headgate.policy.money import COST_RULE, WEIGHT_RULE, Cost, Weight
+from headgate.policy.problems import Rule
+
+MAX_LEASE_S = 86_400
+MAX_SMOOTH = 1_000_000_000
+"""In milliseconds of an hour for each, as they are counted, what Redis' Lua carries exactly."""
+SMOOTH_WINDOWS = ("second", "minute", "hour")
+
+_COUNT_RULE = "tokens, requests, cost or concurrent"
+_EACH_RULE = "user, key or model, or a list of them"
+_USERS_RULE = "a list of users who have keys in this tenant"
+_MODELS_RULE = "a list of models that this tenant may use"
+_SHADOW_RULE = "true for a limit that is counted and refuses nobody, else false"
+_ON_OUTAGE_RULE = "closed, open or share"
+_SMOOTH_RULE = (
+    f"true for a limit of at most {MAX_SMOOTH} per second, minute or hour that refills evenly,"
+    " else false"
+)
+_BURST_RULE = f"a whole number from 1 to {MAX_SMOOTH}"
+_SLICE_RULE = "a whole number from 1 to the limit, in the limit's unit"
+_COST_SLICE_RULE = f"{COST_RULE}, up to the limit"
+_WEIGHTS_RULE = "a mapping with some of the keys input, cached_input, output, one of them above 0"
+
+
+def _one_as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Dimensions: TypeAlias = Annotated[
+    list[Literal["user", "key", "model"]],
+    BeforeValidator(_one_as_list),
+    Field(min_length=1),
+    AfterValidator(distinct),
+]
+Outage = Literal["closed", "open", "share"]
+Window = Literal["second", "minute", "hour", "day", "week", "month", "year"]
+
+
+class WeightsEntry(Entry):
+    """How often a token of each kind counts."""
+
+    input: Weight = Decimal(1)
+    cached_input: Weight | None = Field(default=None, description=WEIGHT_RULE)
+    output: Weight = Decimal(1)
+
+
+def _weighs(weights: WeightsEntry, limit: ValidationInfo) -> WeightsEntry:
+    if limit.data.get("count") == "requests":
+        raise wrong(Rule.MISPLACED_KEY, "does not belong here")
+    if not (weights.input or weights.cached_input or weights.output):
+        raise wrong(Rule.TOO_SMALL, "counts no token at all")
+    return weights
+
+
+def _can_be_smooth(is_smooth: bool, limit: ValidationInfo) -> bool:
+    per, number = limit.data.get("per", "hour"), limit.data.get("limit", 1)
+    if is_smooth and per not in SMOOTH_WINDOWS:
+        raise wrong(Rule.NOT_SMOOTH, f"cannot be with a limit per {per}")
+    if is_smooth and number > MAX_SMOOTH:
+        raise wrong(Rule.NOT_SMOOTH, f"cannot be with a limit of {number}")
+    return is_smooth
+
+
+def _is_of_smooth(burst: int, limit: ValidationInfo) -> int:
+    if limit.data.get("smooth") is False:
+        raise wrong(Rule.MISPLACED_KEY, "does not belong here")
+    return burst
+
+
+class WindowLimitEntry(Entry):
+    """A limit of tokens or requests in a calendar window."""
+
+    count: Literal["tokens", "requests"] = Field(description=_COUNT_RULE)
+    limit: Amount
+    per: Window = Field(description="second, minute, hour, day, week, month or year")
+    each: Dimensions = Field(default=[], description=_EACH_RULE)
+    users: Names = Field(default=[], description=_USERS_RULE)
+    models: Names = Field(default=[], description=_MODELS_RULE)
+    shadow: bool = Field(default=False, description=_SHADOW_RULE)
+    on_outage: Outage = Field(default="closed", description=_ON_OUTAGE_RULE)
+    weights: Annotated[WeightsEntry, AfterValidator(_weighs)] = Field(
+        default=WeightsEntry(), description=_WEIGHTS_RULE
+    )
+    smooth: Annotated[bool, AfterValidator(_can_be_smooth)] = Field(
+        default=False, description=_SMOOTH_RULE
+    )
+    burst: Annotated[int, Field(ge=1, le=MAX_SMOOTH), AfterValidator(_is_of_smooth)] | None = Field(
+        default=None, description=_BURST_RULE
+    )
+    slice: int | None = Field(default=None, ge=1, le=MAX_COUNT, description=_SLICE_RULE)
+
+
+class CostLimitEntry(Entry):
+    """A limit of money in a calendar window, by the prices of the models."""
+
+    count: Literal["cost"] = Field(description=_COUNT_RULE)
+    limit: Cost
+    per: Window = Field(description="second, minute, hour, day, week, month or year")
+    each: Dimensions = Field(default=[], description=_EACH_RULE)
+    users: Names = Field(default=[], description=_USERS_RULE)
+    models: Names = Field(default=[], description=_MODELS_RULE)
+    shadow: bool = Field(default=False, description=_SHADOW_RULE)
+    on_outage: Outage = Field(default="closed", description=_ON_OUTAGE_RULE)
+    slice: Cost | None = Field(default=None, description=_COST_SLICE_RULE)
+
+
+class ConcurrentLimitEntry(Entry):
+    """A limit of requests in flight."""
+
+    count: Literal["concurrent"] = Field(description=_COUNT_RULE)
+    limit: Amount
+    each: Dimensions = Field(default=[], description=_EACH_RULE)
+    users: Names = Field(default=[], description=_USERS_RULE)
+    models: Names = Field(default=[], description=_MODELS_RULE)
+    shadow: bool = Field(default=False, description=_SHADOW_RULE)
+    on_outage: Outage = Field(default="closed", description=_ON_OUTAGE_RULE)
+    lease_s: int = Field(
+        default=900,
+        ge=1,
+        le=MAX_LEASE_S,
+        description=f"a whole number of seconds from 1 to {MAX_LEASE_S}",
+    )
+
+
+LimitEntry = Annotated[
+    WindowLimitEntry | CostLimitEntry | ConcurrentLimitEntry, Field(discriminator="count")
+]
