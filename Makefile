@@ -22,7 +22,7 @@ run: setup ## one box with the simulator behind it
 	@exec $(BIN)/headgate up --demo
 
 test: setup ## every test that needs no GPU and no network
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile
 
 test-faults: setup ## the fault campaign with outages of 30 s, and what each one let in
 	HEADGATE_FAULT_S=30 $(BIN)/pytest -q -s tests/campaign
