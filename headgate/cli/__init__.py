@@ -1,0 +1,54 @@
+"""The command line: reads arguments, calls the program, prints. Nothing is decided here."""
+
+import logging
+import os
+import sys
+
+import click
+
+import headgate
+from headgate.cli.checking import check_command, replay_command
+from headgate.cli.keys import keys_group
+from headgate.cli.running import serve_command, simulate_command, up_command
+from headgate.errors import OperatorError
+from headgate.policy import PolicyError
+
+_STDERR = 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(headgate.__version__, prog_name="headgate")
+def cli() -> None:
+    """Identity, quotas and metering for LLM traffic on Envoy and Istio."""
+
+
+for _command in (
+    up_command,
+    serve_command,
+    check_command,
+    replay_command,
+    keys_group,
+    simulate_command,
+):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """The program's entry: an operator's mistake is one line on standard error and exit code 1."""
+    _open_standard_streams()
+    logging.basicConfig(level=logging.WARNING, format="headgate: %(message)s")
+    try:
+        cli()
+    except PolicyError as error:  # each line begins with the file's name and line
+        click.echo(str(error), err=True)
+        sys.exit(1)
+    except OperatorError as error:
+        click.echo(f"headgate: {error}", err=True)
+        sys.exit(1)
+
+
+def _open_standard_streams() -> None:
+    """Opens those that are closed (`>&-`): a socket under their numbers would be written into."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(descriptor)

@@ -1,0 +1,25 @@
+"""`headgate keys`: API keys."""
+
+import os
+
+import click
+
+from headgate.cli.options import Name
+from headgate.policy import key_yaml
+from registry.keys import new_key
+
+
+@click.group("keys")
+def keys_group() -> None:
+    """API keys."""
+
+
+@keys_group.command("new")
+@click.option("--tenant", type=Name(), required=True)
+@click.option("--user", type=Name(), required=True)
+def new_key_command(tenant: str, user: str) -> None:
+    """Print a fresh API key, once, and the YAML that admits it."""
+    key = new_key(os.urandom)
+    click.echo(f"{key.secret}\n")
+    click.echo("Shown this once. Give it to its user, and add this to the policy file:\n", err=True)
+    click.echo(key_yaml(tenant, user, key))
