@@ -54,6 +54,7 @@ cut. A request waits no longer than before: ext_authz asks the same service firs
 JSON_CONTENT_TYPE = r"(?i)application/json[ \t]*(;.*)?"
 """vLLM takes parameters (`; charset=utf-8`) and any case; Envoy's default takes neither."""
 _TAP_FILES = ("usage_scanner.lua", "usage_events.lua", "tap.lua")
+_READER_FILES = ("form_reader.lua", "request_reader.lua")
 BODY_FIELDS: dict[RequestKey, tuple[str, ...]] = {
     RequestKey.MODEL: ("model",),
     RequestKey.STREAM: ("stream",),
@@ -115,7 +116,7 @@ def tap_source() -> str:
 
 def reader_source() -> str:
     """The Lua source of the request reader."""
-    return _lua("request_reader.lua")
+    return "\n".join(_lua(name) for name in _READER_FILES)
 
 
 def usage_tap(source: str) -> HttpFilter:

@@ -1,4 +1,4 @@
--- The request reader: what a body's top level holds and json_to_metadata cannot tell.
+-- The request reader: what a body's top level holds and json_to_metadata cannot tell. Needs the form reader.
 --
 -- Runs behind json_to_metadata, which has read the body as strict JSON by then (`body` is "parsed"), so that
 -- nothing here has to check it. Writes dynamic metadata headgate.request (names: headgate/contract.py)
@@ -9,6 +9,10 @@
 --   platform       the members that only the platform may set, joined by commas; one that is null is none.
 --   prompts        how many prompts a completion has.
 --   conversations  how many conversations a batch of chats has.
+-- Of a form (below /v1/audio/, multipart/form-data), which json_to_metadata does not read, all of it is written here:
+--   body           "form"
+--   model, model_at  the model, and where its value begins in the body, counted from 0.
+--   stream, platform as above; `platform` holds the fields that are not served.
 -- Prompts are skipped, not decoded, and never leave the proxy.
 
 local byte, char, find, gsub, match, sub = string.byte, string.char, string.find, string.gsub, string.match, string.sub
@@ -114,14 +118,40 @@ local function read_object(text, at)
   return platform, hidden, (seen.prompt or 0) + (seen.prompt_embeds or 0), seen.messages
 end
 
+-- The whole body, nothing where none came.
+local function body_text(handle)
+  local body = handle:body()
+  return body and body:getBytes(0, body:length())
+end
+
+local function note_form(handle)
+  local text = body_text(handle)
+  local form = text and read_form(text, handle:headers():get("content-type"))
+  if not form then
+    return
+  end
+  local metadata = handle:streamInfo():dynamicMetadata()
+  for _, key in ipairs({ "model", "model_at", "stream" }) do
+    if form[key] ~= nil then
+      metadata:set("headgate.request", key, form[key])
+    end
+  end
+  if #form.not_served > 0 then
+    metadata:set("headgate.request", "platform", table.concat(form.not_served, ","))
+  end
+  metadata:set("headgate.request", "body", "form")
+end
+
 function envoy_on_request(handle)
   local metadata = handle:streamInfo():dynamicMetadata()
   local request = metadata:get("headgate.request")
-  if not request or request.body ~= "parsed" then
+  if request and request.body == "unreadable" and find(handle:headers():get(":path"), "/v1/audio/", 1, true) == 1 then
+    note_form(handle)
+    return
+  elseif not request or request.body ~= "parsed" then
     return
   end
-  local body = handle:body()
-  local text = body:getBytes(0, body:length())
+  local text = body_text(handle)
   local at = match(text, "^%s*()", sub(text, 1, 3) == BOM and 4 or 1)
   metadata = handle:streamInfo():dynamicMetadata() -- the body may have been waited for
   local platform, hidden, prompts, conversations

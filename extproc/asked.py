@@ -77,6 +77,14 @@ def refuse_hidden(values: Mapping[str, Value]) -> None:
         raise _invalid(str(hidden), f"`{hidden}` is a string of more than 8 KiB.")
 
 
+def refuse_not_served(values: Mapping[str, Value]) -> None:
+    """Raises RefusedError for a field of a form that is not served. Nothing takes it out of there:
+    a form is not written anew."""
+    name = str(values.get(RequestKey.PLATFORM) or "").partition(",")[0]
+    if name:
+        raise _invalid(name, f"`{name}` is not served here: leave it out.")
+
+
 def read_model_name(values: Mapping[str, Value]) -> str:
     """The `model` field. vLLM would answer with its base model for none; here it is needed.
 

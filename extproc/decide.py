@@ -11,13 +11,16 @@ from extproc.asked import (
     read_asked,
     read_model_name,
     refuse_hidden,
+    refuse_not_served,
 )
 from extproc.estimate import Estimator
+from extproc.form import FormRewrite
 from extproc.limits import asked_model
 from extproc.models import asked_model_id, list_body, model_body, model_of
 from extproc.splice import Rewrite
-from headgate.apis import WITHOUT_USAGE, Api, ErrorShape, endpoint_of, error_shape_of
+from headgate.apis import FORM_APIS, WITHOUT_USAGE, Api, ErrorShape, endpoint_of, error_shape_of
 from headgate.contract import (
+    BODY_FORM,
     BODY_READ,
     CACHE_SALT,
     PLATFORM_FIELDS,
@@ -50,7 +53,7 @@ class Admit:
 
     headers: Mapping[Header, str]
     admission: Mapping[AdmissionKey, str]
-    rewrite: Rewrite | None
+    rewrite: Rewrite | FormRewrite | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +95,11 @@ def decide(
             return _model_list(facts.path, tenant, registry)
         if api is Api.LIMITS:
             return Peek(tenant, caller, _own_model(asked_model(facts.path), tenant, registry))
-        _need_json(facts.values)
+        _need_body(api, facts.values)
         refuse_hidden(facts.values)
         model = _find_model(read_model_name(facts.values), tenant, registry)
         asked = read_asked(api, facts.values, model.context_tokens)
+        rewrite = _rewrite(api, model, asked.client_usage, tenant, facts.values)
     except RefusedError as refused:
         return Refuse(refused.error, error_shape_of(facts.path))
     estimate = _flat(api, registry) or estimator.estimate(
@@ -118,7 +122,7 @@ def decide(
             AdmissionKey.ESTIMATE_PROMPT: str(estimate.prompt),
             **_who_and_what(caller, model),
         },
-        rewrite=_rewrite(model, asked.client_usage, tenant, facts.values),
+        rewrite=rewrite,
     )
 
 
@@ -144,9 +148,13 @@ def _flat(api: Api, registry: Registry) -> Estimate | None:
     return None if tokens is None else Estimate(tokens=tokens, prompt=tokens)
 
 
-def _need_json(values: Mapping[str, Value]) -> None:
+def _need_body(api: Api, values: Mapping[str, Value]) -> None:
     body = values.get(RequestKey.BODY)
-    if body != BODY_READ:
+    if api in FORM_APIS:
+        if body != BODY_FORM:
+            raise RefusedError(_NO_FORM)
+        refuse_not_served(values)
+    elif body != BODY_READ:
         raise RefusedError(_NO_BODY if body is None else _NOT_JSON)
 
 
@@ -222,10 +230,16 @@ def _who_and_what(caller: Caller, model: Model) -> dict[AdmissionKey, str]:
 
 
 def _rewrite(
-    model: Model, client_usage: ClientUsage, tenant: Tenant, values: Mapping[str, Value]
-) -> Rewrite | None:
+    api: Api,
+    model: Model,
+    client_usage: ClientUsage,
+    tenant: Tenant,
+    values: Mapping[str, Value],
+) -> Rewrite | FormRewrite | None:
     """Nothing to rewrite is the usual case: then the body never leaves the proxy."""
     name = model.served_as if model.served_as != model.name else None
+    if api in FORM_APIS:
+        return None if name is None else _form_rewrite(model.name, name, values)
     # An aborted stream can only be charged by its tokens when each chunk carries usage.
     lacks_usage = client_usage in (ClientUsage.NONE, ClientUsage.FINAL)
     force_usage = lacks_usage and not model.forces_usage
@@ -236,6 +250,13 @@ def _rewrite(
     if name is None and not force_usage and not drop and salted is None:
         return None
     return Rewrite(name, force_usage, drop, salted)
+
+
+def _form_rewrite(sent: str, name: str, values: Mapping[str, Value]) -> FormRewrite:
+    at = values.get(RequestKey.MODEL_AT)
+    if not isinstance(at, int | float):
+        raise RefusedError(_NO_FORM)
+    return FormRewrite(int(at), sent.encode(), name.encode())
 
 
 def _unknown_model(name: str) -> RefusedError:
@@ -251,6 +272,11 @@ _UNKNOWN_PATH = ApiError(Refusal.UNKNOWN_PATH, "This path is not served here.")
 _NO_BODY = ApiError(
     Refusal.BAD_REQUEST,
     "A JSON body is needed, with the header `content-type: application/json`.",
+)
+_NO_FORM = ApiError(
+    Refusal.BAD_REQUEST,
+    "A multipart form is needed: its header `content-type: multipart/form-data; boundary=...`, each"
+    " field once, and no headers in a part but content-disposition and content-type.",
 )
 # The filter also says `unreadable` of a body that comes under another content type.
 _NOT_JSON = ApiError(

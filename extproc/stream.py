@@ -8,6 +8,7 @@ from enum import Enum, auto
 from extproc.asked import ClientUsage
 from extproc.counting.counter import AnswerHead, Counted, Counter, Request
 from extproc.decide import Admit, Decision, Refuse, RequestFacts
+from extproc.form import FormRewrite, rewrite_form
 from extproc.splice import Rewrite, SpliceError, rewrite_body
 from headgate.apis import Api, ErrorShape, error_shape_of
 from headgate.contract import AdmissionKey, UsageKey
@@ -78,7 +79,7 @@ class RequestStream:
         self._counter: Counter | None = None
         self._state = _State.HEADERS
         self._shape = ErrorShape.OPENAI
-        self._rewrite: Rewrite | None = None
+        self._rewrite: Rewrite | FormRewrite | None = None
 
     @property
     def done(self) -> bool:
@@ -119,7 +120,7 @@ class RequestStream:
         self._expect(_State.BODY)
         assert self._rewrite is not None  # noqa: S101 (the state BODY has one)
         try:
-            replaced = Replace(rewrite_body(body, self._rewrite))
+            replaced = Replace(_rewritten(body, self._rewrite))
         except SpliceError as error:
             refusal = ApiError(Refusal.BAD_REQUEST, str(error), error.param)
             return Refuse(refusal, self._shape)
@@ -161,6 +162,12 @@ class RequestStream:
         current, self._state = self._state, _State.DONE
         if current is not state:
             raise UnexpectedMessageError(f"unexpected message in state {current.name}")
+
+
+def _rewritten(body: bytes, rewrite: Rewrite | FormRewrite) -> bytes:
+    if isinstance(rewrite, FormRewrite):
+        return rewrite_form(body, rewrite)
+    return rewrite_body(body, rewrite)
 
 
 def _request(admission: Mapping[AdmissionKey, str]) -> Request:

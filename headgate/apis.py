@@ -22,6 +22,8 @@ class Api(StrEnum):
     RERANK = "rerank"
     COUNT_TOKENS = "count_tokens"
     TOKENIZE = "tokenize"
+    TRANSCRIPTIONS = "transcriptions"
+    TRANSLATIONS = "translations"
     MODELS = "models"
     LIMITS = "limits"
 
@@ -56,13 +58,18 @@ ENDPOINTS: dict[str, Endpoint] = {
     "/v2/rerank": Endpoint(Api.RERANK, _POST),
     "/v1/messages/count_tokens": Endpoint(Api.COUNT_TOKENS, _POST),
     "/tokenize": Endpoint(Api.TOKENIZE, _POST),
+    "/v1/audio/transcriptions": Endpoint(Api.TRANSCRIPTIONS, _POST),
+    "/v1/audio/translations": Endpoint(Api.TRANSLATIONS, _POST),
     "/v1/models": Endpoint(Api.MODELS, _GET),
     "/v1/headgate/limits": Endpoint(Api.LIMITS, _GET),
 }
 _MODEL_PREFIX = "/v1/models/"
 
-WITHOUT_USAGE = frozenset({Api.COUNT_TOKENS, Api.TOKENIZE})
-"""The APIs whose answers never say what they used: shut, unless the policy names their price."""
+FORM_APIS = frozenset({Api.TRANSCRIPTIONS, Api.TRANSLATIONS})
+"""The APIs whose requests are multipart forms with a file."""
+WITHOUT_USAGE = frozenset({Api.COUNT_TOKENS, Api.TOKENIZE}) | FORM_APIS
+"""The APIs whose answers do not say what they used, or, of audio, only in seconds and not always:
+shut, unless the policy names their price."""
 ANTHROPIC_APIS = frozenset({Api.MESSAGES, Api.COUNT_TOKENS})
 
 

@@ -38,8 +38,10 @@ class RequestKey(StrEnum):
     """`Namespace.REQUEST`: what json_to_metadata and the request reader saw in the body."""
 
     BODY = "body"
-    """`BODY_READ`, `BODY_PARSED` or `BODY_UNREADABLE`; absent when no body came."""
+    """`BODY_READ`, `BODY_FORM`, `BODY_PARSED` or `BODY_UNREADABLE`; absent when no body came."""
     MODEL = "model"
+    MODEL_AT = "model_at"
+    """Of a form: where the model's value begins in the body, in bytes from 0."""
     STREAM = "stream"
     INCLUDE_USAGE = "include_usage"
     CONTINUOUS_USAGE = "continuous_usage"
@@ -63,8 +65,10 @@ BODY_PARSED = "parsed"
 """The body is JSON; the request reader has not come to its end."""
 BODY_READ = "read"
 """The body is a JSON object, and all of it that matters is in the metadata."""
+BODY_FORM = "form"
+"""The body is a multipart form, and all of it that matters is in the metadata."""
 BODY_UNREADABLE = "unreadable"
-"""The body is no JSON object, or not called JSON."""
+"""The body is neither a JSON object that is called JSON, nor a form where one belongs."""
 
 CACHE_SALT = "cache_salt"
 PLATFORM_FIELDS = (

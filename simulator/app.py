@@ -7,6 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from headgate.clock import Clock
 from simulator import prompts, requests
+from simulator.audio import AudioWriter, read_audio, read_form
 from simulator.chat import ChatWriter
 from simulator.completions import CompletionsWriter
 from simulator.embeddings import embeddings_body
@@ -68,6 +69,8 @@ class Simulator:
             "/tokenize": {
                 "POST": self._at_once(requests.read_tokenize, self._tokenize_body, bounded=False)
             },
+            "/v1/audio/transcriptions": {"POST": self._audio(translates=False)},
+            "/v1/audio/translations": {"POST": self._audio(translates=True)},
             "/v1/models": {"GET": self._list_models},
             "/v1/load_lora_adapter": {"POST": self._load_adapter},
             "/v1/unload_lora_adapter": {"POST": self._unload_adapter},
@@ -151,6 +154,17 @@ class Simulator:
         answer = self._plan(_request_id(exchange), ask, simulation)
         await self._play(exchange, ask, answer, simulation, MessagesWriter(answer))
 
+    def _audio(self, *, translates: bool) -> Handler:
+        """A real server has these routes only with a model that hears."""
+
+        async def handler(exchange: Exchange) -> None:
+            ask, simulation = await self._read(exchange, read_audio, form=True)
+            answer = self._plan(_request_id(exchange), ask, simulation)
+            writer = AudioWriter(answer, ask, translates=translates)
+            await self._play(exchange, ask, answer, simulation, writer)
+
+        return handler
+
     def _at_once(
         self, reader: Callable[[Fields], Ask], write: Write, *, bounded: bool = True
     ) -> Handler:
@@ -167,7 +181,12 @@ class Simulator:
         return handler
 
     async def _read(
-        self, exchange: Exchange, reader: Callable[[Fields], Ask], *, bounded: bool = True
+        self,
+        exchange: Exchange,
+        reader: Callable[[Fields], Ask],
+        *,
+        bounded: bool = True,
+        form: bool = False,
     ) -> tuple[Ask, Simulation]:
         """The request, after the failures that come before an answer. The context bounds its
         length where it is `bounded`."""
@@ -181,7 +200,8 @@ class Simulator:
             await exchange.pause(simulation.hang_up)
             await exchange.cut()
             exchange.check()
-        ask = reader(read_json(exchange.header(b"content-type"), body))
+        kind = exchange.header(b"content-type")
+        ask = reader(await read_form(kind, body) if form else read_json(kind, body))
         self._models.resolve(ask.model)
         if bounded:
             requests.check_lengths(ask, self._settings.max_model_len)

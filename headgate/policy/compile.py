@@ -8,7 +8,7 @@ from typing import assert_never
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from headgate.apis import Api
+from headgate.apis import WITHOUT_USAGE, Api
 from headgate.policy.limits import (
     ConcurrentLimitEntry,
     CostLimitEntry,
@@ -154,7 +154,7 @@ def _tenant(
 
 
 def _without_usage(entry: WithoutUsageEntry) -> dict[Api, int | None]:
-    charges = {Api.COUNT_TOKENS: entry.count_tokens, Api.TOKENIZE: entry.tokenize}
+    charges = {api: getattr(entry, api) for api in sorted(WITHOUT_USAGE)}
     tokens = {"free": 0, "estimate": None}
     return {
         api: charge if isinstance(charge, int) else tokens[charge]

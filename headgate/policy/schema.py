@@ -202,6 +202,8 @@ class WithoutUsageEntry(Entry):
 
     count_tokens: Charge = Field(default="refused", description=_CHARGE_RULE)
     tokenize: Charge = Field(default="refused", description=_CHARGE_RULE)
+    transcriptions: Charge = Field(default="refused", description=_CHARGE_RULE)
+    translations: Charge = Field(default="refused", description=_CHARGE_RULE)
 
 
 class PolicyFile(Entry):
@@ -216,5 +218,5 @@ class PolicyFile(Entry):
     )
     without_usage: WithoutUsageEntry = Field(
         default=WithoutUsageEntry(),
-        description="a mapping with the keys count_tokens, tokenize",
+        description="a mapping with the keys count_tokens, tokenize, transcriptions, translations",
     )

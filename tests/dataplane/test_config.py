@@ -156,6 +156,7 @@ def test_every_request_key_is_read_from_the_body() -> None:
         RequestKey.PLATFORM,
         RequestKey.PROMPTS,
         RequestKey.CONVERSATIONS,
+        RequestKey.MODEL_AT,
     }
     assert set(BODY_FIELDS) == set(RequestKey) - read_by_script
     rules = filters()["headgate.json_to_metadata"]["request_rules"]["rules"]

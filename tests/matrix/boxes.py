@@ -22,7 +22,7 @@ tenants:
       - {{count: concurrent, limit: 5000, each: [user, model]}}
     keys:
 {keys}
-without_usage: {{count_tokens: estimate, tokenize: {flat}}}
+without_usage: {{count_tokens: estimate, tokenize: {flat}, transcriptions: {flat}}}
 """
 
 

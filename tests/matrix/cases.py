@@ -34,8 +34,9 @@ class Answer:
 
     @property
     def last_word(self) -> int:
-        """After how many events vLLM's final usage has passed."""
-        return 1 + max(index for index, event in enumerate(self.told) if is_last_word(event))
+        """After how many events vLLM's final usage has passed; without any, all but the end mark."""
+        words = (index for index, event in enumerate(self.told) if is_last_word(event))
+        return 1 + max(words, default=len(self.told) - 2)
 
     def shown(self, after: int) -> int:
         """How many of its own events a client has seen after so many of vLLM's."""

@@ -102,6 +102,14 @@ class Matrix:
         model = {"model": self.models[cell.vllm]}
         return {**model, **request["body"], **choices, **stream, **self.usage_fields[cell.usage]}
 
+    def form(self, cell: Cell) -> dict[str, str]:
+        """The form that a client of this cell sends: its fields for usage have other names."""
+        options = self.usage_fields[cell.usage].get("stream_options", {})
+        usage = {f"stream_{name}": str(value) for name, value in options.items()}
+        stream = {"stream": "true"} if cell.answer == "stream" else {}
+        model = {"model": self.models[cell.vllm]}
+        return {**model, **self.requests[cell.api]["form"], **stream, **usage}
+
 
 @cache
 def matrix() -> Matrix:

@@ -49,10 +49,14 @@ class Sent:
         if self.form is None:
             return "", b""
         parts = [
-            f'--x\r\ncontent-disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+            f"--x\r\ncontent-disposition: form-data; {_named(name)}\r\n\r\n{value}\r\n"
             for name, value in self.form.items()
         ]
         return "multipart/form-data; boundary=x", ("".join(parts) + "--x--\r\n").encode()
+
+
+def _named(name: str) -> str:
+    return f'name="{name}"; filename="a.wav"' if name == "file" else f'name="{name}"'
 
 
 async def ask(

@@ -150,9 +150,10 @@ class Progress:
         if kind == "message_start":
             self.prompts[0] = prompt
         for choice in value.get("choices", []):
+            index = choice.get("index", 0)  # a transcription has none
             several_prompts = value["object"] == "text_completion"
-            self.prompts[choice["index"] // self.n if several_prompts else 0] = prompt
-            self.completions[choice["index"]] = completion
+            self.prompts[index // self.n if several_prompts else 0] = prompt
+            self.completions[index] = completion
 
 
 def progress(events: list[bytes], n: int) -> Progress:

@@ -67,18 +67,15 @@ class Stage:
     def _sent(self, case: Case, words: str, **more: str) -> Sent:
         request = self.matrix.requests[case.cell.api]
         body = self.matrix.body(case.cell) if "body" in request else None
-        headers = {"x-simulate": words, **more}
-        return Sent(request["path"], body, headers, request.get("form"))
+        form = self.matrix.form(case.cell) if "form" in request else None
+        return Sent(request["path"], body, {"x-simulate": words, **more}, form)
 
     async def _answer(self, cell: Cell) -> Answer:
         plain_sent = self._sent(Case(cell, "end"), "")
         plain = await self._ask_plain(cell, plain_sent)
         if cell.answer == "whole":
             return Answer(plain, [])
-        body = dict(plain_sent.body or {})
-        if cell.api in ("chat", "completions"):
-            body["stream_options"] = _ALL_USAGE
-        told = await ask(self.behind_url, Sent(plain_sent.path, body, plain_sent.headers))
+        told = await ask(self.behind_url, _with_all_usage(cell, plain_sent))
         return Answer(plain, events_of(told.body))
 
     def _agent(self, case: Case) -> str:
@@ -165,6 +162,13 @@ class Stage:
         except AssertionError:
             return [f"the limits have {used}, the records {expected}"]
         return []
+
+
+def _with_all_usage(cell: Cell, sent: Sent) -> Sent:
+    """The request as the box sends it on: with usage in every event, where it needs that."""
+    if cell.api in ("chat", "completions"):
+        return replace(sent, body={**(sent.body or {}), "stream_options": _ALL_USAGE})
+    return sent
 
 
 def _leaves_before(case: Case) -> bool:

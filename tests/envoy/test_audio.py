@@ -1,0 +1,119 @@
+"""Transcriptions and translations: forms, which stay in the proxy, at a price of the policy."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from tests.box import KEYS, Box, policy, running_box
+from tests.envoy.conftest import LIMITS, Upstream
+
+AUDIO = b"RIFF" + bytes(range(256)) * 1000
+PRICE = 500
+MORE = f"without_usage: {{transcriptions: {PRICE}, translations: free}}\n"
+
+pytestmark = pytest.mark.simulator  # a real vLLM has these routes only with a model that hears
+
+
+@pytest.fixture(scope="module")
+def box(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    folder: Path = tmp_path_factory.mktemp("audio")
+    with running_box(folder, policy(upstream.url, limits=LIMITS, more=MORE)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shut(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    folder: Path = tmp_path_factory.mktemp("audio-shut")
+    with running_box(folder, policy(upstream.url, limits=LIMITS)) as running:
+        yield running
+
+
+@contextmanager
+def client(box: Box) -> Iterator[openai.OpenAI]:
+    url = f"{box.url}/v1"
+    with openai.OpenAI(base_url=url, api_key=KEYS["alice"], max_retries=0) as ours:
+        yield ours
+
+
+@pytest.mark.parametrize("model", ["tiny", "sql-expert"])
+def test_the_official_client_transcribes_and_is_charged_the_price(box: Box, model: str) -> None:
+    with client(box) as ours:
+        raw = ours.audio.transcriptions.with_raw_response.create(
+            file=("a.wav", AUDIO), model=model, language="en"
+        )
+    record = box.record_of(raw.headers["x-request-id"])
+
+    assert raw.parse().text
+    assert (record["api"], record["model"]) == ("transcriptions", model)
+    assert record["prompt_tokens"] == record["estimated_tokens"] == PRICE
+    assert (record["completion_tokens"], record["source"]) == (0, "estimate")
+    assert record["request_bytes"] > len(AUDIO)
+
+
+@pytest.mark.parametrize(("model", "served"), [("tiny", "tiny"), ("sql-expert", "lora-a")])
+def test_a_stream_passes_as_it_comes_and_costs_the_same(box: Box, model: str, served: str) -> None:
+    """The second model has another name on vLLM, which is put into the form."""
+    asked = {"stream_include_usage": True}
+    with client(box) as ours:
+        stream = ours.audio.transcriptions.with_raw_response.create(
+            file=("a.wav", AUDIO), model=model, stream=True, extra_body=asked
+        )
+        text = stream.http_response.read().decode()
+    record = box.record_of(stream.headers["x-request-id"])
+
+    assert text.count("transcription.chunk") > 2
+    assert f'"model":"{served}"' in text
+    assert '"usage"' in text
+    assert (record["prompt_tokens"], record["source"], record["stream"]) == (
+        PRICE,
+        "estimate",
+        True,
+    )
+
+
+def test_a_free_translation_costs_no_token(box: Box) -> None:
+    files = {"file": ("a.wav", AUDIO)}
+    url = f"{box.url}/v1/audio/translations"
+    answer = httpx.post(url, data={"model": "tiny"}, files=files, headers=box.headers())
+    record = box.record_of(answer.headers["x-request-id"])
+
+    assert answer.json()["text"]
+    assert (record["api"], record["prompt_tokens"]) == ("translations", 0)
+
+
+def test_an_audio_model_of_others_does_not_exist(box: Box) -> None:
+    with client(box) as ours, pytest.raises(openai.NotFoundError) as error:
+        ours.audio.transcriptions.create(file=("a.wav", AUDIO), model="private")
+    assert error.value.code == "model_not_found"
+
+
+def test_what_is_refused_by_vllm_is_given_back(box: Box) -> None:
+    with client(box) as ours, pytest.raises(openai.BadRequestError) as error:
+        ours.audio.transcriptions.create(file=("a.wav", AUDIO), model="tiny", response_format="srt")
+    record = box.record_of(error.value.response.headers["x-request-id"])
+    assert (record["source"], record["prompt_tokens"]) == ("refund", 0)
+
+
+@pytest.mark.parametrize("name", ["n", "use_beam_search", "vllm_xargs"])
+def test_a_field_that_multiplies_the_work_is_not_served(box: Box, name: str) -> None:
+    with client(box) as ours, pytest.raises(openai.BadRequestError) as error:
+        ours.audio.transcriptions.create(
+            file=("a.wav", AUDIO), model="tiny", extra_body={name: "2"}
+        )
+    assert error.value.param == name
+
+
+def test_a_body_that_is_no_form_is_refused_with_what_is_needed(box: Box) -> None:
+    answer = box.post("/v1/audio/transcriptions", {"model": "tiny"})
+
+    assert answer.status_code == 400
+    assert "multipart form" in answer.json()["error"]["message"]
+
+
+def test_without_a_price_there_is_no_such_path(shut: Box) -> None:
+    with client(shut) as ours, pytest.raises(openai.NotFoundError):
+        ours.audio.transcriptions.create(file=("a.wav", AUDIO), model="tiny")
