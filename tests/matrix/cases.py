@@ -34,7 +34,7 @@ class Answer:
 
     @property
     def last_word(self) -> int:
-        """After how many events vLLM's final usage has passed; without any, all but the end mark."""
+        """After how many events the final usage has passed; without any, all but the end mark."""
         words = (index for index, event in enumerate(self.told) if is_last_word(event))
         return 1 + max(words, default=len(self.told) - 2)
 
