@@ -35,8 +35,13 @@ def http_filter(name: str, config: betterproto2.Message) -> HttpFilter:
 
 
 def grpc_service(services: str) -> GrpcService:
-    """A gRPC stream to the cluster `services` that may stay open."""
-    return GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=services))
+    """A gRPC stream to the cluster `services` that may stay open.
+
+    istiod names clusters `outbound|PORT|SUBSET|HOST`, which is no host to call a server by.
+    """
+    _, _, host = services.rpartition("|")
+    authority = "" if host == services else host
+    return GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=services, authority=authority))
 
 
 def hook_service(services: str, timeout: timedelta | None = None) -> GrpcService:

@@ -97,10 +97,26 @@ def listener(box: OneBox, services: str) -> Listener:
 
 def connection_manager(box: OneBox, services: str) -> HttpConnectionManager:
     """How requests are read, cleaned, numbered, routed and logged."""
+    manager = reading_rules()
+    manager.stat_prefix = LISTENER
+    manager.codec_type = HttpConnectionManagerCodecType.AUTO
+    manager.rds = Rds(
+        route_config_name=ROUTES_NAME,
+        config_source=ConfigSource(
+            path_config_source=PathConfigSource(path=str(box.routes_file)),
+            resource_api_version=ApiVersion.V3,
+        ),
+    )
+    manager.http_filters = http_filters(services, box.body_limit_bytes, box.counting)
+    manager.access_log = [access_log(services)]
+    return manager
+
+
+def reading_rules() -> HttpConnectionManager:
+    """The part that is the same wherever clients come in: how strictly requests are read, what is
+    taken out of them, how long they may take, and how Envoy's own answers look."""
     escaped = HttpConnectionManagerPathWithEscapedSlashesAction.REJECT_REQUEST
     return HttpConnectionManager(
-        stat_prefix=LISTENER,
-        codec_type=HttpConnectionManagerCodecType.AUTO,
         server_name="headgate",
         early_header_mutation_extensions=[early_header_mutation()],
         normalize_path=True,
@@ -120,15 +136,6 @@ def connection_manager(box: OneBox, services: str) -> HttpConnectionManager:
         request_timeout=REQUEST_TIMEOUT,
         stream_idle_timeout=STREAM_IDLE_TIMEOUT,
         local_reply_config=local_reply_config(),
-        rds=Rds(
-            route_config_name=ROUTES_NAME,
-            config_source=ConfigSource(
-                path_config_source=PathConfigSource(path=str(box.routes_file)),
-                resource_api_version=ApiVersion.V3,
-            ),
-        ),
-        http_filters=http_filters(services, box.body_limit_bytes, box.counting),
-        access_log=[access_log(services)],
     )
 
 

@@ -9,6 +9,7 @@ import click
 import headgate
 from headgate.cli.checking import check_command, replay_command
 from headgate.cli.keys import keys_group
+from headgate.cli.rendering import render_group
 from headgate.cli.running import serve_command, simulate_command, up_command
 from headgate.errors import OperatorError
 from headgate.policy import PolicyError
@@ -28,6 +29,7 @@ for _command in (
     check_command,
     replay_command,
     keys_group,
+    render_group,
     simulate_command,
 ):
     cli.add_command(_command)

@@ -1,0 +1,61 @@
+"""`headgate render`: the request path as configuration for an Envoy that others run."""
+
+import io
+from typing import Any
+
+import click
+from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import LiteralScalarString
+
+from dataplane.envoy_filters import Attach, envoy_filters
+from headgate.contract import Counting
+
+_HEAD = "# Rendered by `headgate render istio{options}`: change the renderer, not this file.\n"
+
+
+@click.group("render")
+def render_group() -> None:
+    """The request path as configuration for an Envoy that others run."""
+
+
+@render_group.command("istio")
+@click.option(
+    "--attach",
+    type=click.Choice([one.value for one in Attach]),
+    default=Attach.GATEWAY.value,
+    show_default=True,
+    help="Where in the mesh requests are decided.",
+)
+@click.option(
+    "--counting",
+    type=click.Choice([one.value for one in Counting]),
+    default=Counting.PROXY.value,
+    show_default=True,
+    help="Who counts the tokens of answers: a filter in Envoy, or ext_proc.",
+)
+def render_istio_command(attach: str, counting: str) -> None:
+    """Print the EnvoyFilters of a mesh: the same filters that one box runs."""
+    click.echo(istio_yaml(Attach(attach), Counting(counting)), nl=False)
+
+
+def istio_yaml(attach: Attach, counting: Counting) -> str:
+    """The EnvoyFilters as YAML documents; text of several lines stays readable."""
+    options = "" if attach is Attach.GATEWAY else f" --attach {attach}"
+    options += "" if counting is Counting.PROXY else f" --counting {counting}"
+    yaml = YAML()
+    yaml.width = 1000
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.representer.ignore_aliases = lambda *_: True
+    stream = io.StringIO()
+    yaml.dump_all([_readable(one) for one in envoy_filters(attach, counting)], stream)
+    return _HEAD.format(options=options) + stream.getvalue()
+
+
+def _readable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _readable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_readable(inner) for inner in value]
+    if isinstance(value, str):
+        return LiteralScalarString(value) if "\n" in value else str(value)
+    return value
