@@ -6,7 +6,8 @@ what a cluster would have; all that comes of these objects is istiod's own doing
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from threading import Thread
 from typing import Any
 
 import uvicorn
@@ -14,6 +15,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+
+from tests.box import wait_until
 
 Object = dict[str, Any]
 Key = tuple[str, str, str, str]
@@ -98,9 +101,6 @@ class Objects:
         wanted = (group, resource, namespace)
         return [value for key, value in self._objects.items() if _is_in(key, wanted)]
 
-    def keys(self) -> Iterator[Key]:
-        return iter(tuple(self._objects))
-
     def _tell(self, kind: str, key: Key, value: Object) -> None:
         self._events.append((kind, key, value))
         changed, self._changed = self._changed, asyncio.Event()
@@ -127,31 +127,44 @@ def _is_in(key: Key, wanted: tuple[str, str, str]) -> bool:
 
 
 class KubeApi:
-    """The server: lists, watches, and takes what istiod writes (leases, its own config maps)."""
+    """The server, in a thread of its own: lists, watches, and takes what istiod writes (leases, its
+    own config maps). Its methods are for the other threads."""
 
     def __init__(self) -> None:
-        self.objects = Objects()
         self.port = 0
-        self._server: uvicorn.Server | None = None
-        self._task: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Listens on a free port of 127.0.0.1."""
+        self._objects = Objects()
+        self._loop = asyncio.new_event_loop()
         methods = ["GET", "POST", "PUT", "PATCH", "DELETE"]
         app = Starlette(routes=[Route("/{path:path}", self._answer, methods=methods)])
         config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="off")
         self._server = uvicorn.Server(config)
-        self._task = asyncio.create_task(self._server.serve())
-        while not self._server.started:  # noqa: ASYNC110 (uvicorn has no event for it)
-            await asyncio.sleep(0.01)
+        self._thread = Thread(target=self._loop.run_until_complete, args=(self._server.serve(),))
+
+    def start(self) -> None:
+        """Listens on a free port of 127.0.0.1."""
+        self._thread.start()
+        wait_until(lambda: self._server.started, "the stand-in of the Kubernetes API")
         self.port = self._server.servers[0].sockets[0].getsockname()[1]
 
-    async def stop(self) -> None:
-        assert self._server is not None
-        assert self._task is not None
-        self._server.should_exit = True
-        self._server.force_exit = True
-        await self._task
+    def stop(self) -> None:
+        """Ends it, watches that run included."""
+        self._server.should_exit = self._server.force_exit = True
+        self._thread.join(10)
+
+    def apply(self, *values: Object) -> None:
+        """Adds these objects, or puts them in the place of those with their names."""
+        for value in values:
+            self._call(self._objects.apply, value)
+
+    def delete(self, value: Object) -> None:
+        """Takes the object of this kind and name away."""
+        self._call(self._objects.delete, key_of(value))
+
+    def _call(self, function: Callable[[Any], Any], argument: Any) -> None:
+        async def call() -> None:
+            function(argument)
+
+        asyncio.run_coroutine_threadsafe(call(), self._loop).result(10)
 
     def kubeconfig(self) -> str:
         """What tells a client where this is."""
@@ -179,7 +192,7 @@ class KubeApi:
         if request.method != "GET":
             return await self._write(request, where, name)
         if name:
-            found = self.objects.get((group, rest[0], namespace, name))
+            found = self._objects.get((group, rest[0], namespace, name))
             return JSONResponse(found) if found else _not_found(name)
         return self._read(request, where, f"{group}/{version}" if group else version)
 
@@ -191,10 +204,10 @@ class KubeApi:
             since = 0 if starts else int(query.get("resourceVersion") or 0)
             events = self._stream(where, since, starts, only_metadata, api_version)
             return StreamingResponse(events, media_type="application/json")
-        items = [_shown(one, only_metadata) for one in self.objects.listed(*where)]
+        items = [_shown(one, only_metadata) for one in self._objects.listed(*where)]
         kind = "PartialObjectMetadata" if only_metadata else _kind(where[1])
         shown_version = "meta.k8s.io/v1" if only_metadata else api_version
-        metadata = {"resourceVersion": self.objects.version}
+        metadata = {"resourceVersion": self._objects.version}
         head = {"kind": f"{kind}List", "apiVersion": shown_version, "metadata": metadata}
         return JSONResponse({**head, "items": items})
 
@@ -207,8 +220,8 @@ class KubeApi:
         api_version: str,
     ) -> AsyncIterator[bytes]:
         if starts:
-            since = int(self.objects.version)
-            for one in self.objects.listed(*where):
+            since = int(self._objects.version)
+            for one in self._objects.listed(*where):
                 yield _event("ADDED", _shown(one, only_metadata))
             mark = {"k8s.io/initial-events-end": "true"}
             metadata = {"resourceVersion": str(since), "annotations": mark}
@@ -216,23 +229,23 @@ class KubeApi:
             if not only_metadata:
                 kind = {"kind": _kind(where[1]), "apiVersion": api_version}
             yield _event("BOOKMARK", {**kind, "metadata": metadata})
-        async for word, value in self.objects.events(*where, since):
+        async for word, value in self._objects.events(*where, since):
             yield _event(word, _shown(value, only_metadata))
 
     async def _write(self, request: Request, where: tuple[str, str, str], name: str) -> Response:
         group, resource, namespace = where
         key = (group, resource, namespace, name)
         if request.method == "DELETE":
-            self.objects.delete(key)
+            self._objects.delete(key)
             return JSONResponse({"kind": "Status", "apiVersion": "v1", "status": "Success"})
         body = await request.json()
-        known = self.objects.get(key)
+        known = self._objects.get(key)
         if request.method == "PATCH":
             if known is None:
                 return _not_found(name)
             return JSONResponse(known)  # istiod patches status only, which nobody here reads
         body.setdefault("metadata", {}).setdefault("namespace", namespace)
-        return JSONResponse(self.objects.apply(body), status_code=200 if known else 201)
+        return JSONResponse(self._objects.apply(body), status_code=200 if known else 201)
 
 
 def _shown(value: Object, only_metadata: bool) -> Object:

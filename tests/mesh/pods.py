@@ -1,0 +1,116 @@
+"""The pods that a cluster would have started, as objects for istiod and as processes on loopback addresses."""
+
+import random
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Object = dict[str, Any]
+
+
+@dataclass
+class Pod:
+    """One pod of a Deployment. While it is not `ready` it is in no endpoints."""
+
+    name: str
+    namespace: str
+    ip: str
+    labels: Mapping[str, str]
+    args: list[str]
+    ports: Mapping[str, int]
+    ready: bool = True
+
+    def value(self) -> Object:
+        """The object that the kubelet would keep up to date."""
+        ready = {"type": "Ready", "status": "True"}
+        metadata = {"name": self.name, "namespace": self.namespace, "labels": dict(self.labels)}
+        status = {
+            "phase": "Running",
+            "podIP": self.ip,
+            "podIPs": [{"ip": self.ip}],
+            "conditions": [ready],
+        }
+        spec = {"serviceAccountName": "default", "containers": [{"name": "one", "image": "none"}]}
+        return {
+            "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": status,
+        }  # fmt: skip
+
+
+@dataclass
+class Addresses:
+    """Free addresses of the loopback range: pods of one Service share its port."""
+
+    network: str = field(default_factory=lambda: _free_network())
+    used: int = 0
+
+    def next(self) -> str:
+        self.used += 1
+        return f"{self.network}.{self.used}"
+
+
+def _free_network() -> str:
+    """Three numbers of a network where nobody listens on a model's port."""
+    while True:
+        network = f"127.{random.randint(10, 250)}.{random.randint(1, 250)}"
+        with socket.socket() as probe:
+            if probe.connect_ex((f"{network}.1", 8000)) != 0:
+                return network
+
+
+def pods_of(objects: Iterable[Object], addresses: Addresses) -> list[Pod]:
+    """As many pods as each Deployment asks for."""
+    pods = []
+    for one in objects:
+        if one["kind"] != "Deployment":
+            continue
+        metadata, template = one["metadata"], one["spec"]["template"]
+        container = template["spec"]["containers"][0]
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        for number in range(one["spec"]["replicas"]):
+            name = f"{metadata['name']}-{number}"
+            labels, args = template["metadata"]["labels"], container.get("args", [])
+            ip = addresses.next()
+            pods.append(Pod(name, metadata["namespace"], ip, labels, args, ports))
+    return pods
+
+
+def endpoint_slice(service: Object, pods: Iterable[Pod]) -> Object:
+    """The addresses of the pods that a Service selects, as Kubernetes would list them."""
+    metadata, selector = service["metadata"], service["spec"]["selector"]
+    chosen = [
+        pod
+        for pod in pods
+        if pod.namespace == metadata["namespace"] and selector.items() <= pod.labels.items()
+    ]
+    ports = [
+        {"name": port["name"], "port": _number(port, chosen), "protocol": "TCP"}
+        for port in service["spec"]["ports"]
+    ]
+    endpoints = [
+        {
+            "addresses": [pod.ip],
+            "conditions": {"ready": pod.ready, "serving": pod.ready, "terminating": False},
+            "targetRef": {"kind": "Pod", "name": pod.name, "namespace": pod.namespace},
+        }
+        for pod in chosen
+        if pod.ready
+    ]
+    labels = {"kubernetes.io/service-name": metadata["name"]}
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": f"{metadata['name']}-1",
+            "namespace": metadata["namespace"],
+            "labels": labels,
+        },
+        "addressType": "IPv4",
+        "ports": ports,
+        "endpoints": endpoints,
+    }
+
+
+def _number(port: Object, pods: list[Pod]) -> int:
+    target = port.get("targetPort", port["port"])
+    return int(pods[0].ports[target]) if isinstance(target, str) else int(target)
