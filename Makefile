@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test check format generate lock test-faults test-matrix test-vllm soak bench clean
+.PHONY: help setup run test check format generate lock render test-faults test-matrix test-mesh test-vllm soak bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,21 @@ test-faults: setup ## the fault campaign with outages of 30 s, and what each one
 test-vllm: setup ## the end-to-end cases against a real vLLM on CPU
 	PYTHON=$(PYTHON) tests/vllm/run
 
+# Istio's tags are no Go versions: this is the newest commit that the Go module proxy serves, shortly before 1.31.0.
+ISTIO := v0.0.0-20260827124520-eed52ebb66ad
+HEADGATE_ISTIO_BIN ?= $(CURDIR)/.mesh/bin
+export HEADGATE_ISTIO_BIN
+ISTIO_TOOLS := $(HEADGATE_ISTIO_BIN)/pilot-discovery $(HEADGATE_ISTIO_BIN)/istioctl
+
+test-mesh: setup $(ISTIO_TOOLS) ## the files of istio/ on a real istiod and a real Envoy (needs Go; builds for some minutes the first time)
+	HEADGATE_TEST_MESH=1 $(BIN)/pytest tests/mesh --timeout 300
+
+$(HEADGATE_ISTIO_BIN)/pilot-discovery: ISTIO_PACKAGE = pilot/cmd/pilot-discovery
+$(HEADGATE_ISTIO_BIN)/istioctl: ISTIO_PACKAGE = istioctl/cmd/istioctl
+$(ISTIO_TOOLS):
+	@command -v go >/dev/null || { echo "make test-mesh needs Go 1.26 or newer, to build istiod" >&2; exit 1; }
+	GOBIN=$(HEADGATE_ISTIO_BIN) GOFLAGS=-buildvcs=false go install istio.io/istio/$(ISTIO_PACKAGE)@$(ISTIO)
+
 SOAK_MINUTES ?= 30
 SOAK_RATE ?= 200
 soak: setup ## load a whole fleet for SOAK_MINUTES at SOAK_RATE requests a second while parts of it fail, and compare all accounts
@@ -47,6 +62,13 @@ check: setup ## format, lint, strict types, import contract, generated code
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m protos.generate --check
+
+RENDER := $(BIN)/headgate render istio
+render: setup ## write the EnvoyFilters of istio/ anew
+	$(RENDER) > istio/components/gateway/envoyfilters.yaml
+	$(RENDER) --counting extproc > istio/components/extproc-counting/envoyfilters.yaml
+	$(RENDER) --attach sidecar > istio/components/sidecar/envoyfilters.yaml
+	$(RENDER) --attach waypoint > istio/components/waypoint/envoyfilters.yaml
 
 format: setup ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .

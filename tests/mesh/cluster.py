@@ -1,7 +1,7 @@
-"""A mesh on one machine: the files of istio/, the real istiod, a real Envoy as gateway, our services.
+"""A mesh on one machine: the files of istio/, the real istiod, a real Envoy and our services.
 
 What a cluster would add is stood in for: its API (`kube_api.py`), its pods (`pods.py`: processes on
-loopback addresses, simulators in place of vLLM). What differs from the files is listed in `swapped`.
+loopback addresses, simulators in place of vLLM). What differs from the files: `swapped`.
 """
 
 import json
@@ -302,9 +302,9 @@ def _socket(port: int) -> Object:
 
 @contextmanager
 def running_mesh(
-    folder: Path, policy: str, extra: Mapping[str, list[str]] = {}, overlay: str = "dev"
+    folder: Path, policy: str, extra: Mapping[str, list[str]] = {}, overlay: str = "staging"
 ) -> Iterator[Mesh]:
-    """Everything of an overlay, started and ready; `extra` are more options by the name of the app."""
+    """Everything of an overlay, started and ready; `extra` are more options by the app's name."""
     if not PILOT.exists():
         raise AssertionError(f"there is no istiod at {PILOT}: `make test-mesh` installs it")
     (folder / "headgate.yaml").write_text(policy)
@@ -318,10 +318,8 @@ def running_mesh(
                     api.apply(_crd(f"{name}.{group}.istio.io"))
             for name in ("istio-system", "istio-ingress"):
                 api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-            objects = [
-                json.loads(json.dumps(one.value, default=float))
-                for one in build(ISTIO / "overlays" / overlay)
-            ]
+            manifests = build(ISTIO / "overlays" / overlay)
+            objects = [json.loads(json.dumps(one.value, default=float)) for one in manifests]
             mesh.apply(*swapped(objects, mesh.port))
             mesh.start_pods(extra)
             mesh.start_istiod()

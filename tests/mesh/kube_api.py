@@ -138,7 +138,7 @@ class KubeApi:
         app = Starlette(routes=[Route("/{path:path}", self._answer, methods=methods)])
         config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="off")
         self._server = uvicorn.Server(config)
-        self._thread = Thread(target=self._loop.run_until_complete, args=(self._server.serve(),))
+        self._thread = Thread(target=self._run)
 
     def start(self) -> None:
         """Listens on a free port of 127.0.0.1."""
@@ -150,6 +150,10 @@ class KubeApi:
         """Ends it, watches that run included."""
         self._server.should_exit = self._server.force_exit = True
         self._thread.join(10)
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._server.serve())
 
     def apply(self, *values: Object) -> None:
         """Adds these objects, or puts them in the place of those with their names."""

@@ -1,4 +1,4 @@
-"""The pods that a cluster would have started, as objects for istiod and as processes on loopback addresses."""
+"""The pods that a cluster would have started: objects for istiod, processes on own addresses."""
 
 import random
 import socket
@@ -37,18 +37,6 @@ class Pod:
         }  # fmt: skip
 
 
-@dataclass
-class Addresses:
-    """Free addresses of the loopback range: pods of one Service share its port."""
-
-    network: str = field(default_factory=lambda: _free_network())
-    used: int = 0
-
-    def next(self) -> str:
-        self.used += 1
-        return f"{self.network}.{self.used}"
-
-
 def _free_network() -> str:
     """Three numbers of a network where nobody listens on a model's port."""
     while True:
@@ -56,6 +44,18 @@ def _free_network() -> str:
         with socket.socket() as probe:
             if probe.connect_ex((f"{network}.1", 8000)) != 0:
                 return network
+
+
+@dataclass
+class Addresses:
+    """Free addresses of the loopback range: pods of one Service share its port."""
+
+    network: str = field(default_factory=_free_network)
+    used: int = 0
+
+    def next(self) -> str:
+        self.used += 1
+        return f"{self.network}.{self.used}"
 
 
 def pods_of(objects: Iterable[Object], addresses: Addresses) -> list[Pod]:

@@ -1,0 +1,90 @@
+"""What the gateway's Envoy runs is what one box runs, however istiod came to it."""
+
+import json
+from typing import Any
+
+import betterproto2
+
+from dataplane.box import BODY_LIMIT_BYTES
+from dataplane.envoy_filters import SERVICES_CLUSTER
+from dataplane.filters import http_filters
+from dataplane.listener import reading_rules
+from headgate.contract import Namespace
+from tests.mesh.cluster import Mesh
+
+ISTIODS_OWN = {
+    "envoy.filters.http.rbac",
+    "envoy.filters.http.grpc_stats",
+    "envoy.filters.http.fault",
+    "envoy.filters.http.cors",
+}
+
+
+def manager(mesh: Mesh) -> dict[str, Any]:
+    """The connection manager that Envoy says it runs."""
+    dump = json.loads(mesh.admin("/config_dump?resource=dynamic_listeners"))
+    (one,) = dump["configs"]
+    listener = one["active_state"]["listener"]
+    return dict(listener["filter_chains"][0]["filters"][-1]["typed_config"])
+
+
+def test_our_filters_stand_in_the_order_of_one_box(mesh: Mesh) -> None:
+    ours = [one.name for one in http_filters(SERVICES_CLUSTER, BODY_LIMIT_BYTES)]
+    running = [one["name"] for one in manager(mesh)["http_filters"]]
+
+    assert [name for name in running if name not in ISTIODS_OWN] == ours
+    assert running.index(Namespace.CALLER) < running.index("headgate.usage_tap")
+
+
+def test_every_filter_that_a_patch_brings_arrives_as_it_was_rendered(mesh: Mesh) -> None:
+    """istiod drops fields that it does not know, in silence."""
+    running = {one["name"]: one["typed_config"] for one in manager(mesh)["http_filters"]}
+    for one in http_filters(SERVICES_CLUSTER, BODY_LIMIT_BYTES):
+        rendered = one.to_dict(casing=betterproto2.Casing.SNAKE)["typed_config"]
+        if one.name == Namespace.CALLER:
+            continue
+        assert normal(running[one.name]) == normal(rendered), one.name
+
+
+def test_ext_authz_has_what_its_provider_cannot_say(mesh: Mesh) -> None:
+    running = next(
+        one["typed_config"]
+        for one in manager(mesh)["http_filters"]
+        if one["name"] == Namespace.CALLER
+    )
+    service = running["grpc_service"]
+
+    assert running["encode_raw_headers"] is True
+    assert running["validate_mutations"] is True
+    assert running["status_on_error"] == {"code": "ServiceUnavailable"}
+    assert {one["exact"] for one in running["allowed_headers"]["patterns"]} == {
+        "authorization",
+        "x-api-key",
+        "api-key",
+    }
+    assert service["envoy_grpc"]["cluster_name"] == SERVICES_CLUSTER
+    assert service["timeout"] == "2s"
+    assert service["retry_policy"]["num_retries"] == 2
+
+
+def test_requests_are_read_as_strictly_as_in_one_box(mesh: Mesh) -> None:
+    running = manager(mesh)
+    for name, value in reading_rules().to_dict(casing=betterproto2.Casing.SNAKE).items():
+        assert normal(running[name]) == normal(value), name
+
+
+def test_envoy_refuses_nothing_that_istiod_sends(mesh: Mesh) -> None:
+    rejected = {name: count for name, count in mesh.stats().items() if "update_rejected" in name}
+
+    assert rejected
+    assert not any(rejected.values())
+
+
+def normal(value: Any) -> Any:
+    """Without the two ways to write one number, and what is a message's default anyway."""
+    if isinstance(value, dict):
+        kept = {key: inner for key, inner in value.items() if inner not in (False, "", 0, "0")}
+        return {key: normal(inner) for key, inner in kept.items()}
+    if isinstance(value, list):
+        return [normal(inner) for inner in value]
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
