@@ -54,6 +54,7 @@ def meter(entry: LogEntry, prices_of: PricesOf) -> UsageRecord | None:
         model=model,
         base=_of(entry.admission, AdmissionKey.BASE),
         adapter=_of(entry.admission, AdmissionKey.ADAPTER),
+        version=_subset(entry.upstream_cluster) or _of(entry.admission, AdmissionKey.VERSION),
         stream=_stream(entry.request),
         choices=read_count(entry.admission.get(AdmissionKey.CHOICES)),
         status=entry.status,
@@ -96,6 +97,12 @@ def _cost(model: str | None, charged: Charge | None, prices_of: PricesOf) -> Dec
         return None
     fresh = charged.prompt - charged.cached
     return money(prices.cost(fresh, charged.cached, charged.completion))
+
+
+def _subset(cluster: str) -> str | None:
+    """The version in the name of a cluster, which is `...|SUBSET|HOST` (Istio's, and one box's)."""
+    parts = cluster.split("|")
+    return _text(parts[-2]) if len(parts) > 2 else None
 
 
 def _text(text: str) -> str | None:

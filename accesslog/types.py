@@ -28,6 +28,7 @@ class LogEntry:
     status: int | None = None
     flags: tuple[str, ...] = ()
     details: str = ""
+    upstream_cluster: str = ""
     request_header_bytes: int = 0
     request_bytes: int = 0
     response_header_bytes: int = 0
@@ -58,15 +59,16 @@ class UsageRecord:
     """One finished request: who, what, when, from where, how much. None where it is not known.
 
     `time` is the start, RFC 3339 in UTC. `model`, `base` and `adapter` are the registry's
-    names of an admitted request; `requested_model` is what the client's body said, `choices` how
-    many answers it asked for (vLLM's own counters count the prompt once for each). `status`
-    is what the client got, `upstream_status` what vLLM answered. `request_bytes` and
-    `response_bytes` are the bodies. The prompt and completion tokens are those charged,
-    `source` says why, both None for a request that was refused before it was admitted;
-    `cached_tokens` are a part of the prompt's, `reasoning_tokens` of the completion's;
-    `estimated_tokens` were held at admission, `estimated_prompt_tokens` of them for the prompt.
-    `cost` is in the currency of the prices, None where the model is not in the policy. `ttft_s`
-    runs from the start to the first output that passed the proxy.
+    names of an admitted request; `version` is the one that answered, else the one that was
+    chosen; `requested_model` is what the client's body said, `choices` how many answers it asked
+    for (vLLM's own counters count the prompt once for each). `status` is what the client got,
+    `upstream_status` what vLLM answered. `request_bytes` and `response_bytes` are the bodies. The
+    prompt and completion tokens are those charged, `source` says why, both None for a request
+    that was refused before it was admitted; `cached_tokens` are a part of the prompt's,
+    `reasoning_tokens` of the completion's; `estimated_tokens` were held at admission,
+    `estimated_prompt_tokens` of them for the prompt. `cost` is in the currency of the prices,
+    None where the model is not in the policy. `ttft_s` runs from the start to the first output
+    that passed the proxy.
     """
 
     time: str | None
@@ -84,6 +86,7 @@ class UsageRecord:
     model: str | None
     base: str | None
     adapter: str | None
+    version: str | None
     stream: bool | None
     choices: int | None
     status: int | None

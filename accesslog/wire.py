@@ -81,6 +81,7 @@ def _entry(entry: HTTPAccessLogEntry) -> LogEntry:
         status=response.response_code.value or None,
         flags=_flags(common.response_flags),
         details=response.response_code_details,
+        upstream_cluster=common.upstream_cluster,
         request_header_bytes=request.request_headers_bytes,
         request_bytes=request.request_body_bytes,
         response_header_bytes=response.response_headers_bytes,

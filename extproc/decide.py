@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from extproc.asked import (
     ClientUsage,
@@ -18,12 +18,14 @@ from extproc.form import FormRewrite
 from extproc.limits import asked_model
 from extproc.models import asked_model_id, list_body, model_body, model_of
 from extproc.splice import Rewrite
+from extproc.versions import Pin, pin
 from headgate.apis import FORM_APIS, WITHOUT_USAGE, Api, ErrorShape, endpoint_of, error_shape_of
 from headgate.contract import (
     BODY_FORM,
     BODY_READ,
     CACHE_SALT,
     PLATFORM_FIELDS,
+    VERSION_HEADER,
     AdmissionKey,
     Header,
     RequestKey,
@@ -38,22 +40,39 @@ class RequestFacts:
     """What Envoy tells of one request.
 
     `caller` comes from ext_authz's metadata only, never from a header. `values` are the body's
-    fields by `RequestKey`. `size_bytes` is the body's size, None where it is not known.
+    fields by `RequestKey`. `size_bytes` is the body's size, None where it is not known. `version`
+    is what the client's `VERSION_HEADER` says.
     """
 
     path: str
     caller: Caller | None
     values: Mapping[str, Value]
     size_bytes: int | None
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """The request goes on, with these headers and this metadata, once `rewrite` is done."""
+    """The request goes on, with these headers and this metadata, once `rewrite` is done.
+
+    With a `pin` its version is that of the pin, which is to be kept first. `chose_version` says
+    that its client has chosen.
+    """
 
     headers: Mapping[Header, str]
     admission: Mapping[AdmissionKey, str]
     rewrite: Rewrite | FormRewrite | None
+    pin: Pin | None = None
+    chose_version: bool = False
+
+    def with_version(self, version: str) -> "Admit":
+        """The same, on this version."""
+        return replace(
+            self,
+            headers={**self.headers, Header.VERSION: version},
+            admission={**self.admission, AdmissionKey.VERSION: version},
+            pin=None,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +119,7 @@ def decide(
         model = _find_model(read_model_name(facts.values), tenant, registry)
         asked = read_asked(api, facts.values, model.context_tokens)
         rewrite = _rewrite(api, model, asked.client_usage, tenant, facts.values)
+        chosen = _chosen_version(facts.version, tenant, model)
     except RefusedError as refused:
         return Refuse(refused.error, error_shape_of(facts.path))
     estimate = _flat(api, registry) or estimator.estimate(
@@ -111,8 +131,8 @@ def decide(
         context_tokens=model.context_tokens,
         many_prompts=api in _MANY_PROMPTS,
     )
-    return Admit(
-        headers=_headers(caller, model, facts.values),
+    admit = Admit(
+        headers=_headers(caller, tenant, model, facts.values),
         admission={
             AdmissionKey.RESERVATION: reservation_id,
             AdmissionKey.API: api,
@@ -123,6 +143,35 @@ def decide(
             **_who_and_what(caller, model),
         },
         rewrite=rewrite,
+        chose_version=chosen is not None,
+    )
+    if model.versions is None:
+        return admit
+    if chosen is not None:
+        return admit.with_version(chosen)
+    return _with_pin(admit, pin(model.versions, caller, model.base, admit.headers[Header.AFFINITY]))
+
+
+def _with_pin(admit: Admit, wanted: Pin) -> Admit:
+    """Where one version gets everything there is nothing to remember."""
+    if len(wanted.live) == 1:
+        return admit.with_version(wanted.version)
+    return replace(admit, pin=wanted)
+
+
+def _chosen_version(asked: str | None, tenant: Tenant, model: Model) -> str | None:
+    """The client's word, where its tenant has one: also for a version without a weight."""
+    if not asked or not tenant.chooses_version or model.versions is None:
+        return None
+    if asked in model.versions.names:
+        return asked
+    raise RefusedError(
+        ApiError(
+            Refusal.BAD_REQUEST,
+            f"The model '{model.name}' has no version '{asked[:32]}': it has"
+            f" {', '.join(model.versions.names)}.",
+            VERSION_HEADER,
+        )
     )
 
 
@@ -192,7 +241,9 @@ def _find_model(name: str, tenant: Tenant, registry: Registry) -> Model:
     )
 
 
-def _headers(caller: Caller, model: Model, values: Mapping[str, Value]) -> dict[Header, str]:
+def _headers(
+    caller: Caller, tenant: Tenant, model: Model, values: Mapping[str, Value]
+) -> dict[Header, str]:
     headers = {
         Header.TENANT: caller.tenant,
         Header.USER: caller.user,
@@ -202,6 +253,8 @@ def _headers(caller: Caller, model: Model, values: Mapping[str, Value]) -> dict[
     }
     if model.adapter is not None:
         headers[Header.LORA] = model.adapter
+    if tenant.tier is not None:
+        headers[Header.TIER] = tenant.tier
     return headers
 
 

@@ -94,6 +94,8 @@ class AdmissionKey(StrEnum):
     MODEL = "model"
     BASE = "base"
     ADAPTER = "adapter"
+    VERSION = "version"
+    """The version that was chosen; absent where the policy names none."""
     API = "api"
     ESTIMATE = "estimate"
     """Tokens to reserve: prompt and completion, a decimal integer."""
@@ -205,9 +207,14 @@ class Header(StrEnum):
     USER = "x-headgate-user"
     MODEL = "x-headgate-model"
     BASE = "x-headgate-base"
+    VERSION = "x-headgate-version"
+    TIER = "x-headgate-tier"
     LORA = "x-headgate-lora"
     AFFINITY = "x-headgate-affinity"
 
+
+VERSION_HEADER = "x-model-version"
+"""With it a client chooses a version, where its tenant may. It never reaches vLLM."""
 
 STRIPPED_HEADERS = (
     "x-vllm-priority",

@@ -9,6 +9,7 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from extproc.estimate import Estimator
+from extproc.pins.memory import MemoryPins
 from extproc.service import ExternalProcessor
 from headgate.apis import ENDPOINTS
 from headgate.clock import SystemClock
@@ -54,6 +55,7 @@ async def serve_processor(socket: Path) -> grpc.aio.Server:
         Estimator(),
         lambda: "r1",
         _no_limits,
+        MemoryPins(clock),
         Metrics(CollectorRegistry(), clock),
         clock,
     )
