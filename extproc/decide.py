@@ -275,8 +275,8 @@ _NO_BODY = ApiError(
 )
 _NO_FORM = ApiError(
     Refusal.BAD_REQUEST,
-    "A multipart form is needed: its header `content-type: multipart/form-data; boundary=...`, each"
-    " field once, and no headers in a part but content-disposition and content-type.",
+    "A multipart form is needed: its header `content-type: multipart/form-data; boundary=...`, the"
+    " model once, and in each part one content-disposition as HTTP libraries write it.",
 )
 # The filter also says `unreadable` of a body that comes under another content type.
 _NOT_JSON = ApiError(

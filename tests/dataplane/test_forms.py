@@ -79,14 +79,79 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
         MODEL + FILE.replace("--b\r", "--b0x\r") + END,
         UNREAD,
     ),
-    "a boundary in quotes": ('multipart/form-data; boundary="b0"', MODEL + END, UNREAD),
+    "a boundary in quotes": ('multipart/form-data; boundary="b0"', MODEL + END, read(PLACE)),
+    "a boundary with half its quotes": ('multipart/form-data; boundary="b0', MODEL + END, UNREAD),
+    "two boundaries": (KIND + "; boundary=b1", MODEL + END, UNREAD),
     "another parameter": (KIND + "; charset=utf-16", MODEL + END, UNREAD),
     "no boundary": ("multipart/form-data", MODEL + END, UNREAD),
     "a name without quotes": (
         KIND,
         part("content-disposition: form-data; name=model", "tiny") + END,
+        read(len(MODEL) - 2 - len("tiny\r\n")),
+    ),
+    "as .NET sends a file": (
+        KIND,
+        part(
+            "Content-Type: audio/wav\r\nContent-Disposition: form-data; name=file; filename=a.wav;"
+            " filename*=utf-8''a.wav",
+            "RIFF",
+        )
+        + MODEL
+        + END,
+        read(PLACE + 122),
+    ),
+    "as okhttp sends a field": (
+        KIND,
+        part('Content-Disposition: form-data; name="model"\r\nContent-Length: 4', "tiny") + END,
+        read(PLACE + 19),
+    ),
+    "as Apache HttpClient sends a field": (
+        KIND,
+        part(
+            'Content-Disposition: form-data; name="model"\r\nContent-Type: text/plain;'
+            " charset=UTF-8\r\nContent-Transfer-Encoding: 8bit",
+            "tiny",
+        )
+        + END,
+        read(PLACE + 74),
+    ),
+    "only an encoded file name": (
+        KIND,
+        MODEL + part("content-disposition: form-data; name=x; filename*=utf-8''a", "b") + END,
         UNREAD,
     ),
+    "another disposition": (
+        KIND,
+        part('content-disposition: file; name="model"', "a") + END,
+        UNREAD,
+    ),
+    "a model behind a bare line feed": (
+        KIND,
+        MODEL
+        + part(
+            'content-disposition: form-data; name="model"; a="\n'
+            'content-disposition: form-data; name="stuff"',
+            "nobody",
+        )
+        + END,
+        UNREAD,
+    ),
+    "a line feed in a type": (
+        KIND,
+        MODEL + part('content-type: a\ncontent-disposition: form-data; name="x"', "1") + END,
+        UNREAD,
+    ),
+    "a return in a type": (
+        KIND,
+        MODEL + part('content-type: a\rcontent-disposition: form-data; name="x"', "1") + END,
+        UNREAD,
+    ),
+    "a NUL in a name": (
+        KIND,
+        MODEL + part('content-disposition: form-data; name="x\0"', "1") + END,
+        UNREAD,
+    ),
+    "a part without headers": (KIND, MODEL + "--b0\r\n\r\nx\r\n" + END, UNREAD),
     "two names": (
         KIND,
         part('content-disposition: form-data; name="model"; name="x"', "tiny") + END,
@@ -109,11 +174,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
     "another header": (
         KIND,
-        part(
-            'content-disposition: form-data; name="model"\r\ncontent-transfer-encoding: base64',
-            "dGlueQ==",
-        )
-        + END,
+        part('content-disposition: form-data; name="model"\r\nx-model: a', "tiny") + END,
         UNREAD,
     ),
     "bare line feeds": (KIND, (MODEL + END).replace("\r\n", "\n"), UNREAD),
