@@ -68,6 +68,7 @@ def meter(entry: LogEntry, prices_of: PricesOf) -> UsageRecord | None:
         completion_tokens=None if charged is None else charged.completion,
         cached_tokens=usage.cached if counted else None,
         reasoning_tokens=usage.reasoning if counted else None,
+        audio_seconds=usage.seconds if counted else None,
         estimated_tokens=read_count(entry.admission.get(AdmissionKey.ESTIMATE)),
         estimated_prompt_tokens=read_count(entry.admission.get(AdmissionKey.ESTIMATE_PROMPT)),
         cost=_cost(model, charged, prices_of),
@@ -86,6 +87,7 @@ def held_by(entry: LogEntry) -> Held | None:
     estimate = Estimate(
         tokens=read_count(entry.admission.get(AdmissionKey.ESTIMATE)) or 0,
         prompt=read_count(entry.admission.get(AdmissionKey.ESTIMATE_PROMPT)) or 0,
+        per_second=read_count(entry.admission.get(AdmissionKey.PER_SECOND)),
     )
     return Held(reservation, tenant, estimate, read_usage(entry.usage), holder(entry.limits))
 

@@ -64,6 +64,7 @@ class UsageRecord:
     `response_bytes` are the bodies. The prompt and completion tokens are those charged,
     `source` says why, both None for a request that was refused before it was admitted;
     `cached_tokens` are a part of the prompt's, `reasoning_tokens` of the completion's;
+    `audio_seconds` is how long the audio was, where its seconds have a price and vLLM told them;
     `estimated_tokens` were held at admission, `estimated_prompt_tokens` of them for the prompt.
     `cost` is in the currency of the prices, None where the model is not in the policy. `ttft_s`
     runs from the start to the first output that passed the proxy.
@@ -98,6 +99,7 @@ class UsageRecord:
     completion_tokens: int | None
     cached_tokens: int | None
     reasoning_tokens: int | None
+    audio_seconds: int | None
     estimated_tokens: int | None
     estimated_prompt_tokens: int | None
     cost: Decimal | None

@@ -8,7 +8,10 @@ local find, lower, match, sub = string.find, string.lower, string.match, string.
 
 local MAX_HEAD_BYTES, MAX_PARTS, MAX_MODEL_BYTES = 4096, 64, 1024
 local NOT_SERVED = { n = true, use_beam_search = true, vllm_xargs = true }
-local TRUE = { ["true"] = true, ["1"] = true, on = true, t = true, y = true, yes = true }
+local FLAGS = { stream = "stream", stream_include_usage = "include_usage",
+  stream_continuous_usage_stats = "continuous_usage" }
+local WORDS = { ["true"] = true, ["1"] = true, on = true, t = true, y = true, yes = true,
+  ["false"] = false, ["0"] = false, off = false, f = false, n = false, no = false }
 
 -- The boundary that a content type names, bare or (.NET) in quotes; nothing for another type, or with any other
 -- parameter. No comma: Envoy joins two headers of one name by it.
@@ -95,8 +98,9 @@ local function read_part(text, at, delimiter)
   return { name = name, is_file = is_file, first = first, last = stop - 1 }
 end
 
--- What a form says: model (with its place, counted from 0), stream, and the fields that are not served. Nothing for
--- a form that is not written as above, or in which a field that decides stands twice or is a file.
+-- What a form says: model, stream and what it says of usage (each with its place, counted from 0), and the fields that
+-- are not served. Nothing for a form that is not written as above, in which a field that decides stands twice or is a
+-- file, or a flag is none of the words that vLLM takes.
 local function read_form(text, content_type)
   local boundary = boundary_of(content_type)
   if not boundary or sub(text, 1, #boundary + 4) ~= "--" .. boundary .. "\r\n" then
@@ -114,8 +118,12 @@ local function read_form(text, content_type)
         return nil
       end
       form.model, form.model_at = value, part.first - 1
-    elseif part.name == "stream" then
-      form.stream = TRUE[lower(value)] or false
+    elseif FLAGS[part.name] then
+      local key, word = FLAGS[part.name], WORDS[lower(value)]
+      if form[key] ~= nil or part.is_file or word == nil then
+        return nil
+      end
+      form[key], form[key .. "_at"] = word, part.first - 1
     elseif NOT_SERVED[part.name] then
       form.not_served[#form.not_served + 1] = part.name
     end

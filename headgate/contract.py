@@ -42,6 +42,9 @@ class RequestKey(StrEnum):
     MODEL = "model"
     MODEL_AT = "model_at"
     """Of a form: where the model's value begins in the body, in bytes from 0."""
+    INCLUDE_USAGE_AT = "include_usage_at"
+    CONTINUOUS_USAGE_AT = "continuous_usage_at"
+    """Of a form: where the values of these two begin; absent where the fields are."""
     STREAM = "stream"
     INCLUDE_USAGE = "include_usage"
     CONTINUOUS_USAGE = "continuous_usage"
@@ -101,6 +104,8 @@ class AdmissionKey(StrEnum):
     """The prompt's part of the estimate."""
     CHOICES = "choices"
     """How many answers were asked for (`n`): vLLM's own counters count the prompt once for each."""
+    PER_SECOND = "per_second"
+    """What a second of audio costs, in tokens; absent where its length is not the price."""
     CLIENT_USAGE = "client_usage"
     """What the client asked to see of usage in its stream: `none`, `final`, `continuous`; or
     `untouched` where the answer always carries it (not streamed, responses, messages)."""
@@ -124,6 +129,8 @@ class UsageKey(StrEnum):
     COMPLETION = "completion"
     CACHED = "cached"
     REASONING = "reasoning"
+    SECONDS = "seconds"
+    """How long the audio was, rounded up; only where a second has a price."""
     EVENTS = "events"
     """Events with output seen in a stream; kept up to date while no completion is known."""
     COMPLETE = "complete"
@@ -178,6 +185,7 @@ SETTLE_ADMISSION_ENTRIES = (
     AdmissionKey.TENANT,
     AdmissionKey.ESTIMATE,
     AdmissionKey.ESTIMATE_PROMPT,
+    AdmissionKey.PER_SECOND,
 )
 SETTLE_LIMITS_ENTRIES = (LimitsKey.HELD_BY,)
 SETTLE_USAGE_ENTRIES = (
@@ -185,6 +193,7 @@ SETTLE_USAGE_ENTRIES = (
     UsageKey.PROMPT,
     UsageKey.COMPLETION,
     UsageKey.CACHED,
+    UsageKey.SECONDS,
     UsageKey.EVENTS,
     UsageKey.COMPLETE,
     UsageKey.ERROR,

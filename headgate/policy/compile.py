@@ -35,6 +35,7 @@ from registry.types import (
     Model,
     OnOutage,
     Per,
+    PerSecond,
     Prices,
     Registry,
     Tenant,
@@ -153,11 +154,11 @@ def _tenant(
     return Tenant(name, calendar, frozenset(entry.models), limits, entry.cache_salt)
 
 
-def _without_usage(entry: WithoutUsageEntry) -> dict[Api, int | None]:
+def _without_usage(entry: WithoutUsageEntry) -> dict[Api, int | PerSecond | None]:
     charges = {api: getattr(entry, api) for api in sorted(WITHOUT_USAGE)}
     tokens = {"free": 0, "estimate": None}
     return {
-        api: charge if isinstance(charge, int) else tokens[charge]
+        api: tokens[charge] if isinstance(charge, str) else charge
         for api, charge in charges.items()
         if charge != "refused"
     }

@@ -157,6 +157,8 @@ def test_every_request_key_is_read_from_the_body() -> None:
         RequestKey.PROMPTS,
         RequestKey.CONVERSATIONS,
         RequestKey.MODEL_AT,
+        RequestKey.INCLUDE_USAGE_AT,
+        RequestKey.CONTINUOUS_USAGE_AT,
     }
     assert set(BODY_FIELDS) == set(RequestKey) - read_by_script
     rules = filters()["headgate.json_to_metadata"]["request_rules"]["rules"]

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, example, given, settings
 
 from headgate.contract import Namespace, RequestKey
 from simulator.audio import read_form
+from simulator.fields import Fields
 from simulator.vllm_errors import VllmError
 from tests.door.forms import FIRST, forms
 from tests.envoy_process import Rig
@@ -15,6 +16,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PATH = "/v1/audio/transcriptions"
 KIND = "multipart/form-data; boundary=b0"
+FLAGS = {
+    "stream": RequestKey.STREAM,
+    "stream_include_usage": RequestKey.INCLUDE_USAGE,
+    "stream_continuous_usage_stats": RequestKey.CONTINUOUS_USAGE,
+}
 NOT_SERVED = ("n", "use_beam_search", "vllm_xargs")
 TINY = f'--b0\r\n{FIRST}"model"\r\n\r\ntiny\r\n'
 END = "\r\n--b0--\r\n"
@@ -45,6 +51,7 @@ async def seen_of(rig: Rig, kind: str, body: bytes) -> dict[str, object] | None:
     if RequestKey.MODEL in fields:
         told["model"] = fields[RequestKey.MODEL].string_value
         told["model_at"] = int(fields[RequestKey.MODEL_AT].number_value)
+    told["flags"] = {name: fields[key].bool_value for name, key in FLAGS.items() if key in fields}
     told["not_served"] = set(filter(None, fields[RequestKey.PLATFORM].string_value.split(",")))
     return told
 
@@ -72,6 +79,7 @@ async def test_generated_forms_are_read_alike_or_refused(rig: Rig, form: tuple[s
     except VllmError:
         return  # vLLM answers 400: nothing runs
     assert theirs.get("model") == seen.get("model")
+    assert {name: Fields(theirs).flag(name) for name in FLAGS if name in theirs} == seen["flags"]
     assert {name for name in NOT_SERVED if name in theirs} == seen["not_served"]
     if "model" in seen:
         at, name = seen["model_at"], str(seen["model"]).encode()
