@@ -13,7 +13,8 @@ class LogEntry:
 
     Texts are as Envoy sent them: of any length, empty where there was nothing. `duration_s`
     is None until the request has ended. `start_ns` counts from the Unix epoch. `status` is
-    what the client got, None when it got no answer. `flags` are the short names of
+    what the client got, None when it got no answer. `sent`: the request
+    went out to an upstream at the first attempt. `flags` are the short names of
     `%RESPONSE_FLAGS%`. The last five are the namespaces of `headgate.contract.Namespace`;
     `request` is the client's word, the others are ours.
     """
@@ -26,6 +27,7 @@ class LogEntry:
     method: str = ""
     path: str = ""
     status: int | None = None
+    sent: bool = False
     flags: tuple[str, ...] = ()
     details: str = ""
     request_header_bytes: int = 0

@@ -139,6 +139,9 @@ class UsageKey(StrEnum):
     """When the first output passed, in milliseconds since the Unix epoch."""
     ERROR = "error"
     """`1` when the stream itself reported an error inside a 200."""
+    LEFT = "left"
+    """`LEFT_YES` of a request that vLLM got and whose client left before any answer. Not in the
+    metadata: Envoy says it in the settle descriptor and in the access log, when the stream ends."""
 
 
 class Counting(StrEnum):
@@ -164,6 +167,8 @@ OP_SETTLE = "settle"
 ABSENT = "-"
 """`default_value` of every metadata action: an action that finds nothing and has none drops
 its whole descriptor, and the request would pass unlimited."""
+
+LEFT_YES = "true"
 
 RESERVE_ENTRIES = (
     AdmissionKey.RESERVATION,
@@ -198,7 +203,10 @@ SETTLE_USAGE_ENTRIES = (
     UsageKey.COMPLETE,
     UsageKey.ERROR,
 )
-"""Entries of the settle descriptor after `op`; its hits_addend is 0."""
+"""Entries of the settle descriptor after `op`, and `UsageKey.LEFT` last; its hits_addend is 0.
+
+A proxy whose configuration is older says nothing of `left`: such a request is given back.
+"""
 
 
 def held_by(values: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from headgate.contract import UsageKey
+from headgate.contract import LEFT_YES, UsageKey
 
 _MAX_TOKENS = 2**53
 
@@ -19,6 +19,7 @@ class Usage:
 
     `status` is the upstream's HTTP status, None when no upstream answered. `events`
     counts the events with output of a stream. `seconds` is how long the audio was.
+    `left`: the upstream had the request, and its client left before any answer.
     """
 
     status: int | None = None
@@ -31,6 +32,7 @@ class Usage:
     complete: bool = False
     error: bool = False
     first_event_ms: int | None = None
+    left: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +80,14 @@ class Charge:
 def charge(usage: Usage, estimate: Estimate) -> Charge:
     """Decides what a finished request costs.
 
-    No upstream answer or an error status: a full refund. Usage seen: the actual tokens, or of
+    Left by its client before any answer, as vLLM worked on it: the prompt's estimate. Else no
+    upstream answer or an error status: a full refund. Usage seen: the actual tokens, or of
     audio its seconds at their price.
     Cut off before its usage came: what is known of the prompt (else its estimate) and one
     token for each event seen. Complete without usage: the estimate stands.
     """
+    if usage.status is None and usage.left:
+        return Charge(estimate.prompt, 0, Source.PARTIAL)
     if usage.status is None or usage.status >= 400:
         return Charge(0, 0, Source.REFUND)
     if usage.prompt is not None and usage.completion is not None:
@@ -115,6 +120,7 @@ def read_usage(values: Mapping[str, str]) -> Usage:
         complete=values.get(UsageKey.COMPLETE) == "1",
         error=values.get(UsageKey.ERROR) == "1",
         first_event_ms=read_count(values.get(UsageKey.FIRST_EVENT_MS)),
+        left=values.get(UsageKey.LEFT) == LEFT_YES,
     )
 
 

@@ -94,3 +94,25 @@ def test_seconds_without_a_price_cost_what_was_held() -> None:
     usage = Usage(status=200, seconds=3, complete=True)
 
     assert charge(usage, Estimate(500, 500)) == Charge(500, 0, Source.ESTIMATE)
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        (Usage(left=True), Charge(40, 0, Source.PARTIAL)),
+        (Usage(left=False), Charge(0, 0, Source.REFUND)),
+        (Usage(status=503, left=True), Charge(0, 0, Source.REFUND)),
+        (Usage(status=200, left=True), Charge(40, 0, Source.PARTIAL)),
+    ],
+    ids=["at vLLM", "not there yet", "an error", "an answer"],
+)
+def test_a_client_that_leaves_while_vllm_works_pays_its_prompt(
+    usage: Usage, expected: Charge
+) -> None:
+    """Else a prompt without a stream and with one token of output would be free to who leaves."""
+    assert charge(usage, HELD) == expected
+
+
+def test_only_envoys_own_word_says_that_a_client_left() -> None:
+    assert read_usage({"left": "true"}).left
+    assert not any(read_usage({"left": word}).left for word in ("false", "1", "-", "True", ""))
