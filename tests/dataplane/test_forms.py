@@ -227,6 +227,18 @@ async def test_a_form_elsewhere_is_no_body(rig: Rig) -> None:
     assert await fields_of(rig, KIND, (MODEL + END).encode(), "/v1/chat/completions") == UNREAD
 
 
+@pytest.mark.parametrize(
+    "kinds", [(KIND, KIND), (KIND, "multipart/form-data; boundary=b1"), (KIND, "b1")]
+)
+async def test_a_form_with_two_types_is_not_read(rig: Rig, kinds: tuple[str, str]) -> None:
+    """Envoy joins them by a comma, which no boundary has here."""
+    headers = [("content-type", kind) for kind in kinds]
+    body = (MODEL + FILE + END).encode()
+    await rig.client.post(PATH, content=body, headers=headers)
+    metadata = rig.services.streams[0][0].metadata_context.filter_metadata
+    assert dict(MessageToDict(metadata[Namespace.REQUEST])) == UNREAD
+
+
 async def test_a_form_of_the_largest_size_is_read(rig: Rig) -> None:
     audio = part(AUDIO, "\r\n--b" * 3_000_000)
     read_ = await fields_of(rig, KIND, (audio + MODEL + END).encode())
