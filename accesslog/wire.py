@@ -79,6 +79,10 @@ def _entry(entry: HTTPAccessLogEntry) -> LogEntry:
         method=_method(request),
         path=request.path,
         status=response.response_code.value or None,
+        sent=(
+            common.HasField("time_to_first_upstream_tx_byte")
+            and not common.upstream_transport_failure_reason
+        ),
         flags=_flags(common.response_flags),
         details=response.response_code_details,
         upstream_cluster=common.upstream_cluster,

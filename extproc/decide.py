@@ -13,8 +13,8 @@ from extproc.asked import (
     refuse_hidden,
     refuse_not_served,
 )
-from extproc.estimate import Estimator
-from extproc.form import FormRewrite
+from extproc.estimate import Estimator, audio_estimate
+from extproc.form import FormRewrite, UsageFields
 from extproc.limits import asked_model
 from extproc.models import asked_model_id, list_body, model_body, model_of
 from extproc.splice import Rewrite
@@ -32,7 +32,7 @@ from headgate.contract import (
 )
 from headgate.errors import ApiError, Refusal
 from headgate.settlement import Estimate
-from registry.types import Caller, Model, Registry, Tenant
+from registry.types import Caller, Model, PerSecond, Registry, Tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +117,13 @@ def decide(
         _need_body(api, facts.values)
         refuse_hidden(facts.values)
         model = _find_model(read_model_name(facts.values), tenant, registry)
-        asked = read_asked(api, facts.values, model.context_tokens)
+        counted = isinstance(registry.without_usage.get(api), PerSecond)
+        asked = read_asked(api, facts.values, model.context_tokens, counts_audio=counted)
         rewrite = _rewrite(api, model, asked.client_usage, tenant, facts.values)
         chosen = _chosen_version(facts.version, tenant, model)
     except RefusedError as refused:
         return Refuse(refused.error, error_shape_of(facts.path))
-    estimate = _flat(api, registry) or estimator.estimate(
+    estimate = _priced(api, facts, model, registry) or estimator.estimate(
         caller.tenant,
         model.name,
         facts.size_bytes,
@@ -140,6 +141,7 @@ def decide(
             AdmissionKey.CLIENT_USAGE: asked.client_usage,
             AdmissionKey.ESTIMATE: str(estimate.tokens),
             AdmissionKey.ESTIMATE_PROMPT: str(estimate.prompt),
+            **_per_second(estimate),
             **_who_and_what(caller, model),
         },
         rewrite=rewrite,
@@ -191,10 +193,22 @@ def _api_of(path: str, registry: Registry) -> Api:
     return endpoint.api
 
 
-def _flat(api: Api, registry: Registry) -> Estimate | None:
+def _priced(api: Api, facts: RequestFacts, model: Model, registry: Registry) -> Estimate | None:
     """What the policy charges for one request of an API without usage, None for its estimate."""
-    tokens = registry.without_usage.get(api)
-    return None if tokens is None else Estimate(tokens=tokens, prompt=tokens)
+    price = registry.without_usage.get(api)
+    if isinstance(price, PerSecond):
+        stream = facts.values.get(RequestKey.STREAM) is True
+        return audio_estimate(
+            facts.size_bytes, price.tokens, stream=stream, context_tokens=model.context_tokens
+        )
+    return None if price is None else Estimate(tokens=price, prompt=price)
+
+
+def _per_second(estimate: Estimate) -> dict[AdmissionKey, str]:
+    """Absent where there is no such price, so that the counters leave audio unread."""
+    if estimate.per_second is None:
+        return {}
+    return {AdmissionKey.PER_SECOND: str(estimate.per_second)}
 
 
 def _need_body(api: Api, values: Mapping[str, Value]) -> None:
@@ -291,11 +305,11 @@ def _rewrite(
 ) -> Rewrite | FormRewrite | None:
     """Nothing to rewrite is the usual case: then the body never leaves the proxy."""
     name = model.served_as if model.served_as != model.name else None
-    if api in FORM_APIS:
-        return None if name is None else _form_rewrite(model.name, name, values)
     # An aborted stream can only be charged by its tokens when each chunk carries usage.
     lacks_usage = client_usage in (ClientUsage.NONE, ClientUsage.FINAL)
     force_usage = lacks_usage and not model.forces_usage
+    if api in FORM_APIS:
+        return _form_rewrite(model, name, force_usage, values)
     sent = str(values.get(RequestKey.PLATFORM) or "").split(",")
     drop = tuple(field for field in PLATFORM_FIELDS if field in sent and field != CACHE_SALT)
     # A client's own salt is kept apart by tenant too: it could be another's.
@@ -305,11 +319,24 @@ def _rewrite(
     return Rewrite(name, force_usage, drop, salted)
 
 
-def _form_rewrite(sent: str, name: str, values: Mapping[str, Value]) -> FormRewrite:
+def _form_rewrite(
+    model: Model, name: str | None, force_usage: bool, values: Mapping[str, Value]
+) -> FormRewrite | None:
+    if name is None and not force_usage:
+        return None
     at = values.get(RequestKey.MODEL_AT)
     if not isinstance(at, int | float):
         raise RefusedError(_NO_FORM)
-    return FormRewrite(int(at), sent.encode(), name.encode())
+    usage = None
+    if force_usage:
+        include, continuous = RequestKey.INCLUDE_USAGE_AT, RequestKey.CONTINUOUS_USAGE_AT
+        usage = UsageFields(_place(values, include), _place(values, continuous))
+    return FormRewrite(int(at), model.name.encode(), (name or model.name).encode(), usage)
+
+
+def _place(values: Mapping[str, Value], key: RequestKey) -> int | None:
+    at = values.get(key)
+    return int(at) if isinstance(at, int | float) else None
 
 
 def _unknown_model(name: str) -> RefusedError:
@@ -328,8 +355,8 @@ _NO_BODY = ApiError(
 )
 _NO_FORM = ApiError(
     Refusal.BAD_REQUEST,
-    "A multipart form is needed: its header `content-type: multipart/form-data; boundary=...`, each"
-    " field once, and no headers in a part but content-disposition and content-type.",
+    "A multipart form is needed: its header `content-type: multipart/form-data; boundary=...`, the"
+    " model once, and in each part one content-disposition as HTTP libraries write it.",
 )
 # The filter also says `unreadable` of a body that comes under another content type.
 _NOT_JSON = ApiError(

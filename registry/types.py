@@ -230,15 +230,22 @@ class Tenant:
 
 
 @dataclass(frozen=True, slots=True)
+class PerSecond:
+    """The price of audio: so many tokens for each second of it that has begun."""
+
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Registry:
     """One whole compiled policy. Immutable: a reload swaps the reference to it.
 
     `keys` maps the SHA-256 digest (32 bytes) of an API key to its caller. `without_usage` holds
     the APIs of `headgate.apis.WITHOUT_USAGE` that are served, each with the tokens that one
-    request costs; None is the estimate of its prompt.
+    request costs; None is the estimate of its prompt, `PerSecond` the length of its audio.
     """
 
     models: Mapping[str, Model]
     tenants: Mapping[str, Tenant]
     keys: Mapping[bytes, Caller]
-    without_usage: Mapping[Api, int | None] = field(default_factory=dict)
+    without_usage: Mapping[Api, int | PerSecond | None] = field(default_factory=dict)

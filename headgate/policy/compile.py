@@ -35,6 +35,7 @@ from registry.types import (
     Model,
     OnOutage,
     Per,
+    PerSecond,
     Prices,
     Registry,
     Sticky,
@@ -177,11 +178,11 @@ def _tenant(
     )
 
 
-def _without_usage(entry: WithoutUsageEntry) -> dict[Api, int | None]:
+def _without_usage(entry: WithoutUsageEntry) -> dict[Api, int | PerSecond | None]:
     charges = {api: getattr(entry, api) for api in sorted(WITHOUT_USAGE)}
     tokens = {"free": 0, "estimate": None}
     return {
-        api: charge if isinstance(charge, int) else tokens[charge]
+        api: tokens[charge] if isinstance(charge, str) else charge
         for api, charge in charges.items()
         if charge != "refused"
     }

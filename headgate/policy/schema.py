@@ -5,6 +5,7 @@ when its value is wrong. How entries refer to each other is checked in `referenc
 """
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -32,6 +33,7 @@ from headgate.policy.problems import Rule, hint, shown
 from headgate.policy.urls import UPSTREAM_RULE, Upstream
 from headgate.policy.versions import StickyWord, Versions
 from registry.keys import SECRET_PREFIX
+from registry.types import PerSecond
 
 MAX_CONTEXT_TOKENS = 100_000_000
 
@@ -40,6 +42,11 @@ _CACHE_SALT_RULE = (
 )
 _CHARGE_RULE = (
     f"refused, free, estimate, or a whole number of tokens from 1 to {MAX_CONTEXT_TOKENS}"
+)
+MAX_TOKENS_PER_SECOND = 100_000
+_AUDIO_CHARGE_RULE = (
+    f"refused, free, estimate, a whole number of tokens from 1 to {MAX_CONTEXT_TOKENS}, or"
+    f" {{tokens_per_second: 1 to {MAX_TOKENS_PER_SECOND}}}"
 )
 
 _DIGEST = re.compile(r"[0-9A-Fa-f]{64}")
@@ -77,6 +84,21 @@ def _charge(value: object) -> object:
 
 
 Charge = Annotated[Literal["refused", "free", "estimate"] | int, BeforeValidator(_charge)]
+
+
+def _audio_charge(value: object) -> object:
+    """As `_charge`, or a price for each second."""
+    if isinstance(value, Mapping):
+        tokens = value.get("tokens_per_second")
+        if len(value) == 1 and type(tokens) is int and 1 <= tokens <= MAX_TOKENS_PER_SECOND:
+            return PerSecond(tokens)
+        raise wrong(Rule.NOT_ONE_OF, f"is not a price of seconds (value {shown(value)})")
+    return _charge(value)
+
+
+AudioCharge = Annotated[
+    Literal["refused", "free", "estimate"] | int | PerSecond, BeforeValidator(_audio_charge)
+]
 DayOfWeek = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 
 
@@ -182,8 +204,8 @@ class WithoutUsageEntry(Entry):
 
     count_tokens: Charge = Field(default="refused", description=_CHARGE_RULE)
     tokenize: Charge = Field(default="refused", description=_CHARGE_RULE)
-    transcriptions: Charge = Field(default="refused", description=_CHARGE_RULE)
-    translations: Charge = Field(default="refused", description=_CHARGE_RULE)
+    transcriptions: AudioCharge = Field(default="refused", description=_AUDIO_CHARGE_RULE)
+    translations: AudioCharge = Field(default="refused", description=_AUDIO_CHARGE_RULE)
 
 
 class PolicyFile(Entry):

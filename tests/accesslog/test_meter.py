@@ -57,6 +57,7 @@ def test_a_whole_stream_gives_a_whole_record() -> None:
         completion_tokens=64,
         cached_tokens=8,
         reasoning_tokens=0,
+        audio_seconds=None,
         estimated_tokens=300,
         estimated_prompt_tokens=44,
         cost=Decimal("0.0000396"),
