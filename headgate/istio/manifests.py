@@ -8,6 +8,7 @@ from pathlib import Path
 from headgate.errors import OperatorError
 from headgate.policy.document import FileKind, YamlMapping, compose, line_of
 from headgate.policy.document import Path as KeyPath
+from headgate.policy.problems import Rule
 
 MAX_FILE_BYTES = 32 * 2**20
 _KIND = FileKind("manifest", "apiVersion, kind and metadata")
@@ -75,7 +76,9 @@ def read_manifests(file: Path) -> list[Manifest]:
     for line, document in _documents(_read(file)):
         if not document.strip():
             continue
-        value, wrong = compose(document, _KIND)
+        value, found_wrong = compose(document, _KIND)
+        # A patch takes a key away with null.
+        wrong = [one for one in found_wrong if one.rule is not Rule.NO_VALUE]
         problems += [f"{file}:{line + one.line}: {one.what}; {one.allowed}" for one in wrong]
         if value is not None and not wrong:
             if not text(value.get("kind")) or not text(value.get("apiVersion")):
