@@ -51,6 +51,21 @@ def test_lines_are_those_of_the_file() -> None:
     assert lines[service.line_of(("spec",)) - 1] == "spec: {ports: [{port: 1}]}"
 
 
+def test_the_routes_of_the_gateway_api_take_the_place_of_the_virtual_services(
+    tmp_path: Path,
+) -> None:
+    istio = OVERLAYS.parent
+    lines = [f"resources: [{istio}/overlays/staging]", "components:"]
+    lines += [f"  - {istio}/components/{name}" for name in ("gateway-api", "inference-pool")]
+    (tmp_path / "kustomization.yaml").write_text("\n".join(lines))
+    kinds = [one.kind for one in build(tmp_path)]
+
+    assert kinds.count("HTTPRoute") == 2
+    assert kinds.count("InferencePool") == 2
+    assert kinds.count("Gateway") == 1
+    assert "VirtualService" not in kinds
+
+
 BAD = {
     "an unknown key": ({"kustomization.yaml": "namePrefix: a-\n"}, "namePrefix: is not known here"),
     "a file that is not there": ({"kustomization.yaml": "resources: [x.yaml]\n"}, "cannot be read"),
