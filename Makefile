@@ -45,6 +45,9 @@ $(ISTIO_TOOLS):
 	@command -v go >/dev/null || { echo "make test-mesh needs Go 1.26 or newer, to build istiod" >&2; exit 1; }
 	GOBIN=$(HEADGATE_ISTIO_BIN) GOFLAGS=-buildvcs=false go install istio.io/istio/$(ISTIO_PACKAGE)@$(ISTIO)
 
+test-alerts: setup ## the alerts of istio/components/monitoring and their tests, by Prometheus' promtool
+	$(BIN)/python -m tests.istio.alerts.run
+
 SOAK_MINUTES ?= 30
 SOAK_RATE ?= 200
 soak: setup ## load a whole fleet for SOAK_MINUTES at SOAK_RATE requests a second while parts of it fail, and compare all accounts
