@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test check format generate lock render test-faults test-matrix test-mesh test-vllm soak bench clean
+.PHONY: help setup run test test-alerts check format generate lock render test-faults test-matrix test-mesh test-vllm soak bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
