@@ -223,3 +223,12 @@ def test_vllms_metrics_get_the_labels_that_tell_a_canary() -> None:
     assert (
         re.fullmatch(workload["regex"], "llama-8b-v1-primary-7c9f6b5d4")[1] == "llama-8b-v1-primary"
     )
+
+
+def test_every_patch_that_deletes_stands_in_a_file_of_its_own() -> None:
+    """kubectl 1.32 (kustomize 5.5) dies of a file with several deletions."""
+    deleting = [one for one in COMPONENTS.glob("*/*.yaml") if "$patch: delete" in one.read_text()]
+
+    assert deleting
+    for file in deleting:
+        assert len(list(YAML(typ="safe").load_all(file.read_text()))) == 1, file
