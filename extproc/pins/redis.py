@@ -6,6 +6,7 @@ that pins are kept, to keep it. While Redis is away one request a second waits f
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from importlib.resources import files
 from typing import cast
 
@@ -42,12 +43,16 @@ class RedisPins:
         known = self._known.known(pin)
         if known is not None and self._known.left_s(pin) > pin.kept_s * _RENEWED_BELOW:
             return Kept(known, remembered=True)
-        told = await self._ask(pin)
-        if told is None:
-            # What this replica knows, or the hash, which gives all replicas the same.
-            return Kept(known or pin.version, True if known else None)
-        self._known.remember(pin, told.version)
-        return told
+        # What this replica knows goes before the hash: Redis may have lost it.
+        wanted = pin if known is None else replace(pin, version=known)
+        told = await self._ask(wanted)
+        if told is not None:
+            self._known.remember(pin, told.version)
+            return Kept(told.version, told.remembered or known is not None)
+        if known is None:
+            return Kept(pin.version, remembered=None)  # the hash: all replicas have the same
+        self._known.remember(pin, known)
+        return Kept(known, remembered=True)
 
     async def close(self) -> None:
         """Closes the connections."""

@@ -123,10 +123,26 @@ async def test_without_redis_the_hash_stands_and_is_asked_about_once_a_second() 
     assert first == second == Kept("v2", remembered=None)
 
 
-async def test_redis_lost_what_this_replica_still_knows(redis: RedisServer) -> None:
-    pins = RedisPins(redis.url, PATIENT_S, FakeClock(0))
+@pytest.mark.parametrize("later_s", [1, 361])
+async def test_redis_lost_what_this_replica_still_knows(redis: RedisServer, later_s: float) -> None:
+    """Also when it is time to tell Redis again."""
+    clock = FakeClock(0)
+    pins = RedisPins(redis.url, PATIENT_S, clock)
     await pins.keep(pin("v1", key="lost"))
     redis.client().flushall()
+    clock.advance(later_s)
 
     assert await pins.keep(pin("v2", key="lost")) == Kept("v1", remembered=True)
     await pins.close()
+
+
+async def test_a_conversation_that_goes_on_without_redis_stays_where_it_is() -> None:
+    clock = FakeClock(0)
+    with running_redis() as server:
+        pins = RedisPins(server.url, PATIENT_S, clock)
+        await pins.keep(pin("v1", key="on"))
+        server.stop()
+        for _ in range(4):
+            clock.advance(1800)
+            assert await pins.keep(pin("v2", key="on")) == Kept("v1", remembered=True)
+        await pins.close()
