@@ -205,9 +205,14 @@ class Header(StrEnum):
     USER = "x-headgate-user"
     MODEL = "x-headgate-model"
     BASE = "x-headgate-base"
+    VERSION = "x-headgate-version"
+    TIER = "x-headgate-tier"
     LORA = "x-headgate-lora"
     AFFINITY = "x-headgate-affinity"
 
+
+VERSION_HEADER = "x-model-version"
+"""With it a client chooses a version, where its tenant may. It never reaches vLLM."""
 
 STRIPPED_HEADERS = (
     "x-vllm-priority",

@@ -9,6 +9,17 @@ from headgate.errors import OperatorError
 from headgate.policy.document import FileKind, YamlMapping, compose, line_of
 from headgate.policy.document import Path as KeyPath
 
+__all__ = [
+    "KeyPath",
+    "Manifest",
+    "items",
+    "mapping",
+    "read_manifests",
+    "read_plain",
+    "text",
+    "whole",
+]
+
 MAX_FILE_BYTES = 32 * 2**20
 _KIND = FileKind("manifest", "apiVersion, kind and metadata")
 _SEPARATOR = re.compile(r"^---(?:[ \t].*)?$", re.MULTILINE)
@@ -69,6 +80,11 @@ def text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
+def whole(value: object) -> int | None:
+    """The value where it is a whole number, else None."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def read_manifests(file: Path) -> list[Manifest]:
     """The objects of a file. Raises OperatorError with every mistake of its YAML, one line each."""
     found, problems = [], []
@@ -84,6 +100,14 @@ def read_manifests(file: Path) -> list[Manifest]:
     if problems:
         raise OperatorError("\n".join(problems))
     return found
+
+
+def read_plain(file: Path, kind: FileKind) -> Manifest:
+    """A file with one mapping that is no object. Raises OperatorError with every mistake."""
+    value, wrong = compose(_read(file), kind)
+    if value is None or wrong:
+        raise OperatorError("\n".join(one.render(str(file)) for one in wrong))
+    return Manifest(value, file)
 
 
 def _read(file: Path) -> str:
