@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TypeAlias
 
 import betterproto2
+from betterproto2.casing import safe_snake_case
 from envoy_data_plane.google.protobuf import Any
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -70,15 +71,17 @@ def message_type(type_url: str) -> type[betterproto2.Message] | None:
 def _message_faults(
     kind: type[betterproto2.Message], value: Mapping[str, object], path: Path
 ) -> Iterator[Fault]:
-    known = kind._betterproto.meta_by_field_name
+    known = _fields(kind).meta_by_field_name
     groups: dict[str, str] = {}
     for key, inner in value.items():
-        name = betterproto2.safe_snake_case(str(key))
+        name = safe_snake_case(str(key))
         meta = known.get(name)
         if meta is None:
             close = get_close_matches(name, known, n=1)
             advice = close[0] if close else f"one of {', '.join(sorted(known)[:12])}"
-            yield Fault((*path, key), f"{_name(kind)} has no field {key}; istiod drops it", advice)
+            yield Fault(
+                (*path, key), f"{kind.__name__} has no field {key}; istiod drops it", advice
+            )
             continue
         if inner is None:
             continue
@@ -99,7 +102,7 @@ def _field_faults(
         if not isinstance(value, Mapping):
             yield Fault(path, "is a mapping of names to values", "a mapping")
             return
-        each = kind._betterproto.cls_by_field[f"{name}.value"]
+        each = _fields(kind).cls_by_field[f"{name}.value"]
         for key, inner in value.items():
             yield from _value_faults(each, meta.map_meta[1], inner, (*path, key))
     elif meta.repeated:
@@ -107,10 +110,10 @@ def _field_faults(
             yield Fault(path, "is a list", "a list, each item after '- '")
             return
         for index, inner in enumerate(value):
-            each = kind._betterproto.cls_by_field[name]
+            each = _fields(kind).cls_by_field[name]
             yield from _value_faults(each, meta, inner, (*path, index))
     else:
-        yield from _value_faults(kind._betterproto.cls_by_field[name], meta, value, path)
+        yield from _value_faults(_fields(kind).cls_by_field[name], meta, value, path)
 
 
 def _value_faults(
@@ -197,8 +200,9 @@ def _any_faults(value: object, path: Path) -> Iterator[Fault]:
         yield Fault((*path, "@type"), what, "the type's URL as Envoy's documentation has it")
 
 
-def _name(kind: type[betterproto2.Message]) -> str:
-    return kind.__name__
+def _fields(kind: type[betterproto2.Message]) -> betterproto2.ProtoClassMetadata:
+    metadata: betterproto2.ProtoClassMetadata = kind._betterproto  # type: ignore[arg-type]
+    return metadata
 
 
 def _shown(value: object) -> str:

@@ -77,7 +77,7 @@ def check_files(
     config: Path | None = None,
     versions: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Report:
-    """Reads the files and applies every rule. Raises OperatorError for files that cannot be read."""
+    """Reads the files and applies every rule. Raises OperatorError where one cannot be read."""
     mesh = Mesh(
         tuple(load_objects(objects)),
         load_policy_document(policy),

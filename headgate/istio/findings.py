@@ -129,7 +129,7 @@ class Finding:
         where = ": ".join(part for part in (place, self.severity, self.object, self.path) if part)
         return f"{where}: {redacted(self.what)}; write: {redacted(self.write)} [{self.rule}]"
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> dict[str, str | int]:
         """The fields in a stable order."""
         return {
             "rule": str(self.rule),

@@ -139,8 +139,8 @@ def _services(mesh: Mesh) -> Iterator[Service]:
             ports = tuple(_ports(one.spec.get("ports"), "port"))
             yield Service(host, one, ports, mapping(one.spec.get("selector")))
     for one in mesh.kind("ServiceEntry"):
-        for host in items(one.spec.get("hosts")):
-            yield Service(text(host), one, tuple(_ports(one.spec.get("ports"), "number")), {})
+        for entry in items(one.spec.get("hosts")):
+            yield Service(text(entry), one, tuple(_ports(one.spec.get("ports"), "number")), {})
     for one in mesh.kind("Canary", "flagger.app"):
         service = mapping(one.spec.get("service"))
         name = text(service.get("name")) or text(mapping(one.spec.get("targetRef")).get("name"))

@@ -20,7 +20,7 @@ def network_policies(mesh: Mesh) -> Iterator[Finding]:
         labels = {_NAMESPACE_LABEL: namespace, **_namespace_labels(mesh, namespace)}
         if chosen and not any(_admits_packets(one, service, number, labels) for one in chosen):
             what = f"calls from {namespace} to port {number} of {service.host} are dropped"
-            write = f"an ingress rule from namespaceSelector {_NAMESPACE_LABEL}: {namespace} with port {number}"
+            write = f"an ingress rule for {_NAMESPACE_LABEL}: {namespace} and port {number}"
             yield found(Rule.NETWORK_POLICY, chosen[0], ("spec", "ingress"), what, write)
 
 

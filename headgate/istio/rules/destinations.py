@@ -81,7 +81,7 @@ def mutual_tls(mesh: Mesh) -> Iterator[Finding]:
         for rule in rules:
             tls = mapping(mapping(rule.spec.get("trafficPolicy")).get("tls"))
             if tls.get("mode") in ("DISABLE", "SIMPLE"):
-                what = f"{tls['mode']} towards {host}, whose pods take only mTLS (PeerAuthentication STRICT)"
+                what = f"{tls['mode']} towards {host}, whose PeerAuthentication is STRICT"
                 path: KeyPath = ("spec", "trafficPolicy", "tls", "mode")
                 yield found(Rule.TLS_CONFLICT, rule, path, what, "no tls here: istiod chooses mTLS")
 
@@ -124,7 +124,8 @@ def _port(route: Route, one: Destination, service: Service, path: KeyPath) -> It
         write = f"one of: {', '.join(map(str, ports)) or 'none is there'}"
         yield found(Rule.PORT_UNKNOWN, route.manifest, (*path, "port"), what, write)
     elif route.models and (speaks_grpc(port) or not speaks_http(port)):
-        what = f"port {port.number} is named {port.name or 'nothing'}: vLLM speaks HTTP/1.1, and istiod goes by the name"
+        name = port.name or "nothing"
+        what = f"port {port.number} is named {name}; istiod goes by it, and vLLM speaks HTTP/1.1"
         at = _port_index(service, port.number)
         place: KeyPath = ("spec", "ports", at, "name")
         yield found(Rule.PORT_PROTOCOL, service.manifest, place, what, "name: http")
@@ -165,7 +166,10 @@ def _policy(rule: Manifest, path: KeyPath, inherited: Mapping[str, object]) -> I
     http = mapping(mapping(own.get("connectionPool")).get("http"))
     idle = seconds(http.get("idleTimeout"))
     if idle is None or idle >= VLLM_KEEP_ALIVE_S or idle == 0:
-        what = f"idle connections are kept for {text(http.get('idleTimeout')) or '1h'}, vLLM closes them after 5 s: requests are lost"
+        kept = text(http.get("idleTimeout")) or "1h"
+        what = (
+            f"idle connections are kept for {kept}; vLLM closes them after 5 s: requests get lost"
+        )
         where: KeyPath = (*path, "connectionPool", "http", "idleTimeout")
         yield found(Rule.IDLE_TIMEOUT, rule, where, what, "idleTimeout: 4s")
     if not mapping(own.get("outlierDetection")):

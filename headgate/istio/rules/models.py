@@ -37,9 +37,9 @@ def models_and_routes(mesh: Mesh) -> Iterator[Finding]:
             write = (
                 f"a VirtualService with a match {{headers: {{{Header.BASE}: {{exact: {model}}}}}}}"
             )
-            path: KeyPath = ("models", model)
-            yield found(Rule.MODEL_WITHOUT_ROUTE, mesh.policy.document, path, what, write)
-        yield from _upstream(mesh, model, upstream, of_model)
+            place: KeyPath = ("models", model)
+            yield found(Rule.MODEL_WITHOUT_ROUTE, mesh.policy.document, place, what, write)
+        yield from _upstream(upstream, of_model)
 
 
 def versions(mesh: Mesh) -> Iterator[Finding]:
@@ -68,7 +68,7 @@ def headers(mesh: Mesh) -> Iterator[Finding]:
     for route in routes(mesh):
         for path, name in route.headers:
             if name == VERSION_HEADER:
-                what = f"{name} is the client's own word; ext_proc removes it before the route is chosen"
+                what = f"{name} is the client's own word, and ext_proc removes it before routing"
                 write = f"{Header.VERSION}, which ext_proc writes for tenants that may choose"
                 yield found(Rule.HEADER_OF_CLIENT, route.manifest, path, what, write)
             elif name.startswith(HEADER_PREFIX) and name not in known:
@@ -82,7 +82,7 @@ def catch_all(mesh: Mesh) -> Iterator[Finding]:
     if not _routes_by_header(mesh) or any(frozenset() in one.matches for one in routes(mesh)):
         return
     what = "no route takes a request before its model is known: ext_authz is never asked for it"
-    write = "a VirtualService with hosts ['*'] and a route without a match, as istio/components/gateway/no-route.yaml"
+    write = "a route without a match for hosts ['*'], as istio/components/gateway/no-route.yaml"
     place = next(iter(mesh.kind("Gateway")), mesh.policy.document)
     yield found(Rule.NO_CATCH_ALL, place, (), what, write)
 
@@ -106,7 +106,7 @@ def _routes_by_header(mesh: Mesh) -> bool:
     return not places or any("GATEWAY" in place.contexts for place in places)
 
 
-def _upstream(mesh: Mesh, model: str, upstream: str, of_model: list[Route]) -> Iterator[Finding]:
+def _upstream(upstream: str, of_model: list[Route]) -> Iterator[Finding]:
     host, port = upstream_address(upstream)
     destinations = [
         (route, one) for route in of_model for one in route.destinations if not one.is_mirror
@@ -116,5 +116,5 @@ def _upstream(mesh: Mesh, model: str, upstream: str, of_model: list[Route]) -> I
     ):
         route, first = destinations[0]
         what = f"the route goes to {first.host}:{first.port or '?'}, the policy says {host}:{port}"
-        write = f"upstream: http://{first.host}:{first.port or port} in the policy, or the other host here"
+        write = f"http://{first.host}:{first.port or port} in the policy, or the policy's host here"
         yield found(Rule.UPSTREAM_DIFFERS, route.manifest, first.path, what, write)

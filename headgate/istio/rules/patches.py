@@ -116,7 +116,7 @@ def selectors(mesh: Mesh) -> Iterator[Finding]:
             yield found(Rule.NO_SELECTOR, one, ("spec",), what, write)
         elif labels and not _has_workload(mesh, one, labels):
             shown = ", ".join(f"{key}: {value}" for key, value in labels.items())
-            what = f"no Gateway's selector and no pods in {one.namespace} have {shown}: nothing is patched"
+            what = f"no Gateway and no pods in {one.namespace} have {shown}: nothing is patched"
             write = "the labels and the namespace of the gateway's pods"
             path: KeyPath = ("spec", "workloadSelector", "labels")
             yield found(Rule.NO_WORKLOAD, one, path, what, write)

@@ -53,7 +53,8 @@ def authorization(mesh: Mesh) -> Iterator[Finding]:
         policies = place.custom_policies(mesh)
         names = {text(mapping(one.spec.get("provider")).get("name")) for one in policies}
         if len(names) > 1:
-            what = f"several providers for the same pods ({', '.join(sorted(names))}): istiod refuses every request"
+            several = ", ".join(sorted(names))
+            what = f"several providers for the same pods ({several}): istiod refuses every request"
             path: KeyPath = ("spec", "provider", "name")
             yield found(Rule.PROVIDERS_SEVERAL, policies[-1], path, what, "one provider")
         if policies and not any(_takes_everything(one) for one in policies):
@@ -71,8 +72,10 @@ def usage_records(mesh: Mesh) -> Iterator[Finding]:
         ]
         if not names or (mesh.config is not None and not _has_log(names, kinds)):
             first = place.patches[0].manifest
-            what = "no Telemetry sends the access log of these pods to us: no usage records, and lost settlements stay lost"
-            write = "a Telemetry with accessLogging to the provider headgate-als, as istio/components/gateway/telemetry-records.yaml"
+            what = (
+                "no Telemetry sends these pods' access log to Headgate: there are no usage records"
+            )
+            write = "a Telemetry as istio/components/gateway/telemetry-records.yaml"
             yield found(Rule.NO_USAGE_RECORDS, first, (), what, write)
 
 
@@ -121,7 +124,8 @@ def _service(
         what = f"{host} has no port {own.get('port')}"
         yield found(Rule.PROVIDER_SERVICE, config, (*path, "port"), what, f"one of: {numbers}")
     elif kind != "envoyExtAuthzHttp" and not speaks_grpc(port):
-        what = f"port {number} is named {port.name or 'nothing'}: istiod speaks HTTP/1.1 to it, and every call fails"
+        name = port.name or "nothing"
+        what = f"port {number} is named {name}: istiod speaks HTTP/1.1 to it, and every call fails"
         yield found(
             Rule.PORT_PROTOCOL, service.manifest, ("spec", "ports"), what, "name: grpc-hooks"
         )

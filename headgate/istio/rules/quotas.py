@@ -1,6 +1,6 @@
 """Do the filters that ask our services fail closed and say what the services read?"""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from headgate.contract import (
     DOMAIN,
@@ -133,7 +133,7 @@ def _listener_limits(mesh: Mesh) -> Iterator[Patch]:
 
 
 def _entries(
-    one: Patch, path: KeyPath, op: str, actions: list[Mapping[str, object]]
+    one: Patch, path: KeyPath, op: str, actions: Sequence[Mapping[str, object]]
 ) -> Iterator[Finding]:
     required = REQUIRED.get(op)
     if required is None:
@@ -149,24 +149,26 @@ def _entries(
     for key, namespace in required.items():
         if given.get(key) != namespace:
             source = f"from {given[key]}" if key in given else "nowhere"
-            what = f"the entry {key} of {OP}={op} comes {source}; the services need it from {namespace}"
+            what = (
+                f"the entry {key} of {OP}={op} comes {source}; it belongs into it from {namespace}"
+            )
             write = "the filter that `headgate render istio` prints"
             yield found(Rule.DESCRIPTOR, one.manifest, path, what, write)
 
 
 def _default_values(
-    one: Patch, path: KeyPath, actions: list[Mapping[str, object]]
+    one: Patch, path: KeyPath, actions: Sequence[Mapping[str, object]]
 ) -> Iterator[Finding]:
     for at, action in enumerate(actions):
         entry = mapping(action.get("metadata"))
         if entry and not text(_get(entry, "default_value")):
             name = text(_get(entry, "descriptor_key"))
-            what = f"without {name} in the metadata the whole descriptor is dropped, and the request passes unlimited"
+            what = f"a request without {name} in its metadata loses its descriptor, and all limits"
             where: KeyPath = (*path, at, "metadata", "default_value")
             yield found(Rule.DEFAULT_VALUE, one.manifest, where, what, 'default_value: "-"')
 
 
-def _op(actions: list[Mapping[str, object]]) -> str:
+def _op(actions: Sequence[Mapping[str, object]]) -> str:
     for action in actions:
         generic = mapping(_get(action, "generic_key"))
         if _get(generic, "descriptor_key") == OP:

@@ -12,6 +12,7 @@ SAFE_RETRIES = frozenset({"connect-failure", "refused-stream", "reset-before-req
 """What vLLM cannot have begun. Others run a generation twice."""
 SHORTEST_ROUTE_S = 600
 """A stream of a large model may last so long."""
+_BY_DEFAULT = "Istio's default retries apply, which repeat answers with 503 that vLLM has begun"
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -82,10 +83,7 @@ def retries(mesh: Mesh) -> Iterator[Finding]:
         if given.get("attempts") == 0:
             continue
         if not text(given.get("retryOn")) and not _mesh_retries_are_safe(mesh, given):
-            what = (
-                "Istio's default retries apply, which repeat answers with 503 that vLLM has begun"
-            )
-            yield found(Rule.RETRIES_DEFAULT, route.manifest, path, what, write)
+            yield found(Rule.RETRIES_DEFAULT, route.manifest, path, _BY_DEFAULT, write)
         unsafe = _unsafe(text(given.get("retryOn")))
         if unsafe:
             what = f"{', '.join(unsafe)} repeats a generation that may have started"
@@ -115,7 +113,7 @@ def dropped_filters(mesh: Mesh) -> Iterator[Finding]:
     for route in _model_routes(mesh):
         for key in ("fault", "corsPolicy"):
             if key in route.body:
-                what = f"{key} takes away what filters are told for this route, as an InferencePool's picker"
+                what = f"{key} takes away what filters are told for this route (an InferencePool's)"
                 write = f"no {key} on the route of a model"
                 path: KeyPath = (*route.path, key)
                 yield found(Rule.ROUTE_DROPS_FILTERS, route.manifest, path, what, write)
@@ -161,10 +159,8 @@ def _http_route_retries(mesh: Mesh, route: Route) -> Iterator[Finding]:
         what = f"an answer with {codes} may be of a generation that has started"
         write = "retry: {attempts: 0}"
         yield found(Rule.RETRIES_REPEAT, route.manifest, (*path, "codes"), what, write)
-    elif given.get("attempts") != 0 and mesh.config is not None:
-        if not _mesh_retries_are_safe(mesh, {}):
-            what = (
-                "Istio's default retries apply, which repeat answers with 503 that vLLM has begun"
-            )
-            write = "retry: {attempts: 0}, or defaultHttpRetryPolicy in the mesh configuration"
-            yield found(Rule.RETRIES_DEFAULT, route.manifest, path, what, write)
+        return
+    known = mesh.config is not None and given.get("attempts") != 0
+    if known and not _mesh_retries_are_safe(mesh, {}):
+        write = "retry: {attempts: 0}, or defaultHttpRetryPolicy in the mesh configuration"
+        yield found(Rule.RETRIES_DEFAULT, route.manifest, path, _BY_DEFAULT, write)

@@ -71,8 +71,8 @@ def statistics(mesh: Mesh) -> Iterator[Finding]:
         for path, expression in _expressions(one):
             for name in dict.fromkeys(_METRIC.findall(expression)):
                 if not any(_is_included(stat, matcher) for stat in _stats(name)):
-                    what = f"envoy_{name} is not among the statistics of the proxies: the alert never fires"
-                    write = f"an inclusionRegexps of proxyStatsMatcher that matches it, as .*{_middle(name)}.*"
+                    what = f"no proxy has the statistic envoy_{name}: the alert never fires"
+                    write = f".*{_middle(name)}.* among inclusionRegexps of proxyStatsMatcher"
                     yield found(Rule.STATS_EXCLUDED, one, path, what, write)
 
 
