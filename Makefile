@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test check format generate lock render test-faults test-matrix test-mesh test-vllm soak bench clean
+.PHONY: help setup run test test-alerts check format generate lock render test-faults test-matrix test-mesh test-vllm soak bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ $(HEADGATE_ISTIO_BIN)/istioctl: ISTIO_PACKAGE = istioctl/cmd/istioctl
 $(ISTIO_TOOLS):
 	@command -v go >/dev/null || { echo "make test-mesh needs Go 1.26 or newer, to build istiod" >&2; exit 1; }
 	GOBIN=$(HEADGATE_ISTIO_BIN) GOFLAGS=-buildvcs=false go install istio.io/istio/$(ISTIO_PACKAGE)@$(ISTIO)
+
+test-alerts: setup ## the alerts of istio/components/monitoring and their tests, by Prometheus' promtool
+	$(BIN)/python -m tests.istio.alerts.run
 
 SOAK_MINUTES ?= 30
 SOAK_RATE ?= 200

@@ -1,6 +1,7 @@
 """One usage record for each finished request. Pure: values in, values out, and never an error."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TypeAlias
@@ -54,6 +55,7 @@ def meter(entry: LogEntry, prices_of: PricesOf) -> UsageRecord | None:
         model=model,
         base=_of(entry.admission, AdmissionKey.BASE),
         adapter=_of(entry.admission, AdmissionKey.ADAPTER),
+        version=_subset(entry.upstream_cluster) or _of(entry.admission, AdmissionKey.VERSION),
         stream=_stream(entry.request),
         choices=read_count(entry.admission.get(AdmissionKey.CHOICES)),
         status=entry.status,
@@ -68,6 +70,7 @@ def meter(entry: LogEntry, prices_of: PricesOf) -> UsageRecord | None:
         completion_tokens=None if charged is None else charged.completion,
         cached_tokens=usage.cached if counted else None,
         reasoning_tokens=usage.reasoning if counted else None,
+        audio_seconds=usage.seconds if counted else None,
         estimated_tokens=read_count(entry.admission.get(AdmissionKey.ESTIMATE)),
         estimated_prompt_tokens=read_count(entry.admission.get(AdmissionKey.ESTIMATE_PROMPT)),
         cost=_cost(model, charged, prices_of),
@@ -86,8 +89,11 @@ def held_by(entry: LogEntry) -> Held | None:
     estimate = Estimate(
         tokens=read_count(entry.admission.get(AdmissionKey.ESTIMATE)) or 0,
         prompt=read_count(entry.admission.get(AdmissionKey.ESTIMATE_PROMPT)) or 0,
+        per_second=read_count(entry.admission.get(AdmissionKey.PER_SECOND)),
     )
-    return Held(reservation, tenant, estimate, read_usage(entry.usage), holder(entry.limits))
+    # The same as `left` in the settle descriptor: no status, not even one of Envoy's own.
+    usage = replace(read_usage(entry.usage), left=entry.status is None and entry.sent)
+    return Held(reservation, tenant, estimate, usage, holder(entry.limits))
 
 
 def _cost(model: str | None, charged: Charge | None, prices_of: PricesOf) -> Decimal | None:
@@ -96,6 +102,12 @@ def _cost(model: str | None, charged: Charge | None, prices_of: PricesOf) -> Dec
         return None
     fresh = charged.prompt - charged.cached
     return money(prices.cost(fresh, charged.cached, charged.completion))
+
+
+def _subset(cluster: str) -> str | None:
+    """The version in the name of a cluster, which is `...|SUBSET|HOST` (Istio's, and one box's)."""
+    parts = cluster.split("|")
+    return _text(parts[-2]) if len(parts) > 2 else None
 
 
 def _text(text: str) -> str | None:

@@ -11,7 +11,7 @@ from accesslog.meter import PricesOf, held_by, meter
 from accesslog.sink import Sink
 from accesslog.types import Held, UsageRecord
 from accesslog.wire import decode
-from headgate.apis import Api
+from headgate.apis import FORM_APIS, Api
 from headgate.contract import ABSENT
 from headgate.metrics import Metrics
 from headgate.settlement import Estimate, Source, Usage
@@ -154,8 +154,9 @@ class AccessLogService:
             self._metrics.ttft_seconds.labels(model).observe(record.ttft_s)
 
     def _teach(self, record: UsageRecord) -> None:
-        """Learns from a whole answer. An aborted one says nothing of the length to expect."""
-        if record.source is not Source.USAGE or record.status != 200:
+        """Learns from a whole answer. An aborted one says nothing of the length to expect, a
+        recording nothing of text."""
+        if record.source is not Source.USAGE or record.status != 200 or record.api in FORM_APIS:
             return
         if record.tenant is None or record.model is None:
             return

@@ -13,7 +13,8 @@ class LogEntry:
 
     Texts are as Envoy sent them: of any length, empty where there was nothing. `duration_s`
     is None until the request has ended. `start_ns` counts from the Unix epoch. `status` is
-    what the client got, None when it got no answer. `flags` are the short names of
+    what the client got, None when it got no answer. `sent`: the request
+    went out to an upstream at the first attempt. `flags` are the short names of
     `%RESPONSE_FLAGS%`. The last five are the namespaces of `headgate.contract.Namespace`;
     `request` is the client's word, the others are ours.
     """
@@ -26,8 +27,10 @@ class LogEntry:
     method: str = ""
     path: str = ""
     status: int | None = None
+    sent: bool = False
     flags: tuple[str, ...] = ()
     details: str = ""
+    upstream_cluster: str = ""
     request_header_bytes: int = 0
     request_bytes: int = 0
     response_header_bytes: int = 0
@@ -58,15 +61,17 @@ class UsageRecord:
     """One finished request: who, what, when, from where, how much. None where it is not known.
 
     `time` is the start, RFC 3339 in UTC. `model`, `base` and `adapter` are the registry's
-    names of an admitted request; `requested_model` is what the client's body said, `choices` how
-    many answers it asked for (vLLM's own counters count the prompt once for each). `status`
-    is what the client got, `upstream_status` what vLLM answered. `request_bytes` and
-    `response_bytes` are the bodies. The prompt and completion tokens are those charged,
-    `source` says why, both None for a request that was refused before it was admitted;
-    `cached_tokens` are a part of the prompt's, `reasoning_tokens` of the completion's;
-    `estimated_tokens` were held at admission, `estimated_prompt_tokens` of them for the prompt.
-    `cost` is in the currency of the prices, None where the model is not in the policy. `ttft_s`
-    runs from the start to the first output that passed the proxy.
+    names of an admitted request; `version` is the one that answered, else the one that was
+    chosen; `requested_model` is what the client's body said, `choices` how many answers it asked
+    for (vLLM's own counters count the prompt once for each). `status` is what the client got,
+    `upstream_status` what vLLM answered. `request_bytes` and `response_bytes` are the bodies. The
+    prompt and completion tokens are those charged, `source` says why, both None for a request
+    that was refused before it was admitted; `cached_tokens` are a part of the prompt's,
+    `reasoning_tokens` of the completion's; `audio_seconds` is how long the audio was, where its
+    seconds have a price and vLLM told them; `estimated_tokens` were held at admission,
+    `estimated_prompt_tokens` of them for the prompt. `cost` is in the currency of the prices,
+    None where the model is not in the policy. `ttft_s` runs from the start to the first output
+    that passed the proxy.
     """
 
     time: str | None
@@ -84,6 +89,7 @@ class UsageRecord:
     model: str | None
     base: str | None
     adapter: str | None
+    version: str | None
     stream: bool | None
     choices: int | None
     status: int | None
@@ -98,6 +104,7 @@ class UsageRecord:
     completion_tokens: int | None
     cached_tokens: int | None
     reasoning_tokens: int | None
+    audio_seconds: int | None
     estimated_tokens: int | None
     estimated_prompt_tokens: int | None
     cost: Decimal | None

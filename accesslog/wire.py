@@ -79,8 +79,13 @@ def _entry(entry: HTTPAccessLogEntry) -> LogEntry:
         method=_method(request),
         path=request.path,
         status=response.response_code.value or None,
+        sent=(
+            common.HasField("time_to_first_upstream_tx_byte")
+            and not common.upstream_transport_failure_reason
+        ),
         flags=_flags(common.response_flags),
         details=response.response_code_details,
+        upstream_cluster=common.upstream_cluster,
         request_header_bytes=request.request_headers_bytes,
         request_bytes=request.request_body_bytes,
         response_header_bytes=response.response_headers_bytes,

@@ -65,7 +65,7 @@ def _overload_manager(max_connections: int) -> OverloadManager:
 def write_bootstrap(box: OneBox) -> None:
     """Writes everything that Envoy needs to start. Raises BadUpstream."""
     box.folder.mkdir(parents=True, exist_ok=True)
-    write_dynamic(box, box.upstreams)
+    write_dynamic(box, box.upstreams, box.versions)
     if box.certificate is not None:
         write_certificate(box, box.certificate)
     replace_file(box.bootstrap_file, render(bootstrap(box)))

@@ -34,9 +34,10 @@ class OneBox:
     `folder` takes its configuration files and its log. The services answer gRPC on the
     unix socket `services_socket`; Envoy's own admin listens on `admin_socket` (a path
     below 108 bytes each, as Linux allows). `upstreams` maps each base model's name to the
-    URL of its vLLM. A request body above `body_limit_bytes` is refused with 413. With a
-    `certificate` clients speak TLS, else clear text. Of clients' connections beyond
-    `max_connections` each is closed as it comes. `counting` says who counts the tokens of answers.
+    URL of its vLLM, `versions` to that of each of its versions, where it has any. A request body
+    above `body_limit_bytes` is refused with 413. With a `certificate` clients speak TLS, else clear
+    text. Of clients' connections beyond `max_connections` each is closed as it comes. `counting`
+    says who counts the tokens of answers.
     """
 
     listen_host: str
@@ -45,6 +46,7 @@ class OneBox:
     admin_socket: Path
     folder: Path
     upstreams: Mapping[str, str]
+    versions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     body_limit_bytes: int = BODY_LIMIT_BYTES
     certificate: Certificate | None = None
     max_connections: int = MAX_CONNECTIONS

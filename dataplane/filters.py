@@ -40,12 +40,13 @@ from headgate.contract import (
     BODY_UNREADABLE,
     COUNTING_METADATA,
     CREDENTIAL_HEADERS,
+    VERSION_HEADER,
     Counting,
     Namespace,
     RequestKey,
 )
 
-ADMISSION_HEADERS = (":path", ":method", "content-length", "content-type")
+ADMISSION_HEADERS = (":path", ":method", "content-length", "content-type", VERSION_HEADER)
 ANSWER_HEADERS = (":status", "content-encoding")
 """Those that say, with the content-type, how an answer is read."""
 ANSWER_TIMEOUT = timedelta(seconds=10)

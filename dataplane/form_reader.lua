@@ -8,31 +8,79 @@ local find, lower, match, sub = string.find, string.lower, string.match, string.
 
 local MAX_HEAD_BYTES, MAX_PARTS, MAX_MODEL_BYTES = 4096, 64, 1024
 local NOT_SERVED = { n = true, use_beam_search = true, vllm_xargs = true }
-local TRUE = { ["true"] = true, ["1"] = true, on = true, t = true, y = true, yes = true }
+local FLAGS = { stream = "stream", stream_include_usage = "include_usage",
+  stream_continuous_usage_stats = "continuous_usage" }
+local WORDS = { ["true"] = true, ["1"] = true, on = true, t = true, y = true, yes = true,
+  ["false"] = false, ["0"] = false, off = false, f = false, n = false, no = false }
 
--- The boundary that a content type names; nothing for another type, or with any other parameter.
+-- The boundary that a content type names, bare or (.NET) in quotes; nothing for another type, or with any other
+-- parameter. No comma: Envoy joins two headers of one name by it.
 local function boundary_of(content_type)
-  local rest = match(content_type or "", "^(.-) *$")
-  local kind, boundary = match(rest, "^([%w/-]+); *boundary=([%w'()+_,./:=?-]+)$")
-  return kind and lower(kind) == "multipart/form-data" and #boundary <= 70 and boundary or nil
+  local kind, rest = match(content_type or "", "^([%w/-]+) *; *[Bb]oundary=(.-) *$")
+  local boundary = rest and (match(rest, '^"([%w\'()+_./:=?-]+)"$') or match(rest, "^[%w'+_.-]+$"))
+  return boundary and lower(kind) == "multipart/form-data" and #boundary <= 70 and boundary or nil
 end
 
--- The name of a part and whether it is a file, by its headers (each with its line end).
-local function part_name(head)
-  local name, rest
-  for line in string.gmatch(head, "([^\r\n]*)\r\n") do
-    local header, value = match(line, "^([%w-]+): *(.*)$")
-    header = header and lower(header)
-    if header == "content-disposition" and not name then
-      name, rest = match(value, '^form%-data; name="([%w_.%[%]-]+)"(.*)$')
-      if not name or rest ~= "" and not match(rest, '^; filename="[^"\\%c]*"$') then
-        return nil
-      end
-    elseif header ~= "content-type" then
+-- What a parameter behind `form-data` is called and says, and where the next one begins; nothing for one that is
+-- written in any other way. No value has a quote, a backslash or a control character: readers differ in those.
+local function parameter(value, at)
+  local key, behind = match(value, "^; ?([%w*]+)=()", at)
+  if not key then
+    return nil
+  end
+  local text, next_at = match(value, '^"([^"\\%c]*)"()', behind)
+  if not text then
+    text, next_at = match(value, "^([%w_.%[%]%%'*-]+)()", behind)
+  end
+  return text and lower(key), text, next_at
+end
+
+-- The name that a content-disposition gives, and whether it makes a file of the part: `name` first, then perhaps
+-- `filename`, then perhaps `filename*`, which .NET sends too and vLLM's parser leaves unread.
+local function disposition(value)
+  local at = match(value, "^[Ff][Oo][Rr][Mm]%-[Dd][Aa][Tt][Aa]()")
+  local given = {}
+  for _, expected in ipairs({ "name", "filename", "filename*" }) do
+    if not at or at > #value then
+      break
+    end
+    local key, text, next_at = parameter(value, at)
+    if key ~= expected then
       return nil
     end
+    given[key], at = text, next_at
   end
-  return name, rest ~= ""
+  if not at or at <= #value or not given.name or not match(given.name, "^[%w_.%[%]-]+$") then
+    return nil
+  end
+  return given.name, given.filename ~= nil
+end
+
+-- What clients write beside it, and vLLM's parser leaves unread.
+local IGNORED = {
+  ["content-type"] = "^[^%c]*$",
+  ["content-length"] = "^%d+$", -- okhttp, Guzzle
+  ["content-transfer-encoding"] = "^%w+$", -- Apache HttpClient: binary
+}
+
+-- The name of a part and whether it is a file, by its headers, each with its line end. Every byte of the head belongs
+-- to a line that was read: vLLM's parser takes a bare LF for a part of the value it stands in.
+local function part_name(head)
+  local name, is_file, at = nil, false, 1
+  while at <= #head do
+    local header, value, next_at = match(head, "^([%w-]+): *([^%c]*)\r\n()", at)
+    header = header and lower(header)
+    if header == "content-disposition" and not name then
+      name, is_file = disposition(value)
+      if not name then
+        return nil
+      end
+    elseif not header or not IGNORED[header] or not match(value, IGNORED[header]) then
+      return nil
+    end
+    at = next_at
+  end
+  return name, is_file
 end
 
 -- Where the next part's value ends, by the delimiter behind it.
@@ -50,8 +98,9 @@ local function read_part(text, at, delimiter)
   return { name = name, is_file = is_file, first = first, last = stop - 1 }
 end
 
--- What a form says: model (with its place, counted from 0), stream, and the fields that are not served. Nothing for
--- a form that is not written as above, or in which a field that decides stands twice or is a file.
+-- What a form says: model, stream and what it says of usage (each with its place, counted from 0), and the fields that
+-- are not served. Nothing for a form that is not written as above, in which a field that decides stands twice or is a
+-- file, or a flag is none of the words that vLLM takes.
 local function read_form(text, content_type)
   local boundary = boundary_of(content_type)
   if not boundary or sub(text, 1, #boundary + 4) ~= "--" .. boundary .. "\r\n" then
@@ -69,8 +118,12 @@ local function read_form(text, content_type)
         return nil
       end
       form.model, form.model_at = value, part.first - 1
-    elseif part.name == "stream" then
-      form.stream = TRUE[lower(value)] or false
+    elseif FLAGS[part.name] then
+      local key, word = FLAGS[part.name], WORDS[lower(value)]
+      if form[key] ~= nil or part.is_file or word == nil then
+        return nil
+      end
+      form[key], form[key .. "_at"] = word, part.first - 1
     elseif NOT_SERVED[part.name] then
       form.not_served[#form.not_served + 1] = part.name
     end

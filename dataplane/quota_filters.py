@@ -1,6 +1,7 @@
 """The filters that ask the rate-limit service, and what they tell it."""
 
-from envoy_data_plane.envoy.config.core.v3 import ApiVersion
+import betterproto2
+from envoy_data_plane.envoy.config.core.v3 import ApiVersion, TypedExtensionConfig
 from envoy_data_plane.envoy.config.ratelimit.v3 import RateLimitServiceConfig
 from envoy_data_plane.envoy.config.rbac.v3 import (
     MetadataSource,
@@ -23,6 +24,7 @@ from envoy_data_plane.envoy.extensions.filters.http.ratelimit.v3 import (
 )
 from envoy_data_plane.envoy.extensions.filters.http.rbac.v3 import Rbac
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
+from envoy_data_plane.envoy.extensions.rate_limit_descriptors.expr.v3 import Descriptor
 from envoy_data_plane.envoy.type.matcher.v3 import (
     MetadataMatcher,
     MetadataMatcherPathSegment,
@@ -31,6 +33,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
     ValueMatcher,
 )
 from envoy_data_plane.envoy.type.metadata.v3 import MetadataKey, MetadataKeyPathSegment
+from envoy_data_plane.google.protobuf import Any
 
 from dataplane.hook_calls import HOOK_TIMEOUT, UNAVAILABLE, hook_service, http_filter
 from headgate.contract import (
@@ -45,9 +48,16 @@ from headgate.contract import (
     SETTLE_USAGE_ENTRIES,
     AdmissionKey,
     Namespace,
+    UsageKey,
 )
 
 PLAIN_COUNT = "[0-9]{1,15}"
+LEFT = (
+    "!has(response.code) && has(upstream.cx_pool_ready_duration)"
+    " && upstream.transport_failure_reason == ''"
+)
+"""In CEL: there was no answer, not even one of Envoy's own, and the request went out on a
+connection to vLLM. (An address is there as soon as a host is chosen, before any connection.)"""
 
 
 def admission_guard() -> HttpFilter:
@@ -107,6 +117,7 @@ def _settle() -> RateLimit:
             *(_entry(Namespace.ADMISSION, key) for key in SETTLE_ADMISSION_ENTRIES),
             *(_entry(Namespace.LIMITS, key) for key in SETTLE_LIMITS_ENTRIES),
             *(_entry(Namespace.USAGE, key) for key in SETTLE_USAGE_ENTRIES),
+            _left(),
         ],
         hits_addend=RateLimitHitsAddend(number=0),
         apply_on_stream_done=True,
@@ -116,6 +127,22 @@ def _settle() -> RateLimit:
 def _op(value: str) -> RateLimitAction:
     return RateLimitAction(
         generic_key=RateLimitActionGenericKey(descriptor_key=OP, descriptor_value=value)
+    )
+
+
+def _left() -> RateLimitAction:
+    """What the metadata cannot say, as no filter runs when a client leaves. Its values are read at
+    the stream's end; were it not skipped on an error, the descriptor would be dropped with it."""
+    # For mypy this is protobuf's Descriptor, which the generated module imports, too.
+    said: betterproto2.Message = Descriptor(  # type: ignore[assignment]
+        descriptor_key=UsageKey.LEFT,  # type: ignore[call-arg]
+        text=LEFT,
+        skip_if_error=True,
+    )
+    return RateLimitAction(
+        extension=TypedExtensionConfig(
+            name="envoy.rate_limit_descriptors.expr", typed_config=Any.pack(said)
+        )
     )
 
 

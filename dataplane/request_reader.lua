@@ -12,7 +12,8 @@
 -- Of a form (below /v1/audio/, multipart/form-data), which json_to_metadata does not read, all of it is written here:
 --   body           "form"
 --   model, model_at  the model, and where its value begins in the body, counted from 0.
---   stream, platform as above; `platform` holds the fields that are not served.
+--   include_usage_at, continuous_usage_at  the same of these two fields, where they are.
+--   stream, include_usage, continuous_usage, platform as above; `platform` holds the fields that are not served.
 -- Prompts are skipped, not decoded, and never leave the proxy.
 
 local byte, char, find, gsub, match, sub = string.byte, string.char, string.find, string.gsub, string.match, string.sub
@@ -124,6 +125,9 @@ local function body_text(handle)
   return body and body:getBytes(0, body:length())
 end
 
+local FORM_KEYS = { "model", "model_at", "stream", "include_usage", "include_usage_at", "continuous_usage",
+  "continuous_usage_at" }
+
 local function note_form(handle)
   local text = body_text(handle)
   local form = text and read_form(text, handle:headers():get("content-type"))
@@ -131,7 +135,7 @@ local function note_form(handle)
     return
   end
   local metadata = handle:streamInfo():dynamicMetadata()
-  for _, key in ipairs({ "model", "model_at", "stream" }) do
+  for _, key in ipairs(FORM_KEYS) do
     if form[key] ~= nil then
       metadata:set("headgate.request", key, form[key])
     end

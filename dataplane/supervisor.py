@@ -20,7 +20,7 @@ from dataplane.child import last_lines, spawn
 from dataplane.child import stop as stop_child
 from dataplane.envoy_admin import EnvoyAdmin
 from dataplane.listener import LISTENER
-from dataplane.routes import ROUTES_NAME, write_dynamic
+from dataplane.routes import NO_VERSIONS, ROUTES_NAME, Versions, write_dynamic
 from dataplane.tls import CERTIFICATE_NAME, write_certificate
 from headgate.errors import OperatorError
 
@@ -137,14 +137,14 @@ class Envoy:
             await self.stop(drain_s=0.0)
             raise
 
-    async def apply(self, upstreams: Mapping[str, str]) -> None:
+    async def apply(self, upstreams: Mapping[str, str], versions: Versions = NO_VERSIONS) -> None:
         """Points Envoy at these models (base model name to URL); streams in flight go on.
 
         Returns once Envoy has taken them. Raises BadUpstream before anything has changed,
         EnvoyRejected when Envoy refuses them (it keeps what it has) or does not answer.
         """
         await self._until_taken(
-            "routes", lambda: write_dynamic(self._box, upstreams), _TAKEN, _REFUSED
+            "routes", lambda: write_dynamic(self._box, upstreams, versions), _TAKEN, _REFUSED
         )
 
     async def renew(self, certificate: Certificate) -> None:

@@ -1,10 +1,12 @@
 -- The usage tap: counts tokens on the answer, in the proxy, where its bytes pass.
 --
 -- Reads dynamic metadata (names and values: headgate/contract.py)
---   headgate.admission  client_usage, api. Without client_usage nobody was admitted: nothing is done.
+--   headgate.admission  client_usage, api; per_second of audio whose seconds have a price: any other audio passes
+--                       unread, so that its price stands. Without client_usage nobody was admitted: nothing is done.
 --   headgate.request    n: choices for each prompt, a number.
 -- Writes dynamic metadata headgate.usage, all of it strings (decimal integers)
 --   status              HTTP status of the answer, at its headers; also of one that Envoy gave itself (429, 503).
+--   seconds             how long the audio was, where a second has a price.
 --   prompt, completion, cached, reasoning
 --                       the answer's own numbers; of a running stream the latest, summed over choices.
 --   events              events with output, about one token each. Settlement needs them only while no
@@ -31,8 +33,9 @@ local concat, find, format, lower, sub = table.concat, string.find, string.forma
 local max, min, huge = math.max, math.min, math.huge
 
 local MAX_HELD_BYTES = 8 * 1024 * 1024
+local AUDIO = { transcriptions = true, translations = true }
 local NO_OUTPUT = { embeddings = true, rerank = true, score = true }
-local WRITTEN = { "prompt", "completion", "cached", "reasoning", "first_event_ms", "complete", "error" }
+local WRITTEN = { "prompt", "completion", "cached", "reasoning", "seconds", "first_event_ms", "complete", "error" }
 
 -- Bodies: `watch` takes the bytes of a chunk and returns those to pass on, `finish` what was still held.
 
@@ -83,15 +86,19 @@ local function finish_stream(tap)
   return tap.held_bytes > 0 and tap.read_event(tap, release(tap)) or ""
 end
 
--- Keeps the answer from the byte before its first `"usage"` on; what grows too long is dropped, to begin at a later one.
+-- Keeps the answer from the byte before its first `"usage"` (of audio also `"duration"`) on; what grows too long is dropped, to begin at a later one.
 local function watch_json(tap, bytes)
   if tap.held_bytes > 0 then
-    tap.seam = hold(tap, bytes) and "" or sub(release(tap), -#USAGE)
+    tap.seam = hold(tap, bytes) and "" or sub(release(tap), -#DURATION)
     return bytes
   end
   local text = tap.seam .. bytes
   local first = find(text, USAGE, 1, true)
-  tap.seam = sub(text, -#USAGE)
+  if tap.per_second then
+    first = min(first or huge, find(text, DURATION, 1, true) or huge)
+    first = first < huge and first or nil
+  end
+  tap.seam = sub(text, -#DURATION)
   if first then
     hold(tap, sub(text, max(first - 1, 1)))
   end
@@ -101,7 +108,9 @@ end
 local function finish_json(tap)
   local text = release(tap)
   local usage = outermost(text, USAGE)
-  if usage and usage.depth == 1 and usage.last then
+  if tap.per_second then
+    tap.seconds = read_seconds(text, usage)
+  elseif usage and usage.depth == 1 and usage.last then
     set_usage(tap, read_usage(tap.api, sub(text, usage.value, usage.last)))
   end
   if NO_OUTPUT[tap.api] and tap.prompt then
@@ -145,11 +154,13 @@ local function new_tap(handle, admission)
     n = max(1, request and tonumber(request.n) or 1),
     events = 0, completions = {}, prompts = {}, written = {},
     held = {}, held_bytes = 0, seam = "",
-    read_event = EVENT_READERS[admission.api], watch = pass, finish = finish_unread,
+    per_second = admission.per_second,
+    read_event = EVENT_READERS[admission.api] or admission.per_second and read_chunk,
+    watch = pass, finish = finish_unread,
   }
   local headers = handle:headers()
   local kind = lower(headers:get("content-type") or "")
-  if headers:get("content-encoding") then
+  if headers:get("content-encoding") or AUDIO[tap.api] and not tap.per_second then
     return tap
   elseif tap.read_event and find(kind, "text/event-stream", 1, true) == 1 then
     tap.watch, tap.finish = watch_stream, finish_stream

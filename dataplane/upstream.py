@@ -85,25 +85,25 @@ def parse_upstream(url: str) -> SplitResult:
     return parts
 
 
-def cluster_name(model: str) -> str:
-    """The name of a base model's cluster."""
-    return f"model:{model}"
+def cluster_name(model: str, version: str | None = None) -> str:
+    """The name of a base model's cluster, or of one of its versions, as istiod names a subset."""
+    return f"model:{model}" if version is None else f"model|{version}|{model}"
 
 
-def model_cluster(model: str, url: str) -> Cluster:
-    """The cluster of one base model. Raises BadUpstream."""
+def model_cluster(name: str, url: str) -> Cluster:
+    """The cluster `name` of one vLLM. Raises BadUpstream."""
     parts = parse_upstream(url)
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
     address = Address(socket_address=SocketAddress(address=host, port_value=port))
     return Cluster(
-        name=cluster_name(model),
+        name=name,
         type=ClusterDiscoveryType.STATIC if _is_ip(host) else ClusterDiscoveryType.STRICT_DNS,
         # vLLM listens on IPv4 by default, and `localhost` is ::1 first
         dns_lookup_family=ClusterDnsLookupFamily.V4_PREFERRED,
         connect_timeout=CONNECT_TIMEOUT,
         circuit_breakers=_circuit_breakers(),
-        load_assignment=_endpoint(cluster_name(model), address),
+        load_assignment=_endpoint(name, address),
         typed_extension_protocol_options={_PROTOCOLS: Any.pack(_http1())},
         transport_socket=_tls(host) if parts.scheme == "https" else None,
     )

@@ -7,7 +7,7 @@
 local byte, find, match, sub = string.byte, string.find, string.match, string.sub
 
 local QUOTE, COMMA, OPEN_BRACE, OPEN_BRACKET, BACKSLASH = byte('",{[\\', 1, -1)
-local USAGE = '"usage"'
+local USAGE, DURATION = '"usage"', '"duration"'
 
 -- Where the next member `key` (with its quotes) begins, and where its value does; nothing if nowhere.
 local function find_member(text, key)
@@ -109,4 +109,18 @@ local function read_usage(api, object)
     cached = count(object, '"cached_tokens"'),
     reasoning = count(object, '"reasoning_tokens"'),
   }
+end
+
+-- How long the audio of a whole answer was, rounded up: by its usage, else by the `duration` of verbose_json.
+local function read_seconds(text, usage)
+  if usage and usage.depth == 1 and usage.last then
+    return count(sub(text, usage.value, usage.last), '"seconds"')
+  end
+  local duration = outermost(text, DURATION)
+  if not duration or duration.depth ~= 1 then
+    return nil
+  end
+  local whole, fraction = match(text, '^"?(%d+)%.?(%d*)"?[%s,}]', duration.value)
+  whole = number(whole)
+  return whole and find(fraction, "[1-9]") and whole + 1 or whole
 end

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
-from headgate.apis import Api
+from headgate.apis import FORM_APIS, Api
 from headgate.contract import RequestKey
 from headgate.errors import ApiError, Refusal
 
@@ -100,9 +100,12 @@ def read_model_name(values: Mapping[str, Value]) -> str:
     return name
 
 
-def read_asked(api: Api, values: Mapping[str, Value], context_tokens: int) -> Asked:
+def read_asked(
+    api: Api, values: Mapping[str, Value], context_tokens: int, *, counts_audio: bool = False
+) -> Asked:
     """Reads the fields of `api`; what another API calls its own is left alone, as vLLM does.
 
+    The usage in streams of audio matters only where `counts_audio`: a flat price stands.
     Raises RefusedError for the first field of a wrong type or out of bounds.
     """
     streams = api in _STREAMING and _boolean(values, RequestKey.STREAM)
@@ -112,6 +115,8 @@ def read_asked(api: Api, values: Mapping[str, Value], context_tokens: int) -> As
         choices = _integer(values, RequestKey.N, 1, _MAX_CHOICES) or 1
         asked_usage = _client_usage(values)
         client_usage = asked_usage if streams else ClientUsage.UNTOUCHED
+    if api in FORM_APIS and _boolean(values, RequestKey.STREAM) and counts_audio:
+        client_usage = _client_usage(values)
     if api is Api.RESPONSES and _boolean(values, RequestKey.BACKGROUND):
         raise _invalid(
             RequestKey.BACKGROUND, "`background` is not served here: leave it out or send false."

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from extproc.asked import (
     ClientUsage,
@@ -13,24 +13,26 @@ from extproc.asked import (
     refuse_hidden,
     refuse_not_served,
 )
-from extproc.estimate import Estimator
-from extproc.form import FormRewrite
+from extproc.estimate import Estimator, audio_estimate
+from extproc.form import FormRewrite, UsageFields
 from extproc.limits import asked_model
 from extproc.models import asked_model_id, list_body, model_body, model_of
 from extproc.splice import Rewrite
+from extproc.versions import Pin, pin
 from headgate.apis import FORM_APIS, WITHOUT_USAGE, Api, ErrorShape, endpoint_of, error_shape_of
 from headgate.contract import (
     BODY_FORM,
     BODY_READ,
     CACHE_SALT,
     PLATFORM_FIELDS,
+    VERSION_HEADER,
     AdmissionKey,
     Header,
     RequestKey,
 )
 from headgate.errors import ApiError, Refusal
 from headgate.settlement import Estimate
-from registry.types import Caller, Model, Registry, Tenant
+from registry.types import Caller, Model, PerSecond, Registry, Tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +40,39 @@ class RequestFacts:
     """What Envoy tells of one request.
 
     `caller` comes from ext_authz's metadata only, never from a header. `values` are the body's
-    fields by `RequestKey`. `size_bytes` is the body's size, None where it is not known.
+    fields by `RequestKey`. `size_bytes` is the body's size, None where it is not known. `version`
+    is what the client's `VERSION_HEADER` says.
     """
 
     path: str
     caller: Caller | None
     values: Mapping[str, Value]
     size_bytes: int | None
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """The request goes on, with these headers and this metadata, once `rewrite` is done."""
+    """The request goes on, with these headers and this metadata, once `rewrite` is done.
+
+    With a `pin` its version is that of the pin, which is to be kept first. `chose_version` says
+    that its client has chosen.
+    """
 
     headers: Mapping[Header, str]
     admission: Mapping[AdmissionKey, str]
     rewrite: Rewrite | FormRewrite | None
+    pin: Pin | None = None
+    chose_version: bool = False
+
+    def with_version(self, version: str) -> "Admit":
+        """The same, on this version."""
+        return replace(
+            self,
+            headers={**self.headers, Header.VERSION: version},
+            admission={**self.admission, AdmissionKey.VERSION: version},
+            pin=None,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +117,13 @@ def decide(
         _need_body(api, facts.values)
         refuse_hidden(facts.values)
         model = _find_model(read_model_name(facts.values), tenant, registry)
-        asked = read_asked(api, facts.values, model.context_tokens)
+        counted = isinstance(registry.without_usage.get(api), PerSecond)
+        asked = read_asked(api, facts.values, model.context_tokens, counts_audio=counted)
         rewrite = _rewrite(api, model, asked.client_usage, tenant, facts.values)
+        chosen = _chosen_version(facts.version, tenant, model)
     except RefusedError as refused:
         return Refuse(refused.error, error_shape_of(facts.path))
-    estimate = _flat(api, registry) or estimator.estimate(
+    estimate = _priced(api, facts, model, registry) or estimator.estimate(
         caller.tenant,
         model.name,
         facts.size_bytes,
@@ -111,8 +132,8 @@ def decide(
         context_tokens=model.context_tokens,
         many_prompts=api in _MANY_PROMPTS,
     )
-    return Admit(
-        headers=_headers(caller, model, facts.values),
+    admit = Admit(
+        headers=_headers(caller, tenant, model, facts.values),
         admission={
             AdmissionKey.RESERVATION: reservation_id,
             AdmissionKey.API: api,
@@ -120,9 +141,39 @@ def decide(
             AdmissionKey.CLIENT_USAGE: asked.client_usage,
             AdmissionKey.ESTIMATE: str(estimate.tokens),
             AdmissionKey.ESTIMATE_PROMPT: str(estimate.prompt),
+            **_per_second(estimate),
             **_who_and_what(caller, model),
         },
         rewrite=rewrite,
+        chose_version=chosen is not None,
+    )
+    if model.versions is None:
+        return admit
+    if chosen is not None:
+        return admit.with_version(chosen)
+    return _with_pin(admit, pin(model.versions, caller, model.base, admit.headers[Header.AFFINITY]))
+
+
+def _with_pin(admit: Admit, wanted: Pin) -> Admit:
+    """Where one version gets everything there is nothing to remember."""
+    if len(wanted.live) == 1:
+        return admit.with_version(wanted.version)
+    return replace(admit, pin=wanted)
+
+
+def _chosen_version(asked: str | None, tenant: Tenant, model: Model) -> str | None:
+    """The client's word, where its tenant has one: also for a version without a weight."""
+    if not asked or not tenant.chooses_version or model.versions is None:
+        return None
+    if asked in model.versions.names:
+        return asked
+    raise RefusedError(
+        ApiError(
+            Refusal.BAD_REQUEST,
+            f"The model '{model.name}' has no version '{asked[:32]}': it has"
+            f" {', '.join(model.versions.names)}.",
+            VERSION_HEADER,
+        )
     )
 
 
@@ -142,10 +193,22 @@ def _api_of(path: str, registry: Registry) -> Api:
     return endpoint.api
 
 
-def _flat(api: Api, registry: Registry) -> Estimate | None:
+def _priced(api: Api, facts: RequestFacts, model: Model, registry: Registry) -> Estimate | None:
     """What the policy charges for one request of an API without usage, None for its estimate."""
-    tokens = registry.without_usage.get(api)
-    return None if tokens is None else Estimate(tokens=tokens, prompt=tokens)
+    price = registry.without_usage.get(api)
+    if isinstance(price, PerSecond):
+        stream = facts.values.get(RequestKey.STREAM) is True
+        return audio_estimate(
+            facts.size_bytes, price.tokens, stream=stream, context_tokens=model.context_tokens
+        )
+    return None if price is None else Estimate(tokens=price, prompt=price)
+
+
+def _per_second(estimate: Estimate) -> dict[AdmissionKey, str]:
+    """Absent where there is no such price, so that the counters leave audio unread."""
+    if estimate.per_second is None:
+        return {}
+    return {AdmissionKey.PER_SECOND: str(estimate.per_second)}
 
 
 def _need_body(api: Api, values: Mapping[str, Value]) -> None:
@@ -192,7 +255,9 @@ def _find_model(name: str, tenant: Tenant, registry: Registry) -> Model:
     )
 
 
-def _headers(caller: Caller, model: Model, values: Mapping[str, Value]) -> dict[Header, str]:
+def _headers(
+    caller: Caller, tenant: Tenant, model: Model, values: Mapping[str, Value]
+) -> dict[Header, str]:
     headers = {
         Header.TENANT: caller.tenant,
         Header.USER: caller.user,
@@ -202,6 +267,8 @@ def _headers(caller: Caller, model: Model, values: Mapping[str, Value]) -> dict[
     }
     if model.adapter is not None:
         headers[Header.LORA] = model.adapter
+    if tenant.tier is not None:
+        headers[Header.TIER] = tenant.tier
     return headers
 
 
@@ -238,11 +305,11 @@ def _rewrite(
 ) -> Rewrite | FormRewrite | None:
     """Nothing to rewrite is the usual case: then the body never leaves the proxy."""
     name = model.served_as if model.served_as != model.name else None
-    if api in FORM_APIS:
-        return None if name is None else _form_rewrite(model.name, name, values)
     # An aborted stream can only be charged by its tokens when each chunk carries usage.
     lacks_usage = client_usage in (ClientUsage.NONE, ClientUsage.FINAL)
     force_usage = lacks_usage and not model.forces_usage
+    if api in FORM_APIS:
+        return _form_rewrite(model, name, force_usage, values)
     sent = str(values.get(RequestKey.PLATFORM) or "").split(",")
     drop = tuple(field for field in PLATFORM_FIELDS if field in sent and field != CACHE_SALT)
     # A client's own salt is kept apart by tenant too: it could be another's.
@@ -252,11 +319,24 @@ def _rewrite(
     return Rewrite(name, force_usage, drop, salted)
 
 
-def _form_rewrite(sent: str, name: str, values: Mapping[str, Value]) -> FormRewrite:
+def _form_rewrite(
+    model: Model, name: str | None, force_usage: bool, values: Mapping[str, Value]
+) -> FormRewrite | None:
+    if name is None and not force_usage:
+        return None
     at = values.get(RequestKey.MODEL_AT)
     if not isinstance(at, int | float):
         raise RefusedError(_NO_FORM)
-    return FormRewrite(int(at), sent.encode(), name.encode())
+    usage = None
+    if force_usage:
+        include, continuous = RequestKey.INCLUDE_USAGE_AT, RequestKey.CONTINUOUS_USAGE_AT
+        usage = UsageFields(_place(values, include), _place(values, continuous))
+    return FormRewrite(int(at), model.name.encode(), (name or model.name).encode(), usage)
+
+
+def _place(values: Mapping[str, Value], key: RequestKey) -> int | None:
+    at = values.get(key)
+    return int(at) if isinstance(at, int | float) else None
 
 
 def _unknown_model(name: str) -> RefusedError:
@@ -275,8 +355,8 @@ _NO_BODY = ApiError(
 )
 _NO_FORM = ApiError(
     Refusal.BAD_REQUEST,
-    "A multipart form is needed: its header `content-type: multipart/form-data; boundary=...`, each"
-    " field once, and no headers in a part but content-disposition and content-type.",
+    "A multipart form is needed: its header `content-type: multipart/form-data; boundary=...`, the"
+    " model once, and in each part one content-disposition as HTTP libraries write it.",
 )
 # The filter also says `unreadable` of a body that comes under another content type.
 _NOT_JSON = ApiError(

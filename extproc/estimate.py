@@ -16,6 +16,11 @@ ratio starts at 1/1.8: no real vocabulary needed more than bytes/1.8 tokens for 
 measured, and none can need more than one token for each byte. A body of unknown size may
 fill the context. A request with many prompts (embeddings, completions) has its context for
 each of them, so there only its size bounds the prompt.
+
+Of audio with a price for each second (`audio_estimate`) nothing is learned:
+
+    seconds = size / 4,000 bytes (32 kbit/s; a WAV of 16 kHz has 8 times as many)
+    prompt = seconds x price        output, of a stream: 10 tokens a second (fast speech has 5)
 """
 
 import math
@@ -29,6 +34,9 @@ START_OUTPUT_TOKENS = 512
 MAX_TOKENS = 1_000_000_000
 """Envoy's largest hits_addend. Above it Envoy drops the whole descriptor without a word and the
 request passes unlimited."""
+
+AUDIO_BYTES_PER_SECOND = 4_000
+AUDIO_OUTPUT_PER_SECOND = 10
 
 _MEAN_WEIGHT = 1 / 8
 _DEVIATION_WEIGHT = 1 / 4
@@ -63,6 +71,21 @@ class _Learned:
 
     def tokens_per_byte(self) -> float:
         return min(self.ratio.upper, max(START_TOKENS_PER_BYTE, self.ratio.mean))
+
+
+def audio_estimate(
+    size_bytes: int | None, tokens_per_second: int, *, stream: bool, context_tokens: int
+) -> Estimate:
+    """The tokens to hold for a recording in a form of `size_bytes` (None: not known), whose
+    seconds have a price. Only a stream is charged for its output, too."""
+    if size_bytes is None:
+        prompt = output = context_tokens
+    else:
+        seconds = max(1, -(-size_bytes // AUDIO_BYTES_PER_SECOND))
+        prompt, output = seconds * tokens_per_second, seconds * AUDIO_OUTPUT_PER_SECOND
+    prompt = min(prompt, MAX_TOKENS)
+    tokens = min(prompt + (output if stream else 0), MAX_TOKENS)
+    return Estimate(tokens, prompt, tokens_per_second)
 
 
 class Estimator:

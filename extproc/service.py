@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 
 from extproc import wire
-from extproc.decide import Answer, Decision, Peek, Refuse, RequestFacts, decide
+from extproc.decide import Admit, Answer, Decision, Peek, Refuse, RequestFacts, decide
 from extproc.estimate import Estimator
 from extproc.limits import LIMITS_UNAVAILABLE, LimitsOf
 from extproc.stream import AnswerReply, Reply, RequestStream, UnexpectedMessageError
+from extproc.versions import Pins
 from headgate.apis import Api, ErrorShape
 from headgate.clock import Clock
-from headgate.contract import COUNTING_METADATA
+from headgate.contract import COUNTING_METADATA, AdmissionKey
 from headgate.metrics import Metrics
 from protos.gen.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from registry.types import Registry
@@ -21,6 +22,8 @@ _HOOK = "ext_proc"
 _LONG_BYTES = 256 * 1024
 """A piece of an answer is read apart, beside other requests, where so much is held: the worst
 event of 8 MiB takes a second or two."""
+_BASE_AND_VERSION = (AdmissionKey.BASE, AdmissionKey.VERSION)
+_HOW = {True: "kept", False: "new", None: "unremembered"}
 _SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 
 
@@ -39,6 +42,7 @@ class ExternalProcessor:
         estimator: Estimator,
         new_id: Callable[[], str],
         limits_of: LimitsOf,
+        pins: Pins,
         metrics: Metrics,
         clock: Clock,
     ) -> None:
@@ -46,6 +50,7 @@ class ExternalProcessor:
         self._estimator = estimator
         self._new_id = new_id
         self._limits_of = limits_of
+        self._pins = pins
         self._metrics = metrics
         self._clock = clock
 
@@ -82,6 +87,8 @@ class ExternalProcessor:
             reply = _handle(stream, message)
             if isinstance(reply, Peek):
                 reply = await self._peek(reply)
+            elif isinstance(reply, Admit):
+                reply = await self._on_its_version(reply)
             response = wire.encode(reply, stream.counts)
         if stream.decided:
             self._metrics.decisions.labels(_HOOK, _label(reply)).inc()
@@ -92,6 +99,18 @@ class ExternalProcessor:
 
     def _now_ms(self) -> int:
         return int(self._clock.now_s() * 1000)
+
+    async def _on_its_version(self, admit: Admit) -> Admit:
+        """Remembers which version a conversation is on."""
+        how = "chosen" if admit.chose_version else "only"
+        if admit.pin is not None:
+            kept = await self._pins.keep(admit.pin)
+            admit = admit.with_version(kept.version)
+            how = _HOW[kept.remembered]
+        if AdmissionKey.VERSION in admit.admission:
+            base, version = (admit.admission[key] for key in _BASE_AND_VERSION)
+            self._metrics.versions.labels(base, version, how).inc()
+        return admit
 
     async def _peek(self, peek: Peek) -> Answer | Refuse:
         body = await self._limits_of(peek.tenant, peek.caller, peek.model)

@@ -175,4 +175,5 @@ def _request(admission: Mapping[AdmissionKey, str]) -> Request:
         Api(admission[AdmissionKey.API]),
         ClientUsage(admission[AdmissionKey.CLIENT_USAGE]),
         int(admission[AdmissionKey.CHOICES]),
+        AdmissionKey.PER_SECOND in admission,
     )

@@ -9,7 +9,7 @@ from extproc.asked import Compound, Value
 from extproc.counting.counter import AnswerHead, Counted
 from extproc.decide import Admit, Answer, Refuse, RequestFacts
 from extproc.stream import AnswerReply, Begin, End, Replace
-from headgate.contract import CallerKey, Header, Namespace, UsageKey
+from headgate.contract import VERSION_HEADER, CallerKey, Header, Namespace, UsageKey
 from headgate.settlement import read_count
 from protos.gen.base_pb2 import HeaderValueOption
 from protos.gen.ext_proc_pb2 import (
@@ -29,29 +29,30 @@ _ATTRIBUTES = "envoy.filters.http.ext_proc"
 _SIZE = "request.size"
 _MAX_SIZE_BYTES = 2**53
 _JSON = "application/json"
+_SOMETIMES = (Header.LORA, Header.VERSION, Header.TIER)
+"""Headers that not every request has: whatever a client sent in their place is removed."""
 
 
 def decode_headers(message: ProcessingRequest) -> RequestFacts:
-    """Reads a header message: two headers, two namespaces of metadata, one attribute."""
-    path, content_length = _read_headers(message.request_headers)
+    """Reads a header message: three headers, two namespaces of metadata, one attribute."""
+    headers = _read_headers(message.request_headers)
+    path = headers.get(":path", b"").decode(errors="replace")
+    version = headers.get(VERSION_HEADER, b"").decode("latin-1")
     metadata = message.metadata_context.filter_metadata
     values: dict[str, Value] = {}
     if Namespace.REQUEST in metadata:
         fields = metadata[Namespace.REQUEST].fields
         values = {key: _value(value) for key, value in fields.items()}
     caller = _caller(metadata[Namespace.CALLER]) if Namespace.CALLER in metadata else None
-    return RequestFacts(path, caller, values, _size_bytes(message.attributes, content_length))
+    size_bytes = _size_bytes(message.attributes, headers.get("content-length", b""))
+    return RequestFacts(path, caller, values, size_bytes, version or None)
 
 
-def _read_headers(message: HttpHeaders) -> tuple[str, bytes]:
-    """The path and the content-length. Envoy sends values as raw bytes, older ones as text."""
-    path = content_length = b""
-    for header in message.headers.headers:
-        if header.key == ":path":
-            path = header.raw_value or header.value.encode()
-        elif header.key == "content-length":
-            content_length = header.raw_value or header.value.encode()
-    return path.decode(errors="replace"), content_length
+def _read_headers(message: HttpHeaders) -> dict[str, bytes]:
+    """The headers, the last of each name. Envoy sends values as raw bytes, older ones as text."""
+    return {
+        header.key: header.raw_value or header.value.encode() for header in message.headers.headers
+    }
 
 
 def decode_answer_headers(message: HttpHeaders) -> AnswerHead:
@@ -154,8 +155,8 @@ def _admit(admit: Admit, counts: bool) -> ProcessingResponse:
     common.clear_route_cache = True
     for header, text in admit.headers.items():
         _set_header(common.header_mutation, header, text)
-    if Header.LORA not in admit.headers:
-        common.header_mutation.remove_headers.append(Header.LORA)
+    absent = (header for header in _SOMETIMES if header not in admit.headers)
+    common.header_mutation.remove_headers.extend((*absent, VERSION_HEADER))
     admission = response.dynamic_metadata.fields[Namespace.ADMISSION].struct_value.fields
     for key, text in admit.admission.items():
         admission[key].string_value = text

@@ -17,7 +17,10 @@ from accesslog.sink import Sink
 from extauthz.failures import DEFAULT_PER_MINUTE, FailureLimit
 from extauthz.service import Authorization
 from extproc.estimate import Estimator
+from extproc.pins.memory import MemoryPins
+from extproc.pins.redis import RedisPins
 from extproc.service import ExternalProcessor
+from extproc.versions import Pins
 from headgate.clock import Clock
 from headgate.errors import OperatorError
 from headgate.metrics import Metrics
@@ -95,9 +98,23 @@ async def running_store(
         yield store
 
 
+@asynccontextmanager
+async def running_pins(settings: StoreSettings, clock: Clock) -> AsyncIterator[Pins]:
+    """Where versions are remembered: beside the limits. Raises OperatorError for a bad URL."""
+    if settings.url == "memory":
+        yield MemoryPins(clock)
+        return
+    pins = RedisPins(settings.url, settings.deadline_s, clock)
+    try:
+        yield pins
+    finally:
+        await pins.close()
+
+
 def build_hooks(
     registry: Callable[[], Registry],
     store: Store,
+    pins: Pins,
     sinks: Callable[[Limiter], Sequence[Sink]],
     clock: Clock,
     metrics: Metrics,
@@ -132,6 +149,7 @@ def build_hooks(
             estimator,
             new_reservation_id,
             PeekLimits(store, clock, metrics),
+            pins,
             metrics,
             clock,
         ),

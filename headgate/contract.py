@@ -42,6 +42,9 @@ class RequestKey(StrEnum):
     MODEL = "model"
     MODEL_AT = "model_at"
     """Of a form: where the model's value begins in the body, in bytes from 0."""
+    INCLUDE_USAGE_AT = "include_usage_at"
+    CONTINUOUS_USAGE_AT = "continuous_usage_at"
+    """Of a form: where the values of these two begin; absent where the fields are."""
     STREAM = "stream"
     INCLUDE_USAGE = "include_usage"
     CONTINUOUS_USAGE = "continuous_usage"
@@ -94,6 +97,8 @@ class AdmissionKey(StrEnum):
     MODEL = "model"
     BASE = "base"
     ADAPTER = "adapter"
+    VERSION = "version"
+    """The version that was chosen; absent where the policy names none."""
     API = "api"
     ESTIMATE = "estimate"
     """Tokens to reserve: prompt and completion, a decimal integer."""
@@ -101,6 +106,8 @@ class AdmissionKey(StrEnum):
     """The prompt's part of the estimate."""
     CHOICES = "choices"
     """How many answers were asked for (`n`): vLLM's own counters count the prompt once for each."""
+    PER_SECOND = "per_second"
+    """What a second of audio costs, in tokens; absent where its length is not the price."""
     CLIENT_USAGE = "client_usage"
     """What the client asked to see of usage in its stream: `none`, `final`, `continuous`; or
     `untouched` where the answer always carries it (not streamed, responses, messages)."""
@@ -124,6 +131,8 @@ class UsageKey(StrEnum):
     COMPLETION = "completion"
     CACHED = "cached"
     REASONING = "reasoning"
+    SECONDS = "seconds"
+    """How long the audio was, rounded up; only where a second has a price."""
     EVENTS = "events"
     """Events with output seen in a stream; kept up to date while no completion is known."""
     COMPLETE = "complete"
@@ -132,6 +141,9 @@ class UsageKey(StrEnum):
     """When the first output passed, in milliseconds since the Unix epoch."""
     ERROR = "error"
     """`1` when the stream itself reported an error inside a 200."""
+    LEFT = "left"
+    """`LEFT_YES` of a request that vLLM got and whose client left before any answer. Not in the
+    metadata: Envoy says it in the settle descriptor and in the access log, when the stream ends."""
 
 
 class Counting(StrEnum):
@@ -158,6 +170,8 @@ ABSENT = "-"
 """`default_value` of every metadata action: an action that finds nothing and has none drops
 its whole descriptor, and the request would pass unlimited."""
 
+LEFT_YES = "true"
+
 RESERVE_ENTRIES = (
     AdmissionKey.RESERVATION,
     AdmissionKey.TENANT,
@@ -178,6 +192,7 @@ SETTLE_ADMISSION_ENTRIES = (
     AdmissionKey.TENANT,
     AdmissionKey.ESTIMATE,
     AdmissionKey.ESTIMATE_PROMPT,
+    AdmissionKey.PER_SECOND,
 )
 SETTLE_LIMITS_ENTRIES = (LimitsKey.HELD_BY,)
 SETTLE_USAGE_ENTRIES = (
@@ -185,11 +200,15 @@ SETTLE_USAGE_ENTRIES = (
     UsageKey.PROMPT,
     UsageKey.COMPLETION,
     UsageKey.CACHED,
+    UsageKey.SECONDS,
     UsageKey.EVENTS,
     UsageKey.COMPLETE,
     UsageKey.ERROR,
 )
-"""Entries of the settle descriptor after `op`; its hits_addend is 0."""
+"""Entries of the settle descriptor after `op`, and `UsageKey.LEFT` last; its hits_addend is 0.
+
+A proxy whose configuration is older says nothing of `left`: such a request is given back.
+"""
 
 
 def held_by(values: Mapping[str, str]) -> str:

@@ -37,6 +37,14 @@ class Metrics:
             ["hook", "decision"],
             registry=registry,
         )
+        self.versions = Counter(
+            "headgate_versions",
+            "Requests admitted to a version: one that their conversation was on (kept), a new one"
+            " (new), by the hash alone as the store did not answer (unremembered), chosen by the"
+            " client (chosen), or the only one with a weight (only).",
+            ["base", "version", "how"],
+            registry=registry,
+        )
         self.settlements = Counter(
             "headgate_settlements",
             "Settled requests, by where the numbers came from (usage, partial, estimate, refund),"

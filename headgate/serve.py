@@ -15,7 +15,14 @@ from accesslog.sink import JsonLinesSink, Sink
 from admin.app import admin_app
 from admin.server import AdminServer
 from extauthz.failures import DEFAULT_PER_MINUTE
-from headgate.app import Hooks, HookServer, StoreSettings, build_hooks, running_store
+from headgate.app import (
+    Hooks,
+    HookServer,
+    StoreSettings,
+    build_hooks,
+    running_pins,
+    running_store,
+)
 from headgate.clock import Clock
 from headgate.metrics import Metrics
 from headgate.reload import DropInWatcher, PolicyWatcher, ignore_change
@@ -86,10 +93,12 @@ async def running_services(
             drop_in = DropInWatcher(settings.ratelimit_config, clock, metrics)
             await stack.enter_async_context(drop_in)
         store = await stack.enter_async_context(running_store(settings.store, clock, metrics))
+        pins = await stack.enter_async_context(running_pins(settings.store, clock))
         records = stack.enter_context(JsonLinesSink.open(settings.records))
         hooks = build_hooks(
             registry,
             store,
+            pins,
             lambda limiter: (records, *more_sinks(limiter)),
             clock,
             metrics,

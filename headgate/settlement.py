@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from headgate.contract import UsageKey
+from headgate.contract import LEFT_YES, UsageKey
 
 _MAX_TOKENS = 2**53
 
@@ -18,7 +18,8 @@ class Usage:
     """What the tap saw of one answer; None where nothing was seen.
 
     `status` is the upstream's HTTP status, None when no upstream answered. `events`
-    counts the events with output of a stream.
+    counts the events with output of a stream. `seconds` is how long the audio was.
+    `left`: the upstream had the request, and its client left before any answer.
     """
 
     status: int | None = None
@@ -26,18 +27,24 @@ class Usage:
     completion: int | None = None
     cached: int | None = None
     reasoning: int | None = None
+    seconds: int | None = None
     events: int = 0
     complete: bool = False
     error: bool = False
     first_event_ms: int | None = None
+    left: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The tokens held at admission: all of them, and the prompt's part."""
+    """The tokens held at admission: all of them, and the prompt's part.
+
+    `per_second` is what a second of audio costs in tokens, None where that is not the price.
+    """
 
     tokens: int
     prompt: int
+    per_second: int | None = None
 
 
 class Source(StrEnum):
@@ -73,14 +80,20 @@ class Charge:
 def charge(usage: Usage, estimate: Estimate) -> Charge:
     """Decides what a finished request costs.
 
-    No upstream answer or an error status: a full refund. Usage seen: the actual tokens.
+    Left by its client before any answer, as vLLM worked on it: the prompt's estimate. Else no
+    upstream answer or an error status: a full refund. Usage seen: the actual tokens, or of
+    audio its seconds at their price.
     Cut off before its usage came: what is known of the prompt (else its estimate) and one
     token for each event seen. Complete without usage: the estimate stands.
     """
+    if usage.status is None and usage.left:
+        return Charge(estimate.prompt, 0, Source.PARTIAL)
     if usage.status is None or usage.status >= 400:
         return Charge(0, 0, Source.REFUND)
     if usage.prompt is not None and usage.completion is not None:
         return Charge(usage.prompt, usage.completion, Source.USAGE, _cached(usage, usage.prompt))
+    if usage.seconds is not None and estimate.per_second is not None:
+        return Charge(min(usage.seconds * estimate.per_second, _MAX_TOKENS - 1), 0, Source.USAGE)
     if usage.complete and not usage.error:
         prompt = estimate.prompt if usage.prompt is None else usage.prompt
         completion = max(0, estimate.tokens - estimate.prompt)
@@ -102,10 +115,12 @@ def read_usage(values: Mapping[str, str]) -> Usage:
         completion=read_count(values.get(UsageKey.COMPLETION)),
         cached=read_count(values.get(UsageKey.CACHED)),
         reasoning=read_count(values.get(UsageKey.REASONING)),
+        seconds=read_count(values.get(UsageKey.SECONDS)),
         events=read_count(values.get(UsageKey.EVENTS)) or 0,
         complete=values.get(UsageKey.COMPLETE) == "1",
         error=values.get(UsageKey.ERROR) == "1",
         first_event_ms=read_count(values.get(UsageKey.FIRST_EVENT_MS)),
+        left=values.get(UsageKey.LEFT) == LEFT_YES,
     )
 
 

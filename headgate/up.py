@@ -146,7 +146,8 @@ async def one_box(
         if settings.tls is not None:
             certificates = CertificateWatcher(settings.tls, clock, services.metrics, door.renew)
             box = dataclasses.replace(box, certificate=certificates.current())
-        envoy = Envoy(dataclasses.replace(box, upstreams=upstreams))
+        versions = _versions(services.registry())
+        envoy = Envoy(dataclasses.replace(box, upstreams=upstreams, versions=versions))
         await envoy.start()
         stack.push_async_callback(envoy.stop, _DRAIN_S)
         door.start(envoy)
@@ -173,7 +174,7 @@ class _Door:
     async def follow(self, registry: Registry) -> None:
         """Returns once Envoy routes by this policy; raises OperatorError when it refuses."""
         envoy = await self._envoy
-        await envoy.apply(_upstreams(registry))
+        await envoy.apply(_upstreams(registry), _versions(registry))
 
     async def renew(self, certificate: Certificate) -> None:
         """Returns once Envoy shows this certificate; raises OperatorError when it refuses it."""
@@ -182,11 +183,11 @@ class _Door:
 
 
 def _towards(registry: Registry, upstream: str | None) -> Registry:
-    """The registry with every model served by `upstream`, where one is given."""
+    """The registry with every model served by `upstream`, where one is given: no versions then."""
     if upstream is None:
         return registry
     models = {
-        name: dataclasses.replace(model, upstream=upstream)
+        name: dataclasses.replace(model, upstream=upstream, versions=None)
         for name, model in registry.models.items()
     }
     return dataclasses.replace(registry, models=models)
@@ -204,6 +205,15 @@ def _connections(asked: int | None, say: Callable[[str], None]) -> int:
 def _upstreams(registry: Registry) -> dict[str, str]:
     """The URL of each base model."""
     return {model.base: model.upstream for model in registry.models.values()}
+
+
+def _versions(registry: Registry) -> dict[str, dict[str, str]]:
+    """By base model the URL of each of its versions."""
+    return {
+        model.base: {version.name: version.upstream for version in model.versions.all}
+        for model in registry.models.values()
+        if model.versions is not None
+    }
 
 
 def _welcome(

@@ -109,6 +109,7 @@ def _decode_settle(entries: Mapping[str, str]) -> Settle:
         estimate=Estimate(
             tokens=_needed_count(entries, AdmissionKey.ESTIMATE),
             prompt=_needed_count(entries, AdmissionKey.ESTIMATE_PROMPT),
+            per_second=read_count(entries.get(AdmissionKey.PER_SECOND)),
         ),
         held_by=held_by(entries),
     )

@@ -154,6 +154,44 @@ class Prices:
         return -(-thousandths // 1000)
 
 
+class Sticky(StrEnum):
+    """What keeps its version while weights change."""
+
+    CONVERSATION = "conversation"
+    USER = "user"
+    TENANT = "tenant"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version of a model: its share of the conversations in hundredths, and its vLLM's URL."""
+
+    name: str
+    weight: int
+    upstream: str
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """How a model's requests are split; weights are 100 together.
+
+    What is `sticky` keeps its version until `sticky_s` after its last request.
+    """
+
+    all: tuple[Version, ...]
+    sticky: Sticky
+    sticky_s: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(version.name for version in self.all)
+
+    @property
+    def live(self) -> tuple[str, ...]:
+        """Those that get any requests by their weight."""
+        return tuple(version.name for version in self.all if version.weight)
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """A model as clients name it.
@@ -171,13 +209,15 @@ class Model:
     forces_usage: bool
     adapter: str | None = None
     prices: Prices = field(default_factory=Prices)
+    versions: Versions | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
     """A paying group: the models it may use, the calendar of its windows, its limits.
 
-    With `cache_salt` its prompts share vLLM's prefix cache with no other tenant's.
+    With `cache_salt` its prompts share vLLM's prefix cache with no other tenant's. Its clients
+    may choose a version if it `chooses_version`.
     """
 
     name: str
@@ -185,6 +225,15 @@ class Tenant:
     models: frozenset[str]
     limits: tuple[Limit, ...]
     cache_salt: bool = False
+    tier: str | None = None
+    chooses_version: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PerSecond:
+    """The price of audio: so many tokens for each second of it that has begun."""
+
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +242,10 @@ class Registry:
 
     `keys` maps the SHA-256 digest (32 bytes) of an API key to its caller. `without_usage` holds
     the APIs of `headgate.apis.WITHOUT_USAGE` that are served, each with the tokens that one
-    request costs; None is the estimate of its prompt.
+    request costs; None is the estimate of its prompt, `PerSecond` the length of its audio.
     """
 
     models: Mapping[str, Model]
     tenants: Mapping[str, Tenant]
     keys: Mapping[bytes, Caller]
-    without_usage: Mapping[Api, int | None] = field(default_factory=dict)
+    without_usage: Mapping[Api, int | PerSecond | None] = field(default_factory=dict)

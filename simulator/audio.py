@@ -1,7 +1,10 @@
 """/v1/audio/transcriptions and /v1/audio/translations: the form, the answer and its stream.
 
-A real server has these routes only with a model that hears. The fields, the formats that it takes
-and the kinds of usage are those of vLLM's source; its answers were not seen.
+A real server has these routes only with a model that hears. Read in vLLM's source
+(`entrypoints/speech_to_text`): the fields, the formats, that options for usage need a stream, the
+members of answers and chunks in their order, which of them a chunk leaves out, the ids, and that
+`--enable-force-include-usage` adds the last usage alone. No real answer was seen. Made up: how
+long the audio is (nothing is decoded), and the words of errors that FastAPI finds.
 """
 
 from typing import Any
@@ -9,7 +12,7 @@ from typing import Any
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from simulator import usage
+from simulator import prompts, usage
 from simulator.fields import Fields
 from simulator.generate import Answer
 from simulator.requests import Ask
@@ -21,6 +24,7 @@ _BYTES_A_SECOND = 32_000
 _PROMPT_TOKENS = 4
 """What Whisper is told before it hears: start, language, task, no timestamps."""
 _TOKENS_A_SECOND = 50
+_USAGE_FIELDS = ("stream_include_usage", "stream_continuous_usage_stats")
 _FORMATS = ("text", "json", "verbose_json")
 
 
@@ -56,12 +60,16 @@ def read_audio(body: Fields) -> Ask:
     if wanted not in _FORMATS:
         raise bad_request("Currently only support response_format `text`, `json` or `verbose_json`")
     stream = body.flag("stream")
+    # vLLM looks before it converts, so that the text `false` counts as set here.
+    asked = next((name for name in _USAGE_FIELDS if body.raw(name)), None)
+    if asked is not None and not body.raw("stream"):
+        raise bad_request("Stream options can only be defined when `stream=True`.", asked)
     if stream and wanted == "verbose_json":
         raise bad_request("verbose_json format doesn't support streaming case")
     seconds = -(-size_bytes // _BYTES_A_SECOND)
     return Ask(
         model=str(body.raw("model") or ""),
-        prompts=(b"x" * (_PROMPT_TOKENS + _TOKENS_A_SECOND * seconds),),
+        prompts=(prompts.from_ids([0] * (_PROMPT_TOKENS + _TOKENS_A_SECOND * seconds)),),
         max_tokens=body.integer("max_completion_tokens"),
         max_tokens_field="max_completion_tokens",
         stream=stream,
@@ -78,9 +86,11 @@ class AudioWriter:
         self._answer = answer
         self._options = ask.options
         self._translates = translates
+        self._continuous = ask.continuous_usage  # which no flag forces here
+        task = "translate" if translates else "transcribe"
         kind = "translation.chunk" if translates else "transcription.chunk"
         self._head = {
-            "id": f"trsc-{answer.id}",
+            "id": f"{task}-{answer.id}",
             "object": kind,
             "created": answer.created_s,
             "model": answer.model,
@@ -105,13 +115,11 @@ class AudioWriter:
         """The event of one token."""
         one = self._answer.sequences[0]
         last = position == one.tokens - 1
-        choice = {
-            "delta": {"content": one.piece(position)},
-            "finish_reason": "stop" if last else None,
-            "stop_reason": None,
-        }
+        choice: dict[str, Any] = {"delta": {"content": one.piece(position)}}
+        if last:
+            choice |= {"finish_reason": one.finish_reason, "stop_reason": None}
         more: dict[str, Any] = {}
-        if self._answer.continuous_usage and self._answer.include_usage:
+        if self._continuous and self._answer.include_usage:
             more["usage"] = usage.counts(one.prompt_tokens, position + 1)
         return [data_event(to_json(self._head | {"choices": [choice]} | more))]
 

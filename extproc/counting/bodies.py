@@ -7,7 +7,7 @@ import re
 from typing import Protocol
 
 from extproc.counting.events import Reader, Totals
-from extproc.counting.scanner import USAGE, outermost, read_usage
+from extproc.counting.scanner import DURATION, USAGE, outermost, read_seconds, read_usage
 from headgate.apis import Api
 
 MAX_HELD_BYTES = 8 * 1024 * 1024
@@ -99,7 +99,8 @@ def _event_end(text: bytes, start: int) -> int:
 
 class JsonBody:
     """A JSON answer, which passes at once. Kept is what comes from the byte before its first
-    `"usage"` on; what grows too long is dropped, to begin at a later one."""
+    `"usage"` (of audio also `"duration"`) on; what grows too long is dropped, to begin at a later
+    one."""
 
     def __init__(self, totals: Totals) -> None:
         self._totals = totals
@@ -113,11 +114,13 @@ class JsonBody:
     def watch(self, chunk: bytes) -> bytes:
         if self._held.size_bytes:
             fits = self._held.add(chunk)
-            self._seam = b"" if fits else self._held.release()[-len(USAGE) :]
+            self._seam = b"" if fits else self._held.release()[-len(DURATION) :]
             return chunk
         text = self._seam + chunk
         first = text.find(USAGE)
-        self._seam = text[-len(USAGE) :]
+        if self._totals.per_second:
+            first = min((at for at in (first, text.find(DURATION)) if at >= 0), default=-1)
+        self._seam = text[-len(DURATION) :]
         if first >= 0:
             self._held.add(text[max(first - 1, 0) :])
         return chunk
@@ -125,7 +128,9 @@ class JsonBody:
     def finish(self) -> bytes:
         totals, text = self._totals, self._held.release()
         usage = outermost(text, USAGE)
-        if usage is not None and usage.depth == 1 and usage.end is not None:
+        if totals.per_second:
+            totals.seconds = read_seconds(text, usage)
+        elif usage is not None and usage.depth == 1 and usage.end is not None:
             totals.set_usage(read_usage(totals.api, text[usage.value : usage.end]))
         if totals.api in _NO_OUTPUT and totals.prompt is not None and totals.completion is None:
             totals.completion = 0

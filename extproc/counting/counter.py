@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 from extproc.asked import ClientUsage
 from extproc.counting.bodies import Body, JsonBody, StreamBody, UnreadBody
-from extproc.counting.events import EVENT_READERS, Totals
-from headgate.apis import Api
+from extproc.counting.events import EVENT_READERS, Totals, read_chunk
+from headgate.apis import FORM_APIS, Api
 from headgate.contract import UsageKey
 
-_CHUNK_APIS = frozenset({Api.CHAT, Api.COMPLETIONS})
 _LESS_USAGE = frozenset({ClientUsage.NONE, ClientUsage.FINAL})
 
 
@@ -28,11 +27,13 @@ class AnswerHead:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What of the request decides how its answer is read; `n` is its choices for each prompt."""
+    """What of the request decides how its answer is read; `n` is its choices for each prompt,
+    `per_second` whether it is audio whose seconds have a price (other audio passes unread)."""
 
     api: Api
     client_usage: ClientUsage
     n: int
+    per_second: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class Counter:
 
     def __init__(self, request: Request, head: AnswerHead, now_ms: Callable[[], int]) -> None:
         self._totals = Totals(request.api, request.client_usage, request.n, now_ms)
+        self._totals.per_second = request.per_second
         self._body = _body_of(self._totals, head)
         self._told: dict[UsageKey, int] = {}
         self._head = head
@@ -93,6 +95,7 @@ class Counter:
             UsageKey.COMPLETION: totals.completion,
             UsageKey.CACHED: totals.cached,
             UsageKey.REASONING: totals.reasoning,
+            UsageKey.SECONDS: totals.seconds,
             UsageKey.FIRST_EVENT_MS: totals.first_event_ms,
             UsageKey.COMPLETE: 1 if totals.complete else None,
             UsageKey.ERROR: 1 if totals.error else None,
@@ -109,11 +112,12 @@ class Counter:
 def _body_of(totals: Totals, head: AnswerHead) -> Body:
     """How a body of this kind is read."""
     kind = head.content_type.lower()
-    reader = EVENT_READERS.get(totals.api)
-    if head.encoding is not None:
+    reader = read_chunk if totals.per_second else EVENT_READERS.get(totals.api)
+    is_flat = totals.api in FORM_APIS and not totals.per_second
+    if head.encoding is not None or is_flat:
         return UnreadBody(totals)
     if reader is not None and kind.startswith("text/event-stream"):
-        totals.alters = totals.api in _CHUNK_APIS and totals.client_usage in _LESS_USAGE
+        totals.alters = reader is read_chunk and totals.client_usage in _LESS_USAGE
         return StreamBody(totals, reader)
     if kind.startswith("application/json"):
         return JsonBody(totals)

@@ -36,6 +36,7 @@ class Totals:
     """What is known of one answer so far; None for what nothing has said.
 
     `n` is how many choices each prompt has. `alters`: running usage is taken out.
+    `per_second`: it is audio, and its seconds have a price.
     """
 
     api: Api
@@ -47,6 +48,8 @@ class Totals:
     completion: int | None = None
     cached: int | None = None
     reasoning: int | None = None
+    per_second: bool = False
+    seconds: int | None = None
     events: int = 0
     first_event_ms: int | None = None
     complete: bool = False
@@ -125,7 +128,8 @@ def _opens_choice(json: bytes) -> bool:
     return json.startswith(b'"', role[1]) and json.startswith(b'""', content[1])
 
 
-def _read_chunk(totals: Totals, event: bytes) -> bytes:
+def read_chunk(totals: Totals, event: bytes) -> bytes:
+    """A chunk of chat, completions or audio."""
     json = json_of(event)
     choice = _first_choice(json)
     if choice is not None and not _opens_choice(json):
@@ -204,8 +208,8 @@ def _read_message_event(totals: Totals, event: bytes) -> bytes:
 _LAST_OF_RESPONSE = {b"response.completed", b"response.incomplete", b"response.failed"}
 
 EVENT_READERS: dict[Api, Reader] = {
-    Api.CHAT: _read_chunk,
-    Api.COMPLETIONS: _read_chunk,
+    Api.CHAT: read_chunk,
+    Api.COMPLETIONS: read_chunk,
     Api.RESPONSES: _read_response_event,
     Api.MESSAGES: _read_message_event,
 }

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from headgate.apis import Api
 
 USAGE = b'"usage"'
+DURATION = b'"duration"'
 
 _COLON = re.compile(rb"\s*:\s*")
 _COMMA_AFTER = re.compile(rb"\s*,\s*")
@@ -19,6 +20,7 @@ _COUNT = re.compile(rb"(\d{1,15})[\s,}]")
 """A plain count. What is longer (vLLM cannot mean it) or no whole number is not seen."""
 _TOKEN = re.compile(rb'[{}\[\]]|"[^"\\]*+(?:\\.[^"\\]*+)*+("?)', re.DOTALL)
 """A bracket, or a string; its group is empty where the text ends within the string."""
+_SECONDS = re.compile(rb'"?(\d{1,15})(?!\d)\.?(\d*)"?[\s,}]')
 _OPENING, _CLOSING = b"{[", b"}]"
 
 
@@ -139,3 +141,15 @@ def _count(usage: bytes, key: bytes) -> int | None:
     found = find_member(usage, key)
     digits = _COUNT.match(usage, found[1]) if found is not None else None
     return int(digits[1]) if digits is not None else None
+
+
+def read_seconds(text: bytes, usage: Member | None) -> int | None:
+    """How long the audio of a whole answer was, rounded up: by its usage, else by the `duration`
+    of verbose_json."""
+    if usage is not None and usage.depth == 1 and usage.end is not None:
+        return _count(text[usage.value : usage.end], b'"seconds"')
+    duration = outermost(text, DURATION)
+    if duration is None or duration.depth != 1:
+        return None
+    found = _SECONDS.match(text, duration.value)
+    return None if found is None else int(found[1]) + bool(found[2].strip(b"0"))

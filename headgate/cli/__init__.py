@@ -7,6 +7,7 @@ import sys
 import click
 
 import headgate
+from headgate.cli.canary import canary_group
 from headgate.cli.checking import check_command, replay_command
 from headgate.cli.keys import keys_group
 from headgate.cli.rendering import render_group
@@ -30,6 +31,7 @@ for _command in (
     replay_command,
     keys_group,
     render_group,
+    canary_group,
     simulate_command,
 ):
     cli.add_command(_command)

@@ -53,7 +53,7 @@ def _build(
 
 
 def _read(file: Path) -> Manifest:
-    manifests = read_manifests(file)
+    manifests = read_manifests(file, named=False)
     if len(manifests) != 1:
         raise OperatorError(f"{file}: holds {len(manifests)} documents, one is needed")
     kustomization = manifests[0]

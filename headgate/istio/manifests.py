@@ -8,6 +8,7 @@ from pathlib import Path
 from headgate.errors import OperatorError
 from headgate.policy.document import FileKind, YamlMapping, compose, line_of
 from headgate.policy.document import Path as KeyPath
+from headgate.policy.problems import Rule
 
 __all__ = [
     "KeyPath",
@@ -85,16 +86,21 @@ def whole(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def read_manifests(file: Path) -> list[Manifest]:
-    """The objects of a file. Raises OperatorError with every mistake of its YAML, one line each."""
+def read_manifests(file: Path, *, named: bool = True) -> list[Manifest]:
+    """The objects of a file; if they are `named`, each has its kind.
+
+    Raises OperatorError with every mistake of its YAML, one line each.
+    """
     found, problems = [], []
     for line, document in _documents(_read(file)):
         if not document.strip():
             continue
-        value, wrong = compose(document, _KIND)
+        value, found_wrong = compose(document, _KIND)
+        # A patch takes a key away with null.
+        wrong = [one for one in found_wrong if one.rule is not Rule.NO_VALUE]
         problems += [f"{file}:{line + one.line}: {one.what}; {one.allowed}" for one in wrong]
         if value is not None and not wrong:
-            if not text(value.get("kind")) or not text(value.get("apiVersion")):
+            if named and not (text(value.get("kind")) and text(value.get("apiVersion"))):
                 problems.append(f"{file}:{line + value.line}: lacks apiVersion or kind")
             found.append(Manifest(value, file, line))
     if problems:

@@ -29,15 +29,20 @@ def merge(value: dict[str, object], change: dict[str, object], group: str) -> No
 
 
 def _merge_named(old: list[object], new: list[object], group: str) -> None:
+    """Items of the change come first, as kubectl puts them."""
     by_name = {mapping(one).get("name"): one for one in old}
+    changed: list[object] = []
     for one in new:
         known = by_name.get(mapping(one).get("name"))
         if isinstance(known, dict) and isinstance(one, dict):
             merge(known, one, group)
+            changed.append(known)
         else:
-            old.append(one)
-            if isinstance(old, YamlList):
-                old.lines.append(old.lines[-1] if old.lines else 1)
+            changed.append(one)
+    lines = dict(zip(map(id, old), old.lines, strict=True)) if isinstance(old, YamlList) else {}
+    old[:] = [*changed, *(one for one in old if not any(one is other for other in changed))]
+    if isinstance(old, YamlList):
+        old.lines[:] = [lines.get(id(one), 1) for one in old]
 
 
 def _put(value: dict[str, object], key: str, new: object) -> None:

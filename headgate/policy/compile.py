@@ -35,10 +35,14 @@ from registry.types import (
     Model,
     OnOutage,
     Per,
+    PerSecond,
     Prices,
     Registry,
+    Sticky,
     Tenant,
     TokenWeights,
+    Version,
+    Versions,
     Weekday,
 )
 
@@ -108,7 +112,19 @@ def _base_model(name: str, entry: BaseModelEntry) -> Model:
         context_tokens=entry.context_tokens,
         forces_usage=entry.forces_usage,
         prices=_prices(entry.prices),
+        versions=_versions(entry),
     )
+
+
+def _versions(entry: BaseModelEntry) -> Versions | None:
+    """Each version is at the model's own upstream, unless it has another."""
+    if entry.versions is None:
+        return None
+    versions = (
+        Version(name, one.weight, _server(one.upstream or entry.upstream))
+        for name, one in entry.versions.items()
+    )
+    return Versions(tuple(versions), Sticky(entry.sticky), entry.sticky_s)
 
 
 def _adapter(name: str, entry: AdapterEntry, base: Model) -> Model:
@@ -122,6 +138,7 @@ def _adapter(name: str, entry: AdapterEntry, base: Model) -> Model:
         forces_usage=base.forces_usage,
         adapter=adapter,
         prices=base.prices if entry.prices is None else _prices(entry.prices),
+        versions=base.versions,
     )
 
 
@@ -150,14 +167,22 @@ def _tenant(
     limits = tuple(shared.setdefault(limit, limit) for limit in compiled)
     week_start = Weekday[entry.week_start.upper()]
     calendar = Calendar(ZoneInfo(entry.timezone), week_start, entry.billing_day)
-    return Tenant(name, calendar, frozenset(entry.models), limits, entry.cache_salt)
+    return Tenant(
+        name,
+        calendar,
+        frozenset(entry.models),
+        limits,
+        entry.cache_salt,
+        entry.tier,
+        entry.chooses_version,
+    )
 
 
-def _without_usage(entry: WithoutUsageEntry) -> dict[Api, int | None]:
+def _without_usage(entry: WithoutUsageEntry) -> dict[Api, int | PerSecond | None]:
     charges = {api: getattr(entry, api) for api in sorted(WITHOUT_USAGE)}
     tokens = {"free": 0, "estimate": None}
     return {
-        api: charge if isinstance(charge, int) else tokens[charge]
+        api: tokens[charge] if isinstance(charge, str) else charge
         for api, charge in charges.items()
         if charge != "refused"
     }

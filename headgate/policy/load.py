@@ -13,8 +13,9 @@ from headgate.policy.compile import compile_policy
 from headgate.policy.document import POLICY, FileKind, YamlMapping, compose, scalar
 from headgate.policy.problems import FileError, PolicyError, Problem, Rule
 from headgate.policy.references import check_references
-from headgate.policy.schema import UPSTREAM_RULE, PolicyFile, upstream_url
+from headgate.policy.schema import PolicyFile
 from headgate.policy.shape import check_shape
+from headgate.policy.urls import UPSTREAM_RULE, upstream_url
 from registry.types import Registry
 
 MAX_SIZE_BYTES = 32 * 1024 * 1024

@@ -62,6 +62,8 @@ class Rule(StrEnum):
     SAME_KEY_ID = auto()
     SAME_LIMIT = auto()
     NO_PRICES = auto()
+    WEIGHT_SUM = auto()
+    MANY_TIERS = auto()
     NOT_SMOOTH = auto()
     SLICE_ABOVE_LIMIT = auto()
     SLICE_OF_SHADOW = auto()

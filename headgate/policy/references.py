@@ -13,6 +13,8 @@ from headgate.policy.document import Path, YamlList, YamlMapping, line_of
 from headgate.policy.problems import Problem, Rule, hint, path_text, shown
 from registry.keys import default_id
 
+MAX_TIERS = 20
+
 
 def check_references(root: YamlMapping) -> list[Problem]:
     """Every reference to something that does not exist, and everything that stands twice."""
@@ -35,6 +37,19 @@ class _References:
             yield from self._tenant_models(path, tenant, names)
             yield from self._keys(path, tenant)
             yield from self._limits(path, tenant, names)
+        yield from self._tiers()
+
+    def _tiers(self) -> Iterator[Problem]:
+        """Tiers become labels of metrics, which must stay few."""
+        seen: set[str] = set()
+        for name, tenant in _mappings(self.root, "tenants"):
+            tier = tenant.get("tier")
+            if isinstance(tier, str) and tier not in seen:
+                seen.add(tier)
+                if len(seen) > MAX_TIERS:
+                    what = f"is one tier more than {MAX_TIERS} (value {shown(tier)})"
+                    advice = "tiers are labels of metrics: give tenants alike the same one"
+                    yield self._problem(Rule.MANY_TIERS, what, advice, ("tenants", name, "tier"))
 
     def _base(
         self, name: str, model: YamlMapping, models: dict[str | int, YamlMapping]

@@ -5,8 +5,8 @@ when its value is wrong. How entries refer to each other is checked in `referenc
 """
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import (
@@ -30,52 +30,26 @@ from headgate.policy.fields import (
 from headgate.policy.limits import LimitEntry
 from headgate.policy.money import PRICE_RULE, Price
 from headgate.policy.problems import Rule, hint, shown
+from headgate.policy.urls import UPSTREAM_RULE, Upstream
+from headgate.policy.versions import StickyWord, Versions
 from registry.keys import SECRET_PREFIX
+from registry.types import PerSecond
 
 MAX_CONTEXT_TOKENS = 100_000_000
 
-UPSTREAM_RULE = (
-    "http:// or https://, a host, maybe a port and a path before vLLM's own,"
-    " as in http://127.0.0.1:8000"
-)
 _CACHE_SALT_RULE = (
     "true where prompts of this tenant share vLLM's prefix cache with no other's, else false"
 )
 _CHARGE_RULE = (
     f"refused, free, estimate, or a whole number of tokens from 1 to {MAX_CONTEXT_TOKENS}"
 )
+MAX_TOKENS_PER_SECOND = 100_000
+_AUDIO_CHARGE_RULE = (
+    f"refused, free, estimate, a whole number of tokens from 1 to {MAX_CONTEXT_TOKENS}, or"
+    f" {{tokens_per_second: 1 to {MAX_TOKENS_PER_SECOND}}}"
+)
 
 _DIGEST = re.compile(r"[0-9A-Fa-f]{64}")
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
-_PATH = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*/?")
-_HOST_V6 = re.compile(r"[0-9A-Fa-f:.]{2,45}")
-
-
-def upstream_url(url: str) -> str:
-    """The URL as it came; PydanticCustomError says why it is not that of a vLLM."""
-    # What stands before an @ or behind a ? may be a password or a token.
-    value = "value not shown" if set(url) & set("@?#") else f"value {shown(url)}"
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise wrong(Rule.BAD_URL, f"is not a URL ({value})") from None
-    if "@" in url:
-        raise wrong(Rule.BAD_URL, f"holds credentials ({value})")
-    if parts.scheme not in ("http", "https") or not _is_host(parts.hostname) or port == 0:
-        raise wrong(Rule.BAD_URL, f"is not the URL of a server ({value})")
-    if "?" in url or "#" in url or not _PATH.fullmatch(parts.path):
-        raise wrong(Rule.BAD_URL, f"holds more than a plain path after its host ({value})")
-    if parts.path.rstrip("/").endswith("/v1"):
-        # The base URL of an OpenAI client, pasted: the door would ask for /v1/v1/chat/completions.
-        raise wrong(Rule.BAD_URL, f"ends in /v1, which Headgate adds itself ({value})")
-    return url
-
-
-def _is_host(host: str | None) -> bool:
-    if host is None:
-        return False
-    return bool((_HOST_V6 if ":" in host else _HOST).fullmatch(host))
 
 
 def _digest(value: object) -> object:
@@ -110,6 +84,21 @@ def _charge(value: object) -> object:
 
 
 Charge = Annotated[Literal["refused", "free", "estimate"] | int, BeforeValidator(_charge)]
+
+
+def _audio_charge(value: object) -> object:
+    """As `_charge`, or a price for each second."""
+    if isinstance(value, Mapping):
+        tokens = value.get("tokens_per_second")
+        if len(value) == 1 and type(tokens) is int and 1 <= tokens <= MAX_TOKENS_PER_SECOND:
+            return PerSecond(tokens)
+        raise wrong(Rule.NOT_ONE_OF, f"is not a price of seconds (value {shown(value)})")
+    return _charge(value)
+
+
+AudioCharge = Annotated[
+    Literal["refused", "free", "estimate"] | int | PerSecond, BeforeValidator(_audio_charge)
+]
 DayOfWeek = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 
 
@@ -124,7 +113,7 @@ class PricesEntry(Entry):
 class BaseModelEntry(Entry):
     """A model that a vLLM serves."""
 
-    upstream: Annotated[str, AfterValidator(upstream_url)] = Field(description=UPSTREAM_RULE)
+    upstream: Upstream = Field(description=UPSTREAM_RULE)
     context_tokens: int = Field(
         ge=1,
         le=MAX_CONTEXT_TOKENS,
@@ -137,6 +126,14 @@ class BaseModelEntry(Entry):
     )
     prices: PricesEntry | None = Field(
         default=None, description="a mapping with the keys input, output, cached_input"
+    )
+    versions: Versions | None = Field(
+        default=None,
+        description="versions by their name, each {weight: ..., upstream: ...}, 100 together",
+    )
+    sticky: StickyWord = Field(default="conversation", description="conversation, user or tenant")
+    sticky_s: int = Field(
+        default=3600, ge=1, le=2_592_000, description="a whole number of seconds, up to 30 days"
     )
 
 
@@ -195,6 +192,11 @@ class TenantEntry(Entry):
         default=[], description="a list of limits, each {count: ..., limit: ..., per: ...}"
     )
     cache_salt: bool = Field(default=False, description=_CACHE_SALT_RULE)
+    tier: Name | None = Field(default=None, description=NAME_RULE)
+    chooses_version: bool = Field(
+        default=False,
+        description="true where its clients may choose a version by x-model-version, else false",
+    )
 
 
 class WithoutUsageEntry(Entry):
@@ -202,8 +204,8 @@ class WithoutUsageEntry(Entry):
 
     count_tokens: Charge = Field(default="refused", description=_CHARGE_RULE)
     tokenize: Charge = Field(default="refused", description=_CHARGE_RULE)
-    transcriptions: Charge = Field(default="refused", description=_CHARGE_RULE)
-    translations: Charge = Field(default="refused", description=_CHARGE_RULE)
+    transcriptions: AudioCharge = Field(default="refused", description=_AUDIO_CHARGE_RULE)
+    translations: AudioCharge = Field(default="refused", description=_AUDIO_CHARGE_RULE)
 
 
 class PolicyFile(Entry):

@@ -23,6 +23,7 @@ from headgate.policy.schema import (
     TenantEntry,
     WithoutUsageEntry,
 )
+from headgate.policy.versions import VERSION_RULE, VersionEntry
 
 EntryType: TypeAlias = type[Entry]
 
@@ -142,6 +143,8 @@ def _words(error: ErrorDetails, owner: EntryType, field: str) -> tuple[Rule, str
 
 def _allowed(error: ErrorDetails, owner: EntryType, field: str) -> str:
     if error["loc"][-1] == "[key]":
+        if "versions" in error["loc"][2:]:
+            return VERSION_RULE
         return MODEL_NAME_RULE if error["loc"][0] == "models" else NAME_RULE
     if error["type"].startswith("union_tag"):
         owner, field = WindowLimitEntry, "count"
@@ -165,6 +168,8 @@ def _locate(loc: tuple[int | str, ...]) -> tuple[EntryType, str, Path]:
             owner, depth = _KINDS[str(loc[2])], 2
         if len(path) > 3 and path[2] == "prices":
             owner, depth = PricesEntry, 3
+        if len(path) > 4 and path[2] == "versions" and path[4] != "[key]":
+            owner, depth = VersionEntry, 4
     elif len(loc) > 1 and loc[0] == "without_usage":
         owner, depth = WithoutUsageEntry, 1
     elif len(loc) > 2 and loc[0] == "tenants" and loc[2] != "[key]":

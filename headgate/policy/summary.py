@@ -6,7 +6,17 @@ from collections import Counter
 from headgate.policy.document import scalar
 from registry.amounts import money, weights_in_units
 from registry.keys import ApiKey
-from registry.types import Calendar, Count, Limit, Model, OnOutage, Registry, Tenant, Weekday
+from registry.types import (
+    Calendar,
+    Count,
+    Limit,
+    Model,
+    OnOutage,
+    PerSecond,
+    Registry,
+    Tenant,
+    Weekday,
+)
 
 _SHOWN_NAMES = 5
 
@@ -26,10 +36,15 @@ def describe(registry: Registry) -> str:
     for tenant in registry.tenants.values():
         lines.append(_tenant_line(tenant, keys[tenant.name]))
         lines += [f"  {_limit_line(limit)}" for limit in tenant.limits]
-    for api, tokens in registry.without_usage.items():
-        cost = "its prompt's estimate" if tokens is None else _counted(tokens, "token")
-        lines.append(f"{api}: {cost} for each request")
+    lines += [f"{api}: {_price(price)}" for api, price in registry.without_usage.items()]
     return "\n".join(lines)
+
+
+def _price(price: int | PerSecond | None) -> str:
+    if isinstance(price, PerSecond):
+        return f"{_counted(price.tokens, 'token')} for each second of audio"
+    cost = "its prompt's estimate" if price is None else _counted(price, "token")
+    return f"{cost} for each request"
 
 
 def key_yaml(tenant: str, user: str, key: ApiKey) -> str:

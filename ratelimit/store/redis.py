@@ -23,12 +23,9 @@ from typing import Any
 from urllib.parse import quote
 
 from redis.asyncio import Redis, RedisCluster
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
-from headgate.errors import OperatorError
+from headgate.redis_client import redis_client
 from ratelimit.store.buckets import Level
 from ratelimit.store.protocol import (
     DRAINED_KEPT_S,
@@ -75,32 +72,8 @@ class RedisStore:
 
     @classmethod
     def from_url(cls, url: str, timeout_s: float = TIMEOUT_S) -> "RedisStore":
-        """A store for `redis://`, `rediss://` or `unix://`; a cluster for `redis+cluster://` or
-        `rediss+cluster://` of any of its nodes.
-
-        Raises OperatorError for anything else (without the URL, which may hold a password).
-        """
-        scheme, separator, address = url.partition("://")
-        bare, _, cluster = scheme.partition("+")
-        options: dict[str, Any] = {
-            # One immediate retry for a connection that broke while idle: reserve and settle may be
-            # sent twice. A count that had arrived before the connection broke counts twice. The
-            # deadline is ours, for the whole call.
-            "retry": Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
-            "socket_timeout": None,
-            "socket_connect_timeout": None,
-            "protocol": 2,
-        }
-        try:
-            if cluster == "cluster":
-                node = RedisCluster.from_url(f"{bare}{separator}{address}", **options)
-                return cls(node, timeout_s)
-            return cls(Redis.from_url(url, **options), timeout_s)
-        except (ValueError, RedisClusterException) as error:
-            raise OperatorError(
-                "the store must be `memory` or a URL that starts with redis://, rediss://, unix://,"
-                " redis+cluster:// or rediss+cluster://, with a number as its port"
-            ) from error
+        """A store for a URL that `redis_client` takes. Raises OperatorError for any other."""
+        return cls(redis_client(url), timeout_s)
 
     async def reserve(self, reservation: Reservation) -> Reserved:
         scope = _Scope.of(reservation.tenant)

@@ -42,6 +42,7 @@ def test_a_whole_stream_gives_a_whole_record() -> None:
         model="llama-8b-sql",
         base="llama-8b",
         adapter="sql-v3",
+        version=None,
         stream=True,
         choices=2,
         status=200,
@@ -56,6 +57,7 @@ def test_a_whole_stream_gives_a_whole_record() -> None:
         completion_tokens=64,
         cached_tokens=8,
         reasoning_tokens=0,
+        audio_seconds=None,
         estimated_tokens=300,
         estimated_prompt_tokens=44,
         cost=Decimal("0.0000396"),
@@ -119,6 +121,24 @@ def test_a_refused_model_is_told_as_the_clients_word_and_never_as_a_model() -> N
     )
     assert (record.tenant, record.user) == ("acme", "alice")
     assert (record.requested_model, record.model) == ("../etc", None)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "version"),
+    [
+        ("outbound|8000|v2|llama.vllm.svc.cluster.local", "v2"),
+        ("model|v2|tiny", "v2"),
+        ("outbound|8000||llama.vllm.svc.cluster.local", "v1"),
+        ("model:tiny", "v1"),
+        ("", "v1"),
+    ],
+)
+def test_the_version_is_that_which_answered_else_that_which_was_chosen(
+    cluster: str, version: str
+) -> None:
+    record = metered(admission={**ADMISSION, "version": "v1"}, upstream_cluster=cluster)
+
+    assert record.version == version
 
 
 def test_a_base_model_has_no_adapter() -> None:

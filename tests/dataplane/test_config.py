@@ -33,6 +33,7 @@ from headgate.contract import (
     Header,
     Namespace,
     RequestKey,
+    UsageKey,
 )
 from headgate.errors import ApiError, Refusal
 
@@ -54,7 +55,8 @@ def rate_limits() -> list[dict[str, Any]]:
 
 
 def entry_keys(limit: dict[str, Any]) -> list[str]:
-    return [action["metadata"]["descriptor_key"] for action in limit["actions"][1:]]
+    actions = (action["metadata"] for action in limit["actions"][1:] if "metadata" in action)
+    return [action["descriptor_key"] for action in actions]
 
 
 def every(value: Any, key: str) -> Iterator[Any]:
@@ -133,6 +135,9 @@ def test_settle_carries_the_contract_s_entries_in_order_when_the_stream_is_done(
         *SETTLE_LIMITS_ENTRIES,
         *SETTLE_USAGE_ENTRIES,
     ]
+    said = settle["actions"][-1]["extension"]["typed_config"]
+    assert said["descriptor_key"] == UsageKey.LEFT
+    assert said["skip_if_error"] is True  # else the whole descriptor would be dropped
     assert settle["hits_addend"] == {"number": 0}
     assert settle["apply_on_stream_done"] is True
 
@@ -157,6 +162,8 @@ def test_every_request_key_is_read_from_the_body() -> None:
         RequestKey.PROMPTS,
         RequestKey.CONVERSATIONS,
         RequestKey.MODEL_AT,
+        RequestKey.INCLUDE_USAGE_AT,
+        RequestKey.CONTINUOUS_USAGE_AT,
     }
     assert set(BODY_FIELDS) == set(RequestKey) - read_by_script
     rules = filters()["headgate.json_to_metadata"]["request_rules"]["rules"]

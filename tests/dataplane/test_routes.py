@@ -108,7 +108,7 @@ async def test_routes_that_envoy_refuses_are_an_error_and_the_old_ones_stay(
 
 @contextmanager
 def broken_files(monkeypatch: pytest.MonkeyPatch, text: str) -> Iterator[None]:
-    def write(box: OneBox, _: object) -> None:
+    def write(box: OneBox, *_: object) -> None:
         replace_file(box.routes_file, text)
 
     with monkeypatch.context() as patch:

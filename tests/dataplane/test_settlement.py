@@ -1,10 +1,17 @@
 """Reserve and settle through the real Envoy, however a request ends."""
 
 import asyncio
+import socket
+from contextlib import suppress
 from typing import Any
 
+import httpx
 import pytest
 
+from accesslog import meter
+from accesslog.types import Held, LogEntry
+from accesslog.wire import decode
+from dataplane.routes import write_dynamic
 from headgate.contract import (
     ABSENT,
     OP_RESERVE,
@@ -13,9 +20,10 @@ from headgate.contract import (
     Namespace,
     UsageKey,
 )
-from protos.gen import ext_proc_pb2
-from tests.envoy_process import CHAT, Rig
-from tests.fake_hooks import entries, route, too_many
+from protos.gen import accesslog_pb2, ext_proc_pb2
+from tests.door import http2
+from tests.envoy_process import CHAT, Rig, running_envoy
+from tests.fake_hooks import MODEL, entries, route, too_many
 from tests.fake_upstream import Received, reply
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -82,14 +90,17 @@ async def test_the_settle_carries_what_the_tap_saw(rig: Rig) -> None:
         "tenant": "acme",
         "estimate": "40",
         "estimate_prompt": "30",
+        "per_second": ABSENT,
         "held_by": "replica-7",
         "status": "200",
         "prompt": "7",
         "completion": "5",
         "cached": ABSENT,
+        "seconds": ABSENT,
         "events": "0",
         "complete": "1",
         "error": ABSENT,
+        "left": "false",
     }
     assert rig.services.descriptors(OP_SETTLE)[0].hits_addend.value == 0
 
@@ -107,7 +118,9 @@ async def test_an_unreachable_upstream_is_settled_as_an_error(rig: Rig) -> None:
 
     rig.upstream.answer = cut
     assert (await rig.post()).status_code == 503
-    assert (await settled(rig))["status"] in {ABSENT, "503"}
+    seen = await settled(rig)
+    assert (seen["status"], seen["left"]) == ("503", "false")
+    assert not held_by(decoded(await rig.logged())).usage.left
 
 
 async def test_a_client_that_leaves_in_mid_stream_is_settled(rig: Rig) -> None:
@@ -125,7 +138,7 @@ async def test_a_client_that_leaves_in_mid_stream_is_settled(rig: Rig) -> None:
         assert await anext(answer.aiter_raw()) == b"data: {}\n\n"
     seen = await settled(rig)
     gone.set()
-    assert (seen["status"], seen["complete"]) == ("200", ABSENT)
+    assert (seen["status"], seen["complete"], seen["left"]) == ("200", ABSENT, "false")
 
 
 async def test_a_client_that_leaves_before_the_answer_is_logged_once(rig: Rig) -> None:
@@ -146,4 +159,78 @@ async def test_a_client_that_leaves_before_the_answer_is_logged_once(rig: Rig) -
     gone.set()
     assert entry.response.response_code_details == "downstream_remote_disconnect"
     assert entry.common_properties.metadata.filter_metadata[Namespace.ADMISSION]
-    assert (await settled(rig))["status"] == ABSENT
+    seen = await settled(rig)
+    assert (seen["status"], seen["left"]) == (ABSENT, "true")
+    assert held_by(decoded(entry)).usage.left
+
+
+async def test_a_client_that_resets_its_http2_stream_before_the_answer_has_left(rig: Rig) -> None:
+    asked, gone = asyncio.Event(), asyncio.Event()
+
+    async def silent(_: Received, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await gone.wait()
+        writer.transport.abort()
+
+    rig.upstream.answer = silent
+    _, writer = await asyncio.open_connection("127.0.0.1", rig.box.listen_port)
+    writer.write(http2.PREFACE + http2.head(http2.POST) + http2.data(b'{"model": "tiny"}'))
+    await asyncio.wait_for(asked.wait(), 5)
+    writer.write(http2.reset())
+    assert (await settled(rig))["left"] == "true"
+    assert held_by(decoded(await rig.logged())).usage.left
+    gone.set()
+    writer.close()
+
+
+async def test_a_client_that_leaves_while_envoy_connects_has_left_nothing_at_vllm() -> None:
+    """Its own Envoy, as its upstream never takes a connection: its queue is full."""
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        waiting = [await fill(full) for _ in range(4)]
+        async with running_envoy() as rig:
+            write_dynamic(rig.box, {MODEL: f"http://127.0.0.1:{full.getsockname()[1]}"})
+            await until_upstream_is_away(rig)
+            await rig.reset()
+            asking = asyncio.create_task(rig.post())
+            await rig.services.until(lambda: bool(rig.services.descriptors(OP_RESERVE)))
+            asking.cancel()
+            seen = await settled(rig)
+            assert (seen["status"], seen["left"]) == (ABSENT, "false")
+            assert not held_by(decoded(await rig.logged())).usage.left
+        for client in waiting:
+            client.close()
+
+
+async def fill(full: socket.socket) -> socket.socket:
+    """One more that waits to be taken."""
+    client = socket.socket()
+    client.setblocking(False)
+    with suppress(BlockingIOError):
+        client.connect(full.getsockname())
+    return client
+
+
+async def until_upstream_is_away(rig: Rig) -> None:
+    """The new address is in force once requests no longer reach the old one."""
+    while True:
+        before = len(rig.upstream.received)
+        with suppress(TimeoutError, httpx.HTTPError):
+            async with asyncio.timeout(0.2):
+                await rig.post()
+        if len(rig.upstream.received) == before:
+            return
+
+
+def decoded(entry: accesslog_pb2.HTTPAccessLogEntry) -> LogEntry:
+    """The entry as the access log service reads it."""
+    message = accesslog_pb2.StreamAccessLogsMessage()
+    message.http_logs.log_entry.append(entry)
+    return decode(message.SerializeToString())[0]
+
+
+def held_by(entry: LogEntry) -> Held:
+    held = meter.held_by(entry)
+    assert held is not None
+    return held

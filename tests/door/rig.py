@@ -13,7 +13,7 @@ from extproc.stream import Reply, RequestStream
 from headgate.apis import Api
 from headgate.contract import AdmissionKey
 from protos.gen.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
-from registry.types import Registry
+from registry.types import PerSecond, Registry
 from tests.door.readers import Reading
 from tests.envoy_process import Rig
 from tests.extproc.builders import CONTEXT, REGISTRY, model
@@ -28,7 +28,12 @@ NAMES = {
     )
 }
 TENANT = replace(REGISTRY.tenants["acme"], models=frozenset(NAMES), limits=())
-OPEN: Mapping[Api, int | None] = {Api.TOKENIZE: None, Api.COUNT_TOKENS: 0}
+OPEN: Mapping[Api, int | PerSecond | None] = {
+    Api.TOKENIZE: None,
+    Api.COUNT_TOKENS: 0,
+    Api.TRANSCRIPTIONS: PerSecond(50),
+    Api.TRANSLATIONS: 500,
+}
 DOOR = Registry(NAMES, {"acme": TENANT}, {}, OPEN)
 WITHOUT_OUTPUT = {Api.EMBEDDINGS, Api.SCORE, Api.RERANK, *OPEN}
 

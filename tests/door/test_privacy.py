@@ -161,3 +161,55 @@ async def test_what_is_told_on_purpose(rig: Rig) -> None:
     )
     everything = b"".join(told(rig))
     assert all(text in everything for text in (b"m-1", b"k-1", b"n-1", b"a-1"))
+
+
+def recording(model: str = "tiny", **more: str) -> tuple[str, bytes]:
+    """A form that says the secret in its file, its file's name and its other fields."""
+    parts = [
+        f'--b0\r\nContent-Disposition: form-data; name="file"; filename="{SECRET}.wav"\r\n'
+        f"Content-Type: audio/wav\r\n\r\nRIFF{SECRET}\r\n"
+    ]
+    fields = {"model": model, "prompt": SECRET, "hotwords": SECRET, SECRET: SECRET, **more}
+    parts += [
+        f'--b0\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in fields.items()
+    ]
+    return "multipart/form-data; boundary=b0", ("".join(parts) + "--b0--\r\n").encode()
+
+
+@pytest.mark.parametrize("path", ["/v1/audio/transcriptions", "/v1/audio/translations"])
+@pytest.mark.parametrize("stream", ["false", "true"])
+async def test_no_recording_reaches_them(rig: Rig, path: str, stream: str) -> None:
+    """`tiny` forces usage, so that no stream of it needs a rewritten form either."""
+    kind, body = recording(stream=stream)
+    assert await send(rig, body, path, **{"content-type": kind}) == 200
+    assert rig.upstream.received[0].body == body
+    assert keeps_secret(rig)
+
+
+@pytest.mark.parametrize(
+    ("status", "more"),
+    [(404, {"model": "nobody"}), (400, {"n": "2"}), (400, {"stream": SECRET})],
+    ids=["unknown model", "a field that is not served", "no word"],
+)
+async def test_no_recording_of_a_refused_request_reaches_them(
+    rig: Rig, status: int, more: dict[str, str]
+) -> None:
+    kind, body = recording(**more)
+    path = "/v1/audio/transcriptions"
+    assert await send(rig, body, path, **{"content-type": kind}) == status
+    assert keeps_secret(rig)
+
+
+@pytest.mark.parametrize("more", [{"model": "alias"}, {"model": "shy", "stream": "1"}])
+async def test_a_recording_whose_form_must_be_rewritten_is_sent_once_and_told_to_nobody_else(
+    rig: Rig, more: dict[str, str]
+) -> None:
+    """The exceptions, in docs/security.md."""
+    kind, body = recording(**more)
+    assert await send(rig, body, "/v1/audio/transcriptions", **{"content-type": kind}) == 200
+    assert SECRET.encode() in rig.upstream.received[0].body
+    holding = [text for text in told(rig) if SECRET.encode() in text]
+    assert [ProcessingRequest.FromString(text).WhichOneof("request") for text in holding] == [
+        "request_body"
+    ]

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,17 +38,11 @@ class Upstream:
         return {kind: int(value) for kind, value in sums.items()}
 
 
-@pytest.fixture(scope="session")
-def upstream() -> Iterator[Upstream]:
-    """The upstream of every box of this session."""
-    url = os.environ.get("HEADGATE_TEST_UPSTREAM")
-    if url:
-        yield Upstream(url, real=True)
-        return
-    arguments = ["--port", "0", "--model", "tiny", "--adapter", "lora-a"]
-    arguments += ["--ttft-s", "0.01", "--token-interval-s", "0.005", "--prompt-tokens-details"]
+@contextmanager
+def started_simulator(*arguments: str) -> Iterator[str]:
+    """A simulator on a free port: its URL."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "simulator", *arguments],
+        [sys.executable, "-m", "simulator", "--port", "0", *arguments],
         stdout=subprocess.PIPE,
         text=True,
         env=environment(),
@@ -56,11 +51,24 @@ def upstream() -> Iterator[Upstream]:
         assert process.stdout is not None
         ready = process.stdout.readline()
         assert ready.startswith("simulator ready on "), ready
-        yield Upstream(ready.split()[-1], real=False)
+        yield ready.split()[-1]
     finally:
         process.terminate()
         process.wait(10)
         process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def upstream() -> Iterator[Upstream]:
+    """The upstream of every box of this session."""
+    url = os.environ.get("HEADGATE_TEST_UPSTREAM")
+    if url:
+        yield Upstream(url, real=True)
+        return
+    arguments = ["--model", "tiny", "--adapter", "lora-a", "--prompt-tokens-details"]
+    arguments += ["--ttft-s", "0.01", "--token-interval-s", "0.005"]
+    with started_simulator(*arguments) as simulated:
+        yield Upstream(simulated, real=False)
 
 
 @pytest.fixture(scope="module")

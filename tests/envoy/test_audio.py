@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import openai
@@ -29,6 +30,14 @@ def box(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def shut(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     folder: Path = tmp_path_factory.mktemp("audio-shut")
     with running_box(folder, policy(upstream.url, limits=LIMITS)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def by_second(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    folder: Path = tmp_path_factory.mktemp("audio-seconds")
+    more = "without_usage: {transcriptions: {tokens_per_second: 40}}\n"
+    with running_box(folder, policy(upstream.url, limits=LIMITS, more=more)) as running:
         yield running
 
 
@@ -117,3 +126,37 @@ def test_a_body_that_is_no_form_is_refused_with_what_is_needed(box: Box) -> None
 def test_without_a_price_there_is_no_such_path(shut: Box) -> None:
     with client(shut) as ours, pytest.raises(openai.NotFoundError):
         ours.audio.transcriptions.create(file=("a.wav", AUDIO), model="tiny")
+
+
+@pytest.mark.parametrize("shape", ["json", "verbose_json"])
+def test_where_a_second_has_a_price_the_audio_costs_what_vllm_says_it_lasted(
+    by_second: Box, shape: Literal["json", "verbose_json"]
+) -> None:
+    """256,004 bytes are 9 seconds of the simulator's 32,000 bytes each, the last one begun."""
+    with client(by_second) as ours:
+        raw = ours.audio.transcriptions.with_raw_response.create(
+            file=("a.wav", AUDIO), model="tiny", response_format=shape
+        )
+    record = by_second.record_of(raw.headers["x-request-id"])
+
+    assert record["audio_seconds"] == 9
+    assert (record["prompt_tokens"], record["completion_tokens"]) == (9 * 40, 0)
+    assert record["source"] == "usage"
+    assert record["estimated_tokens"] >= 9 * 40
+
+
+@pytest.mark.parametrize("model", ["tiny", "sql-expert"])
+def test_a_stream_by_the_second_costs_its_tokens_and_shows_no_usage_that_was_not_asked_for(
+    by_second: Box, model: str
+) -> None:
+    with client(by_second) as ours:
+        stream = ours.audio.transcriptions.with_raw_response.create(
+            file=("a.wav", AUDIO), model=model, stream=True
+        )
+        text = stream.http_response.read().decode()
+    record = by_second.record_of(stream.headers["x-request-id"])
+
+    assert text.count("transcription.chunk") > 2
+    assert '"usage"' not in text
+    assert (record["prompt_tokens"], record["source"]) == (4 + 9 * 50, "usage")
+    assert record["completion_tokens"] == text.count("transcription.chunk")

@@ -11,10 +11,11 @@ from ruamel.yaml import YAML
 from extproc.asked import Compound, Value
 from extproc.decide import Admit, Answer, Decision, Peek, Refuse, RequestFacts, decide
 from extproc.estimate import Estimator
+from extproc.form import FormRewrite, UsageFields
 from extproc.splice import Rewrite
 from headgate.apis import Api, ErrorShape
 from headgate.contract import AdmissionKey, Header
-from registry.types import Caller
+from registry.types import Caller, PerSecond
 from tests.extproc.builders import ALICE, REGISTRY, facts
 
 CASES: list[dict[str, Any]] = YAML(typ="safe").load(Path(__file__).parent / "cases/decide.yaml")
@@ -323,3 +324,44 @@ def test_a_tenant_with_a_salt_has_it_in_every_request() -> None:
 
     assert isinstance(decision, Admit)
     assert decision.rewrite == Rewrite(None, False, salt_tenant="acme")
+
+
+FORM: dict[str, Value] = {"body": "form", "model": "tiny", "model_at": 54.0}
+AUDIO = "/v1/audio/transcriptions"
+BY_SECOND = replace(REGISTRY, without_usage={Api.TRANSCRIPTIONS: PerSecond(50)})
+
+
+@pytest.mark.parametrize(
+    ("more", "tokens"),
+    [({}, 500), ({"stream": False}, 500), ({"stream": True}, 600)],
+    ids=["whole", "no stream", "a stream has output"],
+)
+def test_audio_holds_the_seconds_that_its_size_may_be(more: dict[str, Value], tokens: int) -> None:
+    """40,000 bytes of 4,000 a second."""
+    asked = facts(FORM | more, AUDIO, size_bytes=40_000)
+    decision = decide(asked, BY_SECOND, Estimator(), "r-1")
+
+    assert isinstance(decision, Admit)
+    assert decision.admission[AdmissionKey.ESTIMATE] == str(tokens)
+    assert decision.admission[AdmissionKey.ESTIMATE_PROMPT] == "500"
+    assert decision.admission[AdmissionKey.PER_SECOND] == "50"
+
+
+def test_a_stream_of_audio_by_the_second_asks_for_usage_and_no_other_does() -> None:
+    """What its client asked for is shown, as of chat."""
+    model = replace(REGISTRY.models["tiny"], forces_usage=False)
+    registry = replace(BY_SECOND, models={**REGISTRY.models, "tiny": model})
+    flat = replace(registry, without_usage={Api.TRANSCRIPTIONS: 500})
+    streamed = facts(
+        {**FORM, "stream": True, "include_usage": False, "include_usage_at": 9.0}, AUDIO
+    )
+
+    counted = decide(streamed, registry, Estimator(), "r-1")
+    assert isinstance(counted, Admit)
+    assert counted.rewrite == FormRewrite(54, b"tiny", b"tiny", UsageFields(9, None))
+    assert counted.admission[AdmissionKey.CLIENT_USAGE] == "none"
+    for asked, policy in ((facts(FORM, AUDIO), registry), (streamed, flat)):
+        decision = decide(asked, policy, Estimator(), "r-1")
+        assert isinstance(decision, Admit)
+        assert decision.rewrite is None
+        assert decision.admission[AdmissionKey.CLIENT_USAGE] == "untouched"

@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from extproc.estimate import Estimator
+from extproc.pins.memory import MemoryPins
 from extproc.service import ExternalProcessor
 from headgate.contract import COUNTING_METADATA, Namespace
 from headgate.metrics import Metrics
@@ -53,7 +54,13 @@ class Desk:
         self.limits: bytes | None = b'{"object": "list", "data": []}'
         self.peeked: list[tuple[Tenant, Caller, str | None]] = []
         self.service = ExternalProcessor(
-            lambda: REGISTRY, Estimator(), self._new_id, self._limits_of, metrics, FakeClock(0)
+            lambda: REGISTRY,
+            Estimator(),
+            self._new_id,
+            self._limits_of,
+            MemoryPins(FakeClock(0)),
+            metrics,
+            FakeClock(0),
         )
 
     def _new_id(self) -> str:

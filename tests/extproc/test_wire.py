@@ -11,7 +11,7 @@ from extproc.decide import Admit, Answer, Refuse, RequestFacts
 from extproc.splice import Rewrite
 from extproc.stream import Begin, End, Replace
 from headgate.apis import Api, ErrorShape
-from headgate.contract import AdmissionKey, Header, Namespace, UsageKey
+from headgate.contract import VERSION_HEADER, AdmissionKey, Header, Namespace, UsageKey
 from headgate.errors import ApiError, Refusal
 from protos.gen.base_pb2 import HeaderValueOption
 from protos.gen.ext_proc_pb2 import HeaderMutation, ProcessingMode, ProcessingRequest
@@ -123,13 +123,14 @@ def test_an_admission_sets_headers_and_metadata_and_routes_anew() -> None:
     assert dict(admission) == {"api": "chat"}
 
 
-def test_a_forged_adapter_is_removed_when_there_is_none() -> None:
+def test_forged_headers_are_removed_where_there_are_none_of_ours() -> None:
     """What is not overwritten must not stay."""
     plain = wire.encode(Admit({}, {}, None)).request_headers.response.header_mutation
-    lora = wire.encode(Admit({Header.LORA: "poet"}, {}, None)).request_headers.response
+    ours = {Header.LORA: "poet", Header.VERSION: "v1", Header.TIER: "gold"}
+    whole = wire.encode(Admit(ours, {}, None)).request_headers.response
 
-    assert list(plain.remove_headers) == [Header.LORA]
-    assert not lora.header_mutation.remove_headers
+    assert set(plain.remove_headers) == {*ours, VERSION_HEADER}
+    assert list(whole.header_mutation.remove_headers) == [VERSION_HEADER]
 
 
 def test_a_rewrite_asks_for_the_whole_body_and_nothing_more() -> None:

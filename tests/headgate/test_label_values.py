@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from extproc.pins.memory import MemoryPins
 from headgate.app import Hooks, build_hooks
 from headgate.metrics import Metrics
 from protos.gen.ext_proc_pb2 import ProcessingRequest
@@ -48,7 +49,8 @@ class Rig:
 def rig() -> Rig:
     counted, clock = CollectorRegistry(), FakeClock()
     metrics = Metrics(counted, clock)
-    hooks = build_hooks(lambda: REGISTRY, MemoryStore(), lambda _: (), clock, metrics, domains=dict)
+    store, pins = MemoryStore(), MemoryPins(clock)
+    hooks = build_hooks(lambda: REGISTRY, store, pins, lambda _: (), clock, metrics, domains=dict)
     return Rig(hooks, counted, Random(7))
 
 

@@ -68,3 +68,51 @@ def test_garbage_from_the_wire_is_never_a_charge_below_zero(values: dict[str, st
 @pytest.mark.parametrize("text", ["", "-", "-1", "1.5", "1e3", " 7", "٣", "9" * 17, str(2**53)])
 def test_what_is_no_plain_number_was_not_seen(text: str) -> None:
     assert read_usage({"prompt": text}).prompt is None
+
+
+BY_SECOND = Estimate(tokens=300, prompt=300, per_second=50)
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        (Usage(status=200, seconds=3, complete=True), Charge(150, 0, Source.USAGE)),
+        (Usage(status=200, seconds=0, complete=True), Charge(0, 0, Source.USAGE)),
+        (Usage(status=200, complete=True), Charge(300, 0, Source.ESTIMATE)),
+        (Usage(status=200, prompt=154, completion=7, events=7), Charge(154, 7, Source.USAGE)),
+        (Usage(status=200, events=2), Charge(300, 2, Source.PARTIAL)),
+        (Usage(status=400, seconds=3, complete=True), Charge(0, 0, Source.REFUND)),
+        (Usage(status=200, seconds=2**52, complete=True), Charge(2**53 - 1, 0, Source.USAGE)),
+    ],
+    ids=["told", "none", "not told", "a stream", "cut off", "refused", "absurd"],
+)
+def test_seconds_of_audio_cost_their_price(usage: Usage, expected: Charge) -> None:
+    assert charge(usage, BY_SECOND) == expected
+
+
+def test_seconds_without_a_price_cost_what_was_held() -> None:
+    usage = Usage(status=200, seconds=3, complete=True)
+
+    assert charge(usage, Estimate(500, 500)) == Charge(500, 0, Source.ESTIMATE)
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        (Usage(left=True), Charge(40, 0, Source.PARTIAL)),
+        (Usage(left=False), Charge(0, 0, Source.REFUND)),
+        (Usage(status=503, left=True), Charge(0, 0, Source.REFUND)),
+        (Usage(status=200, left=True), Charge(40, 0, Source.PARTIAL)),
+    ],
+    ids=["at vLLM", "not there yet", "an error", "an answer"],
+)
+def test_a_client_that_leaves_while_vllm_works_pays_its_prompt(
+    usage: Usage, expected: Charge
+) -> None:
+    """Else a prompt without a stream and with one token of output would be free to who leaves."""
+    assert charge(usage, HELD) == expected
+
+
+def test_only_envoys_own_word_says_that_a_client_left() -> None:
+    assert read_usage({"left": "true"}).left
+    assert not any(read_usage({"left": word}).left for word in ("false", "1", "-", "True", ""))

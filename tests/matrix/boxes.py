@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.box import Box, digest, running_box
 from tests.matrix.cells import matrix
-from tests.matrix.judge import FLAT_TOKENS
+from tests.matrix.judge import FLAT_TOKENS, TOKENS_PER_SECOND
 
 _KEY = "    - {{id: {api}-key, user: {api}, sha256: {digest}}}\n"
 _POLICY = """
@@ -22,7 +22,8 @@ tenants:
       - {{count: concurrent, limit: 5000, each: [user, model]}}
     keys:
 {keys}
-without_usage: {{count_tokens: estimate, tokenize: {flat}, transcriptions: {flat}}}
+without_usage: {{count_tokens: estimate, tokenize: {flat}, translations: {flat},
+  transcriptions: {{tokens_per_second: {second}}}}}
 """
 
 
@@ -41,6 +42,7 @@ def matrix_box(
         **upstreams,
         keys=keys,
         flat=FLAT_TOKENS,
+        second=TOKENS_PER_SECOND,
         tiny_forces=str(tiny_forces_usage).lower(),
     )
     with running_box(folder, text, "--counting", counting) as box:

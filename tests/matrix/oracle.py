@@ -143,7 +143,8 @@ class Progress:
         value = data_of(event)
         usage = usage_of(value)
         kind = str(value.get("type", ""))
-        self.events += kind in ("response.output_text.delta", "content_block_delta")
+        heard = value.get("object") == "transcription.chunk" and value["choices"]
+        self.events += kind in ("response.output_text.delta", "content_block_delta") or bool(heard)
         if usage is None:
             return
         prompt, completion = prompt_and_completion(usage)

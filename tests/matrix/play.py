@@ -22,6 +22,7 @@ _WORDS = {
     "engine_error": "error_after",
 }
 _ALL_USAGE = {"include_usage": True, "continuous_usage_stats": True}
+_ALL_USAGE_OF_FORM = {f"stream_{name}": "true" for name in _ALL_USAGE}
 _HOURS = "3600"
 
 
@@ -168,6 +169,8 @@ def _with_all_usage(cell: Cell, sent: Sent) -> Sent:
     """The request as the box sends it on: with usage in every event, where it needs that."""
     if cell.api in ("chat", "completions"):
         return replace(sent, body={**(sent.body or {}), "stream_options": _ALL_USAGE})
+    if cell.api == "transcriptions" and cell.vllm == "asked":
+        return replace(sent, form={**(sent.form or {}), **_ALL_USAGE_OF_FORM})
     return sent
 
 

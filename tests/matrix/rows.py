@@ -9,6 +9,7 @@ _PROMPT = {
     "seen": "the prompt so far",
     "estimate": "the prompt's estimate",
     "flat": "the policy's price",
+    "seconds": "vLLM's seconds at their price",
 }
 _COMPLETION = {"seen": " + the completion so far", "events": " + 1 for each event with output"}
 _CLIENT = {

@@ -22,6 +22,7 @@ from headgate.policy.schema import (
     TenantEntry,
     WithoutUsageEntry,
 )
+from headgate.policy.versions import VersionEntry
 from tests.policy.policies import problems_of, with_limits
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,7 @@ SECTIONS: dict[str, tuple[type[Entry], ...]] = {
     "Top": (PolicyFile,),
     "A model": (BaseModelEntry, AdapterEntry),
     "Prices": (PricesEntry,),
+    "Versions": (VersionEntry,),
     "Tenants": (TenantEntry,),
     "Keys": (KeyEntry,),
     "Limits": (WindowLimitEntry, CostLimitEntry, ConcurrentLimitEntry),

@@ -10,6 +10,7 @@ from envoy_data_plane.envoy.service.ext_proc.v3 import ExternalProcessorBase
 from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitServiceBase
 from prometheus_client import CollectorRegistry
 
+from extproc.pins.memory import MemoryPins
 from headgate.app import build_hooks
 from headgate.metrics import Metrics
 from protos.generate import ROOT
@@ -44,6 +45,7 @@ def handlers() -> tuple[grpc.GenericRpcHandler, ...]:
     hooks = build_hooks(
         lambda: Registry(models={}, tenants={}, keys={}),
         MemoryStore(),
+        MemoryPins(clock),
         lambda _limiter: (),
         clock,
         Metrics(CollectorRegistry(), clock),

@@ -1,7 +1,7 @@
 """The cases in `cases/*.yaml`: what an upstream sends, what the client sees, what is counted."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -25,6 +25,7 @@ class Case:
     kind: str
     marked: str
     usage: dict[str, str]
+    more: dict[str, str] = field(default_factory=dict)
 
     def sent(self, line_end: str = "\n") -> bytes:
         """What the upstream sends."""
@@ -46,6 +47,7 @@ class Case:
             "x-api": self.api,
             "x-n": str(self.n),
             "x-kind": self.kind,
+            **self.more,
         }
 
 
@@ -66,6 +68,7 @@ def load(file: str) -> list[Case]:
                 kind=entry.get("kind", kind),
                 marked=entry["stream"] if "stream" in entry else entry["body"],
                 usage=usage,
+                more={"x-per-second": str(entry["per_second"])} if "per_second" in entry else {},
             )
         )
     return cases

@@ -14,6 +14,7 @@ def counter_of(admission: Mapping[str, str]) -> Counter:
         Api(admission["x-api"]),
         ClientUsage(admission["x-client-usage"]),
         int(admission.get("x-n", "1")),
+        "x-per-second" in admission,
     )
     head = AnswerHead(200, admission["x-kind"], None)
     return Counter(request, head, lambda: FAKE_TIME_MS)

@@ -20,7 +20,7 @@ SPLITS, BATCH = (
     for name in ("splits.lua", "batch.lua")
 )
 _TYPES = "type.googleapis.com/envoy"
-_ADMISSION = {"x-client-usage": "client_usage", "x-api": "api"}
+_ADMISSION = {"x-client-usage": "client_usage", "x-api": "api", "x-per-second": "per_second"}
 
 
 def bootstrap(folder: Path, tap: bool) -> dict[str, Any]:

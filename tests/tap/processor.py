@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,13 +10,15 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from extproc.estimate import Estimator
+from extproc.pins.memory import MemoryPins
 from extproc.service import ExternalProcessor
-from headgate.apis import ENDPOINTS
+from headgate.apis import ENDPOINTS, Api
 from headgate.clock import SystemClock
 from headgate.metrics import Metrics
-from registry.types import Caller, Tenant
+from registry.types import Caller, PerSecond, Tenant
 from tests.extproc.builders import REGISTRY
 
+_AUDIO = replace(REGISTRY, without_usage={Api.TRANSCRIPTIONS: PerSecond(50)})
 PATHS = {endpoint.api: path for path, endpoint in ENDPOINTS.items()}
 _OPTIONS: dict[str, dict[str, Any]] = {
     "none": {"stream": True},
@@ -28,11 +31,24 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def request_body(admission: Mapping[str, str]) -> bytes:
-    """The request whose admission is that of the rig's x-* headers."""
+def request_body(admission: Mapping[str, str]) -> tuple[str, bytes]:
+    """Content type and body of the request whose admission is that of the rig's x-* headers."""
+    if "x-per-second" in admission:
+        return _form(admission["x-client-usage"])
     options = _OPTIONS.get(admission.get("x-client-usage", ""), {})
     n = json.loads(admission.get("x-n", "1"))
-    return json.dumps({"model": "tiny", "n": n, **options}).encode()
+    return "application/json", json.dumps({"model": "tiny", "n": n, **options}).encode()
+
+
+def _form(client_usage: str) -> tuple[str, bytes]:
+    options = _OPTIONS[client_usage]
+    fields = {"model": "tiny", "stream": options.get("stream", False)}
+    fields |= {f"stream_{name}": on for name, on in options.get("stream_options", {}).items()}
+    parts = [
+        f'--x\r\ncontent-disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in fields.items()
+    ]
+    return "multipart/form-data; boundary=x", ("".join(parts) + "--x--\r\n").encode()
 
 
 class Running(Protocol):
@@ -50,10 +66,11 @@ async def serve_processor(socket: Path) -> grpc.aio.Server:
     """Starts the service on a unix socket."""
     clock = SystemClock()
     service = ExternalProcessor(
-        lambda: REGISTRY,
+        lambda: _AUDIO,
         Estimator(),
         lambda: "r1",
         _no_limits,
+        MemoryPins(clock),
         Metrics(CollectorRegistry(), clock),
         clock,
     )

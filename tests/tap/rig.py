@@ -69,9 +69,9 @@ class TapEnvoy:
         self._scripts[request_id] = script
         usage = self._logs[request_id] = asyncio.get_running_loop().create_future()
         headers = {**admission, "x-id": request_id, "x-upstream": upstream}
-        headers |= {"content-type": "application/json"}
+        kind, body = request_body(admission)
+        headers |= {"content-type": kind}
         door, path = self.doors[counting], PATHS.get(admission.get("x-api", ""), "/")
-        body = request_body(admission)
         async with door.stream("POST", path, headers=headers, content=body) as response:
             yield response, usage
 

@@ -7,7 +7,9 @@
 local function fake_handle(request, pieces)
   local result = { out = {}, usage = {} }
   local metadata = {
-    ["headgate.admission"] = { client_usage = request.client_usage, api = request.api },
+    ["headgate.admission"] = {
+      client_usage = request.client_usage, api = request.api, per_second = request.per_second,
+    },
     ["headgate.request"] = { n = request.n },
   }
   local headers = { [":status"] = "200", ["content-type"] = request.kind }
@@ -73,6 +75,7 @@ function envoy_on_request(handle)
   local request = {
     client_usage = headers:get("x-client-usage"), api = headers:get("x-api"),
     n = tonumber(headers:get("x-n") or "1"), kind = headers:get("x-kind"),
+    per_second = headers:get("x-per-second"),
   }
   local buffer = handle:body()
   local body = buffer and buffer:getBytes(0, buffer:length()) or ""

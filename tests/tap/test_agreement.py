@@ -63,14 +63,24 @@ async def through(
 WORDS = st.sampled_from(
     [b'{"usage":{', b'"usage":', b'"usage"', b'"prompt_tokens":3', b'"choices":[{', b'"index":1',
      b"}", b"]", b"[", b'"', b"\\", b"\n", b"\n\n", b"\r", b"data:", b"event: ", b"message_start",
-     b"response.completed", b"[DONE]", b"null", b",", b"\x00", b"\xff"]
+     b"response.completed", b"[DONE]", b"null", b",", b"\x00", b"\xff",
+     b'"duration":"12.50"', b'"duration":', b'{"usage":{"type":"duration","seconds":3', b"}}"]
 )  # fmt: skip
 ADMISSIONS = st.fixed_dictionaries(
     {
         "x-kind": st.sampled_from(["text/event-stream", "application/json", "text/plain"]),
-        "x-api": st.sampled_from(["chat", "completions", "responses", "messages", "embeddings"]),
+        "x-api": st.sampled_from(
+            ["chat", "completions", "responses", "messages", "embeddings", "transcriptions"]
+        ),
         "x-client-usage": st.sampled_from(["none", "final", "continuous", "untouched"]),
         "x-n": st.sampled_from(["1", "2", "16384"]),
+    }
+) | st.fixed_dictionaries(
+    {
+        "x-kind": st.sampled_from(["text/event-stream", "application/json"]),
+        "x-api": st.sampled_from(["transcriptions", "translations"]),
+        "x-client-usage": st.sampled_from(["none", "final", "continuous", "untouched"]),
+        "x-per-second": st.just("50"),
     }
 )
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.tap.counting import count
 from tests.tap.rig import TapEnvoy
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -60,12 +61,15 @@ async def test_usage_of_the_root_and_nothing_else_is_counted_and_cut(
     body=st.lists(
         st.sampled_from(
             [b'{"usage":{', b'"usage":', b'"prompt_tokens":3', b"}", b"]", b"[", b'"', b"\\", b"\n",
-             b"\r", b"data:", b"event: ", b"message_start", b"response.completed", b"\x00", b"\xff"]
+             b"\r", b"data:", b"event: ", b"message_start", b"response.completed", b"\x00", b"\xff",
+             b'"duration":"2.5"', b'"duration":3,', b'"seconds":7']
         ),
         max_size=40,
     ).map(b"".join),
     kind=st.sampled_from(["text/event-stream", "application/json"]),
-    api=st.sampled_from(["chat", "completions", "responses", "messages", "embeddings", "models"]),
+    api=st.sampled_from(
+        ["chat", "completions", "responses", "messages", "embeddings", "models", "audio"]
+    ),
     client_usage=st.sampled_from(["none", "continuous"]),
 )  # fmt: skip
 async def test_garbage_does_no_harm(
@@ -73,7 +77,11 @@ async def test_garbage_does_no_harm(
 ) -> None:
     """Every cut gives the same (splits.lua sees to it); unaltered, all passes as it came."""
     headers = {"x-client-usage": client_usage, "x-api": api, "x-kind": kind}
+    if api == "audio":
+        headers |= {"x-api": "translations", "x-per-second": "50"}
     response = await tap.splitter.post("/", headers=headers, content=body)
     assert response.status_code == 200, response.text
+    usage = dict(pair.split("=") for pair in response.headers["usage"].split(";"))
+    assert (response.content, usage) == count(headers, [body])
     if client_usage == "continuous":
         assert response.content == body

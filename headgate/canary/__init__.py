@@ -1,0 +1,1 @@
+"""A canary beside the stable version, as Prometheus has seen both."""

@@ -1,0 +1,132 @@
+"""What remembers versions, in this process and in a real Redis: the same rules."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+
+from extproc.pins.memory import MemoryPins
+from extproc.pins.redis import PAUSE_S, RedisPins
+from extproc.versions import Kept, Pin
+from tests.fakes import FakeClock
+from tests.redis_server import PATIENT_S, RedisServer, running_redis
+
+LIVE = ("v1", "v2")
+
+
+def pin(version: str, key: str = "c", live: tuple[str, ...] = LIVE, kept_s: int = 3600) -> Pin:
+    return Pin(key, version, live, kept_s)
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    with running_redis() as server:
+        yield server
+
+
+@pytest_asyncio.fixture(params=["memory", "redis"])
+async def pins(
+    request: pytest.FixtureRequest, redis: RedisServer
+) -> AsyncIterator[MemoryPins | RedisPins]:
+    if request.param == "memory":
+        yield MemoryPins(FakeClock(1000))
+        return
+    redis.client().flushall()
+    shared = RedisPins(redis.url, PATIENT_S, FakeClock(1000))
+    yield shared
+    await shared.close()
+
+
+async def test_the_first_version_stays(pins: MemoryPins | RedisPins) -> None:
+    assert await pins.keep(pin("v1")) == Kept("v1", remembered=False)
+    assert await pins.keep(pin("v2")) == Kept("v1", remembered=True)
+
+
+async def test_a_version_without_a_weight_is_forgotten(pins: MemoryPins | RedisPins) -> None:
+    await pins.keep(pin("v2"))
+
+    assert await pins.keep(pin("v1", live=("v1",))) == Kept("v1", remembered=False)
+    assert await pins.keep(pin("v2")) == Kept("v1", remembered=True)
+
+
+async def test_conversations_are_apart(pins: MemoryPins | RedisPins) -> None:
+    await pins.keep(pin("v1", key="one"))
+
+    assert await pins.keep(pin("v2", key="two")) == Kept("v2", remembered=False)
+
+
+async def test_a_pin_ends_so_long_after_its_last_request() -> None:
+    clock = FakeClock(0)
+    pins = MemoryPins(clock)
+    await pins.keep(pin("v1", kept_s=10))
+    clock.advance(9)
+    await pins.keep(pin("v1", kept_s=10))
+    clock.advance(9)
+    assert (await pins.keep(pin("v2", kept_s=10))).version == "v1"
+    clock.advance(10)
+    assert await pins.keep(pin("v2", kept_s=10)) == Kept("v2", remembered=False)
+
+
+async def test_memory_is_bounded_and_forgets_what_was_not_used() -> None:
+    pins = MemoryPins(FakeClock(0), most=2)
+    for key in ("one", "two", "one", "three"):
+        await pins.keep(pin("v1", key=key))
+
+    assert (await pins.keep(pin("v2", key="one"))).remembered
+    assert not (await pins.keep(pin("v2", key="two"))).remembered
+
+
+async def test_replicas_agree_and_one_that_starts_anew_knows(redis: RedisServer) -> None:
+    first, second = (RedisPins(redis.url, PATIENT_S, FakeClock(0)) for _ in range(2))
+    await first.keep(pin("v1", key="shared"))
+
+    assert await second.keep(pin("v2", key="shared")) == Kept("v1", remembered=True)
+    await first.close()
+    await second.close()
+
+
+async def test_a_known_conversation_costs_no_round_trip_for_a_tenth_of_its_time(
+    redis: RedisServer,
+) -> None:
+    clock = FakeClock(0)
+    pins = RedisPins(redis.url, PATIENT_S, clock)
+    calls = [await count_calls(redis, pins, clock, at_s) for at_s in (0, 1, 359, 361, 362)]
+    await pins.close()
+
+    assert calls == [1, 0, 0, 1, 0]
+
+
+async def count_calls(redis: RedisServer, pins: RedisPins, clock: FakeClock, at_s: float) -> int:
+    clock.advance(at_s - clock.now_s())
+    before = scripts_run(redis)
+    await pins.keep(pin("v1", key="counted"))
+    return scripts_run(redis) - before
+
+
+def scripts_run(redis: RedisServer) -> int:
+    stats = redis.client().info("commandstats")
+    return sum(
+        stats.get(f"cmdstat_{name}", {"calls": 0})["calls"]
+        - stats.get(f"cmdstat_{name}", {}).get("failed_calls", 0)
+        for name in ("evalsha",)
+    )
+
+
+async def test_without_redis_the_hash_stands_and_is_asked_about_once_a_second() -> None:
+    clock = FakeClock(0)
+    pins = RedisPins("redis://127.0.0.1:1/0", PATIENT_S, clock)
+    first = await pins.keep(pin("v2", key="x"))
+    clock.advance(PAUSE_S / 2)
+    second = await pins.keep(pin("v2", key="x"))
+    await pins.close()
+
+    assert first == second == Kept("v2", remembered=None)
+
+
+async def test_redis_lost_what_this_replica_still_knows(redis: RedisServer) -> None:
+    pins = RedisPins(redis.url, PATIENT_S, FakeClock(0))
+    await pins.keep(pin("v1", key="lost"))
+    redis.client().flushall()
+
+    assert await pins.keep(pin("v2", key="lost")) == Kept("v1", remembered=True)
+    await pins.close()

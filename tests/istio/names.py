@@ -1,0 +1,61 @@
+"""Which metrics there are: ours, vLLM's, Istio's and Envoy's."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from headgate.clock import SystemClock
+from headgate.metrics import Metrics
+from simulator.exposition import Exposition
+from simulator.metrics import Metrics as SimulatorMetrics
+from tests.fakes import FakeClock
+
+HERE = Path(__file__).resolve().parent
+ISTIO = HERE.parents[1] / "istio"
+COMPONENTS = ISTIO / "components"
+ISTIOS = {"istio_requests_total"}
+_REAL_VLLM_ONLY = {"vllm:num_preemptions_total"}
+"""What vLLM 0.32 shows and the simulator does not."""
+_METRIC = re.compile(r"(?<![\w.])(?:vllm:|headgate_|istio_|envoy_)[a-z0-9_]+")
+_TAGS = (re.compile(r"^(cluster)\..+?;(\..+)$"), re.compile(r"^(http)\.[\w.\[\]:]+;(\..+)$"))
+"""Istio's bootstrap takes the name of the cluster or listener out of a statistic, as a label."""
+
+
+def metrics_in(promql: str) -> set[str]:
+    """The metrics that an expression reads."""
+    return set(_METRIC.findall(promql))
+
+
+@cache
+def known_metrics() -> frozenset[str]:
+    """All names that Prometheus can have."""
+    registry = CollectorRegistry()
+    Metrics(registry, SystemClock())
+    page = Exposition("m", SimulatorMetrics(FakeClock())).page().decode()
+    vllms = {re.split(r"[{ ]", line)[0] for line in page.splitlines() if line[:1] not in ("#", "")}
+    return frozenset(_exposed(registry) | vllms | _REAL_VLLM_ONLY | ISTIOS | set(envoy_metrics()))
+
+
+def _exposed(registry: CollectorRegistry) -> set[str]:
+    suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
+    return {
+        family.name + suffix
+        for family in registry.collect()
+        for suffix in suffixes.get(family.type, ("",))
+    }
+
+
+@cache
+def envoy_metrics() -> dict[str, str]:
+    """Envoy's statistics: Prometheus' name to its own."""
+    lines = (HERE / "envoy_stats.txt").read_text().splitlines()
+    return {_prometheus(line): line for line in lines if not line.startswith("#")}
+
+
+def _prometheus(statistic: str) -> str:
+    name = statistic
+    for tag in _TAGS:
+        name = tag.sub(r"\1\2", name)
+    return "envoy_" + re.sub(r"\W", "_", name)

@@ -1,0 +1,119 @@
+"""The builder of kustomizations gives what kubectl gives, or says that it cannot."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from headgate.errors import OperatorError
+from headgate.istio.kustomize import build
+from headgate.istio.manifests import read_manifests
+
+HERE = Path(__file__).parent / "kustomize"
+OVERLAYS = Path(__file__).parents[2] / "istio" / "overlays"
+
+
+def by_name(objects: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(one["kind"], one["metadata"]["name"]): one for one in objects}
+
+
+def plain(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(json.dumps(one.value, default=float)) for one in build(folder)]
+
+
+def test_the_result_is_that_of_kubectl() -> None:
+    """`kubectl kustomize everything > everything.expected.yaml` made the expectation."""
+    yaml = YAML(typ="safe", pure=True)
+    expected = list(yaml.load_all((HERE / "everything.expected.yaml").read_text()))
+
+    assert by_name(plain(HERE / "everything")) == by_name(expected)
+
+
+@pytest.mark.parametrize("overlay", ["dev", "staging", "prod"])
+def test_every_object_of_an_overlay_stands_once_and_knows_its_file(overlay: str) -> None:
+    built = build(OVERLAYS / overlay)
+
+    assert len({(one.kind, one.namespace, one.name) for one in built}) == len(built) > 20
+    assert all(one.file.is_file() for one in built)
+
+
+def test_lines_are_those_of_the_file() -> None:
+    *_, gateway, service = read_manifests(HERE / "everything" / "objects.yaml")
+    lines = (HERE / "everything" / "objects.yaml").read_text().splitlines()
+
+    assert (
+        lines[gateway.line_of(("spec", "servers", 1)) - 1]
+        .strip()
+        .startswith("- {port: {number: 80")
+    )
+    assert lines[service.line_of(("spec",)) - 1] == "spec: {ports: [{port: 1}]}"
+
+
+def test_the_routes_of_the_gateway_api_take_the_place_of_the_virtual_services(
+    tmp_path: Path,
+) -> None:
+    istio = OVERLAYS.parent
+    lines = [f"resources: [{istio}/overlays/staging]", "components:"]
+    lines += [f"  - {istio}/components/{name}" for name in ("gateway-api", "inference-pool")]
+    (tmp_path / "kustomization.yaml").write_text("\n".join(lines))
+    kinds = [one.kind for one in build(tmp_path)]
+
+    assert kinds.count("HTTPRoute") == 2
+    assert kinds.count("InferencePool") == 2
+    assert kinds.count("Gateway") == 1
+    assert "VirtualService" not in kinds
+
+
+BAD = {
+    "an unknown key": ({"kustomization.yaml": "namePrefix: a-\n"}, "namePrefix: is not known here"),
+    "a file that is not there": ({"kustomization.yaml": "resources: [x.yaml]\n"}, "cannot be read"),
+    "itself": ({"kustomization.yaml": "resources: [.]\n"}, "leads back to itself"),
+    "no YAML": ({"kustomization.yaml": "resources: [\n"}, "this is not YAML"),
+    "an object that is none": (
+        {"kustomization.yaml": "resources: [x.yaml]\n", "x.yaml": "a: 1\n"},
+        "lacks apiVersion or kind",
+    ),
+    "a patch without its object": (
+        {
+            "kustomization.yaml": "patches: [{path: p.yaml}]\n",
+            "p.yaml": "apiVersion: v1\nkind: Service\nmetadata: {name: no}\n",
+        },
+        "there is no Service no",
+    ),
+    "an operation that does not fit": (
+        {
+            "kustomization.yaml": "resources: [x.yaml]\npatches:\n"
+            "  - {path: p.yaml, target: {kind: Service}}\n",
+            "x.yaml": "apiVersion: v1\nkind: Service\nmetadata: {name: one}\n",
+            "p.yaml": "- {op: replace, path: /spec/ports/0, value: 1}\n",
+        },
+        "/spec/ports/0: fits not Service one",
+    ),
+    "an object twice": (
+        {
+            "kustomization.yaml": "resources: [x.yaml, y.yaml]\n",
+            "x.yaml": "apiVersion: v1\nkind: Service\nmetadata: {name: one}\n",
+            "y.yaml": "apiVersion: v1\nkind: Service\nmetadata: {name: one}\n",
+        },
+        "stands in",
+    ),
+    "names with a suffix": (
+        {"kustomization.yaml": "configMapGenerator: [{name: a, files: []}]\n"},
+        "disableNameSuffixHash",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_it_cannot_build_is_one_line_that_says_where(name: str, tmp_path: Path) -> None:
+    files, expected = BAD[name]
+    for file, text in files.items():
+        head = "kind: Kustomization\napiVersion: kustomize.config.k8s.io/v1beta1\n"
+        (tmp_path / file).write_text(head + text if file == "kustomization.yaml" else text)
+
+    with pytest.raises(OperatorError) as error:
+        build(tmp_path)
+    assert expected in str(error.value)
+    assert str(tmp_path) in str(error.value)

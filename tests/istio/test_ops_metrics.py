@@ -1,0 +1,102 @@
+"""Alerts, dashboard, gates and scaling read metrics that exist, and that get through."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.istio.names import COMPONENTS, ISTIO, envoy_metrics, known_metrics, metrics_in
+
+DOCS = ISTIO.parent / "docs"
+ALERT_TESTS = Path(__file__).parent / "alerts"
+
+
+def load(file: Path) -> Any:
+    return YAML(typ="safe").load(file.read_text())
+
+
+def alerts() -> dict[str, dict[str, Any]]:
+    rule = load(COMPONENTS / "monitoring" / "prometheusrule.yaml")
+    return {one["alert"]: one for group in rule["spec"]["groups"] for one in group["rules"]}
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    """Every PromQL of the components, with what it belongs to."""
+    for name, alert in alerts().items():
+        yield name, alert["expr"]
+    board = load(COMPONENTS / "monitoring" / "dashboard.yaml")["data"]["headgate.json"]
+    for panel in json.loads(board)["panels"]:
+        for target in panel["targets"]:
+            yield panel["title"], target["expr"]
+    for file in (COMPONENTS / "flagger").glob("metric-*.yaml"):
+        yield file.name, load(file)["spec"]["query"]
+    for metric in load(COMPONENTS / "argo-rollouts" / "analysistemplate.yaml")["spec"]["metrics"]:
+        yield metric["name"], metric["provider"]["prometheus"]["query"]
+    for file in (COMPONENTS / "keda").glob("scaledobject-*.yaml"):
+        for trigger in load(file)["spec"]["triggers"]:
+            yield file.name, trigger["metadata"]["query"]
+
+
+def allowed() -> list[re.Pattern[str]]:
+    config = load(ISTIO / "mesh-config.yaml")["defaultConfig"]["proxyStatsMatcher"]
+    return [re.compile(one) for one in config["inclusionRegexps"]]
+
+
+@pytest.mark.parametrize(("owner", "promql"), list(expressions()))
+def test_every_metric_that_is_read_exists(owner: str, promql: str) -> None:
+    read = metrics_in(promql)
+
+    assert read, owner
+    assert read <= known_metrics(), owner
+
+
+def test_every_envoy_statistic_that_is_read_gets_through_istios_allow_list() -> None:
+    read = {name for _, promql in expressions() for name in metrics_in(promql)}
+    statistics = [envoy_metrics()[name] for name in read if name.startswith("envoy_")]
+
+    assert len(statistics) > 5
+    for statistic in statistics:
+        assert any(pattern.fullmatch(statistic) for pattern in allowed()), statistic
+
+
+def test_every_pattern_of_the_allow_list_lets_something_through() -> None:
+    for pattern in allowed():
+        assert any(map(pattern.fullmatch, envoy_metrics().values())), pattern.pattern
+
+
+@pytest.mark.parametrize("name", sorted(alerts()))
+def test_every_alert_says_how_bad_it_is_and_what_to_do_first(name: str) -> None:
+    alert = alerts()[name]
+
+    assert alert["labels"]["severity"] in ("critical", "warning", "info")
+    assert re.fullmatch(r"\d+m", alert["for"])
+    assert alert["annotations"]["summary"]
+    assert alert["annotations"]["look"]
+    assert alert["annotations"]["runbook"] == f"docs/alerts.md#{name.lower()}"
+
+
+def test_the_page_on_alerts_has_a_section_for_each_and_no_other() -> None:
+    text = (DOCS / "alerts.md").read_text()
+    sections = re.findall(r"^## (\w+)\n`(\w+)`, (at once|after \w+)\.", text, flags=re.MULTILINE)
+    told = {
+        name: (
+            one["labels"]["severity"],
+            f"after {one['for']}" if one["for"] != "0m" else "at once",
+        )
+        for name, one in alerts().items()
+    }
+
+    assert {name: (severity, when) for name, severity, when in sections} == told
+    assert len(re.findall(r"^## ", text, flags=re.MULTILINE)) == len(told)
+
+
+def test_promtool_has_a_case_for_each_alert() -> None:
+    cases = load(ALERT_TESTS / "firing.yaml")["tests"]
+    samples = [one for case in cases for one in case["promql_expr_test"][0]["exp_samples"]]
+    fired = {re.search(r'alertname="(\w+)"', one["labels"])[1] for one in samples}
+
+    assert fired == set(alerts())

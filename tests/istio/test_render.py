@@ -1,0 +1,47 @@
+"""The committed EnvoyFilters are what one box runs."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from ruamel.yaml import YAML
+
+from headgate.cli import cli
+
+COMPONENTS = Path(__file__).parents[2] / "istio" / "components"
+RENDERED = {
+    "gateway": (),
+    "extproc-counting": ("--counting", "extproc"),
+    "sidecar": ("--attach", "sidecar"),
+    "waypoint": ("--attach", "waypoint"),
+}
+
+
+@pytest.mark.parametrize("component", RENDERED)
+def test_committed_filters_are_as_rendered(component: str) -> None:
+    shown = CliRunner().invoke(cli, ["render", "istio", *RENDERED[component]])
+    committed = (COMPONENTS / component / "envoyfilters.yaml").read_text(encoding="utf-8")
+
+    assert shown.exit_code == 0
+    assert committed == shown.stdout, "`make render` writes them anew"
+
+
+def test_a_script_is_readable_text_of_several_lines() -> None:
+    committed = (COMPONENTS / "gateway" / "envoyfilters.yaml").read_text(encoding="utf-8")
+
+    assert "\n                function envoy_on_request(handle)\n" in committed
+
+
+def test_patches_stand_in_the_order_of_their_priority_and_have_names_of_their_own() -> None:
+    text = (COMPONENTS / "gateway" / "envoyfilters.yaml").read_text(encoding="utf-8")
+    objects = list(YAML(typ="safe", pure=True).load_all(text))
+    priorities = [one["spec"]["priority"] for one in objects]
+    names = [
+        patch["patch"]["value"]["name"]
+        for patch in objects[-1]["spec"]["configPatches"]
+        if patch["patch"]["operation"] == "INSERT_BEFORE"
+    ]
+
+    assert priorities == sorted(set(priorities))
+    assert len(set(names)) == len(names)
+    assert all(name.startswith("headgate.") for name in names)
