@@ -79,9 +79,7 @@ def _message_faults(
         if meta is None:
             close = get_close_matches(name, known, n=1)
             advice = close[0] if close else f"one of {', '.join(sorted(known)[:12])}"
-            yield Fault(
-                (*path, key), f"{kind.__name__} has no {key}; istiod drops it", advice
-            )
+            yield Fault((*path, key), f"{kind.__name__} has no {key}; istiod drops it", advice)
             continue
         if inner is None:
             continue

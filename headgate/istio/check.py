@@ -1,6 +1,6 @@
 """One report for the policy and the YAML of a mesh together."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dataplane.box import BODY_LIMIT_BYTES
@@ -71,18 +71,12 @@ RULES: tuple[Callable[[Mesh], Iterator[Finding]], ...] = (
 )
 
 
-def check_files(
-    policy: Path,
-    objects: Path,
-    config: Path | None = None,
-    versions: Mapping[str, tuple[str, ...]] | None = None,
-) -> Report:
+def check_files(policy: Path, objects: Path, config: Path | None = None) -> Report:
     """Reads the files and applies every rule. Raises OperatorError where one cannot be read."""
     mesh = Mesh(
         tuple(load_objects(objects)),
         load_policy_document(policy),
         None if config is None else load_mesh_config(config),
-        versions or {},
         tuple(one.name for one in http_filters(SERVICES_CLUSTER, BODY_LIMIT_BYTES)),
         BODY_LIMIT_BYTES,
     )

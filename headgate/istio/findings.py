@@ -92,6 +92,7 @@ WARNINGS = frozenset(
         Rule.NOT_CHECKED,
         Rule.POLICY_DIFFERS,
         Rule.ROUTE_WITHOUT_MODEL,
+        Rule.RETRIES_DEFAULT,
         Rule.ROUTE_DROPS_FILTERS,
         Rule.NO_OUTLIER_DETECTION,
         Rule.PROVIDER_STATUS,

@@ -59,7 +59,7 @@ class Manifest:
     def title(self) -> str:
         """`Kind namespace/name`, as messages call it."""
         place = f"{self.namespace}/" if self.namespace else ""
-        return f"{self.kind} {place}{self.name}"
+        return f"{self.kind} {place}{self.name}".strip()
 
     def line_of(self, path: KeyPath) -> int:
         """The line in its file of the value at `path`, or of the closest one above it."""

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import urlsplit
 
@@ -29,6 +29,14 @@ class Policy:
         models = self.registry.models.values()
         return {one.name: one.upstream for one in models if one.base == one.name}
 
+    @property
+    def versions(self) -> dict[str, tuple[str, ...]]:
+        """The versions of each base model that has some."""
+        models = self.registry.models.values()
+        return {
+            one.name: one.versions.names for one in models if one.base == one.name and one.versions
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Port:
@@ -51,23 +59,23 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Pods:
-    """The labels that pods of one template carry."""
+    """Pods of one template: the labels that they carry, and how many there are."""
 
     namespace: str
     labels: Mapping[str, object]
+    replicas: int
 
 
 @dataclass(frozen=True)
 class Mesh:
     """All that is checked. `config` is None where the mesh configuration was not given;
-    `versions` are those that the policy names for a model, `chain` the names of the HTTP filters of
+    `chain` are the names of the HTTP filters of
     the request path, in their order, `largest_body_bytes` what a request's body may
     have."""
 
     manifests: tuple[Manifest, ...]
     policy: Policy
     config: Manifest | None = None
-    versions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     chain: tuple[str, ...] = ()
     largest_body_bytes: int = 16 * 2**20
 
@@ -91,6 +99,19 @@ class Mesh:
     def pods(self) -> tuple[Pods, ...]:
         """Of every workload."""
         return tuple(pods for one in self.manifests for pods in _pods(one))
+
+    def pods_of(self, service: Service) -> list[Pods]:
+        """The pods behind a service."""
+        namespace, selector = service.manifest.namespace, service.selector
+        return [
+            one
+            for one in self.pods
+            if selector and one.namespace == namespace and is_selected(selector, one.labels)
+        ]
+
+    def labels_of(self, service: Service) -> list[Mapping[str, object]]:
+        """The labels of its pods; what it selects them by where none are here."""
+        return [one.labels for one in self.pods_of(service)] or [service.selector]
 
     @cached_property
     def destination_rules(self) -> dict[str, list[Manifest]]:
@@ -160,10 +181,12 @@ def _ports(ports: object, key: str) -> Iterator[Port]:
 
 def _pods(one: Manifest) -> Iterator[Pods]:
     if one.kind == "Pod":
-        yield Pods(one.namespace, mapping(mapping(one.value.get("metadata")).get("labels")))
+        yield Pods(one.namespace, mapping(mapping(one.value.get("metadata")).get("labels")), 1)
     else:
+        given = whole(one.spec.get("replicas"))
+        replicas = 1 if given is None else given
         for labels in _template_labels(one.spec, _MAX_TEMPLATE_DEPTH):
-            yield Pods(one.namespace, labels)
+            yield Pods(one.namespace, labels, replicas)
 
 
 def _template_labels(spec: Mapping[str, object], depth: int) -> Iterator[Mapping[str, object]]:

@@ -13,6 +13,9 @@ Conditions: TypeAlias = frozenset[tuple[str, str]]
 """What one match asks for; all of it must hold. A route without a match has an empty one."""
 
 
+_EVERY_PATH = {"type": "PathPrefix", "value": "/"}
+
+
 @dataclass(frozen=True, slots=True)
 class Destination:
     """Where a part of a route's requests goes. `port` is None where none is named."""
@@ -83,7 +86,7 @@ def _route(
                     conditions.add((name.lower(), _canonical(asked)))
                     if "exact" in mapping(asked):
                         exact.append((header, name.lower(), text(mapping(asked)["exact"])))
-            elif key != "name":
+            elif key != "name" and value != {"prefix": "/"}:
                 conditions.add((f"/{key}", _canonical(value)))
         matches.append(frozenset(conditions))
     whole_match = tuple(matches) or (frozenset(),)
@@ -132,7 +135,9 @@ def _of_http_route(one: Manifest) -> Iterator[Route]:
         matches, exact, headers = [], [], []
         for at, match in enumerate(map(mapping, items(body.get("matches")))):
             conditions = {
-                (f"/{key}", _canonical(value)) for key, value in match.items() if key != "headers"
+                (f"/{key}", _canonical(value))
+                for key, value in match.items()
+                if key != "headers" and value != _EVERY_PATH
             }
             for number, header in enumerate(map(mapping, items(match.get("headers")))):
                 where: KeyPath = (*path, "matches", at, "headers", number)

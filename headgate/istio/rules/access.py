@@ -16,7 +16,7 @@ _NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 def network_policies(mesh: Mesh) -> Iterator[Finding]:
     """Kubernetes lets the calls through: the packets of a refused one just vanish."""
     for service, number, namespace in _calls(mesh):
-        chosen = [one for one in mesh.kind("NetworkPolicy") if _is_inbound(one, service)]
+        chosen = [one for one in mesh.kind("NetworkPolicy") if _is_inbound(mesh, one, service)]
         labels = {_NAMESPACE_LABEL: namespace, **_namespace_labels(mesh, namespace)}
         if chosen and not any(_admits_packets(one, service, number, labels) for one in chosen):
             what = f"calls from {namespace} to port {number} of {service.host} are dropped"
@@ -32,7 +32,7 @@ def authorization_policies(mesh: Mesh) -> Iterator[Finding]:
             for one in mesh.kind("AuthorizationPolicy")
             if one.spec.get("action", "ALLOW") == "ALLOW"
             and one.namespace == service.manifest.namespace
-            and is_selected(mapping(one.spec.get("selector")).get("matchLabels"), service.selector)
+            and _chooses(mesh, service, mapping(one.spec.get("selector")))
             and not one.spec.get("targetRefs")
         ]
         if allowing and not any(_allows(one, number, namespace) for one in allowing):
@@ -83,13 +83,18 @@ def _calls(mesh: Mesh) -> Iterator[tuple[Service, int, str]]:
                     yield service, number, namespace
 
 
-def _is_inbound(one: Manifest, service: Service) -> bool:
+def _chooses(mesh: Mesh, service: Service, selector: Mapping[str, object]) -> bool:
+    labels = selector.get("matchLabels")
+    return any(is_selected(labels, pods) for pods in mesh.labels_of(service))
+
+
+def _is_inbound(mesh: Mesh, one: Manifest, service: Service) -> bool:
     selector = mapping(one.spec.get("podSelector"))
     types = items(one.spec.get("policyTypes"))
     return (
         one.namespace == service.manifest.namespace
         and "matchExpressions" not in selector
-        and is_selected(selector.get("matchLabels"), service.selector)
+        and _chooses(mesh, service, selector)
         and (not types or "Ingress" in types)
     )
 

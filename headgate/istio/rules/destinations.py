@@ -59,12 +59,14 @@ def connections(mesh: Mesh) -> Iterator[Finding]:
             )
             yield found(Rule.IDLE_TIMEOUT, route.manifest, destination.path, what, write)
         for rule in rules:
-            yield from _policy(rule, ("spec", "trafficPolicy"), inherited={})
+            service = mesh.services.get(host)
+            several = service is None or sum(one.replicas for one in mesh.pods_of(service)) > 1
+            yield from _policy(rule, ("spec", "trafficPolicy"), {}, several=several)
             general = mapping(rule.spec.get("trafficPolicy"))
             for at, subset in enumerate(map(mapping, items(rule.spec.get("subsets")))):
                 if mapping(subset.get("trafficPolicy")):
                     path: KeyPath = ("spec", "subsets", at, "trafficPolicy")
-                    yield from _policy(rule, path, inherited=general)
+                    yield from _policy(rule, path, general, several=several)
 
 
 def mutual_tls(mesh: Mesh) -> Iterator[Finding]:
@@ -157,8 +159,11 @@ def _model_hosts(mesh: Mesh) -> dict[str, tuple[Route, Destination]]:
     return hosts
 
 
-def _policy(rule: Manifest, path: KeyPath, inherited: Mapping[str, object]) -> Iterator[Finding]:
-    """A subset's block takes the place of the whole block of the same name."""
+def _policy(
+    rule: Manifest, path: KeyPath, inherited: Mapping[str, object], *, several: bool
+) -> Iterator[Finding]:
+    """A subset's block takes the place of the whole block of the same name. Of one pod none can be
+    left out."""
     value: object = rule.value
     for part in path:
         value = items(value)[part] if isinstance(part, int) else mapping(value).get(part)
@@ -172,7 +177,7 @@ def _policy(rule: Manifest, path: KeyPath, inherited: Mapping[str, object]) -> I
         )
         where: KeyPath = (*path, "connectionPool", "http", "idleTimeout")
         yield found(Rule.IDLE_TIMEOUT, rule, where, what, "idleTimeout: 4s")
-    if not mapping(own.get("outlierDetection")):
+    if several and not mapping(own.get("outlierDetection")):
         what = "a pod whose engine is dead answers 500 at once and draws all traffic"
         write = "outlierDetection: {consecutive5xxErrors: 3, interval: 2s, baseEjectionTime: 30s}"
         yield found(Rule.NO_OUTLIER_DETECTION, rule, (*path, "outlierDetection"), what, write)

@@ -6,7 +6,7 @@ from headgate.contract import HEADER_PREFIX, VERSION_HEADER, Header
 from headgate.istio.attachments import EXT_PROC, our_places
 from headgate.istio.findings import Finding, Rule, found
 from headgate.istio.manifests import KeyPath, mapping
-from headgate.istio.mesh import Mesh, upstream_address
+from headgate.istio.mesh import Mesh, Service, is_selected, upstream_address
 from headgate.istio.routing import Route, routes
 from headgate.policy.problems import hint
 
@@ -39,12 +39,12 @@ def models_and_routes(mesh: Mesh) -> Iterator[Finding]:
             )
             place: KeyPath = ("models", model)
             yield found(Rule.MODEL_WITHOUT_ROUTE, mesh.policy.document, place, what, write)
-        yield from _upstream(upstream, of_model)
+        yield from _upstream(mesh, upstream, of_model)
 
 
 def versions(mesh: Mesh) -> Iterator[Finding]:
     """Each version of the policy has a route, and a subset of the same name."""
-    for model, names in mesh.versions.items():
+    for model, names in mesh.policy.versions.items():
         of_model = [one for one in routes(mesh) if model in one.models]
         for name in names:
             path: KeyPath = ("models", model, "versions", name)
@@ -106,15 +106,29 @@ def _routes_by_header(mesh: Mesh) -> bool:
     return not places or any("GATEWAY" in place.contexts for place in places)
 
 
-def _upstream(upstream: str, of_model: list[Route]) -> Iterator[Finding]:
+def _upstream(mesh: Mesh, upstream: str, of_model: list[Route]) -> Iterator[Finding]:
+    """The route goes to the pods of the policy's upstream, or to a part of them."""
     host, port = upstream_address(upstream)
+    service = mesh.services.get(host)
     destinations = [
         (route, one) for route in of_model for one in route.destinations if not one.is_mirror
     ]
-    if destinations and not any(
-        one.host == host and one.port in (port, None) for _, one in destinations
-    ):
+    for _, one in destinations:
+        other = mesh.services.get(one.host)
+        is_part = service is not None and other is not None and _is_part(other, service)
+        if (one.host == host or is_part) and one.port in (port, None):
+            return
+    if destinations:
         route, first = destinations[0]
-        what = f"the route goes to {first.host}:{first.port or '?'}, the policy says {host}:{port}"
-        write = f"http://{first.host}:{first.port or port} in the policy, or the policy's host here"
+        there = f"{first.host}:{first.port or port}"
+        what = f"the route goes to {there}, the policy says {host}:{port}"
+        write = f"http://{there} in the policy, or the policy's host here"
         yield found(Rule.UPSTREAM_DIFFERS, route.manifest, first.path, what, write)
+
+
+def _is_part(one: Service, whole: Service) -> bool:
+    return (
+        bool(whole.selector)
+        and one.manifest.namespace == whole.manifest.namespace
+        and is_selected(whole.selector, one.selector)
+    )

@@ -19,6 +19,7 @@ from headgate.istio.rules.envoy import clusters_named
 from headgate.policy.problems import hint
 
 INSERTS = ("INSERT_FIRST", "INSERT_BEFORE", "INSERT_AFTER")
+_GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
 _REFERENCED = "envoyfilter.istio.io/referenced-services"
 
 
@@ -185,4 +186,12 @@ def _has_workload(mesh: Mesh, one: Manifest, labels: dict[str, object]) -> bool:
     pods = any(
         each.namespace == one.namespace and is_selected(labels, each.labels) for each in mesh.pods
     )
-    return gateway or pods
+    return gateway or pods or _has_kubernetes_gateway(mesh, one, labels)
+
+
+def _has_kubernetes_gateway(mesh: Mesh, one: Manifest, labels: dict[str, object]) -> bool:
+    """Its pods are istiod's, labelled with its name, or the platform's (`addresses`)."""
+    return any(
+        each.namespace == one.namespace and labels.get(_GATEWAY_NAME, each.name) == each.name
+        for each in mesh.kind("Gateway", "k8s.io")
+    )

@@ -12,7 +12,8 @@ SAFE_RETRIES = frozenset({"connect-failure", "refused-stream", "reset-before-req
 """What vLLM cannot have begun. Others run a generation twice."""
 SHORTEST_ROUTE_S = 600
 """A stream of a large model may last so long."""
-_BY_DEFAULT = "Istio's default retries apply, which repeat answers with 503 that vLLM has begun"
+_RETRIES = "retries: {attempts: 2, retryOn: connect-failure,refused-stream,reset-before-request}"
+_BY_DEFAULT = "Istio's default retries apply, of which not all are for model servers"
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -73,21 +74,23 @@ def gateways(mesh: Mesh) -> Iterator[Finding]:
 
 def retries(mesh: Mesh) -> Iterator[Finding]:
     """A generation that has started is never run again."""
+    default = mapping(mesh.config.value.get("defaultHttpRetryPolicy")) if mesh.config else {}
     for route in _model_routes(mesh):
         if route.manifest.kind == "HTTPRoute":
-            yield from _http_route_retries(mesh, route)
+            yield from _retried_codes(route)
             continue
-        path: KeyPath = (*route.path, "retries")
         given = mapping(route.body.get("retries"))
-        write = f"retries: {{attempts: 2, retryOn: {','.join(sorted(SAFE_RETRIES))}}}"
-        if given.get("attempts") == 0:
+        path: KeyPath = (*route.path, "retries")
+        policy = given or default
+        retry_on = text(policy.get("retryOn"))
+        if policy.get("attempts") == 0:
             continue
-        if not text(given.get("retryOn")) and not _mesh_retries_are_safe(mesh, given):
-            yield found(Rule.RETRIES_DEFAULT, route.manifest, path, _BY_DEFAULT, write)
-        unsafe = _unsafe(text(given.get("retryOn")))
-        if unsafe:
+        if not retry_on:
+            yield found(Rule.RETRIES_DEFAULT, route.manifest, path, _BY_DEFAULT, _RETRIES)
+        unsafe = [word for word in retry_on.replace(" ", "").split(",") if word not in SAFE_RETRIES]
+        if retry_on and unsafe:
             what = f"{', '.join(unsafe)} repeats a generation that may have started"
-            yield found(Rule.RETRIES_REPEAT, route.manifest, (*path, "retryOn"), what, write)
+            yield found(Rule.RETRIES_REPEAT, route.manifest, (*path, "retryOn"), what, _RETRIES)
 
 
 def timeouts(mesh: Mesh) -> Iterator[Finding]:
@@ -135,32 +138,10 @@ def _takes_all_of(first: Route, second: Route) -> bool:
     return all(any(less <= more for less in first.matches) for more in second.matches)
 
 
-def _unsafe(retry_on: str) -> list[str]:
-    words = [word.strip() for word in retry_on.split(",") if word.strip()]
-    return [word for word in words if word not in SAFE_RETRIES]
-
-
-def _mesh_retries_are_safe(mesh: Mesh, given: object) -> bool:
-    """Where a route has no retries of its own, those of the mesh configuration apply."""
-    if given or mesh.config is None:
-        return False
-    default = mapping(mesh.config.value.get("defaultHttpRetryPolicy"))
-    if default.get("attempts") == 0:
-        return True
-    retry_on = text(default.get("retryOn"))
-    return bool(retry_on) and not _unsafe(retry_on)
-
-
-def _http_route_retries(mesh: Mesh, route: Route) -> Iterator[Finding]:
-    given = mapping(route.body.get("retry"))
-    path: KeyPath = (*route.path, "retry")
-    if items(given.get("codes")):
-        codes = ", ".join(str(one) for one in items(given.get("codes")))
+def _retried_codes(route: Route) -> Iterator[Finding]:
+    """An HTTPRoute cannot say more than which statuses are retried."""
+    codes = ", ".join(str(one) for one in items(mapping(route.body.get("retry")).get("codes")))
+    if codes:
         what = f"an answer with {codes} may be of a generation that has started"
-        write = "retry: {attempts: 0}"
-        yield found(Rule.RETRIES_REPEAT, route.manifest, (*path, "codes"), what, write)
-        return
-    known = mesh.config is not None and given.get("attempts") != 0
-    if known and not _mesh_retries_are_safe(mesh, {}):
-        write = "retry: {attempts: 0}, or defaultHttpRetryPolicy in the mesh configuration"
-        yield found(Rule.RETRIES_DEFAULT, route.manifest, path, _BY_DEFAULT, write)
+        path: KeyPath = (*route.path, "retry", "codes")
+        yield found(Rule.RETRIES_REPEAT, route.manifest, path, what, "no codes")

@@ -25,6 +25,7 @@ def metered_once(mesh: Mesh) -> Iterator[Finding]:
     places = our_places(mesh)
     sidecars = [one for one in places if "SIDECAR_INBOUND" in one.contexts]
     gateways = [one for one in places if "GATEWAY" in one.contexts]
+    told = set()
     for route in routes(mesh):
         for one in route.destinations:
             service = mesh.services.get(one.host)
@@ -33,7 +34,9 @@ def metered_once(mesh: Mesh) -> Iterator[Finding]:
                 and (place.targets or _are_the_same(mesh, place.labels, service.selector))
                 for place in sidecars
             )
-            if decided and (one.is_mirror or (gateways and route.models)):
+            key = (route.manifest.title, one.host, one.is_mirror)
+            if decided and key not in told and (one.is_mirror or (gateways and route.models)):
+                told.add(key)
                 source = "mirrored" if one.is_mirror else "decided at the gateway"
                 what = (
                     f"these requests are {source}, and the sidecars of {one.host} meter them again"
@@ -91,17 +94,19 @@ def _expressions(one: Manifest) -> Iterator[tuple[KeyPath, str]]:
 
 def _stats(name: str) -> Iterator[str]:
     """What the statistic may be called in Envoy, of whose dots Prometheus has made underscores."""
-    ending = next((one for one in _ENDINGS if name.endswith(one)), "")
-    family, _, rest = name.removesuffix(ending).partition("_")
-    start = _FAMILIES.get(family, f"{family}")
-    words = rest.split("_")
+    for ending in ("", *(one for one in _ENDINGS if name.endswith(one))):
+        family, _, rest = name.removesuffix(ending).partition("_")
+        yield name.removesuffix(ending)
+        yield from _dotted(_FAMILIES.get(family, family), rest.split("_"))
+
+
+def _dotted(start: str, words: list[str]) -> Iterator[str]:
     for dots in range(_MAX_DOTS + 1):
         for chosen in combinations(range(1, len(words)), dots):
             inner = "".join(
                 ("." if at in chosen else "_" if at else "") + word for at, word in enumerate(words)
             )
             yield f"{start}.{inner}"
-    yield name.removesuffix(ending)
 
 
 def _is_included(stat: str, matcher: Mapping[str, object]) -> bool:
