@@ -1,6 +1,7 @@
 """One report for the policy and the YAML of a mesh together."""
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 from dataplane.box import BODY_LIMIT_BYTES
@@ -16,6 +17,7 @@ from headgate.istio.rules import (
     destinations,
     envoy,
     models,
+    objects,
     patches,
     providers,
     quotas,
@@ -25,6 +27,7 @@ from headgate.istio.rules import (
 from headgate.istio.rules.drift import drift
 
 RULES: tuple[Callable[[Mesh], Iterator[Finding]], ...] = (
+    objects.objects,
     models.attachment,
     models.models_and_routes,
     models.versions,
@@ -71,34 +74,43 @@ RULES: tuple[Callable[[Mesh], Iterator[Finding]], ...] = (
 )
 
 
-def check_files(policy: Path, objects: Path, config: Path | None = None) -> Report:
+def check_files(policy: Path, istio: Path, config: Path | None = None) -> Report:
     """Reads the files and applies every rule. Raises OperatorError where one cannot be read."""
-    mesh = Mesh(
-        tuple(load_objects(objects)),
+    return check(mesh_of(policy, istio, config))
+
+
+def mesh_of(policy: Path, istio: Path, config: Path | None = None) -> Mesh:
+    """What the files hold. Raises OperatorError where one cannot be read."""
+    manifests = tuple(load_objects(istio))
+    if not manifests:
+        raise OperatorError(f"{istio}: holds no object")
+    return Mesh(
+        manifests,
         load_policy_document(policy),
         None if config is None else load_mesh_config(config),
         tuple(one.name for one in http_filters(SERVICES_CLUSTER, BODY_LIMIT_BYTES)),
         BODY_LIMIT_BYTES,
     )
-    if not mesh.manifests:
-        raise OperatorError(f"{objects}: holds no object")
-    return check(mesh)
 
 
 def check(mesh: Mesh) -> Report:
     """Applies every rule. Deterministic: findings stand in the order of files and lines."""
     findings = [one for rule in RULES for one in rule(mesh)]
     told = {one.object for one in findings}
-    rendered = [
-        one for attach in Attach for counting in Counting for one in envoy_filters(attach, counting)
-    ]
-    findings += drift(mesh, rendered, told)
+    findings += drift(mesh, _rendered(), told)
     if mesh.config is None:
         what = "no mesh configuration was given: extension providers and statistics are not checked"
         write = "--mesh-config FILE"
         findings.append(found(Rule.NOT_CHECKED, mesh.policy.document, (), what, write))
     listed = sorted_findings(findings)
     return Report(listed, _summary(mesh, listed))
+
+
+@cache
+def _rendered() -> list[dict[str, object]]:
+    return [
+        one for attach in Attach for counting in Counting for one in envoy_filters(attach, counting)
+    ]
 
 
 def _summary(mesh: Mesh, findings: tuple[Finding, ...]) -> str:

@@ -40,11 +40,16 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A port of a service and what it speaks."""
+    """A port of a service. `protocol` is what it says to speak, "" where only its name does."""
 
     number: int
     name: str
     protocol: str
+
+    @property
+    def shown(self) -> str:
+        """What istiod goes by."""
+        return self.protocol or self.name or "nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +180,7 @@ def _ports(ports: object, key: str) -> Iterator[Port]:
     for one in map(mapping, items(ports)):
         number = whole(one.get(key))
         if number is not None:
-            protocol = text(one.get("appProtocol")) or text(one.get("protocol"))
+            protocol = text(one.get("appProtocol" if key == "port" else "protocol"))
             yield Port(number, text(one.get("name")), protocol)
 
 

@@ -78,7 +78,8 @@ def _calls(mesh: Mesh) -> Iterator[tuple[Service, int, str]]:
             service = mesh.services.get(one.host)
             for namespace in gateways if service and service.selector else ():
                 number = one.port or 0
-                if service and number and (one.host, namespace) not in seen:
+                known = service and number in {port.number for port in service.ports}
+                if service and known and (one.host, namespace) not in seen:
                     seen.add((one.host, namespace))
                     yield service, number, namespace
 

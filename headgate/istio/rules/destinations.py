@@ -126,8 +126,7 @@ def _port(route: Route, one: Destination, service: Service, path: KeyPath) -> It
         write = f"one of: {', '.join(map(str, ports)) or 'none is there'}"
         yield found(Rule.PORT_UNKNOWN, route.manifest, (*path, "port"), what, write)
     elif route.models and (speaks_grpc(port) or not speaks_http(port)):
-        name = port.name or "nothing"
-        what = f"port {port.number} is named {name}; istiod goes by it, and vLLM speaks HTTP/1.1"
+        what = f"port {port.number} is called {port.shown}, and vLLM speaks HTTP/1.1"
         at = _port_index(service, port.number)
         place: KeyPath = ("spec", "ports", at, "name")
         yield found(Rule.PORT_PROTOCOL, service.manifest, place, what, "name: http")

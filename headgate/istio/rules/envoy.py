@@ -144,8 +144,7 @@ def _cluster_faults(mesh: Mesh, value: str) -> Iterator[tuple[str, str]]:
         numbers = ", ".join(str(one.number) for one in service.ports)
         yield f"{host} has no port {number}", f"one of: {numbers}"
     elif not speaks_grpc(port):
-        name = port.name or "nothing"
-        what = f"port {number} of {host} is named {name}: istiod speaks HTTP/1.1 to it, no gRPC"
+        what = f"port {number} of {host} is called {port.shown}: istiod speaks no gRPC to it"
         yield what, "a port that is named grpc-..."
     subsets = [
         text(mapping(one).get("name"))

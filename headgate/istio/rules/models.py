@@ -44,7 +44,7 @@ def models_and_routes(mesh: Mesh) -> Iterator[Finding]:
 
 def versions(mesh: Mesh) -> Iterator[Finding]:
     """Each version of the policy has a route, and a subset of the same name."""
-    for model, names in mesh.policy.versions.items():
+    for model, names in mesh.policy.versions.items() if _routes_by_header(mesh) else ():
         of_model = [one for one in routes(mesh) if model in one.models]
         for name in names:
             path: KeyPath = ("models", model, "versions", name)
@@ -94,9 +94,7 @@ def policy_in_the_mesh(mesh: Mesh) -> Iterator[Finding]:
         if one.name == "headgate-policy" and data and mesh.policy.source not in data.values():
             key = next(iter(data))
             what = "this is not the policy that was checked with it"
-            write = (
-                f"the content of {mesh.policy.document.file}, or check the policy that is mounted"
-            )
+            write = f"the content of {mesh.policy.document.file.name}, or check the policy that is mounted"
             yield found(Rule.POLICY_DIFFERS, one, ("data", key), what, write)
 
 

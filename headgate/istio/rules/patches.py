@@ -147,14 +147,19 @@ def chain(mesh: Mesh) -> Iterator[Finding]:
     """Where requests are decided all steps are there, in the order of the request path."""
     for place in our_places(mesh):
         now, _ = applied(generated(mesh, place), place.patches)
-        ours = [name for name in now if name in mesh.chain]
+        ours = list(dict.fromkeys(name for name in now if name in mesh.chain))
         asked = [name for name in mesh.chain if name in ours]
-        by_name = {one.name: one for one in place.patches if one.operation in INSERTS}
+        by_name = {
+            one.name: one
+            for one in place.patches
+            if one.operation in INSERTS and one.name in mesh.chain
+        }
         for name in mesh.chain:
             if name not in ours and name not in (EXT_AUTHZ, "headgate.usage_tap"):
                 what = f"the step {name} of the request path is missing"
                 write = "the EnvoyFilters that `headgate render istio` prints"
-                yield found(Rule.FILTER_MISSING, place.patches[0].manifest, ("spec",), what, write)
+                first = by_name[min(by_name, key=mesh.chain.index)] if by_name else place.patches[0]
+                yield found(Rule.FILTER_MISSING, first.manifest, ("spec",), what, write)
         wrong = next((has for has, wants in zip(ours, asked, strict=True) if has != wants), None)
         if wrong is not None and wrong in by_name:
             one = by_name[wrong]

@@ -124,8 +124,8 @@ def _service(
         what = f"{host} has no port {own.get('port')}"
         yield found(Rule.PROVIDER_SERVICE, config, (*path, "port"), what, f"one of: {numbers}")
     elif kind != "envoyExtAuthzHttp" and not speaks_grpc(port):
-        name = port.name or "nothing"
-        what = f"port {number} is named {name}: istiod speaks HTTP/1.1 to it, and every call fails"
+        name = port.shown
+        what = f"port {number} is called {name}: istiod speaks HTTP/1.1 to it, and every call fails"
         yield found(
             Rule.PORT_PROTOCOL, service.manifest, ("spec", "ports"), what, "name: grpc-hooks"
         )
@@ -134,14 +134,14 @@ def _service(
 def _authz(config: Manifest, path: KeyPath, own: Mapping[str, object]) -> Iterator[Finding]:
     timeout = seconds(own.get("timeout"))
     if not timeout or timeout > LONGEST_TIMEOUT_S:
-        given = text(own.get("timeout")) or "600s, istiod's default"
+        given = text(own.get("timeout")) or "600s (istiod's default)"
         what = f"a replica that hangs holds each request for {given}"
         yield found(Rule.PROVIDER_TIMEOUT, config, (*path, "timeout"), what, "timeout: 2s")
     if own.get("failOpen", False) is not False:
         what = "requests pass without a key while the services do not answer"
         yield found(Rule.PROVIDER_FAILS_OPEN, config, (*path, "failOpen"), what, "failOpen: false")
     if str(own.get("statusOnError", "")) != "503":
-        given = str(own.get("statusOnError", "403, istiod's default"))
+        given = str(own.get("statusOnError", "403 (istiod's default)"))
         what = f"clients get {given} while the services do not answer, and take their key for wrong"
         where: KeyPath = (*path, "statusOnError")
         yield found(Rule.PROVIDER_STATUS, config, where, what, 'statusOnError: "503"')

@@ -11,6 +11,7 @@ from headgate.contract import (
     SETTLE_ADMISSION_ENTRIES,
     SETTLE_LIMITS_ENTRIES,
     SETTLE_USAGE_ENTRIES,
+    AdmissionKey,
     Namespace,
 )
 from headgate.istio.attachments import EXT_PROC, OURS, Patch, patches_of
@@ -20,6 +21,7 @@ from headgate.istio.mesh import Mesh
 
 RATELIMIT = "headgate.ratelimit"
 BODY_LIMIT = "headgate.body_limit"
+ESTIMATE = f"%DYNAMIC_METADATA({Namespace.ADMISSION}:{AdmissionKey.ESTIMATE})%"
 REQUIRED = {
     OP_RESERVE: {str(key): str(Namespace.ADMISSION) for key in RESERVE_ENTRIES},
     OP_SETTLE: {
@@ -36,11 +38,11 @@ def failure_modes(mesh: Mesh) -> Iterator[Finding]:
     for one, path, config in _ours(mesh):
         name = str(config.get("@type", "")).rpartition(".")[2]
         allow = _key(config, "failure_mode_allow")
-        if name in ("ExternalProcessor", "ExtAuthz") and config.get(allow, False) is not False:
+        if name in ("ExternalProcessor", "ExtAuthz") and config.get(allow) is True:
             what = "requests pass undecided while the service does not answer"
             yield found(Rule.FAILS_OPEN, one.manifest, (*path, allow), what, f"{allow}: false")
         deny = _key(config, "failure_mode_deny")
-        if name == "RateLimit" and config.get(deny) is not True:
+        if name == "RateLimit" and config.get(deny) in (None, False):
             what = "requests pass unlimited while the service does not answer"
             yield found(Rule.FAILS_OPEN, one.manifest, (*path, deny), what, f"{deny}: true")
 
@@ -85,6 +87,11 @@ def descriptors(mesh: Mesh) -> Iterator[Finding]:
             seen.add(op)
             yield from _entries(one, where, op, actions)
             yield from _default_values(one, where, actions)
+            amount = text(mapping(_get(limit, "hits_addend")).get("format"))
+            if op == OP_RESERVE and amount != ESTIMATE:
+                place: KeyPath = (*path, key, at, "hits_addend", "format")
+                what = f"{amount or 'one token'} is reserved for each request"
+                yield found(Rule.DESCRIPTOR, one.manifest, place, what, ESTIMATE)
         for op in REQUIRED:
             if op not in seen:
                 what = f"no descriptor has {OP}={op}"
