@@ -84,7 +84,7 @@ def apply_json_patch(one: Manifest, file: Path) -> None:
 
 
 def operate(root: object, operation: dict[str, object]) -> None:
-    """Does one operation in place. Raises LookupError, ValueError or TypeError where it fits not."""
+    """Does one operation in place. Raises LookupError, ValueError or TypeError where it cannot."""
     *way, last = (
         part.replace("~1", "/").replace("~0", "~")
         for part in str(operation["path"]).removeprefix("/").split("/")

@@ -94,7 +94,7 @@ def policy_in_the_mesh(mesh: Mesh) -> Iterator[Finding]:
         if one.name == "headgate-policy" and data and mesh.policy.source not in data.values():
             key = next(iter(data))
             what = "this is not the policy that was checked with it"
-            write = f"the content of {mesh.policy.document.file.name}, or check the policy that is mounted"
+            write = f"the content of {mesh.policy.document.file.name}, or check this one"
             yield found(Rule.POLICY_DIFFERS, one, ("data", key), what, write)
 
 
