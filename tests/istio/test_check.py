@@ -120,7 +120,7 @@ def test_the_command_prints_a_line_for_each_finding_and_ends_with_1(tmp_path: Pa
     assert code == 1
     assert first.endswith("[no-catch-all]")
     assert "gateway.yaml:1: error: Gateway istio-ingress/headgate: " in first
-    assert summary == "28 objects and 1 base models checked: 1 error, 0 warnings"
+    assert summary == "29 objects and 1 base models checked: 1 error, 0 warnings"
 
 
 def test_json_is_a_list_with_all_fields() -> None:

@@ -59,7 +59,13 @@ class Addresses:
 
 
 def pods_of(objects: Iterable[Object], addresses: Addresses) -> list[Pod]:
-    """As many pods as each Deployment asks for."""
+    """As many pods as each Deployment asks for, or the least that its autoscaler does."""
+    objects = list(objects)
+    least = {
+        (one["metadata"]["namespace"], one["spec"]["scaleTargetRef"]["name"]): one["spec"]
+        for one in objects
+        if one["kind"] == "HorizontalPodAutoscaler"
+    }
     pods = []
     for one in objects:
         if one["kind"] != "Deployment":
@@ -67,7 +73,8 @@ def pods_of(objects: Iterable[Object], addresses: Addresses) -> list[Pod]:
         metadata, template = one["metadata"], one["spec"]["template"]
         container = template["spec"]["containers"][0]
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-        for number in range(one["spec"]["replicas"]):
+        scaled = least.get((metadata["namespace"], metadata["name"]), {})
+        for number in range(one["spec"].get("replicas", scaled.get("minReplicas", 1))):
             name = f"{metadata['name']}-{number}"
             labels, args = template["metadata"]["labels"], container.get("args", [])
             ip = addresses.next()
