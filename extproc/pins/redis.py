@@ -6,10 +6,11 @@ that pins are kept, to keep it. While Redis is away one request a second waits f
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from importlib.resources import files
 from typing import cast
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from extproc.pins.memory import MemoryPins
 from extproc.versions import Kept, Pin
@@ -21,6 +22,8 @@ PAUSE_S = 1.0
 _PREFIX = "hg:pin:"
 _RENEWED_BELOW = 0.9
 """Of the time that a pin is kept; less is left, it is kept anew."""
+_PARALLEL = 64
+"""Calls at once. A client has 100 connections and refuses the call that needs one more."""
 
 
 class RedisPins:
@@ -35,6 +38,8 @@ class RedisPins:
         self._deadline_s = deadline_s
         self._clock = clock
         self._known = MemoryPins(clock)
+        self._slots = asyncio.Semaphore(_PARALLEL)
+        self._away = False
         self._asked_from_s = 0.0
 
     async def keep(self, pin: Pin) -> Kept:
@@ -42,26 +47,37 @@ class RedisPins:
         known = self._known.known(pin)
         if known is not None and self._known.left_s(pin) > pin.kept_s * _RENEWED_BELOW:
             return Kept(known, remembered=True)
-        told = await self._ask(pin)
-        if told is None:
-            # What this replica knows, or the hash, which gives all replicas the same.
-            return Kept(known or pin.version, True if known else None)
-        self._known.remember(pin, told.version)
-        return told
+        # What this replica knows goes before the hash: Redis may have lost it.
+        wanted = pin if known is None else replace(pin, version=known)
+        told = await self._ask(wanted)
+        if told is not None:
+            self._known.remember(pin, told.version)
+            return Kept(told.version, told.remembered or known is not None)
+        if known is None:
+            return Kept(pin.version, remembered=None)  # the hash: all replicas have the same
+        self._known.remember(pin, known)
+        return Kept(known, remembered=True)
 
     async def close(self) -> None:
         """Closes the connections."""
         await self._client.aclose()
 
     async def _ask(self, pin: Pin) -> Kept | None:
-        if self._clock.now_s() < self._asked_from_s:
+        now_s = self._clock.now_s()
+        if now_s < self._asked_from_s:
             return None
+        if self._away:
+            # This request finds out; those beside it do not wait with it.
+            self._asked_from_s = now_s + PAUSE_S
         arguments = [pin.version, pin.kept_s * 1000, *pin.live]
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with asyncio.timeout(self._deadline_s), self._slots:
                 version, remembered = await self._script(keys=[_PREFIX + pin.key], args=arguments)
-        except (RedisError, OSError, TimeoutError):
+        except (RedisError, RedisClusterException, OSError, TimeoutError):
+            self._away = True
             self._asked_from_s = self._clock.now_s() + PAUSE_S
             return None
+        self._away = False
+        self._asked_from_s = 0.0
         text = version.decode() if isinstance(version, bytes) else str(version)
         return Kept(text, bool(remembered))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from headgate.contract import Counting
 from headgate.policy import NAME_RULE, is_name
 from headgate.up import Address
 
@@ -13,6 +14,13 @@ RATELIMIT_CONFIG = click.option(
     type=click.Path(path_type=Path),
     multiple=True,
     help="A file or directory that configures envoyproxy/ratelimit; may be given again.",
+)
+COUNTING = click.option(
+    "--counting",
+    type=click.Choice([one.value for one in Counting]),
+    default=Counting.PROXY.value,
+    show_default=True,
+    help="Who counts the tokens of answers: a filter in Envoy, or ext_proc.",
 )
 
 

@@ -8,6 +8,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
 from dataplane.envoy_filters import Attach, envoy_filters
+from headgate.cli.options import COUNTING
 from headgate.contract import Counting
 
 _HEAD = "# Rendered by `headgate render istio{options}`: change the renderer, not this file.\n"
@@ -26,13 +27,7 @@ def render_group() -> None:
     show_default=True,
     help="Where in the mesh requests are decided.",
 )
-@click.option(
-    "--counting",
-    type=click.Choice([one.value for one in Counting]),
-    default=Counting.PROXY.value,
-    show_default=True,
-    help="Who counts the tokens of answers: a filter in Envoy, or ext_proc.",
-)
+@COUNTING
 def render_istio_command(attach: str, counting: str) -> None:
     """Print the EnvoyFilters of a mesh: the same filters that one box runs."""
     click.echo(istio_yaml(Attach(attach), Counting(counting)), nl=False)

@@ -12,7 +12,7 @@ import uvloop
 from dataplane.box import MAX_CONNECTIONS
 from extauthz.failures import DEFAULT_PER_MINUTE
 from headgate.app import StoreSettings
-from headgate.cli.options import FILE, RATELIMIT_CONFIG, HostPort
+from headgate.cli.options import COUNTING, FILE, RATELIMIT_CONFIG, HostPort
 from headgate.clock import SystemClock
 from headgate.contract import Counting
 from headgate.errors import OperatorError
@@ -60,13 +60,7 @@ _DEFAULT_POLICY = Path("headgate.yaml")
     type=click.Path(path_type=Path, file_okay=False),
     help="Keeps sockets, Envoy's configuration and logs here [a temporary folder].",
 )
-@click.option(
-    "--counting",
-    type=click.Choice([one.value for one in Counting]),
-    default=Counting.PROXY.value,
-    show_default=True,
-    help="Who counts the tokens of answers: a filter in Envoy, or ext_proc.",
-)
+@COUNTING
 def up_command(
     demo: bool,
     policy: Path | None,

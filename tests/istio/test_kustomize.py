@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 from headgate.errors import OperatorError
 from headgate.istio.kustomize import build
-from headgate.istio.manifests import read_manifests
+from headgate.istio.manifests import Manifest, read_manifests
 
 HERE = Path(__file__).parent / "kustomize"
 OVERLAYS = Path(__file__).parents[2] / "istio" / "overlays"
@@ -19,8 +19,12 @@ def by_name(objects: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, An
     return {(one["kind"], one["metadata"]["name"]): one for one in objects}
 
 
+def plain_of(one: Manifest) -> dict[str, Any]:
+    return dict(json.loads(json.dumps(one.value, default=float)))
+
+
 def plain(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(json.dumps(one.value, default=float)) for one in build(folder)]
+    return [plain_of(one) for one in build(folder)]
 
 
 def test_the_result_is_that_of_kubectl() -> None:
@@ -64,6 +68,20 @@ def test_the_routes_of_the_gateway_api_take_the_place_of_the_virtual_services(
     assert kinds.count("InferencePool") == 2
     assert kinds.count("Gateway") == 1
     assert "VirtualService" not in kinds
+
+
+def test_counting_in_ext_proc_takes_the_tap_out(tmp_path: Path) -> None:
+    istio = OVERLAYS.parent
+    component = f"{istio}/components/extproc-counting"
+    (tmp_path / "kustomization.yaml").write_text(
+        f"resources: [{istio}/overlays/staging]\ncomponents: [{component}]\n"
+    )
+    built = {(one.kind, one.name): plain_of(one) for one in build(tmp_path)}
+    patches = built[("EnvoyFilter", "headgate-filters")]["spec"]["configPatches"]
+    names = [patch["patch"]["value"]["name"] for patch in patches]
+
+    assert "headgate.usage_tap" not in names
+    assert "headgate.ext_proc" in names
 
 
 BAD = {

