@@ -20,6 +20,8 @@ _TYPE_URL = re.compile(r"type\.googleapis\.com/((?:[a-z][a-z0-9_]*\.)+)([A-Za-z]
 _TYPED_STRUCTS = ("udpa.type.v1.TypedStruct", "xds.type.v3.TypedStruct")
 _OURS_TO_KNOW = "envoy."
 """Types of others, as Istio's own, are not in Envoy's API."""
+_CONTRIB = ".v3alpha."
+"""Extensions outside of Envoy's core, of which Istio's build has some."""
 _PLAIN = "envoy_data_plane.google.protobuf"
 _TEXTS = (betterproto2.TYPE_STRING, betterproto2.TYPE_BYTES)
 _NUMBER = re.compile(r"-?[0-9]{1,20}")
@@ -193,7 +195,9 @@ def _any_faults(value: object, path: Path) -> Iterator[Fault]:
     kind = message_type(type_url)
     if kind is not None:
         yield from faults(kind, rest, path)
-    elif name.startswith(_OURS_TO_KNOW) or not type_url.startswith("type.googleapis.com/"):
+    elif (name.startswith(_OURS_TO_KNOW) and _CONTRIB not in name) or not type_url.startswith(
+        "type.googleapis.com/"
+    ):
         what = f"{_shown(type_url)} is no type of Envoy's API"
         yield Fault((*path, "@type"), what, "the type's URL as Envoy's documentation has it")
 

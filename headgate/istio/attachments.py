@@ -105,8 +105,12 @@ def generated(mesh: Mesh, place: Place) -> list[str]:
         chain.append("envoy.filters.http.jwt_authn")
     if authorized:
         chain.append("envoy.filters.http.rbac")
-    chain += ["envoy.filters.http.grpc_stats", "istio.alpn", "envoy.filters.http.fault"]
-    return [*chain, "envoy.filters.http.cors", "istio.stats", ROUTER]
+    if any(mesh.kind("InferencePool")) and any(mesh.kind("Gateway", "k8s.io")):
+        chain.append("envoy.filters.http.ext_proc")
+    chain.append("envoy.filters.http.grpc_stats")
+    if "SIDECAR_INBOUND" not in place.contexts:
+        chain.append("istio.alpn")
+    return [*chain, "envoy.filters.http.fault", "envoy.filters.http.cors", "istio.stats", ROUTER]
 
 
 def applied(chain: Iterable[str], patches: Iterable[Patch]) -> tuple[list[str], list[Patch]]:

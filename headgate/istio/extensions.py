@@ -33,7 +33,6 @@ ABSENT = (
     "envoy.extensions.http.ext_proc.processing_request_modifiers.mapped_attribute_builder.",
     "xds.type.matcher.v3.CelMatcher",
     "xds.type.matcher.v3.HttpAttributesCelMatchInput",
-    "envoy.extensions.matching.input_matchers.cel_matcher.",
     "envoy.extensions.matching.input_matchers.metadata.",
     "envoy.extensions.matching.input_matchers.runtime_fraction.",
     "envoy.extensions.matching.common_inputs.network.v3.DynamicMetadataInput",
@@ -44,7 +43,6 @@ ABSENT = (
 """Beginnings of the names of types that none of the versions has."""
 
 SINCE = {
-    "envoy.extensions.load_balancing_policies.peak_ewma.": "1.29",
     "envoy.extensions.access_loggers.stats.": "1.30",
     "envoy.extensions.filters.http.dynamic_modules.": "1.31",
     "envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.": "1.31",

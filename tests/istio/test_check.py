@@ -80,6 +80,23 @@ def test_the_request_path_at_the_model_servers_needs_no_routes(
     assert rules(mesh_of(POLICY_WITHOUT_VERSIONS, tmp_path, MESH_CONFIG)) == set()
 
 
+def test_what_istiod_makes_at_a_gateway_it_need_not_make_at_a_pod(tmp_path: Path) -> None:
+    """`istio.alpn` is for calls that leave a proxy (istiod's `listener_builder.go`)."""
+    (tmp_path / "kustomization.yaml").write_text(
+        f"resources: [{ISTIO}/overlays/dev]\npatches:\n"
+        "  - {path: p.yaml, target: {kind: EnvoyFilter, name: headgate-filters}}\n"
+    )
+    router = "/spec/configPatches/0/match/listener/filterChain/filter/subFilter/name"
+    context = "/spec/configPatches/0/match/context"
+    anchored = f"- {{op: replace, path: {router}, value: istio.alpn}}\n"
+    inbound = f"- {{op: replace, path: {context}, value: SIDECAR_INBOUND}}\n"
+
+    (tmp_path / "p.yaml").write_text(anchored)
+    assert Rule.ANCHOR_ABSENT not in rules(mesh_of(POLICY, tmp_path, MESH_CONFIG))
+    (tmp_path / "p.yaml").write_text(anchored + inbound)
+    assert Rule.ANCHOR_ABSENT in rules(mesh_of(POLICY, tmp_path, MESH_CONFIG))
+
+
 def test_a_plain_folder_one_file_and_a_list_hold_the_same_objects(tmp_path: Path) -> None:
     folder, one_file, as_list = tmp_path / "folder", tmp_path / "all.yaml", tmp_path / "list.yaml"
     folder.mkdir()
