@@ -16,6 +16,7 @@ from headgate.istio.rules import (
     access,
     destinations,
     envoy,
+    fields,
     models,
     objects,
     patches,
@@ -28,6 +29,7 @@ from headgate.istio.rules.drift import drift
 
 RULES: tuple[Callable[[Mesh], Iterator[Finding]], ...] = (
     objects.objects,
+    fields.fields,
     models.attachment,
     models.models_and_routes,
     models.versions,

@@ -23,6 +23,7 @@ class Rule(StrEnum):
 
     NOT_CHECKED = "not-checked"
     NOT_AN_OBJECT = "not-an-object"
+    FIELD_UNKNOWN = "field-unknown"
     POLICY_DIFFERS = "policy-differs"
     NOTHING_ATTACHED = "nothing-attached"
     MODEL_WITHOUT_ROUTE = "model-without-route"

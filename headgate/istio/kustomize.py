@@ -77,7 +77,18 @@ def _resource(folder: Path, entry: str, inside: tuple[Path, ...]) -> list[Manife
     path = folder / entry
     if path.is_dir():
         return _build(path.resolve(), path, [], inside)
-    return read_manifests(path)
+    return read_manifests(_file(folder, entry))
+
+
+def _file(folder: Path, entry: str) -> Path:
+    """A file of the folder. kubectl takes folders from anywhere and files from no other folder."""
+    path = folder / entry
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise OperatorError(
+            f"{folder / FILE}: {entry} is not below this folder, and kubectl reads no such file;"
+            " name its folder, or put a copy here"
+        )
+    return path
 
 
 def _refuse_twice(found: list[Manifest]) -> None:
@@ -93,7 +104,7 @@ def _config_map(folder: Path, entry: object) -> Manifest:
     data = YamlMapping(1)
     for name in items(generator.get("files")):
         key, _, source = text(name).rpartition("=")
-        path = folder / source
+        path = _file(folder, source)
         try:
             data[key or path.name] = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -107,7 +118,7 @@ def _config_map(folder: Path, entry: object) -> Manifest:
 
 
 def _patched(found: list[Manifest], folder: Path, patch: dict[str, object]) -> list[Manifest]:
-    path = folder / text(patch.get("path"))
+    path = _file(folder, text(patch.get("path")))
     target = mapping(patch.get("target"))
     if set(patch) - {"path", "target"} or not path.is_file():
         raise OperatorError(

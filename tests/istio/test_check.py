@@ -74,8 +74,10 @@ def test_the_request_path_at_the_model_servers_needs_no_routes(
 ) -> None:
     (tmp_path / "kustomization.yaml").write_text(
         f"resources: [{ISTIO}/base, {ISTIO}/models/namespace, {ISTIO}/models/llama-8b, "
-        f"{ISTIO}/components/gateway/gateway.yaml]\ncomponents: [{ISTIO}/components/{component}]\n"
+        f"gateway.yaml]\ncomponents: [{ISTIO}/components/{component}]\n"
     )
+    gateway = (ISTIO / "components" / "gateway" / "gateway.yaml").read_text()
+    (tmp_path / "gateway.yaml").write_text(gateway)
 
     assert rules(mesh_of(POLICY_WITHOUT_VERSIONS, tmp_path, MESH_CONFIG)) == set()
 

@@ -55,16 +55,23 @@ def test_lines_are_those_of_the_file() -> None:
     assert lines[service.line_of(("spec",)) - 1] == "spec: {ports: [{port: 1}]}"
 
 
+@pytest.mark.parametrize("overlay", ["staging", "prod"])
 def test_the_routes_of_the_gateway_api_take_the_place_of_the_virtual_services(
-    tmp_path: Path,
+    overlay: str, tmp_path: Path
 ) -> None:
     istio = OVERLAYS.parent
-    lines = [f"resources: [{istio}/overlays/staging]", "components:"]
-    lines += [f"  - {istio}/components/{name}" for name in ("gateway-api", "inference-pool")]
+    further = [
+        path.name for path in (istio / "components" / "gateway-api").iterdir() if path.is_dir()
+    ]
+    names = [f"gateway-api/{one}" for one in further] if overlay == "prod" else []
+    lines = [f"resources: [{istio}/overlays/{overlay}]", "components:"]
+    lines += [
+        f"  - {istio}/components/{name}" for name in ("gateway-api", "inference-pool", *names)
+    ]
     (tmp_path / "kustomization.yaml").write_text("\n".join(lines))
     kinds = [one.kind for one in build(tmp_path)]
 
-    assert kinds.count("HTTPRoute") == 2
+    assert kinds.count("HTTPRoute") == 2 + len(names)
     assert kinds.count("InferencePool") == 2
     assert kinds.count("Gateway") == 1
     assert "VirtualService" not in kinds
@@ -87,6 +94,14 @@ def test_counting_in_ext_proc_takes_the_tap_out(tmp_path: Path) -> None:
 BAD = {
     "an unknown key": ({"kustomization.yaml": "namePrefix: a-\n"}, "namePrefix: is not known here"),
     "a file that is not there": ({"kustomization.yaml": "resources: [x.yaml]\n"}, "cannot be read"),
+    "a file of another folder": (
+        {"kustomization.yaml": "resources: [../x.yaml]\n"},
+        "../x.yaml is not below this folder",
+    ),
+    "a patch of another folder": (
+        {"kustomization.yaml": "patches: [{path: ../p.yaml}]\n"},
+        "../p.yaml is not below this folder",
+    ),
     "itself": ({"kustomization.yaml": "resources: [.]\n"}, "leads back to itself"),
     "no YAML": ({"kustomization.yaml": "resources: [\n"}, "this is not YAML"),
     "an object that is none": (

@@ -12,6 +12,7 @@ from headgate.istio.kustomize import build
 from tests.istio.names import COMPONENTS, ISTIO
 
 Objects = dict[tuple[str, str], dict[str, Any]]
+KEDA = ("keda", "keda/qwen-8b", "keda/llama-70b", "keda/lora")
 OPTIONAL = ("monitoring", "keda", "flagger", "argo-rollouts")
 
 
@@ -147,7 +148,7 @@ def test_argo_scales_before_it_gives_weight_and_asks_its_gates_after_each() -> N
 
 
 def test_keda_scales_what_no_other_autoscaler_scales(with_components: Any) -> None:
-    built = with_components("keda")
+    built = with_components(*KEDA)
     scaled = {
         value["spec"]["scaleTargetRef"]["name"]
         for (kind, _), value in built.items()
@@ -159,13 +160,14 @@ def test_keda_scales_what_no_other_autoscaler_scales(with_components: Any) -> No
         if kind == "HorizontalPodAutoscaler"
     }
 
-    assert scaled
-    assert all(("Deployment", name) in built for name in scaled)
+    assert len(scaled) == len(KEDA)
+    for name in scaled:
+        assert "replicas" not in built["Deployment", name]["spec"]
     assert not scaled & others
 
 
 def test_keda_waits_longer_than_a_pod_loads_and_drains(with_components: Any) -> None:
-    built = with_components("keda")
+    built = with_components(*KEDA)
     for (kind, _), value in built.items():
         if kind != "ScaledObject":
             continue

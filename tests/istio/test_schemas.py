@@ -8,6 +8,7 @@ import kubernetes_validate
 import pytest
 
 from headgate.istio.kustomize import build
+from headgate.istio.manifests import Manifest, read_manifests
 
 ISTIO = Path(__file__).parents[2] / "istio"
 OLDEST, NEWEST = "1.32", "1.36"
@@ -20,12 +21,17 @@ FOLDERS = sorted(
 
 
 def own(folder: str) -> list[dict[str, Any]]:
-    """The objects of Kubernetes' own kinds: groups without a dot, and `*.k8s.io`."""
+    """The objects of Kubernetes' own kinds."""
     return [
         json.loads(json.dumps(one.value, default=float))
         for one in build(ISTIO / folder)
-        if "." not in one.group or one.group in ("networking.k8s.io", "rbac.authorization.k8s.io")
+        if is_own(one)
     ]
+
+
+def is_own(one: Manifest) -> bool:
+    """Groups without a dot, and two of `*.k8s.io`."""
+    return "." not in one.group or one.group in ("networking.k8s.io", "rbac.authorization.k8s.io")
 
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
@@ -36,6 +42,21 @@ def test_objects_fit_the_schema(folder: str, version: str) -> None:
     assert objects
     for one in objects:
         kubernetes_validate.validate(one, version, strict=True)
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+def test_objects_that_components_bring_fit_the_schema(version: str) -> None:
+    kinds = set()
+    for kustomization in sorted((ISTIO / "components").glob("**/kustomization.yaml")):
+        folder = kustomization.parent
+        (whole,) = read_manifests(kustomization, named=False)
+        for name in whole.value.get("resources", []):
+            for one in filter(is_own, read_manifests(folder / name)):
+                kinds.add(one.kind)
+                plain = json.loads(json.dumps(one.value, default=float))
+                kubernetes_validate.validate(plain, version, strict=True)
+
+    assert kinds == {"ConfigMap", "NetworkPolicy", "PodDisruptionBudget", "Service"}
 
 
 @pytest.mark.parametrize(
