@@ -147,17 +147,19 @@ def decide(
         rewrite=rewrite,
         chose_version=chosen is not None,
     )
+    return _on_version(admit, model, caller, chosen)
+
+
+def _on_version(admit: Admit, model: Model, caller: Caller, chosen: str | None) -> Admit:
+    """The request on the version that its client has chosen, or on that of its conversation."""
     if model.versions is None:
         return admit
     if chosen is not None:
         return admit.with_version(chosen)
-    return _with_pin(admit, pin(model.versions, caller, model.base, admit.headers[Header.AFFINITY]))
-
-
-def _with_pin(admit: Admit, wanted: Pin) -> Admit:
-    """Where one version gets everything there is nothing to remember."""
-    if len(wanted.live) == 1:
+    wanted = pin(model.versions, caller, model.base, admit.headers[Header.AFFINITY])
+    if len(model.versions.all) == 1:
         return admit.with_version(wanted.version)
+    # Remembered also while one version has all the weight: a canary that begins moves nobody.
     return replace(admit, pin=wanted)
 
 

@@ -41,7 +41,7 @@ class Metrics:
             "headgate_versions",
             "Requests admitted to a version: one that their conversation was on (kept), a new one"
             " (new), by the hash alone as the store did not answer (unremembered), chosen by the"
-            " client (chosen), or the only one with a weight (only).",
+            " client (chosen), or the only one there is (only).",
             ["base", "version", "how"],
             registry=registry,
         )

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from headgate.cli import cli
 from headgate.clock import SystemClock
 from headgate.dropin.check import KNOWN_KEYS
+from headgate.istio.findings import WARNINGS, Rule
 from headgate.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,6 +55,16 @@ def test_every_key_of_the_files_of_envoyproxy_ratelimit_is_documented() -> None:
     text = (DOCS / "ratelimit-drop-in.md").read_text()
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
     assert {key for row in rows for key in re.findall(r"`(\w+)`", row)} == KNOWN_KEYS
+
+
+def test_every_rule_of_the_mesh_is_documented_with_its_severity() -> None:
+    text = (DOCS / "istio-check.md").read_text()
+    rows = re.findall(r"^\| `([a-z-]+)` \| (error|warning) \|", text, flags=re.MULTILINE)
+    warnings = {str(rule) for rule in WARNINGS}
+
+    assert sorted(rows) == sorted(
+        (str(rule), "warning" if rule in warnings else "error") for rule in Rule
+    )
 
 
 def test_every_local_link_in_the_documentation_leads_somewhere() -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from importlib.resources import files
 from typing import cast
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from extproc.pins.memory import MemoryPins
 from extproc.versions import Kept, Pin
@@ -22,6 +22,8 @@ PAUSE_S = 1.0
 _PREFIX = "hg:pin:"
 _RENEWED_BELOW = 0.9
 """Of the time that a pin is kept; less is left, it is kept anew."""
+_PARALLEL = 64
+"""Calls at once. A client has 100 connections and refuses the call that needs one more."""
 
 
 class RedisPins:
@@ -36,6 +38,8 @@ class RedisPins:
         self._deadline_s = deadline_s
         self._clock = clock
         self._known = MemoryPins(clock)
+        self._slots = asyncio.Semaphore(_PARALLEL)
+        self._away = False
         self._asked_from_s = 0.0
 
     async def keep(self, pin: Pin) -> Kept:
@@ -59,14 +63,21 @@ class RedisPins:
         await self._client.aclose()
 
     async def _ask(self, pin: Pin) -> Kept | None:
-        if self._clock.now_s() < self._asked_from_s:
+        now_s = self._clock.now_s()
+        if now_s < self._asked_from_s:
             return None
+        if self._away:
+            # This request finds out; those beside it do not wait with it.
+            self._asked_from_s = now_s + PAUSE_S
         arguments = [pin.version, pin.kept_s * 1000, *pin.live]
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with asyncio.timeout(self._deadline_s), self._slots:
                 version, remembered = await self._script(keys=[_PREFIX + pin.key], args=arguments)
-        except (RedisError, OSError, TimeoutError):
+        except (RedisError, RedisClusterException, OSError, TimeoutError):
+            self._away = True
             self._asked_from_s = self._clock.now_s() + PAUSE_S
             return None
+        self._away = False
+        self._asked_from_s = 0.0
         text = version.decode() if isinstance(version, bytes) else str(version)
         return Kept(text, bool(remembered))

@@ -9,6 +9,7 @@ import click
 
 from headgate.cli.options import FILE, RATELIMIT_CONFIG
 from headgate.dropin import describe_dropin, load_dropin
+from headgate.istio.check import check_files
 from headgate.policy import describe, load_policy
 from headgate.replay import as_json, as_table, replay_files
 
@@ -16,8 +17,33 @@ from headgate.replay import as_json, as_table, replay_files
 @click.command("check")
 @click.argument("file", type=FILE, required=False)
 @RATELIMIT_CONFIG
-def check_command(file: Path | None, ratelimit_config: tuple[Path, ...]) -> None:
+@click.option(
+    "--istio",
+    type=click.Path(path_type=Path),
+    help="Check the policy together with this YAML: a kustomization, a folder or a file.",
+)
+@click.option("--mesh-config", type=FILE, help="istiod's mesh configuration, for --istio.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How the report of --istio is printed.",
+)
+def check_command(
+    file: Path | None,
+    ratelimit_config: tuple[Path, ...],
+    istio: Path | None,
+    mesh_config: Path | None,
+    form: str,
+) -> None:
     """Check a policy file: every mistake at once, exit code 1 if there is one."""
+    if istio is not None:
+        _check_istio(file, istio, mesh_config, form, ratelimit_config)
+        return
+    if mesh_config is not None or form != "text":
+        raise click.UsageError("--mesh-config and --format go with --istio")
     if file is None and not ratelimit_config:
         raise click.UsageError("name a policy FILE, or files with --ratelimit-config")
     if file is not None:
@@ -44,6 +70,21 @@ def replay_command(records: tuple[Path, ...], policy: Path, form: str) -> None:
     for line in report.records.bad:
         click.echo(f"headgate: {line}", err=True)
     click.echo(as_json(report) if form == "json" else as_table(report))
+
+
+def _check_istio(
+    file: Path | None,
+    istio: Path,
+    mesh_config: Path | None,
+    form: str,
+    ratelimit_config: tuple[Path, ...],
+) -> None:
+    if file is None or ratelimit_config:
+        raise click.UsageError("--istio goes with a policy FILE, and without --ratelimit-config")
+    report = check_files(file, istio, mesh_config)
+    click.echo(report.as_json() if form == "json" else report.as_text())
+    if report.has_errors:
+        sys.exit(1)
 
 
 @contextmanager

@@ -10,6 +10,17 @@ from headgate.policy.document import FileKind, YamlMapping, compose, line_of
 from headgate.policy.document import Path as KeyPath
 from headgate.policy.problems import Rule
 
+__all__ = [
+    "KeyPath",
+    "Manifest",
+    "items",
+    "mapping",
+    "read_manifests",
+    "read_plain",
+    "text",
+    "whole",
+]
+
 MAX_FILE_BYTES = 32 * 2**20
 _KIND = FileKind("manifest", "apiVersion, kind and metadata")
 _SEPARATOR = re.compile(r"^---(?:[ \t].*)?$", re.MULTILINE)
@@ -48,7 +59,7 @@ class Manifest:
     def title(self) -> str:
         """`Kind namespace/name`, as messages call it."""
         place = f"{self.namespace}/" if self.namespace else ""
-        return f"{self.kind} {place}{self.name}"
+        return f"{self.kind} {place}{self.name}".strip()
 
     def line_of(self, path: KeyPath) -> int:
         """The line in its file of the value at `path`, or of the closest one above it."""
@@ -68,6 +79,11 @@ def items(value: object) -> list[object]:
 def text(value: object) -> str:
     """The value where it is text, else ""."""
     return value if isinstance(value, str) else ""
+
+
+def whole(value: object) -> int | None:
+    """The value where it is a whole number, else None."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def read_manifests(file: Path, *, named: bool = True) -> list[Manifest]:
@@ -90,6 +106,14 @@ def read_manifests(file: Path, *, named: bool = True) -> list[Manifest]:
     if problems:
         raise OperatorError("\n".join(problems))
     return found
+
+
+def read_plain(file: Path, kind: FileKind) -> Manifest:
+    """A file with one mapping that is no object. Raises OperatorError with every mistake."""
+    value, wrong = compose(_read(file), kind)
+    if value is None or wrong:
+        raise OperatorError("\n".join(one.render(str(file)) for one in wrong))
+    return Manifest(value, file)
 
 
 def _read(file: Path) -> str:

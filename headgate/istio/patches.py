@@ -46,9 +46,26 @@ def _merge_named(old: list[object], new: list[object], group: str) -> None:
 
 
 def _put(value: dict[str, object], key: str, new: object) -> None:
-    value[key] = new
     if isinstance(value, YamlMapping):
-        value.lines.setdefault(key, value.line)
+        line = value.lines.setdefault(key, value.line)
+        value[key] = located(new, line)
+    else:
+        value[key] = new
+
+
+def located(value: object, line: int) -> object:
+    """A copy that stands on one line: what a patch brings has the place of what it changes."""
+    if isinstance(value, dict):
+        mapping_there = YamlMapping(line)
+        mapping_there.update({str(key): located(inner, line) for key, inner in value.items()})
+        mapping_there.lines.update(dict.fromkeys(mapping_there, line))
+        return mapping_there
+    if isinstance(value, list):
+        list_there = YamlList()
+        list_there += [located(inner, line) for inner in value]
+        list_there.lines += [line] * len(value)
+        return list_there
+    return value
 
 
 def apply_json_patch(one: Manifest, file: Path) -> None:
@@ -61,23 +78,22 @@ def apply_json_patch(one: Manifest, file: Path) -> None:
         raise OperatorError(f"{file}: must be a list of operations, each {{op: ..., path: ...}}")
     for operation in map(mapping, operations):
         try:
-            _operate(one.value, operation)
+            operate(one.value, operation)
         except (LookupError, ValueError, TypeError) as error:
             raise OperatorError(f"{file}: {operation.get('path')}: fits not {one.title}") from error
 
 
-def _operate(root: object, operation: dict[str, object]) -> None:
-    *way, last = str(operation["path"]).removeprefix("/").split("/")
+def operate(root: object, operation: dict[str, object]) -> None:
+    """Does one operation in place. Raises LookupError, ValueError or TypeError where it cannot."""
+    *way, last = (
+        part.replace("~1", "/").replace("~0", "~")
+        for part in str(operation["path"]).removeprefix("/").split("/")
+    )
     for step in way:
         root = root[int(step)] if isinstance(root, list) else root[step]  # type: ignore[index]
     word = operation["op"]
     if isinstance(root, list):
-        if word == "remove":
-            del root[int(last)]
-        elif word == "replace":
-            root[int(last)] = operation["value"]
-        else:
-            root.insert(len(root) if last == "-" else int(last), operation["value"])
+        _operate_on_list(root, word, last, operation)
     elif isinstance(root, dict):
         if word == "remove":
             del root[last]
@@ -85,3 +101,19 @@ def _operate(root: object, operation: dict[str, object]) -> None:
             _put(root, last, operation["value"])
     else:
         raise TypeError(word)
+
+
+def _operate_on_list(
+    root: list[object], word: object, last: str, operation: dict[str, object]
+) -> None:
+    at = len(root) if last == "-" else int(last)
+    lines = root.lines if isinstance(root, YamlList) else [1] * len(root)
+    line = lines[min(at, len(lines) - 1)] if lines else 1
+    if word == "remove":
+        del root[at]
+        del lines[at]
+    elif word == "replace":
+        root[at] = located(operation["value"], line)
+    else:
+        root.insert(at, located(operation["value"], line))
+        lines.insert(at, line)

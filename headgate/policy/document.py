@@ -153,7 +153,7 @@ def line_of(root: YamlMapping, path: Path) -> int:
     line = root.line
     for part in path:
         if isinstance(node, YamlMapping) and part in node:
-            line = node.lines[str(part)]
+            line = node.lines.get(str(part), line)
             node = node[str(part)]
         elif isinstance(node, YamlList) and isinstance(part, int) and part < len(node):
             line = node.lines[part]

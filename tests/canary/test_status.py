@@ -139,8 +139,9 @@ def test_what_does_not_answer_as_prometheus_is_one_line_and_exit_code_2(
     assert prometheus.url in shown.stderr
 
 
-@pytest.mark.parametrize("url", [f"http://127.0.0.1:{free_port()}", "prometheus:9090", "http://"])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:{free}", "prometheus:9090", "http://"])
 def test_a_prometheus_that_cannot_be_reached_is_one_line_and_exit_code_2(url: str) -> None:
+    url = url.format(free=free_port())
     shown = status(url)
 
     assert shown.exit_code == 2

@@ -1,5 +1,7 @@
 """What remembers versions, in this process and in a real Redis: the same rules."""
 
+import asyncio
+import socket
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -146,3 +148,35 @@ async def test_a_conversation_that_goes_on_without_redis_stays_where_it_is() -> 
             clock.advance(1800)
             assert await pins.keep(pin("v2", key="on")) == Kept("v1", remembered=True)
         await pins.close()
+
+
+async def test_a_cluster_that_is_away_raises_nothing() -> None:
+    pins = RedisPins("redis+cluster://127.0.0.1:1/0", PATIENT_S, FakeClock(0))
+
+    assert await pins.keep(pin("v2", key="x")) == Kept("v2", remembered=None)
+    await pins.close()
+
+
+async def test_many_new_conversations_at_once_are_all_remembered(redis: RedisServer) -> None:
+    pins = RedisPins(redis.url, PATIENT_S, FakeClock(0))
+    asked = (pins.keep(pin("v1", key=f"at once {number}")) for number in range(400))
+    seen = await asyncio.gather(*asked)
+    await pins.close()
+
+    assert [one.remembered for one in seen] == [False] * 400
+
+
+async def test_one_request_a_second_waits_for_a_redis_that_is_silent() -> None:
+    """Those that run when it falls silent may all wait: nobody knows yet."""
+    clock = FakeClock(0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        pins = RedisPins(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", 0.05, clock)
+        await pins.keep(pin("v1", key="first"))
+        clock.advance(PAUSE_S)
+        asked = [asyncio.ensure_future(pins.keep(pin("v1", key=f"c{n}"))) for n in range(20)]
+        await asyncio.sleep(0)  # each runs until it waits or ends
+        waiting = [one for one in asked if not one.done()]
+        await asyncio.gather(*asked)
+        await pins.close()
+
+    assert len(waiting) == 1

@@ -117,8 +117,26 @@ async def test_new_conversations_are_split_by_the_new_weights() -> None:
     assert 880 < seen.count("v2") < 1120
 
 
-def test_one_version_with_a_weight_needs_no_memory() -> None:
+async def test_a_canary_that_begins_moves_no_conversation_and_one_that_ended_left_nothing() -> None:
+    pins = MemoryPins(FakeClock(0))
+    seen = []
+    for weights in ((100, 0), (90, 10), (0, 100), (50, 50)):
+        split = versions(*weights)
+        kept_ = [await kept(pins, pin(split, ALICE, "m", str(n))) for n in range(500)]
+        seen.append({one.version for one in kept_})
+
+    assert seen == [{"v1"}, {"v1"}, {"v2"}, {"v2"}]
+
+
+def test_a_model_with_two_versions_remembers_also_while_one_has_all_the_weight() -> None:
     admit = decided(registry(100, 0))
+
+    assert admit.pin is not None
+    assert (admit.pin.version, admit.pin.live) == ("v1", ("v1",))
+
+
+def test_one_version_alone_needs_no_memory() -> None:
+    admit = decided(registry(100))
 
     assert admit.pin is None
     assert admit.headers[Header.VERSION] == admit.admission[AdmissionKey.VERSION] == "v1"
@@ -132,7 +150,7 @@ def test_without_versions_nothing_is_said_of_one() -> None:
 
 
 def test_a_tenants_tier_is_a_header() -> None:
-    assert decided(registry(100, 0)).headers[Header.TIER] == "gold"
+    assert decided(registry(100)).headers[Header.TIER] == "gold"
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
@@ -144,8 +162,10 @@ def test_a_client_that_may_choose_gets_its_version_even_without_a_weight(version
 
 
 def test_a_client_that_may_not_choose_is_not_heard() -> None:
-    assert decided(registry(100, 0), "v2").headers[Header.VERSION] == "v1"
-    assert decided(registry(100, 0), "nonsense").headers[Header.VERSION] == "v1"
+    for asked in ("v2", "nonsense"):
+        admit = decided(registry(100, 0), asked)
+        assert admit.pin is not None
+        assert admit.pin.version == "v1"
 
 
 def test_a_version_that_does_not_exist_is_refused_with_those_that_do() -> None:

@@ -1,0 +1,89 @@
+"""A good mesh to make mistakes in: the overlay for staging."""
+
+import copy
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from headgate.istio.check import mesh_of
+from headgate.istio.manifests import Manifest, read_manifests
+from headgate.istio.mesh import Mesh, Policy
+from headgate.istio.patches import located, operate
+from headgate.policy import parse_policy
+from headgate.policy.document import YamlMapping
+
+ISTIO = Path(__file__).resolve().parents[2] / "istio"
+OVERLAY = ISTIO / "overlays" / "staging"
+POLICY = OVERLAY / "headgate.yaml"
+MESH_CONFIG = ISTIO / "mesh-config.yaml"
+
+
+@cache
+def good_mesh() -> Mesh:
+    return mesh_of(POLICY, OVERLAY, MESH_CONFIG)
+
+
+def changed(edits: Iterable[dict[str, Any]]) -> Mesh:
+    """The good mesh after edits: of an object, of the mesh configuration, or of the policy's text.
+
+    `{object, op, path, value}` is an operation of a JSON patch, `{add}` brings an object,
+    `{remove}` takes one away, `{component}` and `{without component}` those of a component,
+    `{replace, by}` is of the policy's text.
+    """
+    mesh = good_mesh()
+    objects = {one.title: one for one in mesh.manifests}
+    config, policy = mesh.config, mesh.policy
+    for edit in edits:
+        if "component" in edit:
+            objects |= {one.title: one for one in _component(edit["component"])}
+        elif "without component" in edit:
+            for one in _component(edit["without component"]):
+                del objects[one.title]
+        elif "add" in edit:
+            added = Manifest(in_place(edit["add"]), Path("added.yaml"))
+            objects[added.title] = added
+        elif "remove" in edit:
+            del objects[edit["remove"]]
+        elif "replace" in edit:
+            policy = _policy(policy, edit["replace"], edit["by"])
+            objects["ConfigMap headgate/headgate-policy"] = _mounted(policy)
+        elif edit["object"] == "mesh configuration":
+            config = None if edit["op"] == "leave out" else _edited(config, edit)
+        else:
+            objects[edit["object"]] = _edited(objects[edit["object"]], edit)
+    return replace(mesh, manifests=tuple(objects.values()), config=config, policy=policy)
+
+
+def _component(name: str) -> list[Manifest]:
+    files = sorted((ISTIO / "components" / name).glob("*.yaml"))
+    found = [one for file in files if file.stem != "kustomization" for one in read_manifests(file)]
+    return [one for one in found if one.kind != "Kustomization"]
+
+
+def _policy(before: Policy, old: str, new: str) -> Policy:
+    assert old in before.source
+    source = before.source.replace(old, new, 1)
+    registry = parse_policy(source.encode(), str(POLICY))
+    return Policy(registry, before.document, source)
+
+
+def _mounted(policy: Policy) -> Manifest:
+    title = "ConfigMap headgate/headgate-policy"
+    one = next(each for each in good_mesh().manifests if each.title == title)
+    edit = {"op": "replace", "path": "/data/headgate.yaml", "value": policy.source}
+    return _edited(one, edit)
+
+
+def _edited(one: Manifest | None, edit: dict[str, Any]) -> Manifest:
+    assert one is not None
+    value = copy.deepcopy(one.value)
+    operate(value, edit)
+    return Manifest(value, one.file, one.line)
+
+
+def in_place(value: dict[str, Any]) -> YamlMapping:
+    there = located(value, 1)
+    assert isinstance(there, YamlMapping)
+    return there
