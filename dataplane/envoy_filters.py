@@ -27,6 +27,9 @@ ISTIO_VERSIONS = r"^1\.(29|30|31)\..*"
 """The versions whose Envoy has all that the patches use (`match.proxy.proxyVersion`, RE2)."""
 MODEL_PORT = 8000
 """Of a vLLM pod. A sidecar has listeners for its other ports, too."""
+WAYPOINT_LISTENER = "main_internal"
+"""Where a waypoint reads requests. Another of its listeners, `connect_terminate`, has a connection
+manager as well, which opens the tunnels that requests come in: it must stay as it is."""
 
 Patch: TypeAlias = Mapping[str, object]
 """One entry of `configPatches`."""
@@ -46,13 +49,13 @@ class Attach(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The workloads of one way to attach: their namespace, how they are chosen, and istiod's word
-    for the listeners that are patched."""
+    """The workloads of one way to attach: their namespace, how they are chosen, istiod's word for
+    the side of them that is patched, and which listeners there."""
 
     namespace: str
     chosen_by: Mapping[str, object]
     context: str
-    port: int | None = None
+    listener: Mapping[str, object]
 
 
 PLACES = {
@@ -60,12 +63,13 @@ PLACES = {
         "istio-ingress",
         {"workloadSelector": {"labels": {"istio": "ingressgateway"}}},
         "GATEWAY",
+        {},
     ),
     Attach.SIDECAR: Place(
         "vllm",
         {"workloadSelector": {"labels": {"headgate.dev/serves": "vllm"}}},
         "SIDECAR_INBOUND",
-        MODEL_PORT,
+        {"portNumber": MODEL_PORT},
     ),
     Attach.WAYPOINT: Place(
         "vllm",
@@ -75,6 +79,7 @@ PLACES = {
             ]
         },
         "SIDECAR_INBOUND",
+        {"name": WAYPOINT_LISTENER},
     ),
 }
 """A waypoint runs patches of the context SIDECAR_INBOUND, and heeds only targetRefs."""
@@ -138,11 +143,10 @@ def _match(place: Place, sub_filter: str | None = None) -> dict[str, object]:
     chosen: dict[str, object] = {"name": _MANAGER}
     if sub_filter is not None:
         chosen["subFilter"] = {"name": str(sub_filter)}
-    listener: dict[str, object] = {} if place.port is None else {"portNumber": place.port}
     return {
         "context": place.context,
         "proxy": {"proxyVersion": ISTIO_VERSIONS},
-        "listener": {**listener, "filterChain": {"filter": chosen}},
+        "listener": {**place.listener, "filterChain": {"filter": chosen}},
     }
 
 

@@ -93,7 +93,7 @@ class Box:
         path = self.folder / "usage.jsonl"
         if not path.exists():
             return []
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        return [json.loads(line) for line in whole_lines(path.read_text())]
 
     def wait_records(self, count: int, timeout_s: float = 10) -> list[dict[str, Any]]:
         """Waits until at least `count` records are written (the access log comes in batches)."""
@@ -129,6 +129,11 @@ class Box:
         """Ends it as Ctrl-C does and returns its exit code."""
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(20)
+
+
+def whole_lines(text: str) -> list[str]:
+    """The lines that are written to their end: the last one may be on its way."""
+    return text[: text.rfind("\n") + 1].splitlines()
 
 
 def small_chat() -> dict[str, Any]:

