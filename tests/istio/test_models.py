@@ -1,0 +1,181 @@
+"""The pods of every model agree with their other objects, with the policy, and with themselves."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from headgate.istio.kustomize import build
+from tests.istio.names import ISTIO
+
+OVERLAY = ISTIO / "overlays" / "prod"
+OBJECTS = [one.value for one in build(OVERLAY)]
+POLICY = YAML(typ="safe").load((OVERLAY / "headgate.yaml").read_text())["models"]
+
+
+@dataclass(frozen=True)
+class Server:
+    """The pods of one Deployment or leader that answer for a model."""
+
+    name: str
+    workload: dict[str, Any]
+    template: dict[str, Any]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        labels: dict[str, str] = self.template["metadata"]["labels"]
+        return labels
+
+    @property
+    def pod(self) -> dict[str, Any]:
+        pod: dict[str, Any] = self.template["spec"]
+        return pod
+
+    @property
+    def container(self) -> dict[str, Any]:
+        (container,) = self.pod["containers"]
+        return dict(container)
+
+    def flag(self, name: str) -> str:
+        (value,) = (
+            arg.partition("=")[2] for arg in self.container["args"] if arg.startswith(f"--{name}=")
+        )
+        return str(value)
+
+    @property
+    def startup_s(self) -> int:
+        probe = self.container["startupProbe"]
+        return int(probe["periodSeconds"] * probe["failureThreshold"])
+
+
+def servers() -> Iterator[Server]:
+    for one in OBJECTS:
+        spec = one.get("spec", {})
+        if one["kind"] == "LeaderWorkerSet":
+            template = spec["leaderWorkerTemplate"]["leaderTemplate"]
+        elif one["kind"] == "Deployment":
+            template = spec["template"]
+        else:
+            continue
+        if "headgate.dev/serves" in template["metadata"]["labels"]:
+            yield Server(one["metadata"]["name"], one, template)
+
+
+SERVERS = {one.name: one for one in servers()}
+each_server = pytest.mark.parametrize("server", SERVERS.values(), ids=SERVERS)
+
+
+def of_kind(kind: str) -> list[dict[str, Any]]:
+    return [
+        one for one in OBJECTS if one["kind"] == kind and one["metadata"]["namespace"] == "vllm"
+    ]
+
+
+def selecting(kind: str, key: str, labels: dict[str, str]) -> list[dict[str, Any]]:
+    found = []
+    for one in of_kind(kind):
+        selector = one["spec"][key]
+        if (selector.get("matchLabels", selector)).items() <= labels.items():
+            found.append(one)
+    return found
+
+
+def test_every_model_of_the_policy_has_pods() -> None:
+    bases = {name for name, model in POLICY.items() if "base" not in model}
+
+    assert {one.labels["app"] for one in SERVERS.values()} == bases
+
+
+@each_server
+def test_streams_may_end_before_anything_is_killed(server: Server) -> None:
+    (_, wait_s) = server.container["lifecycle"]["preStop"]["exec"]["command"]
+    sidecar = server.template["metadata"]["annotations"]["proxy.istio.io/config"]
+    (sidecar_s,) = re.findall(r"terminationDrainDuration: (\d+)s", sidecar)
+    streams_s = int(wait_s) + int(server.flag("shutdown-timeout"))
+
+    assert streams_s < int(sidecar_s) < server.pod["terminationGracePeriodSeconds"]
+    assert int(wait_s) > 2 * server.container["readinessProbe"]["periodSeconds"]
+
+
+@each_server
+def test_a_pod_that_loads_is_no_failed_rollout(server: Server) -> None:
+    if server.workload["kind"] == "Deployment":
+        assert server.workload["spec"]["progressDeadlineSeconds"] > server.startup_s
+    assert server.startup_s >= 1200
+
+
+@each_server
+def test_flags_say_what_the_policy_says(server: Server) -> None:
+    model = POLICY[server.labels["app"]]
+
+    assert server.flag("served-model-name") == server.labels["app"]
+    assert int(server.flag("max-model-len")) == model["context_tokens"]
+    assert ("--enable-force-include-usage" in server.container["args"]) == model["forces_usage"]
+
+
+@each_server
+def test_every_probe_and_service_finds_its_port(server: Server) -> None:
+    ports = {one["name"]: one["containerPort"] for one in server.container["ports"]}
+    probes = [server.container[f"{one}Probe"]["httpGet"] for one in ("startup", "readiness")]
+    services = selecting("Service", "selector", server.labels)
+
+    assert services
+    assert {probe["port"] for probe in probes} <= set(ports)
+    for service in services:
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= set(ports)
+
+
+@each_server
+def test_an_account_a_budget_and_a_network_policy_are_its_own(server: Server) -> None:
+    accounts = {one["metadata"]["name"] for one in of_kind("ServiceAccount")}
+
+    assert server.pod["serviceAccountName"] in accounts
+    assert len(selecting("PodDisruptionBudget", "selector", server.labels)) == 1
+    assert selecting("NetworkPolicy", "podSelector", server.labels)
+
+
+@each_server
+def test_volumes_that_are_mounted_and_claimed_exist(server: Server) -> None:
+    volumes = {one["name"]: one for one in server.pod["volumes"]}
+    claims = {one["metadata"]["name"] for one in of_kind("PersistentVolumeClaim")}
+
+    assert {one["name"] for one in server.container["volumeMounts"]} == set(volumes)
+    for one in volumes.values():
+        claim = one.get("persistentVolumeClaim")
+        assert claim is None or claim["claimName"] in claims
+
+
+def test_selectors_of_workloads_choose_their_own_pods_alone() -> None:
+    for one in of_kind("Deployment"):
+        labels = one["spec"]["selector"]["matchLabels"]
+        chosen = [name for name, each in SERVERS.items() if labels.items() <= each.labels.items()]
+        assert chosen == [one["metadata"]["name"]]
+
+
+def test_gpus_of_a_pod_are_those_of_its_tensor_parallelism() -> None:
+    for server in SERVERS.values():
+        gpus = server.container["resources"]["limits"]["nvidia.com/gpu"]
+        parallel = [one for one in server.container["args"] if "--tensor-parallel-size" in one]
+        assert gpus == (parallel[0].partition("=")[2] if parallel else "1"), server.name
+
+
+def test_both_nodes_of_a_group_run_the_same_model_alike() -> None:
+    (group,) = of_kind("LeaderWorkerSet")
+    template = group["spec"]["leaderWorkerTemplate"]
+    leader, worker = (
+        template[f"{one}Template"]["spec"]["containers"][0] for one in ("leader", "worker")
+    )
+    shared = ("parallel", "nnodes", "master", "max-model-len")
+
+    def alike(container: dict[str, Any]) -> set[str]:
+        model, *flags = container["args"]
+        return {model, *(flag for flag in flags if any(word in flag for word in shared))}
+
+    assert leader["image"] == worker["image"]
+    assert alike(leader) == alike(worker)
+    labels = template["workerTemplate"]["metadata"]["labels"]
+    assert not selecting("Service", "selector", labels)
+    assert selecting("NetworkPolicy", "podSelector", labels)
