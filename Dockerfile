@@ -3,15 +3,10 @@ FROM python:3.13-slim AS build
 WORKDIR /src
 COPY requirements.lock requirements.serve.lock pyproject.toml README.md LICENSE ./
 COPY accesslog accesslog
-COPY admin admin
-COPY dataplane dataplane
 COPY extauthz extauthz
 COPY extproc extproc
 COPY headgate headgate
-COPY protos protos
 COPY ratelimit ratelimit
-COPY registry registry
-COPY simulator simulator
 # The wheel is built with the locked tools; the final environment holds what `serve` needs.
 RUN python -m venv /build && /build/bin/pip install --no-cache-dir --require-hashes -r requirements.lock \
  && /build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \

@@ -77,7 +77,7 @@ format: setup ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-generate: setup ## compile protos/ into protos/gen
+generate: setup ## compile protos/ into headgate/_gen
 	$(BIN)/python -m protos.generate
 
 LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \

@@ -5,9 +5,9 @@ from contextlib import suppress
 from typing import Protocol
 
 from accesslog.types import UsageRecord
-from headgate.settlement import Source
-from registry.amounts import written
-from registry.types import Count
+from headgate.core.amounts import written
+from headgate.core.policy import Count
+from headgate.core.settlement import Source
 
 _MAX_TEXT = 80
 _NOTHING = "-"

@@ -7,12 +7,12 @@ from decimal import Decimal
 from typing import TypeAlias
 
 from accesslog.types import Held, LogEntry, UsageRecord
-from headgate.apis import endpoint_of
-from headgate.contract import ABSENT, BODY_READ, AdmissionKey, CallerKey, RequestKey
-from headgate.contract import held_by as holder
-from headgate.settlement import Charge, Estimate, Source, charge, read_count, read_usage
-from registry.amounts import money
-from registry.types import Prices
+from headgate.core.amounts import money
+from headgate.core.apis import endpoint_of
+from headgate.core.contract import ABSENT, BODY_READ, AdmissionKey, CallerKey, RequestKey
+from headgate.core.contract import held_by as holder
+from headgate.core.policy import Prices
+from headgate.core.settlement import Charge, Estimate, Source, charge, read_count, read_usage
 
 MAX_TEXT = 1024
 """Characters kept of any text: paths and user agents are the client's, of up to 60 KiB."""

@@ -11,12 +11,12 @@ from accesslog.meter import PricesOf, held_by, meter
 from accesslog.sink import Sink
 from accesslog.types import Held, UsageRecord
 from accesslog.wire import decode
-from headgate.apis import FORM_APIS, Api
-from headgate.contract import ABSENT
-from headgate.metrics import Metrics
-from headgate.settlement import Estimate, Source, Usage
-from protos.gen.accesslog_pb2 import StreamAccessLogsResponse
-from registry.types import Registry
+from headgate._gen.accesslog_pb2 import StreamAccessLogsResponse
+from headgate.core.apis import FORM_APIS, Api
+from headgate.core.contract import ABSENT
+from headgate.core.metrics import Metrics
+from headgate.core.policy import Registry
+from headgate.core.settlement import Estimate, Source, Usage
 
 SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 METHOD = "StreamAccessLogs"

@@ -9,7 +9,7 @@ from typing import Protocol, Self
 import msgspec
 
 from accesslog.types import UsageRecord
-from headgate.errors import OperatorError
+from headgate.core.errors import OperatorError
 
 
 class Sink(Protocol):

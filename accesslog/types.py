@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from headgate.settlement import Estimate, Source, Usage
+from headgate.core.settlement import Estimate, Source, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class LogEntry:
     is None until the request has ended. `start_ns` counts from the Unix epoch. `status` is
     what the client got, None when it got no answer. `sent`: the request
     went out to an upstream at the first attempt. `flags` are the short names of
-    `%RESPONSE_FLAGS%`. The last five are the namespaces of `headgate.contract.Namespace`;
+    `%RESPONSE_FLAGS%`. The last five are the namespaces of `headgate.core.contract.Namespace`;
     `request` is the client's word, the others are ours.
     """
 

@@ -10,14 +10,14 @@ from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import Struct
 
 from accesslog.types import LogEntry
-from headgate.contract import Namespace
-from protos.gen.accesslog_pb2 import (
+from headgate._gen.accesslog_pb2 import (
     HTTPAccessLogEntry,
     HTTPRequestProperties,
     ResponseFlags,
     StreamAccessLogsMessage,
 )
-from protos.gen.base_pb2 import Metadata
+from headgate._gen.base_pb2 import Metadata
+from headgate.core.contract import Namespace
 
 FLAG_NAMES = {
     "failed_local_healthcheck": "LH",

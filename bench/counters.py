@@ -31,15 +31,15 @@ from bench.tenants import (
     registry_of,
     request_of,
 )
-from headgate.app import StoreSettings, running_store
-from headgate.metrics import Metrics
-from headgate.settlement import Estimate, Usage
+from headgate.core.metrics import Metrics
+from headgate.core.policy import Registry, Tenant
+from headgate.core.settlement import Estimate, Usage
+from headgate.program.app import StoreSettings, running_store
 from ratelimit.demand import Claim
 from ratelimit.limiter import Admitted, Limiter
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Hit, Store
 from ratelimit.store.redis import RedisStore
-from registry.types import Registry, Tenant
 from tests.redis_server import PATIENT_S, RedisServer, running_redis
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)

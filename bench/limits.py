@@ -16,7 +16,7 @@ from bench.measure import (
 )
 from bench.table import Table
 from bench.tenants import RunningClock, registry_of, request_of, tenant_name
-from headgate.settlement import Estimate, Usage
+from headgate.core.settlement import Estimate, Usage
 from ratelimit.demand import Subject, claims_of, reservation_of
 from ratelimit.limiter import Admitted, Limiter
 from ratelimit.store.memory import MemoryStore

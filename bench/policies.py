@@ -15,9 +15,9 @@ from bench.main import run
 from bench.measure import Durations, in_fresh_process, resident_bytes
 from bench.table import Table
 from bench.tenants import LIMITS, MODEL, USERS, RunningClock, limits_yaml, request_of, tenant_name
-from headgate.clock import SystemClock
-from headgate.metrics import Metrics
-from headgate.reload import PolicyWatcher
+from headgate.core.clock import SystemClock
+from headgate.core.metrics import Metrics
+from headgate.program.reload import PolicyWatcher
 from ratelimit.limiter import Admitted, Limiter
 from ratelimit.store.memory import MemoryStore
 

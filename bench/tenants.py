@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from zoneinfo import ZoneInfo, available_timezones
 
+from headgate.core.policy import Calendar, Registry, Tenant
 from headgate.policy.load import parse_policy
 from ratelimit.demand import Claim, Subject, claims_of
 from ratelimit.limiter import Request
-from registry.types import Calendar, Registry, Tenant
 
 TENANTS = 10_000
 LIMITS = 20

@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from headgate.apis import ENDPOINTS, Api, Endpoint, ErrorShape, endpoint_of, error_shape_of
-from headgate.errors import ApiError, Refusal
-from registry.keys import digest_of
-from registry.types import Caller, Registry
+from headgate.core.apis import ENDPOINTS, Api, Endpoint, ErrorShape, endpoint_of, error_shape_of
+from headgate.core.errors import ApiError, Refusal
+from headgate.core.keys import digest_of
+from headgate.core.policy import Caller, Registry
 
 _AUTHORIZATION = "authorization"
 _SCHEME = b"bearer"

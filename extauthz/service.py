@@ -7,10 +7,10 @@ import grpc
 from extauthz import wire
 from extauthz.decide import CheckInput, Decision, Deny, decide, too_many_failures
 from extauthz.failures import FailureLimit
-from headgate.clock import Clock
-from headgate.metrics import Metrics
-from protos.gen.auth_pb2 import CheckRequest, CheckResponse
-from registry.types import Registry
+from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
+from headgate.core.clock import Clock
+from headgate.core.metrics import Metrics
+from headgate.core.policy import Registry
 
 _HOOK = "ext_authz"
 _SERVICE = "envoy.service.auth.v3.Authorization"

@@ -1,9 +1,9 @@
 """Envoy's authorization messages to our values and back."""
 
 from extauthz.decide import Admit, CheckInput, Decision, Deny
-from headgate.contract import CREDENTIAL_HEADERS, RECORD_NO, STRIPPED_HEADERS, CallerKey
-from protos.gen.auth_pb2 import CheckRequest, CheckResponse
-from protos.gen.base_pb2 import HeaderValueOption
+from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
+from headgate._gen.base_pb2 import HeaderValueOption
+from headgate.core.contract import CREDENTIAL_HEADERS, RECORD_NO, STRIPPED_HEADERS, CallerKey
 
 # google.rpc.Code. Envoy answers with `denied_response` for any code that is not OK.
 _PERMISSION_DENIED = 7

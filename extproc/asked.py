@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
-from headgate.apis import FORM_APIS, Api
-from headgate.contract import RequestKey
-from headgate.errors import ApiError, Refusal
+from headgate.core.apis import FORM_APIS, Api
+from headgate.core.contract import RequestKey
+from headgate.core.errors import ApiError, Refusal
 
 
 class Compound(Enum):

@@ -19,8 +19,15 @@ from extproc.limits import asked_model
 from extproc.models import asked_model_id, list_body, model_body, model_of
 from extproc.splice import Rewrite
 from extproc.versions import Pin, pin
-from headgate.apis import FORM_APIS, WITHOUT_USAGE, Api, ErrorShape, endpoint_of, error_shape_of
-from headgate.contract import (
+from headgate.core.apis import (
+    FORM_APIS,
+    WITHOUT_USAGE,
+    Api,
+    ErrorShape,
+    endpoint_of,
+    error_shape_of,
+)
+from headgate.core.contract import (
     BODY_FORM,
     BODY_READ,
     CACHE_SALT,
@@ -30,9 +37,9 @@ from headgate.contract import (
     Header,
     RequestKey,
 )
-from headgate.errors import ApiError, Refusal
-from headgate.settlement import Estimate
-from registry.types import Caller, Model, PerSecond, Registry, Tenant
+from headgate.core.errors import ApiError, Refusal
+from headgate.core.policy import Caller, Model, PerSecond, Registry, Tenant
+from headgate.core.settlement import Estimate
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ import math
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from headgate.settlement import Estimate
+from headgate.core.settlement import Estimate
 
 START_TOKENS_PER_BYTE = 1 / 1.8
 START_OUTPUT_TOKENS = 512

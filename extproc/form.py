@@ -1,8 +1,8 @@
 """Puts another model's name and the fields for usage into a multipart form, and leaves every other
 byte as it came.
 
-The form itself is read in the proxy (`dataplane/form_reader.lua`), which says where the values
-stand. There is no second reader here that could find others.
+The proxy reads the form itself (`headgate/dataplane/form_reader.lua`) and reports the offsets of
+the values. There is no second reader here that could find others.
 """
 
 from dataclasses import dataclass

@@ -3,8 +3,8 @@
 from typing import Protocol
 from urllib.parse import parse_qsl
 
-from headgate.errors import ApiError, Refusal
-from registry.types import Caller, Tenant
+from headgate.core.errors import ApiError, Refusal
+from headgate.core.policy import Caller, Tenant
 
 LIMITS_UNAVAILABLE = ApiError(
     Refusal.UNAVAILABLE, "What is left of your limits cannot be told right now; try again."

@@ -3,7 +3,7 @@
 import json
 from urllib.parse import unquote
 
-from registry.types import Model, Registry, Tenant
+from headgate.core.policy import Model, Registry, Tenant
 
 _PREFIX = "/v1/models/"
 

@@ -11,12 +11,12 @@ from extproc.estimate import Estimator
 from extproc.limits import LIMITS_UNAVAILABLE, LimitsOf
 from extproc.stream import AnswerReply, Reply, RequestStream, UnexpectedMessageError
 from extproc.versions import Pins
-from headgate.apis import Api, ErrorShape
-from headgate.clock import Clock
-from headgate.contract import COUNTING_METADATA, AdmissionKey
-from headgate.metrics import Metrics
-from protos.gen.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
-from registry.types import Registry
+from headgate._gen.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
+from headgate.core.apis import Api, ErrorShape
+from headgate.core.clock import Clock
+from headgate.core.contract import COUNTING_METADATA, AdmissionKey
+from headgate.core.metrics import Metrics
+from headgate.core.policy import Registry
 
 _HOOK = "ext_proc"
 _LONG_BYTES = 256 * 1024

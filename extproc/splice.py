@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from headgate.contract import CACHE_SALT
+from headgate.core.contract import CACHE_SALT
 
 _BOM = b"\xef\xbb\xbf"
 _OPTIONS = "stream_options"

@@ -10,9 +10,9 @@ from extproc.counting.counter import AnswerHead, Counted, Counter, Request
 from extproc.decide import Admit, Decision, Refuse, RequestFacts
 from extproc.form import FormRewrite, rewrite_form
 from extproc.splice import Rewrite, SpliceError, rewrite_body
-from headgate.apis import Api, ErrorShape, error_shape_of
-from headgate.contract import AdmissionKey, UsageKey
-from headgate.errors import ApiError, Refusal
+from headgate.core.apis import Api, ErrorShape, error_shape_of
+from headgate.core.contract import AdmissionKey, UsageKey
+from headgate.core.errors import ApiError, Refusal
 
 
 @dataclass(frozen=True, slots=True)

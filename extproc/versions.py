@@ -8,7 +8,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Protocol
 
-from registry.types import Caller, Sticky, Versions
+from headgate.core.policy import Caller, Sticky, Versions
 
 _SCALE = 1_000_000
 

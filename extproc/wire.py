@@ -9,10 +9,8 @@ from extproc.asked import Compound, Value
 from extproc.counting.counter import AnswerHead, Counted
 from extproc.decide import Admit, Answer, Refuse, RequestFacts
 from extproc.stream import AnswerReply, Begin, End, Replace
-from headgate.contract import VERSION_HEADER, CallerKey, Header, Namespace, UsageKey
-from headgate.settlement import read_count
-from protos.gen.base_pb2 import HeaderValueOption
-from protos.gen.ext_proc_pb2 import (
+from headgate._gen.base_pb2 import HeaderValueOption
+from headgate._gen.ext_proc_pb2 import (
     BodyResponse,
     HeaderMutation,
     HeadersResponse,
@@ -23,7 +21,9 @@ from protos.gen.ext_proc_pb2 import (
     ProcessingResponse,
     TrailersResponse,
 )
-from registry.types import Caller
+from headgate.core.contract import VERSION_HEADER, CallerKey, Header, Namespace, UsageKey
+from headgate.core.policy import Caller
+from headgate.core.settlement import read_count
 
 _ATTRIBUTES = "envoy.filters.http.ext_proc"
 _SIZE = "request.size"

@@ -1,7 +1,7 @@
-"""Compiles the wire subset: `python -m protos.generate` writes protos/gen, `--check` compares it.
+"""Compiles the wire subset: `python -m protos.generate` writes it, `--check` compares it.
 
-The sources stand in protos/ and are mapped to the virtual folder protos/gen, so
-that the generated modules import each other as `protos.gen.x_pb2`.
+The sources stand in protos/ and are mapped to the virtual folder headgate/_gen, so
+that the generated modules import each other as `headgate._gen.x_pb2`.
 """
 
 import sys
@@ -12,10 +12,11 @@ from pathlib import Path
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
+GENERATED = "headgate/_gen"
 
 
 def generate(out: Path) -> None:
-    """Writes `protos/gen/*_pb2.py` and their `.pyi` below the folder `out`.
+    """Writes `headgate/_gen/*_pb2.py` and their `.pyi` below the folder `out`.
 
     Raises RuntimeError when protoc refuses a source.
     """
@@ -23,11 +24,11 @@ def generate(out: Path) -> None:
     code = protoc.main(
         [
             "protoc",
-            f"-Iprotos/gen={ROOT / 'protos'}",
+            f"-I{GENERATED}={ROOT / 'protos'}",
             f"-I{files('grpc_tools') / '_proto'}",
             f"--python_out={out}",
             f"--pyi_out={out}",
-            *(f"protos/gen/{name}" for name in sources),
+            *(f"{GENERATED}/{name}" for name in sources),
         ]
     )
     if code != 0:
@@ -38,8 +39,8 @@ def stale() -> list[str]:
     """Names of generated files that differ from what the sources give now."""
     with tempfile.TemporaryDirectory() as folder:
         generate(Path(folder))
-        fresh = {path.name: path.read_bytes() for path in Path(folder, "protos/gen").iterdir()}
-    committed = {path.name: path.read_bytes() for path in (ROOT / "protos/gen").glob("*_pb2.py*")}
+        fresh = {path.name: path.read_bytes() for path in Path(folder, GENERATED).iterdir()}
+    committed = {path.name: path.read_bytes() for path in (ROOT / GENERATED).glob("*_pb2.py*")}
     names = sorted(fresh.keys() | committed.keys())
     return [name for name in names if fresh.get(name) != committed.get(name)]
 
@@ -50,7 +51,7 @@ def main(arguments: list[str]) -> int:
         generate(ROOT)
         return 0
     for name in stale():
-        print(f"protos/gen/{name} is not what protos/ gives: run `make generate`", file=sys.stderr)
+        print(f"{GENERATED}/{name} is not what protos/ gives: run `make generate`", file=sys.stderr)
     return 1 if stale() else 0
 
 

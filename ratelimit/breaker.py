@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from headgate.clock import Clock
+from headgate.core.clock import Clock
 
 FAILURES = 5
 """Calls in a row that fail before the store counts as away."""

@@ -6,6 +6,7 @@ from functools import lru_cache
 from math import ceil
 from urllib.parse import quote
 
+from headgate.core.policy import Count, Each, Limit, Tenant, TokenWeights
 from ratelimit.smooth import Refill, drain_of, drops_per_unit
 from ratelimit.store.protocol import (
     MAX_COUNT,
@@ -17,7 +18,6 @@ from ratelimit.store.protocol import (
     Weights,
 )
 from ratelimit.windows import Window, window
-from registry.types import Count, Each, Limit, Tenant, TokenWeights
 
 HOLD_S = 6 * 3600.0
 """How long an answer may take and still be settled; after that its estimate stands."""

@@ -6,9 +6,9 @@ The header names and the form of the reset times are OpenAI's, which their libra
 from collections.abc import Iterable
 from math import ceil
 
+from headgate.core.amounts import weights_in_units, written
+from headgate.core.policy import Count, Each, Limit
 from ratelimit.limiter import Left, Reason, Refused
-from registry.amounts import weights_in_units, written
-from registry.types import Count, Each, Limit
 
 _KINDS = (Count.REQUESTS, Count.TOKENS)
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from math import ceil, inf
 
-from headgate.apis import Api
-from headgate.clock import Clock
-from headgate.settlement import Charge, Estimate, Source, Usage, charge
+from headgate.core.apis import Api
+from headgate.core.clock import Clock
+from headgate.core.policy import Count, Limit, Per, Registry
+from headgate.core.settlement import Charge, Estimate, Source, Usage, charge
 from ratelimit.demand import Claim, Subject, claims_of, reservation_of
 from ratelimit.smooth import Refill, remaining_units
 from ratelimit.store.protocol import (
@@ -26,7 +27,6 @@ from ratelimit.store.protocol import (
     Store,
     StoreAwayError,
 )
-from registry.types import Count, Limit, Per, Registry
 
 _OUTAGE_WAIT_S = 5.0
 """When to come back after a refusal that the store had no part in."""

@@ -9,13 +9,13 @@ from math import ceil
 
 import msgspec
 
-from headgate.clock import Clock
-from headgate.metrics import Metrics
+from headgate.core.amounts import in_units, weights_in_units
+from headgate.core.clock import Clock
+from headgate.core.metrics import Metrics
+from headgate.core.policy import Caller, Each, Limit, Tenant
 from ratelimit.demand import Claim, Subject, claims_of
 from ratelimit.smooth import Refill, drain_of, remaining_units, used_units
 from ratelimit.store.protocol import Store, StoreError
-from registry.amounts import in_units, weights_in_units
-from registry.types import Caller, Each, Limit, Tenant
 
 log = logging.getLogger("headgate.ratelimit")
 

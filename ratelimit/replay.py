@@ -12,10 +12,10 @@ from heapq import heappop, heappush
 
 from msgspec import Struct
 
-from headgate.settlement import Estimate, Usage
+from headgate.core.policy import Registry
+from headgate.core.settlement import Estimate, Usage
 from ratelimit.limiter import Admitted, Limiter, Reason, Request
 from ratelimit.store.memory import MemoryStore
-from registry.types import Registry
 
 
 class Used(Struct, frozen=True, array_like=True):

@@ -1,6 +1,6 @@
 """How many replicas share the limits, as far as this one knows. Pure, but for a clock."""
 
-from headgate.clock import Clock
+from headgate.core.clock import Clock
 
 ANNOUNCE_EVERY_S = 5.0
 LIFE_S = 15.0

@@ -4,13 +4,13 @@ import logging
 
 import grpc
 
-from headgate.clock import Clock
-from headgate.contract import DOMAIN
-from headgate.errors import Refusal
-from headgate.metrics import Metrics
-from protos.gen.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
-from ratelimit.dropin.service import DropIn
-from ratelimit.dropin.wire import BadCallError
+from headgate._gen.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
+from headgate.core.clock import Clock
+from headgate.core.contract import DOMAIN
+from headgate.core.errors import Refusal
+from headgate.core.metrics import Metrics
+from ratelimit.descriptors.service import DropIn
+from ratelimit.descriptors.wire import BadCallError
 from ratelimit.limiter import Admitted, Limiter, Request
 from ratelimit.store.protocol import StoreError
 from ratelimit.wire import BadDescriptorError, Settle, decode, encode_decision, encode_settled

@@ -7,8 +7,8 @@ and exact. Of a limit with windows a drop is a unit.
 
 from dataclasses import dataclass
 
+from headgate.core.policy import Limit, Per
 from ratelimit.store.protocol import to_ms
-from registry.types import Limit, Per
 
 _PERIODS_MS = {Per.SECOND: 1000, Per.MINUTE: 60_000, Per.HOUR: 3_600_000}
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from math import floor
 from zoneinfo import ZoneInfo
 
-from registry.types import Calendar, Per
+from headgate.core.policy import Calendar, Per
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""Envoy's rate-limit messages to our values and back. The descriptors are `headgate.contract`'s."""
+"""Envoy's rate-limit messages to our values and back.
+
+`headgate.core.contract` names the descriptors.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -6,8 +9,11 @@ from math import ceil
 
 from google.protobuf.duration_pb2 import Duration
 
-from headgate.apis import ANTHROPIC_APIS, Api, ErrorShape
-from headgate.contract import (
+from headgate._gen.base_pb2 import HeaderValue
+from headgate._gen.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest, RateLimitResponse
+from headgate.core.amounts import NANOS
+from headgate.core.apis import ANTHROPIC_APIS, Api, ErrorShape
+from headgate.core.contract import (
     ABSENT,
     DOMAIN,
     OP,
@@ -17,14 +23,11 @@ from headgate.contract import (
     LimitsKey,
     held_by,
 )
-from headgate.errors import ApiError, Refusal
-from headgate.settlement import Estimate, Usage, read_count, read_usage
-from protos.gen.base_pb2 import HeaderValue
-from protos.gen.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest, RateLimitResponse
+from headgate.core.errors import ApiError, Refusal
+from headgate.core.policy import Count, Per
+from headgate.core.settlement import Estimate, Usage, read_count, read_usage
 from ratelimit.headers import Headers, quota_headers, refusal_message, refused_headers, tightest
 from ratelimit.limiter import Admitted, Left, Refused, Request
-from registry.amounts import NANOS
-from registry.types import Count, Per
 
 _MAX_UINT32 = 2**32 - 1
 _NANOS_SHOWN = NANOS // 1000

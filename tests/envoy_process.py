@@ -15,10 +15,10 @@ from typing import Any
 import grpc
 import httpx
 
-from dataplane.box import BODY_LIMIT_BYTES, MAX_CONNECTIONS, Certificate, OneBox
-from dataplane.supervisor import Envoy
-from headgate.contract import Counting
-from protos.gen import accesslog_pb2
+from headgate._gen import accesslog_pb2
+from headgate.core.contract import Counting
+from headgate.dataplane.box import BODY_LIMIT_BYTES, MAX_CONNECTIONS, Certificate, OneBox
+from headgate.dataplane.supervisor import Envoy
 from tests.certificates import AUTHORITY
 from tests.fake_hooks import MODEL, WAIT_S, FakeServices
 from tests.fake_upstream import Upstream, reply

@@ -9,8 +9,8 @@ from typing import Any
 
 import grpc
 
-from headgate.contract import OP_RESERVE, AdmissionKey, Header, LimitsKey, Namespace
-from protos.gen import accesslog_pb2, auth_pb2, base_pb2, ext_proc_pb2, ratelimit_pb2
+from headgate._gen import accesslog_pb2, auth_pb2, base_pb2, ext_proc_pb2, ratelimit_pb2
+from headgate.core.contract import OP_RESERVE, AdmissionKey, Header, LimitsKey, Namespace
 
 WAIT_S = 10.0
 MODEL = "tiny"

@@ -25,14 +25,14 @@ class SimulatorProcess:
 
 @contextlib.asynccontextmanager
 async def simulator_process(*arguments: str) -> AsyncIterator[SimulatorProcess]:
-    """Starts `python -m simulator` on a free port with more arguments, and ends it afterwards.
+    """Starts `python -m headgate.simulator` on a free port, and ends it afterwards.
 
     TimeoutError or RuntimeError where it does not get ready; what it wrote is in the message.
     A process that the test has ended or killed already is fine.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "simulator", "--port", "0", *arguments),
+        *("-m", "headgate.simulator", "--port", "0", *arguments),
         stdout=asyncio.subprocess.PIPE,
         cwd=_ROOT,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},

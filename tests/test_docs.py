@@ -8,10 +8,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from headgate.cli import cli
-from headgate.clock import SystemClock
-from headgate.dropin.check import KNOWN_KEYS
-from headgate.istio.findings import WARNINGS, Rule
-from headgate.metrics import Metrics
+from headgate.core.clock import SystemClock
+from headgate.core.metrics import Metrics
+from headgate.istio_check.findings import WARNINGS, Rule
+from headgate.rls_config.check import KNOWN_KEYS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

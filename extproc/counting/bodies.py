@@ -1,6 +1,6 @@
 """The three ways to read the body of an answer, chunk by chunk.
 
-The same as the bodies of `dataplane/tap.lua`.
+The same as the bodies of `headgate/dataplane/tap.lua`.
 """
 
 import re
@@ -8,7 +8,7 @@ from typing import Protocol
 
 from extproc.counting.events import Reader, Totals
 from extproc.counting.scanner import DURATION, USAGE, outermost, read_seconds, read_usage
-from headgate.apis import Api
+from headgate.core.apis import Api
 
 MAX_HELD_BYTES = 8 * 1024 * 1024
 """What is held of one answer at most; a longer event passes unread."""

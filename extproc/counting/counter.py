@@ -1,7 +1,7 @@
-"""Counts one answer as its bytes come, and says what its client is to see of them.
+"""Counts one answer as its bytes come, and says which of them the client sees.
 
-The contract is that of the tap (`dataplane/tap.lua`): the same usage keys, all of it told with
-each chunk, so that it survives a client's abort; the same bytes to the client.
+The contract is that of the tap (`headgate/dataplane/tap.lua`): the same usage keys, written
+with each chunk so that they survive a client's abort, and the same bytes to the client.
 """
 
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from extproc.asked import ClientUsage
 from extproc.counting.bodies import Body, JsonBody, StreamBody, UnreadBody
 from extproc.counting.events import EVENT_READERS, Totals, read_chunk
-from headgate.apis import FORM_APIS, Api
-from headgate.contract import UsageKey
+from headgate.core.apis import FORM_APIS, Api
+from headgate.core.contract import UsageKey
 
 _LESS_USAGE = frozenset({ClientUsage.NONE, ClientUsage.FINAL})
 

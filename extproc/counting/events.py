@@ -1,7 +1,7 @@
 """What one server-sent event of each API says of usage, progress, end and failure.
 
-The same as `dataplane/usage_events.lua`. A reader takes the totals and one event with its blank
-line; it notes in the totals what the event says, and returns what the client is to see of it.
+The same as `headgate/dataplane/usage_events.lua`. A reader takes the totals and one event with
+its blank line. It notes what the event says in the totals, and returns the part for the client.
 """
 
 import re
@@ -19,7 +19,7 @@ from extproc.counting.scanner import (
     read_usage,
     without,
 )
-from headgate.apis import Api
+from headgate.core.apis import Api
 
 _CHOICES, _ERROR, _ROLE, _CONTENT = b'"choices"', b'"error"', b'"role"', b'"content"'
 _LINE = re.compile(rb"[^\r\n]+")

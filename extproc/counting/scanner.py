@@ -3,13 +3,13 @@
 `usage` counts only at its own depth, as an answer may echo a tool schema that holds one too. The
 depth of a member is how many brackets close after it, so that the text before it is never parsed:
 inside a string quotes are escaped, thus `"usage"` without a backslash before it is always a whole
-string. The same as `dataplane/usage_scanner.lua`.
+string. The same as `headgate/dataplane/usage_scanner.lua`.
 """
 
 import re
 from dataclasses import dataclass
 
-from headgate.apis import Api
+from headgate.core.apis import Api
 
 USAGE = b'"usage"'
 DURATION = b'"duration"'

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from extproc.versions import Kept, Pin
-from headgate.clock import Clock
+from headgate.core.clock import Clock
 
 MAX_PINS = 100_000
 """Some 20 MB. Beyond it the one that was used least recently is forgotten."""

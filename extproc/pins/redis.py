@@ -14,8 +14,8 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from extproc.pins.memory import MemoryPins
 from extproc.versions import Kept, Pin
-from headgate.clock import Clock
-from headgate.redis_client import redis_client
+from headgate.core.clock import Clock
+from headgate.core.redis_client import redis_client
 
 PAUSE_S = 1.0
 """How long Redis is not asked once it has not answered."""

@@ -15,7 +15,7 @@ from headgate.canary.queries import (
     WAITING,
     Part,
 )
-from headgate.errors import OperatorError
+from headgate.core.errors import OperatorError
 
 TIMEOUT_S = 10.0
 

@@ -12,7 +12,7 @@ from headgate.cli.checking import check_command, replay_command
 from headgate.cli.keys import keys_group
 from headgate.cli.rendering import render_group
 from headgate.cli.running import serve_command, simulate_command, up_command
-from headgate.errors import OperatorError
+from headgate.core.errors import OperatorError
 from headgate.policy import PolicyError
 
 _STDERR = 2

@@ -11,7 +11,7 @@ from headgate.canary.compare import Thresholds, Verdict, compare, outcome
 from headgate.canary.queries import By, Part
 from headgate.canary.reader import read
 from headgate.canary.report import as_json, as_table
-from headgate.errors import OperatorError
+from headgate.core.errors import OperatorError
 
 Check = Callable[[click.Context, click.Parameter, str], str]
 _EXIT_CODES = {Verdict.OK: 0, Verdict.WORSE: 1}

@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from headgate.cli.options import FILE, RATELIMIT_CONFIG
-from headgate.dropin import describe_dropin, load_dropin
-from headgate.istio.check import check_files
+from headgate.istio_check.check import check_files
 from headgate.policy import describe, load_policy
-from headgate.replay import as_json, as_table, replay_files
+from headgate.replay.report import as_json, as_table, replay_files
+from headgate.rls_config import describe_dropin, load_dropin
 
 
 @click.command("check")

@@ -5,8 +5,8 @@ import os
 import click
 
 from headgate.cli.options import Name
+from headgate.core.keys import new_key
 from headgate.policy import key_yaml
-from registry.keys import new_key
 
 
 @click.group("keys")

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from headgate.contract import Counting
+from headgate.core.contract import Counting
 from headgate.policy import NAME_RULE, is_name
-from headgate.up import Address
+from headgate.program.up import Address
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 RATELIMIT_CONFIG = click.option(

@@ -7,9 +7,9 @@ import click
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
-from dataplane.envoy_filters import Attach, envoy_filters
 from headgate.cli.options import COUNTING
-from headgate.contract import Counting
+from headgate.core.contract import Counting
+from headgate.dataplane.envoy_filters import Attach, envoy_filters
 
 _HEAD = "# Rendered by `headgate render istio{options}`: change the renderer, not this file.\n"
 

@@ -9,17 +9,17 @@ from typing import Any
 import click
 import uvloop
 
-from dataplane.box import MAX_CONNECTIONS
 from extauthz.failures import DEFAULT_PER_MINUTE
-from headgate.app import StoreSettings
 from headgate.cli.options import COUNTING, FILE, RATELIMIT_CONFIG, HostPort
-from headgate.clock import SystemClock
-from headgate.contract import Counting
-from headgate.errors import OperatorError
-from headgate.serve import ServeSettings, serve
-from headgate.tls import TlsFiles
-from headgate.up import Address, UpSettings, up
-from simulator.__main__ import main as simulate
+from headgate.core.clock import SystemClock
+from headgate.core.contract import Counting
+from headgate.core.errors import OperatorError
+from headgate.dataplane.box import MAX_CONNECTIONS
+from headgate.program.app import StoreSettings
+from headgate.program.serve import ServeSettings, serve
+from headgate.program.tls import TlsFiles
+from headgate.program.up import Address, UpSettings, up
+from headgate.simulator.__main__ import main as simulate
 
 _AUTH_FAILURES = click.option(
     "--auth-failures-per-minute",

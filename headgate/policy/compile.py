@@ -8,25 +8,10 @@ from typing import assert_never
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from headgate.apis import WITHOUT_USAGE, Api
-from headgate.policy.limits import (
-    ConcurrentLimitEntry,
-    CostLimitEntry,
-    LimitEntry,
-    WeightsEntry,
-    WindowLimitEntry,
-)
-from headgate.policy.schema import (
-    AdapterEntry,
-    BaseModelEntry,
-    PolicyFile,
-    PricesEntry,
-    TenantEntry,
-    WithoutUsageEntry,
-)
-from registry.amounts import NANOS, weights_in_units
-from registry.keys import default_id
-from registry.types import (
+from headgate.core.amounts import NANOS, weights_in_units
+from headgate.core.apis import WITHOUT_USAGE, Api
+from headgate.core.keys import default_id
+from headgate.core.policy import (
     Calendar,
     Caller,
     Count,
@@ -44,6 +29,21 @@ from registry.types import (
     Version,
     Versions,
     Weekday,
+)
+from headgate.policy.limits import (
+    ConcurrentLimitEntry,
+    CostLimitEntry,
+    LimitEntry,
+    WeightsEntry,
+    WindowLimitEntry,
+)
+from headgate.policy.schema import (
+    AdapterEntry,
+    BaseModelEntry,
+    PolicyFile,
+    PricesEntry,
+    TenantEntry,
+    WithoutUsageEntry,
 )
 
 _PLAIN = TokenWeights()

@@ -6,8 +6,8 @@ from typing import Annotated, TypeAlias, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from headgate.core.keys import SECRET_PREFIX
 from headgate.policy.problems import Rule, shown
-from registry.keys import SECRET_PREFIX
 
 MAX_COUNT = 2**53 - 1
 """The largest whole number that Redis' Lua and JSON carry exactly."""

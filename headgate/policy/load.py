@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pydantic_core import PydanticCustomError
 
-from headgate.errors import OperatorError
+from headgate.core.errors import OperatorError
+from headgate.core.policy import Registry
 from headgate.policy.compile import compile_policy
 from headgate.policy.document import POLICY, FileKind, YamlMapping, compose, scalar
 from headgate.policy.problems import FileError, PolicyError, Problem, Rule
@@ -16,7 +17,6 @@ from headgate.policy.references import check_references
 from headgate.policy.schema import PolicyFile
 from headgate.policy.shape import check_shape
 from headgate.policy.urls import UPSTREAM_RULE, upstream_url
-from registry.types import Registry
 
 MAX_SIZE_BYTES = 32 * 1024 * 1024
 """40,000 keys take 4.4 MB, 10,000 tenants with 20 limits and 5 keys each 19 MB."""

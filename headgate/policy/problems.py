@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum, auto
 
-from headgate.errors import OperatorError
-from registry.keys import SECRET_PREFIX
+from headgate.core.errors import OperatorError
+from headgate.core.keys import SECRET_PREFIX
 
 _SHOWN_CHARACTERS = 60
 _MAX_HINT_CANDIDATES = 2000

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from headgate.core.keys import default_id
 from headgate.policy.document import Path, YamlList, YamlMapping, line_of
 from headgate.policy.problems import Problem, Rule, hint, path_text, shown
-from registry.keys import default_id
 
 MAX_TIERS = 20
 

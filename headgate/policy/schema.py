@@ -17,6 +17,8 @@ from pydantic import (
     Tag,
 )
 
+from headgate.core.keys import SECRET_PREFIX
+from headgate.core.policy import PerSecond
 from headgate.policy.fields import (
     NAME_RULE,
     SERVED_NAME_RULE,
@@ -32,8 +34,6 @@ from headgate.policy.money import PRICE_RULE, Price
 from headgate.policy.problems import Rule, hint, shown
 from headgate.policy.urls import UPSTREAM_RULE, Upstream
 from headgate.policy.versions import StickyWord, Versions
-from registry.keys import SECRET_PREFIX
-from registry.types import PerSecond
 
 MAX_CONTEXT_TOKENS = 100_000_000
 

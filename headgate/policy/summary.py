@@ -3,10 +3,9 @@
 import json
 from collections import Counter
 
-from headgate.policy.document import scalar
-from registry.amounts import money, weights_in_units
-from registry.keys import ApiKey
-from registry.types import (
+from headgate.core.amounts import money, weights_in_units
+from headgate.core.keys import ApiKey
+from headgate.core.policy import (
     Calendar,
     Count,
     Limit,
@@ -17,6 +16,7 @@ from registry.types import (
     Tenant,
     Weekday,
 )
+from headgate.policy.document import scalar
 
 _SHOWN_NAMES = 5
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from headgate.clock import Clock
+from headgate.core.clock import Clock
 from ratelimit.store.letters import MAX_WAITING, Outbox, Settlement, read
 from ratelimit.store.protocol import StoreError
 from ratelimit.store.resilient import ResilientStore

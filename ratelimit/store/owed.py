@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
-from headgate.clock import Clock
+from headgate.core.clock import Clock
 from ratelimit.store.protocol import (
     MAX_COUNT,
     TOKENS,

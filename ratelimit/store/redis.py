@@ -25,7 +25,7 @@ from urllib.parse import quote
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
-from headgate.redis_client import redis_client
+from headgate.core.redis_client import redis_client
 from ratelimit.store.buckets import Level
 from ratelimit.store.protocol import (
     DRAINED_KEPT_S,

@@ -9,8 +9,9 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
-from headgate.clock import Clock
-from headgate.metrics import Metrics
+from headgate.core.clock import Clock
+from headgate.core.metrics import Metrics
+from headgate.core.policy import OnOutage
 from ratelimit.breaker import Breaker
 from ratelimit.replicas import ANNOUNCE_EVERY_S, LIFE_S, LiveReplicas
 from ratelimit.store.owed import ASK_AGAIN_S, Owed
@@ -30,7 +31,6 @@ from ratelimit.store.protocol import (
     StoreError,
 )
 from ratelimit.store.shares import Shares, on_outage, shared_part
-from registry.types import OnOutage
 
 _PARALLEL = 64
 _TEND_EVERY_S = 0.1

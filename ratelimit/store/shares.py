@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeVar
 
+from headgate.core.policy import OnOutage
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Decision, Demand, Lease, Reservation, Reserved, Settled, Spent
-from registry.types import OnOutage
 
 T = TypeVar("T", bound=Demand | Lease)
 

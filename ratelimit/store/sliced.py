@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from headgate.clock import Clock
-from headgate.metrics import Metrics
+from headgate.core.clock import Clock
+from headgate.core.metrics import Metrics
 from ratelimit.store.letters import Settlement
 from ratelimit.store.mail import Mail, left_behind
 from ratelimit.store.protocol import (

@@ -3,9 +3,9 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
+from headgate.core.policy import OnOutage
 from ratelimit.store.protocol import MAX_COUNT, Decision, Demand, Reservation, Reserved
 from ratelimit.store.slices import Hold, Part
-from registry.types import OnOutage
 
 
 def is_sliced(demand: Demand) -> bool:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
 
-from headgate.clock import Clock
+from headgate.core.clock import Clock
+from headgate.core.policy import OnOutage
 from ratelimit.store.protocol import (
     MAX_COUNT,
     REQUESTS,
@@ -18,7 +19,6 @@ from ratelimit.store.protocol import (
 )
 from ratelimit.store.resilient import ResilientStore
 from ratelimit.store.slices import MAX_AGE_S, REFUSED_FOR_S, Part, Pool, Slice
-from registry.types import OnOutage
 
 _AT_ONCE = 16
 

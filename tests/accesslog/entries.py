@@ -6,13 +6,13 @@ from typing import Any
 from google.protobuf.struct_pb2 import Struct
 
 from accesslog.types import LogEntry
-from headgate.contract import Namespace
-from protos.gen.accesslog_pb2 import (
+from headgate._gen.accesslog_pb2 import (
     HTTPAccessLogEntry,
     HTTPRequestProperties,
     StreamAccessLogsMessage,
 )
-from registry.types import Prices
+from headgate.core.contract import Namespace
+from headgate.core.policy import Prices
 
 START_S = 1_763_726_591
 CALLER = {"tenant": "acme", "user": "alice", "key": "alice-laptop"}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from accesslog.console import ConsoleSink, Left, line
 from accesslog.meter import meter
 from accesslog.types import UsageRecord
-from registry.types import Count, Per
+from headgate.core.policy import Count, Per
 from tests.accesslog.entries import entry, prices_of
 
 

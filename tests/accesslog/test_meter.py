@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from accesslog.meter import MAX_TEXT, held_by, meter
 from accesslog.types import Held, LogEntry, UsageRecord
-from headgate.contract import AdmissionKey, CallerKey, RequestKey, UsageKey
-from headgate.settlement import Estimate, Source, Usage
+from headgate.core.contract import AdmissionKey, CallerKey, RequestKey, UsageKey
+from headgate.core.settlement import Estimate, Source, Usage
 from tests.accesslog.entries import ADMISSION, START_S, USAGE, entry, prices_of
 
 

@@ -14,9 +14,9 @@ from prometheus_client import CollectorRegistry
 
 from accesslog.service import AccessLogService
 from accesslog.types import UsageRecord
-from headgate.metrics import Metrics
-from headgate.settlement import Estimate, Usage
-from registry.types import Model, Registry, Tenant
+from headgate.core.metrics import Metrics
+from headgate.core.policy import Model, Registry, Tenant
+from headgate.core.settlement import Estimate, Usage
 from tests.accesslog.entries import ADMISSION, USAGE, entry, message, prices_of
 from tests.fakes import FakeClock
 

@@ -15,7 +15,7 @@ import pytest
 from accesslog.meter import meter
 from accesslog.sink import JsonLinesSink
 from accesslog.types import UsageRecord
-from headgate.errors import OperatorError
+from headgate.core.errors import OperatorError
 from tests.accesslog.entries import entry, prices_of
 
 

@@ -10,10 +10,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from admin.app import admin_app
-from admin.server import AdminServer
-from headgate.errors import OperatorError
-from headgate.metrics import Metrics
+from headgate.core.errors import OperatorError
+from headgate.core.metrics import Metrics
+from headgate.program.admin.app import admin_app
+from headgate.program.admin.server import AdminServer
 from tests.fakes import FakeClock
 
 

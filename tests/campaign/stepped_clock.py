@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from headgate import cli
-from headgate.clock import SystemClock
+from headgate.core.clock import SystemClock
 
 
 class SteppedClock(SystemClock):

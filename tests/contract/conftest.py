@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from prometheus_client import CollectorRegistry
 
-from headgate.metrics import Metrics
+from headgate.core.metrics import Metrics
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Reservation, Reserved, Store
 from ratelimit.store.redis import RedisStore

@@ -10,7 +10,7 @@ import pytest
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from headgate.metrics import Metrics
+from headgate.core.metrics import Metrics
 from ratelimit.breaker import PROBE_EVERY_S
 from ratelimit.replicas import ANNOUNCE_EVERY_S, LIFE_S
 from ratelimit.store.protocol import Decision, Outcome, StoreError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headgate.errors import OperatorError
+from headgate.core.errors import OperatorError
 from ratelimit.store.protocol import Decision, Hit, Outcome, StoreError
 from ratelimit.store.redis import RedisStore
 from tests.ratelimit.builders import NOW_S, Shop, lease, requests, smooth, spent, tokens

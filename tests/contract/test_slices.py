@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from prometheus_client import CollectorRegistry
 
-from headgate.metrics import Metrics
+from headgate.core.metrics import Metrics
 from ratelimit.store.protocol import Decision, Exchanged, Letter, Outcome, Reserved
 from ratelimit.store.redis import RedisStore
 from ratelimit.store.resilient import ResilientStore

@@ -11,15 +11,9 @@ from envoy_data_plane.envoy.config.route.v3 import RateLimitHitsAddend
 from envoy_data_plane.google.protobuf import Any as PackedMessage
 from google.protobuf.json_format import MessageToDict
 
-from dataplane.bootstrap import bootstrap, write_bootstrap
-from dataplane.box import OneBox, render, replace_file
-from dataplane.filters import BODY_FIELDS, http_filters
-from dataplane.replies import REPLIES
-from dataplane.routes import route_table, write_dynamic
-from dataplane.upstream import BadUpstream, cluster_name, model_cluster
 from extproc import wire
-from headgate.apis import ErrorShape
-from headgate.contract import (
+from headgate.core.apis import ErrorShape
+from headgate.core.contract import (
     ABSENT,
     COUNTING_METADATA,
     DOMAIN,
@@ -35,7 +29,13 @@ from headgate.contract import (
     RequestKey,
     UsageKey,
 )
-from headgate.errors import ApiError, Refusal
+from headgate.core.errors import ApiError, Refusal
+from headgate.dataplane.bootstrap import bootstrap, write_bootstrap
+from headgate.dataplane.box import OneBox, render, replace_file
+from headgate.dataplane.filters import BODY_FIELDS, http_filters
+from headgate.dataplane.replies import REPLIES
+from headgate.dataplane.routes import route_table, write_dynamic
+from headgate.dataplane.upstream import BadUpstream, cluster_name, model_cluster
 
 
 def box(folder: Path, **upstreams: str) -> OneBox:

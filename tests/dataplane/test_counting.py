@@ -8,8 +8,8 @@ import pytest
 import pytest_asyncio
 
 from extproc import wire
-from headgate.contract import ABSENT, OP_SETTLE, Counting, Namespace, UsageKey
-from protos.gen import ext_proc_pb2
+from headgate._gen import ext_proc_pb2
+from headgate.core.contract import ABSENT, OP_SETTLE, Counting, Namespace, UsageKey
 from tests.envoy_process import CHAT, Rig, running_envoy
 from tests.fake_hooks import broken, deny, entries, route, too_many
 from tests.fake_upstream import Received, reply

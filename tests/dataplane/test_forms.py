@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import MessageToDict
 
-from headgate.contract import Namespace
-from simulator.audio import read_form
-from simulator.vllm_errors import VllmError
+from headgate.core.contract import Namespace
+from headgate.simulator.audio import read_form
+from headgate.simulator.vllm_errors import VllmError
 from tests.envoy_process import Rig
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from headgate.contract import (
+from headgate._gen import auth_pb2, ext_proc_pb2
+from headgate.core.contract import (
     OP_RESERVE,
     OP_SETTLE,
     RECORD_NO,
@@ -12,7 +13,6 @@ from headgate.contract import (
     Header,
     Namespace,
 )
-from protos.gen import auth_pb2, ext_proc_pb2
 from tests.envoy_process import CHAT, Rig
 from tests.fake_hooks import MODEL, admit, deny, entries, immediate, route, set_header
 from tests.fake_upstream import Received, reply

@@ -186,7 +186,7 @@ async def test_services_that_are_away_close_the_door_and_come_back() -> None:
 
 
 async def test_an_idle_request_is_answered_in_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dataplane.listener.STREAM_IDLE_TIMEOUT", SHORT)
+    monkeypatch.setattr("headgate.dataplane.listener.STREAM_IDLE_TIMEOUT", SHORT)
     async with running_envoy() as rig:
         start = b"POST /v1/x HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
         head, body = await rig.raw(start + b"content-length: 9\r\n\r\n{")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import MessageToDict
 
-from dataplane import filters
-from dataplane.filters import BODY_FIELDS
-from headgate.contract import PLATFORM_FIELDS, Namespace, RequestKey
+from headgate.core.contract import PLATFORM_FIELDS, Namespace, RequestKey
+from headgate.dataplane import filters
+from headgate.dataplane.filters import BODY_FIELDS
 from tests.envoy_process import CHAT, Rig, running_envoy
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

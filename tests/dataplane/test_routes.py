@@ -8,10 +8,10 @@ import certifi
 import httpx
 import pytest
 
-from dataplane.box import OneBox, replace_file
-from dataplane.supervisor import EnvoyRejected
-from dataplane.upstream import BadUpstream
-from headgate.contract import Header
+from headgate.core.contract import Header
+from headgate.dataplane.box import OneBox, replace_file
+from headgate.dataplane.supervisor import EnvoyRejected
+from headgate.dataplane.upstream import BadUpstream
 from tests.envoy_process import CHAT, Rig
 from tests.fake_hooks import MODEL, route
 from tests.fake_upstream import Received, Upstream, reply
@@ -112,7 +112,7 @@ def broken_files(monkeypatch: pytest.MonkeyPatch, text: str) -> Iterator[None]:
         replace_file(box.routes_file, text)
 
     with monkeypatch.context() as patch:
-        patch.setattr("dataplane.supervisor.write_dynamic", write)
+        patch.setattr("headgate.dataplane.supervisor.write_dynamic", write)
         yield
 
 

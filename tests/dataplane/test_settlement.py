@@ -11,8 +11,8 @@ import pytest
 from accesslog import meter
 from accesslog.types import Held, LogEntry
 from accesslog.wire import decode
-from dataplane.routes import write_dynamic
-from headgate.contract import (
+from headgate._gen import accesslog_pb2, ext_proc_pb2
+from headgate.core.contract import (
     ABSENT,
     OP_RESERVE,
     OP_SETTLE,
@@ -20,7 +20,7 @@ from headgate.contract import (
     Namespace,
     UsageKey,
 )
-from protos.gen import accesslog_pb2, ext_proc_pb2
+from headgate.dataplane.routes import write_dynamic
 from tests.door import http2
 from tests.envoy_process import CHAT, Rig, running_envoy
 from tests.fake_hooks import MODEL, entries, route, too_many

@@ -11,8 +11,8 @@ import pytest
 import pytest_asyncio
 from h2.connection import H2Connection
 
-from dataplane.envoy_admin import EnvoyAdmin
-from headgate.contract import OP_RESERVE, OP_SETTLE
+from headgate.core.contract import OP_RESERVE, OP_SETTLE
+from headgate.dataplane.envoy_admin import EnvoyAdmin
 from tests.envoy_process import CHAT, Rig, running_envoy
 from tests.fake_hooks import WAIT_S, deny
 from tests.fake_upstream import Received
@@ -36,7 +36,9 @@ async def envoy_of_module() -> AsyncIterator[Rig]:
             ("CONNECTION_IDLE_TIMEOUT", 900),
             ("STREAM_IDLE_TIMEOUT", 1500),
         ):
-            patch.setattr(f"dataplane.listener.{name}", timedelta(milliseconds=milliseconds))
+            patch.setattr(
+                f"headgate.dataplane.listener.{name}", timedelta(milliseconds=milliseconds)
+            )
         async with running_envoy(max_connections=CONNECTIONS) as rig:
             yield rig
 

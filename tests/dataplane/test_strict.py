@@ -7,10 +7,10 @@ import pytest
 from envoy_data_plane.envoy.config.listener.v3 import Filter
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 
-from dataplane.envoy_filters import Attach, envoy_filters
-from dataplane.strict import faults, message_type
-from headgate.contract import Counting
-from headgate.istio.extensions import ABSENT, SINCE, is_absent, matching_versions, since
+from headgate.core.contract import Counting
+from headgate.dataplane.envoy_filters import Attach, envoy_filters
+from headgate.dataplane.strict import faults, message_type
+from headgate.istio_check.extensions import ABSENT, SINCE, is_absent, matching_versions, since
 
 HTTP = "type.googleapis.com/envoy.extensions.filters.http"
 EXT_PROC = f"{HTTP}.ext_proc.v3.ExternalProcessor"

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dataplane.child import last_lines, spawn, stop
-from dataplane.supervisor import Envoy, EnvoyDied, EnvoyMissing, EnvoyRejected, PortTaken
+from headgate.dataplane.child import last_lines, spawn, stop
+from headgate.dataplane.supervisor import Envoy, EnvoyDied, EnvoyMissing, EnvoyRejected, PortTaken
 from tests.envoy_process import CHAT, make_box, running_envoy, short_folder
 from tests.fake_hooks import FakeServices
 from tests.fake_upstream import Received, Upstream
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 PARENT = """
 import asyncio, sys
 from pathlib import Path
-from dataplane.child import spawn
+from headgate.dataplane.child import spawn
 async def main():
     child = await spawn([sys.executable, "-c", "import time; time.sleep(600)"], Path(sys.argv[1]))
     print(child.pid, flush=True)

@@ -9,8 +9,8 @@ from datetime import timedelta
 import pytest
 import pytest_asyncio
 
-from dataplane.box import Certificate
-from dataplane.supervisor import Envoy, EnvoyRejected
+from headgate.dataplane.box import Certificate
+from headgate.dataplane.supervisor import Envoy, EnvoyRejected
 from tests.certificates import AUTHORITY, pem
 from tests.envoy_process import CHAT, Rig, make_box, running_envoy, short_folder
 from tests.fake_hooks import WAIT_S
@@ -33,7 +33,7 @@ def trusting(*alpn: str) -> ssl.SSLContext:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def envoy_of_module() -> AsyncIterator[Rig]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dataplane.listener.HANDSHAKE_TIMEOUT", timedelta(seconds=2))
+        patch.setattr("headgate.dataplane.listener.HANDSHAKE_TIMEOUT", timedelta(seconds=2))
         async with running_envoy(certificate=FIRST) as rig:
             yield rig
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import httpx
 
-from simulator import requests, scoring
-from simulator.fields import Fields, read_json
-from simulator.requests import Ask
-from simulator.vllm_errors import VllmError
+from headgate.simulator import requests, scoring
+from headgate.simulator.fields import Fields, read_json
+from headgate.simulator.requests import Ask
+from headgate.simulator.vllm_errors import VllmError
 from tests.box import environment
 
 PARSER = Path(__file__).parents[1] / "vllm" / "parser.py"

@@ -10,10 +10,10 @@ from extproc.decide import Admit, Decision, RequestFacts, decide
 from extproc.estimate import Estimator
 from extproc.splice import cache_salt
 from extproc.stream import Reply, RequestStream
-from headgate.apis import Api
-from headgate.contract import AdmissionKey
-from protos.gen.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
-from registry.types import PerSecond, Registry
+from headgate._gen.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
+from headgate.core.apis import Api
+from headgate.core.contract import AdmissionKey
+from headgate.core.policy import PerSecond, Registry
 from tests.door.readers import Reading
 from tests.envoy_process import Rig
 from tests.extproc.builders import CONTEXT, REGISTRY, model

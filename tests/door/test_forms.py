@@ -5,10 +5,10 @@ import os
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 
-from headgate.contract import Namespace, RequestKey
-from simulator.audio import read_form
-from simulator.fields import Fields
-from simulator.vllm_errors import VllmError
+from headgate.core.contract import Namespace, RequestKey
+from headgate.simulator.audio import read_form
+from headgate.simulator.fields import Fields
+from headgate.simulator.vllm_errors import VllmError
 from tests.door.forms import FIRST, forms
 from tests.envoy_process import Rig
 

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from dataplane.envoy_admin import EnvoyAdmin
-from headgate.contract import OP_RESERVE, OP_SETTLE
-from protos.gen.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
+from headgate._gen.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
+from headgate.core.contract import OP_RESERVE, OP_SETTLE
+from headgate.dataplane.envoy_admin import EnvoyAdmin
 from tests.door.http2 import KIND, POST, Pairs, data, head, outcomes, pieces, reset
 from tests.door.rig import BODIES, Decider
 from tests.envoy_process import CHAT, Rig

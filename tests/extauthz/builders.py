@@ -4,8 +4,8 @@ import hashlib
 from zoneinfo import ZoneInfo
 
 from extauthz.decide import CheckInput
-from protos.gen.auth_pb2 import CheckRequest
-from registry.types import Calendar, Caller, Registry, Tenant
+from headgate._gen.auth_pb2 import CheckRequest
+from headgate.core.policy import Calendar, Caller, Registry, Tenant
 
 KEY = "sk-alice"
 ALICE = Caller("acme", "alice", "k1")

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from extauthz.decide import Admit, CheckInput, Deny, decide
-from headgate.apis import Api, ErrorShape
-from headgate.contract import CREDENTIAL_HEADERS
-from registry.types import Caller, Registry
+from headgate.core.apis import Api, ErrorShape
+from headgate.core.contract import CREDENTIAL_HEADERS
+from headgate.core.policy import Caller, Registry
 from tests.extauthz.builders import ALICE, KEY, REGISTRY, check_input, digest
 
 CASES: list[dict[str, Any]] = YAML(typ="safe").load(Path(__file__).parent / "cases/decide.yaml")

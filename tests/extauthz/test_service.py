@@ -9,9 +9,9 @@ from prometheus_client import CollectorRegistry
 
 from extauthz.failures import FailureLimit
 from extauthz.service import Authorization
-from headgate.metrics import Metrics
-from protos.gen.auth_pb2 import CheckRequest, CheckResponse
-from registry.types import Registry
+from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
+from headgate.core.metrics import Metrics
+from headgate.core.policy import Registry
 from tests.extauthz.builders import KEY, REGISTRY, check_request
 from tests.fakes import FakeClock
 

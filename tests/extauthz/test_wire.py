@@ -6,11 +6,11 @@ import pytest
 
 from extauthz import wire
 from extauthz.decide import Admit, CheckInput, Deny
-from headgate.apis import Api, ErrorShape
-from headgate.contract import STRIPPED_HEADERS
-from headgate.errors import ApiError, Refusal
-from protos.gen.auth_pb2 import CheckRequest
-from protos.gen.base_pb2 import HeaderValueOption
+from headgate._gen.auth_pb2 import CheckRequest
+from headgate._gen.base_pb2 import HeaderValueOption
+from headgate.core.apis import Api, ErrorShape
+from headgate.core.contract import STRIPPED_HEADERS
+from headgate.core.errors import ApiError, Refusal
 from tests.extauthz.builders import ALICE, check_request
 
 

@@ -5,9 +5,9 @@ from zoneinfo import ZoneInfo
 
 from extproc.asked import Value
 from extproc.decide import RequestFacts
-from headgate.contract import Namespace
-from protos.gen.ext_proc_pb2 import ProcessingRequest
-from registry.types import Calendar, Caller, Model, Registry, Tenant
+from headgate._gen.ext_proc_pb2 import ProcessingRequest
+from headgate.core.contract import Namespace
+from headgate.core.policy import Calendar, Caller, Model, Registry, Tenant
 
 ALICE = Caller("acme", "alice", "k1")
 CONTEXT = 8192

@@ -13,9 +13,9 @@ from extproc.decide import Admit, Answer, Decision, Peek, Refuse, RequestFacts, 
 from extproc.estimate import Estimator
 from extproc.form import FormRewrite, UsageFields
 from extproc.splice import Rewrite
-from headgate.apis import Api, ErrorShape
-from headgate.contract import AdmissionKey, Header
-from registry.types import Caller, PerSecond
+from headgate.core.apis import Api, ErrorShape
+from headgate.core.contract import AdmissionKey, Header
+from headgate.core.policy import Caller, PerSecond
 from tests.extproc.builders import ALICE, REGISTRY, facts
 
 CASES: list[dict[str, Any]] = YAML(typ="safe").load(Path(__file__).parent / "cases/decide.yaml")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.estimate import MAX_TOKENS, START_OUTPUT_TOKENS, Estimator
-from headgate.settlement import Estimate
+from headgate.core.settlement import Estimate
 
 CONTEXT = 8192
 

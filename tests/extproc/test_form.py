@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from extproc.form import FormRewrite, UsageFields, rewrite_form
 from extproc.splice import SpliceError
-from simulator.audio import read_form
+from headgate.simulator.audio import read_form
 
 KIND = "multipart/form-data; boundary=b0"
 HEAD = 'content-disposition: form-data; name="{}"\r\n\r\n'

@@ -10,10 +10,10 @@ from prometheus_client import CollectorRegistry
 from extproc.estimate import Estimator
 from extproc.pins.memory import MemoryPins
 from extproc.service import ExternalProcessor
-from headgate.contract import COUNTING_METADATA, Namespace
-from headgate.metrics import Metrics
-from protos.gen.ext_proc_pb2 import ProcessingMode, ProcessingRequest, ProcessingResponse
-from registry.types import Caller, Tenant
+from headgate._gen.ext_proc_pb2 import ProcessingMode, ProcessingRequest, ProcessingResponse
+from headgate.core.contract import COUNTING_METADATA, Namespace
+from headgate.core.metrics import Metrics
+from headgate.core.policy import Caller, Tenant
 from tests.extproc.builders import ALICE, REGISTRY, body_message, headers_message
 from tests.fakes import FakeClock
 

@@ -6,9 +6,9 @@ from extproc.counting.counter import AnswerHead, Counted
 from extproc.decide import Admit, Answer, Decision, Refuse, RequestFacts
 from extproc.splice import Rewrite
 from extproc.stream import Begin, End, Replace, RequestStream, UnexpectedMessageError
-from headgate.apis import Api, ErrorShape
-from headgate.contract import AdmissionKey, UsageKey
-from headgate.errors import Refusal
+from headgate.core.apis import Api, ErrorShape
+from headgate.core.contract import AdmissionKey, UsageKey
+from headgate.core.errors import Refusal
 from tests.extproc.builders import facts
 
 PLAIN = Admit({}, {}, None)

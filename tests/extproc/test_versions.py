@@ -12,8 +12,8 @@ from extproc.decide import Admit, Refuse, decide
 from extproc.estimate import Estimator
 from extproc.pins.memory import MemoryPins
 from extproc.versions import Kept, Pin, pin
-from headgate.contract import VERSION_HEADER, AdmissionKey, Header
-from registry.types import Caller, Registry, Sticky, Version, Versions
+from headgate.core.contract import VERSION_HEADER, AdmissionKey, Header
+from headgate.core.policy import Caller, Registry, Sticky, Version, Versions
 from tests.extproc.builders import ALICE, REGISTRY, facts, model
 from tests.fakes import FakeClock
 

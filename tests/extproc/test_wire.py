@@ -10,12 +10,12 @@ from extproc.counting.counter import AnswerHead, Counted
 from extproc.decide import Admit, Answer, Refuse, RequestFacts
 from extproc.splice import Rewrite
 from extproc.stream import Begin, End, Replace
-from headgate.apis import Api, ErrorShape
-from headgate.contract import VERSION_HEADER, AdmissionKey, Header, Namespace, UsageKey
-from headgate.errors import ApiError, Refusal
-from protos.gen.base_pb2 import HeaderValueOption
-from protos.gen.ext_proc_pb2 import HeaderMutation, ProcessingMode, ProcessingRequest
-from registry.types import Caller
+from headgate._gen.base_pb2 import HeaderValueOption
+from headgate._gen.ext_proc_pb2 import HeaderMutation, ProcessingMode, ProcessingRequest
+from headgate.core.apis import Api, ErrorShape
+from headgate.core.contract import VERSION_HEADER, AdmissionKey, Header, Namespace, UsageKey
+from headgate.core.errors import ApiError, Refusal
+from headgate.core.policy import Caller
 from tests.extproc.builders import ALICE, headers_message
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import extauthz.decide
 import extauthz.wire
 import extproc.wire
-import ratelimit.dropin.wire
+import ratelimit.descriptors.wire
 import ratelimit.wire
 from accesslog.meter import held_by, meter
 from accesslog.wire import decode as decode_log
@@ -25,11 +25,11 @@ from extproc.decide import decide
 from extproc.estimate import Estimator
 from extproc.splice import Rewrite, SpliceError, rewrite_body
 from extproc.stream import RequestStream
+from headgate._gen.auth_pb2 import CheckRequest
+from headgate._gen.ext_proc_pb2 import ProcessingRequest
+from headgate._gen.ratelimit_pb2 import RateLimitRequest
 from headgate.policy.load import find_problems
-from protos.gen.auth_pb2 import CheckRequest
-from protos.gen.ext_proc_pb2 import ProcessingRequest
-from protos.gen.ratelimit_pb2 import RateLimitRequest
-from ratelimit.dropin.wire import BadCallError
+from ratelimit.descriptors.wire import BadCallError
 from ratelimit.wire import BadDescriptorError
 from tests.door.rig import BODIES, DOOR, with_members
 from tests.fuzz.mutations import FOLDER, MESSAGES, mutated
@@ -63,7 +63,7 @@ def rate_limit(data: bytes) -> None:
 
 
 def drop_in(data: bytes) -> None:
-    ratelimit.dropin.wire.decode(RateLimitRequest.FromString(data))
+    ratelimit.descriptors.wire.decode(RateLimitRequest.FromString(data))
 
 
 def access_log(data: bytes) -> None:

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from headgate.cli import cli
-from headgate.errors import OperatorError
+from headgate.core.errors import OperatorError
 from headgate.policy import load_policy
 
 POLICY = """\

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from headgate.apis import ErrorShape, endpoint_of, error_shape_of
-from headgate.errors import ApiError, Refusal
+from headgate.core.apis import ErrorShape, endpoint_of, error_shape_of
+from headgate.core.errors import ApiError, Refusal
 
 
 @pytest.mark.parametrize("refusal", Refusal)

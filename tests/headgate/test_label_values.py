@@ -9,12 +9,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from extproc.pins.memory import MemoryPins
-from headgate.app import Hooks, build_hooks
-from headgate.metrics import Metrics
-from protos.gen.ext_proc_pb2 import ProcessingRequest
-from protos.gen.ratelimit_pb2 import RateLimitRequest
+from headgate._gen.ext_proc_pb2 import ProcessingRequest
+from headgate._gen.ratelimit_pb2 import RateLimitRequest
+from headgate.core.metrics import Metrics
+from headgate.core.policy import Caller
+from headgate.program.app import Hooks, build_hooks
 from ratelimit.store.memory import MemoryStore
-from registry.types import Caller
 from tests.accesslog.entries import ADMISSION, USAGE, entry, message
 from tests.extauthz.builders import check_request
 from tests.extproc.builders import MODELS, REGISTRY, headers_message

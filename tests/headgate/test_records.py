@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accesslog.types import UsageRecord
-from headgate.errors import OperatorError
-from headgate.records import MAX_LINE_BYTES, Records, in_time_order, read_record
+from headgate.core.errors import OperatorError
+from headgate.replay.records import MAX_LINE_BYTES, Records, in_time_order, read_record
 from ratelimit.replay import Recorded, Used
 
 RECORD: dict[str, Any] = {
@@ -73,7 +73,7 @@ def test_every_field_that_is_read_is_one_that_is_written() -> None:
 
 
 def read_fields() -> msgspec.Struct:
-    from headgate.records import _record  # noqa: PLC0415 (its own fields)
+    from headgate.replay.records import _record  # noqa: PLC0415 (its own fields)
 
     return _record.decode(line())
 

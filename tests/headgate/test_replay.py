@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from headgate.cli import cli
-from headgate.errors import OperatorError
+from headgate.core.errors import OperatorError
 from tests.headgate.test_records import REFUSED, line
 
 POLICY = """\

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.settlement import Charge, Estimate, Source, Usage, charge, read_usage
+from headgate.core.settlement import Charge, Estimate, Source, Usage, charge, read_usage
 
 HELD = Estimate(tokens=300, prompt=40)
 

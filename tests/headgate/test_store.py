@@ -6,10 +6,10 @@ from contextlib import closing
 import pytest
 from prometheus_client import CollectorRegistry
 
-from headgate.app import StoreSettings, running_store
-from headgate.clock import SystemClock
-from headgate.errors import OperatorError
-from headgate.metrics import Metrics
+from headgate.core.clock import SystemClock
+from headgate.core.errors import OperatorError
+from headgate.core.metrics import Metrics
+from headgate.program.app import StoreSettings, running_store
 from ratelimit.store.protocol import Decision, Reserved, Store
 from tests.ratelimit.builders import Shop, requests
 from tests.ratelimit.outages import shared_out

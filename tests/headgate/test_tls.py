@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from dataplane.box import Certificate
-from headgate.errors import OperatorError
-from headgate.metrics import Metrics
-from headgate.tls import CertificateError, CertificateWatcher, TlsFiles, read_pair
+from headgate.core.errors import OperatorError
+from headgate.core.metrics import Metrics
+from headgate.dataplane.box import Certificate
+from headgate.program.tls import CertificateError, CertificateWatcher, TlsFiles, read_pair
 from tests.certificates import install, pem
 from tests.fakes import FakeClock
 

@@ -7,10 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from headgate.istio.check import mesh_of
-from headgate.istio.manifests import Manifest, read_manifests
-from headgate.istio.mesh import Mesh, Policy
-from headgate.istio.patches import located, operate
+from headgate.istio_check.check import mesh_of
+from headgate.istio_check.manifests import Manifest, read_manifests
+from headgate.istio_check.mesh import Mesh, Policy
+from headgate.istio_check.patches import located, operate
 from headgate.policy import parse_policy
 from headgate.policy.document import YamlMapping
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from headgate.clock import SystemClock
-from headgate.metrics import Metrics
-from simulator.exposition import Exposition
-from simulator.metrics import Metrics as SimulatorMetrics
+from headgate.core.clock import SystemClock
+from headgate.core.metrics import Metrics
+from headgate.simulator.exposition import Exposition
+from headgate.simulator.metrics import Metrics as SimulatorMetrics
 from tests.fakes import FakeClock
 
 HERE = Path(__file__).resolve().parent

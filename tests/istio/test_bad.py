@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from headgate.istio.check import check
-from headgate.istio.findings import Finding, Rule, Severity
+from headgate.istio_check.check import check
+from headgate.istio_check.findings import Finding, Rule, Severity
 from tests.istio.good import changed, good_mesh
 
 BAD = sorted((Path(__file__).parent / "bad").glob("*.yaml"))

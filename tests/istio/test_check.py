@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headgate.cli import cli
-from headgate.errors import OperatorError
-from headgate.istio.check import check, check_files, mesh_of
-from headgate.istio.findings import Rule
-from headgate.istio.manifests import Manifest
-from headgate.istio.mesh import Mesh
+from headgate.core.errors import OperatorError
+from headgate.istio_check.check import check, check_files, mesh_of
+from headgate.istio_check.findings import Rule
+from headgate.istio_check.manifests import Manifest
+from headgate.istio_check.mesh import Mesh
 from tests.istio.good import ISTIO, MESH_CONFIG, OVERLAY, POLICY, good_mesh, in_place
 
 OVERLAYS = [ISTIO / "overlays" / name for name in ("dev", "staging", "prod")]

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from headgate.errors import OperatorError
-from headgate.istio.kustomize import build
-from headgate.istio.manifests import Manifest, read_manifests
+from headgate.core.errors import OperatorError
+from headgate.istio_check.kustomize import build
+from headgate.istio_check.manifests import Manifest, read_manifests
 
 HERE = Path(__file__).parent / "kustomize"
 OVERLAYS = Path(__file__).parents[2] / "istio" / "overlays"

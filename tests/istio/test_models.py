@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from headgate.istio.kustomize import build
+from headgate.istio_check.kustomize import build
 from tests.istio.names import ISTIO
 
 OVERLAY = ISTIO / "overlays" / "prod"

@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from headgate.canary.queries import By, Part, gates
-from headgate.istio.kustomize import build
+from headgate.istio_check.kustomize import build
 from tests.istio.names import COMPONENTS, ISTIO
 
 Objects = dict[tuple[str, str], dict[str, Any]]

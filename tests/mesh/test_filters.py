@@ -5,11 +5,11 @@ from typing import Any
 
 import betterproto2
 
-from dataplane.box import BODY_LIMIT_BYTES
-from dataplane.envoy_filters import SERVICES_CLUSTER
-from dataplane.filters import http_filters
-from dataplane.listener import reading_rules
-from headgate.contract import Namespace
+from headgate.core.contract import Namespace
+from headgate.dataplane.box import BODY_LIMIT_BYTES
+from headgate.dataplane.envoy_filters import SERVICES_CLUSTER
+from headgate.dataplane.filters import http_filters
+from headgate.dataplane.listener import reading_rules
 from tests.mesh.cluster import Mesh
 
 ISTIODS_OWN = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headgate.istio.kustomize import build
+from headgate.istio_check.kustomize import build
 from tests.mesh.cluster import ISTIO, PILOT
 
 ISTIOCTL = PILOT.with_name("istioctl")

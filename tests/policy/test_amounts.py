@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.amounts import in_units, money, weights_in_units, written
-from registry.types import Count, Prices, TokenWeights
+from headgate.core.amounts import in_units, money, weights_in_units, written
+from headgate.core.policy import Count, Prices, TokenWeights
 
 prices = st.decimals(0, 1_000_000, places=6)
 tokens = st.integers(0, 10**7)

@@ -6,8 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from headgate.policy import describe, load_policy, parse_policy
-from registry.types import (
+from headgate.core.policy import (
     Calendar,
     Caller,
     Count,
@@ -21,6 +20,7 @@ from registry.types import (
     TokenWeights,
     Weekday,
 )
+from headgate.policy import describe, load_policy, parse_policy
 from tests.policy.policies import DIGEST, MODELS, with_limits
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "headgate.yaml"

@@ -5,10 +5,10 @@ import itertools
 
 import pytest
 
-from headgate.demo import demo_policy
+from headgate.core.keys import ApiKey, digest_of, new_key
+from headgate.core.policy import Caller
 from headgate.policy import describe, key_yaml, load_policy, parse_policy
-from registry.keys import ApiKey, digest_of, new_key
-from registry.types import Caller
+from headgate.program.demo import demo_policy
 from tests.policy.policies import MODELS
 from tests.policy.test_compile import EXAMPLE
 

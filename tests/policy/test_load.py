@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headgate.errors import OperatorError
+from headgate.core.errors import OperatorError
 from headgate.policy import PolicyError, load_policy, parse_policy
 from headgate.policy.load import MAX_SIZE_BYTES, find_problems
 from tests.policy.policies import MODELS, problems_of, with_tenants

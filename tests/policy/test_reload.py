@@ -11,10 +11,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from headgate import reload
-from headgate.metrics import Metrics
+from headgate.core.metrics import Metrics
+from headgate.core.policy import Registry
 from headgate.policy import PolicyError
-from headgate.reload import Contents, PolicyWatcher
-from registry.types import Registry
+from headgate.program.reload import Contents, PolicyWatcher
 from tests.fakes import FakeClock
 from tests.policy.policies import with_tenants
 

@@ -14,7 +14,7 @@ import envoy_data_plane.envoy.service.ratelimit.v3  # noqa: F401
 from envoy_data_plane.message_pool import default_message_pool
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FileDescriptor
 
-from protos.gen import accesslog_pb2, auth_pb2, base_pb2, ext_proc_pb2, ratelimit_pb2
+from headgate._gen import accesslog_pb2, auth_pb2, base_pb2, ext_proc_pb2, ratelimit_pb2
 
 PACKAGE = "headgate.wire."
 FILES: tuple[FileDescriptor, ...] = (

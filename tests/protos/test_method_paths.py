@@ -11,11 +11,11 @@ from envoy_data_plane.envoy.service.ratelimit.v3 import RateLimitServiceBase
 from prometheus_client import CollectorRegistry
 
 from extproc.pins.memory import MemoryPins
-from headgate.app import build_hooks
-from headgate.metrics import Metrics
+from headgate.core.metrics import Metrics
+from headgate.core.policy import Registry
+from headgate.program.app import build_hooks
 from protos.generate import ROOT
 from ratelimit.store.memory import MemoryStore
-from registry.types import Registry
 from tests.fakes import FakeClock
 
 BASES: dict[str, Any] = {

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from zoneinfo import ZoneInfo
 
-from ratelimit.store.protocol import REQUESTS, TOKENS, Demand, Lease, Reservation, Spent
-from registry.types import (
+from headgate.core.policy import (
     Calendar,
     Count,
     Each,
@@ -16,6 +15,7 @@ from registry.types import (
     Tenant,
     TokenWeights,
 )
+from ratelimit.store.protocol import REQUESTS, TOKENS, Demand, Lease, Reservation, Spent
 
 NOW_S = 1_800_000_000.0
 EXPIRES_AT_S = int(NOW_S) + 1800

@@ -1,6 +1,7 @@
 """The calls that Envoy makes, as our filter configuration tells it to."""
 
-from headgate.contract import (
+from headgate._gen.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest
+from headgate.core.contract import (
     ABSENT,
     DOMAIN,
     OP,
@@ -11,7 +12,6 @@ from headgate.contract import (
     SETTLE_LIMITS_ENTRIES,
     SETTLE_USAGE_ENTRIES,
 )
-from protos.gen.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest
 
 CALLER = {
     "reservation": "r1",

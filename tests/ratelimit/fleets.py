@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from prometheus_client import CollectorRegistry
 
-from headgate.metrics import Metrics
+from headgate.core.metrics import Metrics
 from ratelimit.breaker import PROBE_EVERY_S
 from ratelimit.replicas import ANNOUNCE_EVERY_S
 from ratelimit.store.memory import MemoryStore

@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from prometheus_client import CollectorRegistry
 
-from headgate.metrics import Metrics
+from headgate.core.metrics import Metrics
+from headgate.core.policy import OnOutage
 from ratelimit.breaker import FAILURES, PROBE_EVERY_S
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import (
@@ -23,7 +24,6 @@ from ratelimit.store.protocol import (
     StoreError,
 )
 from ratelimit.store.resilient import ResilientStore
-from registry.types import OnOutage
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, Shop, new_name, requests
 

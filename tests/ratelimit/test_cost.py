@@ -8,12 +8,12 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.settlement import Estimate, Source, Usage
+from headgate.core.amounts import NANOS
+from headgate.core.policy import Count, Each, Limit, OnOutage, Per, Prices, TokenWeights
+from headgate.core.settlement import Estimate, Source, Usage
 from ratelimit.demand import Subject, claims_of
 from ratelimit.limiter import Admitted, Limiter, Refused, Request
 from ratelimit.store.memory import MemoryStore
-from registry.amounts import NANOS
-from registry.types import Count, Each, Limit, OnOutage, Per, Prices, TokenWeights
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, limit, registry
 from tests.ratelimit.outages import replica

@@ -8,9 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit.demand import Subject, claims_of, reservation_of
-from ratelimit.store.protocol import MAX_COUNT, REQUESTS, TOKENS, Weights
-from registry.types import (
+from headgate.core.policy import (
     Calendar,
     Count,
     Each,
@@ -21,6 +19,8 @@ from registry.types import (
     TokenWeights,
     Weekday,
 )
+from ratelimit.demand import Subject, claims_of, reservation_of
+from ratelimit.store.protocol import MAX_COUNT, REQUESTS, TOKENS, Weights
 from tests.ratelimit.builders import NOW_S, limit
 
 ALICE = Subject("demo", "alice", "k1", "tiny")

@@ -2,6 +2,8 @@
 
 import pytest
 
+from headgate.core.amounts import NANOS
+from headgate.core.policy import Count, Each, Limit, Per, TokenWeights
 from ratelimit.headers import (
     quota_headers,
     refusal_message,
@@ -10,8 +12,6 @@ from ratelimit.headers import (
     tightest,
 )
 from ratelimit.limiter import Left, Reason, Refused
-from registry.amounts import NANOS
-from registry.types import Count, Each, Limit, Per, TokenWeights
 from tests.ratelimit.builders import NOW_S, limit
 
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from headgate.settlement import Estimate, Source, Usage
+from headgate.core.policy import Count, Each, Limit, Per, Registry
+from headgate.core.settlement import Estimate, Source, Usage
 from ratelimit.demand import Subject, claims_of
 from ratelimit.limiter import Admitted, Left, Limiter, Reason, Refused, Request
 from ratelimit.store.memory import MemoryStore
@@ -19,7 +20,6 @@ from ratelimit.store.protocol import (
     StoreAwayError,
     StoreError,
 )
-from registry.types import Count, Each, Limit, Per, Registry
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, limit, new_name, registry
 from tests.ratelimit.outages import replica

@@ -10,14 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from headgate.metrics import Metrics
-from headgate.settlement import Estimate, Usage
-from ratelimit.limiter import Admitted, Limiter, Request
-from ratelimit.peek import PeekLimits
-from ratelimit.store.memory import MemoryStore
-from ratelimit.store.protocol import StoreError
-from registry.amounts import NANOS, in_units
-from registry.types import (
+from headgate.core.amounts import NANOS, in_units
+from headgate.core.metrics import Metrics
+from headgate.core.policy import (
     Calendar,
     Caller,
     Count,
@@ -28,6 +23,11 @@ from registry.types import (
     Tenant,
     TokenWeights,
 )
+from headgate.core.settlement import Estimate, Usage
+from ratelimit.limiter import Admitted, Limiter, Request
+from ratelimit.peek import PeekLimits
+from ratelimit.store.memory import MemoryStore
+from ratelimit.store.protocol import StoreError
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, limit
 

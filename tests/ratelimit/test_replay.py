@@ -7,11 +7,7 @@ from zoneinfo import ZoneInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.settlement import Estimate, Usage
-from ratelimit.limiter import Admitted, Limiter, Request
-from ratelimit.replay import Gone, Recorded, Replay, Replayed, Used
-from ratelimit.store.memory import MemoryStore
-from registry.types import (
+from headgate.core.policy import (
     Calendar,
     Caller,
     Count,
@@ -22,6 +18,10 @@ from registry.types import (
     Tenant,
     TokenWeights,
 )
+from headgate.core.settlement import Estimate, Usage
+from ratelimit.limiter import Admitted, Limiter, Request
+from ratelimit.replay import Gone, Recorded, Replay, Replayed, Used
+from ratelimit.store.memory import MemoryStore
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, limit, new_name
 

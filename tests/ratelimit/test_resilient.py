@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from headgate.core.policy import OnOutage
 from ratelimit.breaker import FAILURES
 from ratelimit.store import owed, shares
 from ratelimit.store.protocol import (
@@ -19,7 +20,6 @@ from ratelimit.store.protocol import (
     StoreAwayError,
     StoreError,
 )
-from registry.types import OnOutage
 from tests.ratelimit.builders import NOW_S, Shop, lease, new_name, requests, spent, tokens
 from tests.ratelimit.outages import FakeShared, Replica, in_shadow, opened, replica, shared_out
 

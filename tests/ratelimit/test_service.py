@@ -9,16 +9,16 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
-from headgate.contract import ABSENT
-from headgate.metrics import Metrics
-from protos.gen.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
+from headgate._gen.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
+from headgate.core.contract import ABSENT
+from headgate.core.metrics import Metrics
+from headgate.core.policy import Count, Each, Limit
 from ratelimit.limiter import Limiter
 from ratelimit.service import RateLimitService
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Reservation, Reserved, Settled, Spent, Store, StoreError
 from ratelimit.store.redis import RedisStore
 from ratelimit.store.sliced import SlicedStore
-from registry.types import Count, Each, Limit
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, limit, registry
 from tests.ratelimit.calls import reserve, settle

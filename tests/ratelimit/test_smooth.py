@@ -9,8 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from headgate.metrics import Metrics
-from headgate.settlement import Estimate, Source, Usage
+from headgate.core.metrics import Metrics
+from headgate.core.policy import (
+    Calendar,
+    Caller,
+    Count,
+    Each,
+    Limit,
+    Per,
+    Registry,
+    Tenant,
+    TokenWeights,
+)
+from headgate.core.settlement import Estimate, Source, Usage
 from ratelimit.headers import quota_headers, refusal_message, refused_headers
 from ratelimit.limiter import Admitted, Limiter, Refused, Request
 from ratelimit.peek import PeekLimits
@@ -18,7 +29,6 @@ from ratelimit.replay import Recorded, Replay
 from ratelimit.smooth import Refill, drops_per_unit
 from ratelimit.store.memory import MemoryStore
 from ratelimit.wire import encode_decision
-from registry.types import Calendar, Caller, Count, Each, Limit, Per, Registry, Tenant, TokenWeights
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, limit, new_name
 

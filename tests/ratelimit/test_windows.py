@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from headgate.core.policy import Calendar, Per, Weekday
 from ratelimit.windows import Window, window
-from registry.types import Calendar, Per, Weekday
 
 ZONES = [
     "UTC",

@@ -7,19 +7,19 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.apis import Api
-from headgate.contract import (
+from headgate._gen.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest, RateLimitResponse
+from headgate.core.amounts import NANOS
+from headgate.core.apis import Api
+from headgate.core.contract import (
     ABSENT,
     RESERVE_ENTRIES,
     SETTLE_ADMISSION_ENTRIES,
     SETTLE_USAGE_ENTRIES,
 )
-from headgate.settlement import Estimate, Usage
-from protos.gen.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest, RateLimitResponse
+from headgate.core.policy import Count, Per
+from headgate.core.settlement import Estimate, Usage
 from ratelimit.limiter import Admitted, Left, Reason, Refused, Request
 from ratelimit.wire import BadDescriptorError, Settle, decode, encode_decision
-from registry.amounts import NANOS
-from registry.types import Count, Per
 from tests.ratelimit.builders import NOW_S, limit
 from tests.ratelimit.calls import reserve, settle
 

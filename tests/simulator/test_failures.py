@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from simulator.failures import ALLOWED_WORDS, Simulation, parse_header, parse_words
-from simulator.server import running
-from simulator.settings import Settings
-from simulator.vllm_errors import VllmError
+from headgate.simulator.failures import ALLOWED_WORDS, Simulation, parse_header, parse_words
+from headgate.simulator.server import running
+from headgate.simulator.settings import Settings
+from headgate.simulator.vllm_errors import VllmError
 from tests.simulator.metrics_page import read_until
 from tests.simulator.requests_and_events import (
     CHAT,

@@ -3,10 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator import prompts
-from simulator.generate import PIECES, plan
-from simulator.prefix_cache import BLOCK_TOKENS, PrefixCache
-from simulator.vllm_errors import to_json
+from headgate.simulator import prompts
+from headgate.simulator.generate import PIECES, plan
+from headgate.simulator.prefix_cache import BLOCK_TOKENS, PrefixCache
+from headgate.simulator.vllm_errors import to_json
 
 CONTEXT = 100
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from simulator.exposition import Exposition
-from simulator.generate import plan
-from simulator.metrics import Metrics
-from simulator.server import running
-from simulator.settings import Settings
+from headgate.simulator.exposition import Exposition
+from headgate.simulator.generate import plan
+from headgate.simulator.metrics import Metrics
+from headgate.simulator.server import running
+from headgate.simulator.settings import Settings
 from tests.fakes import FakeClock
 from tests.simulator.metrics_page import read, read_until, samples_of, value
 from tests.simulator.requests_and_events import CHAT, COMPLETIONS, GENERATING, asking, events_of

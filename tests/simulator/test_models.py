@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from simulator.server import running
-from simulator.settings import Settings
+from headgate.simulator.server import running
+from headgate.simulator.settings import Settings
 from tests.simulator.requests_and_events import CHAT, asking, events_of
 
 LOAD = "/v1/load_lora_adapter"

@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from headgate.errors import OperatorError
-from simulator.__main__ import main
-from simulator.server import running, serve
-from simulator.settings import Settings
+from headgate.core.errors import OperatorError
+from headgate.simulator.__main__ import main
+from headgate.simulator.server import running, serve
+from headgate.simulator.settings import Settings
 from tests.simulator.metrics_page import read_until, samples_of, value
 from tests.simulator.requests_and_events import CHAT, RESPONSES, asking, events_of
 from tests.simulator_process import simulator_process
@@ -73,7 +73,7 @@ async def test_a_taken_port_is_told_in_one_line() -> None:
                 pass
         ended = await asyncio.to_thread(
             subprocess.run,
-            [sys.executable, "-m", "simulator", "--port", str(port)],
+            [sys.executable, "-m", "headgate.simulator", "--port", str(port)],
             capture_output=True,
             text=True,
             timeout=30,

@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from simulator.server import running
-from simulator.settings import Settings
+from headgate.simulator.server import running
+from headgate.simulator.settings import Settings
 from tests.simulator.requests_and_events import (
     CHAT,
     COMPLETIONS,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import uvloop
 
-from headgate.contract import Counting
+from headgate.core.contract import Counting
 from tests.tap.processor import serve_processor
 from tests.tap.rig import Script, TapEnvoy, running_tap
 

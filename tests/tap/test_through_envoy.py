@@ -8,7 +8,7 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from headgate.contract import Counting
+from headgate.core.contract import Counting
 from tests.tap.cases_file import CLIENT_USAGES, Case, load
 from tests.tap.rig import WAIT_S, Script, TapEnvoy
 

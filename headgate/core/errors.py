@@ -1,0 +1,88 @@
+"""What a client is told when a request is refused, in the shape its library reads.
+
+One closed list of refusals. OpenAI's object:
+`{"error": {"message", "type", "param", "code"}}`; Anthropic's:
+`{"type": "error", "error": {"type", "message"}}`.
+"""
+
+import json
+from dataclasses import dataclass
+from enum import Enum
+
+from headgate.core.apis import ErrorShape
+
+
+class OperatorError(Exception):
+    """Something that the person at the command line can mend; its text is the line they read."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    status: int
+    code: str
+    openai_type: str
+    anthropic_type: str
+
+
+class Refusal(Enum):
+    """Every reason for which Headgate refuses a request; `code` is also the metric label."""
+
+    BAD_REQUEST = _Kind(400, "invalid_request", "invalid_request_error", "invalid_request_error")
+    NO_KEY = _Kind(401, "missing_api_key", "invalid_request_error", "authentication_error")
+    BAD_KEY = _Kind(401, "invalid_api_key", "invalid_request_error", "authentication_error")
+    FORBIDDEN_MODEL = _Kind(403, "model_not_allowed", "invalid_request_error", "permission_error")
+    UNKNOWN_MODEL = _Kind(404, "model_not_found", "invalid_request_error", "not_found_error")
+    UNKNOWN_PATH = _Kind(404, "unknown_path", "invalid_request_error", "not_found_error")
+    WRONG_METHOD = _Kind(
+        405, "method_not_allowed", "invalid_request_error", "invalid_request_error"
+    )
+    TOO_MANY_FAILURES = _Kind(429, "too_many_failures", "rate_limit_error", "rate_limit_error")
+    OVER_LIMIT = _Kind(429, "rate_limit_exceeded", "rate_limit_error", "rate_limit_error")
+    UNAVAILABLE = _Kind(503, "service_unavailable", "server_error", "api_error")
+
+    @property
+    def status(self) -> int:
+        """The HTTP status that the client gets."""
+        return self.value.status
+
+    @property
+    def code(self) -> str:
+        """The stable word for this refusal: `error.code` for clients, the label in metrics."""
+        return self.value.code
+
+
+@dataclass(frozen=True, slots=True)
+class ApiError:
+    """One refusal on its way to one client. `param` names the request field at fault."""
+
+    refusal: Refusal
+    message: str
+    param: str | None = None
+
+    def body(self, shape: ErrorShape) -> bytes:
+        """The JSON body, in the shape of the client's API."""
+        kind = self.refusal.value
+        return error_body(
+            shape,
+            message=self.message,
+            code=kind.code,
+            openai_type=kind.openai_type,
+            anthropic_type=kind.anthropic_type,
+            param=self.param,
+        ).encode()
+
+
+def error_body(
+    shape: ErrorShape,
+    *,
+    message: str,
+    code: str,
+    openai_type: str,
+    anthropic_type: str,
+    param: str | None = None,
+) -> str:
+    """The JSON of an error in one of the shapes; for Envoy's own replies as for refusals."""
+    if shape is ErrorShape.ANTHROPIC:
+        return json.dumps({"type": "error", "error": {"type": anthropic_type, "message": message}})
+    error = {"message": message, "type": openai_type, "param": param, "code": code}
+    return json.dumps({"error": error})

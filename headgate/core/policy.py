@@ -1,0 +1,251 @@
+"""The compiled policy as plain values. Nothing here does I/O; a reload builds new ones."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, Decimal
+from enum import IntEnum, StrEnum
+from zoneinfo import ZoneInfo
+
+from headgate.core.apis import Api
+
+
+class Count(StrEnum):
+    """What a limit counts."""
+
+    TOKENS = "tokens"
+    REQUESTS = "requests"
+    COST = "cost"
+    CONCURRENT = "concurrent"
+
+
+class Per(StrEnum):
+    """The calendar window of a limit, in the tenant's `Calendar`."""
+
+    SECOND = "second"
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    YEAR = "year"
+
+
+class Weekday(IntEnum):
+    """A day of the week, numbered as `date.weekday()` does."""
+
+    MONDAY = 0
+    TUESDAY = 1
+    WEDNESDAY = 2
+    THURSDAY = 3
+    FRIDAY = 4
+    SATURDAY = 5
+    SUNDAY = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """Where a tenant's windows begin. Days begin at local midnight, years on 1 January.
+
+    Months begin on their day `billing_day` (1..31), on their last day where they lack it.
+    """
+
+    timezone: ZoneInfo
+    week_start: Weekday = Weekday.MONDAY
+    billing_day: int = 1
+
+
+class Each(StrEnum):
+    """The dimension over which a limit is kept apart: one counter for each value."""
+
+    USER = "user"
+    KEY = "key"
+    MODEL = "model"
+
+
+class OnOutage(StrEnum):
+    """What a limit does with requests while the store cannot be asked."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    SHARE = "share"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenWeights:
+    """How much one token of each kind adds to a counter, in thousandths of what it counts."""
+
+    input: int = 1000
+    cached_input: int = 1000
+    output: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One limit of a tenant. Without `each` the whole tenant shares one counter.
+
+    `id` is made of the limit's meaning (not of its place in the file) and stable over
+    reloads, as it is part of the counter's key. `per` is None exactly for `concurrent`,
+    whose slots end by themselves after `lease_s`. `users` and `models` narrow a limit to
+    those; empty means all. A `shadow` limit is counted and reported and refuses nobody, in an
+    outage of the store neither, whatever its `on_outage`. `slice` is how much of it a replica takes
+    from the shared store at a time, to decide by itself; None where it asks for each request.
+
+    A limit of tokens counts them by `weights`. One of cost counts nanos (1e-9 of the currency)
+    by `costs`: what a token of each model that it can meet costs; exactly there it is not empty.
+
+    A smooth limit has a `burst` and, instead of windows, a bucket of so many that refills
+    evenly, `limit` for each second, minute or hour.
+    """
+
+    id: str
+    count: Count
+    limit: int
+    per: Per | None
+    each: frozenset[Each] = frozenset()
+    users: frozenset[str] = frozenset()
+    models: frozenset[str] = frozenset()
+    lease_s: float = 900.0
+    shadow: bool = False
+    on_outage: OnOutage = OnOutage.CLOSED
+    weights: TokenWeights = TokenWeights()
+    costs: Mapping[str, TokenWeights] = field(default_factory=dict, hash=False)
+    slice: int | None = None
+    burst: int | None = None
+
+    @property
+    def capacity(self) -> int:
+        """The most that can be left of it."""
+        return self.limit if self.burst is None else self.burst
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is calling, as ext_authz found by the API key. `key` is the key's id, not its secret."""
+
+    tenant: str
+    user: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Price of a model in its currency per million tokens of each kind."""
+
+    input: Decimal = Decimal(0)
+    cached_input: Decimal = Decimal(0)
+    output: Decimal = Decimal(0)
+
+    @property
+    def per_token(self) -> TokenWeights:
+        """What a token of each kind costs, in thousandths of a nano of the currency.
+
+        That is a millionth of a millionth: exact for prices with up to six decimals, which is
+        all that the policy takes; others are rounded up.
+        """
+        kinds = (self.input, self.cached_input, self.output)
+        return TokenWeights(
+            *(int(price.scaleb(6).to_integral_value(ROUND_CEILING)) for price in kinds)
+        )
+
+    def cost(self, input: int, cached_input: int, output: int) -> int:
+        """What so many tokens of each kind cost, in nanos, rounded up."""
+        each = self.per_token
+        thousandths = each.input * input + each.cached_input * cached_input + each.output * output
+        return -(-thousandths // 1000)
+
+
+class Sticky(StrEnum):
+    """What keeps its version while weights change."""
+
+    CONVERSATION = "conversation"
+    USER = "user"
+    TENANT = "tenant"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version of a model: its share of the conversations in hundredths, and its vLLM's URL."""
+
+    name: str
+    weight: int
+    upstream: str
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """How a model's requests are split; weights are 100 together.
+
+    What is `sticky` keeps its version until `sticky_s` after its last request.
+    """
+
+    all: tuple[Version, ...]
+    sticky: Sticky
+    sticky_s: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(version.name for version in self.all)
+
+    @property
+    def live(self) -> tuple[str, ...]:
+        """Those that get any requests by their weight."""
+        return tuple(version.name for version in self.all if version.weight)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model as clients name it.
+
+    `base` is the model entry that runs it (its own name for a base model) and
+    `adapter` the LoRA adapter's name on vLLM, if any. `served_as` is the name that
+    the request body must carry for vLLM: the adapter, or the served model name.
+    """
+
+    name: str
+    base: str
+    served_as: str
+    upstream: str
+    context_tokens: int
+    forces_usage: bool
+    adapter: str | None = None
+    prices: Prices = field(default_factory=Prices)
+    versions: Versions | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A paying group: the models it may use, the calendar of its windows, its limits.
+
+    With `cache_salt` its prompts share vLLM's prefix cache with no other tenant's. Its clients
+    may choose a version if it `chooses_version`.
+    """
+
+    name: str
+    calendar: Calendar
+    models: frozenset[str]
+    limits: tuple[Limit, ...]
+    cache_salt: bool = False
+    tier: str | None = None
+    chooses_version: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PerSecond:
+    """The price of audio: so many tokens for each second of it that has begun."""
+
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """One whole compiled policy. Immutable: a reload swaps the reference to it.
+
+    `keys` maps the SHA-256 digest (32 bytes) of an API key to its caller. `without_usage` holds
+    the APIs of `headgate.core.apis.WITHOUT_USAGE` that are served, each with the tokens that one
+    request costs; None is the estimate of its prompt, `PerSecond` the length of its audio.
+    """
+
+    models: Mapping[str, Model]
+    tenants: Mapping[str, Tenant]
+    keys: Mapping[bytes, Caller]
+    without_usage: Mapping[Api, int | PerSecond | None] = field(default_factory=dict)

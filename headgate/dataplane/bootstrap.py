@@ -1,0 +1,71 @@
+"""The static part of the one-box Envoy: listener, the services' cluster, admin."""
+
+from envoy_data_plane.envoy.config.bootstrap.v3 import (
+    Admin,
+    Bootstrap,
+    BootstrapDynamicResources,
+    BootstrapStaticResources,
+)
+from envoy_data_plane.envoy.config.core.v3 import (
+    Address,
+    ApiVersion,
+    ConfigSource,
+    Node,
+    PathConfigSource,
+    Pipe,
+)
+from envoy_data_plane.envoy.config.overload.v3 import OverloadManager, ResourceMonitor
+from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.v3 import (
+    DownstreamConnectionsConfig,
+)
+from envoy_data_plane.google.protobuf import Any
+
+from headgate.dataplane.box import OneBox, render, replace_file
+from headgate.dataplane.listener import listener
+from headgate.dataplane.routes import write_dynamic
+from headgate.dataplane.tls import write_certificate
+from headgate.dataplane.upstream import services_cluster
+
+SERVICES = "headgate_services"
+
+
+def bootstrap(box: OneBox) -> Bootstrap:
+    """The bootstrap. Model clusters and routes come from files that Envoy follows."""
+    return Bootstrap(
+        node=Node(id="headgate", cluster="headgate"),
+        admin=Admin(
+            address=Address(pipe=Pipe(path=str(box.admin_socket), mode=0o600)),
+            ignore_global_conn_limit=True,
+        ),
+        overload_manager=_overload_manager(box.max_connections),
+        static_resources=BootstrapStaticResources(
+            listeners=[listener(box, SERVICES)],
+            clusters=[services_cluster(SERVICES, box.services_socket)],
+        ),
+        dynamic_resources=BootstrapDynamicResources(
+            cds_config=ConfigSource(
+                path_config_source=PathConfigSource(path=str(box.clusters_file)),
+                resource_api_version=ApiVersion.V3,
+            )
+        ),
+    )
+
+
+def _overload_manager(max_connections: int) -> OverloadManager:
+    """Bounds the file descriptors and the memory that clients can take by connecting."""
+    connections = ResourceMonitor(
+        name="envoy.resource_monitors.global_downstream_max_connections",
+        typed_config=Any.pack(
+            DownstreamConnectionsConfig(max_active_downstream_connections=max_connections)
+        ),
+    )
+    return OverloadManager(resource_monitors=[connections])
+
+
+def write_bootstrap(box: OneBox) -> None:
+    """Writes everything that Envoy needs to start. Raises BadUpstream."""
+    box.folder.mkdir(parents=True, exist_ok=True)
+    write_dynamic(box, box.upstreams, box.versions)
+    if box.certificate is not None:
+        write_certificate(box, box.certificate)
+    replace_file(box.bootstrap_file, render(bootstrap(box)))

@@ -1,0 +1,101 @@
+"""What the one-box Envoy is built from, and how its messages become files."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import betterproto2
+
+from headgate.core.contract import Counting
+from headgate.core.errors import OperatorError
+
+BODY_LIMIT_BYTES = 16 * 2**20
+MAX_CONNECTIONS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What the door shows to clients: the chain, its own certificate first, and its key; PEM.
+
+    `expires_s` is when clients cease to take it, in seconds since the Unix epoch.
+    """
+
+    chain: str
+    key: str = field(repr=False)
+    expires_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class OneBox:
+    """One Envoy on this machine.
+
+    `folder` takes its configuration files and its log. The services answer gRPC on the
+    unix socket `services_socket`; Envoy's own admin listens on `admin_socket` (a path
+    below 108 bytes each, as Linux allows). `upstreams` maps each base model's name to the
+    URL of its vLLM, `versions` to that of each of its versions, where it has any. A request body
+    above `body_limit_bytes` is refused with 413. With a `certificate` clients speak TLS, else clear
+    text. Of clients' connections beyond `max_connections` each is closed as it comes. `counting`
+    says who counts the tokens of answers.
+    """
+
+    listen_host: str
+    listen_port: int
+    services_socket: Path
+    admin_socket: Path
+    folder: Path
+    upstreams: Mapping[str, str]
+    versions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    body_limit_bytes: int = BODY_LIMIT_BYTES
+    certificate: Certificate | None = None
+    max_connections: int = MAX_CONNECTIONS
+    counting: Counting = Counting.PROXY
+
+    @property
+    def bootstrap_file(self) -> Path:
+        """The static part: Envoy reads it once, at its start."""
+        return self.folder / "bootstrap.json"
+
+    @property
+    def clusters_file(self) -> Path:
+        """The models' clusters (CDS); Envoy follows every change."""
+        return self.folder / "clusters.json"
+
+    @property
+    def routes_file(self) -> Path:
+        """The models' routes (RDS); Envoy follows every change."""
+        return self.folder / "routes.json"
+
+    @property
+    def certificate_file(self) -> Path:
+        """The door's certificate with its key (SDS); Envoy follows every change."""
+        return self.folder / "certificate.json"
+
+    @property
+    def log_file(self) -> Path:
+        return self.folder / "envoy.log"
+
+
+def render(message: betterproto2.Message) -> str:
+    """The message as the JSON that Envoy reads, with the field names of its documentation."""
+    return json.dumps(message.to_dict(casing=betterproto2.Casing.SNAKE), indent=1)
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Writes the file in one step, for its owner alone. Envoy watches for the rename and never
+    reads half a file.
+
+    Raises OperatorError when it cannot be written (disk full).
+    """
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        with open(fresh, "w", encoding="utf-8", opener=_private) as file:
+            file.write(text)
+        os.replace(fresh, path)
+    except OSError as error:
+        raise OperatorError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, mode=0o600)

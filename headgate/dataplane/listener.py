@@ -1,0 +1,186 @@
+"""The door: one listener for clients, and how strictly it reads HTTP."""
+
+from datetime import timedelta
+
+import betterproto2
+from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog, AccessLogFilter, MetadataFilter
+from envoy_data_plane.envoy.config.common.mutation_rules.v3 import (
+    HeaderMutation,
+    HeaderMutationRemoveOnMatch,
+)
+from envoy_data_plane.envoy.config.core.v3 import (
+    Address,
+    ApiVersion,
+    ConfigSource,
+    Http2ProtocolOptions,
+    HttpProtocolOptions,
+    PathConfigSource,
+    SocketAddress,
+    TypedExtensionConfig,
+)
+from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
+from envoy_data_plane.envoy.extensions.access_loggers.grpc.v3 import (
+    CommonGrpcAccessLogConfig,
+    HttpGrpcAccessLogConfig,
+)
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
+    HttpConnectionManager,
+    HttpConnectionManagerCodecType,
+    HttpConnectionManagerPathWithEscapedSlashesAction,
+    Rds,
+)
+from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutation.v3 import (
+    HeaderMutation as EarlyHeaderMutation,
+)
+from envoy_data_plane.envoy.type.matcher.v3 import (
+    MetadataMatcher,
+    MetadataMatcherPathSegment,
+    StringMatcher,
+    ValueMatcher,
+)
+from envoy_data_plane.google.protobuf import Any
+
+from headgate.core.contract import HEADER_PREFIX, RECORD_YES, CallerKey, Namespace
+from headgate.dataplane.box import OneBox
+from headgate.dataplane.filters import http_filters
+from headgate.dataplane.hook_calls import grpc_service
+from headgate.dataplane.replies import local_reply_config
+from headgate.dataplane.routes import ROUTES_NAME
+from headgate.dataplane.tls import door_tls
+
+LISTENER = "door"
+MAX_HEADERS = 100
+MAX_HEADERS_KIB = 60
+MAX_STREAMS_PER_CONNECTION = 100
+"""Of HTTP/2. Each stream may hold a body of the limit while it is read."""
+HANDSHAKE_TIMEOUT = timedelta(seconds=10)
+HEADERS_TIMEOUT = timedelta(seconds=10)
+"""From a request's first byte to the end of its headers; Envoy's default is to wait for ever."""
+REQUEST_TIMEOUT = timedelta(minutes=5)
+"""For the whole request: a body of 16 MiB at 0.5 Mbit/s. Envoy's default is to wait for ever."""
+STREAM_IDLE_TIMEOUT = timedelta(minutes=10)
+"""No byte in either direction. An answer that is not streamed is silent until it is complete."""
+UNREAD_TIMEOUT = timedelta(minutes=2)
+"""For a client that does not read what waits for it. It has Envoy's 1 MiB and the kernel's buffers
+before that begins, so a slow one is not meant."""
+CONNECTION_IDLE_TIMEOUT = timedelta(minutes=5)
+"""For a connection without a request; clients keep theirs for seconds."""
+ACCESS_LOG_INTERVAL = timedelta(milliseconds=200)
+FORGEABLE_PREFIXES = (HEADER_PREFIX, "x-envoy-")
+"""Ours carry the caller; Envoy's own would let a client order retries and timeouts."""
+REQUEST_ID = "x-request-id"
+
+
+def listener(box: OneBox, services: str) -> Listener:
+    """The client listener with the whole chain of filters behind it."""
+    manager = connection_manager(box, services)
+    return Listener(
+        name=LISTENER,
+        address=Address(
+            socket_address=SocketAddress(address=box.listen_host, port_value=box.listen_port)
+        ),
+        filter_chains=[
+            FilterChain(
+                filters=[
+                    Filter(
+                        name="envoy.filters.network.http_connection_manager",
+                        typed_config=Any.pack(manager),
+                    )
+                ],
+                transport_socket=None if box.certificate is None else door_tls(box),
+                transport_socket_connect_timeout=HANDSHAKE_TIMEOUT,
+            )
+        ],
+        per_connection_buffer_high_watermark_timeout=UNREAD_TIMEOUT,
+    )
+
+
+def connection_manager(box: OneBox, services: str) -> HttpConnectionManager:
+    """How requests are read, cleaned, numbered, routed and logged."""
+    manager = reading_rules()
+    manager.stat_prefix = LISTENER
+    manager.codec_type = HttpConnectionManagerCodecType.AUTO
+    manager.rds = Rds(
+        route_config_name=ROUTES_NAME,
+        config_source=ConfigSource(
+            path_config_source=PathConfigSource(path=str(box.routes_file)),
+            resource_api_version=ApiVersion.V3,
+        ),
+    )
+    manager.http_filters = http_filters(services, box.body_limit_bytes, box.counting)
+    manager.access_log = [access_log(services)]
+    return manager
+
+
+def reading_rules() -> HttpConnectionManager:
+    """The part that is the same wherever clients come in: how strictly requests are read, what is
+    taken out of them, how long they may take, and how Envoy's own answers look."""
+    escaped = HttpConnectionManagerPathWithEscapedSlashesAction.REJECT_REQUEST
+    return HttpConnectionManager(
+        server_name="headgate",
+        early_header_mutation_extensions=[early_header_mutation()],
+        normalize_path=True,
+        merge_slashes=True,
+        path_with_escaped_slashes_action=escaped,
+        use_remote_address=True,
+        preserve_external_request_id=False,
+        always_set_request_id_in_response=True,
+        max_request_headers_kb=MAX_HEADERS_KIB,
+        common_http_protocol_options=HttpProtocolOptions(
+            max_headers_count=MAX_HEADERS, idle_timeout=CONNECTION_IDLE_TIMEOUT
+        ),
+        http2_protocol_options=Http2ProtocolOptions(
+            max_concurrent_streams=MAX_STREAMS_PER_CONNECTION
+        ),
+        request_headers_timeout=HEADERS_TIMEOUT,
+        request_timeout=REQUEST_TIMEOUT,
+        stream_idle_timeout=STREAM_IDLE_TIMEOUT,
+        local_reply_config=local_reply_config(),
+    )
+
+
+def early_header_mutation() -> TypedExtensionConfig:
+    """Removes what a client must not say, before any filter or the router reads it."""
+    matchers = [
+        *(StringMatcher(prefix=prefix, ignore_case=True) for prefix in FORGEABLE_PREFIXES),
+        StringMatcher(exact=REQUEST_ID, ignore_case=True),
+    ]
+    mutations = [
+        HeaderMutation(remove_on_match=HeaderMutationRemoveOnMatch(key_matcher=matcher))
+        for matcher in matchers
+    ]
+    return _extension(
+        "envoy.http.early_header_mutation.header_mutation",
+        EarlyHeaderMutation(mutations=mutations),
+    )
+
+
+def access_log(services: str) -> AccessLog:
+    """Sends finished requests to the access log service, many in one message.
+
+    All but those that ext_authz wants no record of: whoever needs no key to be refused could
+    fill the disk with records. (The filter lets pass what has no such key, and does not heed
+    `invert`.)
+    """
+    recorded = MetadataMatcher(
+        filter=Namespace.CALLER,
+        path=[MetadataMatcherPathSegment(key=CallerKey.RECORD)],
+        value=ValueMatcher(string_match=StringMatcher(exact=RECORD_YES)),
+    )
+    config = HttpGrpcAccessLogConfig(
+        common_config=CommonGrpcAccessLogConfig(
+            log_name="headgate",
+            grpc_service=grpc_service(services),
+            transport_api_version=ApiVersion.V3,
+            buffer_flush_interval=ACCESS_LOG_INTERVAL,
+        )
+    )
+    return AccessLog(
+        name="envoy.access_loggers.http_grpc",
+        filter=AccessLogFilter(metadata_filter=MetadataFilter(matcher=recorded)),
+        typed_config=Any.pack(config),
+    )
+
+
+def _extension(name: str, config: betterproto2.Message) -> TypedExtensionConfig:
+    return TypedExtensionConfig(name=name, typed_config=Any.pack(config))

@@ -1,0 +1,112 @@
+"""From `x-headgate-base` to a model's cluster; the part of the one box that a reload changes."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from types import MappingProxyType
+from typing import TypeAlias
+
+from envoy_data_plane.envoy.config.core.v3 import DataSource, HeaderValue, HeaderValueOption
+from envoy_data_plane.envoy.config.route.v3 import (
+    DirectResponseAction,
+    HeaderMatcher,
+    RetryPolicy,
+    Route,
+    RouteAction,
+    RouteConfiguration,
+    RouteMatch,
+    RouteMatchConnectMatcher,
+    VirtualHost,
+)
+from envoy_data_plane.envoy.service.discovery.v3 import DiscoveryResponse
+from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
+from envoy_data_plane.google.protobuf import Any
+
+from headgate.core.apis import ErrorShape
+from headgate.core.contract import Header
+from headgate.core.errors import ApiError, Refusal
+from headgate.dataplane.box import OneBox, render, replace_file
+from headgate.dataplane.upstream import cluster_name, model_cluster, parse_upstream
+
+ROUTES_NAME = "models"
+RETRY_ON = "connect-failure,refused-stream,reset-before-request"
+"""Only what vLLM cannot have started on: a generation is never run twice."""
+
+
+Versions: TypeAlias = Mapping[str, Mapping[str, str]]
+"""By base model the URL of each of its versions."""
+NO_VERSIONS: Versions = MappingProxyType({})
+
+
+def write_dynamic(
+    box: OneBox, upstreams: Mapping[str, str], versions: Versions = NO_VERSIONS
+) -> None:
+    """Writes clusters and routes for these upstreams; a running Envoy takes them at once.
+
+    `upstreams` maps base model names to URLs. A new cluster is written before the route
+    that needs it. Raises BadUpstream, before anything is written.
+    """
+    clusters = [model_cluster(cluster_name(model), url) for model, url in upstreams.items()]
+    for model, urls in versions.items():
+        clusters += [model_cluster(cluster_name(model, name), url) for name, url in urls.items()]
+    resources = [Any.pack(cluster) for cluster in clusters]
+    routes = DiscoveryResponse(resources=[Any.pack(route_table(upstreams, versions))])
+    replace_file(box.clusters_file, render(DiscoveryResponse(resources=resources)))
+    replace_file(box.routes_file, render(routes))
+
+
+def route_table(
+    upstreams: Mapping[str, str], versions: Versions = NO_VERSIONS
+) -> RouteConfiguration:
+    """Routes for the versions of a base model, then one for the model, and 404 for the rest.
+
+    No request may be without a route, as ext_authz lets such a one pass unasked; a prefix
+    does not match CONNECT.
+    """
+    host = VirtualHost(
+        name=ROUTES_NAME,
+        domains=["*"],
+        routes=[
+            *(
+                _model_route(model, url, version)
+                for model, urls in versions.items()
+                for version, url in urls.items()
+            ),
+            *(_model_route(model, url) for model, url in upstreams.items()),
+            _no_route(RouteMatch(prefix="/")),
+            _no_route(RouteMatch(connect_matcher=RouteMatchConnectMatcher())),
+        ],
+    )
+    return RouteConfiguration(name=ROUTES_NAME, virtual_hosts=[host])
+
+
+def _model_route(model: str, url: str, version: str | None = None) -> Route:
+    parts = parse_upstream(url)
+    matchers = [HeaderMatcher(name=Header.BASE, string_match=StringMatcher(exact=model))]
+    if version is not None:
+        by_version = StringMatcher(exact=version)
+        matchers.append(HeaderMatcher(name=Header.VERSION, string_match=by_version))
+    prefix = parts.path.rstrip("/")
+    return Route(
+        match=RouteMatch(prefix="/", headers=matchers),
+        route=RouteAction(
+            cluster=cluster_name(model, version),
+            host_rewrite_literal=parts.netloc,
+            prefix_rewrite=f"{prefix}/" if prefix else "",
+            timeout=timedelta(0),
+            retry_policy=RetryPolicy(retry_on=RETRY_ON, num_retries=2),
+        ),
+    )
+
+
+def _no_route(match: RouteMatch) -> Route:
+    error = ApiError(Refusal.UNKNOWN_MODEL, "No upstream serves this model.")
+    return Route(
+        match=match,
+        direct_response=DirectResponseAction(
+            status=error.refusal.status,
+            body=DataSource(inline_string=error.body(ErrorShape.OPENAI).decode()),
+        ),
+        response_headers_to_add=[
+            HeaderValueOption(header=HeaderValue(key="content-type", value="application/json"))
+        ],
+    )

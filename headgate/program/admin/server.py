@@ -1,0 +1,71 @@
+"""Serves the admin application inside the program's own event loop."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from starlette.applications import Starlette
+
+from headgate.core.errors import OperatorError
+
+_GRACE_S = 2
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without signal handlers: the program decides when it ends."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class AdminServer:
+    """One HTTP server for `app` on `host`:`port`; port 0 takes a free one."""
+
+    def __init__(self, app: Starlette, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                timeout_graceful_shutdown=_GRACE_S,
+            )
+        )
+        self._serving: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens, with the real port once it has started."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
+
+    async def start(self) -> None:
+        """Listens, and serves from then on; raises OperatorError when the address is taken."""
+        listener = _listen(self._host, self._port)
+        self._port = listener.getsockname()[1]
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
+
+    async def stop(self) -> None:
+        """Stops listening and lets requests in flight end, for at most 2 s."""
+        if self._serving is not None:
+            self._server.should_exit = True
+            await self._serving
+            self._serving = None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket: connections wait in it until the server takes them."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        # create_server appends the address, which this message names already.
+        reason = str(error.strerror or error).partition(" (while")[0]
+        raise OperatorError(f"cannot listen on {host}:{port} for admin: {reason}") from error

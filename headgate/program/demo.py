@@ -1,0 +1,81 @@
+"""What `headgate up --demo` shows: a policy for the simulator, with keys made at each start."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from string import Template
+
+from headgate.core.keys import new_key
+
+DEMO_MODEL = "tiny"
+DEMO_ADAPTER = "lora-a"
+
+_POLICY = Template(
+    """\
+# The policy of `headgate up --demo`. Its keys are new at each start.
+models:
+  $model:
+    upstream: $upstream
+    context_tokens: 8192
+    prices: {input: 0.20, cached_input: 0.05, output: 0.60}
+  sql-expert:
+    base: $model
+    adapter: $adapter
+
+tenants:
+  demo:
+    timezone: Europe/Berlin
+    models: [$model, sql-expert]
+    keys:
+      - {id: alice-demo, user: alice, sha256: "$alice"}
+      - {id: bob-demo, user: bob, sha256: "$bob"}
+    limits:
+      - {count: requests, limit: 100, per: minute, users: [alice]}
+      - {count: tokens, limit: 1000000, per: day, each: user}
+      - {count: concurrent, limit: 64}
+  globex:
+    models: [$model]
+    keys:
+      - {id: carol-demo, user: carol, sha256: "$carol"}
+    limits:
+      - {count: tokens, limit: 500000, per: month}
+"""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DemoKey:
+    """A key to print: whose it is, and what one can see with it."""
+
+    secret: str = field(repr=False)
+    tenant: str
+    user: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """The policy file's text, its keys in the order to print, and the model to ask for."""
+
+    text: str
+    keys: tuple[DemoKey, ...]
+    model: str = DEMO_MODEL
+
+
+def demo_policy(upstream_url: str, random_bytes: Callable[[int], bytes] = os.urandom) -> Demo:
+    """The demo's policy in front of a vLLM or simulator that serves `tiny` and adapter `lora-a`."""
+    alice, bob, carol = (new_key(random_bytes) for _ in range(3))
+    text = _POLICY.substitute(
+        model=DEMO_MODEL,
+        adapter=DEMO_ADAPTER,
+        upstream=upstream_url,
+        alice=alice.digest.hex(),
+        bob=bob.digest.hex(),
+        carol=carol.digest.hex(),
+    )
+    keys = (
+        DemoKey(alice.secret, "demo", "alice", "100 requests a minute, to see a 429"),
+        DemoKey(bob.secret, "demo", "bob", "1,000,000 tokens a day"),
+        DemoKey(carol.secret, "globex", "carol", "another tenant, without the adapter sql-expert"),
+    )
+    return Demo(text, keys)

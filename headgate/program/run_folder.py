@@ -1,0 +1,65 @@
+"""The folder of one box: its sockets, Envoy's configuration and log, closed to everybody else."""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from headgate.core.errors import OperatorError
+
+HOOKS_SOCKET = "hooks.sock"
+ADMIN_SOCKET = "envoy-admin.sock"
+_SOCKET_PATH_BYTES = 107
+"""The longest path of a unix socket (Linux, unix(7))."""
+
+
+@contextmanager
+def run_folder(asked: Path | None) -> Iterator[Path]:
+    """The folder of sockets, configuration and logs, readable by its owner only.
+
+    Raises OperatorError when it cannot be used, or another box runs in it.
+    """
+    with ExitStack() as stack:
+        try:
+            if asked is None:
+                folder = Path(tempfile.mkdtemp(prefix="headgate-"))
+                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            else:
+                asked.mkdir(mode=0o700, parents=True, exist_ok=True)
+                folder = asked.resolve()
+            _own(stack, folder)
+        except OSError as error:
+            raise OperatorError(
+                f"cannot use {asked or tempfile.gettempdir()} for sockets and logs: "
+                f"{error.strerror}; name another folder with --run-dir"
+            ) from error
+        yield folder
+
+
+def _own(stack: ExitStack, folder: Path) -> None:
+    """Holds the folder until the stack ends: a second box would take over its sockets.
+
+    Raises OperatorError when somebody else could enter it too.
+    """
+    if len(os.fsencode(folder / ADMIN_SOCKET)) > _SOCKET_PATH_BYTES:
+        raise OperatorError(
+            f"the path {folder} is too long for a socket (with its name at most "
+            f"{_SOCKET_PATH_BYTES} bytes); name another folder with --run-dir"
+        )
+    status = folder.stat()
+    if status.st_mode & 0o077 or status.st_uid != os.getuid():
+        raise OperatorError(
+            f"{folder} is open to other users (mode {status.st_mode & 0o7777:o}), and whoever"
+            " reaches the sockets in it passes for Envoy; close it with `chmod 700`, or name"
+            " another folder with --run-dir"
+        )
+    lock = stack.enter_context((folder / "lock").open("w"))
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OperatorError(
+            f"another headgate runs in {folder}; stop it, or name another folder with --run-dir"
+        ) from error

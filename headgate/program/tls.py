@@ -1,0 +1,161 @@
+"""The door's certificate: read as a pair with its key, checked, and followed when it changes."""
+
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from headgate.core.clock import Clock
+from headgate.core.metrics import Metrics
+from headgate.dataplane.box import Certificate
+from headgate.policy import FileError
+from headgate.program.reload import Contents, Source, Watcher
+
+_MAX_SIZE_BYTES = 1024 * 1024
+_HANDSHAKE_ROUNDS = 3
+"""TLS 1.3 needs two, and a further one does no harm."""
+_EXPIRED, _NOT_YET_VALID = 10, 9
+"""X509_V_ERR_CERT_HAS_EXPIRED and X509_V_ERR_CERT_NOT_YET_VALID of OpenSSL."""
+
+
+class CertificateError(FileError):
+    """A certificate or key that the door cannot use; one line for its operator."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__((f"{path}: {what}",))
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Where the pair lies: the certificate with its chain, the key; both in PEM."""
+
+    certificate: Path
+    key: Path
+
+
+class CertificateWatcher(Watcher[Certificate]):
+    """Watches the pair of `--tls-cert` and `--tls-key`; each new one goes to `renew` first.
+
+    Raises CertificateError when there is no good pair to begin with.
+    """
+
+    def __init__(
+        self,
+        files: TlsFiles,
+        clock: Clock,
+        metrics: Metrics,
+        renew: Callable[[Certificate], Awaitable[None]],
+    ) -> None:
+        async def follow(certificate: Certificate) -> None:
+            await renew(certificate)
+            metrics.certificate_expires_seconds.set(certificate.expires_s)
+
+        source = Source(
+            noun="certificate",
+            name=f"{files.certificate} with {files.key}",
+            check=f"openssl x509 -in {files.certificate} -text",
+            files=lambda: (files.certificate, files.key),
+            read=read_pem,
+            compile=read_pair,
+            reloads=metrics.certificate_reloads,
+            loaded_seconds=metrics.certificate_loaded_seconds,
+            is_whole=_is_good,
+        )
+        super().__init__(source, clock, follow)
+        metrics.certificate_expires_seconds.set(self.current().expires_s)
+
+
+def read_pem(path: Path) -> bytes:
+    """The bytes of one of the files. Raises CertificateError when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_SIZE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not a path"
+        raise CertificateError(path, f"cannot be read ({why})") from None
+    if len(data) > _MAX_SIZE_BYTES:
+        raise CertificateError(path, f"is larger than {_MAX_SIZE_BYTES} bytes")
+    return data
+
+
+def read_pair(contents: Contents) -> Certificate:
+    """The certificate with its key, once a client that trusts it would take it today.
+
+    Raises CertificateError. A TLS handshake in memory finds what a look at the files would
+    not: a key that is too short, a certificate that is not for servers, one out of its time.
+    """
+    (certificate_path, certificate), (key_path, key) = contents
+    if b"-----BEGIN CERTIFICATE-----" not in certificate:
+        raise CertificateError(certificate_path, "holds no certificate in PEM")
+    if b"PRIVATE KEY-----" not in key:
+        raise CertificateError(key_path, "holds no private key in PEM")
+    if b"ENCRYPTED" in key:
+        raise CertificateError(key_path, "is encrypted: nobody would be there to give its password")
+    try:
+        expires_s = _handshake(certificate, key)
+    except ssl.SSLCertVerificationError as error:
+        what = {_EXPIRED: "has expired", _NOT_YET_VALID: "is not valid yet"}.get(
+            error.verify_code, f"cannot be used ({error.verify_message})"
+        )
+        raise CertificateError(certificate_path, what) from None
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            what = f"is not the key of the first certificate in {certificate_path}"
+            raise CertificateError(key_path, what) from None
+        what = f"cannot be used with {key_path} ({_reason(error)})"
+        raise CertificateError(certificate_path, what) from None
+    except ValueError:
+        what = "cannot be used (a name or a date in it is not readable)"
+        raise CertificateError(certificate_path, what) from None
+    except OSError as error:
+        what = f"cannot be checked, as the temporary folder is unusable ({error.strerror})"
+        raise CertificateError(certificate_path, what) from None
+    return Certificate(
+        chain=certificate.decode("ascii", "ignore"),
+        key=key.decode("ascii", "ignore"),
+        expires_s=expires_s,
+    )
+
+
+def _handshake(certificate: bytes, key: bytes) -> float:
+    """Shows the pair to a client that trusts this very certificate; returns when it expires.
+
+    Raises ssl.SSLError for a pair that no client would take, ValueError for one with a name or
+    a date that cannot be read, OSError where the temporary folder is unusable.
+    """
+    server, client = (
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+    )
+    with TemporaryDirectory(prefix="headgate-") as folder:  # only its owner can enter
+        files = Path(folder, "certificate"), Path(folder, "key")
+        files[0].write_bytes(certificate)
+        files[1].write_bytes(key)
+        server.load_cert_chain(*files)
+    client.check_hostname = False
+    client.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    client.load_verify_locations(cadata=certificate.decode("ascii", "ignore"))
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    theirs = client.wrap_bio(to_client, to_server)
+    ours = server.wrap_bio(to_server, to_client, server_side=True)
+    for _ in range(_HANDSHAKE_ROUNDS):
+        for side in (theirs, ours):
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    shown = theirs.getpeercert() or {}
+    return float(ssl.cert_time_to_seconds(str(shown.get("notAfter"))))
+
+
+def _is_good(contents: Contents) -> bool:
+    """A pair that is none may be one in a moment, when the other file is new too."""
+    try:
+        read_pair(contents)
+    except CertificateError:
+        return False
+    return True
+
+
+def _reason(error: ssl.SSLError) -> str:
+    return (error.reason or "not readable").replace("_", " ").lower()

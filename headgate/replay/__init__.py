@@ -1,0 +1,1 @@
+"""Recorded requests under a new policy."""

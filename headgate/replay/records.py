@@ -1,0 +1,202 @@
+"""Reads usage records back, as docs/records.md describes them, and puts them in order of time."""
+
+import gzip
+import heapq
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from operator import attrgetter
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Annotated
+
+from msgspec import Meta, MsgspecError, Struct
+from msgspec.json import Decoder, Encoder
+
+from headgate.core.errors import OperatorError
+from headgate.core.settlement import Source
+from ratelimit.replay import Recorded, Used
+
+MAX_LINE_BYTES = 256 * 1024
+"""Several times the longest record: each of its texts has at most 1,024 characters."""
+NAMED_BAD_LINES = 10
+_RUN_LENGTH = 100_000
+_EARLIEST_S, _LATEST_S = 946_684_800, 4_102_444_800  # the years 2000 to 2099
+_GZIP_MAGIC = b"\x1f\x8b"
+_LINES_PER_REPORT = 1_000
+_RATE_LIMITED = "RL"
+
+_Count = Annotated[int, Meta(ge=0, le=2**53)]
+
+
+class _Record(Struct):
+    """The fields of a usage record that a replay needs."""
+
+    time: Annotated[datetime, Meta(tz=True)] | None
+    reservation: str | None
+    tenant: str | None
+    user: str | None
+    key: str | None
+    model: str | None
+    flags: list[str]
+    prompt_tokens: _Count | None
+    completion_tokens: _Count | None
+    estimated_tokens: _Count | None
+    source: Source | None
+    duration_s: Annotated[float, Meta(ge=0)]
+    cached_tokens: _Count | None = None
+    estimated_prompt_tokens: _Count | None = None
+    """Absent from older records."""
+
+
+_record = Decoder(_Record)
+
+
+class _BadRecordError(ValueError):
+    """Not a record that can be replayed; the text says why."""
+
+
+@dataclass(slots=True)
+class Records:
+    """Reads files, and counts what is in them. `bad` names the first lines that are no records."""
+
+    requests: int = 0
+    never_at_limits: int = 0
+    """Records of requests that were refused before any limit, or asked for a list."""
+    bad_lines: int = 0
+    bad: list[str] = field(default_factory=list)
+
+    def read(self, path: Path, on_bytes: Callable[[int], None]) -> Iterator[Recorded]:
+        """The requests of one file, plain or gzip, that came as far as to the limits.
+
+        A bad line is counted and left out. `on_bytes` hears how many more bytes of the file
+        have been read. Raises OperatorError when the file cannot be read.
+        """
+        number = 0
+        try:
+            with path.open("rb") as raw:
+                is_gzip = raw.peek(2)[:2] == _GZIP_MAGIC
+                file = gzip.GzipFile(fileobj=raw) if is_gzip else raw
+                reported = 0
+                for number, line in enumerate(_lines(file), 1):
+                    if number % _LINES_PER_REPORT == 0:
+                        on_bytes(raw.tell() - reported)
+                        reported = raw.tell()
+                    yield from self._requests(line, path, number)
+                on_bytes(raw.tell() - reported)
+        except (gzip.BadGzipFile, EOFError, zlib.error):
+            self._is_bad(path, number + 1, "the gzip data is broken from here on")
+        except OSError as error:
+            raise OperatorError(f"cannot read usage records of {path}: {error.strerror}") from None
+
+    def _requests(self, line: bytes, path: Path, number: int) -> Iterator[Recorded]:
+        if line.isspace():
+            return
+        try:
+            request = read_record(line)
+        except _BadRecordError as error:
+            self._is_bad(path, number, str(error))
+            return
+        if request is None:
+            self.never_at_limits += 1
+            return
+        self.requests += 1
+        yield request
+
+    def _is_bad(self, path: Path, number: int, why: str) -> None:
+        self.bad_lines += 1
+        if len(self.bad) < NAMED_BAD_LINES:
+            self.bad.append(f"{path}:{number}: {why}")
+
+
+def read_record(line: bytes) -> Recorded | None:
+    """The request of one line, None for one that never came to the limits.
+
+    Raises ValueError for what is no usage record.
+    """
+    if len(line) > MAX_LINE_BYTES:
+        raise _BadRecordError(f"is longer than {MAX_LINE_BYTES} bytes")
+    try:
+        record = _record.decode(line)
+    except (MsgspecError, ValueError, RecursionError) as error:
+        raise _BadRecordError(f"is not a usage record: {error}") from None
+    if record.reservation is None:
+        return None
+    start_s = 0.0 if record.time is None else record.time.timestamp()
+    if not _EARLIEST_S <= start_s < _LATEST_S:
+        raise _BadRecordError("has no time between the years 2000 and 2099")
+    who = record.tenant, record.user, record.key, record.model
+    tenant, user, key, model = who
+    estimate = record.estimated_tokens
+    if tenant is None or user is None or key is None or model is None or estimate is None:
+        raise _BadRecordError("has a reservation without tenant, user, key, model or its estimate")
+    refused = _RATE_LIMITED in record.flags
+    return Recorded(
+        start_s=start_s,
+        reservation=record.reservation,
+        end_s=start_s + record.duration_s,
+        tenant=tenant,
+        user=user,
+        key=key,
+        model=model,
+        estimate=estimate,
+        estimate_prompt=_prompt(record, estimate),
+        used=None if refused else _used(record),
+        refused=refused,
+    )
+
+
+def _prompt(record: _Record, estimate: int) -> int | None:
+    prompt = record.estimated_prompt_tokens
+    return None if prompt is None or prompt > estimate else prompt
+
+
+def _used(record: _Record) -> Used | None:
+    if record.source is None or record.source is Source.REFUND:
+        return None
+    prompt, completion = record.prompt_tokens or 0, record.completion_tokens or 0
+    return Used(prompt, record.cached_tokens or 0, completion)
+
+
+def _lines(file: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
+    """The lines, each cut a little above MAX_LINE_BYTES: none fills the memory."""
+    while line := file.readline(MAX_LINE_BYTES + 2):
+        yield line
+        while len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
+            line = file.readline(MAX_LINE_BYTES + 2)
+
+
+@contextmanager
+def in_time_order(
+    requests: Iterable[Recorded], run_length: int = _RUN_LENGTH
+) -> Iterator[Iterator[Recorded]]:
+    """All requests sorted by `Recorded.order`, in bounded memory.
+
+    Records are written when their requests end, and by several replicas: their order in the
+    files says little. Every `run_length` requests are sorted into a temporary file; then
+    the files are merged. Raises OperatorError when the disk does not take them.
+    """
+    order = attrgetter("order")
+    with ExitStack() as stack:
+        runs: list[Iterable[Recorded]] = []
+        run: list[Recorded] = []
+        for request in requests:
+            run.append(request)
+            if len(run) == run_length:
+                run.sort(key=order)
+                runs.append(_spilled(run, stack))
+                run = []
+        run.sort(key=order)
+        yield heapq.merge(*runs, run, key=order)
+
+
+def _spilled(run: list[Recorded], stack: ExitStack) -> Iterator[Recorded]:
+    try:
+        file = stack.enter_context(TemporaryFile())  # noqa: SIM115 (the stack closes it)
+        file.write(Encoder().encode_lines(run))
+        file.seek(0)
+    except OSError as error:
+        raise OperatorError(f"cannot sort in a temporary file: {error.strerror}") from error
+    return map(Decoder(Recorded).decode, file)

@@ -1,0 +1,172 @@
+"""`headgate replay`: recorded requests under a new policy, as a table or JSON."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from headgate.core.errors import OperatorError
+from headgate.core.policy import Registry
+from headgate.policy import limit_text
+from headgate.replay.records import Records, in_time_order
+from ratelimit.replay import Gone, Recorded, Replay, Replayed, Row
+
+_STEP = 1_000
+_HEADINGS = ("tenant", "user", "model", "requests", "would be refused", "share", "by which limit")
+
+
+class Progress(Protocol):
+    """Begins to show the progress of one step, `length` units long; gives what advances it."""
+
+    def __call__(
+        self, label: str, length: int, /
+    ) -> AbstractContextManager[Callable[[int], None]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was read, and what would have become of it."""
+
+    records: Records
+    replayed: Replayed
+    registry: Registry
+
+    @property
+    def rows(self) -> list[tuple[tuple[str, str, str], Row]]:
+        """By tenant, user and model; those who would be refused most come first."""
+        return sorted(self.replayed.rows.items(), key=lambda item: (-item[1].refused, item[0]))
+
+    @property
+    def total(self) -> Row:
+        """All rows together."""
+        rows = self.replayed.rows.values()
+        return Row(
+            requests=sum(row.requests for row in rows),
+            refused=sum(row.refused for row in rows),
+            refused_when_recorded=sum(row.refused_when_recorded for row in rows),
+        )
+
+    def limits(self, tenant: str, row: Row) -> list[tuple[str, str, int]]:
+        """Id, words and refusals of each limit that would refuse, the busiest first."""
+        words = {limit.id: limit_text(limit) for limit in self.registry.tenants[tenant].limits}
+        return [(name, words[name], count) for name, count in row.by_limit.most_common()]
+
+
+def replay_files(paths: Sequence[Path], registry: Registry, progress: Progress) -> Report:
+    """Replays the usage records of these files under a policy, in bounded memory.
+
+    Raises OperatorError when a file cannot be read.
+    """
+    records, replay = Records(), Replay(registry)
+    with ExitStack() as stack:
+        with progress("reading", sum(_size_bytes(path) for path in paths)) as advance:
+            requests = (request for path in paths for request in records.read(path, advance))
+            ordered = stack.enter_context(in_time_order(requests))
+        with progress("replaying", records.requests) as advance:
+            asyncio.run(replay.run(_counted(ordered, advance)))
+    return Report(records, replay.replayed, registry)
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise OperatorError(f"cannot read usage records of {path}: {error.strerror}") from None
+
+
+def _counted(requests: Iterable[Recorded], advance: Callable[[int], None]) -> Iterator[Recorded]:
+    for number, request in enumerate(requests, 1):
+        yield request
+        if number % _STEP == 0:
+            advance(_STEP)
+
+
+def as_json(report: Report) -> str:
+    """The whole report as one JSON object."""
+    total = report.total
+    rows = [
+        {
+            "tenant": tenant,
+            "user": user,
+            "model": model,
+            **_numbers(row),
+            "limits": [
+                {"id": name, "limit": words, "refused": count}
+                for name, words, count in report.limits(tenant, row)
+            ],
+        }
+        for (tenant, user, model), row in report.rows
+    ]
+    told = {
+        **_numbers(total),
+        "rows": rows,
+        "gone": {gone: report.replayed.gone[gone] for gone in Gone},
+        "repeated": report.replayed.repeated,
+        "never_at_limits": report.records.never_at_limits,
+        "bad_lines": report.records.bad_lines,
+        "bad": report.records.bad,
+    }
+    return json.dumps(told, indent=2)
+
+
+def _numbers(row: Row) -> dict[str, int | float]:
+    return {
+        "requests": row.requests,
+        "refused": row.refused,
+        "share": round(_share(row), 6),
+        "refused_when_recorded": row.refused_when_recorded,
+    }
+
+
+def _share(row: Row) -> float:
+    return row.refused / row.requests if row.requests else 0.0
+
+
+def as_table(report: Report) -> str:
+    """A summary, a line for each user and model that would be refused, and what was left out."""
+    total = report.total
+    lines = [
+        f"{total.requests:,} requests, {total.refused:,} would be refused"
+        f" ({_share(total):.1%}); {total.refused_when_recorded:,} were when recorded"
+    ]
+    refused = [(who, row) for who, row in report.rows if row.refused]
+    if refused:
+        cells = [_cells(report, who, row) for who, row in refused]
+        lines += ["", *_aligned([_HEADINGS, *cells]), ""]
+    lines += _left_out(report, len(report.rows) - len(refused))
+    return "\n".join(lines)
+
+
+def _cells(report: Report, who: tuple[str, str, str], row: Row) -> tuple[str, ...]:
+    limits = "; ".join(f"{words}: {count:,}" for _, words, count in report.limits(who[0], row))
+    return (*who, f"{row.requests:,}", f"{row.refused:,}", f"{_share(row):.1%}", limits)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns of equal width; numbers stand at the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    numbers = range(3, 6)
+    return [
+        "  ".join(
+            cell.rjust(width) if place in numbers else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _left_out(report: Report, unharmed: int) -> list[str]:
+    replayed, records = report.replayed, report.records
+    counts = {
+        "users and models would not be refused once": unharmed,
+        "requests not replayed: the policy has no such tenant": replayed.gone[Gone.TENANT],
+        "requests not replayed: no key of that user in the policy": replayed.gone[Gone.USER],
+        "requests not replayed: the tenant may not use that model": replayed.gone[Gone.MODEL],
+        "records are there more than once and count once": replayed.repeated,
+        "records never came to the limits: refused before, or lists": records.never_at_limits,
+        "lines are no usage records and were left out": records.bad_lines,
+    }
+    return [f"{count:,} {what}" for what, count in counts.items() if count]
