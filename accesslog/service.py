@@ -15,7 +15,7 @@ from headgate._gen.accesslog_pb2 import StreamAccessLogsResponse
 from headgate.core.apis import FORM_APIS, Api
 from headgate.core.contract import ABSENT
 from headgate.core.metrics import Metrics
-from headgate.core.policy import Registry
+from headgate.core.policy import CompiledPolicy
 from headgate.core.settlement import Estimate, Source, Usage
 
 SERVICE = "envoy.service.accesslog.v3.AccessLogService"
@@ -70,14 +70,14 @@ class AccessLogService:
         learn: Learn,
         prices_of: PricesOf,
         sinks: Sequence[Sink],
-        registry: Callable[[], Registry],
+        policy: Callable[[], CompiledPolicy],
         metrics: Metrics,
     ) -> None:
         self._settle = settle
         self._learn = learn
         self._prices_of = prices_of
         self._sinks = sinks
-        self._registry = registry
+        self._policy = policy
         self._metrics = metrics
         self._settling = asyncio.Semaphore(_SETTLES_AT_ONCE)
         self._settle_fails = False
@@ -136,9 +136,9 @@ class AccessLogService:
     def _count(self, record: UsageRecord) -> None:
         """Counts one request. Labels are words of the policy in force and of our own, whatever
         the message says: each new one would cost memory for ever."""
-        registry = self._registry()
-        tenant = _known(record.tenant, registry.tenants)
-        model = _known(record.model, registry.models)
+        policy = self._policy()
+        tenant = _known(record.tenant, policy.tenants)
+        model = _known(record.model, policy.models)
         status = _known(record.status, _STATUSES)
         self._metrics.requests.labels(tenant, model, _known(record.api, _APIS), status).inc()
         kinds = {
@@ -164,7 +164,7 @@ class AccessLogService:
         self._learn(record.tenant, record.model, record.request_bytes, prompt, completion)
         if record.estimated_tokens is not None and prompt + completion > 0:
             ratio = record.estimated_tokens / (prompt + completion)
-            model = _known(record.model, self._registry().models)
+            model = _known(record.model, self._policy().models)
             self._metrics.estimate_ratio.labels(model).observe(ratio)
 
     async def _settle_all(self, held: Sequence[Held]) -> None:

@@ -60,7 +60,7 @@ class Held:
 class UsageRecord:
     """One finished request: who, what, when, from where, how much. None where it is not known.
 
-    `time` is the start, RFC 3339 in UTC. `model`, `base` and `adapter` are the registry's
+    `time` is the start, RFC 3339 in UTC. `model`, `base` and `adapter` are the policy's
     names of an admitted request; `version` is the one that answered, else the one that was
     chosen; `requested_model` is what the client's body said, `choices` how many answers it asked
     for (vLLM's own counters count the prompt once for each). `status` is what the client got,

@@ -28,11 +28,11 @@ from bench.tenants import (
     USERS,
     RunningClock,
     all_claims,
-    registry_of,
+    policy_of,
     request_of,
 )
 from headgate.core.metrics import Metrics
-from headgate.core.policy import Registry, Tenant
+from headgate.core.policy import CompiledPolicy, Tenant
 from headgate.core.settlement import Estimate, Usage
 from headgate.program.app import StoreSettings, running_store
 from ratelimit.demand import Claim
@@ -77,22 +77,22 @@ class Filled:
 async def measure(sizes: Sequence[int] = SIZES, calls: int = CALLS) -> list[Table]:
     """Both stores at each size: bytes per counter, and times as ratios to the first size's."""
     clock = RunningClock()
-    registry = registry_of(max(TENANTS, max(sizes) // COUNTERS_PER_TENANT))
+    policy = policy_of(max(TENANTS, max(sizes) // COUNTERS_PER_TENANT))
     async with AsyncExitStack() as stack:
         memory, redis = [], []
         for size in sizes:
             store = MemoryStore()
-            await fill(store, registry, size, clock.now_s())
-            limiter = Limiter(store, lambda: registry, clock)
+            await fill(store, policy, size, clock.now_s())
+            limiter = Limiter(store, lambda: policy, clock)
             taken = in_fresh_process(memory_bytes, size) // size
             memory.append(Filled("memory", size, limiter, taken))
         for size in sizes:
             server = stack.enter_context(running_redis())
-            taken = await redis_bytes(server, registry, size, clock.now_s()) // size
+            taken = await redis_bytes(server, policy, size, clock.now_s()) // size
             settings = StoreSettings(server.url, deadline_s=PATIENT_S)
             metrics = Metrics(CollectorRegistry(), clock)
             shared = await stack.enter_async_context(running_store(settings, clock, metrics))
-            limiter = Limiter(shared, lambda: registry, clock)
+            limiter = Limiter(shared, lambda: policy, clock)
             redis.append(Filled("Redis", size, limiter, taken))
         rows = []
         for filled in (memory, redis):
@@ -101,7 +101,7 @@ async def measure(sizes: Sequence[int] = SIZES, calls: int = CALLS) -> list[Tabl
     return [Table(_TITLE, _COLUMNS, rows, _NOTE)]
 
 
-async def fill(store: Store, registry: Registry, counters: int, now_s: float) -> None:
+async def fill(store: Store, policy: CompiledPolicy, counters: int, now_s: float) -> None:
     """Makes so many live counters, by the keys that requests will ask for."""
     turns = asyncio.Semaphore(_AT_ONCE)
 
@@ -113,7 +113,7 @@ async def fill(store: Store, registry: Registry, counters: int, now_s: float) ->
             turns.release()
 
     async with asyncio.TaskGroup() as tasks:
-        for tenant, claims in all_claims(registry, counters // COUNTERS_PER_TENANT, now_s):
+        for tenant, claims in all_claims(policy, counters // COUNTERS_PER_TENANT, now_s):
             await turns.acquire()
             tasks.create_task(add(tenant, claims))
 
@@ -121,20 +121,22 @@ async def fill(store: Store, registry: Registry, counters: int, now_s: float) ->
 def memory_bytes(counters: int) -> int:
     """What this process grows by with so many counters in memory."""
     clock = RunningClock()
-    registry = registry_of(counters // COUNTERS_PER_TENANT)
-    asyncio.run(fill(MemoryStore(), registry, COUNTERS_PER_TENANT, clock.now_s()))
+    policy = policy_of(counters // COUNTERS_PER_TENANT)
+    asyncio.run(fill(MemoryStore(), policy, COUNTERS_PER_TENANT, clock.now_s()))
     before = resident_bytes()
     store = MemoryStore()
-    asyncio.run(fill(store, registry, counters, clock.now_s()))
+    asyncio.run(fill(store, policy, counters, clock.now_s()))
     return resident_bytes() - before
 
 
-async def redis_bytes(server: RedisServer, registry: Registry, counters: int, now_s: float) -> int:
+async def redis_bytes(
+    server: RedisServer, policy: CompiledPolicy, counters: int, now_s: float
+) -> int:
     """What Redis' memory grows by with so many counters in it, connections not counted."""
     with closing(server.client()) as client:
         before = used_bytes(client)
         store = RedisStore.from_url(server.url, PATIENT_S)
-        await fill(store, registry, counters, now_s)
+        await fill(store, policy, counters, now_s)
         await store.close()
         assert client.dbsize() == counters
         return used_bytes(client) - before

@@ -15,7 +15,7 @@ from bench.measure import (
     used_bytes,
 )
 from bench.table import Table
-from bench.tenants import RunningClock, registry_of, request_of, tenant_name
+from bench.tenants import RunningClock, policy_of, request_of, tenant_name
 from headgate.core.settlement import Estimate, Usage
 from ratelimit.demand import Subject, claims_of, reservation_of
 from ratelimit.limiter import Admitted, Limiter
@@ -77,8 +77,8 @@ async def measure(
 
 def _requests(limits: int, store: Store) -> Requests:
     clock = RunningClock()
-    registry = registry_of(10, limits)
-    return Requests(limits, Limiter(store, lambda: registry, clock))
+    policy = policy_of(10, limits)
+    return Requests(limits, Limiter(store, lambda: policy, clock))
 
 
 def memory_bytes(limits: int, held: int) -> int:
@@ -104,7 +104,7 @@ async def redis_bytes(limits: int, held: int) -> int:
 
 async def hold(store: Store, limits: int, reservations: int) -> None:
     """Reserves for so many requests that are not settled."""
-    tenant = registry_of(1, limits).tenants[tenant_name(0)]
+    tenant = policy_of(1, limits).tenants[tenant_name(0)]
     now_s = RunningClock().now_s()
     for number in range(reservations):
         request = request_of(reservations + number, 0, 0)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from zoneinfo import ZoneInfo, available_timezones
 
-from headgate.core.policy import Calendar, Registry, Tenant
+from headgate.core.policy import Calendar, CompiledPolicy, Tenant
 from headgate.policy.load import parse_policy
 from ratelimit.demand import Claim, Subject, claims_of
 from ratelimit.limiter import Request
@@ -51,18 +51,18 @@ def limits_yaml(limits: int, indent: str) -> str:
     return "".join(lines[:limits])
 
 
-def registry_of(tenants: int, limits: int = LIMITS) -> Registry:
+def policy_of(tenants: int, limits: int = LIMITS) -> CompiledPolicy:
     """So many tenants in 40 timezones."""
     text = (
         f"models: {{{MODEL}: {{upstream: 'http://127.0.0.1:8000', context_tokens: 8192}}}}\n"
         f"tenants:\n  one:\n    models: [{MODEL}]\n    limits:\n" + limits_yaml(limits, "    ")
     )
-    registry = parse_policy(text.encode(), "bench")
-    one = registry.tenants["one"]
+    policy = parse_policy(text.encode(), "bench")
+    one = policy.tenants["one"]
     names = sorted(name for name in available_timezones() if "/" in name)
     zones = [ZoneInfo(name) for name in names[:: len(names) // _ZONES]]
     return replace(
-        registry,
+        policy,
         tenants={
             tenant_name(number): replace(
                 one, name=tenant_name(number), calendar=Calendar(zones[number % len(zones)])
@@ -84,11 +84,11 @@ def request_of(number: int, tenant: int, user: int) -> Request:
 
 
 def all_claims(
-    registry: Registry, tenants: int, now_s: float
+    policy: CompiledPolicy, tenants: int, now_s: float
 ) -> Iterator[tuple[Tenant, tuple[Claim, ...]]]:
     """What each user of the first so many tenants meets."""
     for tenant in range(tenants):
-        one = registry.tenants[tenant_name(tenant)]
+        one = policy.tenants[tenant_name(tenant)]
         for user in range(USERS):
             request = request_of(0, tenant, user)
             subject = Subject(request.tenant, request.user, request.key, request.model)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from headgate.core.apis import ENDPOINTS, Api, Endpoint, ErrorShape, endpoint_of, error_shape_of
 from headgate.core.errors import ApiError, Refusal
 from headgate.core.keys import digest_of
-from headgate.core.policy import Caller, Registry
+from headgate.core.policy import Caller, CompiledPolicy
 
 _AUTHORIZATION = "authorization"
 _SCHEME = b"bearer"
@@ -55,10 +55,10 @@ class Deny:
 Decision = Admit | Deny
 
 
-def decide(request: CheckInput, registry: Registry) -> Decision:
+def decide(request: CheckInput, policy: CompiledPolicy) -> Decision:
     """Lets a request pass that asks for a known path with exactly one known API key."""
     shape = error_shape_of(request.path)
-    caller = _authenticate(request.credentials, registry)
+    caller = _authenticate(request.credentials, policy)
     anonymous = isinstance(caller, ApiError)
     endpoint = endpoint_of(request.path)
     if endpoint is None:
@@ -88,7 +88,7 @@ def too_many_failures(shape: ErrorShape, wait_s: float) -> Deny:
 
 
 def _authenticate(
-    credentials: Iterable[tuple[str, bytes]], registry: Registry
+    credentials: Iterable[tuple[str, bytes]], policy: CompiledPolicy
 ) -> Caller | ApiError:
     """The caller of the one key that came, or what is wrong with the keys."""
     keys = set(_keys(credentials))
@@ -96,7 +96,7 @@ def _authenticate(
         return _NO_KEY
     if len(keys) > 1:
         return _TWO_KEYS
-    return _caller_of(keys.pop(), registry) or _BAD_KEY
+    return _caller_of(keys.pop(), policy) or _BAD_KEY
 
 
 def _keys(credentials: Iterable[tuple[str, bytes]]) -> Iterable[bytes]:
@@ -111,14 +111,14 @@ def _keys(credentials: Iterable[tuple[str, bytes]]) -> Iterable[bytes]:
                 yield token.strip(_BLANKS)
 
 
-def _caller_of(key: bytes, registry: Registry) -> Caller | None:
+def _caller_of(key: bytes, policy: CompiledPolicy) -> Caller | None:
     """The caller of an API key; None for an unknown one, and once its tenant is gone."""
     if not key or len(key) > _MAX_KEY_BYTES or not key.isascii():
         return None
     # The key itself is compared with nothing. How long the look-up takes may depend on the digest
     # of what was sent, which says nothing about how near it is to a key.
-    caller = registry.keys.get(digest_of(key))
-    if caller is None or caller.tenant not in registry.tenants:
+    caller = policy.keys.get(digest_of(key))
+    if caller is None or caller.tenant not in policy.tenants:
         return None
     return caller
 

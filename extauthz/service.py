@@ -10,14 +10,14 @@ from extauthz.failures import FailureLimit
 from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
 from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
-from headgate.core.policy import Registry
+from headgate.core.policy import CompiledPolicy
 
 _HOOK = "ext_authz"
 _SERVICE = "envoy.service.auth.v3.Authorization"
 
 
 class Authorization:
-    """Answers Check with the caller of the API key. Each call reads the registry once.
+    """Answers Check with the caller of the API key. Each call reads the policy once.
 
     A request without a known key counts against its address in `failures`.
     A call that fails here ends with a gRPC error, which Envoy (failure_mode_allow: false)
@@ -26,12 +26,12 @@ class Authorization:
 
     def __init__(
         self,
-        registry: Callable[[], Registry],
+        policy: Callable[[], CompiledPolicy],
         failures: FailureLimit,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
-        self._registry = registry
+        self._policy = policy
         self._failures = failures
         self._clock = clock
         self._metrics = metrics
@@ -54,7 +54,7 @@ class Authorization:
         return response
 
     def _decide(self, request: CheckInput) -> Decision:
-        decision = decide(request, self._registry())
+        decision = decide(request, self._policy())
         if not isinstance(decision, Deny) or not decision.anonymous:
             return decision
         wait_s = self._failures.count(request.address, self._clock.monotonic_s())

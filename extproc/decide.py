@@ -38,7 +38,7 @@ from headgate.core.contract import (
     RequestKey,
 )
 from headgate.core.errors import ApiError, Refusal
-from headgate.core.policy import Caller, Model, PerSecond, Registry, Tenant
+from headgate.core.policy import Caller, CompiledPolicy, Model, PerSecond, Tenant
 from headgate.core.settlement import Estimate
 
 
@@ -111,26 +111,26 @@ Decision = Admit | Refuse | Answer | Peek
 
 
 def decide(
-    facts: RequestFacts, registry: Registry, estimator: Estimator, reservation_id: str
+    facts: RequestFacts, policy: CompiledPolicy, estimator: Estimator, reservation_id: str
 ) -> Decision:
     """Answers the lists; for inference finds the model and what the request may cost."""
     try:
-        caller, tenant = _identify(facts, registry)
-        api = _api_of(facts.path, registry)
+        caller, tenant = _identify(facts, policy)
+        api = _api_of(facts.path, policy)
         if api is Api.MODELS:
-            return _model_list(facts.path, tenant, registry)
+            return _model_list(facts.path, tenant, policy)
         if api is Api.LIMITS:
-            return Peek(tenant, caller, _own_model(asked_model(facts.path), tenant, registry))
+            return Peek(tenant, caller, _own_model(asked_model(facts.path), tenant, policy))
         _need_body(api, facts.values)
         refuse_hidden(facts.values)
-        model = _find_model(read_model_name(facts.values), tenant, registry)
-        counted = isinstance(registry.without_usage.get(api), PerSecond)
+        model = _find_model(read_model_name(facts.values), tenant, policy)
+        counted = isinstance(policy.without_usage.get(api), PerSecond)
         asked = read_asked(api, facts.values, model.context_tokens, counts_audio=counted)
         rewrite = _rewrite(api, model, asked.client_usage, tenant, facts.values)
         chosen = _chosen_version(facts.version, tenant, model)
     except RefusedError as refused:
         return Refuse(refused.error, error_shape_of(facts.path))
-    estimate = _priced(api, facts, model, registry) or estimator.estimate(
+    estimate = _priced(api, facts, model, policy) or estimator.estimate(
         caller.tenant,
         model.name,
         facts.size_bytes,
@@ -186,25 +186,25 @@ def _chosen_version(asked: str | None, tenant: Tenant, model: Model) -> str | No
     )
 
 
-def _identify(facts: RequestFacts, registry: Registry) -> tuple[Caller, Tenant]:
-    tenant = registry.tenants.get(facts.caller.tenant) if facts.caller is not None else None
+def _identify(facts: RequestFacts, policy: CompiledPolicy) -> tuple[Caller, Tenant]:
+    tenant = policy.tenants.get(facts.caller.tenant) if facts.caller is not None else None
     if facts.caller is None or tenant is None:
         raise RefusedError(_NO_CALLER)
     return facts.caller, tenant
 
 
-def _api_of(path: str, registry: Registry) -> Api:
+def _api_of(path: str, policy: CompiledPolicy) -> Api:
     endpoint = endpoint_of(path)
     if endpoint is None:
         raise RefusedError(_UNKNOWN_PATH)
-    if endpoint.api in WITHOUT_USAGE and endpoint.api not in registry.without_usage:
+    if endpoint.api in WITHOUT_USAGE and endpoint.api not in policy.without_usage:
         raise RefusedError(_UNKNOWN_PATH)
     return endpoint.api
 
 
-def _priced(api: Api, facts: RequestFacts, model: Model, registry: Registry) -> Estimate | None:
+def _priced(api: Api, facts: RequestFacts, model: Model, policy: CompiledPolicy) -> Estimate | None:
     """What the policy charges for one request of an API without usage, None for its estimate."""
-    price = registry.without_usage.get(api)
+    price = policy.without_usage.get(api)
     if isinstance(price, PerSecond):
         stream = facts.values.get(RequestKey.STREAM) is True
         return audio_estimate(
@@ -230,28 +230,28 @@ def _need_body(api: Api, values: Mapping[str, Value]) -> None:
         raise RefusedError(_NO_BODY if body is None else _NOT_JSON)
 
 
-def _model_list(path: str, tenant: Tenant, registry: Registry) -> Answer:
+def _model_list(path: str, tenant: Tenant, policy: CompiledPolicy) -> Answer:
     name = asked_model_id(path)
     if name is None:
-        return Answer(Api.MODELS, list_body(tenant, registry))
-    model = model_of(name, tenant, registry)
+        return Answer(Api.MODELS, list_body(tenant, policy))
+    model = model_of(name, tenant, policy)
     if model is None:
         raise _unknown_model(name)
     return Answer(Api.MODELS, model_body(model))
 
 
-def _own_model(name: str | None, tenant: Tenant, registry: Registry) -> str | None:
-    if name is not None and model_of(name, tenant, registry) is None:
+def _own_model(name: str | None, tenant: Tenant, policy: CompiledPolicy) -> str | None:
+    if name is not None and model_of(name, tenant, policy) is None:
         raise _unknown_model(name)
     return name
 
 
-def _find_model(name: str, tenant: Tenant, registry: Registry) -> Model:
-    """Names come from the registry only: vLLM would follow `../` into its file system."""
-    model = model_of(name, tenant, registry)
+def _find_model(name: str, tenant: Tenant, policy: CompiledPolicy) -> Model:
+    """Names come from the policy only: vLLM would follow `../` into its file system."""
+    model = model_of(name, tenant, policy)
     if model is not None:
         return model
-    other = registry.models.get(name)
+    other = policy.models.get(name)
     if other is None or other.adapter is not None:
         # Somebody else's adapter and one that does not exist must look the same.
         raise _unknown_model(name)

@@ -3,7 +3,7 @@
 import json
 from urllib.parse import unquote
 
-from headgate.core.policy import Model, Registry, Tenant
+from headgate.core.policy import CompiledPolicy, Model, Tenant
 
 _PREFIX = "/v1/models/"
 
@@ -17,16 +17,16 @@ def asked_model_id(path: str) -> str | None:
     return unquote(bare[len(_PREFIX) :]) if bare.startswith(_PREFIX) else None
 
 
-def model_of(name: str, tenant: Tenant, registry: Registry) -> Model | None:
+def model_of(name: str, tenant: Tenant, policy: CompiledPolicy) -> Model | None:
     """The model of that name if this tenant may use it."""
-    return registry.models.get(name) if name in tenant.models else None
+    return policy.models.get(name) if name in tenant.models else None
 
 
-def list_body(tenant: Tenant, registry: Registry) -> bytes:
+def list_body(tenant: Tenant, policy: CompiledPolicy) -> bytes:
     """What the tenant may use and nothing else, sorted by name. vLLM's own list is not shown: it
     names every tenant's adapters and the server's file paths.
     """
-    models = (model_of(name, tenant, registry) for name in sorted(tenant.models))
+    models = (model_of(name, tenant, policy) for name in sorted(tenant.models))
     data = [_entry(model) for model in models if model is not None]
     return json.dumps({"object": "list", "data": data}).encode()
 

@@ -16,7 +16,7 @@ from headgate.core.apis import Api, ErrorShape
 from headgate.core.clock import Clock
 from headgate.core.contract import COUNTING_METADATA, AdmissionKey
 from headgate.core.metrics import Metrics
-from headgate.core.policy import Registry
+from headgate.core.policy import CompiledPolicy
 
 _HOOK = "ext_proc"
 _LONG_BYTES = 256 * 1024
@@ -31,14 +31,14 @@ class ExternalProcessor:
     """Answers Process: one reply for a request, two where its body must be rewritten; where Envoy
     says that the service counts, one more for each piece of its answer.
 
-    Each stream reads the registry once. A stream that fails here ends with a gRPC error, which
+    Each stream reads the policy once. A stream that fails here ends with a gRPC error, which
     Envoy (failure_mode_allow: false) turns into a refusal, or, once an answer has begun, into its
     end; a clean end without a reply would let the request pass, or its answer uncounted.
     """
 
     def __init__(
         self,
-        registry: Callable[[], Registry],
+        policy: Callable[[], CompiledPolicy],
         estimator: Estimator,
         new_id: Callable[[], str],
         limits_of: LimitsOf,
@@ -46,7 +46,7 @@ class ExternalProcessor:
         metrics: Metrics,
         clock: Clock,
     ) -> None:
-        self._registry = registry
+        self._policy = policy
         self._estimator = estimator
         self._new_id = new_id
         self._limits_of = limits_of
@@ -95,7 +95,7 @@ class ExternalProcessor:
         return response
 
     def _decide(self, facts: RequestFacts) -> Decision:
-        return decide(facts, self._registry(), self._estimator, self._new_id())
+        return decide(facts, self._policy(), self._estimator, self._new_id())
 
     def _now_ms(self) -> int:
         return int(self._clock.now_s() * 1000)

@@ -12,7 +12,7 @@ from math import ceil, inf
 
 from headgate.core.apis import Api
 from headgate.core.clock import Clock
-from headgate.core.policy import Count, Limit, Per, Registry
+from headgate.core.policy import CompiledPolicy, Count, Limit, Per
 from headgate.core.settlement import Charge, Estimate, Source, Usage, charge
 from ratelimit.demand import Claim, Subject, claims_of, reservation_of
 from ratelimit.smooth import Refill, remaining_units
@@ -140,13 +140,13 @@ class Limiter:
     def __init__(
         self,
         store: Store,
-        registry: Callable[[], Registry],
+        policy: Callable[[], CompiledPolicy],
         clock: Clock,
         remembered: int = 16_384,
         settle_held: SettleHeld | None = None,
     ) -> None:
         self._store = store
-        self._registry = registry
+        self._policy = policy
         self._clock = clock
         self._remembered = remembered
         self._settle_held = settle_held
@@ -160,7 +160,7 @@ class Limiter:
         the store is not asked.
         """
         now_s = self._clock.now_s()
-        tenant = self._registry().tenants.get(request.tenant)
+        tenant = self._policy().tenants.get(request.tenant)
         if tenant is None:
             self._remember_unless_known(request, _State.REFUSED)
             return Refused(Reason.UNKNOWN_TENANT, None, 1, ())

@@ -12,7 +12,7 @@ from heapq import heappop, heappush
 
 from msgspec import Struct
 
-from headgate.core.policy import Registry
+from headgate.core.policy import CompiledPolicy
 from headgate.core.settlement import Estimate, Usage
 from ratelimit.limiter import Admitted, Limiter, Reason, Request
 from ratelimit.store.memory import MemoryStore
@@ -99,12 +99,12 @@ class Replay:
     It keeps no more than the requests that run at one time, and a row for each user and model.
     """
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, policy: CompiledPolicy) -> None:
         self.replayed = Replayed()
-        self._registry = registry
-        self._users = {(caller.tenant, caller.user) for caller in registry.keys.values()}
+        self._policy = policy
+        self._users = {(caller.tenant, caller.user) for caller in policy.keys.values()}
         self._clock = _RecordedClock()
-        self._limiter = Limiter(MemoryStore(), lambda: registry, self._clock)
+        self._limiter = Limiter(MemoryStore(), lambda: policy, self._clock)
         self._running: list[tuple[float, str, Recorded]] = []
         self._last: tuple[float, str] | None = None
 
@@ -155,7 +155,7 @@ class Replay:
             await self._limiter.settle(reservation, request.tenant, _usage(request), estimate)
 
     def _gone(self, request: Recorded) -> Gone | None:
-        tenant = self._registry.tenants.get(request.tenant)
+        tenant = self._policy.tenants.get(request.tenant)
         if tenant is None:
             return Gone.TENANT
         if (request.tenant, request.user) not in self._users:

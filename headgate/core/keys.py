@@ -36,7 +36,7 @@ def new_key(random_bytes: Callable[[int], bytes]) -> ApiKey:
 
 
 def digest_of(secret: str | bytes) -> bytes:
-    """The 32 bytes by which the registry knows a key, from what a client sent."""
+    """The 32 bytes by which the policy knows a key, from what a client sent."""
     raw = secret.encode("utf-8", "surrogatepass") if isinstance(secret, str) else secret
     return hashlib.sha256(raw).digest()
 

@@ -237,7 +237,7 @@ class PerSecond:
 
 
 @dataclass(frozen=True, slots=True)
-class Registry:
+class CompiledPolicy:
     """One whole compiled policy. Immutable: a reload swaps the reference to it.
 
     `keys` maps the SHA-256 digest (32 bytes) of an API key to its caller. `without_usage` holds

@@ -5,7 +5,7 @@ from pathlib import Path
 from headgate.core.errors import OperatorError
 from headgate.istio_check import kustomize
 from headgate.istio_check.manifests import Manifest, read_manifests, read_plain
-from headgate.istio_check.mesh import Policy, mesh_config
+from headgate.istio_check.mesh import PolicyDocument, mesh_config
 from headgate.policy import parse_policy, read_policy
 from headgate.policy.document import FileKind
 
@@ -38,12 +38,12 @@ def load_mesh_config(path: Path) -> Manifest:
     return mesh_config(read_plain(path, _CONFIG))
 
 
-def load_policy_document(path: Path) -> Policy:
+def load_policy_document(path: Path) -> PolicyDocument:
     """The policy, compiled and as it stands. Raises PolicyError with every mistake."""
     data = read_policy(path)
-    registry = parse_policy(data, str(path))
+    policy = parse_policy(data, str(path))
     document = read_plain(path, FileKind("policy", "models and tenants"))
-    return Policy(registry, document, data.decode("utf-8"))
+    return PolicyDocument(policy, document, data.decode("utf-8"))
 
 
 def _flat(manifests: list[Manifest]) -> list[Manifest]:

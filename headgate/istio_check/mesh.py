@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import urlsplit
 
-from headgate.core.policy import Registry
+from headgate.core.policy import CompiledPolicy
 from headgate.istio_check.manifests import KeyPath, Manifest, items, mapping, text, whole
 from headgate.policy.document import YamlMapping
 
@@ -16,23 +16,23 @@ _MAX_TEMPLATE_DEPTH = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class PolicyDocument:
     """The compiled policy file and its document, which knows the lines."""
 
-    registry: Registry
+    compiled: CompiledPolicy
     document: Manifest
     source: str
 
     @property
     def bases(self) -> dict[str, str]:
         """Each base model and its upstream."""
-        models = self.registry.models.values()
+        models = self.compiled.models.values()
         return {one.name: one.upstream for one in models if one.base == one.name}
 
     @property
     def versions(self) -> dict[str, tuple[str, ...]]:
         """The versions of each base model that has some."""
-        models = self.registry.models.values()
+        models = self.compiled.models.values()
         return {
             one.name: one.versions.names for one in models if one.base == one.name and one.versions
         }
@@ -79,7 +79,7 @@ class Mesh:
     have."""
 
     manifests: tuple[Manifest, ...]
-    policy: Policy
+    policy: PolicyDocument
     config: Manifest | None = None
     chain: tuple[str, ...] = ()
     largest_body_bytes: int = 16 * 2**20

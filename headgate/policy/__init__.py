@@ -1,4 +1,4 @@
-"""The policy file: what the platform team writes, checked and compiled to the registry."""
+"""The policy file: the platform team writes it, this package checks and compiles it."""
 
 from headgate.policy.fields import NAME_RULE, is_name
 from headgate.policy.load import check_upstream, load_policy, parse_policy, read_policy

@@ -1,4 +1,4 @@
-"""The policy as it is written, turned into the registry that the hooks read."""
+"""Turns the policy file into the compiled policy that the hooks read."""
 
 import hashlib
 import json
@@ -14,6 +14,7 @@ from headgate.core.keys import default_id
 from headgate.core.policy import (
     Calendar,
     Caller,
+    CompiledPolicy,
     Count,
     Each,
     Limit,
@@ -22,7 +23,6 @@ from headgate.core.policy import (
     Per,
     PerSecond,
     Prices,
-    Registry,
     Sticky,
     Tenant,
     TokenWeights,
@@ -50,8 +50,8 @@ _PLAIN = TokenWeights()
 _PORTS = {"http": 80, "https": 443}
 
 
-def compile_policy(policy: PolicyFile) -> Registry:
-    """Builds the registry of a policy that has passed every check."""
+def compile_policy(policy: PolicyFile) -> CompiledPolicy:
+    """Compiles a policy file that has passed every check."""
     models: dict[str, Model] = {}
     for name, entry in policy.models.items():
         if isinstance(entry, BaseModelEntry):
@@ -67,7 +67,7 @@ def compile_policy(policy: PolicyFile) -> Registry:
     shared: dict[Limit, Limit] = {}
     tenants = {name: _tenant(name, entry, models, shared) for name, entry in policy.tenants.items()}
     ordered = {name: models[name] for name in policy.models}
-    return Registry(ordered, tenants, keys, _without_usage(policy.without_usage))
+    return CompiledPolicy(ordered, tenants, keys, _without_usage(policy.without_usage))
 
 
 def limit_id(

@@ -1,4 +1,4 @@
-"""From a file to the registry: the one way in, for `check`, `serve` and reload alike."""
+"""From a file to the policy: the one way in, for `check`, `serve` and reload alike."""
 
 import gc
 import stat
@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic_core import PydanticCustomError
 
 from headgate.core.errors import OperatorError
-from headgate.core.policy import Registry
+from headgate.core.policy import CompiledPolicy
 from headgate.policy.compile import compile_policy
 from headgate.policy.document import POLICY, FileKind, YamlMapping, compose, scalar
 from headgate.policy.problems import FileError, PolicyError, Problem, Rule
@@ -22,7 +22,7 @@ MAX_SIZE_BYTES = 32 * 1024 * 1024
 """40,000 keys take 4.4 MB, 10,000 tenants with 20 limits and 5 keys each 19 MB."""
 
 
-def load_policy(path: Path) -> Registry:
+def load_policy(path: Path) -> CompiledPolicy:
     """Reads, checks and compiles the policy. Raises PolicyError with every mistake."""
     return parse_policy(read_policy(path), str(path))
 
@@ -53,7 +53,7 @@ def read_file(path: Path, kind: FileKind, error_type: type[FileError]) -> bytes:
     return data
 
 
-def parse_policy(data: bytes, file: str) -> Registry:
+def parse_policy(data: bytes, file: str) -> CompiledPolicy:
     """Checks and compiles the bytes of a policy; `file` is its name in messages.
 
     Raises PolicyError with every mistake, in the order of their lines.

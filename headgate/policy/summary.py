@@ -7,12 +7,12 @@ from headgate.core.amounts import money, weights_in_units
 from headgate.core.keys import ApiKey
 from headgate.core.policy import (
     Calendar,
+    CompiledPolicy,
     Count,
     Limit,
     Model,
     OnOutage,
     PerSecond,
-    Registry,
     Tenant,
     Weekday,
 )
@@ -21,22 +21,22 @@ from headgate.policy.document import scalar
 _SHOWN_NAMES = 5
 
 
-def describe(registry: Registry) -> str:
+def describe(policy: CompiledPolicy) -> str:
     """A short summary: what there is, then a line for each model, tenant and limit."""
-    keys = Counter(caller.tenant for caller in registry.keys.values())
-    limits = sum(len(tenant.limits) for tenant in registry.tenants.values())
+    keys = Counter(caller.tenant for caller in policy.keys.values())
+    limits = sum(len(tenant.limits) for tenant in policy.tenants.values())
     counts = [
-        _counted(len(registry.models), "model"),
-        _counted(len(registry.tenants), "tenant"),
-        _counted(len(registry.keys), "key"),
+        _counted(len(policy.models), "model"),
+        _counted(len(policy.tenants), "tenant"),
+        _counted(len(policy.keys), "key"),
         _counted(limits, "limit"),
     ]
     lines = [", ".join(counts)]
-    lines += [_model_line(model) for model in registry.models.values()]
-    for tenant in registry.tenants.values():
+    lines += [_model_line(model) for model in policy.models.values()]
+    for tenant in policy.tenants.values():
         lines.append(_tenant_line(tenant, keys[tenant.name]))
         lines += [f"  {_limit_line(limit)}" for limit in tenant.limits]
-    lines += [f"{api}: {_price(price)}" for api, price in registry.without_usage.items()]
+    lines += [f"{api}: {_price(price)}" for api, price in policy.without_usage.items()]
     return "\n".join(lines)
 
 

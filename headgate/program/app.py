@@ -1,7 +1,7 @@
 """The composition root: builds the four hooks and joins them on one gRPC server.
 
 The rooms know each other only here. The access log settles through the limiter and
-teaches ext_proc's estimator; everybody reads the registry that is in force right now.
+teaches ext_proc's estimator; everybody reads the policy that is in force right now.
 """
 
 import uuid
@@ -24,7 +24,7 @@ from extproc.versions import Pins
 from headgate.core.clock import Clock
 from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
-from headgate.core.policy import Prices, Registry
+from headgate.core.policy import CompiledPolicy, Prices
 from ratelimit.descriptors.service import DropIn
 from ratelimit.descriptors.tree import Domains
 from ratelimit.limiter import Limiter
@@ -112,7 +112,7 @@ async def running_pins(settings: StoreSettings, clock: Clock) -> AsyncIterator[P
 
 
 def build_hooks(
-    registry: Callable[[], Registry],
+    policy: Callable[[], CompiledPolicy],
     store: Store,
     pins: Pins,
     sinks: Callable[[Limiter], Sequence[Sink]],
@@ -133,19 +133,17 @@ def build_hooks(
         drop_in = DropIn(store, domains, clock, metrics, counts_refused)
 
     def prices_of(name: str) -> Prices | None:
-        model = registry().models.get(name)
+        model = policy().models.get(name)
         return None if model is None else model.prices
 
     estimator = Estimator()
     # Only a store that replicas share has anything held by one of them.
     settle_held = store.settle_held if isinstance(store, SlicedStore) else None
-    limiter = Limiter(store, registry, clock, settle_held=settle_held)
+    limiter = Limiter(store, policy, clock, settle_held=settle_held)
     return Hooks(
-        authorization=Authorization(
-            registry, FailureLimit(auth_failures_per_minute), clock, metrics
-        ),
+        authorization=Authorization(policy, FailureLimit(auth_failures_per_minute), clock, metrics),
         processor=ExternalProcessor(
-            registry,
+            policy,
             estimator,
             new_reservation_id,
             PeekLimits(store, clock, metrics),
@@ -155,7 +153,7 @@ def build_hooks(
         ),
         rate_limit=RateLimitService(limiter, metrics, clock, drop_in),
         access_log=AccessLogService(
-            limiter.settle, estimator.learn, prices_of, sinks(limiter), registry, metrics
+            limiter.settle, estimator.learn, prices_of, sinks(limiter), policy, metrics
         ),
         limiter=limiter,
     )

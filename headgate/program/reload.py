@@ -14,7 +14,7 @@ from prometheus_client import Counter, Gauge
 from headgate.core.clock import Clock
 from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
-from headgate.core.policy import Registry
+from headgate.core.policy import CompiledPolicy
 from headgate.policy import FileError, parse_policy, read_policy
 from headgate.rls_config import dropin_files, parse_dropin, read_dropin
 from ratelimit.descriptors.tree import Domains
@@ -208,16 +208,16 @@ class Watcher(Generic[T]):
             log.info("%s as in force again: %s", self._source.noun, self._source.name)
 
 
-class PolicyWatcher(Watcher[Registry]):
-    """Watches the policy file. `transform` may adapt each registry before anyone sees it."""
+class PolicyWatcher(Watcher[CompiledPolicy]):
+    """Watches the policy file. `transform` may adapt each policy before anyone sees it."""
 
     def __init__(
         self,
         path: Path,
         clock: Clock,
         metrics: Metrics,
-        on_change: Callable[[Registry], Awaitable[None]] = ignore_change,
-        transform: Callable[[Registry], Registry] = lambda registry: registry,
+        on_change: Callable[[CompiledPolicy], Awaitable[None]] = ignore_change,
+        transform: Callable[[CompiledPolicy], CompiledPolicy] = lambda policy: policy,
     ) -> None:
         source = Source(
             noun="policy",

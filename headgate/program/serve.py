@@ -15,7 +15,7 @@ from accesslog.sink import JsonLinesSink, Sink
 from extauthz.failures import DEFAULT_PER_MINUTE
 from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
-from headgate.core.policy import Registry
+from headgate.core.policy import CompiledPolicy
 from headgate.program.admin.app import admin_app
 from headgate.program.admin.server import AdminServer
 from headgate.program.app import (
@@ -58,11 +58,11 @@ class ServeSettings:
 
 @dataclass(frozen=True, slots=True)
 class RunningServices:
-    """Services that answer: the hooks, the registry in force, and where the ports are."""
+    """Services that answer: the hooks, the policy in force, and where the ports are."""
 
     hooks: Hooks
     metrics: Metrics
-    registry: Callable[[], Registry]
+    policy: Callable[[], CompiledPolicy]
     hooks_port: int
     admin_url: str
 
@@ -71,9 +71,9 @@ class RunningServices:
 async def running_services(
     settings: ServeSettings,
     clock: Clock,
-    on_change: Callable[[Registry], Awaitable[None]] = ignore_change,
+    on_change: Callable[[CompiledPolicy], Awaitable[None]] = ignore_change,
     more_sinks: Callable[[Limiter], Sequence[Sink]] = lambda _: (),
-    transform: Callable[[Registry], Registry] = lambda registry: registry,
+    transform: Callable[[CompiledPolicy], CompiledPolicy] = lambda policy: policy,
 ) -> AsyncIterator[RunningServices]:
     """Starts everything in the order in which it is needed, and drains it in reverse.
 
@@ -83,11 +83,11 @@ async def running_services(
     metrics = Metrics(CollectorRegistry(), clock)
     serving = False
     async with AsyncExitStack() as stack:
-        registry = _nobody
+        policy = _nobody
         if settings.policy is not None:
             watcher = PolicyWatcher(settings.policy, clock, metrics, on_change, transform)
             await stack.enter_async_context(watcher)
-            registry = watcher.current
+            policy = watcher.current
         drop_in = None
         if settings.ratelimit_config:
             drop_in = DropInWatcher(settings.ratelimit_config, clock, metrics)
@@ -96,7 +96,7 @@ async def running_services(
         pins = await stack.enter_async_context(running_pins(settings.store, clock))
         records = stack.enter_context(JsonLinesSink.open(settings.records))
         hooks = build_hooks(
-            registry,
+            policy,
             store,
             pins,
             lambda limiter: (records, *more_sinks(limiter)),
@@ -118,13 +118,13 @@ async def running_services(
         stack.push_async_callback(server.drain, settings.drain_s)
         serving = True
         try:
-            yield RunningServices(hooks, metrics, registry, hooks_port, admin.url)
+            yield RunningServices(hooks, metrics, policy, hooks_port, admin.url)
         finally:
             serving = False
 
 
-def _nobody() -> Registry:
-    return Registry(models={}, tenants={}, keys={})
+def _nobody() -> CompiledPolicy:
+    return CompiledPolicy(models={}, tenants={}, keys={})
 
 
 async def serve(settings: ServeSettings, clock: Clock) -> None:

@@ -19,7 +19,7 @@ from extauthz.failures import DEFAULT_PER_MINUTE
 from headgate.core.clock import Clock
 from headgate.core.contract import Counting
 from headgate.core.errors import OperatorError
-from headgate.core.policy import Registry
+from headgate.core.policy import CompiledPolicy
 from headgate.dataplane.box import MAX_CONNECTIONS, Certificate, OneBox
 from headgate.dataplane.child import room_for_connections
 from headgate.dataplane.supervisor import Envoy, PortTaken, check_port
@@ -137,16 +137,16 @@ async def one_box(
                 clock,
                 on_change=door.follow,
                 more_sinks=lambda limiter: (ConsoleSink(say, limiter.left_of),),
-                transform=lambda registry: _towards(registry, settings.upstream),
+                transform=lambda policy: _towards(policy, settings.upstream),
             )
         )
         box.services_socket.chmod(0o600)
-        upstreams = _upstreams(services.registry())
+        upstreams = _upstreams(services.policy())
         certificates = None
         if settings.tls is not None:
             certificates = CertificateWatcher(settings.tls, clock, services.metrics, door.renew)
             box = dataclasses.replace(box, certificate=certificates.current())
-        versions = _versions(services.registry())
+        versions = _versions(services.policy())
         envoy = Envoy(dataclasses.replace(box, upstreams=upstreams, versions=versions))
         await envoy.start()
         stack.push_async_callback(envoy.stop, _DRAIN_S)
@@ -171,10 +171,10 @@ class _Door:
         """Envoy takes requests from now on."""
         self._envoy.set_result(envoy)
 
-    async def follow(self, registry: Registry) -> None:
+    async def follow(self, policy: CompiledPolicy) -> None:
         """Returns once Envoy routes by this policy; raises OperatorError when it refuses."""
         envoy = await self._envoy
-        await envoy.apply(_upstreams(registry), _versions(registry))
+        await envoy.apply(_upstreams(policy), _versions(policy))
 
     async def renew(self, certificate: Certificate) -> None:
         """Returns once Envoy shows this certificate; raises OperatorError when it refuses it."""
@@ -182,15 +182,15 @@ class _Door:
         await envoy.renew(certificate)
 
 
-def _towards(registry: Registry, upstream: str | None) -> Registry:
-    """The registry with every model served by `upstream`, where one is given: no versions then."""
+def _towards(policy: CompiledPolicy, upstream: str | None) -> CompiledPolicy:
+    """The policy with every model served by `upstream`, where one is given: no versions then."""
     if upstream is None:
-        return registry
+        return policy
     models = {
         name: dataclasses.replace(model, upstream=upstream, versions=None)
-        for name, model in registry.models.items()
+        for name, model in policy.models.items()
     }
-    return dataclasses.replace(registry, models=models)
+    return dataclasses.replace(policy, models=models)
 
 
 def _connections(asked: int | None, say: Callable[[str], None]) -> int:
@@ -202,16 +202,16 @@ def _connections(asked: int | None, say: Callable[[str], None]) -> int:
     return min(MAX_CONNECTIONS if asked is None else asked, room)
 
 
-def _upstreams(registry: Registry) -> dict[str, str]:
+def _upstreams(policy: CompiledPolicy) -> dict[str, str]:
     """The URL of each base model."""
-    return {model.base: model.upstream for model in registry.models.values()}
+    return {model.base: model.upstream for model in policy.models.values()}
 
 
-def _versions(registry: Registry) -> dict[str, dict[str, str]]:
+def _versions(policy: CompiledPolicy) -> dict[str, dict[str, str]]:
     """By base model the URL of each of its versions."""
     return {
         model.base: {version.name: version.upstream for version in model.versions.all}
-        for model in registry.models.values()
+        for model in policy.models.values()
         if model.versions is not None
     }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from headgate.core.errors import OperatorError
-from headgate.core.policy import Registry
+from headgate.core.policy import CompiledPolicy
 from headgate.policy import limit_text
 from headgate.replay.records import Records, in_time_order
 from ratelimit.replay import Gone, Recorded, Replay, Replayed, Row
@@ -32,7 +32,7 @@ class Report:
 
     records: Records
     replayed: Replayed
-    registry: Registry
+    policy: CompiledPolicy
 
     @property
     def rows(self) -> list[tuple[tuple[str, str, str], Row]]:
@@ -51,23 +51,23 @@ class Report:
 
     def limits(self, tenant: str, row: Row) -> list[tuple[str, str, int]]:
         """Id, words and refusals of each limit that would refuse, the busiest first."""
-        words = {limit.id: limit_text(limit) for limit in self.registry.tenants[tenant].limits}
+        words = {limit.id: limit_text(limit) for limit in self.policy.tenants[tenant].limits}
         return [(name, words[name], count) for name, count in row.by_limit.most_common()]
 
 
-def replay_files(paths: Sequence[Path], registry: Registry, progress: Progress) -> Report:
+def replay_files(paths: Sequence[Path], policy: CompiledPolicy, progress: Progress) -> Report:
     """Replays the usage records of these files under a policy, in bounded memory.
 
     Raises OperatorError when a file cannot be read.
     """
-    records, replay = Records(), Replay(registry)
+    records, replay = Records(), Replay(policy)
     with ExitStack() as stack:
         with progress("reading", sum(_size_bytes(path) for path in paths)) as advance:
             requests = (request for path in paths for request in records.read(path, advance))
             ordered = stack.enter_context(in_time_order(requests))
         with progress("replaying", records.requests) as advance:
             asyncio.run(replay.run(_counted(ordered, advance)))
-    return Report(records, replay.replayed, registry)
+    return Report(records, replay.replayed, policy)
 
 
 def _size_bytes(path: Path) -> int:

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from accesslog.service import AccessLogService
 from accesslog.types import UsageRecord
 from headgate.core.metrics import Metrics
-from headgate.core.policy import Model, Registry, Tenant
+from headgate.core.policy import CompiledPolicy, Model, Tenant
 from headgate.core.settlement import Estimate, Usage
 from tests.accesslog.entries import ADMISSION, USAGE, entry, message, prices_of
 from tests.fakes import FakeClock
@@ -63,7 +63,7 @@ class Kept:
         self.records += records
 
 
-REGISTRY = Registry(
+POLICY = CompiledPolicy(
     models={
         "llama-8b-sql": Model(
             "llama-8b-sql", "llama-8b", "sql-v3", "http://127.0.0.1:1", 8192, True
@@ -81,14 +81,14 @@ class World:
         self.limiter = Limiter()
         self.kept = Kept()
         self.taught: list[tuple[str, str, int, int, int]] = []
-        self.registry = CollectorRegistry()
+        self.policy = CollectorRegistry()
         self.service = AccessLogService(
             self.limiter.settle,
             lambda *lesson: self.taught.append(lesson),
             prices_of,
             [self.kept],
-            lambda: REGISTRY,
-            Metrics(self.registry, FakeClock()),
+            lambda: POLICY,
+            Metrics(self.policy, FakeClock()),
         )
         self.channel: grpc.aio.Channel
 
@@ -98,7 +98,7 @@ class World:
         await stream(iter(messages))
 
     def metric(self, name: str, **labels: str) -> float:
-        return self.registry.get_sample_value(f"headgate_{name}", labels) or 0.0
+        return self.policy.get_sample_value(f"headgate_{name}", labels) or 0.0
 
 
 @pytest.fixture
@@ -238,7 +238,7 @@ async def test_no_word_of_a_client_becomes_a_label(world: World) -> None:
     )
     labels = {
         value
-        for metric in world.registry.collect()
+        for metric in world.policy.collect()
         for sample in metric.samples
         for value in sample.labels.values()
     }

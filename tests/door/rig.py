@@ -13,10 +13,10 @@ from extproc.stream import Reply, RequestStream
 from headgate._gen.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from headgate.core.apis import Api
 from headgate.core.contract import AdmissionKey
-from headgate.core.policy import PerSecond, Registry
+from headgate.core.policy import CompiledPolicy, PerSecond
 from tests.door.readers import Reading
 from tests.envoy_process import Rig
-from tests.extproc.builders import CONTEXT, REGISTRY, model
+from tests.extproc.builders import CONTEXT, POLICY, model
 
 NAMES = {
     entry.name: entry
@@ -27,14 +27,14 @@ NAMES = {
         model("poet", base="tiny", adapter="lora-poet", served_as="lora-poet"),
     )
 }
-TENANT = replace(REGISTRY.tenants["acme"], models=frozenset(NAMES), limits=())
+TENANT = replace(POLICY.tenants["acme"], models=frozenset(NAMES), limits=())
 OPEN: Mapping[Api, int | PerSecond | None] = {
     Api.TOKENIZE: None,
     Api.COUNT_TOKENS: 0,
     Api.TRANSCRIPTIONS: PerSecond(50),
     Api.TRANSLATIONS: 500,
 }
-DOOR = Registry(NAMES, {"acme": TENANT}, {}, OPEN)
+DOOR = CompiledPolicy(NAMES, {"acme": TENANT}, {}, OPEN)
 WITHOUT_OUTPUT = {Api.EMBEDDINGS, Api.SCORE, Api.RERANK, *OPEN}
 
 
@@ -42,7 +42,7 @@ WITHOUT_OUTPUT = {Api.EMBEDDINGS, Api.SCORE, Api.RERANK, *OPEN}
 class Decider:
     """Answers ext_proc's messages as the service does, and keeps what it saw and decided."""
 
-    registry: Registry = DOOR
+    policy: CompiledPolicy = DOOR
     facts: RequestFacts | None = None
     decision: Decision | None = None
     stream: RequestStream | None = None
@@ -59,7 +59,7 @@ class Decider:
 
     def _decide(self, facts: RequestFacts) -> Decision:
         self.facts = facts
-        self.decision = decide(facts, self.registry, Estimator(), "r-1")
+        self.decision = decide(facts, self.policy, Estimator(), "r-1")
         return self.decision
 
 

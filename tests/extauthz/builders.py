@@ -1,11 +1,11 @@
-"""A registry with three keys, and Check messages as Envoy sends them."""
+"""A policy with three keys, and Check messages as Envoy sends them."""
 
 import hashlib
 from zoneinfo import ZoneInfo
 
 from extauthz.decide import CheckInput
 from headgate._gen.auth_pb2 import CheckRequest
-from headgate.core.policy import Calendar, Caller, Registry, Tenant
+from headgate.core.policy import Calendar, Caller, CompiledPolicy, Tenant
 
 KEY = "sk-alice"
 ALICE = Caller("acme", "alice", "k1")
@@ -15,7 +15,7 @@ def digest(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-REGISTRY = Registry(
+POLICY = CompiledPolicy(
     models={},
     tenants={"acme": Tenant("acme", Calendar(ZoneInfo("UTC")), frozenset(), ())},
     keys={

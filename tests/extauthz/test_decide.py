@@ -11,8 +11,8 @@ from ruamel.yaml import YAML
 from extauthz.decide import Admit, CheckInput, Deny, decide
 from headgate.core.apis import Api, ErrorShape
 from headgate.core.contract import CREDENTIAL_HEADERS
-from headgate.core.policy import Caller, Registry
-from tests.extauthz.builders import ALICE, KEY, REGISTRY, check_input, digest
+from headgate.core.policy import Caller, CompiledPolicy
+from tests.extauthz.builders import ALICE, KEY, POLICY, check_input, digest
 
 CASES: list[dict[str, Any]] = YAML(typ="safe").load(Path(__file__).parent / "cases/decide.yaml")
 
@@ -26,7 +26,7 @@ def test_each_case_of_the_matrix(case: dict[str, Any]) -> None:
         path=case.get("path", "/v1/chat/completions"),
     )
 
-    decision = decide(request, REGISTRY)
+    decision = decide(request, POLICY)
 
     if case["expect"] == "ok":
         assert isinstance(decision, Admit)
@@ -41,12 +41,12 @@ def test_the_api_of_the_path_is_named() -> None:
     """Whoever gets in goes to the API of the path."""
     request = check_input(("x-api-key", KEY), path="/v1/messages")
 
-    assert decide(request, REGISTRY) == Admit(ALICE, Api.MESSAGES)
+    assert decide(request, POLICY) == Admit(ALICE, Api.MESSAGES)
 
 
 def test_a_401_says_which_scheme_it_wants() -> None:
     """RFC 9110, 11.6.1: a 401 carries www-authenticate."""
-    decision = decide(check_input(), REGISTRY)
+    decision = decide(check_input(), POLICY)
 
     assert isinstance(decision, Deny)
     assert decision.headers == (("www-authenticate", "Bearer"),)
@@ -55,7 +55,7 @@ def test_a_401_says_which_scheme_it_wants() -> None:
 
 def test_a_405_says_which_methods_it_takes() -> None:
     """RFC 9110, 15.5.6: a 405 carries allow."""
-    decision = decide(check_input(("x-api-key", KEY), method="PUT"), REGISTRY)
+    decision = decide(check_input(("x-api-key", KEY), method="PUT"), POLICY)
 
     assert isinstance(decision, Deny)
     assert decision.headers == (("allow", "POST"),)
@@ -63,8 +63,8 @@ def test_a_405_says_which_methods_it_takes() -> None:
 
 def test_the_shape_of_the_error_is_that_of_the_path() -> None:
     """Anthropic's client reads Anthropic's errors."""
-    messages = decide(check_input(path="/v1/messages"), REGISTRY)
-    chat = decide(check_input(), REGISTRY)
+    messages = decide(check_input(path="/v1/messages"), POLICY)
+    chat = decide(check_input(), POLICY)
 
     assert isinstance(messages, Deny)
     assert messages.shape is ErrorShape.ANTHROPIC
@@ -76,10 +76,10 @@ def test_a_key_may_have_512_bytes_and_not_one_more() -> None:
     """A huge key is refused before it is hashed."""
     longest = "k" * 512
     keys = {digest(longest): ALICE, digest(longest + "k"): ALICE}
-    registry = type(REGISTRY)(REGISTRY.models, REGISTRY.tenants, keys)
+    policy = type(POLICY)(POLICY.models, POLICY.tenants, keys)
 
-    assert isinstance(decide(check_input(("api-key", longest)), registry), Admit)
-    assert isinstance(decide(check_input(("api-key", longest + "k")), registry), Deny)
+    assert isinstance(decide(check_input(("api-key", longest)), policy), Admit)
+    assert isinstance(decide(check_input(("api-key", longest + "k")), policy), Deny)
 
 
 @given(
@@ -89,7 +89,7 @@ def test_a_key_may_have_512_bytes_and_not_one_more() -> None:
 def test_no_bytes_get_in_or_crash(credentials: list[tuple[str, bytes]], path: str) -> None:
     """Whatever comes, only a known key passes, and no key is repeated to its sender."""
     for asked in ("/v1/completions", path):
-        decision = decide(CheckInput("POST", asked, tuple(credentials)), REGISTRY)
+        decision = decide(CheckInput("POST", asked, tuple(credentials)), POLICY)
 
         assert isinstance(decision, Deny)
 
@@ -108,17 +108,17 @@ def test_a_key_is_compared_with_nothing_but_looked_up_by_its_digest_once() -> No
 
         __iter__ = keys = items = values = __contains__ = None  # type: ignore[assignment]
 
-    registry = Registry(REGISTRY.models, REGISTRY.tenants, Keys(REGISTRY.keys))
+    policy = CompiledPolicy(POLICY.models, POLICY.tenants, Keys(POLICY.keys))
     guesses = [KEY, KEY[:-1], KEY + "x", KEY[:-1] + "X", "x" + KEY[1:], "another"]
     for guess in guesses:
-        decide(check_input(("api-key", guess)), registry)
+        decide(check_input(("api-key", guess)), policy)
 
     assert asked == [digest(guess) for guess in guesses]
 
 
 def test_a_refusal_does_not_repeat_the_key() -> None:
     """Error bodies end up in logs; keys must not."""
-    decision = decide(check_input(("x-api-key", "sk-secret-typo")), REGISTRY)
+    decision = decide(check_input(("x-api-key", "sk-secret-typo")), POLICY)
 
     assert isinstance(decision, Deny)
     assert b"sk-secret-typo" not in decision.error.body(decision.shape)

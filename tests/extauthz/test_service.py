@@ -11,8 +11,8 @@ from extauthz.failures import FailureLimit
 from extauthz.service import Authorization
 from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
 from headgate.core.metrics import Metrics
-from headgate.core.policy import Registry
-from tests.extauthz.builders import KEY, REGISTRY, check_request
+from headgate.core.policy import CompiledPolicy
+from tests.extauthz.builders import KEY, POLICY, check_request
 from tests.fakes import FakeClock
 
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
@@ -21,15 +21,15 @@ Check = Callable[[CheckRequest], Awaitable[CheckResponse]]
 
 
 class Door:
-    """A served Authorization: what it counts, and the registry it reads."""
+    """A served Authorization: what it counts, and the policy it reads."""
 
     def __init__(self) -> None:
-        self.registry: Registry = REGISTRY
+        self.policy: CompiledPolicy = POLICY
         self.counted = CollectorRegistry()
         self.clock = FakeClock(0)
         metrics = Metrics(self.counted, self.clock)
         failures = FailureLimit(per_minute=3)
-        self.service = Authorization(lambda: self.registry, failures, self.clock, metrics)
+        self.service = Authorization(lambda: self.policy, failures, self.clock, metrics)
 
     def decisions(self, decision: str) -> float | None:
         labels = {"hook": "ext_authz", "decision": decision}
@@ -77,7 +77,7 @@ async def test_a_new_registry_counts_from_the_next_call(door: Door, check: Check
     request = check_request(("api-key", KEY.encode()))
     assert (await check(request)).status.code == 0
 
-    door.registry = Registry(REGISTRY.models, REGISTRY.tenants, {})
+    door.policy = CompiledPolicy(POLICY.models, POLICY.tenants, {})
 
     assert (await check(request)).status.code == 16
 

@@ -1,4 +1,4 @@
-"""A registry with every kind of model, and messages as Envoy sends them."""
+"""A policy with every kind of model, and messages as Envoy sends them."""
 
 from collections.abc import Mapping
 from zoneinfo import ZoneInfo
@@ -7,7 +7,7 @@ from extproc.asked import Value
 from extproc.decide import RequestFacts
 from headgate._gen.ext_proc_pb2 import ProcessingRequest
 from headgate.core.contract import Namespace
-from headgate.core.policy import Calendar, Caller, Model, Registry, Tenant
+from headgate.core.policy import Calendar, Caller, CompiledPolicy, Model, Tenant
 
 ALICE = Caller("acme", "alice", "k1")
 CONTEXT = 8192
@@ -38,7 +38,7 @@ MODELS = {
     )
 }
 _UTC = Calendar(ZoneInfo("UTC"))
-REGISTRY = Registry(
+POLICY = CompiledPolicy(
     models=MODELS,
     tenants={
         "acme": Tenant(

@@ -16,13 +16,13 @@ from extproc.splice import Rewrite
 from headgate.core.apis import Api, ErrorShape
 from headgate.core.contract import AdmissionKey, Header
 from headgate.core.policy import Caller, PerSecond
-from tests.extproc.builders import ALICE, REGISTRY, facts
+from tests.extproc.builders import ALICE, POLICY, facts
 
 CASES: list[dict[str, Any]] = YAML(typ="safe").load(Path(__file__).parent / "cases/decide.yaml")
 
 
 def decided(request: RequestFacts) -> Decision:
-    return decide(request, REGISTRY, Estimator(), "r-1")
+    return decide(request, POLICY, Estimator(), "r-1")
 
 
 def admitted(request: RequestFacts) -> Admit:
@@ -282,7 +282,7 @@ def test_limits_are_the_callers_own() -> None:
     """A query cannot name another tenant, user or key."""
     decision = decided(facts(path="/v1/headgate/limits?tenant=rivals&user=eve&key=k9"))
 
-    assert decision == Peek(REGISTRY.tenants["acme"], ALICE, None)
+    assert decision == Peek(POLICY.tenants["acme"], ALICE, None)
     assert refused(facts(path="/v1/headgate/limits", caller=None)).error.refusal.status == 401
 
 
@@ -294,8 +294,8 @@ def test_an_api_without_usage_costs_what_the_policy_says(
     path: str, cost: int | None, tokens: str
 ) -> None:
     """All of it as its prompt, so that it stands however the answer ends."""
-    registry = replace(REGISTRY, without_usage={Api.TOKENIZE: cost, Api.COUNT_TOKENS: cost})
-    decision = decide(facts({"model": "tiny"}, path, size_bytes=900), registry, Estimator(), "r-1")
+    policy = replace(POLICY, without_usage={Api.TOKENIZE: cost, Api.COUNT_TOKENS: cost})
+    decision = decide(facts({"model": "tiny"}, path, size_bytes=900), policy, Estimator(), "r-1")
 
     assert isinstance(decision, Admit)
     assert decision.admission[AdmissionKey.ESTIMATE] == tokens
@@ -318,8 +318,8 @@ def test_a_clients_salt_is_kept_apart_by_tenant() -> None:
 
 def test_a_tenant_with_a_salt_has_it_in_every_request() -> None:
     """Whatever the client says of it."""
-    tenants = {**REGISTRY.tenants, "acme": replace(REGISTRY.tenants["acme"], cache_salt=True)}
-    salted = replace(REGISTRY, tenants=tenants)
+    tenants = {**POLICY.tenants, "acme": replace(POLICY.tenants["acme"], cache_salt=True)}
+    salted = replace(POLICY, tenants=tenants)
     decision = decide(facts({"model": "tiny"}), salted, Estimator(), "r-1")
 
     assert isinstance(decision, Admit)
@@ -328,7 +328,7 @@ def test_a_tenant_with_a_salt_has_it_in_every_request() -> None:
 
 FORM: dict[str, Value] = {"body": "form", "model": "tiny", "model_at": 54.0}
 AUDIO = "/v1/audio/transcriptions"
-BY_SECOND = replace(REGISTRY, without_usage={Api.TRANSCRIPTIONS: PerSecond(50)})
+BY_SECOND = replace(POLICY, without_usage={Api.TRANSCRIPTIONS: PerSecond(50)})
 
 
 @pytest.mark.parametrize(
@@ -349,19 +349,19 @@ def test_audio_holds_the_seconds_that_its_size_may_be(more: dict[str, Value], to
 
 def test_a_stream_of_audio_by_the_second_asks_for_usage_and_no_other_does() -> None:
     """What its client asked for is shown, as of chat."""
-    model = replace(REGISTRY.models["tiny"], forces_usage=False)
-    registry = replace(BY_SECOND, models={**REGISTRY.models, "tiny": model})
-    flat = replace(registry, without_usage={Api.TRANSCRIPTIONS: 500})
+    model = replace(POLICY.models["tiny"], forces_usage=False)
+    policy = replace(BY_SECOND, models={**POLICY.models, "tiny": model})
+    flat = replace(policy, without_usage={Api.TRANSCRIPTIONS: 500})
     streamed = facts(
         {**FORM, "stream": True, "include_usage": False, "include_usage_at": 9.0}, AUDIO
     )
 
-    counted = decide(streamed, registry, Estimator(), "r-1")
+    counted = decide(streamed, policy, Estimator(), "r-1")
     assert isinstance(counted, Admit)
     assert counted.rewrite == FormRewrite(54, b"tiny", b"tiny", UsageFields(9, None))
     assert counted.admission[AdmissionKey.CLIENT_USAGE] == "none"
-    for asked, policy in ((facts(FORM, AUDIO), registry), (streamed, flat)):
-        decision = decide(asked, policy, Estimator(), "r-1")
+    for asked, priced in ((facts(FORM, AUDIO), policy), (streamed, flat)):
+        decision = decide(asked, priced, Estimator(), "r-1")
         assert isinstance(decision, Admit)
         assert decision.rewrite is None
         assert decision.admission[AdmissionKey.CLIENT_USAGE] == "untouched"

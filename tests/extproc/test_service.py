@@ -14,7 +14,7 @@ from headgate._gen.ext_proc_pb2 import ProcessingMode, ProcessingRequest, Proces
 from headgate.core.contract import COUNTING_METADATA, Namespace
 from headgate.core.metrics import Metrics
 from headgate.core.policy import Caller, Tenant
-from tests.extproc.builders import ALICE, REGISTRY, body_message, headers_message
+from tests.extproc.builders import ALICE, POLICY, body_message, headers_message
 from tests.fakes import FakeClock
 
 PROCESS = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
@@ -54,7 +54,7 @@ class Desk:
         self.limits: bytes | None = b'{"object": "list", "data": []}'
         self.peeked: list[tuple[Tenant, Caller, str | None]] = []
         self.service = ExternalProcessor(
-            lambda: REGISTRY,
+            lambda: POLICY,
             Estimator(),
             self._new_id,
             self._limits_of,
@@ -281,7 +281,7 @@ async def test_what_is_left_is_asked_for_the_caller_and_answered_in_one_message(
         assert reply.immediate_response.status.code == 200
         assert reply.immediate_response.body == desk.limits
         assert reply.immediate_response.details == "headgate_limits"
-        assert desk.peeked.pop() == (REGISTRY.tenants["acme"], ALICE, model)
+        assert desk.peeked.pop() == (POLICY.tenants["acme"], ALICE, model)
     assert desk.decisions() == {"ok": 3}
 
 

@@ -13,8 +13,8 @@ from extproc.estimate import Estimator
 from extproc.pins.memory import MemoryPins
 from extproc.versions import Kept, Pin, pin
 from headgate.core.contract import VERSION_HEADER, AdmissionKey, Header
-from headgate.core.policy import Caller, Registry, Sticky, Version, Versions
-from tests.extproc.builders import ALICE, REGISTRY, facts, model
+from headgate.core.policy import Caller, CompiledPolicy, Sticky, Version, Versions
+from tests.extproc.builders import ALICE, POLICY, facts, model
 from tests.fakes import FakeClock
 
 MANY = 20_000
@@ -25,17 +25,17 @@ def versions(*weights: int, sticky: Sticky = Sticky.CONVERSATION) -> Versions:
     return Versions(tuple(named), sticky, 3600)
 
 
-def registry(*weights: int, chooses: bool = False) -> Registry:
+def policy_with(*weights: int, chooses: bool = False) -> CompiledPolicy:
     split = versions(*weights)
     models = {
         name: replace(entry, versions=split) if entry.base == "tiny" else entry
-        for name, entry in REGISTRY.models.items()
+        for name, entry in POLICY.models.items()
     }
-    tenant = replace(REGISTRY.tenants["acme"], chooses_version=chooses, tier="gold")
-    return Registry(models, {**REGISTRY.tenants, "acme": tenant}, {})
+    tenant = replace(POLICY.tenants["acme"], chooses_version=chooses, tier="gold")
+    return CompiledPolicy(models, {**POLICY.tenants, "acme": tenant}, {})
 
 
-def decided(asked: Registry, version: str | None = None, **values: str) -> Admit:
+def decided(asked: CompiledPolicy, version: str | None = None, **values: str) -> Admit:
     wanted = replace(facts({"model": "tiny", **values}), version=version)
     admit = decide(wanted, asked, Estimator(), "r1")
     assert isinstance(admit, Admit)
@@ -86,7 +86,7 @@ def test_users_and_tenants_stay_together_where_the_policy_says_so() -> None:
 
 
 def test_an_adapter_is_on_the_version_that_its_base_is_on() -> None:
-    split = registry(50, 50)
+    split = policy_with(50, 50)
     base = decided(split, prompt_cache_key="c")
     adapter = decided(split, model="poet", prompt_cache_key="c")
 
@@ -129,33 +129,33 @@ async def test_a_canary_that_begins_moves_no_conversation_and_one_that_ended_lef
 
 
 def test_a_model_with_two_versions_remembers_also_while_one_has_all_the_weight() -> None:
-    admit = decided(registry(100, 0))
+    admit = decided(policy_with(100, 0))
 
     assert admit.pin is not None
     assert (admit.pin.version, admit.pin.live) == ("v1", ("v1",))
 
 
 def test_one_version_alone_needs_no_memory() -> None:
-    admit = decided(registry(100))
+    admit = decided(policy_with(100))
 
     assert admit.pin is None
     assert admit.headers[Header.VERSION] == admit.admission[AdmissionKey.VERSION] == "v1"
 
 
 def test_without_versions_nothing_is_said_of_one() -> None:
-    admit = decided(REGISTRY)
+    admit = decided(POLICY)
 
     assert admit.pin is None
     assert Header.VERSION not in admit.headers
 
 
 def test_a_tenants_tier_is_a_header() -> None:
-    assert decided(registry(100)).headers[Header.TIER] == "gold"
+    assert decided(policy_with(100)).headers[Header.TIER] == "gold"
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_a_client_that_may_choose_gets_its_version_even_without_a_weight(version: str) -> None:
-    admit = decided(registry(100, 0, chooses=True), version)
+    admit = decided(policy_with(100, 0, chooses=True), version)
 
     assert admit.headers[Header.VERSION] == version
     assert (admit.pin, admit.chose_version) == (None, True)
@@ -163,14 +163,14 @@ def test_a_client_that_may_choose_gets_its_version_even_without_a_weight(version
 
 def test_a_client_that_may_not_choose_is_not_heard() -> None:
     for asked in ("v2", "nonsense"):
-        admit = decided(registry(100, 0), asked)
+        admit = decided(policy_with(100, 0), asked)
         assert admit.pin is not None
         assert admit.pin.version == "v1"
 
 
 def test_a_version_that_does_not_exist_is_refused_with_those_that_do() -> None:
     wanted = replace(facts({"model": "tiny"}), version="v9")
-    refuse = decide(wanted, registry(90, 10, chooses=True), Estimator(), "r1")
+    refuse = decide(wanted, policy_with(90, 10, chooses=True), Estimator(), "r1")
 
     assert isinstance(refuse, Refuse)
     assert refuse.error.param == VERSION_HEADER
@@ -178,7 +178,7 @@ def test_a_version_that_does_not_exist_is_refused_with_those_that_do() -> None:
 
 
 def test_a_model_of_no_versions_ignores_the_choice() -> None:
-    split = registry(90, 10, chooses=True)
-    plain = Registry({**split.models, "tiny": model("tiny")}, split.tenants, {})
+    split = policy_with(90, 10, chooses=True)
+    plain = CompiledPolicy({**split.models, "tiny": model("tiny")}, split.tenants, {})
 
     assert Header.VERSION not in decided(plain, "v2").headers

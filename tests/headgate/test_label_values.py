@@ -17,7 +17,7 @@ from headgate.program.app import Hooks, build_hooks
 from ratelimit.store.memory import MemoryStore
 from tests.accesslog.entries import ADMISSION, USAGE, entry, message
 from tests.extauthz.builders import check_request
-from tests.extproc.builders import MODELS, REGISTRY, headers_message
+from tests.extproc.builders import MODELS, POLICY, headers_message
 from tests.fakes import FakeClock
 from tests.ratelimit.calls import reserve, settle
 
@@ -50,7 +50,7 @@ def rig() -> Rig:
     counted, clock = CollectorRegistry(), FakeClock()
     metrics = Metrics(counted, clock)
     store, pins = MemoryStore(), MemoryPins(clock)
-    hooks = build_hooks(lambda: REGISTRY, store, pins, lambda _: (), clock, metrics, domains=dict)
+    hooks = build_hooks(lambda: POLICY, store, pins, lambda _: (), clock, metrics, domains=dict)
     return Rig(hooks, counted, Random(7))
 
 

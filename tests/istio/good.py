@@ -9,7 +9,7 @@ from typing import Any
 
 from headgate.istio_check.check import mesh_of
 from headgate.istio_check.manifests import Manifest, read_manifests
-from headgate.istio_check.mesh import Mesh, Policy
+from headgate.istio_check.mesh import Mesh, PolicyDocument
 from headgate.istio_check.patches import located, operate
 from headgate.policy import parse_policy
 from headgate.policy.document import YamlMapping
@@ -62,14 +62,14 @@ def _component(name: str) -> list[Manifest]:
     return [one for one in found if one.kind != "Kustomization"]
 
 
-def _policy(before: Policy, old: str, new: str) -> Policy:
+def _policy(before: PolicyDocument, old: str, new: str) -> PolicyDocument:
     assert old in before.source
     source = before.source.replace(old, new, 1)
-    registry = parse_policy(source.encode(), str(POLICY))
-    return Policy(registry, before.document, source)
+    policy = parse_policy(source.encode(), str(POLICY))
+    return PolicyDocument(policy, before.document, source)
 
 
-def _mounted(policy: Policy) -> Manifest:
+def _mounted(policy: PolicyDocument) -> Manifest:
     title = "ConfigMap headgate/headgate-policy"
     one = next(each for each in good_mesh().manifests if each.title == title)
     edit = {"op": "replace", "path": "/data/headgate.yaml", "value": policy.source}

@@ -31,18 +31,18 @@ def metrics_in(promql: str) -> set[str]:
 @cache
 def known_metrics() -> frozenset[str]:
     """All names that Prometheus can have."""
-    registry = CollectorRegistry()
-    Metrics(registry, SystemClock())
+    policy = CollectorRegistry()
+    Metrics(policy, SystemClock())
     page = Exposition("m", SimulatorMetrics(FakeClock())).page().decode()
     vllms = {re.split(r"[{ ]", line)[0] for line in page.splitlines() if line[:1] not in ("#", "")}
-    return frozenset(_exposed(registry) | vllms | _REAL_VLLM_ONLY | ISTIOS | set(envoy_metrics()))
+    return frozenset(_exposed(policy) | vllms | _REAL_VLLM_ONLY | ISTIOS | set(envoy_metrics()))
 
 
-def _exposed(registry: CollectorRegistry) -> set[str]:
+def _exposed(policy: CollectorRegistry) -> set[str]:
     suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
     return {
         family.name + suffix
-        for family in registry.collect()
+        for family in policy.collect()
         for suffix in suffixes.get(family.type, ("",))
     }
 

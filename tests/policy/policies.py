@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from headgate.core.policy import Registry
+from headgate.core.policy import CompiledPolicy
 from headgate.policy import PolicyError, load_policy, parse_policy
 
 DIGEST = "0123456789abcdef" * 4
@@ -14,7 +14,7 @@ models:
 """
 
 
-def with_limits(*limits: str) -> Registry:
+def with_limits(*limits: str) -> CompiledPolicy:
     """A tenant acme with the key of alice, both models, and these limits."""
     text = (
         MODELS.replace("8192}", "8192, prices: {input: 0.20, cached_input: 0.05, output: 0.60}}")

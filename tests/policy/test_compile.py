@@ -34,7 +34,7 @@ def models(text: str) -> dict[str, Model]:
 
 
 def test_the_example_compiles_to_what_it_says() -> None:
-    registry = load_policy(EXAMPLE)
+    policy = load_policy(EXAMPLE)
 
     llama = Model(
         name="llama-8b",
@@ -56,7 +56,7 @@ def test_the_example_compiles_to_what_it_says() -> None:
         prices=llama.prices,
     )
     user, model = Each.USER, Each.MODEL
-    acme = registry.tenants["acme"]
+    acme = policy.tenants["acme"]
     scarce = frozenset({"sql-expert"})
     limits = (
         Limit("tokens.day.user", Count.TOKENS, 100_000, Per.DAY, frozenset({user})),
@@ -71,18 +71,18 @@ def test_the_example_compiles_to_what_it_says() -> None:
             25 * 10**9,
             Per.MONTH,
             frozenset({user}),
-            costs=dict.fromkeys(registry.models, TokenWeights(200_000, 50_000, 600_000)),
+            costs=dict.fromkeys(policy.models, TokenWeights(200_000, 50_000, 600_000)),
         ),
     )
-    assert {"llama-8b": llama, "sql-expert": expert} == registry.models
-    assert Tenant("acme", BERLIN, frozenset(registry.models), limits) == acme
+    assert {"llama-8b": llama, "sql-expert": expert} == policy.models
+    assert Tenant("acme", BERLIN, frozenset(policy.models), limits) == acme
     sundays = Calendar(ZoneInfo("UTC"), week_start=Weekday.SUNDAY)
-    assert sundays == registry.tenants["globex"].calendar
+    assert sundays == policy.tenants["globex"].calendar
     assert {
         bytes.fromhex(f"{'a11ce':0<64}"): Caller("acme", "alice", "alice-laptop"),
         bytes.fromhex(f"{'b0b':0<64}"): Caller("acme", "bob", "bob-ci"),
         bytes.fromhex(f"{'ca201':0<64}"): Caller("globex", "carol", "ca2010000000"),
-    } == registry.keys
+    } == policy.keys
 
 
 @pytest.mark.parametrize(
@@ -125,11 +125,11 @@ models:
 tenants:
   acme: {models: [sql]}
 """
-    registry = parse_policy(policy.encode(), "headgate.yaml")
+    policy = parse_policy(policy.encode(), "headgate.yaml")
 
-    assert list(registry.models) == ["sql", "tiny"]
-    assert registry.models["sql"].prices == Prices(Decimal(3), Decimal(3), Decimal(4))
-    assert registry.models["sql"].forces_usage
+    assert list(policy.models) == ["sql", "tiny"]
+    assert policy.models["sql"].prices == Prices(Decimal(3), Decimal(3), Decimal(4))
+    assert policy.models["sql"].forces_usage
 
 
 def test_cached_input_costs_what_input_costs_unless_told() -> None:
@@ -150,10 +150,10 @@ tenants:
     keys: [{{user: alice@example.com, sha256: {DIGEST.upper()}}}]
 """
     )
-    registry = parse_policy(policy.encode(), "headgate.yaml")
+    policy = parse_policy(policy.encode(), "headgate.yaml")
 
     caller = Caller("acme", "alice@example.com", "0123456789ab")
-    assert {bytes.fromhex(DIGEST): caller} == registry.keys
+    assert {bytes.fromhex(DIGEST): caller} == policy.keys
 
 
 def test_aliases_share_limits_between_tenants() -> None:
@@ -192,13 +192,13 @@ def test_a_limit_is_closed_in_an_outage_unless_told() -> None:
 def test_weeks_begin_on_monday_and_months_on_their_first_day_unless_told() -> None:
     plain = "  plain: {models: [tiny]}\n"
     own = "  own: {models: [tiny], timezone: Asia/Tokyo, week_start: saturday, billing_day: 31}\n"
-    registry = parse_policy(f"{MODELS}tenants:\n{plain}{own}".encode(), "headgate.yaml")
+    policy = parse_policy(f"{MODELS}tenants:\n{plain}{own}".encode(), "headgate.yaml")
 
-    assert [tenant.calendar for tenant in registry.tenants.values()] == [
+    assert [tenant.calendar for tenant in policy.tenants.values()] == [
         Calendar(ZoneInfo("UTC"), Weekday.MONDAY, 1),
         Calendar(ZoneInfo("Asia/Tokyo"), Weekday.SATURDAY, 31),
     ]
-    assert describe(registry).splitlines()[-2:] == [
+    assert describe(policy).splitlines()[-2:] == [
         "tenant plain (UTC): 0 keys; tiny",
         "tenant own (Asia/Tokyo, weeks from Saturday, months from day 31): 0 keys; tiny",
     ]
@@ -321,10 +321,10 @@ class TestLimitId:
 def test_a_smooth_limit_has_a_burst_of_its_limit_unless_told() -> None:
     entry = "count: requests, limit: 600, per"
     limits = [f"{{{entry}: minute, smooth: true, burst: 100}}", f"{{{entry}: hour, smooth: true}}"]
-    registry = with_limits(*limits, f"{{{entry}: day, smooth: false}}")
+    policy = with_limits(*limits, f"{{{entry}: day, smooth: false}}")
 
-    assert [limit.burst for limit in registry.tenants["acme"].limits] == [100, 600, None]
-    assert describe(registry).splitlines()[-3:] == [
+    assert [limit.burst for limit in policy.tenants["acme"].limits] == [100, 600, None]
+    assert describe(policy).splitlines()[-3:] == [
         "  600 requests per minute in bursts of up to 100",
         "  600 requests per hour in bursts of up to 600",
         "  600 requests per day",
@@ -351,21 +351,21 @@ def test_a_shadow_limit_may_stand_beside_the_same_limit_in_force() -> None:
 
 
 def test_the_summary_marks_shadow_limits_with_their_name_in_metrics() -> None:
-    registry = with_limits("{count: tokens, limit: 5, per: day, shadow: true}")
+    policy = with_limits("{count: tokens, limit: 5, per: day, shadow: true}")
 
-    assert describe(registry).splitlines()[-1] == (
+    assert describe(policy).splitlines()[-1] == (
         "  5 tokens per day; shadow: refuses nobody, in metrics shadow.tokens.day"
     )
 
 
 def test_the_summary_tells_cost_and_weights() -> None:
-    registry = with_limits(
+    policy = with_limits(
         "{count: cost, limit: 25, per: month, each: user}",
         "{count: cost, limit: 0.000001, per: month, models: [tiny]}",
         "{count: tokens, limit: 5, per: day, weights: {cached_input: 0.1, output: 4}}",
     )
 
-    assert describe(registry).splitlines()[-3:] == [
+    assert describe(policy).splitlines()[-3:] == [
         "  25.00 of cost per month for each user",
         "  0.000001 of cost per month, models tiny",
         "  5 tokens per day, weights input 1, cached_input 0.1, output 4",
@@ -402,9 +402,9 @@ tenants:
       - {count: tokens, limit: 500, per: day, slice: 50}
       - {count: cost, limit: 25, per: month, slice: 0.5}
 """
-    registry = parse_policy(priced.encode(), "headgate.yaml")
-    assert [limit.slice for limit in registry.tenants["acme"].limits] == [50, 500_000_000]
-    assert describe(registry).splitlines()[-2:] == [
+    policy = parse_policy(priced.encode(), "headgate.yaml")
+    assert [limit.slice for limit in policy.tenants["acme"].limits] == [50, 500_000_000]
+    assert describe(policy).splitlines()[-2:] == [
         "  500 tokens per day, in slices of 50",
         "  25.00 of cost per month, in slices of 0.50",
     ]

@@ -39,31 +39,31 @@ def test_a_digest_is_the_same_of_text_and_of_bytes_and_of_anything() -> None:
 def test_the_yaml_of_a_key_is_what_admits_it(user: str, digest: bytes) -> None:
     entry = key_yaml("acme", user, ApiKey("sk-hg-1", digest))
     policy = f"{MODELS}tenants:\n  acme:\n    models: [tiny]\n    keys:\n{entry}"
-    registry = parse_policy(policy.encode(), "headgate.yaml")
+    policy = parse_policy(policy.encode(), "headgate.yaml")
 
-    assert {digest: Caller("acme", user, digest.hex()[:12])} == registry.keys
+    assert {digest: Caller("acme", user, digest.hex()[:12])} == policy.keys
     assert "sk-" not in entry
 
 
 def test_the_demo_admits_the_keys_that_it_prints() -> None:
     seeds = itertools.count(1)
     demo = demo_policy("http://127.0.0.1:1234", lambda size: bytes([next(seeds)]) * size)
-    registry = parse_policy(demo.text.encode(), "headgate.yaml")
+    policy = parse_policy(demo.text.encode(), "headgate.yaml")
 
-    callers = [registry.keys[digest_of(key.secret)] for key in demo.keys]
+    callers = [policy.keys[digest_of(key.secret)] for key in demo.keys]
     assert [(caller.tenant, caller.user) for caller in callers] == [
         ("demo", "alice"),
         ("demo", "bob"),
         ("globex", "carol"),
     ]
-    assert registry.models[demo.model].upstream == "http://127.0.0.1:1234"
+    assert policy.models[demo.model].upstream == "http://127.0.0.1:1234"
     assert "sk-" not in demo.text
     assert all(key.secret not in repr(demo) for key in demo.keys)
 
 
 def test_the_demos_first_key_meets_a_limit_of_a_hundred_requests_a_minute() -> None:
-    registry = parse_policy(demo_policy("http://h").text.encode(), "headgate.yaml")
-    limit = registry.tenants["demo"].limits[0]
+    policy = parse_policy(demo_policy("http://h").text.encode(), "headgate.yaml")
+    limit = policy.tenants["demo"].limits[0]
 
     assert (limit.count, limit.limit, limit.per, limit.users) == (
         "requests",

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from headgate import reload
 from headgate.core.metrics import Metrics
-from headgate.core.policy import Registry
+from headgate.core.policy import CompiledPolicy
 from headgate.policy import PolicyError
+from headgate.program import reload
 from headgate.program.reload import Contents, PolicyWatcher
 from tests.fakes import FakeClock
 from tests.policy.policies import with_tenants
@@ -29,16 +29,16 @@ class Rig:
         self.write(text)
         self.clock = FakeClock(path.stat().st_mtime + 1000)
         self.metrics = Metrics(CollectorRegistry(), self.clock)
-        self.changes: list[Registry] = []
+        self.changes: list[CompiledPolicy] = []
         self.watcher = self.watch()
 
     def watch(
-        self, transform: Callable[[Registry], Registry] = lambda registry: registry
+        self, transform: Callable[[CompiledPolicy], CompiledPolicy] = lambda policy: policy
     ) -> PolicyWatcher:
         return PolicyWatcher(self.path, self.clock, self.metrics, self.follow, transform)
 
-    async def follow(self, registry: Registry) -> None:
-        self.changes.append(registry)
+    async def follow(self, policy: CompiledPolicy) -> None:
+        self.changes.append(policy)
 
     def write(self, text: str) -> None:
         """Replaces the file in one step, as editors do."""
@@ -254,8 +254,8 @@ async def test_a_change_that_cannot_be_applied_is_refused_and_the_next_one_is_no
 ) -> None:
     full = True
 
-    async def apply(registry: Registry) -> None:
-        if full and "globex" in registry.tenants:
+    async def apply(policy: CompiledPolicy) -> None:
+        if full and "globex" in policy.tenants:
             raise OSError("disk full")
 
     watcher = PolicyWatcher(rig.path, rig.clock, rig.metrics, apply)
@@ -271,8 +271,8 @@ async def test_a_change_that_cannot_be_applied_is_refused_and_the_next_one_is_no
 
 
 async def test_every_policy_is_transformed_before_anyone_sees_it(rig: Rig) -> None:
-    def without_keys(registry: Registry) -> Registry:
-        return dataclasses.replace(registry, models={})
+    def without_keys(policy: CompiledPolicy) -> CompiledPolicy:
+        return dataclasses.replace(policy, models={})
 
     watcher = rig.watch(without_keys)
     rig.write(with_tenants("globex"))
@@ -287,8 +287,8 @@ async def test_an_open_watcher_finds_changes_by_itself(
     monkeypatch.setattr(reload, "CHECK_INTERVAL_S", 0.001)
     changed = asyncio.Event()
 
-    async def follow(registry: Registry) -> None:
-        if "globex" in registry.tenants:
+    async def follow(policy: CompiledPolicy) -> None:
+        if "globex" in policy.tenants:
             changed.set()
 
     watcher = PolicyWatcher(rig.path, rig.clock, rig.metrics, follow)

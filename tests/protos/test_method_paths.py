@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from extproc.pins.memory import MemoryPins
 from headgate.core.metrics import Metrics
-from headgate.core.policy import Registry
+from headgate.core.policy import CompiledPolicy
 from headgate.program.app import build_hooks
 from protos.generate import ROOT
 from ratelimit.store.memory import MemoryStore
@@ -43,7 +43,7 @@ def envoy_method(source: str) -> tuple[str, Any]:
 def handlers() -> tuple[grpc.GenericRpcHandler, ...]:
     clock = FakeClock()
     hooks = build_hooks(
-        lambda: Registry(models={}, tenants={}, keys={}),
+        lambda: CompiledPolicy(models={}, tenants={}, keys={}),
         MemoryStore(),
         MemoryPins(clock),
         lambda _limiter: (),

@@ -7,11 +7,11 @@ from zoneinfo import ZoneInfo
 
 from headgate.core.policy import (
     Calendar,
+    CompiledPolicy,
     Count,
     Each,
     Limit,
     Per,
-    Registry,
     Tenant,
     TokenWeights,
 )
@@ -100,6 +100,6 @@ def limit(
     return replace(made, weights=weights) if what is Count.TOKENS else made
 
 
-def registry(*limits: Limit, tenant: str = "demo", timezone: str = "UTC") -> Registry:
+def policy_with(*limits: Limit, tenant: str = "demo", timezone: str = "UTC") -> CompiledPolicy:
     made = Tenant(tenant, Calendar(ZoneInfo(timezone)), frozenset({"tiny"}), limits)
-    return Registry(models={}, tenants={tenant: made}, keys={})
+    return CompiledPolicy(models={}, tenants={tenant: made}, keys={})

@@ -15,7 +15,7 @@ from ratelimit.demand import Subject, claims_of
 from ratelimit.limiter import Admitted, Limiter, Refused, Request
 from ratelimit.store.memory import MemoryStore
 from tests.fakes import FakeClock
-from tests.ratelimit.builders import NOW_S, limit, registry
+from tests.ratelimit.builders import NOW_S, limit, policy_with
 from tests.ratelimit.outages import replica
 
 PRICES = {
@@ -36,8 +36,8 @@ class Desk:
     def __init__(self, *limits: Limit) -> None:
         self.store = MemoryStore()
         self.clock = FakeClock(NOW_S)
-        self.registry = registry(*limits)
-        self.limiter = Limiter(self.store, lambda: self.registry, self.clock)
+        self.policy = policy_with(*limits)
+        self.limiter = Limiter(self.store, lambda: self.policy, self.clock)
 
     async def ask(
         self, name: str, prompt: int, output: int, model: str = "tiny"
@@ -51,7 +51,7 @@ class Desk:
         return await self.limiter.settle(name, "demo", usage, Estimate(0, 0))
 
     async def used(self, model: str = "tiny") -> list[int]:
-        tenant = self.registry.tenants["demo"]
+        tenant = self.policy.tenants["demo"]
         claims = claims_of(tenant, Subject("demo", "alice", "k", model), NOW_S)
         return list(await self.store.peek("demo", [claim.key for claim in claims], [], NOW_S))
 
@@ -93,7 +93,7 @@ async def test_new_prices_do_not_touch_what_is_in_flight_and_keep_what_is_spent(
     desk = Desk(cost(NANOS))
     await desk.ask("old", 100, 50)
     dearer = limit(NANOS, Count.COST, per=Per.MONTH, costs={"tiny": TokenWeights(1, 1, 10**6)})
-    desk.registry = registry(dearer)
+    desk.policy = policy_with(dearer)
     await desk.ask("new", 100, 50)
 
     await desk.settle("old", 100, 0, 10)
@@ -123,7 +123,7 @@ async def test_a_shadow_limit_of_cost_tells_and_refuses_nobody() -> None:
 async def test_in_an_outage_a_share_of_the_money_is_spent() -> None:
     one = await replica(replicas=3)
     await one.lose_the_store()
-    policy = registry(replace(cost(100_000), on_outage=OnOutage.SHARE))
+    policy = policy_with(replace(cost(100_000), on_outage=OnOutage.SHARE))
     limiter = Limiter(one.store, lambda: policy, one.clock)
     asked = [Request(f"r{n}", "demo", "alice", "k", "tiny", None, 20, 0) for n in range(4)]
 

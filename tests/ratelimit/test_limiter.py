@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from headgate.core.policy import Count, Each, Limit, Per, Registry
+from headgate.core.policy import CompiledPolicy, Count, Each, Limit, Per
 from headgate.core.settlement import Estimate, Source, Usage
 from ratelimit.demand import Subject, claims_of
 from ratelimit.limiter import Admitted, Left, Limiter, Reason, Refused, Request
@@ -21,7 +21,7 @@ from ratelimit.store.protocol import (
     StoreError,
 )
 from tests.fakes import FakeClock
-from tests.ratelimit.builders import NOW_S, limit, new_name, registry
+from tests.ratelimit.builders import NOW_S, limit, new_name, policy_with
 from tests.ratelimit.outages import replica
 
 ALICE = Subject("demo", "alice", "k", "tiny")
@@ -58,8 +58,8 @@ class Desk:
     def __init__(self, *limits: Limit, store: CountingStore | None = None) -> None:
         self.store = store or CountingStore()
         self.clock = FakeClock(NOW_S)
-        self.registry: Registry = registry(*limits)
-        self.limiter = Limiter(self.store, lambda: self.registry, self.clock, remembered=100)
+        self.policy: CompiledPolicy = policy_with(*limits)
+        self.limiter = Limiter(self.store, lambda: self.policy, self.clock, remembered=100)
 
     async def ask(
         self, tokens: int = 500, reservation: str = "", user: str = "alice", tenant: str = "demo"
@@ -74,7 +74,7 @@ class Desk:
 
     async def remaining(self) -> list[int]:
         """What the store has left for alice, of each window and then of the slots."""
-        claims = claims_of(self.registry.tenants["demo"], ALICE, self.clock.now_s())
+        claims = claims_of(self.policy.tenants["demo"], ALICE, self.clock.now_s())
         windows = [claim for claim in claims if claim.window]
         slots = [claim for claim in claims if not claim.window]
         used = await self.store.peek(
@@ -199,12 +199,12 @@ async def test_without_a_limit_neither_reserve_nor_settle_asks_the_store() -> No
 async def test_a_limit_that_is_lifted_in_between_is_settled_all_the_same() -> None:
     desk = Desk(limit(2000, Count.TOKENS))
     await desk.ask(reservation="it")
-    before, desk.registry = desk.registry, registry()
+    before, desk.policy = desk.policy, policy_with()
 
     await desk.ask(reservation="it")  # the proxy asks again
     assert await desk.settle("it") is Source.USAGE
 
-    desk.registry = before
+    desk.policy = before
     assert await desk.remaining() == [1850]
 
 
@@ -428,7 +428,7 @@ async def test_after_a_refusal_without_the_store_clients_come_back_soon() -> Non
 async def test_a_tenant_with_shadow_limits_alone_is_let_in_while_the_store_is_away() -> None:
     one = await replica()
     await one.lose_the_store()
-    policy = registry(limit(1, shadow=True), limit(1, Count.CONCURRENT, shadow=True))
+    policy = policy_with(limit(1, shadow=True), limit(1, Count.CONCURRENT, shadow=True))
     limiter = Limiter(one.store, lambda: policy, one.clock)
     asked = [Request(new_name("r"), "demo", "alice", "k", "tiny", None, 5) for _ in range(3)]
 

@@ -15,11 +15,11 @@ from headgate.core.metrics import Metrics
 from headgate.core.policy import (
     Calendar,
     Caller,
+    CompiledPolicy,
     Count,
     Each,
     Limit,
     Per,
-    Registry,
     Tenant,
     TokenWeights,
 )
@@ -44,8 +44,8 @@ class Desk:
         self.clock = FakeClock(NOW_S)
         self.metrics = Metrics(CollectorRegistry(), self.clock)
         store = store or MemoryStore()
-        registry = Registry({}, {"demo": self.tenant}, {})
-        self.limiter = Limiter(store, lambda: registry, self.clock)
+        policy = CompiledPolicy({}, {"demo": self.tenant}, {})
+        self.limiter = Limiter(store, lambda: policy, self.clock)
         self.peek = PeekLimits(store, self.clock, self.metrics)
 
     async def ask(

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from headgate.core.policy import (
     Calendar,
     Caller,
+    CompiledPolicy,
     Count,
     Each,
     Limit,
     Per,
-    Registry,
     Tenant,
     TokenWeights,
 )
@@ -29,10 +29,10 @@ USERS = ("alice", "bob")
 MODELS = ("tiny", "huge")
 
 
-def policy(*limits: Limit) -> Registry:
+def policy_with(*limits: Limit) -> CompiledPolicy:
     tenant = Tenant("demo", Calendar(ZoneInfo("UTC")), frozenset(MODELS), limits)
     keys = {user.encode(): Caller("demo", user, f"{user}-key") for user in USERS}
-    return Registry({}, {"demo": tenant}, keys)
+    return CompiledPolicy({}, {"demo": tenant}, keys)
 
 
 def recorded(
@@ -64,19 +64,19 @@ def recorded(
     )
 
 
-async def replayed(registry: Registry, *requests: Recorded) -> Replayed:
-    replay = Replay(registry)
+async def replayed(policy: CompiledPolicy, *requests: Recorded) -> Replayed:
+    replay = Replay(policy)
     await replay.run(requests)
     return replay.replayed
 
 
-async def refused(registry: Registry, *requests: Recorded) -> int:
-    rows = (await replayed(registry, *requests)).rows.values()
+async def refused(policy: CompiledPolicy, *requests: Recorded) -> int:
+    rows = (await replayed(policy, *requests)).rows.values()
     return sum(row.refused for row in rows)
 
 
 async def test_what_is_charged_in_one_window_counts_in_that_window_only() -> None:
-    limits = policy(limit(2, each=(Each.USER,)))
+    limits = policy_with(limit(2, each=(Each.USER,)))
     times = (0, 5, 10, 59, 60, 61, 62)
 
     result = await replayed(limits, *(recorded(at) for at in times))
@@ -88,7 +88,7 @@ async def test_what_is_charged_in_one_window_counts_in_that_window_only() -> Non
 
 
 async def test_the_estimate_is_held_until_the_end_then_the_recorded_tokens_count() -> None:
-    limits = policy(limit(220, Count.TOKENS))
+    limits = policy_with(limit(220, Count.TOKENS))
     long, short = recorded(0, lasts=10), recorded(1, lasts=1)
 
     assert await refused(limits, long, short, recorded(1.5)) == 1  # 100 and 100 are held
@@ -97,20 +97,20 @@ async def test_the_estimate_is_held_until_the_end_then_the_recorded_tokens_count
 
 
 async def test_what_was_given_back_costs_nothing() -> None:
-    limits = policy(limit(1), limit(100, Count.TOKENS))
+    limits = policy_with(limit(1), limit(100, Count.TOKENS))
 
     assert await refused(limits, recorded(0, tokens=None), recorded(2)) == 0
 
 
 async def test_slots_are_taken_for_as_long_as_the_record_says() -> None:
-    limits = policy(limit(1, Count.CONCURRENT))
+    limits = policy_with(limit(1, Count.CONCURRENT))
 
     assert await refused(limits, recorded(0, lasts=2), recorded(1), recorded(2)) == 1
 
 
 async def test_what_the_policy_does_not_have_is_counted_as_gone() -> None:
     result = await replayed(
-        policy(limit(1)),
+        policy_with(limit(1)),
         recorded(0, tenant="closed"),
         recorded(1, user="left"),
         recorded(2, model="retired"),
@@ -125,7 +125,7 @@ async def test_a_record_that_is_there_twice_counts_once() -> None:
     one = recorded(0)
     late = recorded(1, reservation=one.reservation)
 
-    result = await replayed(policy(limit(1)), one, one, one, late)
+    result = await replayed(policy_with(limit(1)), one, one, one, late)
 
     assert result.repeated == 3
     assert [(row.requests, row.refused) for row in result.rows.values()] == [(1, 0)]
@@ -133,7 +133,7 @@ async def test_a_record_that_is_there_twice_counts_once() -> None:
 
 async def test_one_that_was_refused_asks_again_and_costs_its_estimate() -> None:
     again = recorded(0, refused=True, tokens=100)
-    result = await replayed(policy(limit(150, Count.TOKENS)), again, recorded(2), recorded(3))
+    result = await replayed(policy_with(limit(150, Count.TOKENS)), again, recorded(2), recorded(3))
 
     [row] = result.rows.values()
     assert (row.requests, row.refused, row.refused_when_recorded) == (3, 2, 1)
@@ -143,7 +143,7 @@ COSTS = {"tiny": TokenWeights(200, 50, 600)}
 
 
 async def test_cost_counts_the_kinds_of_the_record_by_the_prices_of_the_policy() -> None:
-    limits = policy(limit(100, Count.COST, costs=COSTS))
+    limits = policy_with(limit(100, Count.COST, costs=COSTS))
     one = recorded(0, estimate=200, prompt=50, used=Used(50, 40, 80))  # 100 held, then 52 spent
 
     assert await refused(limits, one, recorded(0.5, estimate=1, prompt=1)) == 1
@@ -152,18 +152,19 @@ async def test_cost_counts_the_kinds_of_the_record_by_the_prices_of_the_policy()
 
 
 async def test_a_record_that_does_not_know_the_prompts_part_asks_for_the_dearest() -> None:
-    limits = policy(limit(100, Count.COST, costs=COSTS))
+    limits = policy_with(limit(100, Count.COST, costs=COSTS))
 
     assert await refused(limits, recorded(0, estimate=150), recorded(0.5, estimate=17)) == 1
     assert await refused(limits, recorded(0, estimate=150), recorded(0.5, estimate=16)) == 0
 
 
 async def test_shadow_limits_refuse_nobody() -> None:
-    assert await refused(policy(limit(1, shadow=True)), *(recorded(at) for at in range(5))) == 0
+    limits = policy_with(limit(1, shadow=True))
+    assert await refused(limits, *(recorded(at) for at in range(5))) == 0
 
 
 async def test_no_more_is_kept_than_what_runs() -> None:
-    replay = Replay(policy(limit(10**6)))
+    replay = Replay(policy_with(limit(10**6)))
     await replay.run(recorded(at, lasts=3) for at in range(2_000))
 
     assert len(replay._running) <= 4
@@ -193,10 +194,10 @@ rules = st.builds(
 )
 
 
-async def record_run(registry: Registry, asked: list[Arrival]) -> list[Recorded]:
+async def record_run(policy: CompiledPolicy, asked: list[Arrival]) -> list[Recorded]:
     """What the access log would have written of this run, in the order in which it asked."""
     clock = FakeClock(NOW_S)
-    limiter = Limiter(MemoryStore(), lambda: registry, clock)
+    limiter = Limiter(MemoryStore(), lambda: policy, clock)
     running: list[tuple[float, str, Used | None, Estimate]] = []
     records = []
     for number, (after, lasts, user, model, (prompt, output), charged) in enumerate(asked):
@@ -244,10 +245,10 @@ async def record_run(registry: Registry, asked: list[Arrival]) -> list[Recorded]
 async def test_under_the_policy_of_the_recording_the_same_are_refused(
     limits: list[Limit], asked: list[Arrival]
 ) -> None:
-    registry = policy(*limits)
-    records = await record_run(registry, asked)
+    policy = policy_with(*limits)
+    records = await record_run(policy, asked)
 
-    result = await replayed(registry, *records)
+    result = await replayed(policy, *records)
 
     for (_, user, model), row in result.rows.items():
         own = [one for one in records if (one.user, one.model) == (user, model)]

@@ -20,7 +20,7 @@ from ratelimit.store.protocol import Reservation, Reserved, Settled, Spent, Stor
 from ratelimit.store.redis import RedisStore
 from ratelimit.store.sliced import SlicedStore
 from tests.fakes import FakeClock
-from tests.ratelimit.builders import NOW_S, limit, registry
+from tests.ratelimit.builders import NOW_S, limit, policy_with
 from tests.ratelimit.calls import reserve, settle
 from tests.ratelimit.fleets import Fleet
 from tests.redis_server import PATIENT_S, running_redis
@@ -56,7 +56,7 @@ async def serving(*limits: Limit, store: Store | None = None) -> AsyncIterator[P
     clock = FakeClock(NOW_S)
     own = CollectorRegistry()
     metrics = Metrics(own, clock)
-    policy = registry(*limits)
+    policy = policy_with(*limits)
     held = store.settle_held if isinstance(store, SlicedStore) else None
     limiter = Limiter(store or MemoryStore(), lambda: policy, clock, settle_held=held)
     server = grpc.aio.server()

@@ -13,11 +13,11 @@ from headgate.core.metrics import Metrics
 from headgate.core.policy import (
     Calendar,
     Caller,
+    CompiledPolicy,
     Count,
     Each,
     Limit,
     Per,
-    Registry,
     Tenant,
     TokenWeights,
 )
@@ -43,10 +43,10 @@ class Desk:
     def __init__(self, *limits: Limit) -> None:
         calendar = Calendar(ZoneInfo("Europe/Berlin"))
         self.tenant = Tenant("demo", calendar, frozenset({"tiny"}), limits)
-        self.registry = Registry({}, {"demo": self.tenant}, {b"k": ALICE})
+        self.policy = CompiledPolicy({}, {"demo": self.tenant}, {b"k": ALICE})
         self.clock = FakeClock(NOW_S)
         self.store = MemoryStore()
-        self.limiter = Limiter(self.store, lambda: self.registry, self.clock)
+        self.limiter = Limiter(self.store, lambda: self.policy, self.clock)
         self._peek = PeekLimits(self.store, self.clock, Metrics(CollectorRegistry(), self.clock))
 
     async def ask(self, tokens: int = 500, reservation: str = "") -> Admitted | Refused:
@@ -276,7 +276,7 @@ async def test_envoy_is_told_the_rate_and_what_is_left_of_the_burst() -> None:
 @pytest.mark.parametrize(("apart_s", "refused"), [(0.1, 0), (0.05, 41)])
 async def test_a_replay_smooths_in_the_time_of_the_records(apart_s: float, refused: int) -> None:
     desk = Desk(limit(600, burst=10, each=(Each.USER,)))
-    replay = Replay(desk.registry)
+    replay = Replay(desk.policy)
     at = [NOW_S + number * apart_s for number in range(100)]
 
     await replay.run(

@@ -22,7 +22,7 @@ from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Store
 from ratelimit.store.redis import RedisStore
 from tests.fakes import FakeClock
-from tests.ratelimit.builders import NOW_S, limit, registry
+from tests.ratelimit.builders import NOW_S, limit, policy_with
 from tests.ratelimit.calls import reserve
 from tests.ratelimit.test_service import Proxy
 from tests.redis_server import PATIENT_S, running_redis
@@ -47,7 +47,7 @@ descriptors:
 async def serving(store: Store, clock: FakeClock, configured: Domains) -> AsyncIterator[Proxy]:
     own = CollectorRegistry()
     metrics = Metrics(own, clock)
-    policy = registry(limit(10))
+    policy = policy_with(limit(10))
     limiter = Limiter(store, lambda: policy, clock)
     drop_in = DropIn(store, lambda: configured, clock, metrics)
     server = grpc.aio.server()

@@ -16,9 +16,9 @@ from headgate.core.apis import ENDPOINTS, Api
 from headgate.core.clock import SystemClock
 from headgate.core.metrics import Metrics
 from headgate.core.policy import Caller, PerSecond, Tenant
-from tests.extproc.builders import REGISTRY
+from tests.extproc.builders import POLICY
 
-_AUDIO = replace(REGISTRY, without_usage={Api.TRANSCRIPTIONS: PerSecond(50)})
+_AUDIO = replace(POLICY, without_usage={Api.TRANSCRIPTIONS: PerSecond(50)})
 PATHS = {endpoint.api: path for path, endpoint in ENDPOINTS.items()}
 _OPTIONS: dict[str, dict[str, Any]] = {
     "none": {"stream": True},
