@@ -1,5 +1,5 @@
 # make run: a real Envoy, the services and the vLLM simulator on this machine.
-# make test: every test on a fresh environment. `make help` lists the rest.
+# make test: every test. `make help` lists the other targets.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -68,7 +68,7 @@ check: setup ## format, lint, strict types, import contract, generated code
 	$(BIN)/python -m protos.generate --check
 
 RENDER := $(BIN)/headgate render istio
-render: setup ## write the EnvoyFilters of istio/ anew
+render: setup ## write the EnvoyFilters of istio/ again
 	$(RENDER) > istio/components/gateway/envoyfilters.yaml
 	$(RENDER) --counting extproc > istio/components/extproc-counting/envoyfilters.yaml
 	$(RENDER) --attach sidecar > istio/components/sidecar/envoyfilters.yaml
@@ -98,5 +98,5 @@ dist: setup ## build the wheel, the source distribution and the bills of materia
 	$(BIN)/python -m hatchling build -d dist
 	$(BIN)/python -m release.sbom dist
 
-clean: ## remove what the targets above made
+clean: ## remove the environment, caches and dist/ (not .mesh/ and .vllm/)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

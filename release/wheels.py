@@ -88,7 +88,7 @@ def read_wheels(path: Path = WHEELS) -> dict[str, str]:
 
 
 def _wheels_for(platform: Platform) -> dict[str, str]:
-    """What pip would install there. Raises CalledProcessError if a package has no wheel."""
+    """The wheels that pip would install there. Raises CalledProcessError if one is missing."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         requirements, report = folder / "requirements.txt", folder / "report.json"

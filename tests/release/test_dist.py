@@ -1,4 +1,4 @@
-"""What `make dist` builds: a wheel, a source distribution that gives the same wheel, bills."""
+"""`make dist` builds a wheel, a source distribution that gives the same wheel, and bills."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ def build(source: Path, out: Path, *targets: str) -> None:
     """Builds as `make dist` does, without an environment of its own."""
     command = [sys.executable, "-m", "hatchling", "build", "-d", str(out)]
     command += [word for target in targets for word in ("-t", target)]
-    subprocess.run(command, cwd=source, check=True, capture_output=True, timeout=50)
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
 
 
 def contents(wheel: Path) -> dict[str, int]:

@@ -13,8 +13,7 @@ from ruamel.yaml import YAML
 
 from headgate.cli import cli
 from headgate.policy import load_policy
-from headgate.program.up import Address
-from headgate.simulator.__main__ import _parser as simulator_parser
+from headgate.simulator.__main__ import main as simulate
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -37,7 +36,7 @@ def command_of(text: str) -> list[str]:
 
 
 def options_of(arguments: list[str]) -> dict[str, Any]:
-    """What the command line reads in them. A click.UsageError fails the test."""
+    """Their values as the command line reads them. A click.UsageError fails the test."""
     name, *rest = arguments
     command = cli.commands[name]
     with click.Context(cli) as parent:
@@ -62,13 +61,9 @@ def test_an_image_runs_what_the_command_line_takes_on_the_ports_that_it_exposes(
 
 
 def ports_of(options: dict[str, Any]) -> list[int]:
-    """The ports that the options listen on."""
-    ports = []
-    for name in ("listen", "hooks", "admin"):
-        value = options.get(name)
-        if value is not None:
-            ports.append(value.port if isinstance(value, Address) else int(value.split(":")[1]))
-    return ports
+    """The ports that the options listen on, in the order in which they are exposed."""
+    values = [options[name] for name in ("listen", "hooks", "admin") if name in options]
+    return [int(value.split(":")[1]) if isinstance(value, str) else value.port for value in values]
 
 
 def test_the_images_are_built_from_files_that_exist_and_every_package() -> None:
@@ -127,15 +122,25 @@ def test_the_policy_of_compose_leads_to_the_simulator_that_compose_starts() -> N
         for mount in mounts
         if mount[1] == str(options_of(SERVICES["headgate"]["command"])["policy"])
     ]
-    _, *arguments = SERVICES["simulator"]["command"]
-    simulator = simulator_parser().parse_args(arguments)
+    _, *words = SERVICES["simulator"]["command"]
+    simulator = dict(zip(words[::2], words[1::2], strict=True))
     policy = load_policy(EXAMPLES / source)
 
     assert {model.upstream for model in policy.models.values()} == {
-        f"http://simulator:{simulator.port}"
+        f"http://simulator:{simulator['--port']}"
     }
-    assert {model.served_as for model in policy.models.values()} == set(simulator.model)
+    assert {model.served_as for model in policy.models.values()} == {simulator["--model"]}
     assert [key for key in policy.keys if any(key)] == [], "no key is known to everybody"
+
+
+def test_the_simulator_takes_the_options_of_compose(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        simulate(["--help"])
+    helped = capsys.readouterr().out
+    name, *words = SERVICES["simulator"]["command"]
+
+    assert name == "simulate"
+    assert all(f"{option} " in helped for option in words[::2])
 
 
 def test_records_are_written_where_the_image_lets_its_user_write() -> None:
