@@ -6,7 +6,19 @@ from functools import lru_cache
 from math import ceil
 from urllib.parse import quote
 
-from headgate.core.policy import Count, Each, Limit, Tenant, TokenWeights
+from headgate.core.policy import (
+    CountedRequests,
+    Each,
+    Limit,
+    PricedTokens,
+    Shape,
+    Slots,
+    Smooth,
+    Tenant,
+    TokenWeights,
+    WeightedTokens,
+    Windowed,
+)
 from ratelimit.smooth import Refill, drain_of, drops_per_unit
 from ratelimit.store.protocol import (
     MAX_COUNT,
@@ -54,7 +66,7 @@ class Claim:
     @property
     def is_slot(self) -> bool:
         """Whether it asks for a slot and not for an amount."""
-        return self.limit.per is None
+        return isinstance(self.limit.shape, Slots)
 
 
 def claims_of(tenant: Tenant, subject: Subject, now_s: float) -> tuple[Claim, ...]:
@@ -67,8 +79,8 @@ def claims_of(tenant: Tenant, subject: Subject, now_s: float) -> tuple[Claim, ..
     names = _names(subject)
     for limit in tenant.limits:
         if _meets(limit.users, subject.user) and _meets(limit.models, subject.model):
-            weights = _weights(limit, subject.model)
-            if limit.count is Count.COST and weights == _NOTHING:
+            weights = _weights(limit.shape, subject.model)
+            if weights is None:
                 continue
             claim = _claim(limit, tenant, names, weights, now_s)
             other = claims.get(claim.key)
@@ -95,31 +107,53 @@ def reservation_of(
     estimated = _estimated(tokens, prompt_tokens)
     demands = []
     leases = []
+    hold_s = HOLD_S
     for claim in claims:
-        limit = claim.limit
-        if claim.is_slot:
-            leases.append(
-                Lease(claim.key, limit.limit, limit.lease_s, not limit.shadow, limit.on_outage)
-            )
-            continue
-        most = min(limit.capacity, MAX_COUNT)
-        amount = max(1, min(most, max(map(claim.weights.amount, estimated))))
-        drops = drops_per_unit(limit)
-        demands.append(
-            Demand(
-                claim.weights.times(drops),
-                claim.key,
-                amount * drops,
-                min(most * drops, MAX_COUNT),
-                _expires_at_s(claim, now_s),
-                not limit.shadow,
-                limit.on_outage,
-                drain_of(limit),
-                limit.slice or 0,
-            )
-        )
-    hold_s = max([HOLD_S, *(lease.lease_s for lease in leases)])
-    return Reservation(reservation, tenant, tuple(demands), tuple(leases), hold_s, now_s)
+        match claim.limit.shape:
+            case Slots(lease_s=lease_s):
+                leases.append(_lease(claim, lease_s))
+                hold_s = max(hold_s, lease_s)
+            case shape:
+                demands.append(_demand(claim, shape, estimated, now_s))
+    return Reservation(
+        id=reservation,
+        tenant=tenant,
+        demands=tuple(demands),
+        leases=tuple(leases),
+        hold_s=hold_s,
+        now_s=now_s,
+    )
+
+
+def _lease(claim: Claim, lease_s: float) -> Lease:
+    limit = claim.limit
+    return Lease(
+        key=claim.key,
+        limit=limit.limit,
+        lease_s=lease_s,
+        enforced=not limit.shadow,
+        on_outage=limit.on_outage,
+    )
+
+
+def _demand(
+    claim: Claim, shape: Windowed | Smooth, estimated: tuple[Spent, ...], now_s: float
+) -> Demand:
+    limit = claim.limit
+    most = min(limit.capacity, MAX_COUNT)
+    amount = max(1, min(most, max(map(claim.weights.amount, estimated))))
+    drops = drops_per_unit(limit)
+    return Demand(
+        weights=claim.weights.times(drops),
+        key=claim.key,
+        amount=amount * drops,
+        limit=min(most * drops, MAX_COUNT),
+        expires_at_s=_expires_at_s(claim, now_s),
+        enforced=not limit.shadow,
+        on_outage=limit.on_outage,
+        drain=drain_of(limit),
+        slice=(shape.slice or 0) if isinstance(shape, Windowed) else 0,
+    )
 
 
 def _expires_at_s(claim: Claim, now_s: float) -> int:
@@ -145,18 +179,18 @@ def _estimated(tokens: int, prompt_tokens: int | None) -> tuple[Spent, ...]:
     )
 
 
-def _weights(limit: Limit, model: str) -> Weights:
-    """What a request to the model adds to the limit's counter."""
-    match limit.count:
-        case Count.REQUESTS:
+def _weights(shape: Shape, model: str) -> Weights | None:
+    """What a request to the model adds to the counter; None where the model costs nothing."""
+    if isinstance(shape, Slots):
+        return _NOTHING
+    match shape.measure:
+        case CountedRequests():
             return REQUESTS
-        case Count.TOKENS:
-            each = limit.weights
-        case Count.COST:
-            each = limit.costs.get(model) or _dearest(limit.costs.values())
-        case Count.CONCURRENT:
-            return _NOTHING
-    return _of_tokens(each)
+        case WeightedTokens(weights=each):
+            return _of_tokens(each)
+        case PricedTokens(per_token=prices):
+            weights = _of_tokens(prices.get(model) or _dearest(prices.values()))
+            return None if weights == _NOTHING else weights
 
 
 @lru_cache(maxsize=4_096)  # of the policy; a reservation keeps them for as long as it is held
@@ -178,8 +212,8 @@ def _claim(
     limit: Limit, tenant: Tenant, names: list[tuple[Each, str]], weights: Weights, now_s: float
 ) -> Claim:
     span = None
-    if limit.per is not None and limit.burst is None:
-        span = window(limit.per, tenant.calendar, now_s)
+    if isinstance(limit.shape, Windowed):
+        span = window(limit.shape.per, tenant.calendar, now_s)
     parts = [_escaped(limit.id)]
     parts += [name for each, name in names if each in limit.each]
     if span is not None:

@@ -6,8 +6,20 @@ The header names and the form of the reset times are OpenAI's, which their libra
 from collections.abc import Iterable
 from math import ceil
 
-from headgate.core.amounts import weights_in_units, written
-from headgate.core.policy import Count, Each, Limit
+from headgate.core.amounts import written
+from headgate.core.policy import (
+    Count,
+    CountedRequests,
+    Each,
+    Limit,
+    Measure,
+    PricedTokens,
+    Slots,
+    Smooth,
+    TokenWeights,
+    WeightedTokens,
+    Windowed,
+)
 from ratelimit.limiter import Left, Reason, Refused
 
 _KINDS = (Count.REQUESTS, Count.TOKENS)
@@ -83,22 +95,31 @@ def refusal_message(refused: Refused, tenant: str) -> str:
 
 def _words(limit: Limit, tenant: str) -> str:
     """The limit in words: `100 requests per minute for each user of tenant demo`."""
-    number = written(limit.count, limit.limit)
-    if limit.per is None:
-        amount = f"{number} request{_plural(limit.limit)} at once"
-    else:
-        amount = f"{number} {_noun(limit)} per {limit.per}"
-    if limit.burst is not None:
-        amount += f" in bursts of up to {written(limit.count, limit.burst)}"
     models = f" on {', '.join(sorted(limit.models))}" if limit.models else ""
-    return f"{amount}{models} for {_whom(limit)}tenant {tenant}"
+    return f"{_amount(limit)}{models} for {_whom(limit)}tenant {tenant}"
 
 
-def _noun(limit: Limit) -> str:
-    if limit.count is Count.COST:
-        return "of cost"
-    noun = limit.count.value.removesuffix("s") + _plural(limit.limit)
-    return noun if weights_in_units(limit.weights) is None else f"weighted {noun}"
+def _amount(limit: Limit) -> str:
+    number = written(limit.count, limit.limit)
+    match limit.shape:
+        case Slots():
+            return f"{number} request{_plural(limit.limit)} at once"
+        case Windowed(per=per, measure=measure):
+            return f"{number} {_noun(measure, limit.limit)} per {per}"
+        case Smooth(per=per, burst=burst, measure=measure):
+            rate = f"{number} {_noun(measure, limit.limit)} per {per}"
+            return f"{rate} in bursts of up to {written(limit.count, burst)}"
+
+
+def _noun(measure: Measure, number: int) -> str:
+    match measure:
+        case CountedRequests():
+            return f"request{_plural(number)}"
+        case WeightedTokens(weights=weights):
+            weighted = "" if weights == TokenWeights() else "weighted "
+            return f"{weighted}token{_plural(number)}"
+        case PricedTokens():
+            return "of cost"
 
 
 def _whom(limit: Limit) -> str:

@@ -5,14 +5,25 @@ same counters. It holds and charges nothing.
 import logging
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from math import ceil
 
 import msgspec
 
-from headgate.core.amounts import in_units, weights_in_units
+from headgate.core.amounts import in_units, weights_of
 from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
-from headgate.core.policy import Caller, Each, Limit, Tenant
+from headgate.core.policy import (
+    Caller,
+    Each,
+    Limit,
+    Per,
+    Shape,
+    Slots,
+    Smooth,
+    Tenant,
+    Windowed,
+)
 from ratelimit.demand import Claim, Subject, claims_of
 from ratelimit.smooth import Refill, drain_of, remaining_units, used_units
 from ratelimit.store.protocol import Store, StoreError
@@ -93,28 +104,40 @@ def _entry(tenant: Tenant, standing: Standing, now_s: float) -> dict[str, object
     if resets_at_s is not None:
         resets_at = datetime.fromtimestamp(resets_at_s, tenant.calendar.timezone).isoformat()
         resets_in_s = max(0, ceil(round(resets_at_s - now_s, 6)))
+    per, burst, weights = _rate(limit.shape)
     return {
         "count": limit.count,
-        "per": limit.per,
+        "per": per,
         "each": _each(limit),
         "models": standing.models,
         "limit": in_units(limit.count, limit.limit),
-        "burst": limit.burst,
+        "burst": burst,
         "used": in_units(limit.count, used_units(limit, standing.used)),
         "remaining": in_units(limit.count, remaining_units(limit, standing.used)),
         "resets_at": resets_at,
         "resets_in_s": resets_in_s,
         "shadow": limit.shadow,
-        "weights": weights_in_units(limit.weights),
+        "weights": weights,
     }
 
 
 def _resets_at_s(standing: Standing, now_s: float) -> float | None:
     """When its window ends, or its bucket is full again."""
     limit, window = standing.claim.limit, standing.claim.window
-    if limit.burst is not None:
+    if isinstance(limit.shape, Smooth):
         return Refill(limit, standing.used, now_s).full_at_s()
     return None if window is None else window.end_s
+
+
+def _rate(shape: Shape) -> tuple[Per | None, int | None, dict[str, Decimal] | None]:
+    """The members `per`, `burst` and `weights` of an entry: null where the shape has none."""
+    match shape:
+        case Windowed(per=per, measure=measure):
+            return per, None, weights_of(measure)
+        case Smooth(per=per, burst=burst, measure=measure):
+            return per, burst, weights_of(measure)
+        case Slots():
+            return None, None, None
 
 
 def _each(limit: Limit) -> list[Each]:

@@ -7,20 +7,20 @@ and exact. Of a limit with windows a drop is a unit.
 
 from dataclasses import dataclass
 
-from headgate.core.policy import Limit, Per
+from headgate.core.policy import Limit, Per, Smooth
 from ratelimit.store.protocol import to_ms
 
 _PERIODS_MS = {Per.SECOND: 1000, Per.MINUTE: 60_000, Per.HOUR: 3_600_000}
 
 
 def drops_per_unit(limit: Limit) -> int:
-    """In what a store counts the limit."""
-    return 1 if limit.burst is None or limit.per is None else _PERIODS_MS[limit.per]
+    """How many drops a store counts for one unit of the limit."""
+    return _PERIODS_MS[limit.shape.per] if isinstance(limit.shape, Smooth) else 1
 
 
 def drain_of(limit: Limit) -> int:
-    """How many drops drain in each millisecond; 0 of a limit with windows."""
-    return 0 if limit.burst is None else limit.limit
+    """How many drops drain in each millisecond; 0 for a limit that is not smooth."""
+    return limit.limit if isinstance(limit.shape, Smooth) else 0
 
 
 def used_units(limit: Limit, used: int) -> int:
@@ -52,4 +52,4 @@ class Refill:
 
     def _drained_at_s(self, drops: int) -> float:
         """The first millisecond at which so many drops have drained."""
-        return (to_ms(self.now_s) - (-max(0, drops) // drain_of(self.limit))) / 1000
+        return (to_ms(self.now_s) - (-max(0, drops) // self.limit.limit)) / 1000

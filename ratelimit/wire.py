@@ -24,7 +24,7 @@ from headgate.core.contract import (
     held_by,
 )
 from headgate.core.errors import ApiError, Refusal
-from headgate.core.policy import Count, Per
+from headgate.core.policy import Count, Per, Shape, Slots, Smooth, Windowed
 from headgate.core.settlement import Estimate, Usage, read_count, read_usage
 from ratelimit.headers import Headers, quota_headers, refusal_message, refused_headers, tightest
 from ratelimit.limiter import Admitted, Left, Refused, Request
@@ -198,11 +198,19 @@ def _status(
         current_limit=RateLimitResponse.RateLimit(
             name=shown.id,
             requests_per_unit=min(shown.rule.limit // unit, _MAX_UINT32),
-            unit=_Unit.UNKNOWN if shown.rule.per is None else _UNITS[shown.rule.per],
+            unit=_unit(shown.rule.shape),
         ),
         limit_remaining=min(shown.remaining // unit, _MAX_UINT32),
         duration_until_reset=Duration(seconds=wait_s),
     )
+
+
+def _unit(shape: Shape) -> _Unit.Unit:
+    match shape:
+        case Windowed(per=per) | Smooth(per=per):
+            return _UNITS[per]
+        case Slots():
+            return _Unit.UNKNOWN
 
 
 def _header_values(headers: Headers) -> Iterable[HeaderValue]:

@@ -2,7 +2,14 @@
 
 from decimal import Decimal
 
-from headgate.core.policy import Count, TokenWeights
+from headgate.core.policy import (
+    Count,
+    CountedRequests,
+    Measure,
+    PricedTokens,
+    TokenWeights,
+    WeightedTokens,
+)
 
 NANOS = 1_000_000_000
 """In one unit of the currency."""
@@ -36,6 +43,15 @@ def weights_in_units(weights: TokenWeights) -> dict[str, Decimal] | None:
         "cached_input": _in_thousandths(weights.cached_input),
         "output": _in_thousandths(weights.output),
     }
+
+
+def weights_of(measure: Measure) -> dict[str, Decimal] | None:
+    """The weights of a measure of tokens, by `weights_in_units`; None for any other measure."""
+    match measure:
+        case WeightedTokens(weights=weights):
+            return weights_in_units(weights)
+        case CountedRequests() | PricedTokens():
+            return None
 
 
 def _in_thousandths(weight: int) -> Decimal:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
 from enum import IntEnum, StrEnum
+from typing import ClassVar, TypeAlias
 from zoneinfo import ZoneInfo
 
 from headgate.core.apis import Api
@@ -80,42 +81,108 @@ class TokenWeights:
 
 
 @dataclass(frozen=True, slots=True)
+class CountedRequests:
+    """A limit of requests: each request adds 1."""
+
+    count: ClassVar[Count] = Count.REQUESTS
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedTokens:
+    """A limit of tokens: each token adds the weight of its kind."""
+
+    weights: TokenWeights = TokenWeights()
+    count: ClassVar[Count] = Count.TOKENS
+
+
+@dataclass(frozen=True, slots=True)
+class PricedTokens:
+    """A limit of cost in nanos (1e-9 of the currency).
+
+    `per_token` holds the price of a token of each model that the limit can meet; never empty.
+    """
+
+    per_token: Mapping[str, TokenWeights] = field(hash=False)
+    count: ClassVar[Count] = Count.COST
+
+
+Measure: TypeAlias = CountedRequests | WeightedTokens | PricedTokens
+"""What a request adds to a limit's counter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Windowed:
+    """A limit with a counter for each calendar window.
+
+    `slice` is the amount that a replica takes from the shared store at a time, to decide by
+    itself. With None, the store decides about each request.
+    """
+
+    per: Per
+    measure: Measure
+    slice: int | None = None
+
+    @property
+    def count(self) -> Count:
+        return self.measure.count
+
+
+@dataclass(frozen=True, slots=True)
+class Smooth:
+    """A limit without windows: a bucket of `burst` that refills evenly.
+
+    The limit's number is what refills in each second, minute or hour.
+    """
+
+    per: Per
+    burst: int
+    measure: CountedRequests | WeightedTokens
+
+    @property
+    def count(self) -> Count:
+        return self.measure.count
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """A limit of requests in flight. A slot is free again at the latest after `lease_s`."""
+
+    lease_s: float = 900.0
+    count: ClassVar[Count] = Count.CONCURRENT
+
+
+Shape: TypeAlias = Windowed | Smooth | Slots
+"""How a limit counts. Code that needs the kind of a limit matches on it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """One limit of a tenant. Without `each` the whole tenant shares one counter.
+    """One limit of a tenant. Without `each`, the whole tenant shares one counter.
 
-    `id` is made of the limit's meaning (not of its place in the file) and stable over
-    reloads, as it is part of the counter's key. `per` is None exactly for `concurrent`,
-    whose slots end by themselves after `lease_s`. `users` and `models` narrow a limit to
-    those; empty means all. A `shadow` limit is counted and reported and refuses nobody, in an
-    outage of the store neither, whatever its `on_outage`. `slice` is how much of it a replica takes
-    from the shared store at a time, to decide by itself; None where it asks for each request.
-
-    A limit of tokens counts them by `weights`. One of cost counts nanos (1e-9 of the currency)
-    by `costs`: what a token of each model that it can meet costs; exactly there it is not empty.
-
-    A smooth limit has a `burst` and, instead of windows, a bucket of so many that refills
-    evenly, `limit` for each second, minute or hour.
+    `id` is part of the counter's key. It is made of the limit's meaning, not of its place in the
+    file, so that it survives reloads. `limit` is in units of what the shape counts: requests,
+    tokens, nanos of the currency, or slots. `users` and `models` narrow a limit to those; empty
+    means all. A `shadow` limit is counted and reported but never refuses, not even in an outage
+    of the store, whatever its `on_outage`.
     """
 
     id: str
-    count: Count
     limit: int
-    per: Per | None
+    shape: Shape
     each: frozenset[Each] = frozenset()
     users: frozenset[str] = frozenset()
     models: frozenset[str] = frozenset()
-    lease_s: float = 900.0
     shadow: bool = False
     on_outage: OnOutage = OnOutage.CLOSED
-    weights: TokenWeights = TokenWeights()
-    costs: Mapping[str, TokenWeights] = field(default_factory=dict, hash=False)
-    slice: int | None = None
-    burst: int | None = None
+
+    @property
+    def count(self) -> Count:
+        return self.shape.count
 
     @property
     def capacity(self) -> int:
-        """The most that can be left of it."""
-        return self.limit if self.burst is None else self.burst
+        """The most that can remain of it: the burst of a smooth limit."""
+        return self.shape.burst if isinstance(self.shape, Smooth) else self.limit
 
 
 @dataclass(frozen=True, slots=True)

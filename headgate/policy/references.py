@@ -11,6 +11,7 @@ from decimal import Decimal
 
 from headgate.core.keys import default_id
 from headgate.policy.document import Path, YamlList, YamlMapping, line_of
+from headgate.policy.meaning import LimitMeaning, written_meaning
 from headgate.policy.problems import Problem, Rule, hint, path_text, shown
 
 MAX_TIERS = 20
@@ -101,7 +102,7 @@ class _References:
     def _limits(self, path: Path, tenant: YamlMapping, names: dict[str, None]) -> Iterator[Problem]:
         users = {key["user"]: None for _, key in _mappings(tenant, "keys") if _has_user(key)}
         own = {model: None for _, model in _texts(tenant, "models")}
-        seen: dict[object, Path] = {}
+        seen: dict[LimitMeaning, Path] = {}
         for place, limit in _mappings(tenant, "limits"):
             entry: Path = (*path, "limits", place)
             for at, user in _texts(limit, "users"):
@@ -118,7 +119,8 @@ class _References:
                     where = (*entry, "models", at)
                     yield self._problem(Rule.MODEL_NOT_OF_TENANT, what, advice, where)
             yield from self._slice(entry, limit)
-            first = seen.setdefault(_meaning(limit), entry)
+            meaning = written_meaning(limit)
+            first = entry if meaning is None else seen.setdefault(meaning, entry)
             if first != entry:
                 what = f"counts the same as {path_text(first)}"
                 advice = "keep one of them: the smaller limit decides alone"
@@ -162,34 +164,6 @@ class _References:
 
     def _problem(self, rule: Rule, what: str, allowed: str, path: Path) -> Problem:
         return Problem(rule, what, allowed, path, line_of(self.root, path))
-
-
-def _meaning(limit: YamlMapping) -> object:
-    """What makes two limits the same one: everything but the number, the lease and the burst."""
-    each = limit.get("each")
-    dimensions = [each] if isinstance(each, str) else [text for _, text in _texts(limit, "each")]
-    users = frozenset(text for _, text in _texts(limit, "users"))
-    models = frozenset(text for _, text in _texts(limit, "models"))
-    shadow = limit.get("shadow") is True
-    smooth = limit.get("smooth") is True
-    window = str(limit.get("per"))
-    rest = (shadow, smooth, _weights(limit))
-    return (str(limit.get("count")), window, frozenset(dimensions), users, models, *rest)
-
-
-def _weights(limit: YamlMapping) -> object:
-    """As compiled; whatever has the wrong shape is like nothing else."""
-    weights = limit.get("weights", {})
-    if not isinstance(weights, dict):
-        return str(weights)
-    fresh = weights.get("input", 1)
-    return tuple(
-        map(_number, (fresh, weights.get("cached_input", fresh), weights.get("output", 1)))
-    )
-
-
-def _number(value: object) -> object:
-    return value if isinstance(value, int | Decimal) else str(value)
 
 
 def _has_user(key: YamlMapping) -> bool:

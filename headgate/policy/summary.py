@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 
-from headgate.core.amounts import money, weights_in_units
+from headgate.core.amounts import money, weights_of
 from headgate.core.keys import ApiKey
 from headgate.core.policy import (
     Calendar,
@@ -13,8 +13,13 @@ from headgate.core.policy import (
     Model,
     OnOutage,
     PerSecond,
+    PricedTokens,
+    Shape,
+    Slots,
+    Smooth,
     Tenant,
     Weekday,
+    Windowed,
 )
 from headgate.policy.document import scalar
 
@@ -88,34 +93,39 @@ def _calendar_text(calendar: Calendar) -> str:
 
 def limit_text(limit: Limit) -> str:
     """A limit in words: `100 requests per minute for each user`."""
-    text = _amount(limit)
-    if limit.per is not None:
-        text += f" per {limit.per}"
-    if limit.burst is not None:
-        text += f" in bursts of up to {limit.burst}"
+    text = _rate(limit)
     if limit.each:
         text += " for each " + " and ".join(sorted(limit.each))
     if limit.users:
         text += ", users " + _names(limit.users)
     if limit.models:
         text += ", models " + _names(limit.models)
-    if (weights := weights_in_units(limit.weights)) is not None:
-        text += ", weights " + ", ".join(f"{kind} {weight}" for kind, weight in weights.items())
+    text += _weights(limit.shape)
     if limit.on_outage is not OnOutage.CLOSED and not limit.shadow:
         text += f", {limit.on_outage} in an outage of the store"
-    if limit.slice is not None:
-        text += f", in slices of {_number(limit.count, limit.slice)}"
+    match limit.shape:
+        case Windowed(slice=int(size)):
+            text += f", in slices of {_number(limit.count, size)}"
     return text
 
 
-def _amount(limit: Limit) -> str:
-    match limit.count:
-        case Count.CONCURRENT:
+def _rate(limit: Limit) -> str:
+    match limit.shape:
+        case Slots():
             return f"{limit.limit} requests in flight"
-        case Count.COST:
-            return f"{_number(limit.count, limit.limit)} of cost"
-        case _:
-            return f"{limit.limit} {limit.count}"
+        case Windowed(per=per, measure=PricedTokens()):
+            return f"{_number(limit.count, limit.limit)} of cost per {per}"
+        case Windowed(per=per):
+            return f"{limit.limit} {limit.count} per {per}"
+        case Smooth(per=per, burst=burst):
+            return f"{limit.limit} {limit.count} per {per} in bursts of up to {burst}"
+
+
+def _weights(shape: Shape) -> str:
+    weights = None if isinstance(shape, Slots) else weights_of(shape.measure)
+    if weights is None:
+        return ""
+    return ", weights " + ", ".join(f"{kind} {weight}" for kind, weight in weights.items())
 
 
 def _number(count: Count, number: int) -> str:

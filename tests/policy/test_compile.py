@@ -10,15 +10,21 @@ from headgate.core.policy import (
     Calendar,
     Caller,
     Count,
+    CountedRequests,
     Each,
     Limit,
     Model,
     OnOutage,
     Per,
+    PricedTokens,
     Prices,
+    Slots,
+    Smooth,
     Tenant,
     TokenWeights,
     Weekday,
+    WeightedTokens,
+    Windowed,
 )
 from headgate.policy import describe, load_policy, parse_policy
 from tests.policy.policies import DIGEST, MODELS, with_limits
@@ -59,19 +65,33 @@ def test_the_example_compiles_to_what_it_says() -> None:
     acme = policy.tenants["acme"]
     scarce = frozenset({"sql-expert"})
     limits = (
-        Limit("tokens.day.user", Count.TOKENS, 100_000, Per.DAY, frozenset({user})),
         Limit(
-            "requests.minute.model.user", Count.REQUESTS, 100, Per.MINUTE, frozenset({user, model})
+            id="tokens.day.user",
+            limit=100_000,
+            shape=Windowed(Per.DAY, WeightedTokens()),
+            each=frozenset({user}),
         ),
-        Limit("concurrent", Count.CONCURRENT, 8, None, lease_s=900.0),
-        Limit(acme.limits[3].id, Count.TOKENS, 5_000_000, Per.MONTH, models=scarce),
         Limit(
-            "cost.month.user",
-            Count.COST,
-            25 * 10**9,
-            Per.MONTH,
-            frozenset({user}),
-            costs=dict.fromkeys(policy.models, TokenWeights(200_000, 50_000, 600_000)),
+            id="requests.minute.model.user",
+            limit=100,
+            shape=Windowed(Per.MINUTE, CountedRequests()),
+            each=frozenset({user, model}),
+        ),
+        Limit(id="concurrent", limit=8, shape=Slots(lease_s=900.0)),
+        Limit(
+            id=acme.limits[3].id,
+            limit=5_000_000,
+            shape=Windowed(Per.MONTH, WeightedTokens()),
+            models=scarce,
+        ),
+        Limit(
+            id="cost.month.user",
+            limit=25 * 10**9,
+            shape=Windowed(
+                Per.MONTH,
+                PricedTokens(dict.fromkeys(policy.models, TokenWeights(200_000, 50_000, 600_000))),
+            ),
+            each=frozenset({user}),
         ),
     )
     assert {"llama-8b": llama, "sql-expert": expert} == policy.models
@@ -224,8 +244,10 @@ tenants:
     tiny, dear = TokenWeights(200_000, 200_000, 600_000), TokenWeights(3_000_001, 1, 10**12)
     costs = {"tiny": tiny, "sql": tiny, "dear": dear}
     assert (whole.id, whole.count, whole.limit) == ("cost.month.user", Count.COST, 25 * 10**9)
-    assert whole.costs == most.costs == costs
-    assert (narrow.costs, narrow.limit, narrow.on_outage) == ({"dear": dear}, 1, OnOutage.SHARE)
+    assert whole.shape == Windowed(Per.MONTH, PricedTokens(costs))
+    assert most.shape == Windowed(Per.YEAR, PricedTokens(costs))
+    assert narrow.shape == Windowed(Per.DAY, PricedTokens({"dear": dear}))
+    assert (narrow.limit, narrow.on_outage) == (1, OnOutage.SHARE)
     assert (most.id, most.limit, most.shadow) == ("shadow.cost.year", 9 * 10**15, True)
 
 
@@ -235,11 +257,12 @@ def test_a_limit_of_tokens_has_the_weights_of_each_kind() -> None:
         "{count: tokens, limit: 5, per: day, weights: {input: 0.5, output: 4.125}}",
         "{count: tokens, limit: 5, per: day, weights: {cached_input: 0}}",
     ]
-    plain, own, cached = with_limits(*limits).tenants["acme"].limits
+    compiled = with_limits(*limits).tenants["acme"].limits
 
-    assert plain.weights == TokenWeights(1000, 1000, 1000)
-    assert own.weights == TokenWeights(500, 500, 4125)
-    assert cached.weights == TokenWeights(1000, 0, 1000)
+    weights = [(1000, 1000, 1000), (500, 500, 4125), (1000, 0, 1000)]
+    assert [limit.shape for limit in compiled] == [
+        Windowed(Per.DAY, WeightedTokens(TokenWeights(*kinds))) for kinds in weights
+    ]
 
 
 class TestLimitId:
@@ -323,7 +346,11 @@ def test_a_smooth_limit_has_a_burst_of_its_limit_unless_told() -> None:
     limits = [f"{{{entry}: minute, smooth: true, burst: 100}}", f"{{{entry}: hour, smooth: true}}"]
     policy = with_limits(*limits, f"{{{entry}: day, smooth: false}}")
 
-    assert [limit.burst for limit in policy.tenants["acme"].limits] == [100, 600, None]
+    assert [limit.shape for limit in policy.tenants["acme"].limits] == [
+        Smooth(Per.MINUTE, 100, CountedRequests()),
+        Smooth(Per.HOUR, 600, CountedRequests()),
+        Windowed(Per.DAY, CountedRequests()),
+    ]
     assert describe(policy).splitlines()[-3:] == [
         "  600 requests per minute in bursts of up to 100",
         "  600 requests per hour in bursts of up to 600",
@@ -343,11 +370,8 @@ def test_a_shadow_limit_may_stand_beside_the_same_limit_in_force() -> None:
     )
 
     assert [force.shadow, shadow.shadow, slots.shadow] == [False, True, True]
-    assert (shadow.id, slots.id, slots.lease_s) == (
-        "shadow.tokens.day.user",
-        "shadow.concurrent",
-        60.0,
-    )
+    assert (shadow.id, slots.id) == ("shadow.tokens.day.user", "shadow.concurrent")
+    assert slots.shape == Slots(lease_s=60.0)
 
 
 def test_the_summary_marks_shadow_limits_with_their_name_in_metrics() -> None:
@@ -387,7 +411,8 @@ def test_a_slice_is_no_part_of_what_a_limit_means() -> None:
             "{count: tokens, limit: 500, per: day, slice: 500}",
         )
     )
-    assert (plain.slice, sliced.slice) == (None, 500)
+    assert plain.shape == Windowed(Per.DAY, WeightedTokens())
+    assert sliced.shape == Windowed(Per.DAY, WeightedTokens(), slice=500)
     assert plain.id == sliced.id
 
 
@@ -403,7 +428,11 @@ tenants:
       - {count: cost, limit: 25, per: month, slice: 0.5}
 """
     policy = parse_policy(priced.encode(), "headgate.yaml")
-    assert [limit.slice for limit in policy.tenants["acme"].limits] == [50, 500_000_000]
+    price = PricedTokens({"tiny": TokenWeights(10**6, 10**6, 10**6)})
+    assert [limit.shape for limit in policy.tenants["acme"].limits] == [
+        Windowed(Per.DAY, WeightedTokens(), slice=50),
+        Windowed(Per.MONTH, price, slice=500_000_000),
+    ]
     assert describe(policy).splitlines()[-2:] == [
         "  500 tokens per day, in slices of 50",
         "  25.00 of cost per month, in slices of 0.50",

@@ -15,6 +15,7 @@ from headgate.core.policy import (
     Limit,
     OnOutage,
     Per,
+    Slots,
     Tenant,
     TokenWeights,
     Weekday,
@@ -171,7 +172,7 @@ def test_a_request_counts_as_one_and_holds_one_slot() -> None:
 
 
 def test_a_reservation_is_kept_for_as_long_as_its_longest_lease() -> None:
-    rule = replace(limit(2, Count.CONCURRENT), lease_s=10**6)
+    rule = replace(limit(2, Count.CONCURRENT), shape=Slots(lease_s=10**6))
     claims = claims_of(tenant(rule), ALICE, NOW_S)
     assert reservation_of("r", "demo", claims, 1, NOW_S).hold_s == 10**6
 
