@@ -68,6 +68,13 @@ class Claim:
         """Whether it asks for a slot and not for an amount."""
         return isinstance(self.limit.shape, Slots)
 
+    @property
+    def ends_at_s(self) -> int:
+        """The end of its window. Raises TypeError where the limit has no windows."""
+        if self.window is None:
+            raise TypeError(f"the limit {self.limit.id} has no windows")
+        return self.window.end_s
+
 
 def claims_of(tenant: Tenant, subject: Subject, now_s: float) -> tuple[Claim, ...]:
     """Every limit of the tenant that this subject meets now.
@@ -110,11 +117,13 @@ def reservation_of(
     hold_s = HOLD_S
     for claim in claims:
         match claim.limit.shape:
+            case Windowed() as shape:
+                demands.append(_of_window(claim, shape, estimated))
+            case Smooth():
+                demands.append(_of_bucket(claim, estimated, now_s))
             case Slots(lease_s=lease_s):
                 leases.append(_lease(claim, lease_s))
                 hold_s = max(hold_s, lease_s)
-            case shape:
-                demands.append(_demand(claim, shape, estimated, now_s))
     return Reservation(
         id=reservation,
         tenant=tenant,
@@ -122,6 +131,38 @@ def reservation_of(
         leases=tuple(leases),
         hold_s=hold_s,
         now_s=now_s,
+    )
+
+
+def _of_window(claim: Claim, shape: Windowed, estimated: tuple[Spent, ...]) -> Demand:
+    limit = claim.limit
+    most = min(limit.limit, MAX_COUNT)
+    return Demand(
+        weights=claim.weights,
+        key=claim.key,
+        amount=_amount(claim.weights, estimated, most),
+        limit=most,
+        expires_at_s=claim.ends_at_s + _CLOCK_SKEW_S,
+        enforced=not limit.shadow,
+        on_outage=limit.on_outage,
+        slice=shape.slice or 0,
+    )
+
+
+def _of_bucket(claim: Claim, estimated: tuple[Spent, ...], now_s: float) -> Demand:
+    """The demand in drops. A bucket is kept until all that it can hold has drained."""
+    limit = claim.limit
+    drops = drops_per_unit(limit)
+    most = min(limit.capacity, MAX_COUNT)
+    return Demand(
+        weights=claim.weights.times(drops),
+        key=claim.key,
+        amount=_amount(claim.weights, estimated, most) * drops,
+        limit=min(most * drops, MAX_COUNT),
+        expires_at_s=ceil(Refill(limit, limit.capacity * drops, now_s).full_at_s()),
+        enforced=not limit.shadow,
+        on_outage=limit.on_outage,
+        drain=drain_of(limit),
     )
 
 
@@ -136,32 +177,8 @@ def _lease(claim: Claim, lease_s: float) -> Lease:
     )
 
 
-def _demand(
-    claim: Claim, shape: Windowed | Smooth, estimated: tuple[Spent, ...], now_s: float
-) -> Demand:
-    limit = claim.limit
-    most = min(limit.capacity, MAX_COUNT)
-    amount = max(1, min(most, max(map(claim.weights.amount, estimated))))
-    drops = drops_per_unit(limit)
-    return Demand(
-        weights=claim.weights.times(drops),
-        key=claim.key,
-        amount=amount * drops,
-        limit=min(most * drops, MAX_COUNT),
-        expires_at_s=_expires_at_s(claim, now_s),
-        enforced=not limit.shadow,
-        on_outage=limit.on_outage,
-        drain=drain_of(limit),
-        slice=(shape.slice or 0) if isinstance(shape, Windowed) else 0,
-    )
-
-
-def _expires_at_s(claim: Claim, now_s: float) -> int:
-    """When the counter is no longer needed; of a bucket, when all that it can hold has drained."""
-    if claim.window is not None:
-        return claim.window.end_s + _CLOCK_SKEW_S
-    capacity = claim.limit.capacity * drops_per_unit(claim.limit)
-    return ceil(Refill(claim.limit, capacity, now_s).full_at_s())
+def _amount(weights: Weights, estimated: tuple[Spent, ...], most: int) -> int:
+    return max(1, min(most, max(map(weights.amount, estimated))))
 
 
 def _meets(named: frozenset[str], value: str) -> bool:
@@ -209,7 +226,11 @@ def _dearest(costs: Iterable[TokenWeights]) -> TokenWeights:
 
 
 def _claim(
-    limit: Limit, tenant: Tenant, names: list[tuple[Each, str]], weights: Weights, now_s: float
+    limit: Limit,
+    tenant: Tenant,
+    names: tuple[tuple[Each, str], ...],
+    weights: Weights,
+    now_s: float,
 ) -> Claim:
     span = None
     if isinstance(limit.shape, Windowed):
@@ -221,19 +242,13 @@ def _claim(
     return Claim(limit, "/".join(parts), span, weights)
 
 
-def _names(subject: Subject) -> list[tuple[Each, str]]:
+def _names(subject: Subject) -> tuple[tuple[Each, str], ...]:
     """What each dimension adds to a counter's key, made once for all limits of a request."""
-    return [(each, f"{each}={_escaped(_value(each, subject))}") for each in Each]
-
-
-def _value(each: Each, subject: Subject) -> str:
-    match each:
-        case Each.USER:
-            return subject.user
-        case Each.KEY:
-            return subject.key
-        case Each.MODEL:
-            return subject.model
+    return (
+        (Each.USER, f"user={_escaped(subject.user)}"),
+        (Each.KEY, f"key={_escaped(subject.key)}"),
+        (Each.MODEL, f"model={_escaped(subject.model)}"),
+    )
 
 
 @lru_cache(maxsize=16_384)  # names of the policy, which every request repeats
