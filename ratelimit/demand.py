@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
-from urllib.parse import quote
 
 from headgate.core.policy import (
     CountedRequests,
@@ -19,6 +18,7 @@ from headgate.core.policy import (
     WeightedTokens,
     Windowed,
 )
+from ratelimit.keys import CLOCK_SKEW_S, escaped_name
 from ratelimit.smooth import Refill, drain_of, drops_per_unit
 from ratelimit.store.protocol import (
     MAX_COUNT,
@@ -33,9 +33,6 @@ from ratelimit.windows import Window, window
 
 HOLD_S = 6 * 3600.0
 """How long an answer may take and still be settled; after that its estimate stands."""
-
-_CLOCK_SKEW_S = 60
-"""Counters outlive their window by this, for replicas whose clocks are late."""
 
 _NOTHING = Weights()
 
@@ -142,7 +139,7 @@ def _of_window(claim: Claim, shape: Windowed, estimated: tuple[Spent, ...]) -> D
         key=claim.key,
         amount=_amount(claim.weights, estimated, most),
         limit=most,
-        expires_at_s=claim.ends_at_s + _CLOCK_SKEW_S,
+        expires_at_s=claim.ends_at_s + CLOCK_SKEW_S,
         enforced=not limit.shadow,
         on_outage=limit.on_outage,
         slice=shape.slice or 0,
@@ -235,7 +232,7 @@ def _claim(
     span = None
     if isinstance(limit.shape, Windowed):
         span = window(limit.shape.per, tenant.calendar, now_s)
-    parts = [_escaped(limit.id)]
+    parts = [escaped_name(limit.id)]
     parts += [name for each, name in names if each in limit.each]
     if span is not None:
         parts.append(f"{span.start_s}")
@@ -245,13 +242,7 @@ def _claim(
 def _names(subject: Subject) -> tuple[tuple[Each, str], ...]:
     """What each dimension adds to a counter's key, made once for all limits of a request."""
     return (
-        (Each.USER, f"user={_escaped(subject.user)}"),
-        (Each.KEY, f"key={_escaped(subject.key)}"),
-        (Each.MODEL, f"model={_escaped(subject.model)}"),
+        (Each.USER, f"user={escaped_name(subject.user)}"),
+        (Each.KEY, f"key={escaped_name(subject.key)}"),
+        (Each.MODEL, f"model={escaped_name(subject.model)}"),
     )
-
-
-@lru_cache(maxsize=16_384)  # names of the policy, which every request repeats
-def _escaped(text: str) -> str:
-    """Text without any of our separators, and different for different text."""
-    return quote(text, safe="", errors="surrogatepass")

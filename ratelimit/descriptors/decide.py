@@ -3,19 +3,16 @@
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import sha256
-from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from headgate.core.policy import Calendar
 from ratelimit.descriptors.tree import Entry, Level, Met, Rate, meet
+from ratelimit.keys import CLOCK_SKEW_S, escaped
 from ratelimit.store.protocol import MAX_COUNT, Counted, Hit
 from ratelimit.windows import Window, window
 
 UTC = Calendar(ZoneInfo("UTC"))
 """Envoy's units know no timezone; weeks begin on Monday and months on their first day."""
-
-_CLOCK_SKEW_S = 60
-"""Counters outlive their window by this, for replicas whose clocks are late."""
 
 _LONGEST_KEY = 200
 """A longer counter name is kept as its digest: a client may send 10 KB as a value."""
@@ -126,7 +123,7 @@ def _claim(met: Met, descriptor: Descriptor, now_s: float, counts_refused: bool)
         key=_key(met, span),
         amount=-amount if descriptor.gives_back else amount,
         limit=rate.limit if store_refuses else None,
-        expires_at_s=span.end_s + _CLOCK_SKEW_S,
+        expires_at_s=span.end_s + CLOCK_SKEW_S,
     )
     return Claim(rate, span, hit, descriptor.gives_back)
 
@@ -149,10 +146,6 @@ def _status(claim: Claim, hit: Hit, place: int, counted: Counted) -> Status:
 
 def _key(met: Met, span: Window) -> str:
     """The counter's name: the unit, the window, and the entries so that no two share a name."""
-    parts = [f"{_escaped(key)}={_escaped(value)}" for key, value in met.entries]
+    parts = [f"{escaped(key)}={escaped(value)}" for key, value in met.entries]
     name = "/".join([f"{met.rate.per}", f"{span.start_s}", *parts])
     return name if len(name) <= _LONGEST_KEY else sha256(name.encode()).hexdigest()
-
-
-def _escaped(text: str) -> str:
-    return quote(text, safe="", errors="surrogatepass")
