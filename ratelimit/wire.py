@@ -48,8 +48,8 @@ class BadDescriptorError(ValueError):
     """Not a call that Headgate's own filters make. Its text is one line for the operator."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settle:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettleCall:
     """A request has ended. `reservation` is None if it never got as far as to have one.
 
     `held_by` is what the answer to its reserve said, empty where that was nothing.
@@ -62,7 +62,7 @@ class Settle:
     held_by: str = ""
 
 
-def decode(message: RateLimitRequest) -> Request | Settle:
+def decode(message: RateLimitRequest) -> Request | SettleCall:
     """Reads one call. Raises BadDescriptorError: what is not understood is never let pass."""
     if message.domain != DOMAIN:
         raise BadDescriptorError(f"the domain must be {DOMAIN}, not {_shown(message.domain)}")
@@ -102,10 +102,10 @@ def _prompt(entries: Mapping[str, str], tokens: int) -> int | None:
     return None if prompt is None or prompt > tokens else prompt
 
 
-def _decode_settle(entries: Mapping[str, str]) -> Settle:
+def _decode_settle(entries: Mapping[str, str]) -> SettleCall:
     if entries.get(AdmissionKey.RESERVATION) == ABSENT:
-        return Settle(None, ABSENT, Usage(), Estimate(0, 0))
-    return Settle(
+        return SettleCall(reservation=None, tenant=ABSENT, usage=Usage(), estimate=Estimate(0, 0))
+    return SettleCall(
         reservation=_needed(entries, AdmissionKey.RESERVATION),
         tenant=_needed(entries, AdmissionKey.TENANT),
         usage=read_usage(entries),

@@ -1,4 +1,4 @@
-"""Turns the policy file into the compiled policy that the hooks read."""
+"""Compiles the policy file to the policy that the hooks read."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -25,14 +25,12 @@ from headgate.core.policy import (
     Shape,
     Slots,
     Smooth,
-    Sticky,
     Tenant,
-    Version,
-    Versions,
     Weekday,
     WeightedTokens,
     Windowed,
 )
+from headgate.core.versions import Sticky, Version, Versions
 from headgate.policy.limits import (
     ConcurrentLimitEntry,
     CostLimitEntry,
@@ -86,12 +84,12 @@ def _base_model(name: str, entry: BaseModelEntry) -> Model:
 
 
 def _versions(entry: BaseModelEntry) -> Versions | None:
-    """Each version is at the model's own upstream, unless it has another."""
+    """The versions of a model. One without an upstream is at the upstream of the model."""
     if entry.versions is None:
         return None
     versions = (
-        Version(name, one.weight, _server(one.upstream or entry.upstream))
-        for name, one in entry.versions.items()
+        Version(name, version.weight, _server(version.upstream or entry.upstream))
+        for name, version in entry.versions.items()
     )
     return Versions(tuple(versions), Sticky(entry.sticky), entry.sticky_s)
 
@@ -112,7 +110,7 @@ def _adapter(name: str, entry: AdapterEntry, base: Model) -> Model:
 
 
 def _server(url: str) -> str:
-    """`scheme://host:port` and maybe a path; the port always written, no slash at the end."""
+    """`scheme://host:port` and maybe a path: always with the port, never with a final slash."""
     parts = urlsplit(url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     port = parts.port or _PORTS[parts.scheme]
@@ -120,7 +118,7 @@ def _server(url: str) -> str:
 
 
 def _prices(entry: PricesEntry | None) -> Prices:
-    """Cached input costs what input costs, unless it has its own price."""
+    """The prices of a model. Without a price of its own, cached input costs as input."""
     if entry is None:
         return Prices(Decimal(0), Decimal(0), Decimal(0))
     cached = entry.input if entry.cached_input is None else entry.cached_input
@@ -130,20 +128,20 @@ def _prices(entry: PricesEntry | None) -> Prices:
 def _tenant(
     name: str, entry: TenantEntry, models: Mapping[str, Model], shared: dict[Limit, Limit]
 ) -> Tenant:
-    """`shared` keeps one of equal limits: thousands of tenants often have the same ones."""
+    """`shared` holds one object for equal limits: thousands of tenants often have the same."""
     own = {model: models[model] for model in entry.models}
     compiled = (_limit(limit, own) for limit in entry.limits)
     limits = tuple(shared.setdefault(limit, limit) for limit in compiled)
     week_start = Weekday[entry.week_start.upper()]
     calendar = Calendar(ZoneInfo(entry.timezone), week_start, entry.billing_day)
     return Tenant(
-        name,
-        calendar,
-        frozenset(entry.models),
-        limits,
-        entry.cache_salt,
-        entry.tier,
-        entry.chooses_version,
+        name=name,
+        calendar=calendar,
+        models=frozenset(entry.models),
+        limits=limits,
+        cache_salt=entry.cache_salt,
+        tier=entry.tier,
+        chooses_version=entry.chooses_version,
     )
 
 

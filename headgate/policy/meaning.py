@@ -1,4 +1,4 @@
-"""What makes two limits of a tenant the same one, and the id that is made of it."""
+"""The meaning of a limit: two limits of a tenant with the same meaning are the same limit."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ _PLAIN = TokenWeights()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitMeaning:
-    """What a limit counts, in the words of the policy file.
+    """The meaning of a limit, in the words of the policy file.
 
     The number, the lease, the burst, the slice and the outage rule are no part of it.
     """

@@ -1,4 +1,4 @@
-"""What the command line says of a policy, and the YAML of a new key."""
+"""The summary of a policy for the command line, and the YAML of a new key."""
 
 import json
 from collections import Counter
@@ -27,7 +27,7 @@ _SHOWN_NAMES = 5
 
 
 def describe(policy: CompiledPolicy) -> str:
-    """A short summary: what there is, then a line for each model, tenant and limit."""
+    """A short summary: the totals, then a line for each model, tenant and limit."""
     keys = Counter(caller.tenant for caller in policy.keys.values())
     limits = sum(len(tenant.limits) for tenant in policy.tenants.values())
     counts = [
@@ -53,14 +53,14 @@ def _price(price: int | PerSecond | None) -> str:
 
 
 def key_yaml(tenant: str, user: str, key: ApiKey) -> str:
-    """The entry of a new key, indented as it stands in the file below `tenants.TENANT.keys:`."""
+    """The entry of a new key, indented as in the file below `tenants.TENANT.keys:`."""
     fields = {"id": key.id, "user": user, "sha256": key.digest.hex()}
     entry = ", ".join(f"{name}: {_yaml_text(value)}" for name, value in fields.items())
     return f"# below tenants: {tenant}: keys:\n      - {{{entry}}}\n"
 
 
 def _yaml_text(value: str) -> str:
-    """Bare where YAML reads it as that text, else in quotes."""
+    """The text as YAML: bare if YAML reads it as this text, otherwise in quotes."""
     is_bare = value.replace("-", "").replace(".", "").isalnum() and scalar(value) == value
     return value if is_bare and value[0].isalnum() else json.dumps(value)
 
@@ -82,7 +82,7 @@ def _tenant_line(tenant: Tenant, keys: int) -> str:
 
 
 def _calendar_text(calendar: Calendar) -> str:
-    """The timezone, and what differs from weeks since Monday and months since their first day."""
+    """The timezone; and the first day of weeks and months, unless it is Monday or the first."""
     text = calendar.timezone.key
     if calendar.week_start is not Weekday.MONDAY:
         text += f", weeks from {calendar.week_start.name.capitalize()}"

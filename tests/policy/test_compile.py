@@ -95,7 +95,9 @@ def test_the_example_compiles_to_what_it_says() -> None:
         ),
     )
     assert {"llama-8b": llama, "sql-expert": expert} == policy.models
-    assert Tenant("acme", BERLIN, frozenset(policy.models), limits) == acme
+    assert (
+        Tenant(name="acme", calendar=BERLIN, models=frozenset(policy.models), limits=limits) == acme
+    )
     sundays = Calendar(ZoneInfo("UTC"), week_start=Weekday.SUNDAY)
     assert sundays == policy.tenants["globex"].calendar
     assert {

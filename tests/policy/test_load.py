@@ -66,14 +66,14 @@ def test_a_url_without_quotes_in_braces_is_read_or_told_to_need_them() -> None:
     text = MODELS.replace('"', "") + "tenants: {acme: {models: [tiny]}}\n"
     policy, problems = find_problems(text.encode())
 
-    assert policy is not None or ["put the text in quotes" in p.allowed for p in problems] == [True]
+    assert policy is not None or ["put the text in quotes" in p.advice for p in problems] == [True]
 
 
 @pytest.mark.parametrize("before", ["", "À", "# €\n# 世界\nmodels: "])
 def test_a_control_character_is_told_by_its_place_whatever_stands_before(before: str) -> None:
     _, (problem,) = find_problems(f"{before}\0".encode())
 
-    assert problem.what == "a control character (U+0000) stands here"
+    assert problem.fault == "the file contains a control character (U+0000) here"
     assert (problem.line, problem.column) == (
         before.count("\n") + 1,
         len(before.rsplit("\n", maxsplit=1)[-1]) + 1,
@@ -90,7 +90,7 @@ def test_no_bytes_bring_it_down(data: bytes) -> None:
 def test_a_control_character_is_found_behind_letters_of_many_bytes() -> None:
     _, (problem,) = find_problems("tenants:\n  é\u3000: \x00".encode())
 
-    assert "U+0000" in problem.what
+    assert "U+0000" in problem.fault
     assert (problem.line, problem.column) == (2, 7)
 
 

@@ -136,10 +136,9 @@ async def test_a_bad_file_keeps_the_last_good_policy_and_is_told_once(
     assert rig.reloads("refused") == 1
     assert [
         "policy refused, the last good one stays in force:",
-        f"{rig.path}:1: models: is empty; allowed: models by their name, each with upstream and"
+        f"{rig.path}:1: models: is empty; allowed: models by name, each with upstream and"
         " context_tokens, or with base",
-        f"{rig.path}:2: tenants: is empty; allowed: tenants by their name, each with at least"
-        " models",
+        f"{rig.path}:2: tenants: is empty; allowed: tenants by name, each with at least models",
     ] == caplog.messages
 
 

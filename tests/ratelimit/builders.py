@@ -130,5 +130,10 @@ def _measure(
 
 
 def policy_with(*limits: Limit, tenant: str = "demo", timezone: str = "UTC") -> CompiledPolicy:
-    made = Tenant(tenant, Calendar(ZoneInfo(timezone)), frozenset({"tiny"}), limits)
+    made = Tenant(
+        name=tenant,
+        calendar=Calendar(ZoneInfo(timezone)),
+        models=frozenset({"tiny"}),
+        limits=limits,
+    )
     return CompiledPolicy(models={}, tenants={tenant: made}, keys={})

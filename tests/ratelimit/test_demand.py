@@ -28,7 +28,9 @@ ALICE = Subject("demo", "alice", "k1", "tiny")
 
 
 def tenant(*limits: Limit, timezone: str = "UTC") -> Tenant:
-    return Tenant("demo", Calendar(ZoneInfo(timezone)), frozenset(), limits)
+    return Tenant(
+        name="demo", calendar=Calendar(ZoneInfo(timezone)), models=frozenset(), limits=limits
+    )
 
 
 def keys(subject: Subject, *limits: Limit, now_s: float = NOW_S) -> list[str]:
@@ -70,7 +72,9 @@ def test_slots_have_no_window() -> None:
 def test_weeks_and_months_start_on_the_days_of_the_tenant() -> None:
     own = Calendar(ZoneInfo("UTC"), Weekday.THURSDAY, 31)
     rules = (limit(1, per=Per.WEEK), limit(1, per=Per.MONTH))
-    claims = claims_of(Tenant("demo", own, frozenset(), rules), ALICE, NOW_S)  # 15 January 2027
+    claims = claims_of(
+        Tenant(name="demo", calendar=own, models=frozenset(), limits=rules), ALICE, NOW_S
+    )  # 15 January 2027
     starts = [datetime.fromtimestamp(one.window.start_s, UTC) for one in claims if one.window]
     assert starts == [datetime(2027, 1, 14, tzinfo=UTC), datetime(2026, 12, 31, tzinfo=UTC)]
 

@@ -40,7 +40,12 @@ class Desk:
     """A limiter and a peek on one store, in Berlin at 2027-01-15 09:00."""
 
     def __init__(self, *limits: Limit, store: MemoryStore | None = None) -> None:
-        self.tenant = Tenant("demo", Calendar(ZoneInfo("Europe/Berlin")), frozenset(MODELS), limits)
+        self.tenant = Tenant(
+            name="demo",
+            calendar=Calendar(ZoneInfo("Europe/Berlin")),
+            models=frozenset(MODELS),
+            limits=limits,
+        )
         self.clock = FakeClock(NOW_S)
         self.metrics = Metrics(CollectorRegistry(), self.clock)
         store = store or MemoryStore()

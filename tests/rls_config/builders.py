@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from headgate._gen.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest
-from headgate.rls_config import parse_dropin
+from headgate.rls_config import parse_domains
 from ratelimit.descriptors.tree import Domains
 
 Unit = RateLimitDescriptor.RateLimitOverride
@@ -11,7 +11,7 @@ Unit = RateLimitDescriptor.RateLimitOverride
 
 def domains(text: str) -> Domains:
     """What this one file configures."""
-    return parse_dropin(((Path("config.yaml"), text.encode()),))
+    return parse_domains(((Path("config.yaml"), text.encode()),))
 
 
 def descriptor(

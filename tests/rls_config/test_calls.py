@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from headgate._gen.ratelimit_pb2 import RateLimitDescriptor, RateLimitResponse
 from headgate.core.metrics import Metrics
-from ratelimit.descriptors.service import DropIn
+from ratelimit.descriptors.service import DescriptorLimits
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Store
 from ratelimit.store.redis import RedisStore
@@ -77,7 +77,7 @@ async def answer(calls: list[list[Any]], store: Store, *, counts_refused: bool) 
     configured = domains(FILE["configuration"].replace("shop", domain))
     clock = FakeClock(NOW_S)
     metrics = Metrics(CollectorRegistry(), clock)
-    service = DropIn(store, lambda: configured, clock, metrics, counts_refused)
+    service = DescriptorLimits(store, lambda: configured, clock, metrics, counts_refused)
     for asked, expected, *hits in calls:
         message = call(*map(read, asked), domain=domain, hits=hits[0] if hits else 0)
 

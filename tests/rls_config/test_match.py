@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from headgate.rls_config import parse_dropin
+from headgate.rls_config import parse_domains
 from ratelimit.descriptors.tree import Met, Pattern, meet
 
 TEXT = Path(__file__).with_name("match.yaml").read_text()
@@ -21,7 +21,7 @@ def configuration() -> bytes:
     return "\n".join(line.removeprefix("  ") for line in lines).encode()
 
 
-TOP = parse_dropin(((Path("match.yaml"), configuration()),))["shop"]
+TOP = parse_domains(((Path("match.yaml"), configuration()),))["shop"]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["why"])

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from headgate._gen.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from headgate.core.metrics import Metrics
-from ratelimit.descriptors.service import DropIn
+from ratelimit.descriptors.service import DescriptorLimits
 from ratelimit.descriptors.tree import Domains
 from ratelimit.descriptors.wire import BadCallError, decode
 from ratelimit.limiter import Limiter
@@ -49,7 +49,7 @@ async def serving(store: Store, clock: FakeClock, configured: Domains) -> AsyncI
     metrics = Metrics(own, clock)
     policy = policy_with(limit(10))
     limiter = Limiter(store, lambda: policy, clock)
-    drop_in = DropIn(store, lambda: configured, clock, metrics)
+    drop_in = DescriptorLimits(store, lambda: configured, clock, metrics)
     server = grpc.aio.server()
     service = RateLimitService(limiter, metrics, clock, drop_in)
     server.add_generic_rpc_handlers((service.handler(),))
