@@ -112,7 +112,7 @@ class _Composer:
         if isinstance(event, AliasEvent):
             return self._alias(event, path)
         if getattr(event, "tag", None) is not None:
-            fault, advice = "has a YAML tag", "write the value without a tag ('!')"
+            fault, advice = "a YAML tag is not allowed here", "write the value without its '!' tag"
             self._add(PolicyRule.TAG, fault, advice, path, event)
         if isinstance(event, ScalarEvent):
             value: Any = self._plain(event.value) if event.implicit[0] else event.value
@@ -136,7 +136,7 @@ class _Composer:
             key = self._key(event, path)
             value = self._given(next(self._events), (*path, key), event)
             if key in mapping:
-                fault = f"appears twice (first on line {mapping.lines[key]})"
+                fault = f"the key appears twice (first on line {mapping.lines[key]})"
                 advice = "keep one of them"
                 self._add(PolicyRule.DUPLICATE_KEY, fault, advice, (*path, key), event)
             else:
@@ -146,7 +146,7 @@ class _Composer:
 
     def _key(self, event: Event, path: Path) -> str:
         if not isinstance(event, ScalarEvent):
-            fault, advice = "has a key that is not text", "write a name as the key, as in `acme:`"
+            fault, advice = "a key is not text", "write a name as the key, as in `acme:`"
             raise _stop(PolicyRule.KEY_NOT_TEXT, fault, advice, path, event)
         return str(event.value)
 
@@ -170,9 +170,9 @@ class _Composer:
     def _alias(self, event: AliasEvent, path: Path) -> Any:
         known = self._anchors.get(event.anchor)
         if known is None:
-            fault = f"refers to an unknown anchor &{event.anchor}"
+            fault = f"the anchor &{event.anchor} is not defined above"
             fault += hint(event.anchor, self._anchors)
-            advice = "define the anchor above its alias"
+            advice = "define the anchor before its alias"
             raise _stop(PolicyRule.UNKNOWN_ANCHOR, fault, advice, path, event)
         value, size = known
         self._count(size, path, event)
