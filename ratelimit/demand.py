@@ -1,4 +1,4 @@
-"""Which limits one request meets, and the counter of each. Pure."""
+"""Finds the limits that a request meets, and builds its reservation. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -32,14 +32,14 @@ from ratelimit.store.protocol import (
 from ratelimit.windows import Window, window
 
 HOLD_S = 6 * 3600.0
-"""How long an answer may take and still be settled; after that its estimate stands."""
+"""An answer that takes longer cannot be settled any more: its estimate remains charged."""
 
 _NOTHING = Weights()
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Who asks for which model, as ext_authz and ext_proc found out."""
+    """The caller and the model of a request, as ext_authz and ext_proc determined them."""
 
     tenant: str
     user: str
@@ -49,10 +49,11 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One limit that a request meets. `window` is None for requests in flight and smooth limits.
+    """A limit that a request meets.
 
-    `key` names the counter within the tenant: the limit, the subject, the window's start.
-    `weights` say what the request adds to it, nothing for a slot.
+    `key` names the counter within the tenant by the limit, the subject and the start of the
+    window. `window` is None unless the limit has windows. `weights` turn usage into the amount
+    that the request adds to the counter; they are zero for a slot.
     """
 
     limit: Limit
@@ -62,22 +63,22 @@ class Claim:
 
     @property
     def is_slot(self) -> bool:
-        """Whether it asks for a slot and not for an amount."""
+        """Whether the request takes a slot of the limit, and not an amount."""
         return isinstance(self.limit.shape, Slots)
 
     @property
     def ends_at_s(self) -> int:
-        """The end of its window. Raises TypeError where the limit has no windows."""
+        """The end of the window. Raises TypeError if the limit has no windows."""
         if self.window is None:
             raise TypeError(f"the limit {self.limit.id} has no windows")
         return self.window.end_s
 
 
 def claims_of(tenant: Tenant, subject: Subject, now_s: float) -> tuple[Claim, ...]:
-    """Every limit of the tenant that this subject meets now.
+    """Every limit of the tenant that this subject meets now, with distinct keys.
 
-    A model that costs nothing meets no limit of cost: it runs on when all money is spent. Of
-    limits that share a counter only the smallest can ever be met, so that keys are distinct.
+    A free model meets no limit of cost, so that it remains usable when the money is spent. Of
+    limits with the same counter, only the smallest is a claim: the others can never refuse first.
     """
     claims: dict[str, Claim] = {}
     names = _names(subject)
@@ -99,14 +100,14 @@ def reservation_of(
     claims: tuple[Claim, ...],
     tokens: int,
     now_s: float,
+    *,
     prompt_tokens: int | None = None,
 ) -> Reservation:
-    """What the store is asked to hold for a request that is estimated at `tokens`.
+    """The reservation of a request that is estimated at `tokens`, its prompt at `prompt_tokens`.
 
-    `prompt_tokens` of them are the prompt's; where that is not known, all of them count as the
-    kind that weighs most. A limit (or burst) smaller than the estimate is asked for all that it
-    has. Nothing asks for less than 1: a limit that is used up, or 0, refuses what weighs nothing
-    too.
+    With `prompt_tokens` unknown, all tokens count as the kind with the largest weight. If the
+    estimate exceeds a limit (or burst), the demand is the whole limit. The smallest demand is 1,
+    so that an exhausted limit, or a limit of 0, also refuses a request that weighs nothing.
     """
     estimated = _estimated(tokens, prompt_tokens)
     demands = []
@@ -147,7 +148,7 @@ def _of_window(claim: Claim, shape: Windowed, estimated: tuple[Spent, ...]) -> D
 
 
 def _of_bucket(claim: Claim, estimated: tuple[Spent, ...], now_s: float) -> Demand:
-    """The demand in drops. A bucket is kept until all that it can hold has drained."""
+    """The demand in drops. The store keeps a bucket until a full one would have drained."""
     limit = claim.limit
     drops = drops_per_unit(limit)
     most = min(limit.capacity, MAX_COUNT)
@@ -183,7 +184,7 @@ def _meets(named: frozenset[str], value: str) -> bool:
 
 
 def _estimated(tokens: int, prompt_tokens: int | None) -> tuple[Spent, ...]:
-    """What the request may use. Whatever of it weighs most is held: never less than it can be."""
+    """The usages that the estimate allows. The one that weighs most is held: never too little."""
     if prompt_tokens is None:
         return Spent(1, input=tokens), Spent(1, cached=tokens), Spent(1, output=tokens)
     output = tokens - prompt_tokens
@@ -194,7 +195,7 @@ def _estimated(tokens: int, prompt_tokens: int | None) -> tuple[Spent, ...]:
 
 
 def _weights(shape: Shape, model: str) -> Weights | None:
-    """What a request to the model adds to the counter; None where the model costs nothing."""
+    """The weights of a request to the model; None if the limit is of cost and the model is free."""
     if isinstance(shape, Slots):
         return _NOTHING
     match shape.measure:
@@ -207,13 +208,13 @@ def _weights(shape: Shape, model: str) -> Weights | None:
             return None if weights == _NOTHING else weights
 
 
-@lru_cache(maxsize=4_096)  # of the policy; a reservation keeps them for as long as it is held
+@lru_cache(maxsize=4_096)  # weights of the policy; a reservation keeps them while it is held
 def _of_tokens(each: TokenWeights) -> Weights:
     return Weights(0, each.input, each.cached_input, each.output)
 
 
 def _dearest(costs: Iterable[TokenWeights]) -> TokenWeights:
-    """For a model that a new policy has taken from the tenant while its request came in."""
+    """The largest prices, for a model that a reload removed from the tenant during its request."""
     costs = tuple(costs)
     return TokenWeights(
         max(each.input for each in costs),
@@ -240,7 +241,7 @@ def _claim(
 
 
 def _names(subject: Subject) -> tuple[tuple[Each, str], ...]:
-    """What each dimension adds to a counter's key, made once for all limits of a request."""
+    """The part of each dimension in a counter's key, made once for all limits of a request."""
     return (
         (Each.USER, f"user={escaped_name(subject.user)}"),
         (Each.KEY, f"key={escaped_name(subject.key)}"),

@@ -175,7 +175,7 @@ class Limiter:
             claims,
             request.tokens,
             now_s,
-            request.prompt_tokens,
+            prompt_tokens=request.prompt_tokens,
         )
         try:
             reserved = await self._store.reserve(reservation)

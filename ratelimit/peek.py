@@ -1,5 +1,6 @@
-"""What is left of a caller's limits, by the calculation that reserves: the same claims, the
-same counters. It holds and charges nothing.
+"""The remaining amounts of a caller's limits, by the same claims and counters as a reservation.
+
+Peeking holds and charges nothing.
 """
 
 import logging
@@ -35,8 +36,9 @@ _json = msgspec.json.Encoder(decimal_format="number")
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One counter that the caller's requests meet: `models` lead to it, `used` is held or spent,
-    as the store counts it.
+    """A counter that the caller's requests meet. Requests to any of `models` meet it.
+
+    `used` is the amount that is held or spent, as the store counts it.
     """
 
     claim: Claim
@@ -55,7 +57,7 @@ class PeekLimits:
     async def __call__(self, tenant: Tenant, caller: Caller, model: str | None) -> bytes | None:
         """The JSON of the caller's limits: all of them, or those that requests to `model` meet.
 
-        None when the store does not answer.
+        None if the store does not answer.
         """
         now_s = self._clock.now_s()
         met = claims_by_models(tenant, caller, now_s)
@@ -71,7 +73,7 @@ class PeekLimits:
                 used = await self._store.peek(tenant.name, counters, leases, now_s, drains)
             except StoreError as error:
                 self._metrics.store_errors.labels("peek").inc()
-                log.warning("cannot tell what is left: %s", error)
+                log.warning("cannot read the remaining amounts of limits: %s", error)
                 return None
         pairs = zip(asked, used, strict=True)
         standings = [Standing(claim, models, count) for (claim, models), count in pairs]
@@ -82,19 +84,21 @@ def claims_by_models(
     tenant: Tenant, caller: Caller, now_s: float
 ) -> list[tuple[Claim, tuple[str, ...]]]:
     """Every counter that the caller's requests meet now, with the models that lead to it."""
-    found: dict[str, tuple[Claim, list[str]]] = {}
+    met: dict[str, tuple[Claim, list[str]]] = {}
     for model in sorted(tenant.models):
         subject = Subject(caller.tenant, caller.user, caller.key, model)
         for claim in claims_of(tenant, subject, now_s):
-            found.setdefault(claim.key, (claim, []))[1].append(model)
-    return [(claim, tuple(models)) for claim, models in found.values()]
+            met.setdefault(claim.key, (claim, []))[1].append(model)
+    return [(claim, tuple(models)) for claim, models in met.values()]
 
 
 def limits_body(tenant: Tenant, standings: list[Standing], now_s: float) -> bytes:
     """The list in OpenAI's form, in the order of the policy."""
-    place = {limit.id: index for index, limit in enumerate(tenant.limits)}
-    standings = sorted(standings, key=lambda one: (place[one.claim.limit.id], one.models))
-    data = [_entry(tenant, one, now_s) for one in standings]
+    order = {limit.id: index for index, limit in enumerate(tenant.limits)}
+    standings = sorted(
+        standings, key=lambda standing: (order[standing.claim.limit.id], standing.models)
+    )
+    data = [_entry(tenant, standing, now_s) for standing in standings]
     return _json.encode({"object": "list", "data": data})
 
 
@@ -122,7 +126,7 @@ def _entry(tenant: Tenant, standing: Standing, now_s: float) -> dict[str, object
 
 
 def _resets_at_s(standing: Standing, now_s: float) -> float | None:
-    """When its window ends, or its bucket is full again."""
+    """The time at which its window ends, or its bucket is full again."""
     limit, window = standing.claim.limit, standing.claim.window
     if isinstance(limit.shape, Smooth):
         return Refill(limit, standing.used, now_s).full_at_s()

@@ -138,14 +138,14 @@ def shown(value: object) -> str:
     return _quoted(value)
 
 
-def hint(wrong: str, candidates: Iterable[str]) -> str:
+def hint(text: str, candidates: Iterable[str]) -> str:
     """` (did you mean ...?)` with the closest candidate; empty if no candidate is close.
 
     The number of candidates is bounded: a comparison takes about 10 us, and a file may hold
     tens of thousands of names.
     """
     pool = [name for name, _ in zip(candidates, range(_MAX_HINT_CANDIDATES), strict=False)]
-    close = difflib.get_close_matches(wrong[:_SHOWN_CHARACTERS], pool, n=1)
+    close = difflib.get_close_matches(text[:_SHOWN_CHARACTERS], pool, n=1)
     return f" (did you mean {_quoted(close[0])}?)" if close else ""
 
 

@@ -1,7 +1,7 @@
 """Reads single values of a configuration file, and collects a problem for each wrong one.
 
-Values are read as Go's yaml.v2 reads them (YAML 1.1): unquoted `10` is text where text is
-expected, a key without a value counts as absent, and `<<` merges mappings.
+Values are read as Go's yaml.v2 reads them (YAML 1.1). An unquoted `10` is text where text is
+expected. A key without a value counts as absent, and `<<` merges mappings.
 """
 
 import re

@@ -62,8 +62,8 @@ class Pattern:
 class DescriptorLevel:
     """The descriptors of one list.
 
-    `exact` holds them by key and value as written, `patterns` by key with their patterns in the
-    order of the file, and `keys` by key alone. Those with a pattern are in `exact` too.
+    `exact` holds them by key and value as written, and `keys` by key alone. `patterns` holds those
+    with wildcards by key, in the order of the file; these are in `exact` too.
     """
 
     exact: Mapping[DescriptorEntry, "Node"] = field(default_factory=dict)

@@ -152,7 +152,7 @@ def test_what_is_held_is_the_weighted_estimate_and_never_less_than_it_may_be(
     rule: Limit, prompt: int | None, held: int
 ) -> None:
     claims = claims_of(tenant(rule), ALICE, NOW_S)
-    [demand] = reservation_of("r", "demo", claims, 500, NOW_S, prompt).demands
+    [demand] = reservation_of("r", "demo", claims, 500, NOW_S, prompt_tokens=prompt).demands
     assert demand.amount == held
 
 

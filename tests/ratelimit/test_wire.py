@@ -124,7 +124,7 @@ def without_op() -> RateLimitRequest:
         (with_op("peek\n"), r"op must be reserve or settle, not 'peek\\n'"),
         (with_op("x" * 10_000), "op must be reserve or settle, not 'x{40}'$"),
         (without_op(), "op must be reserve or settle, not absent"),
-        (with_entry("tenant", "other"), "an entry of the descriptor is there twice"),
+        (with_entry("tenant", "other"), "an entry appears twice in the descriptor"),
         (reserve(reservation=ABSENT), "the descriptor lacks reservation"),
         (reserve(reservation=""), "the descriptor lacks reservation"),
         (reserve(tenant=ABSENT), "the descriptor lacks tenant"),
