@@ -75,10 +75,10 @@ def written_meaning(limit: YamlMapping) -> LimitMeaning | None:
     weights = _written_weights(limit.get("weights", {}))
     if weights is None:
         return None
-    each = limit.get("each")
+    each, per = limit.get("each"), limit.get("per")
     return LimitMeaning(
         count=str(limit.get("count")),
-        per=str(limit.get("per")),
+        per=None if per is None else str(per),
         smooth=limit.get("smooth") is True,
         each=frozenset([each] if isinstance(each, str) else _texts(each)),
         users=frozenset(_texts(limit.get("users"))),

@@ -1,4 +1,4 @@
-"""Each file in `bad/` holds a mistake and, in its first lines, exactly what is told of it."""
+"""Each file in `bad/` contains a mistake and, in comments, the exact lines that report it."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def expected(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
-def test_a_mistake_is_told_in_exactly_these_lines(path: Path) -> None:
+def test_a_mistake_is_reported_in_exactly_these_lines(path: Path) -> None:
     with pytest.raises(PolicyError) as caught:
         load_policy(path)
 
@@ -46,7 +46,7 @@ def test_every_rule_has_a_file_that_breaks_it() -> None:
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
-def test_a_message_is_one_line_and_repeats_no_secret(path: Path) -> None:
+def test_a_message_is_one_line_and_contains_no_secret(path: Path) -> None:
     for line in problems_of(path):
         assert line.isprintable()
         assert "3f9c2d41a7" not in line

@@ -1,4 +1,4 @@
-"""Configurations and calls for tests, with what matters spelled out at the call."""
+"""Configurations and calls for tests."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ Unit = RateLimitDescriptor.RateLimitOverride
 
 
 def domains(text: str) -> Domains:
-    """What this one file configures."""
+    """The domains that this file configures."""
     return parse_domains(((Path("config.yaml"), text.encode()),))
 
 

@@ -1,4 +1,4 @@
-"""What Envoy reads in the answer to each call, on every store."""
+"""The fields that Envoy reads in the answer to each call, on every store."""
 
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -68,7 +68,7 @@ async def test_calls_are_answered(name: str, store: Store) -> None:
 
 
 @pytest.mark.parametrize("name", FILE["counting_refused"])
-async def test_calls_are_answered_where_refused_hits_count(name: str, store: Store) -> None:
+async def test_calls_are_answered_when_refused_hits_count(name: str, store: Store) -> None:
     await answer(FILE["counting_refused"][name], store, counts_refused=True)
 
 

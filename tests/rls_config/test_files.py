@@ -1,4 +1,4 @@
-"""Configuration files: what is read as it is meant, and each mistake told in its own line."""
+"""Configuration files: good values are read as meant, each mistake is reported in its own line."""
 
 from pathlib import Path
 
@@ -38,10 +38,10 @@ def problems(*paths: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
-def test_a_mistake_is_told_in_exactly_these_lines(path: Path) -> None:
-    told = problems(path)
-    assert expected(path) == told
-    assert all(line.isprintable() for line in told)
+def test_a_mistake_is_reported_in_exactly_these_lines(path: Path) -> None:
+    reported = problems(path)
+    assert expected(path) == reported
+    assert all(line.isprintable() for line in reported)
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
@@ -56,7 +56,7 @@ def test_every_rule_has_a_file_that_breaks_it() -> None:
     assert set(RlsConfigRule) - OF_SEVERAL_FILES == broken & set(RlsConfigRule)
 
 
-def test_a_domain_stands_in_one_file(tmp_path: Path) -> None:
+def test_a_domain_is_defined_in_one_file(tmp_path: Path) -> None:
     for name in ("a.yaml", "b.yaml"):
         (tmp_path / name).write_text("# a comment\ndomain: shop\n")
     first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
@@ -66,7 +66,7 @@ def test_a_domain_stands_in_one_file(tmp_path: Path) -> None:
     ]
 
 
-def test_the_mistakes_of_all_files_are_told_at_once(tmp_path: Path) -> None:
+def test_the_mistakes_of_all_files_are_reported_at_once(tmp_path: Path) -> None:
     for name in ("a.yaml", "b.yaml"):
         (tmp_path / name).write_text("{}")
     (tmp_path / "other").mkdir()
@@ -83,7 +83,7 @@ def test_the_mistakes_of_all_files_are_told_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_a_directory_stands_for_its_yaml_files_and_no_file_counts_twice(tmp_path: Path) -> None:
+def test_a_directory_gives_its_yaml_files_and_no_file_counts_twice(tmp_path: Path) -> None:
     for name in ("b.yaml", "a.yaml", ".hidden.yaml", "notes.txt", "old.yaml~", "c.yml"):
         (tmp_path / name).write_text("")
     (tmp_path / "deeper").mkdir()
@@ -135,7 +135,7 @@ def test_a_rate_limit_is_read_with_all_that_it_says() -> None:
         ),
     ],
 )
-def test_what_is_left_out_is_zero_or_nothing(text: str, expected: Rate) -> None:
+def test_absent_values_are_zero_or_nothing(text: str, expected: Rate) -> None:
     assert rate(text) == expected
 
 
@@ -153,21 +153,21 @@ def test_good_files_are_described() -> None:
     assert describe_domains(domains(text)) == "domain a: 2 limits"
 
 
-def is_told_or_read(data: bytes) -> None:
+def is_reported_or_read(data: bytes) -> None:
     try:
         parse_domains(((Path("x.yaml"), data),))
     except RlsConfigError as error:
-        told = len(error.problems)
+        reported = len(error.problems)
     else:
-        told = 0
-    assert told == len(check_file(data).problems)
+        reported = 0
+    assert reported == len(check_file(data).problems)
 
 
 @given(st.binary(max_size=300))
 @example(b"domain: a\ndescriptors:\n- key: \x00")
 @example(b"domain: a\n<<: 5\n<<: {}\n")
 def test_no_bytes_bring_it_down(data: bytes) -> None:
-    is_told_or_read(data)
+    is_reported_or_read(data)
 
 
 words = st.sampled_from(
@@ -182,4 +182,4 @@ values = st.recursive(
 
 @given(values)
 def test_no_structure_brings_it_down(value: object) -> None:
-    is_told_or_read(repr(value).replace("None", "null").replace("'", "").encode())
+    is_reported_or_read(repr(value).replace("None", "null").replace("'", "").encode())

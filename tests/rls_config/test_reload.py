@@ -13,7 +13,7 @@ from tests.fakes import FakeClock
 
 
 class Rig:
-    """A watcher over a directory that tests write to, and what it counted."""
+    """A watcher over a directory that tests write to, with its metrics."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -70,7 +70,7 @@ async def test_changed_new_and_removed_files_come_into_force(rig: Rig) -> None:
     assert not await rig.watcher.check_once()
 
 
-async def test_a_bad_file_keeps_all_of_the_last_good_ones_and_is_told_once(
+async def test_a_bad_file_keeps_all_of_the_last_good_ones_and_is_reported_once(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
     rig.write("b.yaml", "domain: b\n")
