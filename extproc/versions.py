@@ -8,7 +8,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import Protocol
 
-from headgate.core.policy import Caller, Sticky, Versions
+from headgate.core.policy import Caller
+from headgate.core.versions import Sticky, Versions
 
 _SCALE = 1_000_000
 

@@ -16,7 +16,7 @@ from headgate.core.clock import SystemClock
 from headgate.core.errors import Refusal
 from headgate.core.metrics import Metrics
 from headgate.istio_check.findings import WARNINGS, Rule
-from headgate.rls_config.check import KNOWN_KEYS
+from headgate.rls_config.reader import KNOWN_KEYS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

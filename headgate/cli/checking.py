@@ -11,7 +11,7 @@ from headgate.cli.options import FILE, RATELIMIT_CONFIG
 from headgate.istio_check.check import check_files
 from headgate.policy import describe, load_policy
 from headgate.replay.report import as_json, as_table, replay_files
-from headgate.rls_config import describe_dropin, load_dropin
+from headgate.rls_config import describe_domains, load_domains
 
 
 @click.command("check")
@@ -49,7 +49,7 @@ def check_command(
     if file is not None:
         click.echo(describe(load_policy(file)))
     if ratelimit_config:
-        click.echo(describe_dropin(load_dropin(ratelimit_config)))
+        click.echo(describe_domains(load_domains(ratelimit_config)))
 
 
 @click.command("replay")

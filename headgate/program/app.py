@@ -25,7 +25,7 @@ from headgate.core.clock import Clock
 from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy, Prices
-from ratelimit.descriptors.service import DropIn
+from ratelimit.descriptors.service import DescriptorLimits
 from ratelimit.descriptors.tree import Domains
 from ratelimit.limiter import Limiter
 from ratelimit.peek import PeekLimits
@@ -130,7 +130,7 @@ def build_hooks(
     """
     drop_in = None
     if domains is not None:
-        drop_in = DropIn(store, domains, clock, metrics, counts_refused)
+        drop_in = DescriptorLimits(store, domains, clock, metrics, counts_refused)
 
     def prices_of(name: str) -> Prices | None:
         model = policy().models.get(name)

@@ -16,7 +16,7 @@ from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.policy import FileError, parse_policy, read_policy
-from headgate.rls_config import dropin_files, parse_dropin, read_dropin
+from headgate.rls_config import config_files, parse_domains, read_config
 from ratelimit.descriptors.tree import Domains
 
 log = logging.getLogger("headgate.reload")
@@ -241,9 +241,9 @@ class DropInWatcher(Watcher[Domains]):
             noun="ratelimit configuration",
             name=", ".join(str(path) for path in paths),
             check=f"headgate check {options}",
-            files=lambda: dropin_files(paths),
-            read=read_dropin,
-            compile=parse_dropin,
+            files=lambda: config_files(paths),
+            read=read_config,
+            compile=parse_domains,
             reloads=metrics.ratelimit_config_reloads,
             loaded_seconds=metrics.ratelimit_config_loaded_seconds,
         )

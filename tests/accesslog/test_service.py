@@ -66,10 +66,19 @@ class Kept:
 POLICY = CompiledPolicy(
     models={
         "llama-8b-sql": Model(
-            "llama-8b-sql", "llama-8b", "sql-v3", "http://127.0.0.1:1", 8192, True
+            name="llama-8b-sql",
+            base="llama-8b",
+            served_as="sql-v3",
+            upstream="http://127.0.0.1:1",
+            context_tokens=8192,
+            forces_usage=True,
         )
     },
-    tenants={"acme": Tenant("acme", ZoneInfo("UTC"), frozenset({"llama-8b-sql"}), ())},
+    tenants={
+        "acme": Tenant(
+            name="acme", calendar=ZoneInfo("UTC"), models=frozenset({"llama-8b-sql"}), limits=()
+        )
+    },
     keys={},
 )
 

@@ -42,9 +42,14 @@ POLICY = CompiledPolicy(
     models=MODELS,
     tenants={
         "acme": Tenant(
-            "acme", _UTC, frozenset({"tiny", "shy", "alias", "poet", "org/slashed", "gone"}), ()
+            name="acme",
+            calendar=_UTC,
+            models=frozenset({"tiny", "shy", "alias", "poet", "org/slashed", "gone"}),
+            limits=(),
         ),
-        "rivals": Tenant("rivals", _UTC, frozenset({"rival", "reserved"}), ()),
+        "rivals": Tenant(
+            name="rivals", calendar=_UTC, models=frozenset({"rival", "reserved"}), limits=()
+        ),
     },
     keys={},
 )

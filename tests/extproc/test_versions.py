@@ -13,7 +13,8 @@ from extproc.estimate import Estimator
 from extproc.pins.memory import MemoryPins
 from extproc.versions import Kept, Pin, pin
 from headgate.core.contract import VERSION_HEADER, AdmissionKey, Header
-from headgate.core.policy import Caller, CompiledPolicy, Sticky, Version, Versions
+from headgate.core.policy import Caller, CompiledPolicy
+from headgate.core.versions import Sticky, Version, Versions
 from tests.extproc.builders import ALICE, POLICY, facts, model
 from tests.fakes import FakeClock
 

@@ -165,14 +165,17 @@ def test_options_that_do_not_go_together_are_a_usage_error(arguments: list[str])
 
 
 HOSTILE = {
-    "no YAML": ("a: [", "this is not YAML"),
+    "no YAML": ("a: [", "this is not valid YAML"),
     "a list": ("- 1\n- 2\n", "not a mapping"),
     "a mapping that is no object": ("a: 1\n", "lacks apiVersion or kind"),
     "nothing": ("# nothing\n", "holds no object"),
-    "a key twice": ("apiVersion: v1\nkind: Service\nkind: Service\n", "stands twice"),
+    "a key twice": ("apiVersion: v1\nkind: Service\nkind: Service\n", "appears twice"),
     "a control character": ("apiVersion: v1\nkind: \x01\n", "control character"),
     "a tag": ("apiVersion: v1\nkind: !!python/object:os.system x\n", "YAML tag"),
-    "an alias without an anchor": ("apiVersion: v1\nkind: *nothing\n", "no anchor"),
+    "an alias without an anchor": (
+        "apiVersion: v1\nkind: *nothing\n",
+        "the anchor &nothing is not defined above",
+    ),
     "a bomb of aliases": (
         "apiVersion: v1\nkind: Bomb\na0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
         + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10)),

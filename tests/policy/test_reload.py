@@ -1,4 +1,4 @@
-"""The policy in force follows its file, and is always a good one."""
+"""The policy in force follows its file, and is always a valid policy."""
 
 import asyncio
 import dataclasses
@@ -22,7 +22,7 @@ BAD = "models: {}\ntenants: {}\n"
 
 
 class Rig:
-    """A watcher over a file that tests write, and everything it told."""
+    """A watcher over a file that tests write, with its metrics and changes."""
 
     def __init__(self, path: Path, text: str) -> None:
         self.path = path
@@ -123,7 +123,7 @@ async def test_a_second_change_within_one_tick_of_the_file_system_is_seen(rig: R
     assert {"zeta"} == rig.tenants()
 
 
-async def test_a_bad_file_keeps_the_last_good_policy_and_is_told_once(
+async def test_a_bad_file_keeps_the_last_good_policy_and_is_reported_once(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
     rig.write(BAD)
@@ -136,14 +136,13 @@ async def test_a_bad_file_keeps_the_last_good_policy_and_is_told_once(
     assert rig.reloads("refused") == 1
     assert [
         "policy refused, the last good one stays in force:",
-        f"{rig.path}:1: models: is empty; allowed: models by their name, each with upstream and"
+        f"{rig.path}:1: models: is empty; allowed: models by name, each with upstream and"
         " context_tokens, or with base",
-        f"{rig.path}:2: tenants: is empty; allowed: tenants by their name, each with at least"
-        " models",
+        f"{rig.path}:2: tenants: is empty; allowed: tenants by name, each with at least models",
     ] == caplog.messages
 
 
-async def test_another_bad_file_is_told_again(rig: Rig) -> None:
+async def test_another_bad_file_is_reported_again(rig: Rig) -> None:
     for text in (BAD, "models: []\n", BAD):
         rig.write(text)
         await rig.check()
@@ -161,7 +160,7 @@ async def test_a_file_with_many_mistakes_does_not_flood_the_log(
     assert caplog.messages[-1] == f"and 482 more: run `headgate check {rig.path}`"
 
 
-async def test_a_vanished_file_keeps_the_last_good_policy_and_is_told_once(
+async def test_a_vanished_file_keeps_the_last_good_policy_and_is_reported_once(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
     rig.path.unlink()
@@ -175,7 +174,7 @@ async def test_a_vanished_file_keeps_the_last_good_policy_and_is_told_once(
 
 
 @pytest.mark.parametrize("spoil", [lambda rig: rig.write(BAD), lambda rig: rig.path.unlink()])
-async def test_the_same_policy_coming_back_is_told_but_no_change(
+async def test_the_return_of_the_same_policy_is_reported_but_is_no_change(
     rig: Rig, caplog: pytest.LogCaptureFixture, spoil: Callable[[Rig], None]
 ) -> None:
     spoil(rig)
@@ -238,7 +237,7 @@ async def test_a_file_that_changes_while_it_is_read_is_read_at_the_next_look(
     assert {"half", "other"} == rig.tenants()
 
 
-async def test_a_file_emptied_just_now_is_about_to_be_written(rig: Rig) -> None:
+async def test_a_file_that_was_just_emptied_may_still_be_written(rig: Rig) -> None:
     rig.clock.advance(-1000)
     rig.path.write_text("")
     assert not await rig.check()

@@ -3,7 +3,6 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import grpc
 import pytest
@@ -122,7 +121,7 @@ async def test_settling_twice_a_refused_one_or_nothing_is_ok_and_changes_nothing
 
 
 async def test_a_request_held_in_a_slice_is_settled_through_any_replica() -> None:
-    rule = replace(limit(100_000, Count.TOKENS), slice=5000)
+    rule = limit(100_000, Count.TOKENS, slice=5000)
     fleet = await Fleet.of(2)
     one, other = (replica.store for replica in fleet.replicas)
     async with serving(rule, store=one) as here, serving(rule, store=other) as there:
@@ -139,7 +138,7 @@ async def test_a_request_held_in_a_slice_is_settled_through_any_replica() -> Non
 
 
 async def test_a_proxy_that_does_not_say_who_holds_a_request_settles_where_it_is_held() -> None:
-    rule = replace(limit(100_000, Count.TOKENS), slice=5000)
+    rule = limit(100_000, Count.TOKENS, slice=5000)
     fleet = await Fleet.of(2)
     one, other = (replica.store for replica in fleet.replicas)
     async with serving(rule, store=one) as here, serving(rule, store=other) as there:

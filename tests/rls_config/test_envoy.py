@@ -39,7 +39,7 @@ TYPES = "type.googleapis.com/envoy.extensions"
 
 
 def envoy_config(port: int, services: Path, upstream: int) -> dict[str, Any]:
-    """What a deployment of envoyproxy/ratelimit has; only the cluster's address is ours."""
+    """The configuration for envoyproxy/ratelimit; only the cluster's address is ours."""
     limiter = {
         "@type": f"{TYPES}.filters.http.ratelimit.v3.RateLimit",
         "domain": "shop",
@@ -198,7 +198,7 @@ async def until(ready: Callable[[], Awaitable[bool]]) -> None:
 
 
 @pytest.mark.parametrize("text", ["domain: headgate\n", "domain: a\ndescriptors: 5\n"])
-def test_a_bad_configuration_is_told_in_one_line_and_nothing_starts(
+def test_a_bad_configuration_is_reported_in_one_line_and_nothing_starts(
     tmp_path: Path, text: str
 ) -> None:
     (tmp_path / "shop.yaml").write_text(text)

@@ -8,12 +8,12 @@ from prometheus_client import CollectorRegistry
 
 from headgate.core.metrics import Metrics
 from headgate.program.reload import DropInWatcher
-from headgate.rls_config import DropInError
+from headgate.rls_config import RlsConfigError
 from tests.fakes import FakeClock
 
 
 class Rig:
-    """A watcher over a directory that tests write to, and what it counted."""
+    """A watcher over a directory that tests write to, with its metrics."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -50,7 +50,7 @@ def test_the_first_files_are_in_force_at_once(rig: Rig) -> None:
 def test_bad_first_files_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("domain: headgate\n")
     clock = FakeClock()
-    with pytest.raises(DropInError):
+    with pytest.raises(RlsConfigError):
         DropInWatcher((tmp_path,), clock, Metrics(CollectorRegistry(), clock))
 
 
@@ -70,7 +70,7 @@ async def test_changed_new_and_removed_files_come_into_force(rig: Rig) -> None:
     assert not await rig.watcher.check_once()
 
 
-async def test_a_bad_file_keeps_all_of_the_last_good_ones_and_is_told_once(
+async def test_a_bad_file_keeps_all_of_the_last_good_ones_and_is_reported_once(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
     rig.write("b.yaml", "domain: b\n")
@@ -83,8 +83,8 @@ async def test_a_bad_file_keeps_all_of_the_last_good_ones_and_is_told_once(
     assert rig.reloads("refused") == 1
     assert caplog.messages == [
         "ratelimit configuration refused, the last good one stays in force: "
-        f'{rig.folder}/c.yaml:1: domain: the domain "a" is in {rig.folder}/a.yaml already;'
-        " a domain stands in one file",
+        f'{rig.folder}/c.yaml:1: domain: the domain "a" is already defined in {rig.folder}/a.yaml;'
+        " define each domain in one file",
     ]
 
 
