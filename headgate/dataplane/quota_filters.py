@@ -135,7 +135,7 @@ def _left() -> RateLimitAction:
     the stream's end; were it not skipped on an error, the descriptor would be dropped with it."""
     # For mypy this is protobuf's Descriptor, which the generated module imports, too.
     said: betterproto2.Message = Descriptor(  # type: ignore[assignment]
-        descriptor_key=UsageKey.LEFT,  # type: ignore[call-arg]
+        descriptor_key=UsageKey.CLIENT_LEFT,  # type: ignore[call-arg]
         text=LEFT,
         skip_if_error=True,
     )
