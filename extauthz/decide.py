@@ -114,7 +114,7 @@ def _caller_of(key: bytes, policy: CompiledPolicy) -> Caller | None:
     if not key or len(key) > _MAX_KEY_BYTES or not key.isascii():
         return None
     # The key itself is never compared. The time of the look-up may depend on the digest of the
-    # sent text, which does not tell how similar the text is to a key.
+    # sent text. The digest does not tell how similar the text is to a key.
     caller = policy.keys.get(digest_of(key))
     if caller is None or caller.tenant not in policy.tenants:
         return None

@@ -14,8 +14,8 @@ Varied traffic keeps a wide margin, uniform traffic a narrow one. The estimate f
 - output = n x (the requested maximum, else upper within the rest of the context)
 - tokens = prompt + output, at most 1e9
 
-The ratio starts at 1/1.8. In measurements no real vocabulary needed more than bytes/1.8 tokens for
-any text, and none can need more than one token for each byte. A body of unknown size may fill the
+The ratio starts at 1/1.8: no real vocabulary needed more than bytes/1.8 tokens for any text that
+was measured. None can need more than one token for each byte. A body of unknown size may fill the
 context. A request with many prompts (embeddings, completions) has a context for each of them, so
 only its size bounds the prompt.
 

@@ -1,5 +1,8 @@
-"""One ext_proc stream as a state machine without I/O: the request's headers, its body if it must
-change, and the answer if it is counted here."""
+"""One ext_proc stream as a state machine without I/O.
+
+Its events are the request's headers, its body if it must change, and the answer if it is counted
+here.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

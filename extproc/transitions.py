@@ -2,8 +2,8 @@
 
     HEADERS > DECIDING > BODY > REWRITING > ANSWER_HEADERS > ANSWER_BODY > DONE
 
-A request skips BODY if nothing in it must change, and is DONE before its answer if it is not
-admitted or if the answer is counted elsewhere.
+A request skips BODY if nothing in it must change. It is DONE before its answer if it is not
+admitted, or if the answer is counted elsewhere.
 """
 
 from enum import Enum, auto

@@ -76,8 +76,8 @@ ANTHROPIC_APIS = frozenset({Api.MESSAGES, Api.COUNT_TOKENS})
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """What Headgate knows of a request path: its endpoint, None if the path is not served, and the
-    shape of its errors."""
+    """The entry for a request path: its endpoint, None if the path is not served, and the shape of
+    its errors."""
 
     endpoint: Endpoint | None
     shape: ErrorShape

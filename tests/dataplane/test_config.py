@@ -39,8 +39,14 @@ from headgate.dataplane.upstream import BadUpstream, cluster_name, model_cluster
 
 
 def box(folder: Path, **upstreams: str) -> OneBox:
-    sockets = folder / "services.sock", folder / "admin.sock"
-    return OneBox("127.0.0.1", 8080, *sockets, folder=folder, upstreams=upstreams)
+    return OneBox(
+        listen_host="127.0.0.1",
+        listen_port=8080,
+        services_socket=folder / "services.sock",
+        admin_socket=folder / "admin.sock",
+        folder=folder,
+        upstreams=upstreams,
+    )
 
 
 def filters(counting: Counting = Counting.PROXY) -> dict[str, dict[str, Any]]:
