@@ -21,7 +21,7 @@ from headgate.core.contract import (
     OP_SETTLE,
     AdmissionKey,
     LimitsKey,
-    held_by,
+    read_held_by,
 )
 from headgate.core.errors import ApiError, Refusal
 from headgate.core.policy import Count, Per, Shape, Slots, Smooth, Windowed
@@ -115,7 +115,7 @@ def _decode_settle(entries: Mapping[str, str]) -> SettleCall:
             prompt=_needed_count(entries, AdmissionKey.ESTIMATE_PROMPT),
             per_second=read_count(entries.get(AdmissionKey.PER_SECOND)),
         ),
-        held_by=held_by(entries),
+        held_by=read_held_by(entries),
     )
 
 

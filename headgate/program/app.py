@@ -143,17 +143,22 @@ def build_hooks(
     return Hooks(
         authorization=Authorization(policy, FailureLimit(auth_failures_per_minute), clock, metrics),
         processor=ExternalProcessor(
-            policy,
-            estimator,
-            new_reservation_id,
-            PeekLimits(store, clock, metrics),
-            pins,
-            metrics,
-            clock,
+            policy=policy,
+            estimator=estimator,
+            new_id=new_reservation_id,
+            limits_of=PeekLimits(store, clock, metrics),
+            pins=pins,
+            metrics=metrics,
+            clock=clock,
         ),
         rate_limit=RateLimitService(limiter, metrics, clock, drop_in),
         access_log=AccessLogService(
-            limiter.settle, estimator.learn, prices_of, sinks(limiter), policy, metrics
+            settle=limiter.settle,
+            learn=estimator.learn,
+            prices_of=prices_of,
+            sinks=sinks(limiter),
+            policy=policy,
+            metrics=metrics,
         ),
         limiter=limiter,
     )

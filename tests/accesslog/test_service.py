@@ -92,12 +92,12 @@ class World:
         self.taught: list[tuple[str, str, int, int, int]] = []
         self.policy = CollectorRegistry()
         self.service = AccessLogService(
-            self.limiter.settle,
-            lambda *lesson: self.taught.append(lesson),
-            prices_of,
-            [self.kept],
-            lambda: POLICY,
-            Metrics(self.policy, FakeClock()),
+            settle=self.limiter.settle,
+            learn=lambda *lesson: self.taught.append(lesson),
+            prices_of=prices_of,
+            sinks=[self.kept],
+            policy=lambda: POLICY,
+            metrics=Metrics(self.policy, FakeClock()),
         )
         self.channel: grpc.aio.Channel
 
@@ -222,7 +222,7 @@ async def test_a_message_that_cannot_be_read_is_counted_and_the_next_is_handled(
         await world.send(b"\x12\xff", message(entry()))
     assert len(world.kept.records) == 1
     assert world.metric("records_total", outcome="failed") == 1
-    assert "lost an access log message of 2 bytes" in caplog.text
+    assert "dropped an access log message of 2 bytes" in caplog.text
 
 
 async def test_requests_tokens_and_first_output_are_counted(world: World) -> None:

@@ -54,13 +54,13 @@ class Desk:
         self.limits: bytes | None = b'{"object": "list", "data": []}'
         self.peeked: list[tuple[Tenant, Caller, str | None]] = []
         self.service = ExternalProcessor(
-            lambda: POLICY,
-            Estimator(),
-            self._new_id,
-            self._limits_of,
-            MemoryPins(FakeClock(0)),
-            metrics,
-            FakeClock(0),
+            policy=lambda: POLICY,
+            estimator=Estimator(),
+            new_id=self._new_id,
+            limits_of=self._limits_of,
+            pins=MemoryPins(FakeClock(0)),
+            metrics=metrics,
+            clock=FakeClock(0),
         )
 
     def _new_id(self) -> str:
