@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from headgate.cli import cli
 from headgate.core.errors import OperatorError
-from tests.headgate.test_records import REFUSED, line
+from tests.replay.test_records import REFUSED, line
 
 POLICY = """\
 models:
