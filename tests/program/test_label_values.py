@@ -14,6 +14,7 @@ from headgate._gen.ratelimit_pb2 import RateLimitRequest
 from headgate.core.metrics import Metrics
 from headgate.core.policy import Caller
 from headgate.program.app import Hooks, build_hooks
+from headgate.program.settings import ServiceSettings
 from ratelimit.store.memory import MemoryStore
 from tests.accesslog.entries import ADMISSION, USAGE, entry, message
 from tests.extauthz.builders import check_request
@@ -50,7 +51,15 @@ def rig() -> Rig:
     counted, clock = CollectorRegistry(), FakeClock()
     metrics = Metrics(counted, clock)
     store, pins = MemoryStore(), MemoryPins(clock)
-    hooks = build_hooks(lambda: POLICY, store, pins, lambda _: (), clock, metrics, domains=dict)
+    hooks = build_hooks(
+        ServiceSettings(),
+        policy=lambda: POLICY,
+        store=store,
+        pins=pins,
+        clock=clock,
+        metrics=metrics,
+        domains=dict,
+    )
     return Rig(hooks, counted, Random(7))
 
 

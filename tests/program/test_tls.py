@@ -11,7 +11,8 @@ from prometheus_client import CollectorRegistry
 from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
 from headgate.dataplane.box import Certificate
-from headgate.program.tls import CertificateError, CertificateWatcher, TlsFiles, read_pair
+from headgate.program.settings import TlsFiles
+from headgate.program.tls import CertificateError, CertificateWatcher, read_pair
 from tests.certificates import install, pem
 from tests.fakes import FakeClock
 
@@ -109,7 +110,8 @@ class Door:
         self.counted = CollectorRegistry()
         self.clock = FakeClock(self.files.certificate.stat().st_mtime + 1)
         metrics = Metrics(self.counted, self.clock)
-        self.watcher = CertificateWatcher(self.files, self.clock, metrics, self.renew)
+        self.watcher = CertificateWatcher(self.files, self.clock, metrics)
+        self.watcher.set_follower(self.renew)
 
     async def renew(self, certificate: Certificate) -> None:
         if self.refuses:
@@ -133,14 +135,12 @@ def test_a_file_that_cannot_be_read_is_one_line_with_its_name(tmp_path: Path) ->
     files = TlsFiles(tmp_path / "none.pem", tmp_path / "none.key")
     metrics = Metrics(CollectorRegistry(), FakeClock())
 
-    async def renew(_: Certificate) -> None: ...
-
     with pytest.raises(CertificateError, match=r"none\.pem: cannot be read \(No such file"):
-        CertificateWatcher(files, FakeClock(), metrics, renew)
+        CertificateWatcher(files, FakeClock(), metrics)
     install(tmp_path, "first")
     folder = TlsFiles(tmp_path / "door.pem", tmp_path)
     with pytest.raises(CertificateError, match=r"cannot be read \(Is a directory"):
-        CertificateWatcher(folder, FakeClock(), metrics, renew)
+        CertificateWatcher(folder, FakeClock(), metrics)
 
 
 async def test_a_pair_that_is_renamed_into_place_is_shown(door: Door) -> None:
@@ -174,7 +174,8 @@ async def test_a_pair_behind_a_swapped_symlink_is_shown(tmp_path: Path) -> None:
 
     clock = FakeClock()
     files = TlsFiles(link / "door.pem", link / "door.key")
-    watcher = CertificateWatcher(files, clock, Metrics(CollectorRegistry(), clock), renew)
+    watcher = CertificateWatcher(files, clock, Metrics(CollectorRegistry(), clock))
+    watcher.set_follower(renew)
     (tmp_path / "next").symlink_to("second")
     os.replace(tmp_path / "next", link)
 

@@ -14,6 +14,7 @@ from extproc.pins.memory import MemoryPins
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.program.app import build_hooks
+from headgate.program.settings import ServiceSettings
 from protos.generate import ROOT
 from ratelimit.store.memory import MemoryStore
 from tests.fakes import FakeClock
@@ -43,12 +44,12 @@ def envoy_method(source: str) -> tuple[str, Any]:
 def handlers() -> tuple[grpc.GenericRpcHandler, ...]:
     clock = FakeClock()
     hooks = build_hooks(
-        lambda: CompiledPolicy(models={}, tenants={}, keys={}),
-        MemoryStore(),
-        MemoryPins(clock),
-        lambda _limiter: (),
-        clock,
-        Metrics(CollectorRegistry(), clock),
+        ServiceSettings(),
+        policy=lambda: CompiledPolicy(models={}, tenants={}, keys={}),
+        store=MemoryStore(),
+        pins=MemoryPins(clock),
+        clock=clock,
+        metrics=Metrics(CollectorRegistry(), clock),
     )
     return hooks.handlers()
 
