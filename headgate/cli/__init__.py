@@ -19,7 +19,7 @@ _STDERR = 2
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(headgate.__version__, prog_name="headgate")
+@click.version_option(headgate.__version__, prog_name="headgate", message="%(prog)s %(version)s")
 def cli() -> None:
     """Identity, quotas and metering for LLM traffic on Envoy and Istio."""
 

@@ -121,6 +121,7 @@ def build_hooks(
     limiter = _limiter(store, policy, clock)
     if console is not None:
         sinks = (*sinks, ConsoleSink(console, limiter.left_of))
+    peek = PeekLimits(store, clock, metrics)
     failures = FailureLimit(settings.auth_failures_per_minute)
     drop_in = None
     if domains is not None:
@@ -128,13 +129,7 @@ def build_hooks(
     return Hooks(
         authorization=Authorization(policy, failures, clock, metrics),
         processor=ExternalProcessor(
-            policy,
-            estimator,
-            new_reservation_id,
-            PeekLimits(store, clock, metrics),
-            pins,
-            metrics,
-            clock,
+            policy, estimator, new_reservation_id, peek, pins, metrics, clock
         ),
         rate_limit=RateLimitService(limiter, metrics, clock, drop_in),
         access_log=AccessLogService(
