@@ -14,7 +14,7 @@ from headgate.program.settings import Address
 _GRACE_S = 2
 
 
-class _Server(uvicorn.Server):
+class _QuietServer(uvicorn.Server):
     """uvicorn without signal handlers: the program decides when it ends."""
 
     @contextmanager
@@ -27,7 +27,7 @@ class AdminServer:
 
     def __init__(self, app: Starlette, address: Address) -> None:
         self._address = address
-        self._server = _Server(
+        self._server = _QuietServer(
             uvicorn.Config(
                 app,
                 log_config=None,
