@@ -48,21 +48,21 @@ _name = _matching(_NAME, "letters, digits, and . _ / : -")
     type=Member(By),
     default=By.VERSION.value,
     show_default=True,
-    help="The label that --stable and --canary are values of; workload for Flagger.",
+    help="The label that has --stable and --canary as values; workload for Flagger.",
 )
 @click.option(
     "--window",
     default="10m",
     show_default=True,
     callback=_matching(_WINDOW, "a number with s, m, h or d, such as 30m"),
-    help="How far back is looked.",
+    help="The time span to compare, up to now.",
 )
 @click.option(
     "--min-samples",
     type=click.IntRange(min=1),
     default=Thresholds().min_samples,
     show_default=True,
-    help="With fewer of either version nothing is said.",
+    help="With fewer samples of either version, a line is not judged.",
 )
 @click.option(
     "--weight", type=click.FloatRange(0, 100), help="The canary's configured share in percent."

@@ -37,13 +37,13 @@ AUTH_FAILURES = click.option(
     type=click.IntRange(min=1),
     default=SERVICES.auth_failures_per_minute,
     show_default=True,
-    help="How often an address may come without a known key, before it gets 429 for it.",
+    help="How often an address may come without a known key before it gets 429.",
 )
 RATELIMIT_CONFIG = click.option(
     "--ratelimit-config",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="A file or directory that configures envoyproxy/ratelimit; may be given again.",
+    help="A file or directory that configures envoyproxy/ratelimit; may be repeated.",
 )
 COUNTING = click.option(
     "--counting",

@@ -93,7 +93,7 @@ def up_command(
     type=click.IntRange(min=1),
     default=SERVICES.store.replicas,
     show_default=True,
-    help="How many replicas share the limits, until Redis has told.",
+    help="How many replicas share the limits, until Redis reports the number.",
 )
 @click.option("--records", type=FILE, help="Where usage records are appended [standard output].")
 @click.option(

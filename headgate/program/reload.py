@@ -22,7 +22,7 @@ from ratelimit.descriptors.tree import Domains
 log = logging.getLogger("headgate.reload")
 
 CHECK_INTERVAL_S = 0.5
-"""With the time to compile it, a key that is taken out of the file is refused within a second."""
+"""With the time to compile the file, a key that was removed from it is refused within a second."""
 
 _SETTLED_S = 2.0
 _MAX_LOGGED_PROBLEMS = 20
@@ -32,8 +32,8 @@ T = TypeVar("T")
 Contents: TypeAlias = tuple[tuple[Path, bytes], ...]
 """The files that were read, in order."""
 
-
 Follower: TypeAlias = Callable[[T], Awaitable[None]]
+"""Applies a new value elsewhere, before it is in force here. It refuses one by raising."""
 
 
 async def _no_follower(_new: object) -> None:
@@ -76,7 +76,7 @@ class Watcher(Generic[T]):
     exception. That is logged once and counted as refused.
 
     Files are found changed by their stat, then by their content: Kubernetes swaps a symlink
-    above them and editors replace them, so inode notifications would miss what counts.
+    above them and editors replace them, so inode notifications would miss those changes.
     """
 
     def __init__(self, watched: WatchedFiles[T], clock: Clock) -> None:
@@ -222,7 +222,7 @@ class Watcher(Generic[T]):
         """The files hold the value in force again, after they were bad or gone."""
         if self._refused is not None:
             self._refused = None
-            log.info("%s as in force again: %s", self._watched.noun, self._watched.name)
+            log.info("%s is the one in force again: %s", self._watched.noun, self._watched.name)
 
 
 class PolicyWatcher(Watcher[CompiledPolicy]):

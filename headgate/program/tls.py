@@ -78,7 +78,7 @@ def read_pair(contents: Contents) -> Certificate:
     if b"PRIVATE KEY-----" not in key:
         raise CertificateError(key_path, "holds no private key in PEM")
     if b"ENCRYPTED" in key:
-        raise CertificateError(key_path, "is encrypted: nobody would be there to give its password")
+        raise CertificateError(key_path, "is encrypted: write it without a password")
     try:
         expires_s = _handshake(certificate, key)
     except (ssl.SSLError, ValueError, OSError) as error:

@@ -185,7 +185,7 @@ async def test_the_same_policy_coming_back_is_told_but_no_change(
         assert not await rig.check()
 
     assert [message for message in caplog.messages if "again" in message] == [
-        f"policy as in force again: {rig.path}"
+        f"policy is the one in force again: {rig.path}"
     ]
     spoil(rig)
     await rig.check()

@@ -19,7 +19,7 @@ from tests.fakes import FakeClock
 
 
 class Admin:
-    """A running admin server, and the parts whose readiness it tells."""
+    """A running admin server, and the parts whose readiness it reports."""
 
     def __init__(self) -> None:
         self.parts = {"hooks": True, "policy": True}
@@ -108,7 +108,7 @@ async def test_nothing_can_be_changed_here(admin: Admin) -> None:
             assert (await client.post(path, content=b"x")).status_code == 405
 
 
-async def test_port_0_takes_a_free_port_and_tells_it(admin: Admin) -> None:
+async def test_port_0_takes_a_free_port_and_reports_it(admin: Admin) -> None:
     assert httpx.URL(admin.server.url).port not in (None, 0)
 
 

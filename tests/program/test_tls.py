@@ -1,4 +1,4 @@
-"""The door's certificate: which pairs are taken, and how a new one comes into force."""
+"""The door's certificate: the pairs that are accepted, and how a new one comes into force."""
 
 import os
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_the_key_is_not_shown_where_a_pair_is() -> None:
         ("first", "second.key", "door.key: is not the key of the first certificate in door.pem"),
         ("first.key", "first.key", "door.pem: holds no certificate in PEM"),
         ("first", "first", "door.key: holds no private key in PEM"),
-        ("first", "encrypted.key", "door.key: is encrypted: nobody would be there"),
+        ("first", "encrypted.key", "door.key: is encrypted: write it without a password"),
         ("expired", "expired.key", "door.pem: has expired"),
         ("weak", "weak.key", "door.pem: cannot be used with door.key (ee key too small)"),
     ],
@@ -76,7 +76,7 @@ def test_half_a_file_is_refused_and_not_a_crash(size: int) -> None:
 
 @given(st.data())
 def test_no_bytes_crash_the_check(data: st.DataObject) -> None:
-    """Whatever an editor or a disk makes of the files, it is a pair or one line."""
+    """Damaged files are a pair or one line, whatever damaged them."""
     texts = [bytearray(pem(name).encode()) for name in ("first", "first.key")]
     for text in texts:
         for place in data.draw(st.lists(st.integers(0, len(text) - 1), max_size=3)):

@@ -1,4 +1,4 @@
-"""Usage records read back: what is a request, what is none, what is a bad line."""
+"""Usage records read back: requests, records without one, and bad lines."""
 
 import gzip
 import json
