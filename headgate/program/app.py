@@ -99,59 +99,81 @@ async def running_pins(settings: StoreSettings, clock: Clock) -> AsyncIterator[P
         await pins.close()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The running parts that the hooks share.
+
+    `policy` and `domains` return the versions in force. Without `domains` no limits of
+    envoyproxy/ratelimit are served.
+    """
+
+    policy: Callable[[], CompiledPolicy]
+    store: Store
+    pins: Pins
+    clock: Clock
+    metrics: Metrics
+    domains: Callable[[], Domains] | None = None
+
+
 def build_hooks(
     settings: ServiceSettings,
-    *,
-    policy: Callable[[], CompiledPolicy],
-    store: Store,
-    pins: Pins,
-    clock: Clock,
-    metrics: Metrics,
+    parts: Parts,
     sinks: Sequence[Sink] = (),
     console: Callable[[str], None] | None = None,
-    domains: Callable[[], Domains] | None = None,
 ) -> Hooks:
-    """Builds the hooks of `settings` from the parts that are running.
+    """Builds the hooks of `settings` from the running parts.
 
-    `policy` and `domains` return the versions in force; without `domains` no limits of
-    envoyproxy/ratelimit are served. Usage records go to `sinks`. With a `console`, a line for each
-    request goes there too, with the remainder of its limits.
+    Usage records go to `sinks`. With a `console`, a line for each request goes there too, with the
+    remainder of its limits.
     """
     estimator = Estimator()
-    limiter = _limiter(store, policy, clock)
+    limiter = _limiter(parts)
     if console is not None:
         sinks = (*sinks, ConsoleSink(console, limiter.left_of))
-    peek = PeekLimits(store, clock, metrics)
     failures = FailureLimit(settings.auth_failures_per_minute)
-    drop_in = None
-    if domains is not None:
-        drop_in = DropIn(store, domains, clock, metrics, settings.ratelimit_count_refused)
     return Hooks(
-        authorization=Authorization(policy, failures, clock, metrics),
-        processor=ExternalProcessor(
-            policy, estimator, new_reservation_id, peek, pins, metrics, clock
-        ),
-        rate_limit=RateLimitService(limiter, metrics, clock, drop_in),
-        access_log=AccessLogService(
-            limiter.settle, estimator.learn, _prices_in(policy), sinks, policy, metrics
-        ),
+        authorization=Authorization(parts.policy, failures, parts.clock, parts.metrics),
+        processor=_processor(parts, estimator),
+        rate_limit=RateLimitService(limiter, parts.metrics, parts.clock, _drop_in(settings, parts)),
+        access_log=_access_log(parts, limiter, estimator, sinks),
     )
 
 
-def _limiter(store: Store, policy: Callable[[], CompiledPolicy], clock: Clock) -> Limiter:
+def _limiter(parts: Parts) -> Limiter:
     # Only a store that replicas share has anything held by one of them.
-    settle_held = store.settle_held if isinstance(store, SlicedStore) else None
-    return Limiter(store, policy, clock, settle_held=settle_held)
+    settle_held = parts.store.settle_held if isinstance(parts.store, SlicedStore) else None
+    return Limiter(parts.store, parts.policy, parts.clock, settle_held=settle_held)
 
 
-def _prices_in(policy: Callable[[], CompiledPolicy]) -> Callable[[str], Prices | None]:
-    """Looks prices up by the name of a model, in the policy that is in force at each call."""
+def _processor(parts: Parts, estimator: Estimator) -> ExternalProcessor:
+    return ExternalProcessor(
+        parts.policy,
+        estimator,
+        new_reservation_id,
+        PeekLimits(parts.store, parts.clock, parts.metrics),
+        parts.pins,
+        parts.metrics,
+        parts.clock,
+    )
 
+
+def _drop_in(settings: ServiceSettings, parts: Parts) -> DropIn | None:
+    if parts.domains is None:
+        return None
+    counts_refused = settings.ratelimit_count_refused
+    return DropIn(parts.store, parts.domains, parts.clock, parts.metrics, counts_refused)
+
+
+def _access_log(
+    parts: Parts, limiter: Limiter, estimator: Estimator, sinks: Sequence[Sink]
+) -> AccessLogService:
     def prices_of(name: str) -> Prices | None:
-        model = policy().models.get(name)
+        model = parts.policy().models.get(name)
         return None if model is None else model.prices
 
-    return prices_of
+    return AccessLogService(
+        limiter.settle, estimator.learn, prices_of, sinks, parts.policy, parts.metrics
+    )
 
 
 def new_reservation_id() -> str:

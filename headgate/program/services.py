@@ -9,7 +9,14 @@ from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.program.admin.app import admin_app
 from headgate.program.admin.server import AdminServer
-from headgate.program.app import Hooks, HookServer, build_hooks, running_pins, running_store
+from headgate.program.app import (
+    Hooks,
+    HookServer,
+    Parts,
+    build_hooks,
+    running_pins,
+    running_store,
+)
 from headgate.program.reload import RlsConfigWatcher
 from headgate.program.settings import ServiceSettings
 from ratelimit.descriptors.tree import Domains
@@ -31,21 +38,16 @@ async def running_services(
     """
     ready = {"hooks": False, "policy": True}
     async with AsyncExitStack() as stack:
-        domains = await _domains(stack, settings, clock, metrics)
-        store = await stack.enter_async_context(running_store(settings.store, clock, metrics))
-        pins = await stack.enter_async_context(running_pins(settings.store, clock))
-        records = stack.enter_context(JsonLinesSink.open(settings.records))
-        hooks = build_hooks(
-            settings,
+        parts = Parts(
             policy=policy,
-            store=store,
-            pins=pins,
+            domains=await _domains(stack, settings, clock, metrics),
+            store=await stack.enter_async_context(running_store(settings.store, clock, metrics)),
+            pins=await stack.enter_async_context(running_pins(settings.store, clock)),
             clock=clock,
             metrics=metrics,
-            sinks=(records,),
-            console=console,
-            domains=domains,
         )
+        records = stack.enter_context(JsonLinesSink.open(settings.records))
+        hooks = build_hooks(settings, parts, (records,), console)
         admin_url = await _start_admin(stack, settings, metrics, ready)
         await _start_hooks(stack, settings, hooks)
         stack.callback(ready.update, hooks=False)

@@ -13,7 +13,7 @@ from headgate._gen.ext_proc_pb2 import ProcessingRequest
 from headgate._gen.ratelimit_pb2 import RateLimitRequest
 from headgate.core.metrics import Metrics
 from headgate.core.policy import Caller
-from headgate.program.app import Hooks, build_hooks
+from headgate.program.app import Hooks, Parts, build_hooks
 from headgate.program.settings import ServiceSettings
 from ratelimit.store.memory import MemoryStore
 from tests.accesslog.entries import ADMISSION, USAGE, entry, message
@@ -51,8 +51,7 @@ def rig() -> Rig:
     counted, clock = CollectorRegistry(), FakeClock()
     metrics = Metrics(counted, clock)
     store, pins = MemoryStore(), MemoryPins(clock)
-    hooks = build_hooks(
-        ServiceSettings(),
+    parts = Parts(
         policy=lambda: POLICY,
         store=store,
         pins=pins,
@@ -60,6 +59,7 @@ def rig() -> Rig:
         metrics=metrics,
         domains=dict,
     )
+    hooks = build_hooks(ServiceSettings(), parts)
     return Rig(hooks, counted, Random(7))
 
 
