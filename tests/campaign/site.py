@@ -119,6 +119,12 @@ class Site:
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(start, self.fleet.numbers, offsets_s))
+        for number, offset_s in zip(self.fleet.numbers, offsets_s, strict=True):
+            loaded_s = metric(
+                self.fleet.metrics(number), "headgate_policy_loaded_timestamp_seconds"
+            )
+            # The replicas start within a minute; their clocks differ by more.
+            assert offset_s - 60 < loaded_s - time.time() < offset_s + 1, "the clock is not stepped"
 
     def is_whole(self) -> bool:
         """Whether every replica asks Redis."""

@@ -21,7 +21,8 @@ from headgate.core.contract import AdmissionKey, Namespace
 from headgate.core.metrics import Metrics
 from headgate.policy import load_policy
 from headgate.program import app
-from headgate.program.app import Hooks, StoreSettings, build_hooks, running_pins, running_store
+from headgate.program.app import Hooks, Parts, build_hooks, running_pins, running_store
+from headgate.program.settings import ServiceSettings, StoreSettings
 from tests.fakes import FakeClock
 from tests.redis_server import PATIENT_S
 
@@ -139,12 +140,15 @@ async def running_replica(release: Path, url: str, name: str) -> AsyncIterator[R
     clock, ids = FakeClock(first["at_s"]), _Ids(name)
     metrics = Metrics(CollectorRegistry(), clock)
     policy = load_policy(release / "policy.yaml")
-    settings = StoreSettings(url, deadline_s=PATIENT_S)
+    where = StoreSettings(url, deadline_s=PATIENT_S)
+    settings = ServiceSettings(policy=release / "policy.yaml", store=where)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(app, "uuid", ids)
         async with (
-            running_store(settings, clock, metrics) as store,
-            running_pins(settings, clock) as pins,
+            running_store(where, clock, metrics) as store,
+            running_pins(where, clock) as pins,
         ):
-            hooks = build_hooks(lambda: policy, store, pins, lambda _: (), clock, metrics)
-            yield Replica(hooks, clock, ids, {})
+            parts = Parts(
+                policy=lambda: policy, store=store, pins=pins, clock=clock, metrics=metrics
+            )
+            yield Replica(build_hooks(settings, parts), clock, ids, {})

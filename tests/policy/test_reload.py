@@ -1,7 +1,6 @@
 """The policy in force follows its file, and is always a valid policy."""
 
 import asyncio
-import dataclasses
 import logging
 import os
 from collections.abc import Callable
@@ -32,10 +31,10 @@ class Rig:
         self.changes: list[CompiledPolicy] = []
         self.watcher = self.watch()
 
-    def watch(
-        self, transform: Callable[[CompiledPolicy], CompiledPolicy] = lambda policy: policy
-    ) -> PolicyWatcher:
-        return PolicyWatcher(self.path, self.clock, self.metrics, self.follow, transform)
+    def watch(self, upstream: str | None = None) -> PolicyWatcher:
+        watcher = PolicyWatcher(self.path, self.clock, self.metrics, upstream=upstream)
+        watcher.set_follower(self.follow)
+        return watcher
 
     async def follow(self, policy: CompiledPolicy) -> None:
         self.changes.append(policy)
@@ -185,7 +184,7 @@ async def test_the_return_of_the_same_policy_is_reported_but_is_no_change(
         assert not await rig.check()
 
     assert [message for message in caplog.messages if "again" in message] == [
-        f"policy as in force again: {rig.path}"
+        f"policy is the one in force again: {rig.path}"
     ]
     spoil(rig)
     await rig.check()
@@ -257,7 +256,8 @@ async def test_a_change_that_cannot_be_applied_is_refused_and_the_next_one_is_no
         if full and "globex" in policy.tenants:
             raise OSError("disk full")
 
-    watcher = PolicyWatcher(rig.path, rig.clock, rig.metrics, apply)
+    watcher = PolicyWatcher(rig.path, rig.clock, rig.metrics)
+    watcher.set_follower(apply)
     rig.write(with_tenants("globex"))
     assert not await watcher.check_once()
     assert {"acme"} == set(watcher.current().tenants)
@@ -269,15 +269,18 @@ async def test_a_change_that_cannot_be_applied_is_refused_and_the_next_one_is_no
     assert await watcher.check_once()
 
 
-async def test_every_policy_is_transformed_before_anyone_sees_it(rig: Rig) -> None:
-    def without_keys(policy: CompiledPolicy) -> CompiledPolicy:
-        return dataclasses.replace(policy, models={})
+async def test_an_upstream_serves_every_model_of_every_policy_before_anyone_sees_it(
+    rig: Rig,
+) -> None:
+    upstream = "http://127.0.0.1:9"
+    watcher = rig.watch(upstream)
+    assert {upstream} == {model.upstream for model in watcher.current().models.values()}
 
-    watcher = rig.watch(without_keys)
     rig.write(with_tenants("globex"))
-
     assert await watcher.check_once()
-    assert {} == watcher.current().models == rig.changes[-1].models
+    for policy in (watcher.current(), rig.changes[-1]):
+        assert {upstream} == {model.upstream for model in policy.models.values()}
+        assert {None} == {model.versions for model in policy.models.values()}
 
 
 async def test_an_open_watcher_finds_changes_by_itself(
@@ -290,7 +293,8 @@ async def test_an_open_watcher_finds_changes_by_itself(
         if "globex" in policy.tenants:
             changed.set()
 
-    watcher = PolicyWatcher(rig.path, rig.clock, rig.metrics, follow)
+    watcher = PolicyWatcher(rig.path, rig.clock, rig.metrics)
+    watcher.set_follower(follow)
     async with watcher:
         rig.write(BAD)
         await asyncio.sleep(0)

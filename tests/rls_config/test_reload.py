@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from headgate.core.metrics import Metrics
-from headgate.program.reload import DropInWatcher
+from headgate.program.reload import RlsConfigWatcher
 from headgate.rls_config import RlsConfigError
 from tests.fakes import FakeClock
 
@@ -20,7 +20,7 @@ class Rig:
         self.write("a.yaml", "domain: a\n")
         self.clock = FakeClock(folder.stat().st_mtime + 1000)
         self.metrics = Metrics(CollectorRegistry(), self.clock)
-        self.watcher = DropInWatcher((folder,), self.clock, self.metrics)
+        self.watcher = RlsConfigWatcher((folder,), self.clock, self.metrics)
 
     def write(self, name: str, text: str) -> None:
         """Replaces the file in one step, as editors do."""
@@ -51,7 +51,7 @@ def test_bad_first_files_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("domain: headgate\n")
     clock = FakeClock()
     with pytest.raises(RlsConfigError):
-        DropInWatcher((tmp_path,), clock, Metrics(CollectorRegistry(), clock))
+        RlsConfigWatcher((tmp_path,), clock, Metrics(CollectorRegistry(), clock))
 
 
 async def test_changed_new_and_removed_files_come_into_force(rig: Rig) -> None:
@@ -105,7 +105,7 @@ async def test_a_swapped_symlink_is_a_change_as_kubernetes_makes_it(tmp_path: Pa
     data.symlink_to("one")
     (tmp_path / "config.yaml").symlink_to(Path("..data", "config.yaml"))
     clock = FakeClock((tmp_path / "one").stat().st_mtime + 1000)
-    watcher = DropInWatcher((tmp_path,), clock, Metrics(CollectorRegistry(), clock))
+    watcher = RlsConfigWatcher((tmp_path,), clock, Metrics(CollectorRegistry(), clock))
     swap.symlink_to("two")
     swap.replace(data)
 

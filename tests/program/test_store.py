@@ -9,7 +9,8 @@ from prometheus_client import CollectorRegistry
 from headgate.core.clock import SystemClock
 from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
-from headgate.program.app import StoreSettings, running_store
+from headgate.program.app import running_store
+from headgate.program.settings import StoreSettings
 from ratelimit.store.protocol import Decision, Reserved, Store
 from tests.ratelimit.builders import Shop, requests
 from tests.ratelimit.outages import shared_out
