@@ -10,7 +10,7 @@ import httpx
 
 from headgate.simulator import requests, scoring
 from headgate.simulator.fields import Fields, read_json
-from headgate.simulator.requests import Ask
+from headgate.simulator.requests import InferenceRequest
 from headgate.simulator.vllm_errors import VllmError
 from tests.box import environment
 from tests.patience import PATIENCE_S
@@ -35,7 +35,7 @@ class Reading:
 Reader = Callable[[str, str, bytes], Reading | None]
 """Path, content type, body; None where vLLM refuses."""
 
-_READERS: dict[str, Callable[[Fields], Ask]] = {
+_READERS: dict[str, Callable[[Fields], InferenceRequest]] = {
     "/v1/chat/completions": requests.read_chat,
     "/v1/chat/completions/batch": requests.read_chat_batch,
     "/v1/completions": requests.read_completions,
