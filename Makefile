@@ -38,7 +38,7 @@ export HEADGATE_ISTIO_BIN
 ISTIO_TOOLS := $(HEADGATE_ISTIO_BIN)/pilot-discovery $(HEADGATE_ISTIO_BIN)/istioctl
 
 test-mesh: setup $(ISTIO_TOOLS) ## the files of istio/ on a real istiod and a real Envoy (needs Go; builds for some minutes the first time)
-	HEADGATE_TEST_MESH=1 $(BIN)/pytest tests/mesh --timeout 300
+	HEADGATE_TEST_MESH=1 $(BIN)/pytest tests/mesh
 
 $(HEADGATE_ISTIO_BIN)/pilot-discovery: ISTIO_PACKAGE = pilot/cmd/pilot-discovery
 $(HEADGATE_ISTIO_BIN)/istioctl: ISTIO_PACKAGE = istioctl/cmd/istioctl

@@ -19,6 +19,7 @@ from headgate.core.policy import CompiledPolicy, Model, Tenant
 from headgate.core.settlement import Estimate, Usage
 from tests.accesslog.entries import ADMISSION, USAGE, entry, message, prices_of
 from tests.fakes import FakeClock
+from tests.patience import PATIENCE_S
 
 PATH = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 CUT = {"status": "200", "events": "5"}
@@ -119,7 +120,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     await server.start()
     async with grpc.aio.insecure_channel(f"unix:{tmp_path}/als.sock") as world.channel:
         yield world
-    await server.stop(None)
+    await server.stop(PATIENCE_S)  # at once, as no call runs
 
 
 def numbered(number: int, **changes: Any) -> Any:

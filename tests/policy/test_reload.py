@@ -15,6 +15,7 @@ from headgate.policy import PolicyError
 from headgate.program import reload
 from headgate.program.reload import Contents, PolicyWatcher
 from tests.fakes import FakeClock
+from tests.patience import PATIENCE_S
 from tests.policy.policies import with_tenants
 
 BAD = "models: {}\ntenants: {}\n"
@@ -299,6 +300,6 @@ async def test_an_open_watcher_finds_changes_by_itself(
         rig.write(BAD)
         await asyncio.sleep(0)
         rig.write(with_tenants("globex"))
-        await asyncio.wait_for(changed.wait(), timeout=30)
+        await asyncio.wait_for(changed.wait(), timeout=PATIENCE_S)
 
     assert {"globex"} == set(watcher.current().tenants)

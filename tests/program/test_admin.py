@@ -16,6 +16,7 @@ from headgate.program.admin.app import admin_app
 from headgate.program.admin.server import AdminServer
 from headgate.program.settings import Address
 from tests.fakes import FakeClock
+from tests.patience import PATIENCE_S
 
 
 class Admin:
@@ -150,5 +151,5 @@ async def test_stopping_frees_the_port_even_right_after_the_start() -> None:
 async def test_an_open_connection_does_not_hold_the_stop_up(admin: Admin) -> None:
     async with httpx.AsyncClient(base_url=admin.server.url, trust_env=False) as client:
         assert (await client.get("/healthz")).status_code == 200
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await admin.server.stop()

@@ -19,6 +19,7 @@ from ratelimit.store.protocol import Reservation, Reserved, Settled, Spent, Stor
 from ratelimit.store.redis import RedisStore
 from ratelimit.store.sliced import SlicedStore
 from tests.fakes import FakeClock
+from tests.patience import PATIENCE_S
 from tests.ratelimit.builders import NOW_S, limit, policy_with
 from tests.ratelimit.calls import reserve, settle
 from tests.ratelimit.fleets import Fleet
@@ -66,7 +67,7 @@ async def serving(*limits: Limit, store: Store | None = None) -> AsyncIterator[P
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             yield Proxy(channel, own)
     finally:
-        await server.stop(0)
+        await server.stop(PATIENCE_S)  # at once, as no call runs
 
 
 def headers(response: RateLimitResponse) -> dict[str, str]:

@@ -22,6 +22,7 @@ from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Store
 from ratelimit.store.redis import RedisStore
 from tests.fakes import FakeClock
+from tests.patience import PATIENCE_S
 from tests.ratelimit.builders import NOW_S, limit, policy_with
 from tests.ratelimit.calls import reserve
 from tests.ratelimit.test_service import Proxy
@@ -59,7 +60,7 @@ async def serving(store: Store, clock: FakeClock, configured: Domains) -> AsyncI
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             yield Proxy(channel, own)
     finally:
-        await server.stop(0)
+        await server.stop(PATIENCE_S)  # at once, as no call runs
 
 
 @pytest.fixture
