@@ -135,9 +135,7 @@ def build_hooks(
     return Hooks(
         authorization=Authorization(parts.policy, failures, parts.clock, parts.metrics),
         processor=_processor(parts, estimator),
-        rate_limit=RateLimitService(
-            limiter, parts.metrics, parts.clock, _descriptor_limits(settings, parts)
-        ),
+        rate_limit=RateLimitService(limiter, parts.metrics, parts.clock, others),
         access_log=_access_log(parts, limiter, estimator, sinks),
     )
 
