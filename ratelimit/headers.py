@@ -36,9 +36,9 @@ def quota_headers(quotas: Iterable[Left], now_s: float, hit: Left | None = None)
     of a smooth one is its burst, the most that can remain; it resets when all of it remains again.
     """
     headers: Headers = []
-    quotas = tuple(quotas)
+    counted = [(quota.count, quota) for quota in quotas]
     for kind in _KINDS:
-        of_kind = (quota for quota in quotas if quota.count is kind)
+        of_kind = (quota for count, quota in counted if count is kind)
         shown = hit if hit and hit.count is kind else tightest(of_kind)
         if shown is None or shown.resets_at_s is None:
             continue

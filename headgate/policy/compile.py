@@ -26,6 +26,7 @@ from headgate.core.policy import (
     Slots,
     Smooth,
     Tenant,
+    TokenWeights,
     Weekday,
     WeightedTokens,
     Windowed,
@@ -37,7 +38,7 @@ from headgate.policy.limits import (
     LimitEntry,
     WindowLimitEntry,
 )
-from headgate.policy.meaning import meaning_of, token_weights
+from headgate.policy.meaning import meaning_of
 from headgate.policy.schema import (
     AdapterEntry,
     BaseModelEntry,
@@ -156,11 +157,12 @@ def _without_usage(entry: WithoutUsageEntry) -> dict[Api, int | PerSecond | None
 
 
 def _limit(entry: LimitEntry, models_of_tenant: Mapping[str, Model]) -> Limit:
+    meaning = meaning_of(entry)
     is_cost = isinstance(entry, CostLimitEntry)
     return Limit(
-        id=meaning_of(entry).id,
+        id=meaning.id,
         limit=int(entry.limit * NANOS) if is_cost else int(entry.limit),
-        shape=_shape(entry, models_of_tenant),
+        shape=_shape(entry, meaning.weights, models_of_tenant),
         each=frozenset(Each(dimension) for dimension in entry.each),
         users=frozenset(entry.users),
         models=frozenset(entry.models),
@@ -169,7 +171,9 @@ def _limit(entry: LimitEntry, models_of_tenant: Mapping[str, Model]) -> Limit:
     )
 
 
-def _shape(entry: LimitEntry, models_of_tenant: Mapping[str, Model]) -> Shape:
+def _shape(
+    entry: LimitEntry, weights: TokenWeights, models_of_tenant: Mapping[str, Model]
+) -> Shape:
     match entry:
         case ConcurrentLimitEntry():
             return Slots(float(entry.lease_s))
@@ -177,17 +181,17 @@ def _shape(entry: LimitEntry, models_of_tenant: Mapping[str, Model]) -> Shape:
             size = None if entry.slice is None else int(entry.slice * NANOS)
             return Windowed(Per(entry.per), _cost(entry, models_of_tenant), size)
         case WindowLimitEntry(smooth=True):
-            return Smooth(Per(entry.per), entry.burst or entry.limit, _measure(entry))
+            return Smooth(Per(entry.per), entry.burst or entry.limit, _measure(entry, weights))
         case WindowLimitEntry():
-            return Windowed(Per(entry.per), _measure(entry), entry.slice)
+            return Windowed(Per(entry.per), _measure(entry, weights), entry.slice)
         case _:
             assert_never(entry)
 
 
-def _measure(entry: WindowLimitEntry) -> CountedRequests | WeightedTokens:
+def _measure(entry: WindowLimitEntry, weights: TokenWeights) -> CountedRequests | WeightedTokens:
     if entry.count == "requests":
         return CountedRequests()
-    return WeightedTokens(token_weights(entry.weights))
+    return WeightedTokens(weights)
 
 
 def _cost(entry: CostLimitEntry, models_of_tenant: Mapping[str, Model]) -> PricedTokens:

@@ -66,13 +66,13 @@ def meaning_of(entry: LimitEntry) -> LimitMeaning:
         users=frozenset(entry.users),
         models=frozenset(entry.models),
         shadow=entry.shadow,
-        weights=_PLAIN if own is None else token_weights(own.weights),
+        weights=_PLAIN if own is None else _token_weights(own.weights),
     )
 
 
 def written_meaning(limit: YamlMapping) -> LimitMeaning | None:
     """The meaning of an entry that may break the schema; None where its weights do."""
-    weights = _written_weights(limit.get("weights", {}))
+    weights = _written_weights(limit["weights"]) if "weights" in limit else _PLAIN
     if weights is None:
         return None
     each, per = limit.get("each"), limit.get("per")
@@ -88,7 +88,7 @@ def written_meaning(limit: YamlMapping) -> LimitMeaning | None:
     )
 
 
-def token_weights(entry: WeightsEntry) -> TokenWeights:
+def _token_weights(entry: WeightsEntry) -> TokenWeights:
     """The weights in thousandths. Without a weight of its own, cached input weighs as input."""
     cached = entry.input if entry.cached_input is None else entry.cached_input
     return TokenWeights(*(int(weight * 1000) for weight in (entry.input, cached, entry.output)))
@@ -100,7 +100,7 @@ def _written_weights(weights: object) -> TokenWeights | None:
     fresh = weights.get("input", 1)
     kinds = (fresh, weights.get("cached_input", fresh), weights.get("output", 1))
     thousandths = [weight * 1000 for weight in kinds if isinstance(weight, int | Decimal)]
-    if len(thousandths) < len(kinds) or any(number % 1 for number in thousandths):
+    if len(thousandths) < len(kinds) or any(int(number) != number for number in thousandths):
         return None
     return TokenWeights(*map(int, thousandths))
 

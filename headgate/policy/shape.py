@@ -97,7 +97,7 @@ def check_shape(root: YamlMapping) -> tuple[PolicyFile | None, list[Problem]]:
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=True)
         return None, [
-            _problem(root, _tagged(error)) for error in details if error["input"] is not None
+            _problem(root, _tagged(detail)) for detail in details if detail["input"] is not None
         ]
 
 

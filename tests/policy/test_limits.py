@@ -14,7 +14,7 @@ from headgate.core.policy import (
     WeightedTokens,
     Windowed,
 )
-from headgate.policy import describe, parse_policy
+from headgate.policy import PolicyError, describe, parse_policy
 from headgate.policy.composer import compose
 from headgate.policy.meaning import meaning_of, written_meaning
 from headgate.policy.schema import PolicyFile
@@ -245,6 +245,14 @@ tenants:
         "  500 tokens per day, in slices of 50",
         "  25.00 of cost per month, in slices of 0.50",
     ]
+
+
+@pytest.mark.parametrize("weight", ["1e9999", "1e-9999", "0.0001", "one", "[]", "-1"])
+def test_bad_weights_are_reported_and_end_no_check(weight: str) -> None:
+    entry = f"{{count: tokens, limit: 5, per: day, weights: {{output: {weight}}}}}"
+    with pytest.raises(PolicyError) as caught:
+        with_limits(entry, entry)
+    assert any(".weights.output: " in problem for problem in caught.value.problems)
 
 
 @pytest.mark.parametrize(
