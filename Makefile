@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test test-alerts check format generate lock render test-faults test-matrix test-mesh test-vllm soak bench clean
+.PHONY: help setup run test test-alerts check format generate istio-fields lock render test-faults test-matrix test-mesh test-vllm soak bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ format: setup ## format and fix what can be fixed
 
 generate: setup ## compile protos/ into headgate/_gen
 	$(BIN)/python -m protos.generate
+
+istio-fields: setup ## write headgate/istio_check/fields.json from the CRDs of Istio (needs Go)
+	$(BIN)/python -m istio.crds.generate $(ISTIO)
 
 LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
   --no-header --no-emit-index-url --no-annotate --quiet

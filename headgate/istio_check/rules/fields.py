@@ -1,8 +1,8 @@
 """Does Istio know each field?"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from headgate.istio_check.fields import FIELDS, NAME, Fields
+from headgate.istio_check.fields import NAME, Fields, known_fields
 from headgate.istio_check.findings import Finding, Rule, found
 from headgate.istio_check.manifests import KeyPath, Manifest
 from headgate.istio_check.mesh import Mesh
@@ -10,12 +10,14 @@ from headgate.policy.problems import hint
 
 _SHOWN_FIELDS = 8
 _SHOWN_CHARACTERS = 60
+_CHECKED_ELSEWHERE = frozenset({"applyTo", "filterClass"})
+"""Fields of an EnvoyFilter whose words rules/envoy.py and rules/patches.py check."""
 
 
 def fields(mesh: Mesh) -> Iterator[Finding]:
     """A misspelt field is none: what was meant by it has its default."""
     for one in mesh.manifests:
-        known = FIELDS.get((one.group, one.kind))
+        known = known_fields(one.group, one.kind)
         if known is not None:
             yield from _unknown(one, known, one.value.get("spec"), ("spec",))
 
@@ -25,8 +27,9 @@ def _unknown(one: Manifest, known: Fields, value: object, path: KeyPath) -> Iter
         for at, each in enumerate(value):
             yield from _unknown(one, known, each, (*path, at))
     elif isinstance(known, frozenset):
-        yield from _unknown_word(one, known, value, path)
-    elif isinstance(known, dict) and isinstance(value, dict):
+        if path[-1] not in _CHECKED_ELSEWHERE:
+            yield from _unknown_word(one, known, value, path)
+    elif isinstance(known, Mapping) and isinstance(value, dict):
         for key, inner in value.items():
             if NAME in known or key in known:
                 below = known.get(NAME, known.get(key))
