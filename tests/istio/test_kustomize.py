@@ -92,7 +92,10 @@ def test_counting_in_ext_proc_takes_the_tap_out(tmp_path: Path) -> None:
 
 
 BAD = {
-    "an unknown key": ({"kustomization.yaml": "namePrefix: a-\n"}, "namePrefix: is not known here"),
+    "an unknown key": (
+        {"kustomization.yaml": "namePrefix: a-\n"},
+        "namePrefix: this check does not know the key",
+    ),
     "a file that is not there": ({"kustomization.yaml": "resources: [x.yaml]\n"}, "cannot be read"),
     "a file of another folder": (
         {"kustomization.yaml": "resources: [../x.yaml]\n"},
@@ -122,7 +125,7 @@ BAD = {
             "x.yaml": "apiVersion: v1\nkind: Service\nmetadata: {name: one}\n",
             "p.yaml": "- {op: replace, path: /spec/ports/0, value: 1}\n",
         },
-        "/spec/ports/0: fits not Service one",
+        "/spec/ports/0: does not fit Service one",
     ),
     "an object twice": (
         {
@@ -130,7 +133,7 @@ BAD = {
             "x.yaml": "apiVersion: v1\nkind: Service\nmetadata: {name: one}\n",
             "y.yaml": "apiVersion: v1\nkind: Service\nmetadata: {name: one}\n",
         },
-        "stands in",
+        "Service one is in",
     ),
     "names with a suffix": (
         {"kustomization.yaml": "configMapGenerator: [{name: a, files: []}]\n"},
