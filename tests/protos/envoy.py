@@ -1,4 +1,4 @@
-"""Which message of Envoy each of ours stands for, and how to look into both sides.
+"""The message of Envoy that each of ours stands for, and how to look into both sides.
 
 envoy-data-plane is generated from Envoy's own sources; its message pool knows every
 message by Envoy's full name.
