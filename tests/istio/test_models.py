@@ -17,7 +17,7 @@ POLICY = YAML(typ="safe").load((OVERLAY / "headgate.yaml").read_text())["models"
 
 
 @dataclass(frozen=True)
-class Server:
+class ModelServer:
     """The pods of one Deployment or leader that answer for a model."""
 
     name: str
@@ -51,7 +51,7 @@ class Server:
         return int(probe["periodSeconds"] * probe["failureThreshold"])
 
 
-def servers() -> Iterator[Server]:
+def servers() -> Iterator[ModelServer]:
     for value in OBJECTS:
         spec = value.get("spec", {})
         if value["kind"] == "LeaderWorkerSet":
@@ -61,7 +61,7 @@ def servers() -> Iterator[Server]:
         else:
             continue
         if "headgate.dev/serves" in template["metadata"]["labels"]:
-            yield Server(value["metadata"]["name"], value, template)
+            yield ModelServer(value["metadata"]["name"], value, template)
 
 
 SERVERS = {server.name: server for server in servers()}
@@ -77,12 +77,12 @@ def of_kind(kind: str) -> list[dict[str, Any]]:
 
 
 def selecting(kind: str, key: str, labels: dict[str, str]) -> list[dict[str, Any]]:
-    found = []
+    selected = []
     for value in of_kind(kind):
         selector = value["spec"][key]
         if (selector.get("matchLabels", selector)).items() <= labels.items():
-            found.append(value)
-    return found
+            selected.append(value)
+    return selected
 
 
 def test_every_model_of_the_policy_has_pods() -> None:
@@ -92,7 +92,7 @@ def test_every_model_of_the_policy_has_pods() -> None:
 
 
 @each_server
-def test_streams_may_end_before_anything_is_killed(server: Server) -> None:
+def test_streams_may_end_before_anything_is_killed(server: ModelServer) -> None:
     (_, wait_s) = server.container["lifecycle"]["preStop"]["exec"]["command"]
     sidecar = server.template["metadata"]["annotations"]["proxy.istio.io/config"]
     (sidecar_s,) = re.findall(r"terminationDrainDuration: (\d+)s", sidecar)
@@ -103,14 +103,14 @@ def test_streams_may_end_before_anything_is_killed(server: Server) -> None:
 
 
 @each_server
-def test_a_pod_that_loads_is_no_failed_rollout(server: Server) -> None:
+def test_a_pod_that_loads_is_no_failed_rollout(server: ModelServer) -> None:
     if server.workload["kind"] == "Deployment":
         assert server.workload["spec"]["progressDeadlineSeconds"] > server.startup_s
     assert server.startup_s >= 1200
 
 
 @each_server
-def test_flags_say_what_the_policy_says(server: Server) -> None:
+def test_flags_say_what_the_policy_says(server: ModelServer) -> None:
     model = POLICY[server.labels["app"]]
 
     assert server.flag("served-model-name") == server.labels["app"]
@@ -119,7 +119,7 @@ def test_flags_say_what_the_policy_says(server: Server) -> None:
 
 
 @each_server
-def test_every_probe_and_service_finds_its_port(server: Server) -> None:
+def test_every_probe_and_service_finds_its_port(server: ModelServer) -> None:
     ports = {port["name"]: port["containerPort"] for port in server.container["ports"]}
     probes = [server.container[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness")]
     services = selecting("Service", "selector", server.labels)
@@ -131,7 +131,7 @@ def test_every_probe_and_service_finds_its_port(server: Server) -> None:
 
 
 @each_server
-def test_an_account_a_budget_and_a_network_policy_are_its_own(server: Server) -> None:
+def test_an_account_a_budget_and_a_network_policy_are_its_own(server: ModelServer) -> None:
     accounts = {account["metadata"]["name"] for account in of_kind("ServiceAccount")}
 
     assert server.pod["serviceAccountName"] in accounts
@@ -140,7 +140,7 @@ def test_an_account_a_budget_and_a_network_policy_are_its_own(server: Server) ->
 
 
 @each_server
-def test_volumes_that_are_mounted_and_claimed_exist(server: Server) -> None:
+def test_volumes_that_are_mounted_and_claimed_exist(server: ModelServer) -> None:
     volumes = {volume["name"]: volume for volume in server.pod["volumes"]}
     claims = {claim["metadata"]["name"] for claim in of_kind("PersistentVolumeClaim")}
 

@@ -25,7 +25,7 @@ def alerts() -> dict[str, dict[str, Any]]:
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Every PromQL of the components, with what it belongs to."""
+    """Every PromQL query of the components, with the name of its object."""
     for name, alert in alerts().items():
         yield name, alert["expr"]
     board = load(COMPONENTS / "monitoring" / "dashboard.yaml")["data"]["headgate.json"]

@@ -1,4 +1,4 @@
-"""The committed EnvoyFilters are what one box runs."""
+"""The committed EnvoyFilters hold the filters of one box."""
 
 from pathlib import Path
 

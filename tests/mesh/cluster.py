@@ -53,7 +53,7 @@ _ISTIOD_ENV = {
 
 def swapped(objects: list[Object], port: int) -> list[Object]:
     """The objects as this machine can run them."""
-    found = []
+    changed = []
     for manifest in objects:
         if manifest["metadata"]["name"] == "headgate-metrics":
             continue  # istio.stats is a filter of Istio's own proxy
@@ -62,8 +62,8 @@ def swapped(objects: list[Object], port: int) -> list[Object]:
             server |= {"port": {"number": port, "name": "http", "protocol": "HTTP"}}
             server |= {"bind": "127.0.0.1"}
             server.pop("tls", None)  # as its Secret is not there
-        found.append(manifest)
-    return found
+        changed.append(manifest)
+    return changed
 
 
 def mesh_config() -> Object:
@@ -228,10 +228,10 @@ class RunningMesh:
     def record_of(self, request_id: str) -> dict[str, Any]:
         """Waits for the usage record of one request."""
 
-        def found() -> dict[str, Any] | None:
+        def record() -> dict[str, Any] | None:
             return next((r for r in self.records() if r["request_id"] == request_id), None)
 
-        return dict(wait_until(found, f"the record of {request_id}"))
+        return dict(wait_until(record, f"the record of {request_id}"))
 
     def admin(self, path: str) -> str:
         """The answer of the admin interface of the gateway's Envoy."""

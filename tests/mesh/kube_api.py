@@ -198,8 +198,8 @@ class KubeApi:
         if request.method != "GET":
             return await self._write(request, where, name)
         if name:
-            found = self._objects.get((group, rest[0], namespace, name))
-            return JSONResponse(found) if found else _not_found(name)
+            value = self._objects.get((group, rest[0], namespace, name))
+            return JSONResponse(value) if value else _not_found(name)
         return self._read(request, where, f"{group}/{version}" if group else version)
 
     def _read(self, request: Request, where: tuple[str, str, str], api_version: str) -> Response:

@@ -45,22 +45,22 @@ def weigh(mesh: RunningMesh, v1: int, v2: int) -> None:
 def loads(mesh: RunningMesh) -> list[float]:
     """The number of policies that each replica has loaded."""
     name = 'headgate_policy_reloads_total{result="applied"}'
-    found = []
+    counts = []
     for pod in mesh.pods_named("headgate"):
         lines = httpx.get(f"http://{pod.ip}:9002/metrics").text.splitlines()
-        found.append(sum(float(line.split()[-1]) for line in lines if line.startswith(name)))
-    return found
+        counts.append(sum(float(line.split()[-1]) for line in lines if line.startswith(name)))
+    return counts
 
 
 def versions_of(mesh: RunningMesh) -> Mapping[str, str]:
     """The version of each conversation's next request, from its usage record."""
     ids = asyncio.run(_send(mesh.url))
 
-    def found() -> dict[str, str] | None:
+    def recorded() -> dict[str, str] | None:
         records = {record["request_id"]: record["version"] for record in mesh.records()}
         return records if ids.keys() <= records.keys() else None
 
-    records = wait_until(found, "the records", 20)
+    records = wait_until(recorded, "the records", 20)
     return {conversation: records[request_id] for request_id, conversation in ids.items()}
 
 
