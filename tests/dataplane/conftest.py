@@ -1,4 +1,4 @@
-"""One real Envoy for each test module; each test starts with fresh scripts and empty records."""
+"""One real Envoy for each test module; each test starts with new scripts and empty records."""
 
 from collections.abc import AsyncIterator
 
