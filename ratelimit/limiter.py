@@ -21,6 +21,7 @@ from ratelimit.store.protocol import (
     Demand,
     Lease,
     Outcome,
+    Reservation,
     Reserved,
     SettleHeld,
     Spent,
@@ -184,26 +185,22 @@ class Limiter:
             raise
         if reserved.decision is Decision.REPLAYED:
             return Refused(Reason.REPLAYED, None, 1, ())
-        claims = _in_store_order(claims)
-        left = _left_of_claims(claims, reserved, now_s)
+        met = {claim.key: claim for claim in claims}
+        left = _left_of_claims(reservation, met, reserved, now_s)
         admitted = reserved.decision is Decision.ADMITTED
         held = _State.HELD if reserved.held else _State.FREE
         state = held if admitted else _State.REFUSED
         self._remember(request.reservation, _Known(request.tenant, state, left))
         if not admitted:
             hits = [
-                (
-                    left[claims[index].key],
-                    _fits_at_s(
-                        claims[index], reservation.asked[index], reserved.used[index], now_s
-                    ),
-                )
-                for index in reserved.refused
+                (left[asked.key], _fits_at_s(met[asked.key], asked, reserved, now_s))
+                for asked in reservation.asked
+                if asked.key in reserved.refused
             ]
             # A share of a limit ends with the outage, and nobody knows when that is.
             most_s = _OUTAGE_WAIT_S if reserved.degraded else inf
             return _refused(hits, left, now_s, most_s)
-        exceeded = tuple(claims[index].limit for index in reserved.exceeded)
+        exceeded = tuple(met[key].limit for key in reserved.exceeded)
         return Admitted(tuple(left.values()), exceeded, reserved.held_by)
 
     async def settle(
@@ -275,19 +272,17 @@ def _spent(cost: Charge) -> Spent:
     return Spent(cost.requests, cost.prompt - cost.cached, cost.cached, cost.completion)
 
 
-def _in_store_order(claims: tuple[Claim, ...]) -> tuple[Claim, ...]:
-    """Counters first, then leases, as `Reserved` lists them."""
-    return tuple(sorted(claims, key=lambda claim: claim.is_slot))
-
-
-def _left_of_claims(claims: tuple[Claim, ...], reserved: Reserved, now_s: float) -> dict[str, Left]:
-    """What is left of each limit that can refuse; `claims` in the store's order."""
-    pairs = zip(claims, reserved.used, strict=True)
-    return {
-        claim.key: _left(claim.limit, used, claim.window.end_s if claim.window else None, now_s)
-        for claim, used in pairs
-        if not claim.limit.shadow
-    }
+def _left_of_claims(
+    reservation: Reservation, met: Mapping[str, Claim], reserved: Reserved, now_s: float
+) -> dict[str, Left]:
+    """What is left of each limit that can refuse: of counters, then of slots."""
+    left = {}
+    for asked in reservation.asked:
+        claim = met[asked.key]
+        if not claim.limit.shadow:
+            resets_at_s = claim.window.end_s if claim.window else None
+            left[asked.key] = _left(claim.limit, reserved.used[asked.key], resets_at_s, now_s)
+    return left
 
 
 def _left_after(left: Mapping[str, Left], used: Mapping[str, int], now_s: float) -> dict[str, Left]:
@@ -303,13 +298,13 @@ def _left(rule: Limit, used: int, resets_at_s: float | None, now_s: float) -> Le
     return Left(rule, remaining_units(rule, used), resets_at_s)
 
 
-def _fits_at_s(claim: Claim, asked: Demand | Lease, used: int, now_s: float) -> float:
+def _fits_at_s(claim: Claim, asked: Demand | Lease, reserved: Reserved, now_s: float) -> float:
     """When what was refused may be had: a slot at any time."""
     if claim.window is not None:
         return claim.window.end_s
     if isinstance(asked, Lease):
         return now_s
-    return Refill(claim.limit, used, now_s).fits_at_s(asked.amount)
+    return Refill(claim.limit, reserved.used[asked.key], now_s).fits_at_s(asked.amount)
 
 
 def _refused(

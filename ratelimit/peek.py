@@ -3,6 +3,7 @@ same counters. It holds and charges nothing.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
@@ -15,7 +16,7 @@ from headgate.core.metrics import Metrics
 from headgate.core.policy import Caller, Each, Limit, Tenant
 from ratelimit.demand import Claim, Subject, claims_of
 from ratelimit.smooth import Refill, drain_of, remaining_units, used_units
-from ratelimit.store.protocol import Store, StoreError
+from ratelimit.store.protocol import Peek, Store, StoreError
 
 log = logging.getLogger("headgate.ratelimit")
 
@@ -49,21 +50,22 @@ class PeekLimits:
         now_s = self._clock.now_s()
         met = claims_by_models(tenant, caller, now_s)
         asked = [(claim, models) for claim, models in met if model is None or model in models]
-        # As in `Reserved`: counters first, then leases.
-        asked.sort(key=lambda pair: pair[0].is_slot)
-        counters = [claim.key for claim, _ in asked if not claim.is_slot]
-        leases = [claim.key for claim, _ in asked if claim.is_slot]
-        drains = {claim.key: drain for claim, _ in asked if (drain := drain_of(claim.limit))}
-        used: tuple[int, ...] = ()
+        peek = Peek(
+            tenant=tenant.name,
+            now_s=now_s,
+            counters=[claim.key for claim, _ in asked if not claim.is_slot],
+            leases=[claim.key for claim, _ in asked if claim.is_slot],
+            drains={claim.key: drain for claim, _ in asked if (drain := drain_of(claim.limit))},
+        )
+        used: Mapping[str, int] = {}
         if asked:
             try:
-                used = await self._store.peek(tenant.name, counters, leases, now_s, drains)
+                used = await self._store.peek(peek)
             except StoreError as error:
                 self._metrics.store_errors.labels("peek").inc()
                 log.warning("cannot tell what is left: %s", error)
                 return None
-        pairs = zip(asked, used, strict=True)
-        standings = [Standing(claim, models, count) for (claim, models), count in pairs]
+        standings = [Standing(claim, models, used[claim.key]) for claim, models in asked]
         return limits_body(tenant, standings, now_s)
 
 

@@ -1,9 +1,8 @@
 """The store of one process. A method never awaits in the middle, which makes it one atomic step."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
-from itertools import chain
 
 from ratelimit.store.buckets import Buckets
 from ratelimit.store.protocol import (
@@ -15,6 +14,7 @@ from ratelimit.store.protocol import (
     Hit,
     Lease,
     Outcome,
+    Peek,
     Reservation,
     Reserved,
     Settled,
@@ -87,14 +87,18 @@ class MemoryStore:
         key = (reservation.tenant, reservation.id)
         record = self._live_record(key, reservation.now_s)
         if record is not None and record.settled:
-            return Reserved(Decision.REPLAYED)
+            return Reserved(decision=Decision.REPLAYED)
+        used = self._used(reservation)
         if record is not None:
-            return Reserved(Decision.ADMITTED, self._used(reservation))
-        refused, exceeded = self._lacking(reservation)
+            return Reserved(decision=Decision.ADMITTED, used=used)
+        refused, exceeded = _lacking(reservation, used)
         if refused:
-            return Reserved(Decision.REFUSED, self._used(reservation), refused, exceeded)
+            return Reserved(
+                decision=Decision.REFUSED, used=used, refused=refused, exceeded=exceeded
+            )
         self._grant(reservation, key)
-        return Reserved(Decision.ADMITTED, self._used(reservation), (), exceeded)
+        used = self._used(reservation)
+        return Reserved(decision=Decision.ADMITTED, used=used, exceeded=exceeded)
 
     async def settle(self, reservation: str, tenant: str, spent: Spent, now_s: float) -> Settled:
         self._clean(now_s)
@@ -141,20 +145,12 @@ class MemoryStore:
                 self._set((tenant, hit.key), counts[hit.key], hit.expires_at_s)
         return Counted(tuple(used))
 
-    async def peek(
-        self,
-        tenant: str,
-        counters: Sequence[str],
-        leases: Sequence[str],
-        now_s: float,
-        drains: Mapping[str, int] = {},
-    ) -> tuple[int, ...]:
-        return tuple(
-            chain(
-                (self._count((tenant, key), drains.get(key, 0), now_s) for key in counters),
-                (self._active((tenant, key), now_s) for key in leases),
-            )
-        )
+    async def peek(self, peek: Peek) -> Mapping[str, int]:
+        tenant, now_s, drains = peek.tenant, peek.now_s, peek.drains
+        used = {key: self._count((tenant, key), drains.get(key, 0), now_s) for key in peek.counters}
+        for key in peek.leases:
+            used[key] = self._active((tenant, key), now_s)
+        return used
 
     def remembered(self) -> int:
         """How many reservations it keeps, held and settled ones."""
@@ -166,34 +162,21 @@ class MemoryStore:
     async def close(self) -> None:
         """Nothing to end."""
 
-    def _used(self, reservation: Reservation) -> tuple[int, ...]:
+    def _used(self, reservation: Reservation) -> dict[str, int]:
         tenant, now_s = reservation.tenant, reservation.now_s
-        return tuple(
-            chain(
-                (self._count((tenant, one.key), one.drain, now_s) for one in reservation.demands),
-                (self._active((tenant, one.key), now_s) for one in reservation.leases),
-            )
-        )
+        used = {
+            demand.key: self._count((tenant, demand.key), demand.drain, now_s)
+            for demand in reservation.demands
+        }
+        for lease in reservation.leases:
+            used[lease.key] = self._active((tenant, lease.key), now_s)
+        return used
 
     def _count(self, key: _Key, drain: int, now_s: float) -> int:
         """What is in use of a counter, which is a bucket if it drains."""
         if drain:
             return self._buckets.level(key, drain, to_ms(now_s)).amount
         return self._counters.get(key, 0)
-
-    def _lacking(self, reservation: Reservation) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The indexes of demands and leases without enough left: those enforced, the others."""
-        asked: Iterable[tuple[int, Demand | Lease]] = chain(
-            ((demand.amount, demand) for demand in reservation.demands),
-            ((1, lease) for lease in reservation.leases),
-        )
-        refused: list[int] = []
-        exceeded: list[int] = []
-        used = self._used(reservation)
-        for index, ((amount, one), count) in enumerate(zip(asked, used, strict=True)):
-            if count + amount > one.limit:
-                (refused if one.enforced else exceeded).append(index)
-        return tuple(refused), tuple(exceeded)
 
     def _grant(self, reservation: Reservation, key: _Key) -> None:
         filled_ms = {}
@@ -222,7 +205,7 @@ class MemoryStore:
         heappush(self._expiring_records, (record.until_s, key))
         if len(self._expiring_records) > 2 * len(self._records) + 16:
             # Each settlement leaves an entry that would stay for as long as it could be held.
-            self._expiring_records = [(one.until_s, name) for name, one in self._records.items()]
+            self._expiring_records = [(kept.until_s, key) for key, kept in self._records.items()]
             heapify(self._expiring_records)
 
     def _live_record(self, key: _Key, now_s: float) -> _Record | None:
@@ -255,3 +238,19 @@ class MemoryStore:
             if record is not None and record.until_s == until_s:
                 self._end_leases(key, record)
                 del self._records[key]
+
+
+def _lacking(
+    reservation: Reservation, used: Mapping[str, int]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The keys of demands and leases without enough room: those enforced, then the others."""
+    lacking: list[Demand | Lease] = [
+        demand for demand in reservation.demands if used[demand.key] + demand.amount > demand.limit
+    ]
+    lacking += [lease for lease in reservation.leases if used[lease.key] >= lease.limit]
+    if not lacking:
+        return (), ()
+    return (
+        tuple(asked.key for asked in lacking if asked.enforced),
+        tuple(asked.key for asked in lacking if not asked.enforced),
+    )

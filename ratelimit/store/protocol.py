@@ -1,7 +1,7 @@
 """What the limiter needs of a store, as plain values. `tests/contract` runs on every store."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -120,7 +120,8 @@ class Lease:
 class Reservation:
     """Everything that one request asks for: granted as a whole or not at all.
 
-    Keys are distinct. For `hold_s` it can be settled; if it never is, its amounts stand.
+    Keys are distinct, those of leases too. For `hold_s` it can be settled; if it never is, its
+    amounts stay charged.
     """
 
     id: str
@@ -132,7 +133,7 @@ class Reservation:
 
     @property
     def asked(self) -> tuple[Demand | Lease, ...]:
-        """Its demands, then its leases: the order of `Reserved`."""
+        """Its demands, then its leases."""
         return (*self.demands, *self.leases)
 
 
@@ -145,23 +146,24 @@ class Decision(StrEnum):
     """The id has been settled already: nothing is granted for it a second time."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reserved:
-    """A decision, and what is in use after it of each demand and then of each lease.
+    """A decision, and by key what is in use after it of each demand and lease.
 
-    `refused` holds the indexes of those without enough left, `exceeded` of those that had
-    not enough either and are not enforced (none for an id that is already held). All are empty
-    for a replay.
-    `degraded` means decided by each limit's `on_outage`, without the store: then `exceeded` is
-    empty, and where it is admitted, `held` is False when nothing anywhere holds it: there is
-    nothing to settle.
-    `held_by` is for whoever settles it, where a replica holds it in its slices: see `SettleHeld`.
+    `refused` holds the keys of those without enough room, `exceeded` of those that had no room
+    either but are not enforced (none for an id that is already held). Both are in the order of
+    `Reservation.asked`. All three are empty for a replay.
+
+    `degraded` means decided without the store, by each limit's `on_outage`: then `exceeded` is
+    empty. An admitted one is not `held` if nothing anywhere holds it: there is nothing to settle.
+
+    `held_by` names the replica that holds it in its slices: the settlement needs it (`SettleHeld`).
     """
 
     decision: Decision
-    used: tuple[int, ...] = ()
-    refused: tuple[int, ...] = ()
-    exceeded: tuple[int, ...] = ()
+    used: Mapping[str, int] = field(default_factory=dict)
+    refused: tuple[str, ...] = ()
+    exceeded: tuple[str, ...] = ()
     degraded: bool = False
     held: bool = True
     held_by: str = ""
@@ -218,6 +220,20 @@ class Counted:
     refused: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peek:
+    """A question about a tenant: what is in use now of these counters and leases?
+
+    Counters that are buckets have their drain in `drains`, by key.
+    """
+
+    tenant: str
+    now_s: float
+    counters: Sequence[str] = ()
+    leases: Sequence[str] = ()
+    drains: Mapping[str, int] = field(default_factory=dict)
+
+
 def to_ms(seconds: float) -> int:
     """Times and spans as stores calculate with them: whole milliseconds."""
     return round(seconds * 1000)
@@ -250,18 +266,8 @@ class Store(Protocol):
         """
         ...
 
-    async def peek(
-        self,
-        tenant: str,
-        counters: Sequence[str],
-        leases: Sequence[str],
-        now_s: float,
-        drains: Mapping[str, int] = {},
-    ) -> tuple[int, ...]:
-        """What is in use now of each counter, then of each lease.
-
-        Counters that are buckets have their drain in `drains`, by their key.
-        """
+    async def peek(self, peek: Peek) -> Mapping[str, int]:
+        """What is in use, by key. Changes nothing."""
         ...
 
     async def ping(self) -> None:

@@ -36,6 +36,7 @@ from ratelimit.store.protocol import (
     Hit,
     Letter,
     Outcome,
+    Peek,
     Reservation,
     Reserved,
     Settled,
@@ -96,8 +97,7 @@ class RedisStore:
             arguments += [lease.limit, _ms(lease.lease_s), int(lease.enforced)]
         async with self._bounded("reserve"):
             answer = await self._run(self._reserve, keys, arguments)
-        decision, used, refused, exceeded = answer
-        return Reserved(_DECISIONS[decision], tuple(used), tuple(refused), tuple(exceeded))
+        return _reserved(reservation, *answer)
 
     async def settle(self, reservation: str, tenant: str, spent: Spent, now_s: float) -> Settled:
         scope = _Scope.of(tenant)
@@ -119,27 +119,23 @@ class RedisStore:
             used, refused = await self._run(self._count, keys, arguments)
         return Counted(tuple(used), tuple(refused))
 
-    async def peek(
-        self,
-        tenant: str,
-        counters: Sequence[str],
-        leases: Sequence[str],
-        now_s: float,
-        drains: Mapping[str, int] = {},
-    ) -> tuple[int, ...]:
-        scope = _Scope.of(tenant)
+    async def peek(self, peek: Peek) -> Mapping[str, int]:
+        scope, now_ms = _Scope.of(peek.tenant), _ms(peek.now_s)
         async with self._bounded("peek"):
             pipeline: Any = self._client.pipeline(transaction=False)
-            for key in counters:
-                pipeline.get(scope.counter(key, drains.get(key, 0)))
-            for key in leases:
-                pipeline.zcount(scope.lease(key), f"({_ms(now_s)}", "+inf")
-            found = await pipeline.execute()
-        for place, key in enumerate(counters):
-            if found[place] is not None and key in drains:
-                level = Level(*map(int, found[place].split()))
-                found[place] = level.drained(drains[key], _ms(now_s)).amount
-        return tuple(int(count or 0) for count in found)
+            for key in peek.counters:
+                pipeline.get(scope.counter(key, peek.drains.get(key, 0)))
+            for key in peek.leases:
+                pipeline.zcount(scope.lease(key), f"({now_ms}", "+inf")
+            values = await pipeline.execute()
+        used = {}
+        for key, value in zip((*peek.counters, *peek.leases), values, strict=True):
+            if value is not None and key in peek.drains:
+                level = Level(*map(int, value.split()))
+                used[key] = level.drained(peek.drains[key], now_ms).amount
+            else:
+                used[key] = int(value or 0)
+        return used
 
     async def ping(self) -> None:
         """Returns when Redis answers. Raises StoreError."""
@@ -270,6 +266,23 @@ class _Scope:
     def bare(self, full_key: bytes) -> str:
         """The key as it was asked for, of a counter or a lease."""
         return full_key.decode()[len(self.tag) + 2 :]
+
+
+def _reserved(
+    reservation: Reservation,
+    decision: int,
+    used: Sequence[int],
+    refused: Sequence[int],
+    exceeded: Sequence[int],
+) -> Reserved:
+    """The result of reserve.lua, which names counters and leases by their place in KEYS."""
+    keys = [asked.key for asked in reservation.asked]
+    return Reserved(
+        decision=_DECISIONS[decision],
+        used=dict(zip(keys, used, strict=False)),  # of a replay there is none
+        refused=tuple(keys[place] for place in refused),
+        exceeded=tuple(keys[place] for place in exceeded),
+    )
 
 
 def _written(weights: Weights) -> str:

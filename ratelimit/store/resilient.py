@@ -22,6 +22,7 @@ from ratelimit.store.protocol import (
     Hit,
     Letter,
     Outcome,
+    Peek,
     Reservation,
     Reserved,
     Settled,
@@ -79,7 +80,7 @@ class ResilientStore:
     async def reserve(self, reservation: Reservation) -> Reserved:
         tenant, name = reservation.tenant, reservation.id
         if self._owed.has_settlement(tenant, name):
-            return Reserved(Decision.REPLAYED, degraded=True)
+            return Reserved(decision=Decision.REPLAYED, degraded=True)
         if self._owed.is_admitted(tenant, name):
             return await self._shares.reserve(reservation, self._replicas.count)
         try:
@@ -112,15 +113,8 @@ class ResilientStore:
         """Hits have no `on_outage`: while the store is away, StoreAwayError at once."""
         return await self._ask(lambda: self._store.count(tenant, hits, now_s))
 
-    async def peek(
-        self,
-        tenant: str,
-        counters: Sequence[str],
-        leases: Sequence[str],
-        now_s: float,
-        drains: Mapping[str, int] = {},
-    ) -> tuple[int, ...]:
-        return await self._ask(lambda: self._store.peek(tenant, counters, leases, now_s, drains))
+    async def peek(self, peek: Peek) -> Mapping[str, int]:
+        return await self._ask(lambda: self._store.peek(peek))
 
     @property
     def is_away(self) -> bool:
@@ -247,8 +241,10 @@ class ResilientStore:
         policy = _policy(reservation)
         reserved: Reserved | None = None
         if policy is OnOutage.OPEN:
-            not_counted = (0,) * len(reservation.asked)
-            reserved = Reserved(Decision.ADMITTED, not_counted, degraded=True, held=tried)
+            not_counted = {asked.key: 0 for asked in reservation.asked}
+            reserved = Reserved(
+                decision=Decision.ADMITTED, used=not_counted, degraded=True, held=tried
+            )
         elif policy is OnOutage.SHARE and not self._shares.is_full():
             reserved = await self._shares.reserve(reservation, self._replicas.count)
         admitted = reserved is not None and reserved.decision is Decision.ADMITTED

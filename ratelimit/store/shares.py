@@ -57,14 +57,10 @@ class Shares:
         )
         if answer.decision is Decision.REPLAYED:
             return replace(answer, degraded=True)
-        places = [
-            index for index, one in enumerate(reservation.asked) if on_outage(one) is OnOutage.SHARE
-        ]
-        used = dict(zip(places, answer.used, strict=True))
         return Reserved(
-            answer.decision,
-            _used_of_whole(reservation, used, replicas),
-            tuple(places[index] for index in answer.refused),
+            decision=answer.decision,
+            used=_used_of_whole(reservation, answer.used, replicas),
+            refused=answer.refused,
             degraded=True,
         )
 
@@ -84,10 +80,12 @@ def _shared(whole: T, replicas: int) -> T:
 
 
 def _used_of_whole(
-    reservation: Reservation, used: Mapping[int, int], replicas: int
-) -> tuple[int, ...]:
-    """What counts as used of each limit, so that what is left is this share's rest."""
-    return tuple(
-        one.limit - _shared(one, replicas).limit + used[index] if index in used else 0
-        for index, one in enumerate(reservation.asked)
-    )
+    reservation: Reservation, used: Mapping[str, int], replicas: int
+) -> dict[str, int]:
+    """What counts as used of each limit, so that what remains is the rest of this share."""
+    return {
+        asked.key: asked.limit - _shared(asked, replicas).limit + used[asked.key]
+        if asked.key in used
+        else 0
+        for asked in reservation.asked
+    }

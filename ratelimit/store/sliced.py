@@ -21,6 +21,7 @@ from ratelimit.store.protocol import (
     Decision,
     Hit,
     Outcome,
+    Peek,
     Reservation,
     Reserved,
     Settled,
@@ -29,7 +30,7 @@ from ratelimit.store.protocol import (
 )
 from ratelimit.store.resilient import ResilientStore
 from ratelimit.store.slices import Book, Hold, Part
-from ratelimit.store.split import drains_of, is_sliced, merged, refusal, rest_of, taken_over
+from ratelimit.store.split import is_sliced, merged, peek_of, refusal, rest_of, taken_over
 from ratelimit.store.supply import Supply
 
 TEND_EVERY_S = 0.25
@@ -79,7 +80,7 @@ class SlicedStore:
         async with self._turn(tenant, name):
             match self._book.decision(tenant, name, now_s):
                 case Decision.REPLAYED:
-                    return Reserved(Decision.REPLAYED)
+                    return Reserved(decision=Decision.REPLAYED)
                 case Decision.ADMITTED:
                     return await self._again(reservation)
             plain = self._book.is_full or self._book.is_left_to_store(tenant, name)
@@ -119,21 +120,14 @@ class SlicedStore:
     async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> Counted:
         return await self._inner.count(tenant, hits, now_s)
 
-    async def peek(
-        self,
-        tenant: str,
-        counters: Sequence[str],
-        leases: Sequence[str],
-        now_s: float,
-        drains: Mapping[str, int] = {},
-    ) -> tuple[int, ...]:
+    async def peek(self, peek: Peek) -> Mapping[str, int]:
         """What other replicas have taken ahead counts as used, what this one has does not."""
-        used = [*await self._inner.peek(tenant, counters, leases, now_s, drains)]
-        for index, counter in enumerate(counters):
-            pool = self._book.known_pool(tenant, counter)
+        used = {**await self._inner.peek(peek)}
+        for counter in peek.counters:
+            pool = self._book.known_pool(peek.tenant, counter)
             if pool is not None:
-                used[index] = pool.used_of(used[index])
-        return tuple(used)
+                used[counter] = pool.used_of(used[counter])
+        return used
 
     async def ping(self) -> None:
         """Returns when the store itself can be used."""
@@ -185,7 +179,7 @@ class SlicedStore:
         if lacking:
             return await self._refusal(reservation, lacking)
         rest = rest_of(reservation)
-        answer = Reserved(Decision.ADMITTED)
+        answer = Reserved(decision=Decision.ADMITTED)
         is_held = False
         try:
             if rest.asked:
@@ -196,7 +190,7 @@ class SlicedStore:
                 _undo(parts)
         if answer.decision is Decision.REPLAYED:
             return answer
-        whole = merged(reservation, parts, answer)
+        whole = merged(parts, answer)
         if not is_held:
             return whole
         hold = Hold(parts, reservation.now_s + reservation.hold_s, bool(rest.asked) and answer.held)
@@ -252,10 +246,8 @@ class SlicedStore:
         tenant, name, now_s = reservation.tenant, reservation.id, reservation.now_s
         hold = self._book.hold_of(tenant, name, now_s)
         held_by = "" if hold is None else self._held_by(hold)
-        counters = [one.key for one in reservation.demands]
-        leases = [one.key for one in reservation.leases]
-        used = await self.peek(tenant, counters, leases, now_s, drains_of(reservation))
-        return Reserved(Decision.ADMITTED, used, held_by=held_by)
+        used = await self.peek(peek_of(reservation, [demand.key for demand in reservation.demands]))
+        return Reserved(decision=Decision.ADMITTED, used=used, held_by=held_by)
 
     async def _refusal(self, reservation: Reservation, lacking: frozenset[str]) -> Reserved:
         """Names all that have not enough left. Asks the store only for what it has never told."""
@@ -270,19 +262,12 @@ class SlicedStore:
             for one in reservation.demands
             if one.key not in pools or pools[one.key].told is None
         ]
-        leases = [one.key for one in reservation.leases]
-        counts: Sequence[int] = ()
-        if unknown or leases:
-            drains = drains_of(reservation)
-            counts = await self._inner.peek(tenant, unknown, leases, reservation.now_s, drains)
-        peeked = dict(zip(unknown, counts, strict=False))
+        peeked: Mapping[str, int] = {}
+        if unknown or reservation.leases:
+            peeked = await self._inner.peek(peek_of(reservation, unknown))
         for key in pools.keys() & peeked.keys():
             pools[key].tell(peeked[key], self._clock.monotonic_s())
-        used = [
-            pools[one.key].used if one.key in pools else peeked[one.key]
-            for one in reservation.demands
-        ]
-        used += counts[len(unknown) :]
+        used = {**peeked, **{key: pool.used for key, pool in pools.items()}}
         return refusal(reservation, used, lacking)
 
     def _held_by(self, hold: Hold) -> str:

@@ -1,10 +1,10 @@
 """One reservation in two: what slices hold of it, and the rest, which the store holds. Pure."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from headgate.core.policy import OnOutage
-from ratelimit.store.protocol import MAX_COUNT, Decision, Demand, Reservation, Reserved
+from ratelimit.store.protocol import MAX_COUNT, Decision, Demand, Peek, Reservation, Reserved
 from ratelimit.store.slices import Hold, Part
 
 
@@ -13,9 +13,15 @@ def is_sliced(demand: Demand) -> bool:
     return demand.slice > 0 and demand.enforced and not demand.drain and demand.amount > 0
 
 
-def drains_of(reservation: Reservation) -> dict[str, int]:
-    """The drains of its buckets, as `Store.peek` takes them."""
-    return {one.key: one.drain for one in reservation.demands if one.drain}
+def peek_of(reservation: Reservation, counters: Sequence[str]) -> Peek:
+    """The question what is in use of these of its counters, and of all of its leases."""
+    return Peek(
+        tenant=reservation.tenant,
+        now_s=reservation.now_s,
+        counters=counters,
+        leases=[lease.key for lease in reservation.leases],
+        drains={demand.key: demand.drain for demand in reservation.demands if demand.drain},
+    )
 
 
 def rest_of(reservation: Reservation) -> Reservation:
@@ -24,37 +30,25 @@ def rest_of(reservation: Reservation) -> Reservation:
     return replace(reservation, demands=demands)
 
 
-def merged(reservation: Reservation, parts: Iterable[Part], rest: Reserved) -> Reserved:
+def merged(parts: Iterable[Part], rest: Reserved) -> Reserved:
     """The store's answer about the rest, as one about the whole reservation."""
     here = {part.demand.key: part.pool.used for part in parts}
-    demands = len(reservation.demands)
-    places = [
-        index
-        for index, one in enumerate(reservation.asked)
-        if index >= demands or one.key not in here
-    ]
-    used = dict(zip(places, rest.used, strict=True))
-    return replace(
-        rest,
-        used=tuple(
-            used[index] if index in used else here[one.key]
-            for index, one in enumerate(reservation.asked)
-        ),
-        refused=tuple(places[index] for index in rest.refused),
-        exceeded=tuple(places[index] for index in rest.exceeded),
+    return replace(rest, used={**here, **rest.used})
+
+
+def refusal(
+    reservation: Reservation, used: Mapping[str, int], lacking: Collection[str]
+) -> Reserved:
+    """Refused for the counters in `lacking`, and for all others without enough room."""
+    refused: list[str] = []
+    exceeded: list[str] = []
+    for asked in reservation.asked:
+        amount = asked.amount if isinstance(asked, Demand) else 1
+        if asked.key in lacking or used[asked.key] + amount > asked.limit:
+            (refused if asked.enforced else exceeded).append(asked.key)
+    return Reserved(
+        decision=Decision.REFUSED, used=used, refused=tuple(refused), exceeded=tuple(exceeded)
     )
-
-
-def refusal(reservation: Reservation, used: Sequence[int], lacking: Collection[str]) -> Reserved:
-    """Refused for the counters in `lacking`, and for whatever else has not enough left."""
-    refused: list[int] = []
-    exceeded: list[int] = []
-    for index, (one, count) in enumerate(zip(reservation.asked, used, strict=True)):
-        is_counter = isinstance(one, Demand)
-        amount = one.amount if isinstance(one, Demand) else 1
-        if (is_counter and one.key in lacking) or count + amount > one.limit:
-            (refused if one.enforced else exceeded).append(index)
-    return Reserved(Decision.REFUSED, tuple(used), tuple(refused), tuple(exceeded))
 
 
 def taken_over(tenant: str, name: str, hold: Hold, now_s: float) -> Reservation:

@@ -105,14 +105,14 @@ class Supply:
                 asked = replace(demand, amount=ask)
                 answer = await self._store.reserve(_taking(taken, pool, asked, reservation.now_s))
                 now_s = self._clock.monotonic_s()
-                pool.tell(answer.used[0], now_s)
+                pool.tell(answer.used[pool.key], now_s)
                 if answer.decision is Decision.ADMITTED:
                     taken.taken_s = taken.drawn_s = now_s
                     pool.slices.append(taken)
                     self._count("taken")
                     return None
                 self._count("refused")
-                left = demand.limit - answer.used[0]
+                left = demand.limit - answer.used[pool.key]
                 if left >= amount:
                     ask = _whole(left // 2, amount)
                 elif left + pool.room >= amount:
@@ -153,7 +153,7 @@ class Supply:
             answer = await self._store.reserve(_taking(kept, pool, demand, now_s))
             if answer.decision is not Decision.ADMITTED:
                 raise StoreError(f"a counter holds no more than {MAX_COUNT}")
-            pool.tell(answer.used[0], self._clock.monotonic_s())
+            pool.tell(answer.used[pool.key], self._clock.monotonic_s())
             gone, spent = one.id, one.spent
             one.id, one.amount, one.spent = kept.id, kept.amount, 0
             one.taken_s = one.drawn_s = self._clock.monotonic_s()

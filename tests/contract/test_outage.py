@@ -17,7 +17,7 @@ from ratelimit.store.protocol import Decision, Outcome, StoreError
 from ratelimit.store.redis import RedisStore
 from ratelimit.store.resilient import ResilientStore
 from tests.fakes import FakeClock
-from tests.ratelimit.builders import NOW_S, Shop, lease, new_name, requests, spent, tokens
+from tests.ratelimit.builders import NOW_S, Shop, lease, new_name, peek, requests, spent, tokens
 from tests.ratelimit.outages import opened, shared_out
 from tests.redis_server import PATIENT_S, RedisServer, running_redis, running_redis_cluster
 from tests.slow_proxy import slow_proxy
@@ -73,7 +73,7 @@ class Fleet:
 
     async def in_redis(self, server: RedisServer) -> tuple[int, ...]:
         store = RedisStore.from_url(server.url, timeout_s=PATIENT_S)
-        used = await store.peek(self.shop.tenant, ["tokens"], ["slots"], self.clock.now_s())
+        used = await peek(store, self.shop.tenant, ["tokens"], ["slots"], self.clock.now_s())
         await store.close()
         return used
 

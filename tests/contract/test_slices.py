@@ -15,7 +15,7 @@ from ratelimit.store.resilient import ResilientStore
 from ratelimit.store.sliced import TEND_EVERY_S, SlicedStore
 from ratelimit.store.slices import IDLE_S
 from tests.fakes import FakeClock
-from tests.ratelimit.builders import NOW_S, Shop, new_name, spent, tokens
+from tests.ratelimit.builders import NOW_S, Shop, new_name, peek, spent, tokens
 from tests.redis_server import PATIENT_S, RedisServer
 
 
@@ -49,7 +49,7 @@ class Replicas:
                     await store.tend()
 
     async def in_redis(self) -> int:
-        [used] = await self.shared.peek(self.shop.tenant, ["tokens"], [], NOW_S)
+        [used] = await peek(self.shared, self.shop.tenant, ["tokens"], [], NOW_S)
         return used
 
 

@@ -17,14 +17,27 @@ from ratelimit.store.protocol import (
     Settled,
     Store,
 )
-from tests.ratelimit.builders import EXPIRES_AT_S, NOW_S, Shop, lease, smooth, spent, tokens
+from tests.ratelimit.builders import (
+    EXPIRES_AT_S,
+    NOW_S,
+    Shop,
+    admitted,
+    lease,
+    peek,
+    refused,
+    smooth,
+    spent,
+    tokens,
+)
 
 ADMITTED, REFUSED, REPLAYED = Decision.ADMITTED, Decision.REFUSED, Decision.REPLAYED
 
 
 async def level(store: Store, shop: Shop, after_s: float, per_s: int) -> int:
     """What is in the bucket, in drops."""
-    [used] = await store.peek(shop.tenant, ["smooth"], [], NOW_S + after_s, {"smooth": per_s})
+    [used] = await peek(
+        store, shop.tenant, ["smooth"], [], NOW_S + after_s, drains={"smooth": per_s}
+    )
     return used
 
 
@@ -37,11 +50,13 @@ async def ask(
 async def test_a_burst_is_granted_at_once_and_then_what_refills(store: Store) -> None:
     shop, one = Shop(), smooth(1, 3, per_s=2)
 
-    assert [(await ask(store, shop, one)).used for _ in range(3)] == [(1000,), (2000,), (3000,)]
-    assert await ask(store, shop, one) == Reserved(REFUSED, (3000,), (0,))
-    assert await ask(store, shop, one, 0.499) == Reserved(REFUSED, (2002,), (0,))
-    assert await ask(store, shop, one, 0.5) == Reserved(ADMITTED, (3000,))
-    assert await ask(store, shop, one, 0.5) == Reserved(REFUSED, (3000,), (0,))
+    assert [await ask(store, shop, one) for _ in range(3)] == [
+        admitted(smooth=drops) for drops in (1000, 2000, 3000)
+    ]
+    assert await ask(store, shop, one) == refused("smooth", smooth=3000)
+    assert await ask(store, shop, one, 0.499) == refused("smooth", smooth=2002)
+    assert await ask(store, shop, one, 0.5) == admitted(smooth=3000)
+    assert await ask(store, shop, one, 0.5) == refused("smooth", smooth=3000)
 
 
 async def test_it_refills_to_its_burst_and_no_further(store: Store) -> None:
@@ -63,13 +78,18 @@ async def test_one_without_room_leaves_windows_slots_and_buckets_as_they_were(
     shop = Shop()
     await store.reserve(shop.ask(smooth(3, 3, 1, "full"), tokens(9, 10, "window")))
 
-    for asked, refused in [
-        ((smooth(1, 9, 1), smooth(1, 3, 1, "full"), tokens(1, 10, "window"), lease(5)), (1,)),
-        ((smooth(1, 9, 1), tokens(2, 10, "window"), lease(5)), (1,)),
+    for asked, key in [
+        ((smooth(1, 9, 1), smooth(1, 3, 1, "full"), tokens(1, 10, "window"), lease(5)), "full"),
+        ((smooth(1, 9, 1), tokens(2, 10, "window"), lease(5)), "window"),
     ]:
-        assert (await store.reserve(shop.ask(*asked))).refused == refused
-    assert await store.peek(
-        shop.tenant, ["smooth", "full", "window"], ["slots"], NOW_S, {"smooth": 1, "full": 1}
+        assert (await store.reserve(shop.ask(*asked))).refused == (key,)
+    assert await peek(
+        store,
+        shop.tenant,
+        ["smooth", "full", "window"],
+        ["slots"],
+        NOW_S,
+        drains={"smooth": 1, "full": 1},
     ) == (0, 3000, 9, 0)
 
 
@@ -77,15 +97,13 @@ async def test_a_repeated_reserve_is_charged_once_and_a_settled_one_never_again(
     store: Store,
 ) -> None:
     shop, one = Shop(), smooth(2, 3, per_s=1)
-    assert [await ask(store, shop, one, id="it") for _ in range(2)] == [
-        Reserved(ADMITTED, (2000,))
-    ] * 2
-    assert await ask(store, shop, one, 1.0, id="it") == Reserved(ADMITTED, (1000,))
+    assert [await ask(store, shop, one, id="it") for _ in range(2)] == [admitted(smooth=2000)] * 2
+    assert await ask(store, shop, one, 1.0, id="it") == admitted(smooth=1000)
 
     settled = [await store.settle("it", shop.tenant, spent(1, 1), NOW_S) for _ in range(2)]
 
     assert settled == [Settled(Outcome.SETTLED, {"smooth": 1000}), Settled(Outcome.DUPLICATE, {})]
-    assert await ask(store, shop, one, id="it") == Reserved(REPLAYED)
+    assert await ask(store, shop, one, id="it") == Reserved(decision=REPLAYED)
 
 
 async def test_what_was_not_used_is_given_back_at_once(store: Store) -> None:
@@ -142,13 +160,13 @@ async def test_a_clock_that_steps_back_neither_drains_nor_fills(store: Store) ->
     await ask(store, shop, smooth(10, 10, per_s=2), 10.0, id="it")
 
     assert await level(store, shop, 0.0, 2) == 10_000
-    assert await ask(store, shop, one, 3.0) == Reserved(REFUSED, (10_000,), (0,))
+    assert await ask(store, shop, one, 3.0) == refused("smooth", smooth=10_000)
     settled = await store.settle("it", shop.tenant, spent(8, 1), NOW_S + 5)
     assert settled.used == {"smooth": 8000}
-    assert await ask(store, shop, one, 5.0) == Reserved(ADMITTED, (9000,))
+    assert await ask(store, shop, one, 5.0) == admitted(smooth=9000)
 
     # Right again, it has drained since it was at 10 s, and not since it was at 5 s.
-    assert await ask(store, shop, one, 11.0) == Reserved(ADMITTED, (8000,))
+    assert await ask(store, shop, one, 11.0) == admitted(smooth=8000)
 
 
 async def test_what_other_clocks_have_drained_is_not_given_back(store: Store) -> None:
@@ -166,7 +184,7 @@ async def test_what_is_not_enforced_is_counted_above_the_burst(store: Store) -> 
 
     answers = [await ask(store, shop, one) for _ in range(2)]
 
-    assert answers == [Reserved(ADMITTED, (2000,)), Reserved(ADMITTED, (4000,), (), (0,))]
+    assert answers == [admitted(smooth=2000), admitted("smooth", smooth=4000)]
     assert await level(store, shop, 3.5, 1) == 500
 
 
@@ -179,7 +197,7 @@ async def test_numbers_are_exact_up_to_two_to_the_53_and_stay_below(store: Store
 
     assert (await ask(store, shop, replace(most, amount=2))).decision is REFUSED
     full = await ask(store, shop, replace(most, amount=1))
-    assert full == Reserved(ADMITTED, (number * unit,))
+    assert full == admitted(smooth=number * unit)
     assert await level(store, shop, 3599.999, number) == number
     await store.settle("most", shop.tenant, spent(MAX_COUNT, 1), NOW_S)
     assert await level(store, shop, 0, number) == MAX_COUNT
@@ -190,7 +208,7 @@ async def test_a_bucket_and_a_counter_may_have_one_name(store: Store) -> None:
     shop = Shop()
     await store.reserve(shop.ask(tokens(5, 10, "smooth")))
     await store.reserve(shop.ask(smooth(3, 10, 1)))
-    assert await store.peek(shop.tenant, ["smooth"], [], NOW_S) == (5,)
+    assert await peek(store, shop.tenant, ["smooth"], [], NOW_S) == (5,)
     assert await level(store, shop, 0, 1) == 3000
 
 
@@ -203,7 +221,9 @@ async def test_a_thousand_at_once_get_exactly_the_burst(store: Store) -> None:
     answers = await asyncio.gather(*(store.reserve(one) for one in asked))
 
     assert sum(answer.decision is ADMITTED for answer in answers) == 10
-    used = await store.peek(shop.tenant, ["smooth", "wide"], [], NOW_S, {"smooth": 2, "wide": 1})
+    used = await peek(
+        store, shop.tenant, ["smooth", "wide"], [], NOW_S, drains={"smooth": 2, "wide": 1}
+    )
     assert used == (10_000, 10_000)
 
 

@@ -1,6 +1,6 @@
 """Reservations and policies for tests, with what matters spelled out at the call."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from zoneinfo import ZoneInfo
@@ -15,7 +15,18 @@ from headgate.core.policy import (
     Tenant,
     TokenWeights,
 )
-from ratelimit.store.protocol import REQUESTS, TOKENS, Demand, Lease, Reservation, Spent
+from ratelimit.store.protocol import (
+    REQUESTS,
+    TOKENS,
+    Decision,
+    Demand,
+    Lease,
+    Peek,
+    Reservation,
+    Reserved,
+    Spent,
+    Store,
+)
 
 NOW_S = 1_800_000_000.0
 EXPIRES_AT_S = int(NOW_S) + 1800
@@ -54,6 +65,32 @@ def spent(tokens: int, requests: int) -> Spent:
 
 def lease(limit: int, key: str = "slots", lease_s: float = 30.0) -> Lease:
     return Lease(key, limit, lease_s)
+
+
+def admitted(*exceeded: str, **used: int) -> Reserved:
+    """The answer that admits: what is in use now, and which shadow limits had no room."""
+    return Reserved(decision=Decision.ADMITTED, used=used, exceeded=exceeded)
+
+
+def refused(*keys: str, exceeded: tuple[str, ...] = (), **used: int) -> Reserved:
+    """The answer that refuses for these counters and leases."""
+    return Reserved(decision=Decision.REFUSED, used=used, refused=keys, exceeded=exceeded)
+
+
+async def peek(
+    store: Store,
+    tenant: str,
+    counters: Sequence[str],
+    leases: Sequence[str],
+    now_s: float,
+    *,
+    drains: Mapping[str, int] | None = None,
+) -> tuple[int, ...]:
+    """What is in use of each counter, then of each lease."""
+    used = await store.peek(
+        Peek(tenant=tenant, now_s=now_s, counters=counters, leases=leases, drains=drains or {})
+    )
+    return tuple(used[key] for key in (*counters, *leases))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from headgate.core.metrics import Metrics
 from ratelimit.breaker import PROBE_EVERY_S
 from ratelimit.replicas import ANNOUNCE_EVERY_S
 from ratelimit.store.memory import MemoryStore
-from ratelimit.store.protocol import Demand, Reserved, Settled, Spent
+from ratelimit.store.protocol import Demand, Peek, Reserved, Settled, Spent
 from ratelimit.store.resilient import ResilientStore
 from ratelimit.store.sliced import SlicedStore
 from ratelimit.store.slices import IDLE_S, Pool
@@ -27,16 +27,9 @@ def sliced(demand: Demand, size: int) -> Demand:
 class Shared(FakeShared):
     """One that cannot be looked at either while it is away."""
 
-    async def peek(
-        self,
-        tenant: str,
-        counters: Sequence[str],
-        leases: Sequence[str],
-        now_s: float,
-        drains: Mapping[str, int] = {},
-    ) -> tuple[int, ...]:
+    async def peek(self, peek: Peek) -> Mapping[str, int]:
         call = super().peek
-        return await self._heard(lambda: call(tenant, counters, leases, now_s, drains))
+        return await self._heard(lambda: call(peek))
 
 
 @dataclass
@@ -116,5 +109,6 @@ class Fleet:
 
     async def in_store(self, *counters: str) -> tuple[int, ...]:
         """What the shared store counts as used."""
-        peek = MemoryStore.peek(self.shared, self.shop.tenant, counters, [], self.clock.now_s())
-        return await peek
+        asked = Peek(tenant=self.shop.tenant, now_s=self.clock.now_s(), counters=counters)
+        used = await MemoryStore.peek(self.shared, asked)
+        return tuple(used[counter] for counter in counters)

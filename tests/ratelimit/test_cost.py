@@ -15,7 +15,7 @@ from ratelimit.demand import Subject, claims_of
 from ratelimit.limiter import Admitted, Limiter, Refused, Request
 from ratelimit.store.memory import MemoryStore
 from tests.fakes import FakeClock
-from tests.ratelimit.builders import NOW_S, limit, policy_with
+from tests.ratelimit.builders import NOW_S, limit, peek, policy_with
 from tests.ratelimit.outages import replica
 
 PRICES = {
@@ -53,7 +53,7 @@ class Desk:
     async def used(self, model: str = "tiny") -> list[int]:
         tenant = self.policy.tenants["demo"]
         claims = claims_of(tenant, Subject("demo", "alice", "k", model), NOW_S)
-        return list(await self.store.peek("demo", [claim.key for claim in claims], [], NOW_S))
+        return list(await peek(self.store, "demo", [claim.key for claim in claims], [], NOW_S))
 
 
 async def test_a_request_holds_its_estimate_in_money_and_costs_what_it_used() -> None:

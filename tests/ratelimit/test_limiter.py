@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,6 @@ from ratelimit.demand import Subject, claims_of
 from ratelimit.limiter import Admitted, Left, Limiter, Reason, Refused, Request
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import (
-    Decision,
     Outcome,
     Reservation,
     Reserved,
@@ -21,7 +21,7 @@ from ratelimit.store.protocol import (
     StoreError,
 )
 from tests.fakes import FakeClock
-from tests.ratelimit.builders import NOW_S, limit, new_name, policy_with
+from tests.ratelimit.builders import NOW_S, admitted, limit, new_name, peek, policy_with, refused
 from tests.ratelimit.outages import replica
 
 ALICE = Subject("demo", "alice", "k", "tiny")
@@ -72,13 +72,18 @@ class Desk:
     ) -> Source | Outcome:
         return await self.limiter.settle(reservation, tenant, usage, ESTIMATE)
 
+    def counter(self) -> str:
+        """The key of the one counter that alice meets."""
+        [claim] = claims_of(self.policy.tenants["demo"], ALICE, self.clock.now_s())
+        return claim.key
+
     async def remaining(self) -> list[int]:
         """What the store has left for alice, of each window and then of the slots."""
         claims = claims_of(self.policy.tenants["demo"], ALICE, self.clock.now_s())
         windows = [claim for claim in claims if claim.window]
         slots = [claim for claim in claims if not claim.window]
-        used = await self.store.peek(
-            "demo", [c.key for c in windows], [c.key for c in slots], self.clock.now_s()
+        used = await peek(
+            self.store, "demo", [c.key for c in windows], [c.key for c in slots], self.clock.now_s()
         )
         both = zip(windows + slots, used, strict=True)
         return [claim.limit.limit - count for claim, count in both]
@@ -402,8 +407,8 @@ async def test_what_a_store_that_is_away_closed_is_not_settled() -> None:
 @pytest.mark.parametrize(("held", "trips"), [(False, 1), (True, 2)])
 async def test_what_is_held_nowhere_needs_no_settlement(held: bool, trips: int) -> None:
     store = AwayStore()
-    store.answer = Reserved(Decision.ADMITTED, (0,), degraded=True, held=held)
     desk = Desk(limit(10), store=store)
+    store.answer = replace(admitted(**{desk.counter(): 0}), degraded=True, held=held)
     assert isinstance(await desk.ask(reservation="it"), Admitted)
 
     settled = await desk.settle("it")
@@ -416,13 +421,14 @@ async def test_what_is_held_nowhere_needs_no_settlement(held: bool, trips: int) 
 async def test_after_a_refusal_without_the_store_clients_come_back_soon() -> None:
     """The outage may be over long before the window is."""
     store = AwayStore()
-    store.answer = Reserved(Decision.REFUSED, (10,), (0,), degraded=True)
     desk = Desk(limit(10, per=Per.DAY), store=store)
+    counter = desk.counter()
+    store.answer = replace(refused(counter, **{counter: 10}), degraded=True)
 
-    refused = await desk.ask()
+    answer = await desk.ask()
 
-    assert isinstance(refused, Refused)
-    assert refused.retry_after_s == 5
+    assert isinstance(answer, Refused)
+    assert answer.retry_after_s == 5
 
 
 async def test_a_tenant_with_shadow_limits_alone_is_let_in_while_the_store_is_away() -> None:

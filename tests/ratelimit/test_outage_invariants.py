@@ -9,7 +9,7 @@ from ratelimit.breaker import PROBE_EVERY_S
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Decision, Outcome
 from tests.fakes import FakeClock
-from tests.ratelimit.builders import NOW_S, Shop, lease, requests, spent, tokens
+from tests.ratelimit.builders import NOW_S, Shop, lease, peek, requests, spent, tokens
 from tests.ratelimit.outages import FakeShared, Replica, replica, shared_out
 
 LIMIT = 90
@@ -82,7 +82,7 @@ class Fleet:
             self.unknown.append(name)
 
     async def in_store(self) -> tuple[int, ...]:
-        return await self.shared.peek(self.shop.tenant, ["tokens"], ["slots"], self.clock.now_s())
+        return await peek(self.shared, self.shop.tenant, ["tokens"], ["slots"], self.clock.now_s())
 
 
 @settings(max_examples=400)

@@ -1,6 +1,7 @@
 """What a caller is told of its limits is what enforcement would say."""
 
 import json
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -27,7 +28,7 @@ from headgate.core.settlement import Estimate, Usage
 from ratelimit.limiter import Admitted, Limiter, Request
 from ratelimit.peek import PeekLimits
 from ratelimit.store.memory import MemoryStore
-from ratelimit.store.protocol import StoreError
+from ratelimit.store.protocol import Peek, StoreError
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, limit
 
@@ -188,7 +189,7 @@ async def test_a_new_window_begins_at_nothing() -> None:
 class UnreachableStore(MemoryStore):
     """Answers nothing."""
 
-    async def peek(self, *_: object) -> tuple[int, ...]:
+    async def peek(self, peek: Peek) -> Mapping[str, int]:
         raise StoreError("redis: peek had no answer within 0.25 s")
 
 

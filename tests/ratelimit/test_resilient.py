@@ -20,7 +20,7 @@ from ratelimit.store.protocol import (
     StoreAwayError,
     StoreError,
 )
-from tests.ratelimit.builders import NOW_S, Shop, lease, new_name, requests, spent, tokens
+from tests.ratelimit.builders import NOW_S, Shop, lease, new_name, peek, requests, spent, tokens
 from tests.ratelimit.outages import FakeShared, Replica, in_shadow, opened, replica, shared_out
 
 ADMITTED, REFUSED, REPLAYED = Decision.ADMITTED, Decision.REFUSED, Decision.REPLAYED
@@ -29,7 +29,7 @@ ADMITTED, REFUSED, REPLAYED = Decision.ADMITTED, Decision.REFUSED, Decision.REPL
 async def in_use(one: Replica, shop: Shop) -> tuple[int, ...]:
     """What the shared store has of tokens, requests and slots."""
     now_s = one.clock.now_s()
-    return await one.shared.peek(shop.tenant, ["tokens", "requests"], ["slots"], now_s)
+    return await peek(one.shared, shop.tenant, ["tokens", "requests"], ["slots"], now_s)
 
 
 async def admitted(one: Replica, shop: Shop, *asked: Demand, count: int = 20) -> int:
@@ -81,7 +81,9 @@ async def test_what_is_open_is_let_in_and_not_counted() -> None:
 
     for _ in range(5):
         answer = await one.store.reserve(asked)
-        assert answer == Reserved(ADMITTED, (0, 0), degraded=True, held=False)
+        assert answer == Reserved(
+            decision=ADMITTED, used={"tokens": 0, "slots": 0}, degraded=True, held=False
+        )
 
     await one.find_the_store()
     assert await in_use(one, shop) == (0, 0, 0)
@@ -97,12 +99,15 @@ async def test_what_is_not_enforced_refuses_nothing_whatever_its_policy(policy: 
     )
     for _ in range(3):
         answer = await one.store.reserve(shop.ask(*shadows))
-        assert answer == Reserved(ADMITTED, (0, 0), degraded=True, held=False)
+        assert answer == Reserved(
+            decision=ADMITTED, used={"tokens": 0, "slots": 0}, degraded=True, held=False
+        )
 
+    used = {"tokens": 0, "requests": 1, "slots": 0}
     first = await one.store.reserve(shop.ask(*shadows, shared_out(requests(1))))
     second = await one.store.reserve(shop.ask(*shadows, shared_out(requests(1))))
-    assert first == Reserved(ADMITTED, (0, 1, 0), degraded=True)
-    assert second == Reserved(REFUSED, (0, 1, 0), (1,), degraded=True)
+    assert first == Reserved(decision=ADMITTED, used=used, degraded=True)
+    assert second == Reserved(decision=REFUSED, used=used, refused=("requests",), degraded=True)
     with pytest.raises(StoreAwayError):
         await one.store.reserve(shop.ask(*shadows, requests(1, "closed")))
 
@@ -120,12 +125,12 @@ async def test_what_has_no_policy_fails_at_once_while_the_store_is_away() -> Non
     with pytest.raises(StoreAwayError):
         await one.store.count("domain", hits, NOW_S)
     with pytest.raises(StoreAwayError):
-        await one.store.peek("domain", ["hits"], [], NOW_S)
+        await peek(one.store, "domain", ["hits"], [], NOW_S)
 
     assert one.shared.calls == calls
     await one.find_the_store()
     assert await one.store.count("domain", hits, NOW_S) == Counted((2,))
-    assert await one.store.peek("domain", ["hits"], [], NOW_S) == (2,)
+    assert await peek(one.store, "domain", ["hits"], [], NOW_S) == (2,)
 
 
 async def test_counts_that_fail_tell_that_the_store_is_away_too() -> None:
@@ -152,7 +157,9 @@ async def test_a_share_is_the_limit_by_the_replicas_rounded_down(
         answer = await one.store.reserve(shop.ask(shared_out(lease(limit))))
         assert answer.decision is ADMITTED
     refused = await one.store.reserve(shop.ask(shared_out(lease(limit))))
-    assert refused == Reserved(REFUSED, (limit,), (0,), degraded=True)
+    assert refused == Reserved(
+        decision=REFUSED, used={"slots": limit}, refused=("slots",), degraded=True
+    )
 
 
 async def test_the_replicas_that_the_store_last_told_of_share_it() -> None:
@@ -176,10 +183,19 @@ async def test_the_answer_tells_what_is_left_of_the_share_and_which_limits_had_n
     asked = (opened(tokens(5, 9)), shared_out(requests(10)), opened(lease(3)))
 
     first = await one.store.reserve(shop.ask(*asked, shared_out(lease(4, "more"))))
-    assert first == Reserved(ADMITTED, (0, 6, 0, 3), degraded=True)
+    assert first == Reserved(
+        decision=ADMITTED,
+        used={"tokens": 0, "requests": 6, "slots": 0, "more": 3},
+        degraded=True,
+    )
     await one.store.reserve(shop.ask(*asked, shared_out(lease(4, "more"))))
     third = await one.store.reserve(shop.ask(*asked, shared_out(lease(4, "more"))))
-    assert third == Reserved(REFUSED, (0, 7, 0, 4), (3,), degraded=True)
+    assert third == Reserved(
+        decision=REFUSED,
+        used={"tokens": 0, "requests": 7, "slots": 0, "more": 4},
+        refused=("more",),
+        degraded=True,
+    )
 
 
 async def test_a_share_is_all_or_none_and_an_id_is_charged_once() -> None:
@@ -187,7 +203,7 @@ async def test_a_share_is_all_or_none_and_an_id_is_charged_once() -> None:
     await one.lose_the_store()
     await one.store.reserve(shop.ask(shared_out(requests(1, "full"))))
     both = shop.ask(shared_out(tokens(5, 10)), shared_out(requests(1, "full")))
-    assert (await one.store.reserve(both)).refused == (1,)
+    assert (await one.store.reserve(both)).refused == ("full",)
 
     again = shop.ask(shared_out(tokens(10, 10)), id="again")
     assert [(await one.store.reserve(again)).decision for _ in range(3)] == [ADMITTED] * 3
@@ -349,7 +365,7 @@ async def test_a_window_or_a_lease_that_has_ended_is_not_made_anew() -> None:
     await one.find_the_store()
 
     now_s = one.clock.now_s()
-    counters = await one.shared.peek(shop.tenant, ["minute", "tokens"], ["slots"], now_s)
+    counters = await peek(one.shared, shop.tenant, ["minute", "tokens"], ["slots"], now_s)
     assert counters == (0, 5, 0)
     assert one.count("outage_reconciled_total", what="expired") == 1
     assert len(one.store._owed) == 0

@@ -22,7 +22,17 @@ from ratelimit.store.protocol import (
     StoreError,
 )
 from ratelimit.store.slices import IDLE_S, REFUSED_FOR_S
-from tests.ratelimit.builders import NOW_S, Shop, lease, requests, spent, tokens
+from tests.ratelimit.builders import (
+    NOW_S,
+    Shop,
+    admitted,
+    lease,
+    peek,
+    refused,
+    requests,
+    spent,
+    tokens,
+)
 from tests.ratelimit.fleets import Fleet, sliced
 from tests.ratelimit.outages import in_shadow, shared_out
 
@@ -65,11 +75,11 @@ async def test_what_one_replica_has_taken_is_used_for_another_and_free_for_itsel
     fleet = await Fleet.of(2)
     one, other = fleet.replicas
     answer = await fleet.ask(0, sliced(tokens(10, 1000), 100))
-    assert answer.used == (10,)
+    assert answer.used == {"tokens": 10}
     tenant = fleet.shop.tenant
-    assert await one.store.peek(tenant, ["tokens"], [], NOW_S) == (10,)
-    assert await other.store.peek(tenant, ["tokens"], [], NOW_S) == (100,)
-    assert (await fleet.ask(1, sliced(tokens(10, 1000), 100))).used == (110,)
+    assert await peek(one.store, tenant, ["tokens"], [], NOW_S) == (10,)
+    assert await peek(other.store, tenant, ["tokens"], [], NOW_S) == (100,)
+    assert (await fleet.ask(1, sliced(tokens(10, 1000), 100))).used == {"tokens": 110}
 
 
 async def test_a_slice_that_nobody_draws_from_goes_back() -> None:
@@ -104,7 +114,7 @@ async def test_nothing_is_drawn_from_a_slice_while_it_shrinks() -> None:
 
     async def reserve(reservation: object) -> Reserved:
         if not drawn:  # another request comes while the store is asked to shrink it
-            drawn.append(Reserved(REFUSED))
+            drawn.append(Reserved(decision=REFUSED))
             drawn[0] = await original(reservation)
             task = asyncio.create_task(fleet.ask(0, sliced(tokens(30, 100), 100), id="late"))
             for _ in range(5):
@@ -117,7 +127,7 @@ async def test_nothing_is_drawn_from_a_slice_while_it_shrinks() -> None:
     later: list[asyncio.Task[Reserved]] = []
     fleet.shared.reserve = reserve
     await fleet.replicas[0].tend()
-    assert (await later[0]).used == (40,)
+    assert (await later[0]).used == {"tokens": 40}
     assert sum(one.amount for pool in fleet.pools(0) for one in pool.slices) >= 40
 
 
@@ -125,8 +135,8 @@ async def test_what_was_used_above_a_slice_is_told_before_more_is_taken() -> Non
     fleet = await Fleet.of(1)
     answer = await fleet.ask(0, sliced(tokens(10, 100), 20), id="r")
     await fleet.settle(0, "r", answer.held_by, spent(95, 1))
-    assert await fleet.ask(0, sliced(tokens(10, 100), 20)) == Reserved(REFUSED, (95,), (0,))
-    assert (await fleet.ask(0, sliced(tokens(5, 100), 20))).used == (100,)
+    assert await fleet.ask(0, sliced(tokens(10, 100), 20)) == refused("tokens", tokens=95)
+    assert (await fleet.ask(0, sliced(tokens(5, 100), 20))).used == {"tokens": 100}
 
 
 async def test_what_is_used_up_is_asked_for_again_after_a_moment() -> None:
@@ -174,7 +184,9 @@ async def test_the_part_that_redis_holds_is_settled_there_by_whoever_settles() -
     store, shop = fleet.replicas[0].store, fleet.shop
     asked = shop.ask(sliced(tokens(100, 1000), 500), tokens(100, 900, "plain"), lease(1), id="r")
     answer = await store.reserve(asked)
-    assert answer == Reserved(ADMITTED, (100, 100, 1), held_by=f"{fleet.replicas[0].name}+")
+    assert answer == replace(
+        admitted(tokens=100, plain=100, slots=1), held_by=f"{fleet.replicas[0].name}+"
+    )
     settled = await fleet.settle(1, "r", answer.held_by, spent(30, 1))
     assert settled.used == {"plain": 30, "slots": 0}
     await fleet.rest()
@@ -184,7 +196,7 @@ async def test_the_part_that_redis_holds_is_settled_there_by_whoever_settles() -
 async def test_a_refusal_by_redis_holds_nothing_in_slices() -> None:
     fleet = await Fleet.of(1)
     asked = fleet.shop.ask(lease(0), sliced(tokens(100, 1000), 500))
-    assert await fleet.replicas[0].store.reserve(asked) == Reserved(REFUSED, (0, 0), (1,))
+    assert await fleet.replicas[0].store.reserve(asked) == refused("slots", tokens=0, slots=0)
     await fleet.rest()
     assert await fleet.in_store("tokens") == (0,)
 
@@ -270,7 +282,7 @@ async def test_what_the_store_holds_as_a_whole_is_held_once_when_asked_again() -
     fleet.shared.reserve = only_whole
     assert (await fleet.ask(0, sliced(tokens(100, 1000), 300), id="r")).held_by == ""
     fleet.shared.reserve = original
-    assert (await fleet.ask(0, sliced(tokens(100, 1000), 300), id="r")).used == (100,)
+    assert (await fleet.ask(0, sliced(tokens(100, 1000), 300), id="r")).used == {"tokens": 100}
     assert (await fleet.settle(0, "r", "", spent(30, 1))).outcome is Outcome.SETTLED
     await fleet.rest()
     assert await fleet.in_store("tokens") == (30,)
@@ -301,9 +313,9 @@ async def test_two_calls_of_one_id_hold_once() -> None:
     fleet = await Fleet.of(1)
     asked = sliced(tokens(100, 1000), 300)
     answers = await asyncio.gather(*(fleet.ask(0, asked, id="r") for _ in range(5)))
-    assert {answer.used for answer in answers} == {(100,)}
+    assert [answer.used for answer in answers] == [{"tokens": 100}] * 5
     await fleet.settle(0, "r", answers[0].held_by, spent(30, 1))
-    assert await fleet.ask(0, asked, id="r") == Reserved(REPLAYED)
+    assert await fleet.ask(0, asked, id="r") == Reserved(decision=REPLAYED)
 
 
 async def test_asked_again_at_another_replica_it_is_held_twice_and_charged_once() -> None:
@@ -358,7 +370,7 @@ async def test_a_settled_id_is_remembered_for_a_while() -> None:
 async def test_a_shadow_limit_is_not_sliced() -> None:
     fleet = await Fleet.of(1)
     answer = await fleet.ask(0, in_shadow(sliced(tokens(10, 5), 5)))
-    assert answer == Reserved(ADMITTED, (10,), (), (0,))
+    assert answer == admitted("tokens", tokens=10)
 
 
 async def test_a_full_book_leaves_the_rest_to_the_store(monkeypatch: pytest.MonkeyPatch) -> None:

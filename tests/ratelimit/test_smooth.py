@@ -30,7 +30,7 @@ from ratelimit.smooth import Refill, drops_per_unit
 from ratelimit.store.memory import MemoryStore
 from ratelimit.wire import encode_decision
 from tests.fakes import FakeClock
-from tests.ratelimit.builders import NOW_S, limit, new_name
+from tests.ratelimit.builders import NOW_S, limit, new_name, peek
 
 ALICE = Caller("demo", "alice", "k1")
 REQUESTS = limit(600, burst=100)
@@ -178,7 +178,7 @@ async def test_times_are_exact_to_the_millisecond(
         desk.clock.advance(now_s - desk.clock.now_s())
         if isinstance(answer, Refused):
             drops = drops_per_unit(rule)
-            [used] = await desk.store.peek("demo", [rule.id], [], now_s, {rule.id: rate})
+            [used] = await peek(desk.store, "demo", [rule.id], [], now_s, drains={rule.id: rate})
             fits_at_s = Refill(rule, used, now_s).fits_at_s(min(tokens, burst) * drops)
             assert 0 <= answer.retry_after_s - (fits_at_s - now_s) <= 1
             desk.clock.advance(fits_at_s - 0.001 - now_s)

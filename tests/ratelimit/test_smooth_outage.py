@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ratelimit.breaker import PROBE_EVERY_S
 from ratelimit.store.protocol import Decision, Demand, Reserved, StoreError
 from tests.fakes import FakeClock
-from tests.ratelimit.builders import NOW_S, Shop, smooth, spent
+from tests.ratelimit.builders import NOW_S, Shop, peek, smooth, spent
 from tests.ratelimit.outages import FakeShared, Replica, in_shadow, opened, replica, shared_out
 
 ADMITTED, REFUSED = Decision.ADMITTED, Decision.REFUSED
@@ -25,7 +25,7 @@ async def admitted(one: Replica, shop: Shop, demand: Demand, count: int = 30) ->
 async def level(one: Replica, shop: Shop, per_s: int) -> int:
     """What the shared store has in the bucket, in drops."""
     now_s = one.clock.now_s()
-    [used] = await one.shared.peek(shop.tenant, ["smooth"], [], now_s, {"smooth": per_s})
+    [used] = await peek(one.shared, shop.tenant, ["smooth"], [], now_s, drains={"smooth": per_s})
     return used
 
 
@@ -53,7 +53,9 @@ async def test_the_answer_tells_what_is_left_of_the_share() -> None:
     await one.lose_the_store()
     asked = shared_out(smooth(2, 10, per_s=2))
 
-    assert await one.store.reserve(shop.ask(asked)) == Reserved(ADMITTED, (7000,), degraded=True)
+    assert await one.store.reserve(shop.ask(asked)) == Reserved(
+        decision=Decision.ADMITTED, used={"smooth": 7000}, degraded=True
+    )
 
 
 @pytest.mark.parametrize(("kind", "count"), [(opened, 20), (in_shadow, 20)])
