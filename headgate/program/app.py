@@ -31,10 +31,10 @@ from ratelimit.limiter import Limiter
 from ratelimit.peek import PeekLimits
 from ratelimit.service import RateLimitService
 from ratelimit.store.memory import MemoryStore
+from ratelimit.store.outage.resilient import ResilientStore
 from ratelimit.store.protocol import Store
 from ratelimit.store.redis import TIMEOUT_S, RedisStore
-from ratelimit.store.resilient import ResilientStore
-from ratelimit.store.sliced import SlicedStore
+from ratelimit.store.slices.sliced import SlicedStore
 
 _SERVER_OPTIONS = [
     # A mesh has one connection for each proxy worker and thousands of short streams on it.

@@ -8,10 +8,10 @@ from prometheus_client import CollectorRegistry
 
 from headgate.core.metrics import Metrics
 from ratelimit.store.memory import MemoryStore
+from ratelimit.store.outage.resilient import ResilientStore
 from ratelimit.store.protocol import Reservation, Reserved, Store
 from ratelimit.store.redis import RedisStore
-from ratelimit.store.resilient import ResilientStore
-from ratelimit.store.sliced import SlicedStore
+from ratelimit.store.slices.sliced import SlicedStore
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S
 from tests.redis_server import PATIENT_S, RedisServer, running_redis, running_redis_cluster

@@ -11,11 +11,11 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from headgate.core.metrics import Metrics
-from ratelimit.breaker import PROBE_EVERY_S
-from ratelimit.replicas import ANNOUNCE_EVERY_S, LIFE_S
+from ratelimit.store.outage.breaker import PROBE_EVERY_S
+from ratelimit.store.outage.replicas import ANNOUNCE_EVERY_S, LIFE_S
+from ratelimit.store.outage.resilient import ResilientStore
 from ratelimit.store.protocol import Decision, Outcome, StoreError
 from ratelimit.store.redis import RedisStore
-from ratelimit.store.resilient import ResilientStore
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, Shop, lease, new_name, peek, requests, spent, tokens
 from tests.ratelimit.outages import opened, shared_out

@@ -9,11 +9,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from headgate.core.metrics import Metrics
+from ratelimit.store.outage.resilient import ResilientStore
 from ratelimit.store.protocol import Decision, Exchanged, Letter, Outcome, Reserved
 from ratelimit.store.redis import RedisStore
-from ratelimit.store.resilient import ResilientStore
-from ratelimit.store.sliced import TEND_EVERY_S, SlicedStore
-from ratelimit.store.slices import IDLE_S
+from ratelimit.store.slices.pool import IDLE_S
+from ratelimit.store.slices.sliced import TEND_EVERY_S, SlicedStore
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, Shop, new_name, peek, spent, tokens
 from tests.redis_server import PATIENT_S, RedisServer

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from prometheus_client import CollectorRegistry
 
 from headgate.core.metrics import Metrics
-from ratelimit.breaker import PROBE_EVERY_S
-from ratelimit.replicas import ANNOUNCE_EVERY_S
 from ratelimit.store.memory import MemoryStore
+from ratelimit.store.outage.breaker import PROBE_EVERY_S
+from ratelimit.store.outage.replicas import ANNOUNCE_EVERY_S
+from ratelimit.store.outage.resilient import ResilientStore
 from ratelimit.store.protocol import Demand, Peek, Reserved, Settled, Spent
-from ratelimit.store.resilient import ResilientStore
-from ratelimit.store.sliced import SlicedStore
-from ratelimit.store.slices import IDLE_S, Pool
+from ratelimit.store.slices.pool import IDLE_S, Pool
+from ratelimit.store.slices.sliced import SlicedStore
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, Shop, new_name
 from tests.ratelimit.outages import FakeShared

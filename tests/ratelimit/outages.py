@@ -8,8 +8,9 @@ from prometheus_client import CollectorRegistry
 
 from headgate.core.metrics import Metrics
 from headgate.core.policy import OnOutage
-from ratelimit.breaker import FAILURES, PROBE_EVERY_S
 from ratelimit.store.memory import MemoryStore
+from ratelimit.store.outage.breaker import FAILURES, PROBE_EVERY_S
+from ratelimit.store.outage.resilient import ResilientStore
 from ratelimit.store.protocol import (
     Counted,
     Demand,
@@ -23,7 +24,6 @@ from ratelimit.store.protocol import (
     Spent,
     StoreError,
 )
-from ratelimit.store.resilient import ResilientStore
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, Shop, new_name, requests
 

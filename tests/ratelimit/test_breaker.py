@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit.breaker import Breaker, State
+from ratelimit.store.outage.breaker import Breaker, State
 from tests.fakes import FakeClock
 
 

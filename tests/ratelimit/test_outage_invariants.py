@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratelimit.breaker import PROBE_EVERY_S
 from ratelimit.store.memory import MemoryStore
+from ratelimit.store.outage.breaker import PROBE_EVERY_S
 from ratelimit.store.protocol import Decision, Outcome
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, Shop, lease, peek, requests, spent, tokens

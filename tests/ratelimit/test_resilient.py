@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from headgate.core.policy import OnOutage
-from ratelimit.breaker import FAILURES
-from ratelimit.store import owed, shares
+from ratelimit.store.outage import debt as owed
+from ratelimit.store.outage import shares
+from ratelimit.store.outage.breaker import FAILURES
 from ratelimit.store.protocol import (
     TOKENS,
     Counted,

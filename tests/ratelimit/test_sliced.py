@@ -8,9 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit.breaker import FAILURES
-from ratelimit.store import slices
-from ratelimit.store.letters import Outbox, Settlement, read, write
+from ratelimit.store.outage.breaker import FAILURES
 from ratelimit.store.protocol import (
     MAX_COUNT,
     SETTLED_KEPT_S,
@@ -21,7 +19,9 @@ from ratelimit.store.protocol import (
     Spent,
     StoreError,
 )
-from ratelimit.store.slices import IDLE_S, REFUSED_FOR_S
+from ratelimit.store.slices import pool as slices
+from ratelimit.store.slices.batches import Outbox, Settlement, read, write
+from ratelimit.store.slices.pool import IDLE_S, REFUSED_FOR_S
 from tests.ratelimit.builders import (
     NOW_S,
     Shop,
@@ -400,7 +400,7 @@ async def test_a_letter_that_nobody_can_read_is_lost_and_the_others_are_not(
 def test_letters_wait_until_they_have_arrived_and_no_more_than_there_is_room_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ratelimit.store.letters.MAX_WAITING", 2)
+    monkeypatch.setattr("ratelimit.store.slices.batches.MAX_WAITING", 2)
     names = iter("abc")
     outbox = Outbox(lambda: next(names))
     one = Settlement("t", "r", Spent())

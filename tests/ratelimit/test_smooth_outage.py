@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratelimit.breaker import PROBE_EVERY_S
+from ratelimit.store.outage.breaker import PROBE_EVERY_S
 from ratelimit.store.protocol import Decision, Demand, Reserved, StoreError
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, Shop, peek, smooth, spent

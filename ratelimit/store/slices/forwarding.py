@@ -5,10 +5,10 @@ import logging
 from collections.abc import Callable, Sequence
 
 from headgate.core.clock import Clock
-from ratelimit.store.letters import MAX_WAITING, Outbox, Settlement, read
+from ratelimit.store.outage.resilient import ResilientStore
 from ratelimit.store.protocol import StoreError
-from ratelimit.store.resilient import ResilientStore
-from ratelimit.store.supply import new_id
+from ratelimit.store.slices.allocator import new_id
+from ratelimit.store.slices.batches import MAX_WAITING, Outbox, Settlement, read
 
 log = logging.getLogger("headgate.ratelimit")
 

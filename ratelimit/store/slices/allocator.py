@@ -8,6 +8,7 @@ from functools import partial
 
 from headgate.core.clock import Clock
 from headgate.core.policy import OnOutage
+from ratelimit.store.outage.resilient import ResilientStore
 from ratelimit.store.protocol import (
     MAX_COUNT,
     REQUESTS,
@@ -17,8 +18,7 @@ from ratelimit.store.protocol import (
     Spent,
     StoreError,
 )
-from ratelimit.store.resilient import ResilientStore
-from ratelimit.store.slices import MAX_AGE_S, REFUSED_FOR_S, Part, Pool, Slice
+from ratelimit.store.slices.pool import MAX_AGE_S, REFUSED_FOR_S, Part, Pool, Slice
 
 _AT_ONCE = 16
 

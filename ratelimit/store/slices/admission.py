@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from headgate.core.policy import OnOutage
 from ratelimit.store.protocol import MAX_COUNT, Decision, Demand, Peek, Reservation, Reserved
-from ratelimit.store.slices import Hold, Part
+from ratelimit.store.slices.pool import Hold, Part
 
 
 def is_sliced(demand: Demand) -> bool:

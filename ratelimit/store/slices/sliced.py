@@ -14,8 +14,7 @@ from dataclasses import replace
 
 from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
-from ratelimit.store.letters import Settlement
-from ratelimit.store.mail import Mail, left_behind
+from ratelimit.store.outage.resilient import ResilientStore
 from ratelimit.store.protocol import (
     Counted,
     Decision,
@@ -28,10 +27,18 @@ from ratelimit.store.protocol import (
     Spent,
     StoreError,
 )
-from ratelimit.store.resilient import ResilientStore
-from ratelimit.store.slices import Book, Hold, Part
-from ratelimit.store.split import is_sliced, merged, peek_of, refusal, rest_of, taken_over
-from ratelimit.store.supply import Supply
+from ratelimit.store.slices.admission import (
+    is_sliced,
+    merged,
+    peek_of,
+    refusal,
+    rest_of,
+    taken_over,
+)
+from ratelimit.store.slices.allocator import Supply
+from ratelimit.store.slices.batches import Settlement
+from ratelimit.store.slices.forwarding import Mail, left_behind
+from ratelimit.store.slices.pool import Book, Hold, Part
 
 TEND_EVERY_S = 0.25
 """At most so many seconds wait a letter to be posted, and again to be read: a few round trips a

@@ -12,9 +12,10 @@ from typing import TypeVar
 from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
 from headgate.core.policy import OnOutage
-from ratelimit.breaker import Breaker
-from ratelimit.replicas import ANNOUNCE_EVERY_S, LIFE_S, LiveReplicas
-from ratelimit.store.owed import ASK_AGAIN_S, Owed
+from ratelimit.store.outage.breaker import Breaker
+from ratelimit.store.outage.debt import ASK_AGAIN_S, Owed
+from ratelimit.store.outage.replicas import ANNOUNCE_EVERY_S, LIFE_S, LiveReplicas
+from ratelimit.store.outage.shares import Shares, on_outage, shared_part
 from ratelimit.store.protocol import (
     Counted,
     Decision,
@@ -31,7 +32,6 @@ from ratelimit.store.protocol import (
     StoreAwayError,
     StoreError,
 )
-from ratelimit.store.shares import Shares, on_outage, shared_part
 
 _PARALLEL = 64
 _TEND_EVERY_S = 0.1
