@@ -35,8 +35,9 @@ from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy, Tenant
 from headgate.core.settlement import Estimate, Usage
 from headgate.program.app import StoreSettings, running_store
+from ratelimit.answers import Admitted
 from ratelimit.demand import Claim
-from ratelimit.limiter import Admitted, Limiter
+from ratelimit.limiter import Limiter
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Hit, Store
 from ratelimit.store.redis import RedisStore

@@ -17,8 +17,9 @@ from bench.measure import (
 from bench.table import Table
 from bench.tenants import RunningClock, policy_of, request_of, tenant_name
 from headgate.core.settlement import Estimate, Usage
+from ratelimit.answers import Admitted
 from ratelimit.demand import Subject, claims_of, reservation_of
-from ratelimit.limiter import Admitted, Limiter
+from ratelimit.limiter import Limiter
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Store
 from ratelimit.store.redis import RedisStore

@@ -59,7 +59,7 @@ SETUPS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class OvershootOutcome:
     """What became of the requests.
 
     `held` is counted when all are decided and those admitted still run; `settled` when they have
@@ -107,7 +107,7 @@ def _wait_for_hooks(fleet: Fleet) -> None:
     fleet.box.bootstrap_file.write_text(patient)
 
 
-async def overshoot(fleet: Fleet, requests: int) -> Outcome:
+async def overshoot(fleet: Fleet, requests: int) -> OvershootOutcome:
     """Sends so many requests at once and looks at the counter before and after they end."""
     async with asyncio.timeout(_DECIDED_WITHIN_S):
         async with _connected(fleet.box.listen_port, requests) as connections:
@@ -119,13 +119,15 @@ async def overshoot(fleet: Fleet, requests: int) -> Outcome:
     assert len(counted) == 1, f"replica and Redis disagree: {counted}"
     charged = await asyncio.to_thread(_charged, fleet, statuses[200])
     settled = await asyncio.to_thread(_settled, fleet, charged)
-    return Outcome(statuses, counted.pop(), charged, settled)
+    return OvershootOutcome(statuses, counted.pop(), charged, settled)
 
 
-def check(outcome: Outcome, requests: int, setup: Setup) -> None:
+def check(outcome: OvershootOutcome, requests: int, setup: Setup) -> None:
     """Exactly those that fit were admitted, and the counter says what was charged."""
     fit = LIMIT // TOKENS
-    expected = Outcome({200: fit, 429: requests - fit}, LIMIT, outcome.charged, outcome.charged)
+    expected = OvershootOutcome(
+        {200: fit, 429: requests - fit}, LIMIT, outcome.charged, outcome.charged
+    )
     if outcome != expected:
         raise AssertionError(f"{setup}: {outcome}")
 
@@ -226,7 +228,7 @@ _COLUMNS = (
 _NOTE = "Through a real Envoy. Ten fit."
 
 
-def _row(setup: Setup, requests: int, outcome: Outcome) -> tuple[str | int | float, ...]:
+def _row(setup: Setup, requests: int, outcome: OvershootOutcome) -> tuple[str | int | float, ...]:
     admitted, refused = outcome.statuses.get(200, 0), outcome.statuses.get(429, 0)
     return (
         f"{setup.store}{setup.more}",

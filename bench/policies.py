@@ -18,7 +18,8 @@ from bench.tenants import LIMITS, MODEL, USERS, RunningClock, limits_yaml, reque
 from headgate.core.clock import SystemClock
 from headgate.core.metrics import Metrics
 from headgate.program.reload import PolicyWatcher
-from ratelimit.limiter import Admitted, Limiter
+from ratelimit.answers import Admitted
+from ratelimit.limiter import Limiter
 from ratelimit.store.memory import MemoryStore
 
 SIZES = (100, 1_000, 10_000)

@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from headgate.core.policy import Calendar, CompiledPolicy, Tenant
 from headgate.policy.load import parse_policy
+from ratelimit.answers import ReserveRequest
 from ratelimit.demand import Claim, Subject, claims_of
-from ratelimit.limiter import Request
 
 TENANTS = 10_000
 LIMITS = 20
@@ -76,10 +76,16 @@ def tenant_name(number: int) -> str:
     return f"tenant-{number:05}"
 
 
-def request_of(number: int, tenant: int, user: int) -> Request:
+def request_of(number: int, tenant: int, user: int) -> ReserveRequest:
     """The request `number` of one user, for 100 tokens."""
-    return Request(
-        f"{number:032x}", tenant_name(tenant), f"user-{user}", f"key-{user}", MODEL, None, 100
+    return ReserveRequest(
+        reservation=f"{number:032x}",
+        tenant=tenant_name(tenant),
+        user=f"user-{user}",
+        key=f"key-{user}",
+        model=MODEL,
+        api=None,
+        tokens=100,
     )
 
 

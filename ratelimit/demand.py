@@ -4,11 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
-from urllib.parse import quote
 
 from headgate.core.policy import Count, Each, Limit, Tenant, TokenWeights
 from ratelimit.smooth import Refill, drain_of, drops_per_unit
+from ratelimit.store.keys import escaped
 from ratelimit.store.protocol import (
+    CLOCK_SKEW_S,
     MAX_COUNT,
     REQUESTS,
     Demand,
@@ -21,9 +22,6 @@ from ratelimit.windows import Window, window
 
 HOLD_S = 6 * 3600.0
 """How long an answer may take and still be settled; after that its estimate stands."""
-
-_CLOCK_SKEW_S = 60
-"""Counters outlive their window by this, for replicas whose clocks are late."""
 
 _NOTHING = Weights()
 
@@ -99,7 +97,13 @@ def reservation_of(
         limit = claim.limit
         if claim.is_slot:
             leases.append(
-                Lease(claim.key, limit.limit, limit.lease_s, not limit.shadow, limit.on_outage)
+                Lease(
+                    key=claim.key,
+                    limit=limit.limit,
+                    lease_s=limit.lease_s,
+                    enforced=not limit.shadow,
+                    on_outage=limit.on_outage,
+                )
             )
             continue
         most = min(limit.capacity, MAX_COUNT)
@@ -107,25 +111,32 @@ def reservation_of(
         drops = drops_per_unit(limit)
         demands.append(
             Demand(
-                claim.weights.times(drops),
-                claim.key,
-                amount * drops,
-                min(most * drops, MAX_COUNT),
-                _expires_at_s(claim, now_s),
-                not limit.shadow,
-                limit.on_outage,
-                drain_of(limit),
-                limit.slice or 0,
+                weights=claim.weights.times(drops),
+                key=claim.key,
+                amount=amount * drops,
+                limit=min(most * drops, MAX_COUNT),
+                expires_at_s=_expires_at_s(claim, now_s),
+                enforced=not limit.shadow,
+                on_outage=limit.on_outage,
+                drain=drain_of(limit),
+                slice=limit.slice or 0,
             )
         )
     hold_s = max([HOLD_S, *(lease.lease_s for lease in leases)])
-    return Reservation(reservation, tenant, tuple(demands), tuple(leases), hold_s, now_s)
+    return Reservation(
+        id=reservation,
+        tenant=tenant,
+        demands=tuple(demands),
+        leases=tuple(leases),
+        hold_s=hold_s,
+        now_s=now_s,
+    )
 
 
 def _expires_at_s(claim: Claim, now_s: float) -> int:
     """When the counter is no longer needed; of a bucket, when all that it can hold has drained."""
     if claim.window is not None:
-        return claim.window.end_s + _CLOCK_SKEW_S
+        return claim.window.end_s + CLOCK_SKEW_S
     capacity = claim.limit.capacity * drops_per_unit(claim.limit)
     return ceil(Refill(claim.limit, capacity, now_s).full_at_s())
 
@@ -202,7 +213,5 @@ def _value(each: Each, subject: Subject) -> str:
             return subject.model
 
 
-@lru_cache(maxsize=16_384)  # names of the policy, which every request repeats
-def _escaped(text: str) -> str:
-    """Text without any of our separators, and different for different text."""
-    return quote(text, safe="", errors="surrogatepass")
+_escaped = lru_cache(maxsize=16_384)(escaped)
+"""Every request repeats the names of the policy."""

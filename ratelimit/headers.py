@@ -8,7 +8,7 @@ from math import ceil
 
 from headgate.core.amounts import weights_in_units, written
 from headgate.core.policy import Count, Each, Limit
-from ratelimit.limiter import Left, Reason, Refused
+from ratelimit.answers import LimitStatus, Reason, Refused
 
 _KINDS = (Count.REQUESTS, Count.TOKENS)
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
@@ -16,7 +16,9 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 Headers = list[tuple[str, str]]
 
 
-def quota_headers(left: Iterable[Left], now_s: float, hit: Left | None = None) -> Headers:
+def quota_headers(
+    left: Iterable[LimitStatus], now_s: float, hit: LimitStatus | None = None
+) -> Headers:
     """Limit, remaining and time to reset of requests and of tokens, where there is a limit.
 
     Of several limits of a kind, the one that was hit or else the tightest. One of weighted tokens
@@ -42,11 +44,11 @@ def refused_headers(refused: Refused, now_s: float) -> Headers:
     return [
         ("content-type", "application/json"),
         ("retry-after", str(refused.retry_after_s)),
-        *quota_headers(refused.left, now_s, refused.hit),
+        *quota_headers(refused.limits, now_s, refused.hit),
     ]
 
 
-def tightest(left: Iterable[Left]) -> Left | None:
+def tightest(left: Iterable[LimitStatus]) -> LimitStatus | None:
     """The limit with the least share remaining; of equals the one that resets last."""
     return min(
         left,

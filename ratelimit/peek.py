@@ -16,7 +16,7 @@ from headgate.core.metrics import Metrics
 from headgate.core.policy import Caller, Each, Limit, Tenant
 from ratelimit.demand import Claim, Subject, claims_of
 from ratelimit.smooth import Refill, drain_of, remaining_units, used_units
-from ratelimit.store.protocol import Peek, Store, StoreError
+from ratelimit.store.protocol import PeekQuery, Store, StoreError
 
 log = logging.getLogger("headgate.ratelimit")
 
@@ -50,7 +50,7 @@ class PeekLimits:
         now_s = self._clock.now_s()
         met = claims_by_models(tenant, caller, now_s)
         asked = [(claim, models) for claim, models in met if model is None or model in models]
-        peek = Peek(
+        query = PeekQuery(
             tenant=tenant.name,
             now_s=now_s,
             counters=[claim.key for claim, _ in asked if not claim.is_slot],
@@ -60,7 +60,7 @@ class PeekLimits:
         used: Mapping[str, int] = {}
         if asked:
             try:
-                used = await self._store.peek(peek)
+                used = await self._store.peek(query)
             except StoreError as error:
                 self._metrics.store_errors.labels("peek").inc()
                 log.warning("cannot tell what is left: %s", error)

@@ -9,9 +9,10 @@ from headgate.core.clock import Clock
 from headgate.core.contract import DOMAIN
 from headgate.core.errors import Refusal
 from headgate.core.metrics import Metrics
+from ratelimit.answers import Admitted, ReserveRequest
 from ratelimit.descriptors.service import DropIn
 from ratelimit.descriptors.wire import BadCallError
-from ratelimit.limiter import Admitted, Limiter, Request
+from ratelimit.limiter import Limiter
 from ratelimit.store.protocol import StoreError
 from ratelimit.wire import BadDescriptorError, Settle, decode, encode_decision, encode_settled
 
@@ -64,7 +65,7 @@ class RateLimitService:
                 self._count("invalid_descriptor")
                 log.warning("refused a call of the proxy: %s", error)
                 return await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-            operation = "reserve" if isinstance(call, Request) else "settle"
+            operation = "reserve" if isinstance(call, ReserveRequest) else "settle"
             try:
                 return await self._answer(call)
             except StoreError as error:
@@ -90,8 +91,8 @@ class RateLimitService:
         self._count("ok" if is_ok else Refusal.OVER_LIMIT.code)
         return response
 
-    async def _answer(self, call: Request | Settle) -> RateLimitResponse:
-        if isinstance(call, Request):
+    async def _answer(self, call: ReserveRequest | Settle) -> RateLimitResponse:
+        if isinstance(call, ReserveRequest):
             decision = await self._limiter.reserve(call)
             if isinstance(decision, Admitted):
                 self._count("ok")

@@ -136,7 +136,7 @@ async def one_box(
                 ),
                 clock,
                 on_change=door.follow,
-                more_sinks=lambda limiter: (ConsoleSink(say, limiter.left_of),),
+                more_sinks=lambda limiter: (ConsoleSink(say, limiter.limits_of),),
                 transform=lambda policy: _towards(policy, settings.upstream),
             )
         )

@@ -3,19 +3,16 @@
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import sha256
-from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from headgate.core.policy import Calendar
 from ratelimit.descriptors.tree import Entry, Level, Met, Rate, meet
-from ratelimit.store.protocol import MAX_COUNT, Counted, Hit
+from ratelimit.store.keys import escaped
+from ratelimit.store.protocol import CLOCK_SKEW_S, MAX_COUNT, CountedHits, Hit
 from ratelimit.windows import Window, window
 
 UTC = Calendar(ZoneInfo("UTC"))
 """Envoy's units know no timezone; weeks begin on Monday and months on their first day."""
-
-_CLOCK_SKEW_S = 60
-"""Counters outlive their window by this, for replicas whose clocks are late."""
 
 _LONGEST_KEY = 200
 """A longer counter name is kept as its digest: a client may send 10 KB as a value."""
@@ -94,7 +91,7 @@ def hits_of(claims: tuple[Claim | None, ...]) -> tuple[Hit, ...]:
     return tuple(claim.hit for claim in claims if claim is not None and claim.hit is not None)
 
 
-def statuses_of(claims: tuple[Claim | None, ...], counted: Counted) -> tuple[Status, ...]:
+def statuses_of(claims: tuple[Claim | None, ...], counted: CountedHits) -> tuple[Status, ...]:
     """The answer for each descriptor, in their order; `counted` is the store's to `hits_of`."""
     statuses = []
     place = 0
@@ -126,12 +123,12 @@ def _claim(met: Met, descriptor: Descriptor, now_s: float, counts_refused: bool)
         key=_key(met, span),
         amount=-amount if descriptor.gives_back else amount,
         limit=rate.limit if store_refuses else None,
-        expires_at_s=span.end_s + _CLOCK_SKEW_S,
+        expires_at_s=span.end_s + CLOCK_SKEW_S,
     )
     return Claim(rate, span, hit, descriptor.gives_back)
 
 
-def _status(claim: Claim, hit: Hit, place: int, counted: Counted) -> Status:
+def _status(claim: Claim, hit: Hit, place: int, counted: CountedHits) -> Status:
     rate, used = claim.rate, counted.used[place]
     base = Status(Outcome.OK, rate.id, rate, claim.window, max(0, rate.limit - used))
     if claim.gives_back:
@@ -149,10 +146,6 @@ def _status(claim: Claim, hit: Hit, place: int, counted: Counted) -> Status:
 
 def _key(met: Met, span: Window) -> str:
     """The counter's name: the unit, the window, and the entries so that no two share a name."""
-    parts = [f"{_escaped(key)}={_escaped(value)}" for key, value in met.entries]
+    parts = [f"{escaped(key)}={escaped(value)}" for key, value in met.entries]
     name = "/".join([f"{met.rate.per}", f"{span.start_s}", *parts])
     return name if len(name) <= _LONGEST_KEY else sha256(name.encode()).hexdigest()
-
-
-def _escaped(text: str) -> str:
-    return quote(text, safe="", errors="surrogatepass")

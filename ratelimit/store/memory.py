@@ -5,28 +5,26 @@ from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
 from ratelimit.store.buckets import Buckets
+from ratelimit.store.keys import TenantKey
 from ratelimit.store.protocol import (
     MAX_COUNT,
     SETTLED_KEPT_S,
-    Counted,
-    Decision,
+    CountedHits,
     Demand,
     Hit,
     Lease,
-    Outcome,
-    Peek,
+    PeekQuery,
     Reservation,
     Reserved,
+    ReserveDecision,
     Settled,
+    SettleOutcome,
     Spent,
     to_ms,
 )
 
 _CLEANED_PER_CALL = 64
-"""More than one call can add, so that cleaning keeps up and no call pays for all others."""
-
-_Key = tuple[str, str]
-"""The tenant, then the name of a counter, a lease or a reservation within it."""
+"""More than a call can add, so that cleaning keeps up and no call pays for all the others."""
 
 
 class _Leases:
@@ -41,7 +39,7 @@ class _Leases:
         heappush(self._queue, (end_s, holder))
 
     def end(self, holder: str) -> bool:
-        """Frees the holder's slot; tells whether others are left."""
+        """Frees the holder's slot; returns whether others remain."""
         self._ends_s.pop(holder, None)
         if len(self._queue) > 2 * len(self._ends_s) + 16:
             self._queue = [(end_s, holder) for holder, end_s in self._ends_s.items()]
@@ -57,11 +55,11 @@ class _Leases:
         return len(self._ends_s)
 
 
-@dataclass(slots=True)
-class _Record:
+@dataclass(slots=True, kw_only=True)
+class _ReservationRecord:
     """A reservation: held, or settled and remembered for a while.
 
-    `filled_ms` has when each of its buckets was filled, by the bucket's own time.
+    `filled_ms` says when each of its buckets was filled, by the bucket's own time.
     """
 
     until_s: float
@@ -72,42 +70,42 @@ class _Record:
 
 
 class MemoryStore:
-    """See `Store`. Everything is lost with the process."""
+    """See `Store`. Everything is lost when the process ends."""
 
     def __init__(self) -> None:
-        self._counters: dict[_Key, int] = {}
+        self._counters: dict[TenantKey, int] = {}
         self._buckets = Buckets()
-        self._leases: dict[_Key, _Leases] = {}
-        self._records: dict[_Key, _Record] = {}
-        self._expiring_counters: list[tuple[float, _Key]] = []
-        self._expiring_records: list[tuple[float, _Key]] = []
+        self._leases: dict[TenantKey, _Leases] = {}
+        self._records: dict[TenantKey, _ReservationRecord] = {}
+        self._expiring_counters: list[tuple[float, TenantKey]] = []
+        self._expiring_records: list[tuple[float, TenantKey]] = []
 
     async def reserve(self, reservation: Reservation) -> Reserved:
         self._clean(reservation.now_s)
         key = (reservation.tenant, reservation.id)
         record = self._live_record(key, reservation.now_s)
         if record is not None and record.settled:
-            return Reserved(decision=Decision.REPLAYED)
+            return Reserved(decision=ReserveDecision.REPLAYED)
         used = self._used(reservation)
         if record is not None:
-            return Reserved(decision=Decision.ADMITTED, used=used)
+            return Reserved(decision=ReserveDecision.ADMITTED, used=used)
         refused, exceeded = _lacking(reservation, used)
         if refused:
             return Reserved(
-                decision=Decision.REFUSED, used=used, refused=refused, exceeded=exceeded
+                decision=ReserveDecision.REFUSED, used=used, refused=refused, exceeded=exceeded
             )
         self._grant(reservation, key)
         used = self._used(reservation)
-        return Reserved(decision=Decision.ADMITTED, used=used, exceeded=exceeded)
+        return Reserved(decision=ReserveDecision.ADMITTED, used=used, exceeded=exceeded)
 
     async def settle(self, reservation: str, tenant: str, spent: Spent, now_s: float) -> Settled:
         self._clean(now_s)
         key = (tenant, reservation)
         record = self._live_record(key, now_s)
         if record is None:
-            return Settled(Outcome.UNKNOWN, {})
+            return Settled(SettleOutcome.UNKNOWN, {})
         if record.settled:
-            return Settled(Outcome.DUPLICATE, {})
+            return Settled(SettleOutcome.DUPLICATE, {})
         used: dict[str, int] = {}
         for demand in record.demands:
             counter, actual = (tenant, demand.key), demand.weights.amount(spent)
@@ -122,10 +120,10 @@ class MemoryStore:
         self._end_leases(key, record)
         for lease in record.leases:
             used[lease.key] = self._active((tenant, lease.key), now_s)
-        self._put(key, _Record(now_s + SETTLED_KEPT_S, settled=True))
-        return Settled(Outcome.SETTLED, used)
+        self._put(key, _ReservationRecord(until_s=now_s + SETTLED_KEPT_S, settled=True))
+        return Settled(SettleOutcome.SETTLED, used)
 
-    async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> Counted:
+    async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> CountedHits:
         self._clean(now_s)
         counts = {hit.key: self._counters.get((tenant, hit.key), 0) for hit in hits}
         before = tuple(counts[hit.key] for hit in hits)
@@ -139,16 +137,17 @@ class MemoryStore:
                 counts[hit.key] = min(MAX_COUNT, max(0, count + hit.amount))
             used.append(counts[hit.key])
         if refused:
-            return Counted(before, tuple(refused))
+            return CountedHits(before, tuple(refused))
         for hit in hits:
             if counts[hit.key] or (tenant, hit.key) in self._counters:
                 self._set((tenant, hit.key), counts[hit.key], hit.expires_at_s)
-        return Counted(tuple(used))
+        return CountedHits(tuple(used))
 
-    async def peek(self, peek: Peek) -> Mapping[str, int]:
-        tenant, now_s, drains = peek.tenant, peek.now_s, peek.drains
-        used = {key: self._count((tenant, key), drains.get(key, 0), now_s) for key in peek.counters}
-        for key in peek.leases:
+    async def peek(self, query: PeekQuery) -> Mapping[str, int]:
+        tenant, now_s, drains = query.tenant, query.now_s, query.drains
+        counters = query.counters
+        used = {key: self._count((tenant, key), drains.get(key, 0), now_s) for key in counters}
+        for key in query.leases:
             used[key] = self._active((tenant, key), now_s)
         return used
 
@@ -172,13 +171,13 @@ class MemoryStore:
             used[lease.key] = self._active((tenant, lease.key), now_s)
         return used
 
-    def _count(self, key: _Key, drain: int, now_s: float) -> int:
+    def _count(self, key: TenantKey, drain: int, now_s: float) -> int:
         """What is in use of a counter, which is a bucket if it drains."""
         if drain:
             return self._buckets.level(key, drain, to_ms(now_s)).amount
         return self._counters.get(key, 0)
 
-    def _grant(self, reservation: Reservation, key: _Key) -> None:
+    def _grant(self, reservation: Reservation, key: TenantKey) -> None:
         filled_ms = {}
         for demand in reservation.demands:
             counter = (reservation.tenant, demand.key)
@@ -191,16 +190,20 @@ class MemoryStore:
         for lease in reservation.leases:
             slots = self._leases.setdefault((reservation.tenant, lease.key), _Leases())
             slots.add(reservation.id, reservation.now_s + lease.lease_s)
-        until_s = reservation.now_s + reservation.hold_s
-        record = _Record(until_s, reservation.demands, reservation.leases, filled_ms=filled_ms)
+        record = _ReservationRecord(
+            until_s=reservation.now_s + reservation.hold_s,
+            demands=reservation.demands,
+            leases=reservation.leases,
+            filled_ms=filled_ms,
+        )
         self._put(key, record)
 
-    def _set(self, counter: _Key, count: int, expires_at_s: float) -> None:
+    def _set(self, counter: TenantKey, count: int, expires_at_s: float) -> None:
         if counter not in self._counters:
             heappush(self._expiring_counters, (expires_at_s, counter))
         self._counters[counter] = count
 
-    def _put(self, key: _Key, record: _Record) -> None:
+    def _put(self, key: TenantKey, record: _ReservationRecord) -> None:
         self._records[key] = record
         heappush(self._expiring_records, (record.until_s, key))
         if len(self._expiring_records) > 2 * len(self._records) + 16:
@@ -208,15 +211,15 @@ class MemoryStore:
             self._expiring_records = [(kept.until_s, key) for key, kept in self._records.items()]
             heapify(self._expiring_records)
 
-    def _live_record(self, key: _Key, now_s: float) -> _Record | None:
+    def _live_record(self, key: TenantKey, now_s: float) -> _ReservationRecord | None:
         record = self._records.get(key)
         return record if record is not None and now_s < record.until_s else None
 
-    def _active(self, key: _Key, now_s: float) -> int:
+    def _active(self, key: TenantKey, now_s: float) -> int:
         slots = self._leases.get(key)
         return 0 if slots is None else slots.active(now_s)
 
-    def _end_leases(self, key: _Key, record: _Record) -> None:
+    def _end_leases(self, key: TenantKey, record: _ReservationRecord) -> None:
         tenant, holder = key
         for lease in record.leases:
             slots = self._leases.get((tenant, lease.key))

@@ -1,6 +1,9 @@
-"""What the limiter needs of a store, as plain values. `tests/contract` runs on every store."""
+"""The store of the limits: its operations and their plain values.
 
-from collections.abc import Collection, Mapping, Sequence
+`tests/contract` runs on every store.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -16,20 +19,23 @@ SETTLED_KEPT_S = 120
 DRAINED_KEPT_S = 60
 """How long a bucket is kept once it has drained, for replicas whose clocks are late."""
 
+CLOCK_SKEW_S = 60
+"""How long a counter outlives its window, for replicas whose clocks are late."""
+
 
 class StoreError(Exception):
-    """The store did not answer in time, or not as it should. Its text is one line."""
+    """The store did not answer in time, or answered with an error. Its text is one line."""
 
 
 class StoreAwayError(StoreError):
-    """The store was not even asked, as it has been away: nothing can be held there."""
+    """The store was not asked, because an outage is known: it cannot hold anything."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a request really used. `input` are the prompt tokens that no prefix cache had.
+    """What a request really used. `input` counts the prompt tokens that no prefix cache had.
 
-    A request that is given back as a whole has used nothing, no request either.
+    A request that is given back as a whole has used nothing, not even a request.
     """
 
     requests: int = 0
@@ -44,7 +50,7 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What a counter counts: how much each thing that was used adds to it, in thousandths."""
+    """How much each thing that a request used adds to a counter, in thousandths."""
 
     request: int = 0
     input: int = 0
@@ -73,22 +79,24 @@ REQUESTS = Weights(request=1000)
 TOKENS = Weights(input=1000, cached=1000, output=1000)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
     """An amount asked of one counter: granted while used + amount <= limit.
 
-    One that is not `enforced` is granted above its limit too, up to MAX_COUNT, and in an outage
-    whatever its `on_outage`. `amount` and `limit` lie in 0..MAX_COUNT. `key` names the counter
-    within its tenant and tells its window, so that `expires_at_s` (seconds since the epoch) is
-    only for cleaning up. `weights` turn what was really used into what replaces the amount.
+    `key` names the counter within its tenant and identifies its window, so `expires_at_s` (seconds
+    since the epoch) is only for cleaning up. `amount` and `limit` lie in 0..MAX_COUNT. `weights`
+    turn what was really used into the amount that replaces the held one.
 
-    A counter with a `drain` is a bucket without a window: so much of what is used drains in each
-    millisecond, down to 0. Settling gives back only what cannot have drained by then, and adds
-    in full what was used beyond the amount; `expires_at_s` is when the amount, and all that
-    there is room for below it, will have drained.
+    A demand that is not `enforced` is granted above its limit too, up to MAX_COUNT, and in an
+    outage whatever its `on_outage` says.
 
-    `slice` is how much of an enforced one without a drain a replica may take at a time, to decide
-    by itself; 0 where the shared store counts each request.
+    A counter with a `drain` is a bucket without a window. In each millisecond, `drain` of what is
+    used drains, down to 0. A settlement gives back only what cannot have drained since. It adds
+    in full what was used beyond the amount. `expires_at_s` is when a bucket that is full after
+    this amount will have drained.
+
+    `slice` is how much of an enforced counter without a drain a replica may reserve at a time, to
+    decide by itself. It is 0 where the shared store counts each request.
     """
 
     weights: Weights
@@ -102,11 +110,11 @@ class Demand:
     slice: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     """One of `limit` slots, which is free again on settlement or after `lease_s`.
 
-    One that is not `enforced` is granted when all are taken too, and in an outage.
+    A lease that is not `enforced` is granted when all slots are taken too, and in an outage.
     """
 
     key: str
@@ -116,7 +124,7 @@ class Lease:
     on_outage: OnOutage = OnOutage.CLOSED
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
     """Everything that one request asks for: granted as a whole or not at all.
 
@@ -137,7 +145,7 @@ class Reservation:
         return (*self.demands, *self.leases)
 
 
-class Decision(StrEnum):
+class ReserveDecision(StrEnum):
     """The answer to a reservation."""
 
     ADMITTED = "admitted"
@@ -160,7 +168,7 @@ class Reserved:
     `held_by` names the replica that holds it in its slices: the settlement needs it (`SettleHeld`).
     """
 
-    decision: Decision
+    decision: ReserveDecision
     used: Mapping[str, int] = field(default_factory=dict)
     refused: tuple[str, ...] = ()
     exceeded: tuple[str, ...] = ()
@@ -169,7 +177,7 @@ class Reserved:
     held_by: str = ""
 
 
-class Outcome(StrEnum):
+class SettleOutcome(StrEnum):
     """What a settlement did."""
 
     SETTLED = "settled"
@@ -178,29 +186,29 @@ class Outcome(StrEnum):
     UNKNOWN = "unknown"
     """No such reservation (refused, never made, or held too long); nothing has changed."""
     DEFERRED = "deferred"
-    """The store is away; the settlement is kept and made when it is back."""
+    """There is an outage: the settlement is kept, and made when the store is back."""
     FORWARDED = "forwarded"
-    """Another replica holds the request in a slice, and makes the settlement that it is sent."""
+    """Another replica holds the request in a slice: the settlement is sent to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """An outcome and, if settled, what is in use by key of its counters and leases now.
+    """An outcome and, if settled, what is in use now of its counters and leases, by key.
 
     A counter whose window is over may be missing; a bucket that has drained is at 0.
     """
 
-    outcome: Outcome
+    outcome: SettleOutcome
     used: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """What one call adds to a counter for good: nobody settles it.
+    """What one call adds to a counter for good: there is no settlement.
 
-    `amount` lies in -MAX_COUNT..MAX_COUNT: below 0 it gives back, and 0 only looks. It is refused
-    where used + amount > limit, and a look where used >= limit; `limit` is None where nothing
-    refuses. Key and `expires_at_s` are as in `Demand`.
+    `amount` lies in -MAX_COUNT..MAX_COUNT: below 0 it gives back, and 0 only looks. A hit is
+    refused where used + amount > limit, and a look where used >= limit; a `limit` of None refuses
+    nothing. Key and `expires_at_s` are as in `Demand`.
     """
 
     key: str
@@ -210,10 +218,11 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class CountedHits:
     """What is in use after each hit, in their order; before them where any was refused.
 
-    `refused` holds the indexes of the hits that found no room: then nothing has changed.
+    `refused` holds the indexes of the hits without room: then nothing has changed. Not by key, as
+    several hits of a call may have one key.
     """
 
     used: tuple[int, ...]
@@ -221,10 +230,10 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Peek:
-    """A question about a tenant: what is in use now of these counters and leases?
+class PeekQuery:
+    """Asks what is in use now of these counters and leases of a tenant, which share no key.
 
-    Counters that are buckets have their drain in `drains`, by key.
+    The drains of those counters that are buckets are in `drains`, by key.
     """
 
     tenant: str
@@ -245,7 +254,7 @@ class Store(Protocol):
     async def reserve(self, reservation: Reservation) -> Reserved:
         """Grants all demands and leases or, without changing anything, none.
 
-        One that is not enforced refuses nothing. An id that is already held is ADMITTED again
+        Those that are not enforced refuse nothing. An id that is already held is ADMITTED again
         and charged nothing more.
         """
         ...
@@ -253,20 +262,20 @@ class Store(Protocol):
     async def settle(self, reservation: str, tenant: str, spent: Spent, now_s: float) -> Settled:
         """Replaces the held amounts with the actual ones, in the very counters that held them.
 
-        The first settlement of an id wins. More than was held is recorded, above the limit
-        too; no counter falls below 0. Leases end.
+        The first settlement of an id wins. Use beyond the held amount is recorded, above the
+        limit too; no counter falls below 0. Leases end.
         """
         ...
 
-    async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> Counted:
-        """Adds all hits or, without changing anything, none. Nothing is kept but the counters.
+    async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> CountedHits:
+        """Adds all hits or, without changing anything, none. Only the counters are kept.
 
-        A key may be there twice: each hit finds what the ones before it added. No counter falls
+        Hits may share a key: each of them meets what the earlier ones added. No counter falls
         below 0 or rises above MAX_COUNT.
         """
         ...
 
-    async def peek(self, peek: Peek) -> Mapping[str, int]:
+    async def peek(self, query: PeekQuery) -> Mapping[str, int]:
         """What is in use, by key. Changes nothing."""
         ...
 
@@ -276,54 +285,4 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Ends its connections."""
-        ...
-
-
-class SettleHeld(Protocol):
-    """Like `Store.settle`, of what was reserved with this `held_by`, at whatever replica."""
-
-    async def __call__(
-        self, held_by: str, reservation: str, tenant: str, spent: Spent, now_s: float, /
-    ) -> Settled: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Letter:
-    """What one replica tells another, whose id is `to`. `id` is this letter's own."""
-
-    to: str
-    id: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Exchanged:
-    """The letters for a replica. `gone` are those among whom it has written to that are not known
-    (any more): nobody may ever read what lies there for them.
-    """
-
-    letters: tuple[Letter, ...] = ()
-    gone: frozenset[str] = frozenset()
-
-
-class SharedStore(Store, Protocol):
-    """A store that several replicas use, where they also find out how many they are, and leave
-    letters for each other."""
-
-    async def announce(self, replica: str, life_s: float) -> int:
-        """Says that a replica is alive for `life_s` from now; returns how many are."""
-        ...
-
-    async def withdraw(self, replica: str) -> None:
-        """The replica ends: it no longer counts."""
-        ...
-
-    async def exchange(
-        self, replica: str, letters: Sequence[Letter], read: Collection[str]
-    ) -> Exchanged:
-        """Leaves letters of this replica and returns those for it, in one round trip.
-
-        Those with the ids in `read` are removed before: a letter comes again until it is. One
-        that is left twice lies there once.
-        """
         ...

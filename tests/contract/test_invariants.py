@@ -6,7 +6,13 @@ from dataclasses import dataclass, field, replace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ratelimit.store.protocol import MAX_COUNT, Decision, Lease, Outcome, Reservation, Store
+from ratelimit.store.protocol import (
+    MAX_COUNT,
+    Reservation,
+    ReserveDecision,
+    SettleOutcome,
+    Store,
+)
 from tests.ratelimit.builders import NOW_S, Shop, lease, peek, requests, smooth, spent, tokens
 
 DAY_LIMIT = 100
@@ -91,18 +97,18 @@ class Model:
         busy = sum(end_s > self.now_s for end_s in self.slots.values())
         return self.day, self.minute, self.requests, self.shadow, self.drops, busy
 
-    def ask(self, ask: Ask) -> Decision:
+    def ask(self, ask: Ask) -> ReserveDecision:
         if ask.id in self.settled:
-            return Decision.REPLAYED
+            return ReserveDecision.REPLAYED
         if ask.id in self.held:
-            return Decision.ADMITTED
+            return ReserveDecision.ADMITTED
         in_minute = min(ask.amount, MINUTE_LIMIT)
         in_bucket = min(ask.amount, BURST) * 1000
         asked = (ask.amount, in_minute, 1, 0, in_bucket, 1)
         limits = (DAY_LIMIT, MINUTE_LIMIT, REQUEST_LIMIT, MAX_COUNT, BURST * 1000, SLOTS)
         wanted = (used + amount for used, amount in zip(self.in_use(), asked, strict=True))
         if any(want > limit for want, limit in zip(wanted, limits, strict=True)):
-            return Decision.REFUSED
+            return ReserveDecision.REFUSED
         self.held[ask.id] = ask.amount
         self.day += ask.amount
         self.minute += in_minute
@@ -111,13 +117,13 @@ class Model:
         self.drops += in_bucket
         self.held_at_s[ask.id] = self.now_s
         self.slots[ask.id] = self.now_s + LEASE_S
-        return Decision.ADMITTED
+        return ReserveDecision.ADMITTED
 
-    def settle(self, settle: Settle) -> Outcome:
+    def settle(self, settle: Settle) -> SettleOutcome:
         if settle.id in self.settled:
-            return Outcome.DUPLICATE
+            return SettleOutcome.DUPLICATE
         if settle.id not in self.held:
-            return Outcome.UNKNOWN
+            return SettleOutcome.UNKNOWN
         amount = self.held.pop(settle.id)
         self.settled.add(settle.id)
         self.day = max(0, self.day + settle.used - amount)
@@ -126,7 +132,7 @@ class Model:
         self.shadow = max(0, self.shadow + settle.used - amount)
         self.drops = max(0, self.drops + self.more_in_bucket(settle, min(amount, BURST)))
         del self.slots[settle.id]
-        return Outcome.SETTLED
+        return SettleOutcome.SETTLED
 
     def more_in_bucket(self, settle: Settle, held: int) -> int:
         """In drops. What may have drained since is not given back."""
@@ -152,7 +158,7 @@ async def test_any_sequence_does_what_the_rules_say(
             case Ask():
                 answer = await store.reserve(step.reservation(shop, model.now_s))
                 assert answer.decision is model.ask(step)
-                replayed = answer.decision is Decision.REPLAYED
+                replayed = answer.decision is ReserveDecision.REPLAYED
                 assert answer.used == ({} if replayed else model.in_use_by_key())
             case Settle():
                 settled = await store.settle(
@@ -179,13 +185,13 @@ async def test_no_interleaving_passes_a_limit_or_loses_a_token(
     async def run(step: Ask | Settle) -> None:
         if isinstance(step, Ask):
             answer = await store.reserve(step.reservation(shop, NOW_S))
-            if answer.decision is Decision.REFUSED:
+            if answer.decision is ReserveDecision.REFUSED:
                 assert answer.refused
             return
         used = min(step.used, 1)  # never more than was held: a limit that is passed was overdrawn
         settled = await store.settle(step.id, shop.tenant, spent(used, int(step.charged)), NOW_S)
         assert all(count >= 0 for count in settled.used.values())
-        if settled.outcome is Outcome.SETTLED:
+        if settled.outcome is SettleOutcome.SETTLED:
             assert step.id not in charged
             charged[step.id] = Settle(step.id, used, step.charged)
 
@@ -216,12 +222,12 @@ async def test_no_client_count_admits_more_than_the_limit_while_others_settle(
     async def one(number: int) -> None:
         nonlocal used
         name = f"r{number}"
-        answer = await store.reserve(shop.ask(tokens(10, 500), Lease("slots", 20, 60), id=name))
-        if answer.decision is Decision.ADMITTED:
+        answer = await store.reserve(shop.ask(tokens(10, 500), lease(20, lease_s=60), id=name))
+        if answer.decision is ReserveDecision.ADMITTED:
             assert answer.used["tokens"] <= 500
             assert answer.used["slots"] <= 20
             settled = await store.settle(name, shop.tenant, spent(7, 1), NOW_S)
-            assert settled.outcome is Outcome.SETTLED
+            assert settled.outcome is SettleOutcome.SETTLED
             used += 7
 
     for _ in range(3):

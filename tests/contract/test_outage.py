@@ -14,7 +14,7 @@ from headgate.core.metrics import Metrics
 from ratelimit.store.outage.breaker import PROBE_EVERY_S
 from ratelimit.store.outage.replicas import ANNOUNCE_EVERY_S, LIFE_S
 from ratelimit.store.outage.resilient import ResilientStore
-from ratelimit.store.protocol import Decision, Outcome, StoreError
+from ratelimit.store.protocol import ReserveDecision, SettleOutcome, StoreError
 from ratelimit.store.redis import RedisStore
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, Shop, lease, new_name, peek, requests, spent, tokens
@@ -24,7 +24,7 @@ from tests.slow_proxy import slow_proxy
 
 DEADLINE_S = 0.3
 LIMIT = 30
-ADMITTED = Decision.ADMITTED
+ADMITTED = ReserveDecision.ADMITTED
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ async def test_in_an_outage_three_replicas_admit_one_limit_and_redis_learns_it(
         await fleet.stores[2].settle(third, fleet.shop.tenant, spent(0, 0), NOW_S)
         for store in fleet.stores:  # no settlement counts twice, whoever hears it
             again = await store.settle(third, fleet.shop.tenant, spent(50, 1), NOW_S)
-            assert again.outcome is Outcome.DUPLICATE
+            assert again.outcome is SettleOutcome.DUPLICATE
         assert await fleet.in_redis(server) == (LIMIT - 3, LIMIT - 3)
 
 

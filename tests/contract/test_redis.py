@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from headgate.core.errors import OperatorError
-from ratelimit.store.protocol import Decision, Hit, Outcome, StoreError
+from ratelimit.store.protocol import Hit, ReserveDecision, SettleOutcome, StoreError
 from ratelimit.store.redis import RedisStore
 from tests.ratelimit.builders import (
     NOW_S,
@@ -80,10 +80,12 @@ async def test_scripts_that_redis_has_lost_are_sent_again(
 
     answer = await store.reserve(shop.ask(*ASKED, id="after"))
     assert answer == admitted(tokens=10, day=10, requests=2, smooth=10_000, slots=2)
-    assert (await store.settle("after", shop.tenant, spent(0, 0), NOW_S)).outcome is Outcome.SETTLED
+    assert (
+        await store.settle("after", shop.tenant, spent(0, 0), NOW_S)
+    ).outcome is SettleOutcome.SETTLED
     assert (
         await store.settle("before", shop.tenant, spent(0, 0), NOW_S)
-    ).outcome is Outcome.SETTLED
+    ).outcome is SettleOutcome.SETTLED
 
     after = calls(server)
     assert after["eval"] - before.get("eval", 0) == 2
@@ -170,7 +172,7 @@ async def test_settling_after_the_window_makes_no_counter_that_stays(
         client.delete(f"{{hg:{shop.tenant}}}c:tokens")
         settled = await store.settle("late", shop.tenant, spent(80, 1), NOW_S)
         assert client.keys(f"{{hg:{shop.tenant}}}*") == [f"{{hg:{shop.tenant}}}r:late"]
-    assert settled.outcome is Outcome.SETTLED
+    assert settled.outcome is SettleOutcome.SETTLED
     assert settled.used == {"slots": 0}
 
 
@@ -241,8 +243,8 @@ async def test_a_redis_that_hangs_costs_one_deadline_and_is_used_again_afterward
 
         server.thaw()
         patient = RedisStore.from_url(server.url, timeout_s=PATIENT_S)
-        assert (await patient.reserve(shop.ask(requests(1)))).decision is Decision.ADMITTED
-        assert (await store.reserve(shop.ask(requests(2)))).decision is Decision.ADMITTED
+        assert (await patient.reserve(shop.ask(requests(1)))).decision is ReserveDecision.ADMITTED
+        assert (await store.reserve(shop.ask(requests(2)))).decision is ReserveDecision.ADMITTED
         await store.close()
         await patient.close()
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from ratelimit.store.protocol import (
     MAX_COUNT,
     TOKENS,
-    Decision,
     Demand,
-    Outcome,
     Reserved,
+    ReserveDecision,
     Settled,
+    SettleOutcome,
     Store,
 )
 from tests.ratelimit.builders import (
@@ -30,7 +30,11 @@ from tests.ratelimit.builders import (
     tokens,
 )
 
-ADMITTED, REFUSED, REPLAYED = Decision.ADMITTED, Decision.REFUSED, Decision.REPLAYED
+ADMITTED, REFUSED, REPLAYED = (
+    ReserveDecision.ADMITTED,
+    ReserveDecision.REFUSED,
+    ReserveDecision.REPLAYED,
+)
 
 
 async def level(store: Store, shop: Shop, after_s: float, per_s: int) -> int:
@@ -102,7 +106,10 @@ async def test_a_repeated_reserve_is_charged_once_and_a_settled_one_never_again(
 
     settled = [await store.settle("it", shop.tenant, spent(1, 1), NOW_S) for _ in range(2)]
 
-    assert settled == [Settled(Outcome.SETTLED, {"smooth": 1000}), Settled(Outcome.DUPLICATE, {})]
+    assert settled == [
+        Settled(SettleOutcome.SETTLED, {"smooth": 1000}),
+        Settled(SettleOutcome.DUPLICATE, {}),
+    ]
     assert await ask(store, shop, one, id="it") == Reserved(decision=REPLAYED)
 
 
@@ -191,8 +198,14 @@ async def test_what_is_not_enforced_is_counted_above_the_burst(store: Store) -> 
 async def test_numbers_are_exact_up_to_two_to_the_53_and_stay_below(store: Store) -> None:
     """A thousand million an hour, counted in milliseconds of the hour."""
     shop, unit, number = Shop(), 3_600_000, 10**9
-    weights = TOKENS.times(unit)
-    most = Demand(weights, "smooth", number * unit - 1, number * unit, EXPIRES_AT_S, drain=number)
+    most = Demand(
+        weights=TOKENS.times(unit),
+        key="smooth",
+        amount=number * unit - 1,
+        limit=number * unit,
+        expires_at_s=EXPIRES_AT_S,
+        drain=number,
+    )
     await ask(store, shop, most, id="most")
 
     assert (await ask(store, shop, replace(most, amount=2))).decision is REFUSED

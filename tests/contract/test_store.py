@@ -14,18 +14,17 @@ from ratelimit.store.protocol import (
     MAX_COUNT,
     REQUESTS,
     TOKENS,
-    Decision,
     Demand,
     Lease,
-    Outcome,
     Reserved,
+    ReserveDecision,
     Settled,
+    SettleOutcome,
     Spent,
     Store,
     Weights,
 )
 from tests.ratelimit.builders import (
-    EXPIRES_AT_S,
     NOW_S,
     Shop,
     admitted,
@@ -38,7 +37,11 @@ from tests.ratelimit.builders import (
 )
 
 Asked = TypeVar("Asked", Demand, Lease)
-ADMITTED, REFUSED, REPLAYED = Decision.ADMITTED, Decision.REFUSED, Decision.REPLAYED
+ADMITTED, REFUSED, REPLAYED = (
+    ReserveDecision.ADMITTED,
+    ReserveDecision.REFUSED,
+    ReserveDecision.REPLAYED,
+)
 
 
 async def test_a_limit_grants_up_to_exactly_its_number(store: Store) -> None:
@@ -119,7 +122,9 @@ async def test_settling_puts_the_actual_numbers_in_place_of_the_held(store: Stor
 
     settled = await store.settle("it", shop.tenant, spent(25, 1), NOW_S)
 
-    assert settled == Settled(Outcome.SETTLED, {"day": 25, "minute": 25, "requests": 1, "slots": 0})
+    assert settled == Settled(
+        SettleOutcome.SETTLED, {"day": 25, "minute": 25, "requests": 1, "slots": 0}
+    )
 
 
 async def test_more_than_was_held_is_recorded_above_the_limit_too(store: Store) -> None:
@@ -147,7 +152,7 @@ async def test_the_first_settlement_wins(store: Store) -> None:
 
     again = await store.settle("twice", shop.tenant, spent(99, 0), NOW_S)
 
-    assert again == Settled(Outcome.DUPLICATE, {})
+    assert again == Settled(SettleOutcome.DUPLICATE, {})
     assert await peek(store, shop.tenant, ["tokens", "requests"], [], NOW_S) == (25, 1)
 
 
@@ -158,7 +163,7 @@ async def test_an_unknown_or_refused_id_settles_nothing(store: Store) -> None:
 
     for unknown in ("refused", "never heard of", "", "HELD", "held "):
         assert await store.settle(unknown, shop.tenant, spent(5, 1), NOW_S) == Settled(
-            Outcome.UNKNOWN, {}
+            SettleOutcome.UNKNOWN, {}
         )
     assert await peek(store, shop.tenant, ["tokens"], [], NOW_S) == (60,)
 
@@ -169,7 +174,7 @@ async def test_what_is_never_settled_stands_as_estimated(store: Store) -> None:
 
     late = await store.settle("lost", shop.tenant, spent(5, 1), NOW_S + 30)
 
-    assert late.outcome is Outcome.UNKNOWN
+    assert late.outcome is SettleOutcome.UNKNOWN
     assert await peek(store, shop.tenant, ["tokens"], [], NOW_S + 30) == (60,)
 
 
@@ -219,7 +224,7 @@ async def test_settling_after_the_slot_has_ended_frees_nobody_elses(store: Store
 
     settled = await store.settle("slow", shop.tenant, spent(0, 1), NOW_S + 31)
 
-    assert settled == Settled(Outcome.SETTLED, {"slots": 1})
+    assert settled == Settled(SettleOutcome.SETTLED, {"slots": 1})
 
 
 async def test_a_shorter_lease_ends_before_a_longer_one_that_came_first(store: Store) -> None:
@@ -326,7 +331,7 @@ async def test_asking_for_nothing_is_granted_and_settled(store: Store) -> None:
     shop = Shop()
     assert await store.reserve(shop.ask(id="free")) == admitted()
     assert await store.settle("free", shop.tenant, spent(5, 1), NOW_S) == Settled(
-        Outcome.SETTLED, {}
+        SettleOutcome.SETTLED, {}
     )
 
 
@@ -409,10 +414,14 @@ async def test_ping_answers(store: Store) -> None:
     await store.ping()
 
 
+def weighed_by(weights: Weights, amount: int, limit: int = MAX_COUNT, key: str = "k") -> Demand:
+    return replace(tokens(amount, limit, key), weights=weights)
+
+
 async def test_a_counter_takes_what_was_used_by_its_weights(store: Store) -> None:
     shop = Shop()
     weights = Weights(request=2000, input=1000, cached=100, output=4000)
-    weighed = Demand(weights, "weighed", 500, 10_000, EXPIRES_AT_S)
+    weighed = weighed_by(weights, 500, 10_000, "weighed")
     await store.reserve(shop.ask(weighed, tokens(500, 1000), requests(10), id="it"))
 
     settled = await store.settle("it", shop.tenant, Spent(1, 30, 21, 40), NOW_S)
@@ -432,9 +441,7 @@ async def test_a_counter_is_the_sum_of_the_exact_amounts(
     shop = Shop()
     exact = 0
     for number, used in enumerate(every):
-        await store.reserve(
-            shop.ask(Demand(weights, "k", 7, MAX_COUNT, EXPIRES_AT_S), id=f"{number}")
-        )
+        await store.reserve(shop.ask(weighed_by(weights, 7), id=f"{number}"))
         await store.settle(f"{number}", shop.tenant, used, NOW_S)
         pairs = zip(astuple(weights), astuple(used), strict=True)
         exact += math.ceil(sum(Fraction(weight * count, 1000) for weight, count in pairs))
@@ -462,7 +469,7 @@ async def test_weighed_amounts_are_exact_and_end_at_the_largest_count(
     store: Store, weights: Weights, used: Spent, amount: int
 ) -> None:
     shop = Shop()
-    await store.reserve(shop.ask(Demand(weights, "k", 0, MAX_COUNT, EXPIRES_AT_S), id="it"))
+    await store.reserve(shop.ask(weighed_by(weights, 0), id="it"))
 
     assert weights.amount(used) == amount
     assert (await store.settle("it", shop.tenant, used, NOW_S)).used == {"k": amount}

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from zoneinfo import ZoneInfo
 
+from headgate.core.apis import Api
 from headgate.core.policy import (
     Calendar,
     CompiledPolicy,
@@ -15,15 +16,16 @@ from headgate.core.policy import (
     Tenant,
     TokenWeights,
 )
+from ratelimit.answers import ReserveRequest
 from ratelimit.store.protocol import (
     REQUESTS,
     TOKENS,
-    Decision,
     Demand,
     Lease,
-    Peek,
+    PeekQuery,
     Reservation,
     Reserved,
+    ReserveDecision,
     Spent,
     Store,
 )
@@ -45,17 +47,23 @@ def new_name(kind: str) -> str:
 
 
 def tokens(amount: int, limit: int, key: str = "tokens") -> Demand:
-    return Demand(TOKENS, key, amount, limit, EXPIRES_AT_S)
+    return Demand(weights=TOKENS, key=key, amount=amount, limit=limit, expires_at_s=EXPIRES_AT_S)
 
 
 def smooth(amount: int, burst: int, per_s: int, key: str = "smooth") -> Demand:
     """Tokens of a bucket, in thousandths: so many drain in a millisecond as tokens in a second."""
-    weights, number = TOKENS.times(1000), amount * 1000
-    return Demand(weights, key, number, burst * 1000, EXPIRES_AT_S, drain=per_s)
+    return Demand(
+        weights=TOKENS.times(1000),
+        key=key,
+        amount=amount * 1000,
+        limit=burst * 1000,
+        expires_at_s=EXPIRES_AT_S,
+        drain=per_s,
+    )
 
 
 def requests(limit: int, key: str = "requests") -> Demand:
-    return Demand(REQUESTS, key, 1, limit, EXPIRES_AT_S)
+    return Demand(weights=REQUESTS, key=key, amount=1, limit=limit, expires_at_s=EXPIRES_AT_S)
 
 
 def spent(tokens: int, requests: int) -> Spent:
@@ -64,17 +72,17 @@ def spent(tokens: int, requests: int) -> Spent:
 
 
 def lease(limit: int, key: str = "slots", lease_s: float = 30.0) -> Lease:
-    return Lease(key, limit, lease_s)
+    return Lease(key=key, limit=limit, lease_s=lease_s)
 
 
 def admitted(*exceeded: str, **used: int) -> Reserved:
     """The answer that admits: what is in use now, and which shadow limits had no room."""
-    return Reserved(decision=Decision.ADMITTED, used=used, exceeded=exceeded)
+    return Reserved(decision=ReserveDecision.ADMITTED, used=used, exceeded=exceeded)
 
 
 def refused(*keys: str, exceeded: tuple[str, ...] = (), **used: int) -> Reserved:
     """The answer that refuses for these counters and leases."""
-    return Reserved(decision=Decision.REFUSED, used=used, refused=keys, exceeded=exceeded)
+    return Reserved(decision=ReserveDecision.REFUSED, used=used, refused=keys, exceeded=exceeded)
 
 
 async def peek(
@@ -88,9 +96,33 @@ async def peek(
 ) -> tuple[int, ...]:
     """What is in use of each counter, then of each lease."""
     used = await store.peek(
-        Peek(tenant=tenant, now_s=now_s, counters=counters, leases=leases, drains=drains or {})
+        PeekQuery(tenant=tenant, now_s=now_s, counters=counters, leases=leases, drains=drains or {})
     )
     return tuple(used[key] for key in (*counters, *leases))
+
+
+def request(
+    reservation: str,
+    tokens: int,
+    *,
+    prompt_tokens: int | None = None,
+    tenant: str = "demo",
+    user: str = "alice",
+    key: str = "k",
+    model: str = "tiny",
+    api: Api | None = None,
+) -> ReserveRequest:
+    """A request that is estimated at `tokens`."""
+    return ReserveRequest(
+        reservation=reservation,
+        tenant=tenant,
+        user=user,
+        key=key,
+        model=model,
+        api=api,
+        tokens=tokens,
+        prompt_tokens=prompt_tokens,
+    )
 
 
 @dataclass(frozen=True)
@@ -105,8 +137,8 @@ class Shop:
         return Reservation(
             id=id or new_name("reservation"),
             tenant=self.tenant,
-            demands=tuple(one for one in asked if isinstance(one, Demand)),
-            leases=tuple(one for one in asked if isinstance(one, Lease)),
+            demands=tuple(each for each in asked if isinstance(each, Demand)),
+            leases=tuple(each for each in asked if isinstance(each, Lease)),
             hold_s=hold_s,
             now_s=now_s,
         )

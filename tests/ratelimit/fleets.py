@@ -11,7 +11,7 @@ from ratelimit.store.memory import MemoryStore
 from ratelimit.store.outage.breaker import PROBE_EVERY_S
 from ratelimit.store.outage.replicas import ANNOUNCE_EVERY_S
 from ratelimit.store.outage.resilient import ResilientStore
-from ratelimit.store.protocol import Demand, Peek, Reserved, Settled, Spent
+from ratelimit.store.protocol import Demand, PeekQuery, Reserved, Settled, Spent
 from ratelimit.store.slices.pool import IDLE_S, Pool
 from ratelimit.store.slices.sliced import SlicedStore
 from tests.fakes import FakeClock
@@ -25,11 +25,11 @@ def sliced(demand: Demand, size: int) -> Demand:
 
 
 class Shared(FakeShared):
-    """One that cannot be looked at either while it is away."""
+    """A shared store that cannot be peeked at either in an outage."""
 
-    async def peek(self, peek: Peek) -> Mapping[str, int]:
+    async def peek(self, query: PeekQuery) -> Mapping[str, int]:
         call = super().peek
-        return await self._heard(lambda: call(peek))
+        return await self._heard(lambda: call(query))
 
 
 @dataclass
@@ -48,12 +48,12 @@ class Sliced:
             await self.store.tend()
 
     def lost_if_it_died(self) -> int:
-        """What the store would count as used that nobody has used: room, and what is held."""
-        pools = self.store._book.pools()
-        return sum(one.amount - one.spent for pool in pools for one in pool.slices)
+        """What the store would count as used but was not used: room, and what is held."""
+        pools = self.store._pools.all()
+        return sum(each.amount - each.spent for pool in pools for each in pool.slices)
 
     def is_held(self, tenant: str, reservation: str, now_s: float) -> bool:
-        return self.store._book.hold_of(tenant, reservation, now_s) is not None
+        return self.store._holds.of(tenant, reservation, now_s) is not None
 
 
 @dataclass
@@ -89,10 +89,10 @@ class Fleet:
 
     def pools(self, place: int) -> Sequence[Pool]:
         """What a replica knows of the counters that it has slices of."""
-        return self.replicas[place].store._book.pools()
+        return self.replicas[place].store._pools.all()
 
     async def rest(self) -> None:
-        """Nobody asks for a while: letters arrive, unused slices go back."""
+        """Nobody asks for a while: settlements are forwarded, unused slices go back."""
         for _ in range(2):
             self.clock.advance(IDLE_S)
             for _ in range(2):
@@ -100,7 +100,7 @@ class Fleet:
                     await one.tend()
 
     async def recover(self) -> None:
-        """The store is there again, and every replica has noticed and told what it owed."""
+        """The store is there again, and every replica has noticed and paid its debt."""
         self.shared.away = self.shared.deaf = False
         for pause_s in (PROBE_EVERY_S, ANNOUNCE_EVERY_S, ANNOUNCE_EVERY_S):
             self.clock.advance(pause_s)
@@ -109,6 +109,6 @@ class Fleet:
 
     async def in_store(self, *counters: str) -> tuple[int, ...]:
         """What the shared store counts as used."""
-        asked = Peek(tenant=self.shop.tenant, now_s=self.clock.now_s(), counters=counters)
+        asked = PeekQuery(tenant=self.shop.tenant, now_s=self.clock.now_s(), counters=counters)
         used = await MemoryStore.peek(self.shared, asked)
         return tuple(used[counter] for counter in counters)

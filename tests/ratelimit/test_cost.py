@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from headgate.core.amounts import NANOS
 from headgate.core.policy import Count, Each, Limit, OnOutage, Per, Prices, TokenWeights
 from headgate.core.settlement import Estimate, Source, Usage
+from ratelimit.answers import Admitted, Refused
 from ratelimit.demand import Subject, claims_of
-from ratelimit.limiter import Admitted, Limiter, Refused, Request
+from ratelimit.limiter import Limiter
 from ratelimit.store.memory import MemoryStore
 from tests.fakes import FakeClock
-from tests.ratelimit.builders import NOW_S, limit, peek, policy_with
+from tests.ratelimit.builders import NOW_S, limit, peek, policy_with, request
 from tests.ratelimit.outages import replica
 
 PRICES = {
@@ -43,7 +44,7 @@ class Desk:
         self, name: str, prompt: int, output: int, model: str = "tiny"
     ) -> Admitted | Refused:
         return await self.limiter.reserve(
-            Request(name, "demo", "alice", "k", model, None, prompt + output, prompt)
+            request(name, prompt + output, prompt_tokens=prompt, model=model)
         )
 
     async def settle(self, name: str, prompt: int, cached: int, output: int) -> object:
@@ -125,7 +126,7 @@ async def test_in_an_outage_a_share_of_the_money_is_spent() -> None:
     await one.lose_the_store()
     policy = policy_with(replace(cost(100_000), on_outage=OnOutage.SHARE))
     limiter = Limiter(one.store, lambda: policy, one.clock)
-    asked = [Request(f"r{n}", "demo", "alice", "k", "tiny", None, 20, 0) for n in range(4)]
+    asked = [request(f"r{n}", 20, prompt_tokens=0) for n in range(4)]
 
     answers = [isinstance(await limiter.reserve(request), Admitted) for request in asked]
 

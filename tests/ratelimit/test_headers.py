@@ -4,6 +4,7 @@ import pytest
 
 from headgate.core.amounts import NANOS
 from headgate.core.policy import Count, Each, Limit, Per, TokenWeights
+from ratelimit.answers import LimitStatus, Reason, Refused
 from ratelimit.headers import (
     quota_headers,
     refusal_message,
@@ -11,12 +12,11 @@ from ratelimit.headers import (
     reset_time,
     tightest,
 )
-from ratelimit.limiter import Left, Reason, Refused
 from tests.ratelimit.builders import NOW_S, limit
 
 
-def left(rule: Limit, remaining: int, resets_in_s: int | None = 60) -> Left:
-    return Left(rule, remaining, None if resets_in_s is None else int(NOW_S) + resets_in_s)
+def left(rule: Limit, remaining: int, resets_in_s: int | None = 60) -> LimitStatus:
+    return LimitStatus(rule, remaining, None if resets_in_s is None else int(NOW_S) + resets_in_s)
 
 
 MINUTE = left(limit(100, per=Per.MINUTE), 20, 30)

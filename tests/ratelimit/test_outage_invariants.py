@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.outage.breaker import PROBE_EVERY_S
-from ratelimit.store.protocol import Decision, Outcome
+from ratelimit.store.protocol import ReserveDecision, SettleOutcome
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, Shop, lease, peek, requests, spent, tokens
 from tests.ratelimit.outages import FakeShared, Replica, replica, shared_out
@@ -68,7 +68,7 @@ class Fleet:
             now_s=self.clock.now_s(),
         )
         answer = await self.replicas[place].store.reserve(asked)
-        if answer.decision is Decision.ADMITTED:
+        if answer.decision is ReserveDecision.ADMITTED:
             self.open.append(name)
             self.charged[name] = amount
             if answer.degraded:
@@ -78,7 +78,7 @@ class Fleet:
         settled = await self.replicas[place].store.settle(
             name, self.shop.tenant, spent(self.charged[name], 1), self.clock.now_s()
         )
-        if settled.outcome is Outcome.UNKNOWN:
+        if settled.outcome is SettleOutcome.UNKNOWN:
             self.unknown.append(name)
 
     async def in_store(self) -> tuple[int, ...]:
@@ -138,7 +138,7 @@ async def test_a_share_of_everything_decides_as_a_store_does(
         else:
             mine_too = await one.store.settle(name, shop.tenant, spent(amount, 1), NOW_S)
             theirs_too = await plain.settle(name, shop.tenant, spent(amount, 1), NOW_S)
-            if theirs_too.outcome is Outcome.UNKNOWN:  # the store may know it: kept for it
-                assert mine_too.outcome in {Outcome.DEFERRED, Outcome.DUPLICATE}
+            if theirs_too.outcome is SettleOutcome.UNKNOWN:  # the store may know it: kept for it
+                assert mine_too.outcome in {SettleOutcome.DEFERRED, SettleOutcome.DUPLICATE}
                 return
             assert mine_too.outcome is theirs_too.outcome

@@ -25,12 +25,13 @@ from headgate.core.policy import (
     TokenWeights,
 )
 from headgate.core.settlement import Estimate, Usage
-from ratelimit.limiter import Admitted, Limiter, Request
+from ratelimit.answers import Admitted
+from ratelimit.limiter import Limiter
 from ratelimit.peek import PeekLimits
 from ratelimit.store.memory import MemoryStore
-from ratelimit.store.protocol import Peek, StoreError
+from ratelimit.store.protocol import PeekQuery, StoreError
 from tests.fakes import FakeClock
-from tests.ratelimit.builders import NOW_S, limit
+from tests.ratelimit.builders import NOW_S, limit, request
 
 ALICE = Caller("demo", "alice", "k1")
 BOB = Caller("demo", "bob", "k2")
@@ -53,7 +54,7 @@ class Desk:
         self, reservation: str, tokens: int = 10, caller: Caller = ALICE, model: str = "tiny"
     ) -> Admitted:
         answer = await self.limiter.reserve(
-            Request(reservation, "demo", caller.user, caller.key, model, None, tokens)
+            request(reservation, tokens, user=caller.user, key=caller.key, model=model)
         )
         assert isinstance(answer, Admitted)
         return answer
@@ -189,7 +190,7 @@ async def test_a_new_window_begins_at_nothing() -> None:
 class UnreachableStore(MemoryStore):
     """Answers nothing."""
 
-    async def peek(self, peek: Peek) -> Mapping[str, int]:
+    async def peek(self, peek: PeekQuery) -> Mapping[str, int]:
         raise StoreError("redis: peek had no answer within 0.25 s")
 
 
@@ -233,9 +234,14 @@ async def test_it_says_what_the_last_answer_of_enforcement_said(
         told = await desk.limits(caller, model)
 
         assert sorted((e["count"], e["limit"], e["remaining"]) for e in told) == sorted(
-            (left.count, in_units(left.count, left.limit), in_units(left.count, left.remaining))
-            for left in answer.left
+            (
+                status.count,
+                in_units(status.count, status.limit),
+                in_units(status.count, status.remaining),
+            )
+            for status in answer.limits
         )
         assert {e["resets_in_s"] for e in told} == {
-            None if left.resets_at_s is None else left.resets_at_s - NOW_S for left in answer.left
+            None if status.resets_at_s is None else status.resets_at_s - NOW_S
+            for status in answer.limits
         }

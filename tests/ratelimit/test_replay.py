@@ -19,11 +19,12 @@ from headgate.core.policy import (
     TokenWeights,
 )
 from headgate.core.settlement import Estimate, Usage
-from ratelimit.limiter import Admitted, Limiter, Request
+from ratelimit.answers import Admitted
+from ratelimit.limiter import Limiter
 from ratelimit.replay import Gone, Recorded, Replay, Replayed, Used
 from ratelimit.store.memory import MemoryStore
 from tests.fakes import FakeClock
-from tests.ratelimit.builders import NOW_S, limit, new_name
+from tests.ratelimit.builders import NOW_S, limit, new_name, request
 
 USERS = ("alice", "bob")
 MODELS = ("tiny", "huge")
@@ -218,7 +219,14 @@ async def record_run(policy: CompiledPolicy, asked: list[Arrival]) -> list[Recor
         clock.advance(start_s - clock.now_s())
         name = f"r{number}"
         answer = await limiter.reserve(
-            Request(name, "demo", user, f"{user}-key", model, None, held.tokens, held.prompt)
+            request(
+                name,
+                held.tokens,
+                prompt_tokens=held.prompt,
+                user=user,
+                key=f"{user}-key",
+                model=model,
+            )
         )
         admitted = isinstance(answer, Admitted)
         end_s = start_s + (lasts + 0.5 if admitted else 0)

@@ -6,25 +6,27 @@ from dataclasses import replace
 import pytest
 
 from headgate.core.policy import OnOutage
-from ratelimit.store.outage import debt as owed
-from ratelimit.store.outage import shares
+from ratelimit.store.outage import debt, shares
 from ratelimit.store.outage.breaker import FAILURES
 from ratelimit.store.protocol import (
-    TOKENS,
-    Counted,
-    Decision,
+    CountedHits,
     Demand,
     Hit,
-    Outcome,
     Reserved,
+    ReserveDecision,
     Settled,
+    SettleOutcome,
     StoreAwayError,
     StoreError,
 )
 from tests.ratelimit.builders import NOW_S, Shop, lease, new_name, peek, requests, spent, tokens
 from tests.ratelimit.outages import FakeShared, Replica, in_shadow, opened, replica, shared_out
 
-ADMITTED, REFUSED, REPLAYED = Decision.ADMITTED, Decision.REFUSED, Decision.REPLAYED
+ADMITTED, REFUSED, REPLAYED = (
+    ReserveDecision.ADMITTED,
+    ReserveDecision.REFUSED,
+    ReserveDecision.REPLAYED,
+)
 
 
 async def in_use(one: Replica, shop: Shop) -> tuple[int, ...]:
@@ -119,7 +121,7 @@ async def test_what_is_not_enforced_refuses_nothing_whatever_its_policy(policy: 
 async def test_what_has_no_policy_fails_at_once_while_the_store_is_away() -> None:
     one = await replica()
     hits = (Hit("hits", 1, 5, int(NOW_S) + 60),)
-    assert await one.store.count("domain", hits, NOW_S) == Counted((1,))
+    assert await one.store.count("domain", hits, NOW_S) == CountedHits((1,))
     await one.lose_the_store()
     calls = one.shared.calls
 
@@ -130,7 +132,7 @@ async def test_what_has_no_policy_fails_at_once_while_the_store_is_away() -> Non
 
     assert one.shared.calls == calls
     await one.find_the_store()
-    assert await one.store.count("domain", hits, NOW_S) == Counted((2,))
+    assert await one.store.count("domain", hits, NOW_S) == CountedHits((2,))
     assert await peek(one.store, "domain", ["hits"], [], NOW_S) == (2,)
 
 
@@ -209,7 +211,10 @@ async def test_a_share_is_all_or_none_and_an_id_is_charged_once() -> None:
     again = shop.ask(shared_out(tokens(10, 10)), id="again")
     assert [(await one.store.reserve(again)).decision for _ in range(3)] == [ADMITTED] * 3
     outcomes = [await one.store.settle("again", shop.tenant, spent(3, 1), NOW_S) for _ in range(2)]
-    assert [settled.outcome for settled in outcomes] == [Outcome.SETTLED, Outcome.DUPLICATE]
+    assert [settled.outcome for settled in outcomes] == [
+        SettleOutcome.SETTLED,
+        SettleOutcome.DUPLICATE,
+    ]
     assert (await one.store.reserve(again)).decision is REPLAYED
     assert await admitted(one, shop, shared_out(tokens(1, 10))) == 7
 
@@ -239,10 +244,10 @@ async def test_the_store_gets_to_know_what_was_admitted_and_used() -> None:
 
     assert await in_use(one, shop) == (30 + 7 + 20, 2, 1)
     settled = await one.store.settle("runs", shop.tenant, spent(11, 1), NOW_S)
-    assert settled == Settled(Outcome.SETTLED, {"tokens": 48, "requests": 2, "slots": 0})
+    assert settled == Settled(SettleOutcome.SETTLED, {"tokens": 48, "requests": 2, "slots": 0})
     for name in ("ended", "refunded", "runs"):
         again = await one.store.settle(name, shop.tenant, spent(99, 1), NOW_S)
-        assert again.outcome is Outcome.DUPLICATE
+        assert again.outcome is SettleOutcome.DUPLICATE
     assert [
         one.count("outage_reconciled_total", what=what)
         for what in ("reservations", "tokens", "expired")
@@ -285,7 +290,7 @@ async def test_a_settlement_of_what_the_store_holds_is_kept_and_made_once() -> N
         (await one.store.settle("before", shop.tenant, spent(used, 1), NOW_S)).outcome
         for used in (25, 99)
     ]
-    assert outcomes == [Outcome.DEFERRED, Outcome.DUPLICATE]
+    assert outcomes == [SettleOutcome.DEFERRED, SettleOutcome.DUPLICATE]
     again = await one.store.reserve(shop.ask(tokens(60, 100), lease(2), id="before"))
     assert again.decision is REPLAYED
 
@@ -293,7 +298,7 @@ async def test_a_settlement_of_what_the_store_holds_is_kept_and_made_once() -> N
 
     assert await in_use(one, shop) == (25, 0, 0)
     late = await one.store.settle("before", shop.tenant, spent(99, 1), NOW_S)
-    assert late.outcome is Outcome.DUPLICATE
+    assert late.outcome is SettleOutcome.DUPLICATE
     assert one.count("outage_reconciled_total", what="settlements") == 1
 
 
@@ -309,7 +314,7 @@ async def test_a_store_that_goes_again_while_it_is_told_counts_nothing_twice(
     await one.store.settle("during", shop.tenant, spent(7, 1), NOW_S)
     one.shared.away, one.shared.deaf = False, True
     for _ in range(1 + give_twice):
-        await one.store._owed.give(one.shared, NOW_S)
+        await one.store._debt.reconcile(one.shared, NOW_S)
     one.clock.advance(500)  # longer than settled ids are remembered
 
     await one.find_the_store()
@@ -337,7 +342,7 @@ async def test_a_settlement_that_another_replica_hears_reaches_what_this_one_adm
     assert await in_use(one, shop) == (10, 0, 0)
     other.clock.advance(60)
     await other.store.tend()
-    assert len(other.store._owed) == 0
+    assert len(other.store._debt) == 0
 
 
 async def test_a_settlement_of_nothing_is_forgotten_in_the_end() -> None:
@@ -345,19 +350,19 @@ async def test_a_settlement_of_nothing_is_forgotten_in_the_end() -> None:
     await one.lose_the_store()
     await one.store.settle("never heard of", shop.tenant, spent(5, 1), NOW_S)
     await one.find_the_store()
-    assert len(one.store._owed) == 1
+    assert len(one.store._debt) == 1
 
-    one.clock.advance(owed.ASK_AGAIN_S)
+    one.clock.advance(debt.ASK_AGAIN_S)
     await one.store.tend()
 
-    assert len(one.store._owed) == 0
+    assert len(one.store._debt) == 0
     assert one.count("outage_reconciled_total", what="settlements") == 0
 
 
 async def test_a_window_or_a_lease_that_has_ended_is_not_made_anew() -> None:
     one, shop = await replica(), Shop()
     await one.lose_the_store()
-    minute = shared_out(Demand(TOKENS, "minute", 5, 100, int(NOW_S) + 60))
+    minute = shared_out(replace(tokens(5, 100, "minute"), expires_at_s=int(NOW_S) + 60))
     asked = (minute, shared_out(tokens(5, 100)), shared_out(lease(1, lease_s=30)))
     await one.store.reserve(shop.ask(*asked, id="long"))
     await one.store.reserve(shop.ask(minute, id="short"))
@@ -369,7 +374,7 @@ async def test_a_window_or_a_lease_that_has_ended_is_not_made_anew() -> None:
     counters = await peek(one.shared, shop.tenant, ["minute", "tokens"], ["slots"], now_s)
     assert counters == (0, 5, 0)
     assert one.count("outage_reconciled_total", what="expired") == 1
-    assert len(one.store._owed) == 0
+    assert len(one.store._debt) == 0
 
 
 async def test_no_slot_of_a_share_stays_longer_than_its_lease() -> None:
@@ -408,7 +413,7 @@ async def test_a_key_that_always_fails_neither_keeps_the_store_away_nor_the_othe
 
 async def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shares, "MAX_RESERVATIONS", 3)
-    monkeypatch.setattr(owed, "MAX_SETTLEMENTS", 4)
+    monkeypatch.setattr(debt, "MAX_SETTLEMENTS", 4)
     one, shop = await replica(), Shop()
     await one.lose_the_store()
 
@@ -420,7 +425,7 @@ async def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for used in (0, 0, 0, 5, 5, 5):
         try:
             settled = await one.store.settle(new_name("r"), shop.tenant, spent(used, 0), NOW_S)
-            outcomes.append(settled.outcome == Outcome.DEFERRED)
+            outcomes.append(settled.outcome == SettleOutcome.DEFERRED)
         except StoreAwayError:
             outcomes.append(False)
     assert outcomes == [True, True, False, True, True, False]

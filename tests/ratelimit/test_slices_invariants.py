@@ -10,7 +10,7 @@ from itertools import cycle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratelimit.store.protocol import Decision, StoreError
+from ratelimit.store.protocol import ReserveDecision, StoreError
 from tests.ratelimit.builders import spent, tokens
 from tests.ratelimit.fleets import Fleet, Shared, sliced
 from tests.ratelimit.outages import A
@@ -83,7 +83,7 @@ class World:
                 await self.end(place)
             case "leave":
                 await self.fleet.recover()
-                await self.fleet.replicas[place].store.take_leave()
+                await self.fleet.replicas[place].store.withdraw()
                 await self.end(place)
                 assert self.lost == before
             case "away" | "deaf":
@@ -102,7 +102,7 @@ class World:
             answer = await self.fleet.ask(place, *demands, id=name)
         except StoreError:
             return
-        if answer.decision is Decision.ADMITTED:
+        if answer.decision is ReserveDecision.ADMITTED:
             self.asked.append(Asked(name, place, answer.held_by, amount, rest))
 
     async def again(self, one: Asked) -> None:
@@ -114,7 +114,7 @@ class World:
             answer = await self.fleet.ask(one.place, *demands, id=one.id)
         except StoreError:
             return
-        assert answer.decision is Decision.ADMITTED
+        assert answer.decision is ReserveDecision.ADMITTED
         assert answer.held_by == one.held_by
 
     async def settle(self, place: int, one: Asked, amount: int) -> None:

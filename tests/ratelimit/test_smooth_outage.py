@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratelimit.store.outage.breaker import PROBE_EVERY_S
-from ratelimit.store.protocol import Decision, Demand, Reserved, StoreError
+from ratelimit.store.protocol import Demand, Reserved, ReserveDecision, StoreError
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, Shop, peek, smooth, spent
 from tests.ratelimit.outages import FakeShared, Replica, in_shadow, opened, replica, shared_out
 
-ADMITTED, REFUSED = Decision.ADMITTED, Decision.REFUSED
+ADMITTED, REFUSED = ReserveDecision.ADMITTED, ReserveDecision.REFUSED
 
 
 async def admitted(one: Replica, shop: Shop, demand: Demand, count: int = 30) -> int:
@@ -54,7 +54,7 @@ async def test_the_answer_tells_what_is_left_of_the_share() -> None:
     asked = shared_out(smooth(2, 10, per_s=2))
 
     assert await one.store.reserve(shop.ask(asked)) == Reserved(
-        decision=Decision.ADMITTED, used={"smooth": 7000}, degraded=True
+        decision=ReserveDecision.ADMITTED, used={"smooth": 7000}, degraded=True
     )
 
 
@@ -200,5 +200,5 @@ async def test_shares_together_are_one_bucket_and_the_store_learns_of_no_less(
         for one in fleet.replicas:
             await one.store.tend()
     for one in fleet.replicas:
-        assert not one.store._owed._admitted
+        assert not one.store._debt._admitted
         assert await level(one, fleet.shop, RATE) >= fleet.true_level()

@@ -1,4 +1,4 @@
-"""This replica's share of each limit, counted in memory while the store is away."""
+"""This replica's share of each limit, counted in memory during an outage."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,33 +6,43 @@ from typing import TypeVar
 
 from headgate.core.policy import OnOutage
 from ratelimit.store.memory import MemoryStore
-from ratelimit.store.protocol import Decision, Demand, Lease, Reservation, Reserved, Settled, Spent
+from ratelimit.store.protocol import (
+    Demand,
+    Lease,
+    Reservation,
+    Reserved,
+    ReserveDecision,
+    Settled,
+    Spent,
+)
 
 T = TypeVar("T", bound=Demand | Lease)
 
 MAX_RESERVATIONS = 100_000
-"""Reservations that a process counts by itself: some 100 MB. For more there is no room."""
+"""How many reservations a process counts by itself: some 100 MB. Above that it has no room."""
 
 
 def on_outage(asked: Demand | Lease) -> OnOutage:
-    """What it does in an outage: one that is not enforced refuses nothing, then neither."""
+    """What it does in an outage: a shadow limit refuses nothing then either."""
     return asked.on_outage if asked.enforced else OnOutage.OPEN
 
 
 def shared_part(reservation: Reservation) -> Reservation:
-    """The reservation without what is not counted in an outage."""
+    """The reservation without the demands and leases that are not counted in an outage."""
     return replace(
         reservation,
-        demands=tuple(one for one in reservation.demands if on_outage(one) is OnOutage.SHARE),
-        leases=tuple(one for one in reservation.leases if on_outage(one) is OnOutage.SHARE),
+        demands=tuple(
+            demand for demand in reservation.demands if on_outage(demand) is OnOutage.SHARE
+        ),
+        leases=tuple(lease for lease in reservation.leases if on_outage(lease) is OnOutage.SHARE),
     )
 
 
 class Shares:
-    """A share is the limit divided by the live replicas, rounded down: 0 lets nothing in.
+    """A share is the limit divided by the live replicas, rounded down: 0 admits nothing.
 
-    A counter lives as long as its window, also when the store comes and goes: no number of
-    outages adds up to more than one share.
+    A counter lives as long as its window, also when the store comes and goes: several outages
+    together never give more than one share.
     """
 
     def __init__(self) -> None:
@@ -43,19 +53,19 @@ class Shares:
         return self._store.remembered() >= MAX_RESERVATIONS
 
     async def reserve(self, reservation: Reservation, replicas: int) -> Reserved:
-        """Holds all that is shared out or nothing, like a store. What is open is granted.
+        """Holds everything that is shared or nothing, like a store. Limits that are open grant.
 
-        The answer is about the whole limits: what is left of them is what is left here.
+        The answer is about the whole limits: what remains of them is what remains here.
         """
         part = shared_part(reservation)
         answer = await self._store.reserve(
             replace(
                 part,
-                demands=tuple(_shared(one, replicas) for one in part.demands),
-                leases=tuple(_shared(one, replicas) for one in part.leases),
+                demands=tuple(_shared(demand, replicas) for demand in part.demands),
+                leases=tuple(_shared(lease, replicas) for lease in part.leases),
             )
         )
-        if answer.decision is Decision.REPLAYED:
+        if answer.decision is ReserveDecision.REPLAYED:
             return replace(answer, degraded=True)
         return Reserved(
             decision=answer.decision,
@@ -65,7 +75,7 @@ class Shares:
         )
 
     async def settle(self, reservation: str, tenant: str, spent: Spent, now_s: float) -> Settled:
-        """Like a store's; what is in use is not told."""
+        """Like a store's, but without what is in use."""
         settled = await self._store.settle(reservation, tenant, spent, now_s)
         return Settled(settled.outcome, {})
 

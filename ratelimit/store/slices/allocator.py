@@ -8,25 +8,24 @@ from functools import partial
 
 from headgate.core.clock import Clock
 from headgate.core.policy import OnOutage
+from ratelimit.store.concurrency import groups
 from ratelimit.store.outage.resilient import ResilientStore
 from ratelimit.store.protocol import (
     MAX_COUNT,
     REQUESTS,
-    Decision,
     Demand,
     Reservation,
+    ReserveDecision,
     Spent,
     StoreError,
 )
-from ratelimit.store.slices.pool import MAX_AGE_S, REFUSED_FOR_S, Part, Pool, Slice
-
-_AT_ONCE = 16
+from ratelimit.store.slices.pool import MAX_AGE_S, Draw, Pool, Slice
 
 
-class Supply:
-    """Slices for pools. At most one is taken or given back of a pool at a time.
+class Allocator:
+    """Slices for pools. It takes or gives back for one pool at most once at a time.
 
-    `count` is told what became of slices: the words of headgate_slices.
+    `count` gets a word of the metric headgate_slices for what became of a slice.
     """
 
     def __init__(self, store: ResilientStore, clock: Clock, count: Callable[[str], None]) -> None:
@@ -35,16 +34,16 @@ class Supply:
         self._count = count
         self._moves: dict[Pool, asyncio.Task[StoreError | None]] = {}
 
-    async def draw(self, reservation: Reservation, demand: Demand, pool: Pool) -> Part | None:
-        """Draws from a slice, a new one if need be. None where the limit has not enough left.
+    async def draw(self, reservation: Reservation, demand: Demand, pool: Pool) -> Draw | None:
+        """Draws from a slice, a new one if need be. None where too little of the limit remains.
 
         Raises StoreError.
         """
         while True:
             now_s = self._clock.monotonic_s()
-            found = pool.draw(demand.amount, now_s)
-            if found is not None:
-                return Part(demand, pool, found)
+            draw = pool.draw(demand, now_s)
+            if draw is not None:
+                return draw
             if pool.lacks(demand.amount, now_s):
                 return None
             error = await self._move(pool, partial(self._take, reservation, demand, pool))
@@ -52,28 +51,28 @@ class Supply:
                 raise error
 
     async def give_back_due(self, pools: Sequence[Pool]) -> None:
-        """Gives back what rests in these pools. What the store does not take stays here."""
+        """Gives back the idle slices of these pools. Those that the store does not take stay."""
         now_s = self._clock.monotonic_s()
         due = [pool for pool in pools if not pool.busy and pool.due(now_s)]
-        await _each(due, lambda pool: self._move(pool, partial(self._return_due, pool)))
+        await _for_each(due, lambda pool: self._move(pool, partial(self._return_due, pool)))
 
     async def give_back_all(self, pools: Sequence[Pool]) -> None:
         """Gives back everything; what requests hold counts as used. Raises StoreError."""
         await asyncio.gather(*self._moves.values())
-        await _each(pools, self._return_all)
+        await _for_each(pools, self._return_all)
 
     async def _move(
         self, pool: Pool, begin: Callable[[], Coroutine[None, None, StoreError | None]]
     ) -> StoreError | None:
-        """Takes or gives back slices of a pool; waits for it where somebody does so already.
+        """Takes or gives back slices of a pool, or waits for the move that is running already.
 
-        In a task of its own: a call that its caller gives up must not lose what it has taken.
+        In a task of its own: a caller that gives up must not lose what has been taken.
         """
 
         async def move() -> StoreError | None:
             try:
                 return await begin()
-            finally:  # in the task itself: nobody may find a task that has ended
+            finally:  # in the task itself, so that no caller meets a task that has ended
                 del self._moves[pool]
                 pool.busy = False
 
@@ -86,96 +85,117 @@ class Supply:
     async def _take(
         self, reservation: Reservation, demand: Demand, pool: Pool
     ) -> StoreError | None:
-        """Takes a slice in which the demand has room, or learns that the limit has not enough.
+        """Takes a slice with room for the demand, or learns that too little of the limit remains.
 
-        Whole multiples of the demand leave no crumbs. Towards the limit's end they become
-        smaller, so that other replicas get some of it.
+        A slice is a whole multiple of the demand, which leaves no remainder. Towards the end of
+        the limit slices become smaller, so that other replicas get some of it.
         """
         if self._clock.now_s() >= pool.expires_at_s:
             return StoreError("no slices are taken of a window that is over")
-        amount = demand.amount
-        ask = _whole(demand.slice, amount)
         try:
             if pool.overdrawn:
-                for one in pool.overdrawn:
-                    await self._return_unused(pool, one)
-                return None  # to look again
-            while True:
-                taken = Slice(new_id(), ask, reservation.hold_s + MAX_AGE_S)
-                asked = replace(demand, amount=ask)
-                answer = await self._store.reserve(_taking(taken, pool, asked, reservation.now_s))
-                now_s = self._clock.monotonic_s()
-                pool.tell(answer.used[pool.key], now_s)
-                if answer.decision is Decision.ADMITTED:
-                    taken.taken_s = taken.drawn_s = now_s
-                    pool.slices.append(taken)
-                    self._count("taken")
+                for overdrawn in pool.overdrawn:
+                    await self._return_unused(pool, overdrawn)
+                return None  # the caller looks again
+            size: int | None = _whole(demand.slice, demand.amount)
+            while size is not None:
+                if await self._take_slice(reservation, replace(demand, amount=size), pool):
                     return None
-                self._count("refused")
-                left = demand.limit - answer.used[pool.key]
-                if left >= amount:
-                    ask = _whole(left // 2, amount)
-                elif left + pool.room >= amount:
-                    ask = amount
-                    for one in [one for one in pool.slices if one.room > 0]:
-                        await self._return_unused(pool, one)
-                else:
-                    pool.left, pool.left_until_s = left, now_s + REFUSED_FOR_S
-                    return None
-        except StoreError as error:
-            return error
-
-    async def _return_due(self, pool: Pool) -> StoreError | None:
-        try:
-            for one in pool.due(self._clock.monotonic_s()):
-                await self._return_unused(pool, one)
+                size = await self._smaller(demand, pool)
         except StoreError as error:
             return error
         return None
 
-    async def _return_unused(self, pool: Pool, one: Slice) -> None:
-        """Gives back what nobody holds or has spent of a slice. Raises StoreError.
+    async def _take_slice(self, reservation: Reservation, sized: Demand, pool: Pool) -> bool:
+        """Whether the store grants a slice as large as the sized demand. Raises StoreError."""
+        taken = Slice(id=new_id(), amount=sized.amount, hold_s=reservation.hold_s + MAX_AGE_S)
+        answer = await self._store.reserve(_taking(taken, pool, sized, reservation.now_s))
+        now_s = self._clock.monotonic_s()
+        pool.learn(answer.used[pool.key], now_s)
+        if answer.decision is not ReserveDecision.ADMITTED:
+            self._count("refused")
+            return False
+        taken.taken_s = taken.drawn_s = now_s
+        pool.slices.append(taken)
+        self._count("taken")
+        return True
 
-        While requests hold some of it, that much is taken anew, before all of it goes back: above
-        the limit if need be, as it has been admitted already.
+    async def _smaller(self, demand: Demand, pool: Pool) -> int | None:
+        """The size to try after a refusal; None where too little remains. Raises StoreError.
+
+        Where what remains is enough only together with the room here, the slices with room go back
+        first.
+        """
+        remaining = demand.limit - (pool.reported or 0)
+        if remaining >= demand.amount:
+            return _whole(remaining // 2, demand.amount)
+        if remaining + pool.room >= demand.amount:
+            for roomy in [each for each in pool.slices if each.room > 0]:
+                await self._return_unused(pool, roomy)
+            return demand.amount
+        pool.learn_refusal(remaining, self._clock.monotonic_s())
+        return None
+
+    async def _return_due(self, pool: Pool) -> StoreError | None:
+        try:
+            for due in pool.due(self._clock.monotonic_s()):
+                await self._return_unused(pool, due)
+        except StoreError as error:
+            return error
+        return None
+
+    async def _return_unused(self, pool: Pool, returned: Slice) -> None:
+        """Gives back what is neither held nor spent of a slice. Raises StoreError.
+
+        What requests hold of it is reserved anew, before all of it goes back: above the limit if
+        need be, as it has been admitted already.
         """
         now_s = self._clock.now_s()
-        if not one.held:
-            pool.slices.remove(one)
-            await self._settle_slice(pool, one.id, one.spent)
+        if not returned.held:
+            pool.slices.remove(returned)
+            await self._settle_slice(pool, returned.id, returned.spent)
             return
         if now_s >= pool.expires_at_s:
             return
-        kept = Slice(new_id(), one.held, one.hold_s)
-        demand = Demand(REQUESTS, pool.key, one.held, MAX_COUNT, pool.expires_at_s)
-        one.closed = True
+        returned.closed = True
         try:
-            answer = await self._store.reserve(_taking(kept, pool, demand, now_s))
-            if answer.decision is not Decision.ADMITTED:
-                raise StoreError(f"a counter holds no more than {MAX_COUNT}")
-            pool.tell(answer.used[pool.key], self._clock.monotonic_s())
-            gone, spent = one.id, one.spent
-            one.id, one.amount, one.spent = kept.id, kept.amount, 0
-            one.taken_s = one.drawn_s = self._clock.monotonic_s()
-            await self._settle_slice(pool, gone, spent)
+            await self._shrink(pool, returned, now_s)
         finally:
-            one.closed = False
+            returned.closed = False
+
+    async def _shrink(self, pool: Pool, shrunk: Slice, now_s: float) -> None:
+        kept = Slice(id=new_id(), amount=shrunk.held, hold_s=shrunk.hold_s)
+        demand = Demand(
+            weights=REQUESTS,
+            key=pool.key,
+            amount=kept.amount,
+            limit=MAX_COUNT,
+            expires_at_s=pool.expires_at_s,
+        )
+        answer = await self._store.reserve(_taking(kept, pool, demand, now_s))
+        if answer.decision is not ReserveDecision.ADMITTED:
+            raise StoreError(f"a counter holds no more than {MAX_COUNT}")
+        pool.learn(answer.used[pool.key], self._clock.monotonic_s())
+        old_id, spent = shrunk.id, shrunk.spent
+        shrunk.id, shrunk.amount, shrunk.spent = kept.id, kept.amount, 0
+        shrunk.taken_s = shrunk.drawn_s = self._clock.monotonic_s()
+        await self._settle_slice(pool, old_id, spent)
 
     async def _settle_slice(self, pool: Pool, slice_id: str, spent: int) -> None:
         used = Spent(requests=min(MAX_COUNT, spent))
         self._count("returned")
         settled = await self._store.settle(slice_id, pool.tenant, used, self._clock.now_s())
         if pool.key in settled.used:
-            pool.tell(settled.used[pool.key], self._clock.monotonic_s())
+            pool.learn(settled.used[pool.key], self._clock.monotonic_s())
 
     async def _return_all(self, pool: Pool) -> None:
-        for one in pool.slices:
-            await self._settle_slice(pool, one.id, one.spent + one.held)
+        for each in pool.slices:
+            await self._settle_slice(pool, each.id, each.spent + each.held)
         pool.slices.clear()
 
 
 def new_id() -> str:
-    """An id that nobody can guess: who knows it can settle the slice."""
+    """An id that nobody can guess: whoever knows it can settle the slice."""
     return uuid.uuid4().hex
 
 
@@ -184,13 +204,20 @@ def _whole(most: int, amount: int) -> int:
     return amount * max(1, most // amount)
 
 
-def _taking(one: Slice, pool: Pool, demand: Demand, now_s: float) -> Reservation:
-    """What the store is asked for to have this slice. Without the store there is none."""
-    asked = replace(demand, weights=REQUESTS, on_outage=OnOutage.CLOSED)
-    return Reservation(one.id, pool.tenant, (asked,), (), one.hold_s, now_s)
+def _taking(taken: Slice, pool: Pool, demand: Demand, now_s: float) -> Reservation:
+    """The reservation that is this slice. In an outage it fails."""
+    return Reservation(
+        id=taken.id,
+        tenant=pool.tenant,
+        demands=(replace(demand, weights=REQUESTS, on_outage=OnOutage.CLOSED),),
+        leases=(),
+        hold_s=taken.hold_s,
+        now_s=now_s,
+    )
 
 
-async def _each(pools: Sequence[Pool], do: Callable[[Pool], Coroutine[None, None, object]]) -> None:
-    """Some at a time, so that requests get their turn."""
-    for start in range(0, len(pools), _AT_ONCE):
-        await asyncio.gather(*(do(pool) for pool in pools[start : start + _AT_ONCE]))
+async def _for_each(
+    pools: Sequence[Pool], do: Callable[[Pool], Coroutine[None, None, object]]
+) -> None:
+    for group in groups(pools):
+        await asyncio.gather(*map(do, group))

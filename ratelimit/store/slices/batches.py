@@ -1,4 +1,4 @@
-"""Settlements that one replica sends another, through the store that they share. Pure.
+"""Settlements that one replica forwards to another, in batches through their store. Pure.
 
 Envoy spreads its calls: a request may end at another replica than the one that holds it.
 """
@@ -7,72 +7,74 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 
-from ratelimit.store.protocol import MAX_COUNT, Letter, Spent
+from ratelimit.store.protocol import MAX_COUNT, Spent
+from ratelimit.store.shared import Batch
 
 MAX_WAITING = 100_000
-"""Settlements that wait to be posted: some 40 MB."""
+"""How many settlements may wait for the store: some 40 MB."""
 
-_IN_ONE_LETTER = 1000
-_KINDS = tuple(one.name for one in fields(Spent))
+_MAX_IN_BATCH = 1000
+_KINDS = tuple(kind.name for kind in fields(Spent))
 
 
 @dataclass(frozen=True, slots=True)
-class Settlement:
-    """What a reservation used."""
+class ForwardedSettlement:
+    """What a reservation used, which another replica holds."""
 
     tenant: str
     reservation: str
     spent: Spent
 
 
-class Outbox:
-    """Settlements on their way to other replicas, until the store has taken their letters.
+class ForwardingQueue:
+    """Settlements for other replicas, until the store has taken their batches.
 
-    `new_id` makes ids that no other letter has.
+    `new_id` makes ids that no other batch has.
     """
 
     def __init__(self, new_id: Callable[[], str]) -> None:
         self._new_id = new_id
-        self._waiting: dict[str, list[Settlement]] = {}
-        self._letters: dict[str, tuple[Letter, Sequence[Settlement]]] = {}
+        self._waiting: dict[str, list[ForwardedSettlement]] = {}
+        self._batches: dict[str, tuple[Batch, Sequence[ForwardedSettlement]]] = {}
         self._count = 0
 
     def __len__(self) -> int:
+        """How many settlements wait."""
         return self._count
 
-    def add(self, replica: str, settlement: Settlement) -> bool:
-        """Keeps it for the next letter to `replica`. False when there is no room."""
+    def add(self, replica: str, settlement: ForwardedSettlement) -> bool:
+        """Keeps it for the next batch to `replica`. False when the queue is full."""
         if self._count >= MAX_WAITING:
             return False
         self._waiting.setdefault(replica, []).append(settlement)
         self._count += 1
         return True
 
-    def letters(self) -> list[Letter]:
-        """The letters to post now: also those from before that are not known to have arrived."""
+    def batches(self) -> list[Batch]:
+        """The batches to store now, with earlier ones that the store may not have got."""
         for replica, settlements in self._waiting.items():
-            for start in range(0, len(settlements), _IN_ONE_LETTER):
-                some = settlements[start : start + _IN_ONE_LETTER]
-                letter = Letter(replica, self._new_id(), write(some))
-                self._letters[letter.id] = (letter, some)
+            for start in range(0, len(settlements), _MAX_IN_BATCH):
+                group = settlements[start : start + _MAX_IN_BATCH]
+                batch = Batch(replica, self._new_id(), encode(group))
+                self._batches[batch.id] = (batch, group)
         self._waiting.clear()
-        return [letter for letter, _ in self._letters.values()]
+        return [batch for batch, _ in self._batches.values()]
 
-    def posted(self, letters: Iterable[Letter]) -> Iterator[tuple[str, Settlement]]:
-        """Forgets letters that have arrived; gives what stood in them, by their addressee."""
-        for letter in letters:
-            _, settlements = self._letters.pop(letter.id)
+    def stored(self, batches: Iterable[Batch]) -> Iterator[tuple[str, ForwardedSettlement]]:
+        """Forgets batches that the store has; gives their settlements, by their receiver."""
+        for batch in batches:
+            _, settlements = self._batches.pop(batch.id)
             self._count -= len(settlements)
-            yield from ((letter.to, one) for one in settlements)
+            yield from ((batch.to, settlement) for settlement in settlements)
 
 
-def write(settlements: Iterable[Settlement]) -> str:
-    """The text of a letter: ASCII, whatever is in the names."""
-    return json.dumps([[one.tenant, one.reservation, asdict(one.spent)] for one in settlements])
+def encode(settlements: Iterable[ForwardedSettlement]) -> str:
+    """The text of a batch: JSON in ASCII, whatever the names contain."""
+    return json.dumps([[each.tenant, each.reservation, asdict(each.spent)] for each in settlements])
 
 
-def read(text: str) -> list[Settlement]:
-    """What stands in a letter. Raises ValueError for one that no replica has written.
+def decode(text: str) -> list[ForwardedSettlement]:
+    """The settlements of a batch. Raises ValueError for a text that no replica has written.
 
     Kinds of usage that this version does not know are left out.
     """
@@ -81,7 +83,7 @@ def read(text: str) -> list[Settlement]:
         tenant, reservation, used = _list(entry)
         if not (isinstance(tenant, str) and isinstance(reservation, str)):
             raise ValueError("a name is not text")
-        settlements.append(Settlement(tenant, reservation, _spent(used)))
+        settlements.append(ForwardedSettlement(tenant, reservation, _spent(used)))
     return settlements
 
 

@@ -1,4 +1,4 @@
-"""How settlements reach the replica that holds the reservation."""
+"""Forwards settlements to the replicas that hold the reservations."""
 
 import asyncio
 import logging
@@ -8,63 +8,71 @@ from headgate.core.clock import Clock
 from ratelimit.store.outage.resilient import ResilientStore
 from ratelimit.store.protocol import StoreError
 from ratelimit.store.slices.allocator import new_id
-from ratelimit.store.slices.batches import MAX_WAITING, Outbox, Settlement, read
+from ratelimit.store.slices.batches import (
+    MAX_WAITING,
+    ForwardedSettlement,
+    ForwardingQueue,
+    decode,
+)
 
 log = logging.getLogger("headgate.ratelimit")
 
 
-def left_behind(reservation: str) -> str:
-    """The id under which the store holds what a replica had not settled when it ended."""
+def handed_over(reservation: str) -> str:
+    """The id under which the store holds what a replica still held when it withdrew."""
     return f"{reservation}~"
 
 
-class Mail:
-    """Letters of one replica. They wait while the store is away."""
+class Forwarding:
+    """The settlements that one replica sends and receives. In an outage they wait."""
 
     def __init__(self, store: ResilientStore, replica: str, clock: Clock) -> None:
         self._store = store
         self._replica = replica
         self._clock = clock
-        self._outbox = Outbox(new_id)
+        self._queue = ForwardingQueue(new_id)
         self._read: list[str] = []
 
     def __len__(self) -> int:
-        """How many settlements have not been posted."""
-        return len(self._outbox)
+        """How many settlements the store has not taken yet."""
+        return len(self._queue)
 
-    def send(self, holder: str, settlement: Settlement) -> None:
-        """Sends it with the next letter. Raises StoreError when too many wait already."""
-        if not self._outbox.add(holder, settlement):
+    def send(self, holder: str, settlement: ForwardedSettlement) -> None:
+        """Sends it with the next batch. Raises StoreError when too many wait already."""
+        if not self._queue.add(holder, settlement):
             raise StoreError(f"{MAX_WAITING} settlements wait for other replicas already")
 
-    async def exchange(self, expected: bool, settle: Callable[[Settlement], object]) -> None:
-        """Posts what waits, and settles what other replicas have sent. Raises StoreError.
+    async def exchange(
+        self, expects: bool, settle: Callable[[ForwardedSettlement], object]
+    ) -> None:
+        """Sends what waits, and calls `settle` for what other replicas sent. Raises StoreError.
 
-        Asks the store only if there is something to post, `expected`, or to say what was read:
-        until that has been said, the same letters come again. What a replica held that has
-        taken leave is settled in the store; the holds of one that has died are unknown there,
-        and stand.
+        It asks the store only if something waits, if this replica `expects` settlements, or to
+        confirm what it has read: an unconfirmed batch is delivered again.
+
+        The reservations of a replica that has withdrawn are settled in the store. Those of one
+        that has died are unknown there: their amounts stay charged.
         """
-        letters = self._outbox.letters()
-        if not (letters or expected or self._read):
+        batches = self._queue.batches()
+        if not (batches or expects or self._read):
             return
-        exchanged = await self._store.exchange(self._replica, letters, self._read)
-        self._read = [letter.id for letter in exchanged.letters]
-        for letter in exchanged.letters:
+        exchanged = await self._store.exchange(self._replica, batches, self._read)
+        self._read = [batch.id for batch in exchanged.batches]
+        for batch in exchanged.batches:
             try:
-                for one in read(letter.text):
-                    settle(one)
+                for settlement in decode(batch.text):
+                    settle(settlement)
             except (ValueError, RecursionError) as error:
-                log.error("lost a letter of another replica: %s", error)
-        posted = [*self._outbox.posted(letters)]
-        await self.settle_left_behind([one for to, one in posted if to in exchanged.gone])
+                log.error("cannot read the settlements that another replica forwarded: %s", error)
+        stored = [*self._queue.stored(batches)]
+        await self.settle_handed_over([each for to, each in stored if to in exchanged.gone])
 
-    async def settle_left_behind(self, settlements: Sequence[Settlement]) -> None:
-        """Settles in the store what was left there. Raises StoreError."""
+    async def settle_handed_over(self, settlements: Sequence[ForwardedSettlement]) -> None:
+        """Settles in the store what a replica handed over to it. Raises StoreError."""
         now_s = self._clock.now_s()
         await asyncio.gather(
             *(
-                self._store.settle(left_behind(one.reservation), one.tenant, one.spent, now_s)
-                for one in settlements
+                self._store.settle(handed_over(each.reservation), each.tenant, each.spent, now_s)
+                for each in settlements
             )
         )

@@ -1,51 +1,46 @@
 """Limits in slices: a replica takes some of a limit ahead of need and decides by itself.
 
-It stands in front of the store that the replicas share. A slice is an ordinary reservation
-there: taking it and giving it back happen once however often they are sent, they reach the very
-window that was meant, and what a replica takes with it when it dies stands as used. So the sum
-of what all replicas admit never passes the limit.
+It sits in front of the store that the replicas share. A slice is an ordinary reservation there:
+taking it and giving it back happen once, however often they are sent, and reach the very window
+that was meant. The slices of a replica that dies stay charged. So the sum of what all replicas
+admit never passes the limit.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
+from headgate.core.policy import OnOutage
+from ratelimit.store.background import BackgroundTask
+from ratelimit.store.concurrency import Turns, groups
 from ratelimit.store.outage.resilient import ResilientStore
 from ratelimit.store.protocol import (
-    Counted,
-    Decision,
+    MAX_COUNT,
+    CountedHits,
     Hit,
-    Outcome,
-    Peek,
+    PeekQuery,
     Reservation,
     Reserved,
+    ReserveDecision,
     Settled,
+    SettleOutcome,
     Spent,
     StoreError,
 )
-from ratelimit.store.slices.admission import (
-    is_sliced,
-    merged,
-    peek_of,
-    refusal,
-    rest_of,
-    taken_over,
-)
-from ratelimit.store.slices.allocator import Supply
-from ratelimit.store.slices.batches import Settlement
-from ratelimit.store.slices.forwarding import Mail, left_behind
-from ratelimit.store.slices.pool import Book, Hold, Part
+from ratelimit.store.slices.admission import Admission, is_sliced, query_of
+from ratelimit.store.slices.allocator import Allocator
+from ratelimit.store.slices.batches import ForwardedSettlement
+from ratelimit.store.slices.forwarding import Forwarding, handed_over
+from ratelimit.store.slices.holds import WITH_REST, Hold, Holds
+from ratelimit.store.slices.pool import Pools
 
 TEND_EVERY_S = 0.25
-"""At most so many seconds wait a letter to be posted, and again to be read: a few round trips a
-second, however many requests there are."""
-_LEAVE_WITHIN_S = 5.0
-_AT_ONCE = 16
-_WITH_REST = "+"
+"""How long a forwarded settlement waits at most to be sent, and again to be read: a few round trips
+a second, however many requests there are."""
+_WITHDRAW_WITHIN_S = 5.0
 
 log = logging.getLogger("headgate.ratelimit")
 
@@ -54,84 +49,88 @@ class SlicedStore:
     """See `Store`. An async context manager: inside it the background task runs.
 
     `replica` names this process among those that share `inner`. `Reserved.held_by` is that name,
-    and a `+` after it where `inner` holds another part of the reservation.
+    with a `+` after it where `inner` holds another part of the reservation.
     """
 
     def __init__(self, inner: ResilientStore, replica: str, clock: Clock, metrics: Metrics) -> None:
         self._inner = inner
         self._replica = replica
         self._clock = clock
-        self._book = Book()
-        self._supply = Supply(inner, clock, lambda what: metrics.slices.labels(what).inc())
-        self._mail = Mail(inner, replica, clock)
-        self._turns: dict[tuple[str, str], asyncio.Event] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._pools = Pools()
+        self._holds = Holds(replica)
+        self._allocator = Allocator(inner, clock, lambda word: metrics.slices.labels(word).inc())
+        self._admission = Admission(inner, self._pools, self._holds, self._allocator, clock)
+        self._forwarding = Forwarding(inner, replica, clock)
+        self._turns = Turns()
+        self._background = BackgroundTask("slices", self.tend, TEND_EVERY_S)
 
     async def __aenter__(self) -> "SlicedStore":
-        self._task = asyncio.create_task(self._tend_for_ever())
+        self._background.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        await self.take_leave()
+        await self._background.stop()
+        await self.withdraw()
 
     async def reserve(self, reservation: Reservation) -> Reserved:
-        """What is in use counts what other replicas have taken ahead, and not what this one has.
+        """What is in use includes what other replicas have taken, but not what this one has.
 
-        Without the store, requests are let in as long as there is room in slices. What has
-        none is asked of the store as a whole, which then does what `on_outage` says.
+        In an outage requests are admitted as long as slices have room. Without room the whole
+        reservation goes to the store, which then does what `on_outage` says.
         """
         tenant, name, now_s = reservation.tenant, reservation.id, reservation.now_s
-        async with self._turn(tenant, name):
-            match self._book.decision(tenant, name, now_s):
-                case Decision.REPLAYED:
-                    return Reserved(decision=Decision.REPLAYED)
-                case Decision.ADMITTED:
+        async with self._turns.of((tenant, name)):
+            match self._holds.decision(tenant, name, now_s):
+                case ReserveDecision.REPLAYED:
+                    return Reserved(decision=ReserveDecision.REPLAYED)
+                case ReserveDecision.ADMITTED:
                     return await self._again(reservation)
-            plain = self._book.is_full or self._book.is_left_to_store(tenant, name)
-            if plain or not any(map(is_sliced, reservation.demands)):
+            is_plain = self._holds.is_full or self._holds.is_delegated(tenant, name)
+            if is_plain or not any(map(is_sliced, reservation.demands)):
                 return await self._inner.reserve(reservation)
-            return await self._reserve(reservation)
+            return await self._admission.reserve(reservation)
 
     async def settle(self, reservation: str, tenant: str, spent: Spent, now_s: float) -> Settled:
-        """For a caller who does not know by whom it is held."""
+        """For a caller that does not know which replica holds it."""
         return await self.settle_held("", reservation, tenant, spent, now_s)
 
     async def settle_held(
         self, held_by: str, reservation: str, tenant: str, spent: Spent, now_s: float
     ) -> Settled:
-        """Settles what this replica holds at once, without asking the store, and sends word to
-        the one that holds it otherwise. Raises StoreError: then settle again.
+        """Settles at once what this replica holds, without asking the store.
+
+        If another replica holds it, the settlement is forwarded there. Raises StoreError: then
+        settle again.
         """
-        holder = held_by.removesuffix(_WITH_REST)
+        holder = held_by.removesuffix(WITH_REST)
         elsewhere = holder not in ("", self._replica)
-        async with self._turn(tenant, reservation):
-            if self._book.decision(tenant, reservation, now_s) is Decision.REPLAYED:
-                return Settled(Outcome.DUPLICATE, {})
-            hold = self._book.hold_of(tenant, reservation, now_s)
-            rest = Settled(Outcome.UNKNOWN, {})
-            if hold.rest if hold is not None else held_by in ("", f"{holder}{_WITH_REST}"):
+        async with self._turns.of((tenant, reservation)):
+            if self._holds.decision(tenant, reservation, now_s) is ReserveDecision.REPLAYED:
+                return Settled(SettleOutcome.DUPLICATE, {})
+            hold = self._holds.of(tenant, reservation, now_s)
+            may_have_rest = held_by in ("", f"{holder}{WITH_REST}")
+            rest = Settled(SettleOutcome.UNKNOWN, {})
+            if may_have_rest if hold is None else hold.has_rest:
                 rest = await self._inner.settle(reservation, tenant, spent, now_s)
-            if elsewhere:  # asked again, it is held there: here it has used nothing
-                self._mail.send(holder, Settlement(tenant, reservation, spent))
-                self._book.settle(tenant, reservation, Spent(), now_s)
-                return Settled(Outcome.FORWARDED, rest.used)
-            here = self._book.settle(tenant, reservation, spent, now_s)
-        if here.outcome is not Outcome.SETTLED:
+            if elsewhere:  # a repeated call was held here too: here it has used nothing
+                self._forwarding.send(holder, ForwardedSettlement(tenant, reservation, spent))
+                self._holds.settle(tenant, reservation, Spent(), now_s)
+                return Settled(SettleOutcome.FORWARDED, rest.used)
+            here = self._holds.settle(tenant, reservation, spent, now_s)
+        if here.outcome is not SettleOutcome.SETTLED:
             return rest
-        outcome = rest.outcome if rest.outcome is Outcome.DEFERRED else Outcome.SETTLED
+        is_deferred = rest.outcome is SettleOutcome.DEFERRED
+        outcome = SettleOutcome.DEFERRED if is_deferred else SettleOutcome.SETTLED
         return Settled(outcome, {**rest.used, **here.used})
 
-    async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> Counted:
+    async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> CountedHits:
         return await self._inner.count(tenant, hits, now_s)
 
-    async def peek(self, peek: Peek) -> Mapping[str, int]:
-        """What other replicas have taken ahead counts as used, what this one has does not."""
-        used = {**await self._inner.peek(peek)}
-        for counter in peek.counters:
-            pool = self._book.known_pool(peek.tenant, counter)
+    async def peek(self, query: PeekQuery) -> Mapping[str, int]:
+        """What other replicas have taken counts as used, what this one has does not."""
+        used = {**await self._inner.peek(query)}
+        for counter in query.counters:
+            pool = self._pools.known(query.tenant, counter)
             if pool is not None:
                 used[counter] = pool.used_of(used[counter])
         return used
@@ -141,166 +140,88 @@ class SlicedStore:
         await self._inner.ping()
 
     async def close(self) -> None:
-        """Gives back what it can, ends the connections of the store behind it."""
-        await self.take_leave()
+        """Gives back what it can, then ends the connections of the store behind it."""
+        await self.withdraw()
         await self._inner.close()
 
     async def tend(self) -> None:
-        """One round of the background task: letters, and slices that have to go back."""
-        self._book.clean(self._clock.now_s(), self._clock.monotonic_s())
+        """One round of the background task: forwards settlements, gives idle slices back."""
+        self._holds.clean(self._clock.now_s())
+        self._pools.clean(self._clock.monotonic_s())
         try:
             await self._exchange()
         except StoreError as error:
-            log.debug("letters wait: %s", error)
-        if not self._inner.is_away:  # else what is here serves on
-            await self._supply.give_back_due(self._book.pools())
+            log.debug("forwarded settlements wait: %s", error)
+        if not self._inner.is_away:  # in an outage the slices serve on
+            await self._allocator.give_back_due(self._pools.all())
 
-    async def take_leave(self) -> None:
-        """Gives all slices back. What requests hold in them, the store holds from now on, so that
-        it can be settled through any replica.
+    async def withdraw(self) -> None:
+        """Gives all slices back. The store takes over what requests hold in them, so that it can
+        be settled through any replica.
         """
-        if not self._book.pools() and not self._mail:
+        if not self._pools.all() and not self._forwarding:
             return
         try:
-            async with asyncio.timeout(_LEAVE_WITHIN_S):
+            async with asyncio.timeout(_WITHDRAW_WITHIN_S):
                 await self._inner.withdraw(self._replica)
                 await self._exchange()
-                await self._leave_holds()
-                await self._supply.give_back_all(self._book.pools())
-                # What came while it was leaving. Later ones find this replica gone.
-                late: list[Settlement] = []
-                await self._mail.exchange(expected=True, settle=late.append)
-                await self._mail.settle_left_behind(late)
-                await self._mail.exchange(expected=False, settle=late.append)
+                await self._hand_over_holds()
+                await self._allocator.give_back_all(self._pools.all())
+                # For what came meanwhile. From now on other replicas find this one gone.
+                late: list[ForwardedSettlement] = []
+                await self._forwarding.exchange(expects=True, settle=late.append)
+                await self._forwarding.settle_handed_over(late)
+                await self._forwarding.exchange(expects=False, settle=late.append)
         except (StoreError, TimeoutError) as error:
-            log.warning("could not give back all slices of limits: %r", error)
-        if self._mail:
-            log.error("%d settlements never reached the replicas that wait", len(self._mail))
-
-    async def _reserve(self, reservation: Reservation) -> Reserved:
-        try:
-            parts, lacking = await self._draw_all(reservation)
-        except StoreError:
-            self._book.leave_to_store(reservation.tenant, reservation.id)
-            return await self._inner.reserve(reservation)
-        if lacking:
-            return await self._refusal(reservation, lacking)
-        rest = rest_of(reservation)
-        answer = Reserved(decision=Decision.ADMITTED)
-        is_held = False
-        try:
-            if rest.asked:
-                answer = await self._inner.reserve(rest)
-            is_held = answer.decision is Decision.ADMITTED
-        finally:
-            if not is_held:
-                _undo(parts)
-        if answer.decision is Decision.REPLAYED:
-            return answer
-        whole = merged(parts, answer)
-        if not is_held:
-            return whole
-        hold = Hold(parts, reservation.now_s + reservation.hold_s, bool(rest.asked) and answer.held)
-        self._book.add(reservation.tenant, reservation.id, hold)
-        return replace(whole, held=True, held_by=self._held_by(hold))
-
-    async def _draw_all(self, reservation: Reservation) -> tuple[tuple[Part, ...], frozenset[str]]:
-        """A part for each demand in slices; or nothing, and the keys of those without room."""
-        tenant, now_s = reservation.tenant, self._clock.monotonic_s()
-        sliced = [one for one in reservation.demands if is_sliced(one)]
-        pairs = [(one, self._book.pool(tenant, one, now_s)) for one in sliced]
-        lacking = {one.key for one, pool in pairs if pool.lacks(one.amount, now_s)}
-        parts: list[Part] = []
-        try:
-            for demand, pool in pairs if not lacking else []:
-                part = await self._supply.draw(reservation, demand, pool)
-                if part is None:
-                    lacking.add(demand.key)
-                    break
-                parts.append(part)
-        except BaseException:
-            _undo(parts)
-            raise
-        if lacking:
-            _undo(parts)
-            parts = []
-        return tuple(parts), frozenset(lacking)
+            log.warning("withdraw: could not give back all slices of limits: %r", error)
+        if self._forwarding:
+            log.error(
+                "withdraw: %d settlements were not forwarded to the replicas that hold them",
+                len(self._forwarding),
+            )
 
     async def _exchange(self) -> None:
         now_s = self._clock.now_s()
 
-        def settle(one: Settlement) -> None:
-            self._book.settle(one.tenant, one.reservation, one.spent, now_s)
+        def settle(settlement: ForwardedSettlement) -> None:
+            self._holds.settle(settlement.tenant, settlement.reservation, settlement.spent, now_s)
 
-        await self._mail.exchange(expected=self._book.held > 0, settle=settle)
+        await self._forwarding.exchange(expects=len(self._holds) > 0, settle=settle)
 
-    async def _leave_holds(self) -> None:
+    async def _hand_over_holds(self) -> None:
         """Lets the store hold what slices hold. What it does not take counts as used."""
         now_s = self._clock.now_s()
-        holds = self._book.holds()
-        for start in range(0, len(holds), _AT_ONCE):
-            some = holds[start : start + _AT_ONCE]
-            left = [
-                taken_over(tenant, left_behind(name), hold, now_s) for (tenant, name), hold in some
+        for group in groups(self._holds.all()):
+            reservations = [
+                _taken_over(tenant, reservation, hold, now_s)
+                for (tenant, reservation), hold in group
             ]
-            answers = await asyncio.gather(*map(self._inner.reserve, left))
-            for (key, _), answer in zip(some, answers, strict=True):
-                if answer.decision is Decision.ADMITTED:
-                    self._book.let_go(*key)
+            answers = await asyncio.gather(*map(self._inner.reserve, reservations))
+            for (key, _), answer in zip(group, answers, strict=True):
+                if answer.decision is ReserveDecision.ADMITTED:
+                    self._holds.release(*key)
 
     async def _again(self, reservation: Reservation) -> Reserved:
-        """The answer to a reservation that is held already."""
-        tenant, name, now_s = reservation.tenant, reservation.id, reservation.now_s
-        hold = self._book.hold_of(tenant, name, now_s)
-        held_by = "" if hold is None else self._held_by(hold)
-        used = await self.peek(peek_of(reservation, [demand.key for demand in reservation.demands]))
-        return Reserved(decision=Decision.ADMITTED, used=used, held_by=held_by)
-
-    async def _refusal(self, reservation: Reservation, lacking: frozenset[str]) -> Reserved:
-        """Names all that have not enough left. Asks the store only for what it has never told."""
-        tenant = reservation.tenant
-        pools = {
-            one.key: self._book.pool(tenant, one, self._clock.monotonic_s())
-            for one in reservation.demands
-            if is_sliced(one)
-        }
-        unknown = [
-            one.key
-            for one in reservation.demands
-            if one.key not in pools or pools[one.key].told is None
-        ]
-        peeked: Mapping[str, int] = {}
-        if unknown or reservation.leases:
-            peeked = await self._inner.peek(peek_of(reservation, unknown))
-        for key in pools.keys() & peeked.keys():
-            pools[key].tell(peeked[key], self._clock.monotonic_s())
-        used = {**peeked, **{key: pool.used for key, pool in pools.items()}}
-        return refusal(reservation, used, lacking)
-
-    def _held_by(self, hold: Hold) -> str:
-        return self._replica + (_WITH_REST if hold.rest else "")
-
-    @asynccontextmanager
-    async def _turn(self, tenant: str, reservation: str) -> AsyncIterator[None]:
-        """One call about a reservation at a time: the later ones find what the first has done."""
-        key = (tenant, reservation)
-        while (earlier := self._turns.get(key)) is not None:
-            await earlier.wait()
-        self._turns[key] = asyncio.Event()
-        try:
-            yield
-        finally:
-            self._turns.pop(key).set()
-
-    async def _tend_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(TEND_EVERY_S)
-            try:
-                await self.tend()
-            except Exception:  # without it no slice would ever go back
-                log.exception("the background task of slices failed")
+        """The answer to a reservation that this replica holds already."""
+        hold = self._holds.of(reservation.tenant, reservation.id, reservation.now_s)
+        held_by = "" if hold is None else self._holds.held_by(hold)
+        counters = [demand.key for demand in reservation.demands]
+        used = await self.peek(query_of(reservation, counters))
+        return Reserved(decision=ReserveDecision.ADMITTED, used=used, held_by=held_by)
 
 
-def _undo(parts: Iterable[Part]) -> None:
-    for part in parts:
-        part.undo()
+def _taken_over(tenant: str, reservation: str, hold: Hold, now_s: float) -> Reservation:
+    """The reservation that the store takes over from a replica that withdraws.
+
+    It is above the limit if need be, as it has been admitted already.
+    """
+    return Reservation(
+        id=handed_over(reservation),
+        tenant=tenant,
+        demands=tuple(
+            replace(draw.demand, limit=MAX_COUNT, on_outage=OnOutage.CLOSED) for draw in hold.draws
+        ),
+        leases=(),
+        hold_s=hold.until_s - now_s,
+        now_s=now_s,
+    )
