@@ -35,7 +35,7 @@ class ReserveRequest:
 
 @dataclass(frozen=True, slots=True)
 class LimitStatus:
-    """What remains of one limit that can refuse: clients do not see shadow limits.
+    """The rest of one limit that can refuse: clients do not see shadow limits.
 
     `limit` and `remaining` of cost are in nanos. `resets_at_s` (since the epoch) is None for
     requests in flight; a smooth limit resets when all of it remains again.
@@ -64,7 +64,7 @@ class LimitStatus:
         return self.rule.capacity
 
     def after(self, used: int, now_s: float) -> "LimitStatus":
-        """The status when so much is in use, as the store counts it."""
+        """The status when `used` is in use, as the store counts it."""
         return _status(self.rule, used, self.resets_at_s, now_s)
 
 
@@ -72,8 +72,8 @@ class LimitStatus:
 class Admitted:
     """All limits had room and hold the request now.
 
-    `exceeded` are the shadow limits without room: they would have refused it. Whoever settles it
-    needs `held_by` (`Reserved.held_by`).
+    `exceeded` are the shadow limits without room: they would have refused it. The settlement needs
+    `held_by` (`Reserved.held_by`).
     """
 
     limits: tuple[LimitStatus, ...]
@@ -102,7 +102,7 @@ class Refused:
 def statuses_of(
     reservation: Reservation, met: Mapping[str, Claim], reserved: Reserved, now_s: float
 ) -> dict[str, LimitStatus]:
-    """What remains of each limit that can refuse, by its counter's key: windows, then slots."""
+    """The status of each limit that can refuse, by its counter's key: windows, then slots."""
     statuses = {}
     for asked in reservation.asked:
         key = asked.key

@@ -46,7 +46,7 @@ class _ReservationState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What became of a reservation here; `statuses` by the counter's key."""
+    """The state of a reservation here; `statuses` by the counter's key."""
 
     tenant: str
     state: _ReservationState
@@ -125,11 +125,12 @@ class Limiter:
         """Charges what a finished request used, once. Raises StoreError: then nothing is lost,
         settle again.
 
-        When nothing changed, it returns DUPLICATE, UNKNOWN (it was never admitted), DEFERRED (it is
-        kept until the outage ends) or FORWARDED (to the replica that holds it).
+        When nothing changed, it returns DUPLICATE, UNKNOWN, DEFERRED or FORWARDED. An UNKNOWN one
+        was never admitted. A DEFERRED one is kept until the outage ends. A FORWARDED one goes to
+        the replica that holds the reservation.
 
-        The calls of the proxy and of the access log often meet: the later one waits for the
-        earlier one, and then has its answer without asking the store.
+        The calls of the proxy and of the access log often meet. Then the later one waits for the
+        earlier one, and has its answer without asking the store.
         """
         async with self._settling.of(reservation):
             known = self._known.get(reservation)
@@ -161,7 +162,7 @@ class Limiter:
         return cost.source if outcome is SettleOutcome.SETTLED else outcome
 
     def limits_of(self, reservation: str) -> tuple[LimitStatus, ...]:
-        """What remained of its limits after the last call about a reservation in this process.
+        """The limits of a reservation, as they were after the last call about it in this process.
 
         Empty if there was none.
         """

@@ -73,7 +73,7 @@ class ReplayRow:
 
 @dataclass(slots=True)
 class Replayed:
-    """What became of all requests. `repeated` were copies of others and count nowhere else."""
+    """The results of all requests. `repeated` were copies of others and count nowhere else."""
 
     rows: dict[tuple[str, str, str], ReplayRow] = field(default_factory=dict)
     """By tenant, user and model."""

@@ -1,6 +1,6 @@
 -- A bucket: a counter that drains. RedisStore joins this file with reserve.lua and settle.lua.
 
--- What is in a bucket at `now`, and the time of that level. A clock that steps back drains nothing,
+-- The level of a bucket at `now`, and the time of that level. A clock that steps back drains nothing,
 -- and nothing twice when it is right again: the time of a level never goes back.
 local function level_of(value, drain, now)
   if not value then

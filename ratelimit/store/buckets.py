@@ -12,7 +12,7 @@ from ratelimit.store.protocol import DRAINED_KEPT_S, MAX_COUNT, Demand
 
 @dataclass(frozen=True, slots=True)
 class BucketLevel:
-    """What is in a bucket at a time, in milliseconds since the epoch."""
+    """The content of a bucket at a time, in milliseconds since the epoch."""
 
     amount: int
     at_ms: int
@@ -28,8 +28,8 @@ class BucketLevel:
 def given_back(held: int, actual: int, drained: int) -> int:
     """How much of what was held to give back, where less was used and `drained` could drain since.
 
-    It is calculated as if the bucket had held nothing else: the part of the held amount that cannot
-    have drained yet, less the part of the actual that would still be there.
+    It is calculated as if the bucket had held nothing else. Some of the held amount cannot have
+    drained yet; some of the actual amount would still be there. The difference goes back.
 
     This never gives back too much. Compare the bucket with one that had held the actual amount
     from the start. Both drain alike until the second is empty; the gap between them closes only
@@ -56,7 +56,7 @@ class Buckets:
         return len(self._buckets) + len(self._expiring)
 
     def level(self, key: TenantKey, drain: int, now_ms: int) -> BucketLevel:
-        """What is in it now; nothing where there is no bucket."""
+        """The level now; 0 where there is no bucket."""
         bucket = self._buckets.get(key)
         return BucketLevel(0, now_ms) if bucket is None else bucket.level.drained(drain, now_ms)
 

@@ -39,6 +39,6 @@ class _Turn:
 
 
 def groups(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """The items, 16 at a time: so many calls may run at once without holding up requests."""
+    """The items, 16 at a time: more calls at once would hold up requests."""
     for start in range(0, len(items), _AT_ONCE):
         yield items[start : start + _AT_ONCE]

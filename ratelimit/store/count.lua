@@ -3,9 +3,12 @@
 -- A script, because no counter may be changed unless all of them have room, even if other replicas
 -- ask at the same time. INCRBY alone would charge the counters beside the one without room.
 --
--- KEYS    the counter (string) of each hit; hits may share one. All carry one hash tag.
--- ARGV    for each hit: amount (below 0 gives back, 0 only looks), limit ('' for none), life in ms
--- Result  {{in use after each hit; before them if any was refused}, {indexes from 0 of the refused}}
+-- KEYS: the counter (string) of each hit; hits may share one. All carry one hash tag.
+--
+-- ARGV, for each hit: amount (below 0 gives back, 0 only looks), limit ('' for none), life in ms.
+--
+-- Result: {counts, refused}. `counts` is in use after each hit; before them if any was refused.
+-- `refused` holds the indexes of the refused hits, from 0.
 --
 -- Everything is read before the first write: a script that fails has changed nothing.
 
@@ -16,7 +19,7 @@ local function hit(index)
   return KEYS[index], tonumber(ARGV[first]), tonumber(ARGV[first + 1]), ARGV[first + 2]
 end
 
--- What is in use with this hit: as before it where it is refused.
+-- Counts one hit: `used` is as before it where it is refused.
 local function add(index)
   local key, amount, limit = hit(index)
   if not counts[key] then

@@ -172,7 +172,7 @@ class MemoryStore:
         return used
 
     def _count(self, key: TenantKey, drain: int, now_s: float) -> int:
-        """What is in use of a counter, which is a bucket if it drains."""
+        """The use of a counter, which is a bucket if it drains."""
         if drain:
             return self._buckets.level(key, drain, to_ms(now_s)).amount
         return self._counters.get(key, 0)

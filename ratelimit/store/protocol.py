@@ -33,7 +33,7 @@ class StoreAwayError(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a request really used. `input` counts the prompt tokens that no prefix cache had.
+    """The real use of a request. `input` counts the prompt tokens that no prefix cache had.
 
     A request that is given back as a whole has used nothing, not even a request.
     """
@@ -58,7 +58,7 @@ class Weights:
     output: int = 0
 
     def amount(self, spent: Spent) -> int:
-        """What `spent` adds to the counter: rounded up, at most MAX_COUNT."""
+        """The amount that `spent` adds to the counter: rounded up, at most MAX_COUNT."""
         thousandths = (
             self.request * spent.requests
             + self.input * spent.input
@@ -156,11 +156,11 @@ class ReserveDecision(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reserved:
-    """A decision, and by key what is in use after it of each demand and lease.
+    """A decision, and by key the count of each demand and lease after it.
 
-    `refused` holds the keys of those without enough room, `exceeded` of those that had no room
-    either but are not enforced (none for an id that is already held). Both are in the order of
-    `Reservation.asked`. All three are empty for a replay.
+    `refused` holds the keys of those without enough room. `exceeded` holds those that had no room
+    either but are not enforced; it is empty for an id that is already held. Both are in the order
+    of `Reservation.asked`. All three are empty for a replay.
 
     `degraded` means decided without the store, by each limit's `on_outage`: then `exceeded` is
     empty. An admitted one is not `held` if nothing anywhere holds it: there is nothing to settle.
@@ -178,7 +178,7 @@ class Reserved:
 
 
 class SettleOutcome(StrEnum):
-    """What a settlement did."""
+    """The effect of a settlement."""
 
     SETTLED = "settled"
     DUPLICATE = "duplicate"
@@ -193,7 +193,7 @@ class SettleOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """An outcome and, if settled, what is in use now of its counters and leases, by key.
+    """An outcome and, if settled, the counts of its counters and leases now, by key.
 
     A counter whose window is over may be missing; a bucket that has drained is at 0.
     """
@@ -204,7 +204,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """What one call adds to a counter for good: there is no settlement.
+    """An amount that one call adds to a counter for good: there is no settlement.
 
     `amount` lies in -MAX_COUNT..MAX_COUNT: below 0 it gives back, and 0 only looks. A hit is
     refused where used + amount > limit, and a look where used >= limit; a `limit` of None refuses
@@ -219,7 +219,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class CountedHits:
-    """What is in use after each hit, in their order; before them where any was refused.
+    """The count after each hit, in their order; before them where any was refused.
 
     `refused` holds the indexes of the hits without room: then nothing has changed. Not by key, as
     several hits of a call may have one key.
@@ -231,7 +231,7 @@ class CountedHits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeekQuery:
-    """Asks what is in use now of these counters and leases of a tenant, which share no key.
+    """Asks for the counts of these counters and leases of a tenant, which share no key.
 
     The drains of those counters that are buckets are in `drains`, by key.
     """
@@ -276,7 +276,7 @@ class Store(Protocol):
         ...
 
     async def peek(self, query: PeekQuery) -> Mapping[str, int]:
-        """What is in use, by key. Changes nothing."""
+        """The count of each of them now, by key. Changes nothing."""
         ...
 
     async def ping(self) -> None:

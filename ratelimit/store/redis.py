@@ -1,14 +1,14 @@
 """The store that replicas share: Redis 6.2 or later, Redis Cluster or Valkey.
 
 Each of `reserve`, `settle` and `count` is one script and one round trip. All keys of a tenant
-share a hash tag, so that a script finds them on the same node of a cluster:
+share a hash tag, so that a script finds them on the same node of a cluster.
 
-    {hg:TENANT}r:RESERVATION   record   hash
-    {hg:TENANT}c:KEY           counter  string
-    {hg:TENANT}b:KEY           bucket   string: its level, and the time of that
-    {hg:TENANT}l:KEY           lease    sorted set
-    hg:replicas                         sorted set: replica -> end of its life by Redis' clock
-    hg:post:REPLICA            batches  hash: batch's id -> text
+- A record is a hash: `{hg:TENANT}r:RESERVATION`.
+- A counter is a string: `{hg:TENANT}c:KEY`.
+- A bucket is a string with its level and the time of that: `{hg:TENANT}b:KEY`.
+- A lease is a member of a sorted set: `{hg:TENANT}l:KEY`.
+- The replicas are a sorted set, by the end of their life on Redis' clock: `hg:replicas`.
+- The batches for a replica are a hash, by their ids: `hg:post:REPLICA`.
 
 Every key has a time to live by Redis' clock; the caller's clock decides what has ended.
 """

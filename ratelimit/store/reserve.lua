@@ -3,22 +3,29 @@
 -- A script, because no limit may be charged unless all of them have room, even if other replicas
 -- ask at the same time. MULTI cannot decide in the middle, and WATCH needs several round trips.
 --
--- KEYS    1         the reservation's record (hash)
---         2..       its counters (strings), then its leases (sorted sets: holder -> end in ms);
---                   a counter that drains is a bucket: 'LEVEL AT', its level at that time in ms
---         All of them carry the tenant's hash tag: one slot of a Redis Cluster.
--- ARGV    1         holder: the name under which the leases are held
---         2         now, ms since the epoch, by the caller's clock
---         3         how long it can be settled, ms
---         4         number of counters
---         then      for each counter: weights (kept for settle.lua), amount, limit, life in ms,
---                   enforced, drain; a bucket lives for its life after it has drained
---         then      for each lease: limit, life in ms, enforced
---         enforced  1, or 0 for a counter or lease that is granted without room too
---         drain     how much drains in each ms; 0 for a counter that does not
--- Result  {decision, {in use after it, by KEYS 2..}, {indexes from 0 of those without room},
---         {of those without room that are not enforced}}
---         decision: 0 refused, 1 admitted (now or before), 2 settled before: nothing granted
+-- KEYS 1: the reservation's record (hash).
+-- KEYS 2..: its counters (strings), then its leases (sorted sets: holder -> end in ms).
+--
+-- A counter that drains is a bucket: 'LEVEL AT', its level at that time in ms. All keys carry the
+-- tenant's hash tag: one slot of a Redis Cluster.
+--
+-- ARGV 1: holder, the name under which the leases are held.
+-- ARGV 2: now, ms since the epoch, by the caller's clock.
+-- ARGV 3: how long it can be settled, in ms.
+-- ARGV 4: the number of counters.
+--
+-- Then, for each counter: weights, amount, limit, life in ms, enforced, drain. The weights are kept
+-- for settle.lua. A bucket lives for its life after it has drained.
+--
+-- Then, for each lease: limit, life in ms, enforced.
+--
+-- `enforced` is 1, or 0 for a counter or lease that is granted without room too. `drain` is the
+-- amount that drains in each ms; 0 for a counter that does not.
+--
+-- Result: {decision, used, refused, exceeded}. `decision` is 0 for refused, 1 for admitted (now or
+-- before), 2 for settled before: then nothing is granted. `used` is in use after it, by KEYS 2...
+-- `refused` holds the indexes from 0 of those without room that are enforced, `exceeded` of those
+-- that are not.
 --
 -- Everything is read before the first write: a script that fails has changed nothing.
 
@@ -39,7 +46,7 @@ local function lease(index)
   return KEYS[1 + counters + index], unpack(ARGV, first, first + 2)
 end
 
--- What the record says, 'held' or 'settled'; nil without a record that still counts.
+-- The state in the record, 'held' or 'settled'; nil without a record that still counts.
 local function live_state()
   local state, hold_end = unpack(redis.call('HMGET', record, 'state', 'until'))
   if state and now < tonumber(hold_end) then

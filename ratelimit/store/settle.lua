@@ -1,16 +1,18 @@
 -- Replaces what a reservation holds with what was really used, once.
 --
--- A script, because the check that the reservation is still open and the change of all its counters
--- must be one step: the proxy and the access log both settle, on any replica.
+-- A script, because one step must check that the reservation is still open and change all its
+-- counters. The proxy and the access log both settle, on any replica.
 --
--- KEYS    1  the reservation's record, written by reserve.lua. It names the counters, buckets
---            and leases to change, which carry the same hash tag. The caller cannot know them: it
---            may be another replica, after a change of the policy.
--- ARGV    1..4  what was used: requests, input tokens, cached input tokens, output tokens
---         5     now, ms since the epoch, by the caller's clock
---         6     how long the settled id is remembered, ms
--- Result  {outcome, {key, in use now, key, in use now, ...}}
---         outcome: 0 unknown, 1 settled, 2 settled before; only 1 changes anything
+-- KEYS 1: the reservation's record, written by reserve.lua. It names the counters, buckets and
+-- leases to change, which carry the same hash tag. The caller cannot know them: it may be another
+-- replica, after a change of the policy.
+--
+-- ARGV 1..4: the use, as requests, input tokens, cached input tokens and output tokens.
+-- ARGV 5: now, ms since the epoch, by the caller's clock.
+-- ARGV 6: how long the settled id is remembered, in ms.
+--
+-- Result: {outcome, {key, in use now, key, in use now, ...}}. `outcome` is 0 for unknown, 1 for
+-- settled, 2 for settled before; only 1 changes anything.
 --
 -- Everything is read before the first write: a script that fails has changed nothing.
 
@@ -19,8 +21,8 @@ local now, keep = tonumber(ARGV[5]), tonumber(ARGV[6])
 
 local counters, buckets, leases = {}, {}, {}
 
--- What was used, weighted in thousandths and rounded up. The whole part of a weight is apart, so
--- that what is counted one by one stays exact as far as a double counts.
+-- The use, weighted in thousandths and rounded up. The whole part of a weight is separate, so that
+-- whole units stay exact as far as a double counts.
 local function actual(weights)
   local whole, thousandths, index = 0, 0, 0
   for weight in string.gmatch(weights, '%d+') do
@@ -37,8 +39,8 @@ local function bounded(count)
   return math.min(MAX_COUNT, math.max(0, count))
 end
 
--- How much of what was held to give back, where less was used and `drained` could drain since.
--- buckets.py proves that this never leaves less in the bucket than the actual use would.
+-- How much of what was held goes back, where less was used and `drained` could drain since.
+-- The comment in buckets.py proves that this never leaves less in the bucket than the actual use would.
 local function given_back(held, used, drained)
   return math.max(0, held - drained) - math.max(0, used - drained)
 end

@@ -1,4 +1,4 @@
-"""What replicas need of the store that they share: besides counters, each other."""
+"""The store that replicas share: besides counters it holds their messages to each other."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass

@@ -1,11 +1,13 @@
 """What a request gets while the store is away, by the limits that it meets."""
 
+import asyncio
 import logging
 from dataclasses import replace
 
 import pytest
 
 from headgate.core.policy import OnOutage
+from ratelimit.store.background import BackgroundTask
 from ratelimit.store.outage import debt, shares
 from ratelimit.store.outage.breaker import FAILURES
 from ratelimit.store.protocol import (
@@ -465,7 +467,7 @@ async def test_the_beginning_and_the_end_of_an_outage_are_one_line_each_and_coun
     assert one.count("store_degraded_seconds_total") == 29.75
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
         (logging.WARNING, "the store is away, limits do what their on_outage says: away"),
-        (logging.WARNING, "the store answers again after 29.8 s"),
+        (logging.WARNING, "the store answers again after an outage of 29.8 s"),
     ]
     decisions = {
         (policy, decision): one.count("outage_decisions_total", policy=policy, decision=decision)
@@ -497,4 +499,33 @@ async def test_at_its_end_a_replica_withdraws_and_tells_what_it_still_owes(
     await other.lose_the_store()
     await other.store.reserve(shop.ask(shared_out(requests(9)), id="lost"))
     await other.store.close()
-    assert caplog.records[-1].getMessage().endswith("never reached the store")
+    assert caplog.messages[-1] == (
+        "reservations and settlements of the outage that never reached the store: 1"
+    )
+
+
+async def test_a_replica_that_cannot_withdraw_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    one = await replica()
+    one.shared.away = True
+
+    await one.store.close()
+
+    assert caplog.messages == ["could not withdraw this replica from the store: StoreError('away')"]
+
+
+async def test_a_failure_of_the_background_task_is_logged_and_the_next_round_comes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rounds = asyncio.Semaphore(0)
+
+    async def tend() -> None:
+        rounds.release()
+        raise ValueError
+
+    task = BackgroundTask("slices", tend, every_s=0)
+    task.start()
+    for _ in range(2):
+        await rounds.acquire()
+    await task.stop()
+
+    assert caplog.messages[0] == "the background task of slices failed"

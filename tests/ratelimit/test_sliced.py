@@ -439,3 +439,22 @@ async def test_of_a_window_that_is_over_the_store_decides_as_a_whole() -> None:
     fleet = await Fleet.of(1)
     over = replace(sliced(tokens(10, 1000), 100), expires_at_s=int(NOW_S))
     assert (await fleet.ask(0, over)).held_by == ""
+
+
+async def test_a_replica_that_withdraws_in_an_outage_says_what_it_could_not_do(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fleet = await Fleet.of(2)
+    answer = await fleet.ask(0, sliced(tokens(10, 1000), 100), id="r")
+    await fleet.settle(1, "r", answer.held_by, spent(3, 1))
+    fleet.shared.away = True
+
+    for one in fleet.replicas:
+        await one.store.withdraw()
+
+    kept = "withdraw: could not give back all slices of limits: StoreError('away')"
+    assert caplog.messages == [
+        kept,
+        kept,
+        "withdraw: settlements that were not forwarded to the replicas that hold them: 1",
+    ]

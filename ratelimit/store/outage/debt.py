@@ -1,7 +1,7 @@
-"""What the store has missed during an outage, and how it learns that, exactly once.
+"""The debt of an outage: everything that the store has missed. It learns that exactly once.
 
 Everything is sent under the reservation's own id, for which the store does each thing only
-once: an answer that was lost, or a call that arrives late, changes nothing twice.
+once. So nothing changes twice, even if an answer was lost or a call arrives late.
 """
 
 import asyncio
@@ -68,7 +68,7 @@ class Debt:
         return (tenant, reservation) in self._admitted
 
     def settle_admitted(self, tenant: str, reservation: str, spent: Spent) -> None:
-        """What a reservation really used that is admitted here."""
+        """Keeps the real use of a reservation that is admitted here."""
         self._admitted[tenant, reservation].settled = spent
 
     def add_settlement(self, tenant: str, reservation: str, spent: Spent) -> bool:

@@ -143,7 +143,7 @@ class ResilientStore:
                 log.warning("could not withdraw this replica from the store: %r", error)
         if self._debt:
             log.error(
-                "%d reservations and settlements of an outage never reached the store",
+                "reservations and settlements of the outage that never reached the store: %d",
                 len(self._debt),
             )
         await self._store.close()
@@ -178,7 +178,9 @@ class ResilientStore:
             now_s = self._clock.monotonic_s()
             self._announce_at_s = now_s  # sends what was admitted meanwhile
             self._metrics.store_available.set(1)
-            log.warning("the store answers again after %.1f s", now_s - self._away_since_s)
+            log.warning(
+                "the store answers again after an outage of %.1f s", now_s - self._away_since_s
+            )
 
     def _account(self) -> None:
         """Counts the time without the store, up to now."""

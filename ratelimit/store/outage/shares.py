@@ -23,7 +23,7 @@ MAX_RESERVATIONS = 100_000
 
 
 def on_outage(asked: Demand | Lease) -> OnOutage:
-    """What it does in an outage: a shadow limit refuses nothing then either."""
+    """The policy of an outage: a shadow limit refuses nothing then either."""
     return asked.on_outage if asked.enforced else OnOutage.OPEN
 
 
@@ -92,7 +92,7 @@ def _shared(whole: T, replicas: int) -> T:
 def _used_of_whole(
     reservation: Reservation, used: Mapping[str, int], replicas: int
 ) -> dict[str, int]:
-    """What counts as used of each limit, so that what remains is the rest of this share."""
+    """The use of each limit such that the rest of this share remains."""
     return {
         asked.key: asked.limit - _shared(asked, replicas).limit + used[asked.key]
         if asked.key in used

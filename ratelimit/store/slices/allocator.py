@@ -145,10 +145,10 @@ class Allocator:
         return None
 
     async def _return_unused(self, pool: Pool, returned: Slice) -> None:
-        """Gives back what is neither held nor spent of a slice. Raises StoreError.
+        """Gives back the part of a slice that is neither held nor spent. Raises StoreError.
 
-        What requests hold of it is reserved anew, before all of it goes back: above the limit if
-        need be, as it has been admitted already.
+        The part that requests hold is reserved anew, before the whole slice goes back. That may be
+        above the limit, as it has been admitted already.
         """
         now_s = self._clock.now_s()
         if not returned.held:

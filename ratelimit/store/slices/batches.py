@@ -19,7 +19,7 @@ _KINDS = tuple(kind.name for kind in fields(Spent))
 
 @dataclass(frozen=True, slots=True)
 class ForwardedSettlement:
-    """What a reservation used, which another replica holds."""
+    """The use of a reservation that another replica holds."""
 
     tenant: str
     reservation: str

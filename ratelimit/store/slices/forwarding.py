@@ -48,7 +48,7 @@ class Forwarding:
         """Sends what waits, and calls `settle` for what other replicas sent. Raises StoreError.
 
         It asks the store only if something waits, if this replica `expects` settlements, or to
-        confirm what it has read: an unconfirmed batch is delivered again.
+        confirm batches that it has read. Until then they are delivered again.
 
         The reservations of a replica that has withdrawn are settled in the store. Those of one
         that has died are unknown there: their amounts stay charged.

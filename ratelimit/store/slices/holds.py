@@ -37,7 +37,7 @@ class Hold:
 
 
 class Holds:
-    """What a replica knows of reservations, by tenant and id: held, settled or delegated."""
+    """The reservations that a replica knows, by tenant and id: held, settled or delegated."""
 
     def __init__(self, replica: str) -> None:
         self._replica = replica
@@ -54,7 +54,7 @@ class Holds:
         return len(self._holds) >= MAX_HELD
 
     def decision(self, tenant: str, reservation: str, now_s: float) -> ReserveDecision | None:
-        """What became of a reservation: ADMITTED and held, REPLAYED where settled, or None."""
+        """The state of a reservation: ADMITTED and held, REPLAYED where settled, or None."""
         if self.of(tenant, reservation, now_s) is not None:
             return ReserveDecision.ADMITTED
         is_settled = now_s < self._settled.get((tenant, reservation), 0)

@@ -41,7 +41,7 @@ class Slice:
 
     @property
     def room(self) -> int:
-        """What can still be drawn; below 0 where requests used more than they held."""
+        """The amount that can still be drawn; below 0 where requests used more than they held."""
         return self.amount - self.spent - self.held
 
 
@@ -66,7 +66,7 @@ class Pool:
 
     @property
     def room(self) -> int:
-        """What can be drawn from all slices together; below 0 where more was used than taken."""
+        """The room in all slices together; below 0 where more was used than taken."""
         return sum(each.room for each in self.slices)
 
     @property
@@ -76,11 +76,11 @@ class Pool:
 
     @property
     def used(self) -> int:
-        """What is in use of the counter, as far as this replica knows."""
+        """The use of the counter, as far as this replica knows."""
         return self.used_of(self.reported or 0)
 
     def used_of(self, reported: int) -> int:
-        """What is in use where the store reports `reported`, which includes these slices."""
+        """The use where the store reports `reported`, which includes these slices."""
         return min(MAX_COUNT, max(0, reported - self.room))
 
     def learn(self, reported: int, now_s: float) -> None:
@@ -123,7 +123,7 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What one reservation holds for one of its demands: in which slice of which pool."""
+    """The amount that a reservation holds for one of its demands, in a slice of a pool."""
 
     demand: Demand
     pool: Pool

@@ -1,9 +1,9 @@
 """Limits in slices: a replica takes some of a limit ahead of need and decides by itself.
 
-It sits in front of the store that the replicas share. A slice is an ordinary reservation there:
-taking it and giving it back happen once, however often they are sent, and reach the very window
-that was meant. The slices of a replica that dies stay charged. So the sum of what all replicas
-admit never passes the limit.
+It sits in front of the store that the replicas share. A slice is an ordinary reservation there.
+So it is taken and given back once, however often that is sent, and in the very window that was
+meant. The slices of a replica that dies stay charged. So the sum of what all replicas admit never
+passes the limit.
 """
 
 import asyncio
@@ -73,7 +73,7 @@ class SlicedStore:
         await self.withdraw()
 
     async def reserve(self, reservation: Reservation) -> Reserved:
-        """What is in use includes what other replicas have taken, but not what this one has.
+        """The counts include what other replicas have taken, but not what this one has.
 
         In an outage requests are admitted as long as slices have room. Without room the whole
         reservation goes to the store, which then does what `on_outage` says.
@@ -127,7 +127,7 @@ class SlicedStore:
         return await self._inner.count(tenant, hits, now_s)
 
     async def peek(self, query: PeekQuery) -> Mapping[str, int]:
-        """What other replicas have taken counts as used, what this one has does not."""
+        """The counts include what other replicas have taken, but not what this one has."""
         used = {**await self._inner.peek(query)}
         for counter in query.counters:
             pool = self._pools.known(query.tenant, counter)
@@ -176,7 +176,7 @@ class SlicedStore:
             log.warning("withdraw: could not give back all slices of limits: %r", error)
         if self._forwarding:
             log.error(
-                "withdraw: %d settlements were not forwarded to the replicas that hold them",
+                "withdraw: settlements that were not forwarded to the replicas that hold them: %d",
                 len(self._forwarding),
             )
 
@@ -189,7 +189,7 @@ class SlicedStore:
         await self._forwarding.exchange(expects=len(self._holds) > 0, settle=settle)
 
     async def _hand_over_holds(self) -> None:
-        """Lets the store hold what slices hold. What it does not take counts as used."""
+        """Lets the store hold what slices hold. The rest, if it refuses, counts as used."""
         now_s = self._clock.now_s()
         for group in groups(self._holds.all()):
             reservations = [
