@@ -1,8 +1,8 @@
 """How many requests pass a limit that has room for ten, when a thousand come at once?
 
-A real Envoy with one worker, replicas of `headgate serve` and the vLLM simulator. Each request is
-estimated at exactly 1,000 tokens, and no admitted answer ends before the last request is decided:
-nothing is given back, nothing learned, so that exactly ten fit a limit of 10,000.
+It runs a real Envoy with one worker, replicas of `headgate serve` and the vLLM simulator. Each
+request is estimated at exactly 1,000 tokens. No admitted answer ends before the last request is
+decided: nothing is given back and nothing learned. So exactly ten fit a limit of 10,000.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ SETUPS = (
 
 @dataclass(frozen=True, slots=True)
 class OvershootOutcome:
-    """What became of the requests.
+    """The results of the requests.
 
     `held` is counted when all are decided and those admitted still run; `settled` when they have
     ended and are charged `charged` tokens in all.
@@ -102,18 +102,18 @@ def running(setup: Setup, upstream: str) -> Iterator[Fleet]:
 def _wait_for_hooks(fleet: Fleet) -> None:
     """Lets Envoy wait for its hooks: a busy machine must not turn a decision into a 503."""
     bootstrap = fleet.box.bootstrap_file.read_text()
-    patient, found = re.subn(r'(timeout|max_interval)": "2s"', r'\1": "60s"', bootstrap)
-    assert found == 6, "ext_authz, ext_proc and ratelimit wait two seconds, for each try too"
+    patient, changes = re.subn(r'(timeout|max_interval)": "2s"', r'\1": "60s"', bootstrap)
+    assert changes == 6, "ext_authz, ext_proc and ratelimit wait two seconds, for each try too"
     fleet.box.bootstrap_file.write_text(patient)
 
 
 async def overshoot(fleet: Fleet, requests: int) -> OvershootOutcome:
-    """Sends so many requests at once and looks at the counter before and after they end."""
+    """Sends this number of requests at once and looks at the counter before and after they end."""
     async with asyncio.timeout(_DECIDED_WITHIN_S):
         async with _connected(fleet.box.listen_port, requests) as connections:
             message = _message()
             statuses = Counter(
-                await asyncio.gather(*(_status(one, message) for one in connections))
+                await asyncio.gather(*(_status(connection, message) for connection in connections))
             )
             counted = await asyncio.to_thread(_counted, fleet)
     assert len(counted) == 1, f"replica and Redis disagree: {counted}"
@@ -123,7 +123,7 @@ async def overshoot(fleet: Fleet, requests: int) -> OvershootOutcome:
 
 
 def check(outcome: OvershootOutcome, requests: int, setup: Setup) -> None:
-    """Exactly those that fit were admitted, and the counter says what was charged."""
+    """Exactly the requests that fit were admitted, and the count equals the charged tokens."""
     fit = LIMIT // TOKENS
     expected = OvershootOutcome(
         {200: fit, 429: requests - fit}, LIMIT, outcome.charged, outcome.charged
@@ -137,7 +137,7 @@ _Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @asynccontextmanager
 async def _connected(port: int, number: int) -> AsyncIterator[list[_Connection]]:
-    """So many open connections; closed with the block, which aborts what still streams."""
+    """Open connections. The end of the block closes them and aborts all running streams."""
     turns = asyncio.Semaphore(_CONNECTING)
 
     async def connect() -> _Connection:
@@ -183,7 +183,7 @@ def _body(max_tokens: int) -> bytes:
 
 
 def _counted(fleet: Fleet) -> set[int]:
-    """What the caller's one limit counts now: by its enforcement, and by Redis where that is."""
+    """The count of the caller's only limit now, by enforcement and by Redis if there is one."""
     headers = {"authorization": f"Bearer {KEYS['alice']}"}
     answer = httpx.get(f"{fleet.url}/v1/headgate/limits", headers=headers, timeout=30)
     (limit,) = answer.raise_for_status().json()["data"]
@@ -199,16 +199,18 @@ def _charged(fleet: Fleet, admitted: int) -> int:
     """The tokens charged to those admitted, by their usage records."""
 
     def records() -> list[dict[str, Any]]:
-        found = [json.loads(line) for line in fleet.records().splitlines()]
-        answered = [one for one in found if one["status"] == 200 and one["api"] == "chat"]
+        lines = [json.loads(line) for line in fleet.records().splitlines()]
+        answered = [
+            record for record in lines if record["status"] == 200 and record["api"] == "chat"
+        ]
         return answered if len(answered) == admitted else []
 
     ended = wait_until(records, "the usage records", _SETTLED_WITHIN_S)
-    return sum(one["prompt_tokens"] + one["completion_tokens"] for one in ended)
+    return sum(record["prompt_tokens"] + record["completion_tokens"] for record in ended)
 
 
 def _settled(fleet: Fleet, charged: int) -> int:
-    """What the counter says once it says what was charged."""
+    """The final count, after waiting until it equals the charged tokens."""
     wait_until(lambda: _counted(fleet) == {charged}, "the counter to be settled", _SETTLED_WITHIN_S)
     return charged
 

@@ -21,7 +21,9 @@ class InSlices(SlicedStore):
     """Takes every limit in slices of a quarter."""
 
     async def reserve(self, reservation: Reservation) -> Reserved:
-        demands = tuple(replace(one, slice=max(1, one.limit // 4)) for one in reservation.demands)
+        demands = tuple(
+            replace(demand, slice=max(1, demand.limit // 4)) for demand in reservation.demands
+        )
         answer = await super().reserve(replace(reservation, demands=demands))
         return replace(answer, held_by="")  # no other store has this to say
 

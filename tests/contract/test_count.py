@@ -1,4 +1,4 @@
-"""What every store does with hits that nobody settles."""
+"""Every store: hits, which have no settlement."""
 
 import asyncio
 from dataclasses import dataclass
@@ -109,16 +109,16 @@ class Model:
     def count(self, hits: list[Hit]) -> CountedHits:
         after = dict(self.counts)
         used, refused = [], []
-        for index, one in enumerate(hits):
-            now = after.get(one.key, 0)
-            asked = max(1, one.amount)
-            if one.amount >= 0 and one.limit is not None and now + asked > one.limit:
+        for index, hit in enumerate(hits):
+            now = after.get(hit.key, 0)
+            asked = max(1, hit.amount)
+            if hit.amount >= 0 and hit.limit is not None and now + asked > hit.limit:
                 refused.append(index)
             else:
-                after[one.key] = max(0, now + one.amount)
-            used.append(after.get(one.key, 0))
+                after[hit.key] = max(0, now + hit.amount)
+            used.append(after.get(hit.key, 0))
         if refused:
-            return CountedHits(tuple(self.counts.get(one.key, 0) for one in hits), tuple(refused))
+            return CountedHits(tuple(self.counts.get(hit.key, 0) for hit in hits), tuple(refused))
         self.counts = after
         return CountedHits(tuple(used))
 

@@ -1,4 +1,4 @@
-"""Whatever comes in whatever order: no limit is passed, nothing is lost, nothing is negative."""
+"""In any order of calls no limit is passed, nothing is lost, nothing is negative."""
 
 import asyncio
 from dataclasses import dataclass, field, replace
@@ -135,12 +135,12 @@ class Model:
         return SettleOutcome.SETTLED
 
     def more_in_bucket(self, settle: Settle, held: int) -> int:
-        """In drops. What may have drained since is not given back."""
+        """In drops. The part that may have drained since is not given back."""
         if settle.used >= held:
             return (settle.used - held) * 1000
         drained = int(RATE * 1000 * (self.now_s - self.held_at_s[settle.id]))
-        left, kept = held * 1000 - drained, settle.used * 1000 - drained
-        return max(0, kept) - max(0, left)
+        remains, kept = held * 1000 - drained, settle.used * 1000 - drained
+        return max(0, kept) - max(0, remains)
 
 
 async def in_use(store: Store, shop: Shop, now_s: float) -> tuple[int, ...]:
@@ -219,7 +219,7 @@ async def test_no_client_count_admits_more_than_the_limit_while_others_settle(
     shop = Shop()
     used = 0
 
-    async def one(number: int) -> None:
+    async def ask_and_settle(number: int) -> None:
         nonlocal used
         name = f"r{number}"
         answer = await store.reserve(shop.ask(tokens(10, 500), lease(20, lease_s=60), id=name))
@@ -231,6 +231,6 @@ async def test_no_client_count_admits_more_than_the_limit_while_others_settle(
             used += 7
 
     for _ in range(3):
-        await asyncio.gather(*(one(number) for number in range(300)))
+        await asyncio.gather(*(ask_and_settle(number) for number in range(300)))
     assert await peek(store, shop.tenant, ["tokens"], ["slots"], NOW_S) == (used, 0)
     assert used <= 500

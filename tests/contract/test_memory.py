@@ -1,4 +1,4 @@
-"""What only the memory store can get wrong: growing for ever."""
+"""Only the memory store can go wrong in this way: it could grow for ever."""
 
 from dataclasses import replace
 

@@ -51,10 +51,12 @@ class Fleet:
             for _ in range(count)
             for store in self.stores
         ]
-        answers = await asyncio.gather(*(store.reserve(one) for store, one in reservations))
-        for (_, one), answer in zip(reservations, answers, strict=True):
+        answers = await asyncio.gather(
+            *(store.reserve(reservation) for store, reservation in reservations)
+        )
+        for (_, reservation), answer in zip(reservations, answers, strict=True):
             if answer.decision is ADMITTED:
-                self.admitted[one.id] = answer.degraded
+                self.admitted[reservation.id] = answer.degraded
 
     async def tend(self) -> None:
         self.clock.advance(PROBE_EVERY_S)

@@ -1,4 +1,4 @@
-"""What only Redis can get wrong: round trips, lost scripts, time to live, outages."""
+"""Only Redis can go wrong in these ways: round trips, lost scripts, time to live, outages."""
 
 import asyncio
 import contextlib

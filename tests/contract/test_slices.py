@@ -122,12 +122,12 @@ async def test_a_busy_limit_costs_a_twentieth_of_a_round_trip_for_each_request(
 
 async def test_a_batch_is_kept_once_until_it_was_read(replicas: Replicas) -> None:
     shared, me, you = replicas.shared, new_name("replica"), new_name("replica")
-    one, other = Batch(you, "1", '["\\u00fc"]'), Batch(you, "2", "")
+    first, other = Batch(you, "1", '["\\u00fc"]'), Batch(you, "2", "")
     await shared.announce(you, 30)
-    assert await shared.exchange(me, [one, other], []) == Exchanged()
-    assert await shared.exchange(me, [one], []) == Exchanged()
-    assert {*(await shared.exchange(you, [], [])).batches} == {one, other}
+    assert await shared.exchange(me, [first, other], []) == Exchanged()
+    assert await shared.exchange(me, [first], []) == Exchanged()
+    assert {*(await shared.exchange(you, [], [])).batches} == {first, other}
     assert (await shared.exchange(you, [], ["1"])).batches == (other,)
     assert await shared.exchange(you, [], ["1", "2"]) == Exchanged()
     await shared.withdraw(you)
-    assert await shared.exchange(me, [one], []) == Exchanged((), frozenset({you}))
+    assert await shared.exchange(me, [first], []) == Exchanged((), frozenset({you}))

@@ -1,4 +1,4 @@
-"""What every store does. Each test runs on memory, on Redis and on a Redis Cluster."""
+"""The rules of every store. Each test runs on memory, on Redis and on a Redis Cluster."""
 
 import asyncio
 import math
@@ -239,13 +239,13 @@ async def test_a_shorter_lease_ends_before_a_longer_one_that_came_first(store: S
 
 
 async def test_tenants_share_nothing(store: Store) -> None:
-    one, other = Shop(), Shop()
-    await store.reserve(one.ask(tokens(60, 100), lease(1), id="same"))
+    shop, other = Shop(), Shop()
+    await store.reserve(shop.ask(tokens(60, 100), lease(1), id="same"))
 
     assert await store.reserve(other.ask(tokens(70, 100), lease(1), id="same")) == admitted(
         tokens=70, slots=1
     )
-    await store.settle("same", one.tenant, spent(0, 0), NOW_S)
+    await store.settle("same", shop.tenant, spent(0, 0), NOW_S)
     assert await peek(store, other.tenant, ["tokens"], ["slots"], NOW_S) == (70, 1)
 
 
@@ -339,7 +339,7 @@ async def test_a_thousand_at_once_get_exactly_what_there_is(store: Store) -> Non
     shop = Shop()
     asked = [shop.ask(tokens(1000, 10_000), requests(1000), lease(1000)) for _ in range(1000)]
 
-    answers = await asyncio.gather(*(store.reserve(one) for one in asked))
+    answers = await asyncio.gather(*(store.reserve(reservation) for reservation in asked))
 
     assert sum(answer.decision is ADMITTED for answer in answers) == 10
     assert await peek(store, shop.tenant, ["tokens", "requests"], ["slots"], NOW_S) == (
@@ -360,9 +360,9 @@ async def test_many_who_settle_one_reservation_settle_it_once(store: Store) -> N
     assert sorted(answer.outcome for answer in answers) == ["duplicate"] * 99 + ["settled"]
 
 
-def shadow(one: Asked) -> Asked:
+def shadow(asked: Asked) -> Asked:
     """The same, but it refuses nobody."""
-    return replace(one, enforced=False)
+    return replace(asked, enforced=False)
 
 
 async def test_what_is_not_enforced_is_granted_and_counted_above_its_limit(store: Store) -> None:

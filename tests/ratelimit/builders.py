@@ -51,7 +51,7 @@ def tokens(amount: int, limit: int, key: str = "tokens") -> Demand:
 
 
 def smooth(amount: int, burst: int, per_s: int, key: str = "smooth") -> Demand:
-    """Tokens of a bucket, in thousandths: so many drain in a millisecond as tokens in a second."""
+    """Tokens of a bucket, in thousandths: in a millisecond drain as many as tokens in a second."""
     return Demand(
         weights=TOKENS.times(1000),
         key=key,
@@ -67,7 +67,7 @@ def requests(limit: int, key: str = "requests") -> Demand:
 
 
 def spent(tokens: int, requests: int) -> Spent:
-    """What a request used whose tokens are all generated ones."""
+    """The use of a request whose tokens are all generated."""
     return Spent(requests=requests, output=tokens)
 
 
@@ -94,7 +94,7 @@ async def peek(
     *,
     drains: Mapping[str, int] | None = None,
 ) -> tuple[int, ...]:
-    """What is in use of each counter, then of each lease."""
+    """The use of each counter, then of each lease."""
     used = await store.peek(
         PeekQuery(tenant=tenant, now_s=now_s, counters=counters, leases=leases, drains=drains or {})
     )

@@ -48,7 +48,7 @@ class Sliced:
             await self.store.tend()
 
     def lost_if_it_died(self) -> int:
-        """What the store would count as used but was not used: room, and what is held."""
+        """The amount that the store would count, though it was not used: room, and held amounts."""
         pools = self.store._pools.all()
         return sum(each.amount - each.spent for pool in pools for each in pool.slices)
 
@@ -88,7 +88,7 @@ class Fleet:
         return await store.settle_held(held_by, id, self.shop.tenant, spent, self.clock.now_s())
 
     def pools(self, place: int) -> Sequence[Pool]:
-        """What a replica knows of the counters that it has slices of."""
+        """The counters that a replica has slices of."""
         return self.replicas[place].store._pools.all()
 
     async def rest(self) -> None:
@@ -96,19 +96,19 @@ class Fleet:
         for _ in range(2):
             self.clock.advance(IDLE_S)
             for _ in range(2):
-                for one in self.replicas:
-                    await one.tend()
+                for replica in self.replicas:
+                    await replica.tend()
 
     async def recover(self) -> None:
         """The store is there again, and every replica has noticed and paid its debt."""
         self.shared.away = self.shared.deaf = False
         for pause_s in (PROBE_EVERY_S, ANNOUNCE_EVERY_S, ANNOUNCE_EVERY_S):
             self.clock.advance(pause_s)
-            for one in self.replicas:
-                await one.tend()
+            for replica in self.replicas:
+                await replica.tend()
 
     async def in_store(self, *counters: str) -> tuple[int, ...]:
-        """What the shared store counts as used."""
+        """The use in the shared store."""
         asked = PeekQuery(tenant=self.shop.tenant, now_s=self.clock.now_s(), counters=counters)
         used = await MemoryStore.peek(self.shared, asked)
         return tuple(used[counter] for counter in counters)

@@ -31,7 +31,7 @@ A = TypeVar("A")
 
 
 class FakeShared(MemoryStore):
-    """What replicas share. `away`: no call arrives; `deaf`: calls arrive, answers are lost."""
+    """A shared store. `away`: no call arrives; `deaf`: calls arrive, answers are lost."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class Replica:
         return self.metrics.get_sample_value(f"headgate_{name}", labels) or 0.0
 
 
-async def replica(
+async def new_replica(
     shared: FakeShared | None = None, clock: FakeClock | None = None, replicas: int = 1
 ) -> Replica:
     """One that has begun: its background task is `tend`, called by the test."""

@@ -17,7 +17,7 @@ from ratelimit.limiter import Limiter
 from ratelimit.store.memory import MemoryStore
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, limit, peek, policy_with, request
-from tests.ratelimit.outages import replica
+from tests.ratelimit.outages import new_replica
 
 PRICES = {
     "tiny": Prices(Decimal("0.20"), Decimal("0.05"), Decimal("0.60")),
@@ -122,10 +122,10 @@ async def test_a_shadow_limit_of_cost_tells_and_refuses_nobody() -> None:
 
 
 async def test_in_an_outage_a_share_of_the_money_is_spent() -> None:
-    one = await replica(replicas=3)
-    await one.lose_the_store()
+    replica = await new_replica(replicas=3)
+    await replica.lose_the_store()
     policy = policy_with(replace(cost(100_000), on_outage=OnOutage.SHARE))
-    limiter = Limiter(one.store, lambda: policy, one.clock)
+    limiter = Limiter(replica.store, lambda: policy, replica.clock)
     asked = [request(f"r{n}", 20, prompt_tokens=0) for n in range(4)]
 
     answers = [isinstance(await limiter.reserve(request), Admitted) for request in asked]

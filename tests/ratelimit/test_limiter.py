@@ -1,4 +1,4 @@
-"""What the limiter decides and remembers; the store is the one of one process."""
+"""The limiter's decisions and its memory, on the store of one process."""
 
 import asyncio
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ from tests.ratelimit.builders import (
     refused,
     request,
 )
-from tests.ratelimit.outages import replica
+from tests.ratelimit.outages import new_replica
 
 ALICE = Subject("demo", "alice", "k", "tiny")
 ESTIMATE = Estimate(tokens=500, prompt=100)
@@ -88,7 +88,7 @@ class Desk:
         return claim.key
 
     async def remaining(self) -> list[int]:
-        """What the store has left for alice, of each window and then of the slots."""
+        """The rest of alice's limits in the store: of each window, then of the slots."""
         claims = claims_of(self.policy.tenants["demo"], ALICE, self.clock.now_s())
         windows = [claim for claim in claims if claim.window]
         slots = [claim for claim in claims if not claim.window]
@@ -442,10 +442,10 @@ async def test_after_a_refusal_without_the_store_clients_come_back_soon() -> Non
 
 
 async def test_a_tenant_with_shadow_limits_alone_is_let_in_while_the_store_is_away() -> None:
-    one = await replica()
-    await one.lose_the_store()
+    replica = await new_replica()
+    await replica.lose_the_store()
     policy = policy_with(limit(1, shadow=True), limit(1, Count.CONCURRENT, shadow=True))
-    limiter = Limiter(one.store, lambda: policy, one.clock)
+    limiter = Limiter(replica.store, lambda: policy, replica.clock)
     asked = [request(new_name("r"), 5) for _ in range(3)]
 
     assert [await limiter.reserve(each) for each in asked] == [Admitted(())] * 3

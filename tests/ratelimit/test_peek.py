@@ -1,4 +1,4 @@
-"""What a caller is told of its limits is what enforcement would say."""
+"""A caller sees the limits exactly as enforcement would apply them."""
 
 import json
 from collections.abc import Mapping
@@ -165,8 +165,8 @@ async def test_cost_is_told_in_the_currency_and_only_where_a_model_costs_somethi
     [cost] = await desk.limits()
 
     assert (cost["count"], cost["models"]) == ("cost", ["tiny"])
-    told = (cost["limit"], cost["used"], cost["remaining"])
-    assert told == (Decimal(25), Decimal("0.0132"), Decimal("24.9868"))
+    shown = (cost["limit"], cost["used"], cost["remaining"])
+    assert shown == (Decimal(25), Decimal("0.0132"), Decimal("24.9868"))
     assert await desk.limits(model="huge") == []
 
 
@@ -231,9 +231,9 @@ async def test_it_says_what_the_last_answer_of_enforcement_said(
     for number, (tokens, caller, model) in enumerate(requests):
         answer = await desk.ask(f"r{number}", tokens, caller, model)
 
-        told = await desk.limits(caller, model)
+        shown = await desk.limits(caller, model)
 
-        assert sorted((e["count"], e["limit"], e["remaining"]) for e in told) == sorted(
+        assert sorted((e["count"], e["limit"], e["remaining"]) for e in shown) == sorted(
             (
                 status.count,
                 in_units(status.count, status.limit),
@@ -241,7 +241,7 @@ async def test_it_says_what_the_last_answer_of_enforcement_said(
             )
             for status in answer.limits
         )
-        assert {e["resets_in_s"] for e in told} == {
+        assert {e["resets_in_s"] for e in shown} == {
             None if status.resets_at_s is None else status.resets_at_s - NOW_S
             for status in answer.limits
         }

@@ -123,10 +123,10 @@ async def test_what_the_policy_does_not_have_is_counted_as_gone() -> None:
 
 
 async def test_a_record_that_is_there_twice_counts_once() -> None:
-    one = recorded(0)
-    late = recorded(1, reservation=one.reservation)
+    first = recorded(0)
+    late = recorded(1, reservation=first.reservation)
 
-    result = await replayed(policy_with(limit(1)), one, one, one, late)
+    result = await replayed(policy_with(limit(1)), first, first, first, late)
 
     assert result.repeated == 3
     assert [(row.requests, row.refused) for row in result.rows.values()] == [(1, 0)]
@@ -145,11 +145,11 @@ COSTS = {"tiny": TokenWeights(200, 50, 600)}
 
 async def test_cost_counts_the_kinds_of_the_record_by_the_prices_of_the_policy() -> None:
     limits = policy_with(limit(100, Count.COST, costs=COSTS))
-    one = recorded(0, estimate=200, prompt=50, used=Used(50, 40, 80))  # 100 held, then 52 spent
+    first = recorded(0, estimate=200, prompt=50, used=Used(50, 40, 80))  # 100 held, then 52 spent
 
-    assert await refused(limits, one, recorded(0.5, estimate=1, prompt=1)) == 1
-    assert await refused(limits, one, recorded(2, estimate=80, prompt=0)) == 0
-    assert await refused(limits, one, recorded(2, estimate=81, prompt=0)) == 1
+    assert await refused(limits, first, recorded(0.5, estimate=1, prompt=1)) == 1
+    assert await refused(limits, first, recorded(2, estimate=80, prompt=0)) == 0
+    assert await refused(limits, first, recorded(2, estimate=81, prompt=0)) == 1
 
 
 async def test_a_record_that_does_not_know_the_prompts_part_asks_for_the_dearest() -> None:
@@ -196,7 +196,7 @@ rules = st.builds(
 
 
 async def record_run(policy: CompiledPolicy, asked: list[Arrival]) -> list[Recorded]:
-    """What the access log would have written of this run, in the order in which it asked."""
+    """The records of this run, as the access log would have written them."""
     clock = FakeClock(NOW_S)
     limiter = Limiter(MemoryStore(), lambda: policy, clock)
     running: list[tuple[float, str, Used | None, Estimate]] = []
@@ -259,6 +259,6 @@ async def test_under_the_policy_of_the_recording_the_same_are_refused(
     result = await replayed(policy, *records)
 
     for (_, user, model), row in result.rows.items():
-        own = [one for one in records if (one.user, one.model) == (user, model)]
-        assert row.refused == row.refused_when_recorded == sum(one.refused for one in own)
+        own = [record for record in records if (record.user, record.model) == (user, model)]
+        assert row.refused == row.refused_when_recorded == sum(record.refused for record in own)
         assert row.requests == len(own)

@@ -1,4 +1,4 @@
-"""A limit in slices, one rule at a time. What holds in any order: test_slices_invariants.py."""
+"""A limit in slices, one rule at a time. The invariants are in test_slices_invariants.py."""
 
 import asyncio
 import logging
@@ -77,11 +77,11 @@ async def test_equal_requests_get_exactly_what_there_is_at_any_number_of_replica
 
 async def test_what_one_replica_has_taken_is_used_for_another_and_free_for_itself() -> None:
     fleet = await Fleet.of(2)
-    one, other = fleet.replicas
+    replica, other = fleet.replicas
     answer = await fleet.ask(0, sliced(tokens(10, 1000), 100))
     assert answer.used == {"tokens": 10}
     tenant = fleet.shop.tenant
-    assert await peek(one.store, tenant, ["tokens"], [], NOW_S) == (10,)
+    assert await peek(replica.store, tenant, ["tokens"], [], NOW_S) == (10,)
     assert await peek(other.store, tenant, ["tokens"], [], NOW_S) == (100,)
     assert (await fleet.ask(1, sliced(tokens(10, 1000), 100))).used == {"tokens": 110}
 
@@ -132,7 +132,7 @@ async def test_nothing_is_drawn_from_a_slice_while_it_shrinks() -> None:
     fleet.shared.reserve = reserve
     await fleet.replicas[0].tend()
     assert (await later[0]).used == {"tokens": 40}
-    assert sum(one.amount for pool in fleet.pools(0) for one in pool.slices) >= 40
+    assert sum(each.amount for pool in fleet.pools(0) for each in pool.slices) >= 40
 
 
 async def test_what_was_used_above_a_slice_is_told_before_more_is_taken() -> None:
@@ -449,8 +449,8 @@ async def test_a_replica_that_withdraws_in_an_outage_says_what_it_could_not_do(
     await fleet.settle(1, "r", answer.held_by, spent(3, 1))
     fleet.shared.away = True
 
-    for one in fleet.replicas:
-        await one.store.withdraw()
+    for replica in fleet.replicas:
+        await replica.store.withdraw()
 
     kept = "withdraw: could not give back all slices of limits: StoreError('away')"
     assert caplog.messages == [

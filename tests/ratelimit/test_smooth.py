@@ -252,7 +252,7 @@ async def test_a_smooth_shadow_limit_refuses_nobody_and_says_whom_it_would_have(
 
     answers = [await desk.ask() for _ in range(3)]
 
-    assert [bool(one.exceeded) for one in answers if isinstance(one, Admitted)] == [
+    assert [bool(answer.exceeded) for answer in answers if isinstance(answer, Admitted)] == [
         False,
         False,
         True,

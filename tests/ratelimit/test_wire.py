@@ -67,13 +67,13 @@ def test_a_settlement_carries_what_the_tap_saw() -> None:
 
 
 def test_a_settlement_says_who_holds_the_request_where_somebody_said_so() -> None:
-    told = [decode(settle()), decode(settle(held_by="abc+"))]
-    assert [one.held_by for one in told] == ["", "abc+"]
+    calls = [decode(settle()), decode(settle(held_by="abc+"))]
+    assert [call.held_by for call in calls] == ["", "abc+"]
 
 
 def test_only_a_request_that_a_replica_holds_is_marked_so() -> None:
     plain, held = Admitted((LEFT,)), Admitted((LEFT,), held_by="abc+")
-    answers = [encode_decision(REQUEST, one, NOW_S) for one in (plain, held)]
+    answers = [encode_decision(REQUEST, answer, NOW_S) for answer in (plain, held)]
     assert [dict(answer.dynamic_metadata) for answer in answers] == [{}, {"held_by": "abc+"}]
 
 
@@ -205,15 +205,15 @@ def test_refused_is_over_limit_with_the_body_of_the_api() -> None:
 
 @pytest.mark.parametrize("per", list(Per))
 def test_every_window_has_its_unit(per: Per) -> None:
-    left = LimitStatus(limit(10, per=per), 4, int(NOW_S) + 60)
-    [status] = encode_decision(REQUEST, Admitted((left,)), NOW_S).statuses
+    limit_status = LimitStatus(limit(10, per=per), 4, int(NOW_S) + 60)
+    [status] = encode_decision(REQUEST, Admitted((limit_status,)), NOW_S).statuses
     unit = RateLimitResponse.RateLimit.Unit.Name(status.current_limit.unit)
     assert unit == per.name
 
 
 def test_numbers_that_the_message_cannot_hold_are_cut_to_its_largest() -> None:
-    left = LimitStatus(limit(2**53, Count.TOKENS), 2**53 - 1, int(NOW_S) - 5)
-    response = encode_decision(REQUEST, Admitted((left,)), NOW_S)
+    limit_status = LimitStatus(limit(2**53, Count.TOKENS), 2**53 - 1, int(NOW_S) - 5)
+    response = encode_decision(REQUEST, Admitted((limit_status,)), NOW_S)
     [status] = response.statuses
     assert status.current_limit.requests_per_unit == status.limit_remaining == 2**32 - 1
     assert status.duration_until_reset.seconds == 0
@@ -221,8 +221,12 @@ def test_numbers_that_the_message_cannot_hold_are_cut_to_its_largest() -> None:
 
 
 def test_cost_is_told_in_thousandths_of_the_currency() -> None:
-    left = LimitStatus(limit(25 * NANOS, Count.COST, per=Per.MONTH), 13_999_999, int(NOW_S) + 60)
-    response = encode_decision(REQUEST, Refused(Reason.LIMIT, left, 60, (left,)), NOW_S)
+    limit_status = LimitStatus(
+        limit(25 * NANOS, Count.COST, per=Per.MONTH), 13_999_999, int(NOW_S) + 60
+    )
+    response = encode_decision(
+        REQUEST, Refused(Reason.LIMIT, limit_status, 60, (limit_status,)), NOW_S
+    )
     [status] = response.statuses
     assert (status.current_limit.requests_per_unit, status.limit_remaining) == (25_000, 13)
     assert status.current_limit.unit == RateLimitResponse.RateLimit.MONTH
@@ -231,8 +235,10 @@ def test_cost_is_told_in_thousandths_of_the_currency() -> None:
 
 
 def test_a_limit_of_slots_has_no_unit_and_no_reset() -> None:
-    left = LimitStatus(limit(3, Count.CONCURRENT), 0, None)
-    response = encode_decision(REQUEST, Refused(Reason.LIMIT, left, 1, (left,)), NOW_S)
+    limit_status = LimitStatus(limit(3, Count.CONCURRENT), 0, None)
+    response = encode_decision(
+        REQUEST, Refused(Reason.LIMIT, limit_status, 1, (limit_status,)), NOW_S
+    )
     assert response.statuses[0].current_limit.unit == RateLimitResponse.RateLimit.UNKNOWN
     assert headers(response) == {"content-type": "application/json", "retry-after": "1"}
     assert b"3 requests at once" in response.raw_body
