@@ -35,7 +35,7 @@ SETUPS = (
 )
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Cost:
     """The cost of one fleet's processes, in all turns together."""
 
@@ -82,7 +82,7 @@ async def measure(
 
 async def _by_store(setups: Sequence[Setup], upstream: str, rounds: int, requests: int) -> Table:
     with ExitStack() as stack:
-        costs = [Cost(stack.enter_context(running(setup, upstream))) for setup in setups]
+        costs = [Cost(fleet=stack.enter_context(running(setup, upstream))) for setup in setups]
         await _in_turns(costs, [(requests, _SHORT_TOKENS)] * len(costs), rounds)
     rows: list[tuple[Cell, ...]] = []
     for setup, cost in zip(setups, costs, strict=True):
@@ -104,7 +104,7 @@ async def _by_length(upstream: str, rounds: int) -> Table:
         tapped = stack.enter_context(running(setup, upstream))
         untapped = stack.enter_context(running(setup, upstream))
         _take_out_tap(untapped)
-        costs = [Cost(tapped), Cost(tapped), Cost(untapped)]
+        costs = [Cost(fleet=tapped), Cost(fleet=tapped), Cost(fleet=untapped)]
         await _in_turns(costs, [(_AT_ONCE, tokens) for _, tokens in kinds], rounds)
     rows = [
         (tap, tokens, *_ratios(cost, costs[0]))

@@ -50,7 +50,7 @@ _USED = Usage(status=200, prompt=20, completion=40, complete=True)
 _HELD = Estimate(tokens=100, prompt=50)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Filled:
     """A store with `counters` live counters, and how fast it decides."""
 
@@ -86,7 +86,9 @@ async def measure(sizes: Sequence[int] = SIZES, calls: int = CALLS) -> list[Tabl
             await fill(store, policy, size, clock.now_s())
             limiter = Limiter(store, lambda: policy, clock)
             taken = in_fresh_process(memory_bytes, size) // size
-            memory.append(Filled("memory", size, limiter, taken))
+            memory.append(
+                Filled(name="memory", counters=size, limiter=limiter, bytes_per_counter=taken)
+            )
         for size in sizes:
             server = stack.enter_context(running_redis())
             taken = await redis_bytes(server, policy, size, clock.now_s()) // size
@@ -94,7 +96,9 @@ async def measure(sizes: Sequence[int] = SIZES, calls: int = CALLS) -> list[Tabl
             metrics = Metrics(CollectorRegistry(), clock)
             shared = await stack.enter_async_context(running_store(settings, clock, metrics))
             limiter = Limiter(shared, lambda: policy, clock)
-            redis.append(Filled("Redis", size, limiter, taken))
+            redis.append(
+                Filled(name="Redis", counters=size, limiter=limiter, bytes_per_counter=taken)
+            )
         rows = []
         for filled in (memory, redis):
             await in_turns([store.decide for store in filled], calls)

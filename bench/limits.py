@@ -32,7 +32,7 @@ _USED = Usage(status=200, prompt=20, completion=40, complete=True)
 _ESTIMATE = Estimate(tokens=100, prompt=50)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Requests:
     """Requests of ten tenants that meet `limits` limits each."""
 
@@ -79,7 +79,7 @@ async def measure(
 def _requests(limits: int, store: Store) -> Requests:
     clock = RunningClock()
     policy = policy_of(10, limits)
-    return Requests(limits, Limiter(store, lambda: policy, clock))
+    return Requests(limits=limits, limiter=Limiter(store, lambda: policy, clock))
 
 
 def memory_bytes(limits: int, held: int) -> int:

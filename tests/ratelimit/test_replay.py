@@ -195,58 +195,67 @@ rules = st.builds(
 )
 
 
-async def record_run(policy: CompiledPolicy, asked: list[Arrival]) -> list[Recorded]:
-    """The records of this run, as the access log would have written them."""
-    clock = FakeClock(NOW_S)
-    limiter = Limiter(MemoryStore(), lambda: policy, clock)
-    running: list[tuple[float, str, Used | None, Estimate]] = []
-    records = []
-    for number, (after, lasts, user, model, (prompt, output), charged) in enumerate(asked):
+def usage_of(charged: Used | None) -> Usage:
+    if charged is None:
+        return Usage()
+    return Usage(
+        status=200,
+        prompt=charged.prompt,
+        completion=charged.completion,
+        cached=charged.cached,
+    )
+
+
+class Run:
+    """Requests through a limiter, with the records that the access log would have written."""
+
+    def __init__(self, policy: CompiledPolicy) -> None:
+        self.records: list[Recorded] = []
+        self._clock = FakeClock(NOW_S)
+        self._limiter = Limiter(MemoryStore(), lambda: policy, self._clock)
+        self._running: list[tuple[float, str, Used | None, Estimate]] = []
+
+    async def arrive(self, name: str, arrival: Arrival) -> None:
+        after, lasts, user, model, (prompt, output), charged = arrival
         held = Estimate(prompt + output, prompt)
-        start_s = clock.now_s() + after
-        while running and running[0][0] <= start_s:
-            end_s, name, spent, estimate = heappop(running)
-            clock.advance(end_s - clock.now_s())
-            usage = Usage()
-            if spent is not None:
-                usage = Usage(
-                    status=200,
-                    prompt=spent.prompt,
-                    completion=spent.completion,
-                    cached=spent.cached,
-                )
-            await limiter.settle(name, "demo", usage, estimate)
-        clock.advance(start_s - clock.now_s())
-        name = f"r{number}"
-        answer = await limiter.reserve(
-            request(
-                name,
-                held.tokens,
-                prompt_tokens=held.prompt,
-                user=user,
-                key=f"{user}-key",
-                model=model,
-            )
+        start_s = self._clock.now_s() + after
+        await self._settle_until(start_s)
+        self._clock.advance(start_s - self._clock.now_s())
+        asked = request(
+            name, held.tokens, prompt_tokens=prompt, user=user, key=f"{user}-key", model=model
         )
-        admitted = isinstance(answer, Admitted)
+        admitted = isinstance(await self._limiter.reserve(asked), Admitted)
         end_s = start_s + (lasts + 0.5 if admitted else 0)
         if admitted:
-            heappush(running, (end_s, name, charged, held))
-        records.append(
+            heappush(self._running, (end_s, name, charged, held))
+        self.records.append(
             recorded(
                 start_s - NOW_S,
                 lasts=end_s - start_s,
                 user=user,
                 model=model,
                 estimate=held.tokens,
-                prompt=held.prompt,
+                prompt=prompt,
                 tokens=None,
                 used=charged if admitted else None,
                 refused=not admitted,
                 reservation=name,
             )
         )
-    return records
+
+    async def _settle_until(self, at_s: float) -> None:
+        while self._running and self._running[0][0] <= at_s:
+            end_s, name, charged, estimate = heappop(self._running)
+            self._clock.advance(end_s - self._clock.now_s())
+            await self._limiter.settle(name, "demo", usage_of(charged), estimate)
+
+
+async def record_run(policy: CompiledPolicy, asked: list[Arrival]) -> list[Recorded]:
+    """The records of this run."""
+    run = Run(policy)
+    for number, arrival in enumerate(asked):
+        await run.arrive(f"r{number}", arrival)
+    return run.records
 
 
 @given(limits=st.lists(rules, max_size=5, unique_by=lambda rule: rule.id), asked=arrivals)
