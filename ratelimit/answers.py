@@ -6,7 +6,7 @@ from enum import StrEnum
 from math import ceil, inf
 
 from headgate.core.apis import Api
-from headgate.core.policy import Count, Limit, Per
+from headgate.core.policy import Count, Limit, Per, Smooth, Windowed
 from ratelimit.demand import Claim
 from ratelimit.smooth import Refill, remaining_units
 from ratelimit.store.protocol import Demand, Lease, Reservation, Reserved
@@ -56,7 +56,7 @@ class LimitStatus:
     @property
     def per(self) -> Per | None:
         """The window of `limit`; None for requests in flight and for a burst."""
-        return self.rule.per if self.rule.burst is None else None
+        return self.rule.shape.per if isinstance(self.rule.shape, Windowed) else None
 
     @property
     def limit(self) -> int:
@@ -136,7 +136,7 @@ def refusal_of(
 
 
 def _status(rule: Limit, used: int, resets_at_s: float | None, now_s: float) -> LimitStatus:
-    if rule.burst is not None:
+    if isinstance(rule.shape, Smooth):
         resets_at_s = Refill(rule, used, now_s).full_at_s()
     return LimitStatus(rule, remaining_units(rule, used), resets_at_s)
 

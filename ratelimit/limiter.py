@@ -97,11 +97,11 @@ class Limiter:
             self._remember_unless_known(request, _ReservationState.FREE)
             return Admitted(())
         reservation = reservation_of(
-            reservation=request.reservation,
-            tenant=request.tenant,
-            claims=claims,
-            tokens=request.tokens,
-            now_s=now_s,
+            request.reservation,
+            request.tenant,
+            claims,
+            request.tokens,
+            now_s,
             prompt_tokens=request.prompt_tokens,
         )
         try:

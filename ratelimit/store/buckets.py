@@ -6,8 +6,7 @@ All numbers are whole, and so exact: a drain is an amount for each millisecond.
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
-from ratelimit.store.keys import TenantKey
-from ratelimit.store.protocol import DRAINED_KEPT_S, MAX_COUNT, Demand
+from ratelimit.store.protocol import DRAINED_KEPT_S, MAX_COUNT, Demand, TenantKey
 
 
 @dataclass(frozen=True, slots=True)

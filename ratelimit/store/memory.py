@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
 from ratelimit.store.buckets import Buckets
-from ratelimit.store.keys import TenantKey
 from ratelimit.store.protocol import (
     MAX_COUNT,
     SETTLED_KEPT_S,
@@ -20,6 +19,7 @@ from ratelimit.store.protocol import (
     Settled,
     SettleOutcome,
     Spent,
+    TenantKey,
     to_ms,
 )
 

@@ -19,8 +19,8 @@ SETTLED_KEPT_S = 120
 DRAINED_KEPT_S = 60
 """How long a bucket is kept once it has drained, for replicas whose clocks are late."""
 
-CLOCK_SKEW_S = 60
-"""How long a counter outlives its window, for replicas whose clocks are late."""
+TenantKey = tuple[str, str]
+"""The tenant, then the name of a counter, a lease or a reservation within it."""
 
 
 class StoreError(Exception):

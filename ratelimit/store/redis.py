@@ -25,8 +25,8 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from headgate.core.redis_client import redis_client
+from ratelimit.keys import escaped
 from ratelimit.store.buckets import BucketLevel
-from ratelimit.store.keys import escaped
 from ratelimit.store.protocol import (
     DRAINED_KEPT_S,
     SETTLED_KEPT_S,

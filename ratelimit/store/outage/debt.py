@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 from headgate.core.clock import Clock
 from ratelimit.store.concurrency import groups
-from ratelimit.store.keys import TenantKey
 from ratelimit.store.protocol import (
     MAX_COUNT,
     TOKENS,
@@ -19,6 +18,7 @@ from ratelimit.store.protocol import (
     Spent,
     Store,
     StoreError,
+    TenantKey,
 )
 
 MAX_SETTLEMENTS = 100_000

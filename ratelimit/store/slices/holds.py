@@ -4,13 +4,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ratelimit.store.keys import TenantKey
 from ratelimit.store.protocol import (
     SETTLED_KEPT_S,
     ReserveDecision,
     Settled,
     SettleOutcome,
     Spent,
+    TenantKey,
 )
 from ratelimit.store.slices.pool import Draw, undo
 

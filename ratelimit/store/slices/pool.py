@@ -7,8 +7,7 @@ an id that only this replica knows. Requests draw from it without asking the sto
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ratelimit.store.keys import TenantKey
-from ratelimit.store.protocol import MAX_COUNT, Demand
+from ratelimit.store.protocol import MAX_COUNT, Demand, TenantKey
 
 IDLE_S = 1.0
 """After so long without a draw a slice goes back, except for what requests hold of it."""
