@@ -17,7 +17,7 @@ from ratelimit.service import RateLimitService
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Reservation, Reserved, Settled, Spent, Store, StoreError
 from ratelimit.store.redis import RedisStore
-from ratelimit.store.sliced import SlicedStore
+from ratelimit.store.slices.sliced import SlicedStore
 from tests.fakes import FakeClock
 from tests.patience import PATIENCE_S
 from tests.ratelimit.builders import NOW_S, limit, policy_with
