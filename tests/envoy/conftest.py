@@ -23,7 +23,7 @@ LIMITS = """
 
 @dataclass(frozen=True)
 class Upstream:
-    """What stands behind Envoy, and its own count of tokens."""
+    """The server behind Envoy, and its own count of tokens."""
 
     url: str
     real: bool

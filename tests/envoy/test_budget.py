@@ -1,4 +1,4 @@
-"""What one request may cost in calls, messages and bytes; counted by Envoy itself."""
+"""The calls, messages and bytes that a request may cost; counted by Envoy itself."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -17,7 +17,7 @@ LIMITS = """
 
 
 def counted(fleet: Fleet) -> dict[str, int]:
-    """What Redis counts as used, by the kind of limit."""
+    """The usage that Redis counts, by the kind of limit."""
     with closing(fleet.redis.client()) as client:
         keys = client.keys("{hg:acme}c:*")
         return {key.partition("c:")[2].partition(".")[0]: int(client.get(key)) for key in keys}
@@ -27,7 +27,9 @@ def charged(fleet: Fleet) -> list[int]:
     """The tokens of each request that was admitted."""
     records = [json.loads(line) for line in fleet.records().splitlines()]
     return [
-        one["prompt_tokens"] + one["completion_tokens"] for one in records if one["reservation"]
+        record["prompt_tokens"] + record["completion_tokens"]
+        for record in records
+        if record["reservation"]
     ]
 
 
