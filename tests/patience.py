@@ -16,7 +16,7 @@ from unittest.mock import patch
 PATIENCE_S = 120.0
 """Nothing that a test waits for takes longer. pytest ends a test only after five such waits."""
 
-PATIENT_UP = (sys.executable, "-m", "tests.patience")
+PATIENT_HEADGATE = (sys.executable, "-m", "tests.patience")
 """The command `headgate`, with the longer limits. Append `up` and its options."""
 
 _ENVOY_WAITS = timedelta(seconds=60)
@@ -42,17 +42,17 @@ def patient() -> Iterator[None]:
         yield
 
 
-def wait_until(probe: Callable[[], Any], awaited: str, timeout_s: float = PATIENCE_S) -> Any:
+def wait_until(probe: Callable[[], Any], awaited: str) -> Any:
     """Polls `probe` until it returns something true, and returns that.
 
     Raises AssertionError, which names what was awaited, when it never does.
     """
-    end_s = time.monotonic() + timeout_s
+    end_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < end_s:
         if result := probe():
             return result
         time.sleep(0.02)
-    raise AssertionError(f"waited {timeout_s:g} s for {awaited}")
+    raise AssertionError(f"waited {PATIENCE_S:g} s for {awaited}")
 
 
 if __name__ == "__main__":
