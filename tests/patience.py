@@ -42,17 +42,17 @@ def patient() -> Iterator[None]:
         yield
 
 
-def wait_until(probe: Callable[[], Any], awaited: str) -> Any:
+def wait_until(probe: Callable[[], Any], awaited: str, timeout_s: float = PATIENCE_S) -> Any:
     """Polls `probe` until it returns something true, and returns that.
 
     Raises AssertionError, which names what was awaited, when it never does.
     """
-    end_s = time.monotonic() + PATIENCE_S
+    end_s = time.monotonic() + timeout_s
     while time.monotonic() < end_s:
         if result := probe():
             return result
         time.sleep(0.02)
-    raise AssertionError(f"waited {PATIENCE_S:g} s for {awaited}")
+    raise AssertionError(f"waited {timeout_s:g} s for {awaited}")
 
 
 if __name__ == "__main__":

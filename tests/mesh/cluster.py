@@ -24,7 +24,7 @@ from tests.box import KEYS, environment, small_chat, whole_lines
 from tests.envoy_process import free_port
 from tests.mesh.kube_api import KubeApi, Object
 from tests.mesh.pods import Addresses, Pod, endpoint_slice, pods_of
-from tests.patience import wait_until
+from tests.patience import PATIENCE_S, wait_until
 from tests.redis_server import running_redis
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,13 +164,13 @@ class Mesh:
     def kill(self, name: str) -> None:
         """Ends it as a crash would."""
         self.processes[name].kill()
-        self.processes[name].wait(10)
+        self.processes[name].wait(PATIENCE_S)
 
     def stop(self) -> None:
         for process in self.processes.values():
             process.send_signal(signal.SIGCONT)
             process.kill()
-            process.wait(10)
+            process.wait(PATIENCE_S)
 
     def start_istiod(self, environ: Mapping[str, str]) -> None:
         """Starts the real istiod on the stand-in's objects and waits until it is ready."""
