@@ -25,7 +25,7 @@ from tests.envoy_process import free_port
 from tests.mesh.bootstrap import bootstrap
 from tests.mesh.kube_api import KubeApi, Object
 from tests.mesh.pods import Addresses, Pod, endpoint_slice, pods_of
-from tests.patience import wait_until
+from tests.patience import PATIENCE_S, wait_until
 from tests.redis_server import running_redis
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,13 +164,13 @@ class RunningMesh:
     def kill(self, name: str) -> None:
         """Kills a program, as a crash would end it."""
         self.processes[name].kill()
-        self.processes[name].wait(10)
+        self.processes[name].wait(PATIENCE_S)
 
     def stop(self) -> None:
         for process in self.processes.values():
             process.send_signal(signal.SIGCONT)
             process.kill()
-            process.wait(10)
+            process.wait(PATIENCE_S)
 
     def start_istiod(self, environ: Mapping[str, str]) -> None:
         """Starts the real istiod on the objects of `KubeApi` and waits until it is ready."""

@@ -24,7 +24,6 @@ def all_to_v1(mesh: RunningMesh) -> None:
             "weighted_clusters" not in mesh.admin("/config_dump?resource=dynamic_route_configs")
         ),
         "all traffic on v1",
-        20,
     )
 
 
@@ -34,7 +33,7 @@ def quick_return(mesh: RunningMesh) -> None:
     rule["spec"]["trafficPolicy"]["outlierDetection"]["baseEjectionTime"] = "2s"
     mesh.apply(rule)
     wait_until(
-        lambda: '"base_ejection_time": "2s"' in mesh.admin("/config_dump"), "the shorter time", 20
+        lambda: '"base_ejection_time": "2s"' in mesh.admin("/config_dump"), "the shorter time"
     )
 
 

@@ -39,7 +39,7 @@ class Proxy:
 
     async def __call__(self, message: RateLimitRequest | bytes) -> RateLimitResponse:
         data = message if isinstance(message, bytes) else message.SerializeToString()
-        response: RateLimitResponse = await self._call(data, timeout=30)
+        response: RateLimitResponse = await self._call(data, timeout=PATIENCE_S)
         return response
 
     async def fails(self, message: RateLimitRequest | bytes) -> tuple[grpc.StatusCode, str]:
