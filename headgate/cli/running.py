@@ -109,6 +109,18 @@ def up_command(
     is_flag=True,
     help="Its limits count hits that they refuse; needed where Envoy charges at a stream's end.",
 )
+@click.option(
+    "--ratelimit-metadata",
+    is_flag=True,
+    help="Its answers carry metadata for later filters, as with RESPONSE_DYNAMIC_METADATA.",
+)
+@click.option(
+    "--ratelimit-near-limit-ratio",
+    type=click.FloatRange(0, 1),
+    default=SERVICES.ratelimit_near_limit_ratio,
+    show_default=True,
+    help="From this part of its limits on, metrics count hits as near the limit.",
+)
 def serve_command(store: str, replicas: int, store_deadline_ms: int, **options: Any) -> None:
     """The services alone, for an Envoy or a mesh that runs elsewhere."""
     settings = ServiceSettings(

@@ -154,6 +154,18 @@ class Metrics:
         " became of them.",
         labelnames=("domain", "limit", "outcome"),
     )
+    descriptor_hits = _Declared(
+        Counter,
+        "headgate_descriptor_hits",
+        "Hits that these descriptors asked for, by the configured limit and what became of them.",
+        labelnames=("domain", "limit", "outcome"),
+    )
+    descriptor_near_limit_hits = _Declared(
+        Counter,
+        "headgate_descriptor_near_limit_hits",
+        "Hits of these descriptors in the last part of their limit, by default the last fifth.",
+        labelnames=("domain", "limit"),
+    )
     ratelimit_config_reloads = _Declared(
         Counter,
         "headgate_ratelimit_config_reloads",

@@ -27,7 +27,7 @@ from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy, Prices
 from headgate.program.settings import ServiceSettings, StoreSettings
-from ratelimit.descriptors.service import DescriptorLimits
+from ratelimit.descriptors.service import DescriptorLimits, DescriptorOptions
 from ratelimit.descriptors.tree import Domains
 from ratelimit.limiter import Limiter
 from ratelimit.peek import PeekLimits
@@ -37,6 +37,9 @@ from ratelimit.store.outage.resilient import ResilientStore
 from ratelimit.store.protocol import Store
 from ratelimit.store.redis import RedisStore
 from ratelimit.store.slices.sliced import SlicedStore
+
+RATELIMIT_HEALTH = "ratelimit"
+"""The name that probes of envoyproxy/ratelimit ask the gRPC health service for."""
 
 _SERVER_OPTIONS = [
     # A mesh has one connection for each proxy worker and thousands of short streams on it.
@@ -161,8 +164,12 @@ def _processor(parts: Parts, estimator: Estimator) -> ExternalProcessor:
 def _descriptor_limits(settings: ServiceSettings, parts: Parts) -> DescriptorLimits | None:
     if parts.domains is None:
         return None
-    counts_refused = settings.ratelimit_count_refused
-    return DescriptorLimits(parts.store, parts.domains, parts.clock, parts.metrics, counts_refused)
+    options = DescriptorOptions(
+        counts_refused=settings.ratelimit_count_refused,
+        has_metadata=settings.ratelimit_metadata,
+        near_limit_ratio=settings.ratelimit_near_limit_ratio,
+    )
+    return DescriptorLimits(parts.store, parts.domains, parts.clock, parts.metrics, options)
 
 
 def _access_log(
@@ -206,7 +213,8 @@ class HookServer:
                 " gRPC says which in the line above"
             ) from error
         await self._server.start()
-        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+        for service in ("", RATELIMIT_HEALTH):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
     async def drain(self, grace_s: float) -> None:
         """Reports NOT_SERVING, gives calls in flight at most `grace_s`, then stops."""

@@ -19,6 +19,7 @@ from headgate.program.app import (
 )
 from headgate.program.reload import RlsConfigWatcher
 from headgate.program.settings import ServiceSettings
+from headgate.rls_config import dump_domains
 from ratelimit.descriptors.tree import Domains
 
 
@@ -48,7 +49,7 @@ async def running_services(
         )
         records = stack.enter_context(JsonLinesSink.open(settings.records))
         hooks = build_hooks(settings, parts, (records,), console)
-        admin_url = await _start_admin(stack, settings, metrics, ready)
+        admin_url = await _start_admin(stack, settings, parts, ready)
         await _start_hooks(stack, settings, hooks)
         stack.callback(ready.update, hooks=False)
         ready["hooks"] = True
@@ -66,9 +67,11 @@ async def _domains(
 
 
 async def _start_admin(
-    stack: AsyncExitStack, settings: ServiceSettings, metrics: Metrics, ready: Mapping[str, bool]
+    stack: AsyncExitStack, settings: ServiceSettings, parts: Parts, ready: Mapping[str, bool]
 ) -> str:
-    admin = AdminServer(admin_app(metrics.registry, lambda: ready), settings.admin)
+    domains = parts.domains or dict
+    app = admin_app(parts.metrics.registry, lambda: ready, lambda: dump_domains(domains()))
+    admin = AdminServer(app, settings.admin)
     await admin.start()
     stack.push_async_callback(admin.stop)
     return admin.url

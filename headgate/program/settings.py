@@ -8,6 +8,7 @@ from pathlib import Path
 
 from extauthz.failures import DEFAULT_PER_MINUTE
 from headgate.core.contract import Counting
+from ratelimit.descriptors.service import NEAR_LIMIT_RATIO
 from ratelimit.store.redis import TIMEOUT_S
 
 
@@ -69,6 +70,10 @@ class ServiceSettings:
     """Files and directories that configure envoyproxy/ratelimit."""
     ratelimit_count_refused: bool = False
     """Whether the limits of `ratelimit_config` count hits that they refuse."""
+    ratelimit_metadata: bool = False
+    """Whether answers for `ratelimit_config` carry metadata for later filters."""
+    ratelimit_near_limit_ratio: float = NEAR_LIMIT_RATIO
+    """From this part of a limit of `ratelimit_config` on, hits count as near it in metrics."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

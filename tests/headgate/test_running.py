@@ -28,6 +28,8 @@ SERVE: dict[str, tuple[list[str], object]] = {
         (Path("a"), Path("b")),
     ),
     "ratelimit_count_refused": (["--ratelimit-count-refused"], True),
+    "ratelimit_metadata": (["--ratelimit-metadata"], True),
+    "ratelimit_near_limit_ratio": (["--ratelimit-near-limit-ratio", "0.5"], 0.5),
 }
 UP: dict[str, tuple[list[str], object]] = {
     "policy": SERVE["policy"],
