@@ -167,8 +167,8 @@ def near_limit_hits(status: Status, ratio: float) -> int:
 def lost_charge(statuses: Iterable[Status]) -> Status | None:
     """The first refused descriptor that had room, but for fewer hits than it asked for.
 
-    Of a call that was not counted, this looks like a charge at the end of a stream: that remainder
-    keeps admitting requests whose charges are all refused.
+    In a call that was not counted, this looks like a charge at the end of a stream. The room that
+    remains admits further requests, whose charges are refused again.
     """
     for status in statuses:
         if status.outcome is DescriptorOutcome.OVER and status.hits > 1 and status.remaining_before:
