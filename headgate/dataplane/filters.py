@@ -54,7 +54,13 @@ ANSWER_TIMEOUT = timedelta(seconds=10)
 It does not make requests wait longer, because ext_authz calls the same service first."""
 JSON_CONTENT_TYPE = r"(?i)application/json[ \t]*(;.*)?"
 """vLLM accepts parameters (`; charset=utf-8`) and any case; Envoy's default accepts neither."""
-_TAP_FILES = ("json_strings.lua", "usage_scanner.lua", "usage_events.lua", "tap.lua")
+_TAP_FILES = (
+    "json_strings.lua",
+    "usage_scanner.lua",
+    "member_tracker.lua",
+    "usage_events.lua",
+    "tap.lua",
+)
 _READER_FILES = ("json_strings.lua", "form_reader.lua", "request_reader.lua")
 BODY_FIELDS: dict[RequestKey, tuple[str, ...]] = {
     RequestKey.MODEL: ("model",),
