@@ -1,5 +1,7 @@
 """Checks Envoy's messages in YAML as strictly as Envoy's own JSON reader.
 
+Only durations may be as Go writes them: istiod reads a patch, and Envoy gets it in binary form.
+
 istiod silently drops fields that it does not know; here each is a fault with its path.
 """
 
@@ -13,6 +15,8 @@ from typing import TypeAlias
 import betterproto2
 from betterproto2.casing import safe_snake_case
 from envoy_data_plane.google.protobuf import Any
+
+from headgate.core.durations import go_seconds
 
 FieldPath: TypeAlias = tuple[str | int, ...]
 
@@ -165,7 +169,7 @@ def _plain_faults(
         if kind.__name__ == "Struct" and not isinstance(value, Mapping):
             yield Fault(path, f"{_shown(value)} is no mapping", "a mapping")
         return
-    if kind.__name__ == "Duration" and not re.fullmatch(r"-?[0-9]+(\.[0-9]{1,9})?s", str(value)):
+    if kind.__name__ == "Duration" and go_seconds(value) is None:
         yield Fault(path, f"{_shown(value)} is no duration", "seconds with an s, as in 0.5s")
     elif kind.__name__ == "BoolValue" and not isinstance(value, bool):
         yield Fault(path, f"{_shown(value)} is neither true nor false", "true or false, unquoted")

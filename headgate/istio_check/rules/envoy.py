@@ -14,7 +14,7 @@ from headgate.dataplane.strict import faults
 from headgate.istio_check.attachments import Patch, all_patches
 from headgate.istio_check.extensions import is_absent, matching_versions, since
 from headgate.istio_check.findings import Finding, MeshRule, finding_at
-from headgate.istio_check.manifests import KeyPath, items, mapping, text
+from headgate.istio_check.manifests import MAX_DEPTH, KeyPath, items, mapping, text
 from headgate.istio_check.mesh import Mesh, speaks_grpc
 from headgate.policy.problems import hint
 
@@ -36,7 +36,6 @@ MESSAGES: dict[str, type[betterproto2.Message]] = {
 _CLUSTER_KEYS = ("cluster_name", "clusterName", "cluster")
 _OF_ISTIO = ("xds-grpc", "sds-grpc", "agent", "prometheus_stats", "BlackHoleCluster")
 _TYPE_KEYS = ("@type", "type_url", "typeUrl")
-_MAX_DEPTH = 40
 
 
 def typed_config(mesh: Mesh) -> Iterator[Finding]:
@@ -97,7 +96,7 @@ def clusters_named(patch: Patch) -> Iterator[str]:
 
 def strings(value: object, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str, str]]:
     """The path, key and text of every text within a value."""
-    if len(path) > _MAX_DEPTH:
+    if len(path) > MAX_DEPTH:
         return
     entries: list[tuple[str | int, object]] = []
     if isinstance(value, Mapping):
