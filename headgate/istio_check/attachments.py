@@ -34,8 +34,18 @@ class Patch:
 
     @property
     def name(self) -> str:
-        """The name of the filter that the patch adds."""
+        """The name of the filter that the patch adds or changes, as its value has it."""
         return text(self.value.get("name"))
+
+    @property
+    def adds(self) -> bool:
+        """Whether the patch adds its value, in place of changing what is there."""
+        return self.operation != "MERGE"
+
+    @property
+    def adds_ours(self) -> bool:
+        """Whether the patch adds one of our own filters."""
+        return self.adds and self.name.startswith(OURS)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,7 +67,7 @@ class Attachment:
     @property
     def is_ours(self) -> bool:
         """Whether these workloads decide requests."""
-        return any(patch.name.startswith(OURS) for patch in self.own)
+        return any(patch.adds_ours for patch in self.own)
 
     @property
     def contexts(self) -> set[str]:
@@ -101,7 +111,7 @@ def patches_of(manifest: Manifest) -> list[Patch]:
 def is_headgates(manifest: Manifest) -> bool:
     """Whether an EnvoyFilter is part of Headgate: by its name, or by a filter that it adds."""
     is_named = manifest.name.startswith("headgate")
-    return is_named or any(patch.name.startswith(OURS) for patch in patches_of(manifest))
+    return is_named or any(patch.adds_ours for patch in patches_of(manifest))
 
 
 def all_patches(mesh: Mesh) -> Iterator[Patch]:

@@ -4,7 +4,7 @@ import fnmatch
 from collections.abc import Callable, Iterator, Mapping
 
 from headgate.core.contract import HEADER_PREFIX, VERSION_HEADER
-from headgate.istio_check.attachments import OURS, our_attachments, patches_of
+from headgate.istio_check.attachments import is_headgates, our_attachments
 from headgate.istio_check.clusters import clusters_named
 from headgate.istio_check.manifests import Manifest, items, mapping, text
 from headgate.istio_check.mesh import ROOT_NAMESPACE, Mesh, full_host, upstream_address
@@ -64,7 +64,7 @@ class Scope:
                 yield from (each.host for each in route.destinations if each.written)
         for attached in self._attachments:
             for patch in attached.own:
-                if patch.name.startswith(OURS):
+                if patch.adds_ours:
                     yield from clusters_named(patch)
 
     def _is_chosen(self, manifest: Manifest) -> bool:
@@ -94,9 +94,7 @@ class Scope:
         return host not in self._mesh.services and bool(places & self._namespaces)
 
     def _is_filter(self, manifest: Manifest) -> bool:
-        if any(patch.name.startswith(OURS) for patch in patches_of(manifest)):
-            return True
-        return id(manifest) in self._attached
+        return id(manifest) in self._attached or is_headgates(manifest)
 
     def _is_gateway(self, manifest: Manifest) -> bool:
         return (manifest.kind, f"{manifest.namespace}/{manifest.name}") in self._gateways

@@ -19,6 +19,7 @@ GENERATED = Path(__file__).resolve().parents[2] / "headgate" / "istio_check" / "
 _MODULE = "istio.io/istio"
 _CRDS = Path("manifests", "charts", "base", "files", "crd-all.gen.yaml")
 _ANY_KEY = "*"
+_DURATION = "duration"
 _NO_WORD = "INVALID"
 """The zero value of some enums. A CRD lists it, but istiod refuses it."""
 
@@ -57,7 +58,8 @@ def _fields(schema: Schema) -> object:
         return {name: _fields(inner) for name, inner in sorted(schema["properties"].items())}
     if "enum" in schema:
         return sorted(word for word in schema["enum"] if word != _NO_WORD)
-    return None
+    rules = [each.get("rule", "") for each in schema.get("x-kubernetes-validations", ())]
+    return _DURATION if any(rule.startswith("duration(self)") for rule in rules) else None
 
 
 def _fetched(version: str) -> Path:

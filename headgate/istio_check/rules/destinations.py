@@ -208,7 +208,7 @@ def _policy(
         )
         idle_path: KeyPath = (*path, "connectionPool", "http", "idleTimeout")
         yield finding_at(MeshRule.IDLE_TIMEOUT, rule, idle_path, message, "idleTimeout: 4s")
-    if has_several and not mapping(policy.get("outlierDetection")):
+    if has_several and policy.get("outlierDetection") is None:
         message = "a pod whose engine is dead answers 500 at once and draws all traffic"
         remedy = "outlierDetection: {consecutive5xxErrors: 3, interval: 2s, baseEjectionTime: 30s}"
         outlier_path: KeyPath = (*path, "outlierDetection")

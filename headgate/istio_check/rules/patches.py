@@ -78,7 +78,7 @@ def versions(mesh: Mesh) -> Iterator[Finding]:
         pattern = patch.proxy_version
         if pattern and not matching_versions(pattern):
             message = f"{pattern} matches none of {', '.join(VERSIONS)}: the patch does nothing"
-        elif not pattern and patch.name.startswith(OURS):
+        elif not pattern and patch.adds_ours:
             message = "the patch goes to every version of Istio, even if its Envoy lacks the filter"
         else:
             continue
