@@ -31,7 +31,7 @@ def generated(version: str) -> str:
 
     Raises RuntimeError if there is no `go` or it cannot fetch the version.
     """
-    content = {"istio": version, "kinds": fields_of_kinds(_fetched(version) / _CRDS)}
+    content = {"istio": version, "kinds": fields_of_kinds(fetched(version) / _CRDS)}
     return json.dumps(content, indent=1) + "\n"
 
 
@@ -62,7 +62,7 @@ def _fields(schema: Schema) -> object:
     return _DURATION if any(rule.startswith("duration(self)") for rule in rules) else None
 
 
-def _fetched(version: str) -> Path:
+def fetched(version: str) -> Path:
     """The folder of the Go module, in the cache of modules."""
     go = shutil.which("go")
     if go is None:
