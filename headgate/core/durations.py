@@ -14,8 +14,8 @@ _MAX_CHARACTERS = 64
 def go_seconds(value: object) -> float | None:
     """The seconds of a duration such as `1m30s`, `.25s` or `-1.5h`. None for anything else.
 
-    As `time.ParseDuration` of Go: a number needs a unit, and only `0` does without. istiod reads
-    Istio's kinds, the mesh configuration and patches with it, by golang/protobuf's `jsonpb`.
+    As `time.ParseDuration` of Go: a number needs a unit; only `0` does without. This is
+    how istiod reads its kinds, the mesh configuration and patches (golang/protobuf's `jsonpb`).
     Its grammar includes the durations of the Gateway API and of protobuf's JSON.
     """
     if not isinstance(value, str) or len(value) > _MAX_CHARACTERS:
