@@ -9,11 +9,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from headgate.grpc_server import frames
+from headgate.grpc_server.blocks import Block, BlockReader
 from headgate.grpc_server.frames import (
     ACK,
-    END_HEADERS,
     END_STREAM,
-    HAS_PRIORITY,
     MAX_FRAME_BYTES,
     MAX_STREAM_ID,
     MAX_WINDOW,
@@ -73,7 +72,7 @@ class Connection(Sender):
         self._headers = HeaderReader()
         self._preface = bytearray()
         self._is_greeted = False
-        self._block: tuple[int, int, bytearray] | None = None
+        self._blocks = BlockReader()
         self._last_stream_id = 0
         self._receive_window = CONNECTION_WINDOW_BYTES
         self._credit_bytes = 0
@@ -143,8 +142,7 @@ class Connection(Sender):
         return rest
 
     def _receive_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        if self._block is not None and (kind != Kind.CONTINUATION or stream_id != self._block[0]):
-            raise ConnectionFaultError(ErrorCode.PROTOCOL_ERROR, "a header block was cut off")
+        self._blocks.check(kind, stream_id)
         handler = self._on.get(kind)
         if handler is None:  # RFC 9113, section 4.1: unknown kinds are ignored
             return
@@ -164,30 +162,15 @@ class Connection(Sender):
     def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
         if not stream_id % 2:
             raise ConnectionFaultError(ErrorCode.PROTOCOL_ERROR, "HEADERS on no client's stream")
-        payload = frames.without_padding(flags, payload)
-        if flags & HAS_PRIORITY:
-            if len(payload) < 5:
-                raise ConnectionFaultError(ErrorCode.FRAME_SIZE_ERROR, "HEADERS are too short")
-            if frames.dependency(payload) == stream_id:
-                raise StreamFaultError(stream_id, ErrorCode.PROTOCOL_ERROR)
-            payload = payload[5:]
-        if flags & END_HEADERS:
-            self._on_block(flags, stream_id, payload)
-        else:
-            self._block = (stream_id, flags, bytearray(payload))
+        self._on_block(stream_id, self._blocks.begin(flags, stream_id, payload))
 
     def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if self._block is None:
-            raise ConnectionFaultError(ErrorCode.PROTOCOL_ERROR, "CONTINUATION of nothing")
-        _, first_flags, block = self._block
-        block += payload
-        if len(block) > MAX_BLOCK_BYTES:
-            raise ConnectionFaultError(ErrorCode.ENHANCE_YOUR_CALM, "a header block too long")
-        if flags & END_HEADERS:
-            self._block = None
-            self._on_block(first_flags, stream_id, bytes(block))
+        self._on_block(stream_id, self._blocks.go_on(flags, payload))
 
-    def _on_block(self, flags: int, stream_id: int, block: bytes) -> None:
+    def _on_block(self, stream_id: int, whole: Block | None) -> None:
+        if whole is None:
+            return
+        flags, block = whole
         stream = self.streams.get(stream_id)
         if stream is not None:
             self._on_trailers(stream, flags, block)

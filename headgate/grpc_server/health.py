@@ -1,0 +1,64 @@
+"""The standard health service, grpc.health.v1 (its health.proto): Check and Watch."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+from headgate.grpc_server.methods import Context, Method, Status
+
+_SERVICE = "grpc.health.v1.Health"
+_KNOWN = HealthCheckResponse.ServingStatus
+
+
+class Health:
+    """Says whether this server serves. The service "" is the server as a whole."""
+
+    def __init__(self) -> None:
+        self._serving = True
+        self._changed = asyncio.Event()
+
+    def methods(self) -> tuple[Method, ...]:
+        """The methods of the service."""
+        return (
+            Method(
+                path=f"/{_SERVICE}/Check",
+                behavior=self.check,
+                read=HealthCheckRequest.FromString,
+                write=HealthCheckResponse.SerializeToString,
+            ),
+            Method(
+                path=f"/{_SERVICE}/Watch",
+                behavior=self.watch,
+                read=HealthCheckRequest.FromString,
+                write=HealthCheckResponse.SerializeToString,
+                gives_stream=True,
+            ),
+        )
+
+    def stop_serving(self) -> None:
+        """NOT_SERVING from now on; those that watch are told."""
+        self._serving = False
+        self._changed.set()
+
+    async def check(self, asked: HealthCheckRequest, context: Context) -> HealthCheckResponse:
+        """The status now; NOT_FOUND for a service that has none."""
+        if asked.service:
+            context.abort(Status.NOT_FOUND, f"{asked.service} has no status here")
+        return HealthCheckResponse(status=self._status())
+
+    async def watch(
+        self, asked: HealthCheckRequest, _context: Context
+    ) -> AsyncIterator[HealthCheckResponse]:
+        """The status now and after its change; SERVICE_UNKNOWN for a service that has none."""
+        if asked.service:
+            yield HealthCheckResponse(status=_KNOWN.Value("SERVICE_UNKNOWN"))
+            await asyncio.Event().wait()
+        yield HealthCheckResponse(status=self._status())
+        if self._serving:
+            await self._changed.wait()
+            yield HealthCheckResponse(status=self._status())
+        await asyncio.Event().wait()
+
+    def _status(self) -> "_KNOWN.ValueType":
+        return _KNOWN.Value("SERVING" if self._serving else "NOT_SERVING")
