@@ -1,5 +1,5 @@
-"""A gRPC server of few system calls: frames and flow control without I/O, and one loop around them.
+"""A gRPC server that costs little: HTTP/2 without I/O, and a small asyncio layer around it.
 
-It serves the hooks on one event loop, answers a call with one write, and reads header blocks that
-repeat from memory. CONTRIBUTING says why this is our own code.
+It answers a call with one write and remembers header blocks that repeat.
+CONTRIBUTING.md says why this is our own code.
 """

@@ -1,11 +1,11 @@
-"""The same methods on grpc.aio: the reference that every test of this package also runs on."""
+"""The same methods on grpc.aio. The tests of this package run on it too, as the reference."""
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, NoReturn
 
 import grpc
 
-from headgate.grpc_server.methods import CallAbortedError, Method, Status
+from headgate.core.rpc import CallAbortedError, Method, Status
 from headgate.grpc_server.server import MAX_MESSAGE_BYTES
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -53,7 +53,7 @@ class _Handlers(grpc.GenericRpcHandler):
         self._handlers = {method.path: _handler(method) for method in methods}
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
-        """The handler of a method, None for one that is not known."""
+        """The handler of a method; None for an unknown one."""
         return self._handlers.get(details.method)
 
 

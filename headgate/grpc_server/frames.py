@@ -1,13 +1,13 @@
-"""HTTP/2 frames (RFC 9113, sections 4 and 6): cutting bytes into them, and writing ours. No I/O."""
+"""Reads and writes HTTP/2 frames (RFC 9113, sections 4 and 6). No I/O."""
 
 from collections.abc import Iterator
 from enum import IntEnum
 from struct import Struct
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-"""What a client sends first (section 3.4)."""
+"""The first bytes of every client (section 3.4)."""
 MAX_FRAME_BYTES = 16_384
-"""SETTINGS_MAX_FRAME_SIZE of both sides: its default, which we neither raise nor use more of."""
+"""The default of SETTINGS_MAX_FRAME_SIZE: neither side of a connection exceeds it."""
 HEAD_BYTES = 9
 MAX_WINDOW = 2**31 - 1
 MAX_STREAM_ID = 2**31 - 1
@@ -57,7 +57,7 @@ class ErrorCode(IntEnum):
 
 
 class Setting(IntEnum):
-    """The settings that either side tells (section 6.5.2)."""
+    """The name of a setting (section 6.5.2)."""
 
     HEADER_TABLE_SIZE = 0x1
     ENABLE_PUSH = 0x2
@@ -89,7 +89,7 @@ Frame = tuple[int, int, int, bytes]
 
 
 class FrameReader:
-    """Cuts the bytes of a connection into frames, whatever pieces they come in."""
+    """Cuts the bytes of a connection into frames; the bytes may come in any pieces."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -132,7 +132,7 @@ def settings(values: dict[Setting, int]) -> bytes:
 
 
 def window_update(stream_id: int, size_bytes: int) -> bytes:
-    """A WINDOW_UPDATE frame: the peer may send that much more; stream 0 is the connection."""
+    """A WINDOW_UPDATE frame: the peer may send `size_bytes` more; stream 0 is the connection."""
     return frame(Kind.WINDOW_UPDATE, 0, stream_id, _LONG.pack(size_bytes))
 
 
@@ -142,7 +142,7 @@ def reset(stream_id: int, code: ErrorCode) -> bytes:
 
 
 def go_away(last_stream_id: int, code: ErrorCode, text: str = "") -> bytes:
-    """A GOAWAY frame; `text` is for whoever debugs the peer."""
+    """A GOAWAY frame; `text` is for the people who debug the peer."""
     payload = _LONG.pack(last_stream_id) + _LONG.pack(code) + text.encode()
     return frame(Kind.GOAWAY, 0, 0, payload)
 
@@ -163,7 +163,7 @@ def read_long(payload: bytes) -> int:
 
 
 def without_padding(flags: int, payload: bytes) -> bytes:
-    """The payload of DATA or HEADERS. Raises ConnectionFaultError where all of it is padding."""
+    """The payload of DATA or HEADERS. Raises ConnectionFaultError for too much padding."""
     if not flags & PADDED:
         return payload
     if not payload or payload[0] >= len(payload):
@@ -172,6 +172,6 @@ def without_padding(flags: int, payload: bytes) -> bytes:
 
 
 def dependency(payload: bytes) -> int:
-    """The stream on which a priority says that another depends (section 5.3.2 of RFC 7540)."""
+    """The stream that a priority depends on (RFC 7540, section 5.3.1)."""
     number: int = _LONG.unpack_from(payload)[0]
     return number & MAX_STREAM_ID

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from headgate.grpc_server.methods import Context, Method, Status
+from headgate.core.rpc import Context, Method, Status
 
 _SERVICE = "grpc.health.v1.Health"
-_KNOWN = HealthCheckResponse.ServingStatus
+_STATUSES = HealthCheckResponse.ServingStatus
 
 
 class Health:
@@ -37,7 +37,7 @@ class Health:
         )
 
     def stop_serving(self) -> None:
-        """NOT_SERVING from now on; those that watch are told."""
+        """NOT_SERVING from now on. Calls of Watch say so, and end."""
         self._serving = False
         self._changed.set()
 
@@ -50,15 +50,16 @@ class Health:
     async def watch(
         self, asked: HealthCheckRequest, _context: Context
     ) -> AsyncIterator[HealthCheckResponse]:
-        """The status now and after its change; SERVICE_UNKNOWN for a service that has none."""
-        if asked.service:
-            yield HealthCheckResponse(status=_KNOWN.Value("SERVICE_UNKNOWN"))
-            await asyncio.Event().wait()
-        yield HealthCheckResponse(status=self._status())
+        """The status now and after its change; SERVICE_UNKNOWN for a service that has none.
+
+        It ends when the server stops serving, as a drain would wait for it otherwise.
+        """
+        status = _STATUSES.Value("SERVICE_UNKNOWN") if asked.service else self._status()
+        yield HealthCheckResponse(status=status)
         if self._serving:
             await self._changed.wait()
-            yield HealthCheckResponse(status=self._status())
-        await asyncio.Event().wait()
+            if not asked.service:
+                yield HealthCheckResponse(status=self._status())
 
-    def _status(self) -> "_KNOWN.ValueType":
-        return _KNOWN.Value("SERVING" if self._serving else "NOT_SERVING")
+    def _status(self) -> "HealthCheckResponse.ServingStatus.ValueType":
+        return _STATUSES.Value("SERVING" if self._serving else "NOT_SERVING")

@@ -1,16 +1,16 @@
-"""Methods that a gRPC server answers, and what their code may ask of a call.
+"""The methods that a gRPC server offers, and what a method can ask of its call.
 
-The same methods run on this package's server and on grpc.aio (`aio.py`).
+The same methods run on Headgate's own server and on grpc.aio: see `headgate/grpc_server`.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NoReturn, Protocol
 
 
 class Status(IntEnum):
-    """How a call ended (grpc/status.h)."""
+    """How a call ended (the status codes of gRPC)."""
 
     OK = 0
     CANCELLED = 1
@@ -18,11 +18,16 @@ class Status(IntEnum):
     INVALID_ARGUMENT = 3
     DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
     RESOURCE_EXHAUSTED = 8
     FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
+    DATA_LOSS = 15
     UNAUTHENTICATED = 16
 
 
@@ -39,18 +44,12 @@ class Context(Protocol):
     """One call, as a method sees it."""
 
     def metadata(self, name: str) -> str | None:
-        """The value of a header of the call, None where it has none."""
+        """The value of a header of the call; None where the call has no such header."""
         ...
 
     def abort(self, status: Status, text: str) -> NoReturn:
-        """Ends the call: raises what the server turns into its trailers."""
+        """Ends the call: raises CallAbortedError, which the server turns into trailers."""
         ...
-
-
-Unary = Callable[[Any, Context], Awaitable[Any]]
-Streaming = Callable[[AsyncIterator[Any], Context], AsyncIterator[Any]]
-Collecting = Callable[[AsyncIterator[Any], Context], Awaitable[Any]]
-Watching = Callable[[Any, Context], AsyncIterator[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +58,10 @@ class Method:
 
     `path` is `/package.Service/Method`. `read` makes a message of the request's bytes and may
     raise ValueError (protobuf's DecodeError is one); `write` makes bytes of an answer.
-    `takes_stream` and `gives_stream` choose the shape of `behavior`: `Unary`, `Streaming`,
-    `Collecting` or `Watching`.
+
+    `behavior` gets the message, or with `takes_stream` an async iterator of messages, and the
+    call's Context. It is a coroutine function that returns the answer, or with `gives_stream` an
+    async generator of answers.
     """
 
     path: str
