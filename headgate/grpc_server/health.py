@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
@@ -61,5 +62,5 @@ class Health:
             if not asked.service:
                 yield HealthCheckResponse(status=self._status())
 
-    def _status(self) -> "HealthCheckResponse.ServingStatus.ValueType":
+    def _status(self) -> Any:
         return _STATUSES.Value("SERVING" if self._serving else "NOT_SERVING")

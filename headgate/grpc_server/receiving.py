@@ -33,7 +33,7 @@ class Receiver(Sender):
         self._headers = HeaderReader()
         self._blocks = BlockReader()
         self._last_stream_id = 0
-        self._receive_window = CONNECTION_WINDOW_BYTES
+        self._used_bytes = 0
         self._refuses_calls = False
 
     def credit(self, stream: Stream, held_bytes: int = 0) -> bool:
@@ -134,14 +134,11 @@ class Receiver(Sender):
         stream.handler.feed(payload)
 
     def _count_on_connection(self, size: int) -> None:
-        """The connection's window bounds one read; the windows of its streams bound each call."""
-        self._receive_window -= size
-        if self._receive_window < 0:
-            raise ConnectionFaultError(ErrorCode.FLOW_CONTROL_ERROR, "more than the window")
-        used = CONNECTION_WINDOW_BYTES - self._receive_window
-        if used >= CONNECTION_WINDOW_BYTES // 2:
-            self._receive_window = CONNECTION_WINDOW_BYTES
-            self._out.append(frames.window_update(0, used))
+        """The connection's window never closes: the windows of its streams bound each call."""
+        self._used_bytes += size
+        if self._used_bytes >= CONNECTION_WINDOW_BYTES // 2:
+            self._out.append(frames.window_update(0, self._used_bytes))
+            self._used_bytes = 0
 
     def _end_request(self, stream: Stream, data: bytes) -> None:
         stream.remote_ended = True
