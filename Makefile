@@ -1,10 +1,11 @@
 # make run: a real Envoy, the services and the vLLM simulator on this machine.
-# make test: every test on a fresh environment. `make help` lists the rest.
+# make test: every test. `make help` lists the other targets.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test test-alerts check format generate lock render test-faults test-matrix test-mesh test-vllm soak bench clean
+.PHONY: help setup run test test-alerts check format generate lock wheels dist render test-faults test-matrix test-mesh test-vllm \
+  soak bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,7 +38,7 @@ export HEADGATE_ISTIO_BIN
 ISTIO_TOOLS := $(HEADGATE_ISTIO_BIN)/pilot-discovery $(HEADGATE_ISTIO_BIN)/istioctl
 
 test-mesh: setup $(ISTIO_TOOLS) ## the files of istio/ on a real istiod and a real Envoy (needs Go; builds for some minutes the first time)
-	HEADGATE_TEST_MESH=1 $(BIN)/pytest tests/mesh --timeout 300
+	HEADGATE_TEST_MESH=1 $(BIN)/pytest tests/mesh
 
 $(HEADGATE_ISTIO_BIN)/pilot-discovery: ISTIO_PACKAGE = pilot/cmd/pilot-discovery
 $(HEADGATE_ISTIO_BIN)/istioctl: ISTIO_PACKAGE = istioctl/cmd/istioctl
@@ -67,7 +68,7 @@ check: setup ## format, lint, strict types, import contract, generated code
 	$(BIN)/python -m protos.generate --check
 
 RENDER := $(BIN)/headgate render istio
-render: setup ## write the EnvoyFilters of istio/ anew
+render: setup ## write the EnvoyFilters of istio/ again
 	$(RENDER) > istio/components/gateway/envoyfilters.yaml
 	$(RENDER) --counting extproc > istio/components/extproc-counting/envoyfilters.yaml
 	$(RENDER) --attach sidecar > istio/components/sidecar/envoyfilters.yaml
@@ -83,9 +84,19 @@ generate: setup ## compile protos/ into headgate/_gen
 LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
   --no-header --no-emit-index-url --no-annotate --quiet
 
-lock: ## pin the dependencies anew (needs uv)
+lock: ## pin the dependencies again (needs uv and the network)
 	$(LOCK) --extra onebox --group dev -o requirements.lock
+	$(LOCK) --extra onebox --constraints requirements.lock -o requirements.onebox.lock
 	$(LOCK) --constraints requirements.lock -o requirements.serve.lock
+	@$(MAKE) wheels
 
-clean: ## remove what the targets above made
+wheels: setup ## list the wheel of each locked package for each platform (needs the network)
+	$(BIN)/python -m release.wheels
+
+dist: setup ## build the wheel, the source distribution and the bills of materials into dist/
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist
+	$(BIN)/python -m release.sbom dist
+
+clean: ## remove the environment, caches and dist/ (not .mesh/ and .vllm/)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -1,4 +1,4 @@
-"""One line on the terminal for each finished request."""
+"""Prints one line on the terminal for each finished request."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -13,8 +13,8 @@ _MAX_TEXT = 80
 _NOTHING = "-"
 
 
-class Left(Protocol):
-    """What is left of one limit. `per` is None for requests in flight."""
+class LimitState(Protocol):
+    """The remaining amount of one limit. `per` is None for a limit of concurrent requests."""
 
     @property
     def count(self) -> Count: ...
@@ -27,26 +27,26 @@ class Left(Protocol):
 
 
 class ConsoleSink:
-    """Says one line for each record. `left_of` tells what a reservation left of its limits."""
+    """Prints one line for each record, with the state of its reservation's limits."""
 
     def __init__(
-        self, say: Callable[[str], None], left_of: Callable[[str], Sequence[Left]]
+        self, print_line: Callable[[str], None], limits_of: Callable[[str], Sequence[LimitState]]
     ) -> None:
-        self._say = say
-        self._left_of = left_of
+        self._print_line = print_line
+        self._limits_of = limits_of
 
     async def write(self, records: Sequence[UsageRecord]) -> None:
-        """Says each record. A terminal that nobody reads any more is no lost record."""
+        """Prints each record. A closed terminal does not count as a failed write."""
         for record in records:
-            left = () if record.reservation is None else self._left_of(record.reservation)
+            limits = () if record.reservation is None else self._limits_of(record.reservation)
             with suppress(OSError):
-                self._say(line(record, left))
+                self._print_line(line(record, limits))
 
 
-def line(record: UsageRecord, left: Sequence[Left]) -> str:
-    """The line of one request, in UTC, with what is left of each limit that it met.
+def line(record: UsageRecord, limits: Sequence[LimitState]) -> str:
+    """The line of one request, in UTC, with the remaining amount of each of its `limits`.
 
-    No text of a client can move the cursor or change colours: only printable characters pass.
+    Only printable characters pass, so that no client can move the cursor or change colours.
     """
     parts = [
         record.time[11:19] if record.time else _NOTHING,
@@ -56,23 +56,23 @@ def line(record: UsageRecord, left: Sequence[Left]) -> str:
         _outcome(record),
         f"{record.duration_s:.2f} s",
     ]
-    return " ".join(parts) + _what_is_left(left)
+    return " ".join(parts) + _remaining(limits)
 
 
 def _outcome(record: UsageRecord) -> str:
-    """The tokens of a charged request; Envoy's reason for one that was not."""
+    """The tokens of a charged request, or Envoy's reason why it was not charged."""
     if record.source is None or record.source is Source.REFUND:
         return _shown(record.details or ",".join(record.flags))
     return f"{record.prompt_tokens}+{record.completion_tokens} tokens ({record.source})"
 
 
-def _what_is_left(left: Sequence[Left]) -> str:
-    if not left:
+def _remaining(limits: Sequence[LimitState]) -> str:
+    if not limits:
         return ""
     return " | left " + ", ".join(
-        f"{written(item.count, item.remaining)} of {written(item.count, item.limit)}"
-        f" {item.count}{f'/{item.per}' if item.per else ''}"
-        for item in left
+        f"{written(limit.count, limit.remaining)} of {written(limit.count, limit.limit)}"
+        f" {limit.count}{f'/{limit.per}' if limit.per else ''}"
+        for limit in limits
     )
 
 

@@ -1,63 +1,75 @@
-"""One usage record for each finished request. Pure: values in, values out, and never an error."""
+"""One usage record for each finished request. Pure: values in, values out, and it never raises."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TypeAlias
+from typing import TypeAlias, TypedDict
 
-from accesslog.types import Held, LogEntry, UsageRecord
+from accesslog.types import LogEntry, OpenReservation, UsageRecord
 from headgate.core.amounts import money
-from headgate.core.apis import endpoint_of
-from headgate.core.contract import ABSENT, BODY_READ, AdmissionKey, CallerKey, RequestKey
-from headgate.core.contract import held_by as holder
+from headgate.core.apis import door_of
+from headgate.core.contract import (
+    ABSENT,
+    BODY_READ,
+    AdmissionKey,
+    CallerKey,
+    RequestKey,
+    read_held_by,
+)
 from headgate.core.policy import Prices
-from headgate.core.settlement import Charge, Estimate, Source, charge, read_count, read_usage
+from headgate.core.settlement import (
+    Charge,
+    Estimate,
+    Source,
+    Usage,
+    charge,
+    read_count,
+    read_usage,
+)
 
 MAX_TEXT = 1024
-"""Characters kept of any text: paths and user agents are the client's, of up to 60 KiB."""
+"""The characters kept of any text. Paths and user agents come from clients, with up to 60 KiB."""
 
 _CLOCK_STEP_S = 0.001
 """The tap's clock ticks in milliseconds, so its first output may seem this much too early."""
 
 
 PricesOf: TypeAlias = Callable[[str], Prices | None]
-"""What a model costs; None for one that is not in the policy."""
+"""The prices of a model; None for a model that is not in the policy."""
 
 
-def meter(entry: LogEntry, prices_of: PricesOf) -> UsageRecord | None:
-    """The record of one log entry; None for an entry about a request that still runs.
+@dataclass(frozen=True, slots=True)
+class FinishedRequest:
+    """The record of a finished request, and its reservation; None if it was never admitted."""
 
-    Envoy gives `duration` to ended requests only. It sends entries at a request's start or
-    during it where `access_log_options` asks for them; those are no usage.
+    record: UsageRecord
+    reservation: OpenReservation | None
+
+
+def meter(entry: LogEntry, prices_of: PricesOf) -> FinishedRequest | None:
+    """The record and the reservation of one log entry; None while its request still runs.
+
+    Envoy sets `duration` only for requests that have ended. With `access_log_options` it also sends
+    entries at a request's start or during it; those are no usage.
     """
     if entry.duration_s is None:
         return None
-    held = held_by(entry)
-    charged = None if held is None else charge(held.usage, held.estimate)
     usage = read_usage(entry.usage)
-    counted = charged is not None and charged.source is not Source.REFUND
+    reservation = _reservation(entry, usage)
+    charged = None if reservation is None else charge(reservation.usage, reservation.estimate)
     path = entry.path.partition("?")[0]
-    model = _of(entry.admission, AdmissionKey.MODEL)
-    return UsageRecord(
+    record = UsageRecord(
         time=_rfc3339(entry.start_ns),
         request_id=_text(entry.request_id),
-        reservation=_of(entry.admission, AdmissionKey.RESERVATION),
-        tenant=_who(entry, AdmissionKey.TENANT, CallerKey.TENANT),
-        user=_who(entry, AdmissionKey.USER, CallerKey.USER),
-        key=_who(entry, AdmissionKey.KEY, CallerKey.KEY),
+        **_identity(entry),
         ip=_text(entry.ip),
         user_agent=_text(entry.user_agent),
         method=_text(entry.method),
         path=_text(path),
         api=_of(entry.admission, AdmissionKey.API) or _api(path),
         requested_model=_requested_model(entry.request),
-        model=model,
-        base=_of(entry.admission, AdmissionKey.BASE),
-        adapter=_of(entry.admission, AdmissionKey.ADAPTER),
-        version=_subset(entry.upstream_cluster) or _of(entry.admission, AdmissionKey.VERSION),
         stream=_stream(entry.request),
-        choices=read_count(entry.admission.get(AdmissionKey.CHOICES)),
         status=entry.status,
         upstream_status=usage.status,
         flags=entry.flags,
@@ -66,34 +78,91 @@ def meter(entry: LogEntry, prices_of: PricesOf) -> UsageRecord | None:
         request_bytes=entry.request_bytes,
         response_header_bytes=entry.response_header_bytes,
         response_bytes=entry.response_bytes,
-        prompt_tokens=None if charged is None else charged.prompt,
-        completion_tokens=None if charged is None else charged.completion,
-        cached_tokens=usage.cached if counted else None,
-        reasoning_tokens=usage.reasoning if counted else None,
-        audio_seconds=usage.seconds if counted else None,
-        estimated_tokens=read_count(entry.admission.get(AdmissionKey.ESTIMATE)),
-        estimated_prompt_tokens=read_count(entry.admission.get(AdmissionKey.ESTIMATE_PROMPT)),
-        cost=_cost(model, charged, prices_of),
-        source=None if charged is None else charged.source,
+        **_amounts(entry, usage, charged, prices_of),
         ttft_s=_ttft_s(entry.start_ns, usage.first_event_ms, entry.duration_s),
         duration_s=round(entry.duration_s, 6),
     )
+    return FinishedRequest(record, reservation)
 
 
-def held_by(entry: LogEntry) -> Held | None:
-    """What the request held at admission; None when it was refused before."""
-    reservation = entry.admission.get(AdmissionKey.RESERVATION, ABSENT)
+def _reservation(entry: LogEntry, usage: Usage) -> OpenReservation | None:
+    """The reservation of an admitted request; None for one that was refused before admission."""
+    id_ = entry.admission.get(AdmissionKey.RESERVATION, ABSENT)
     tenant = entry.admission.get(AdmissionKey.TENANT, ABSENT)
-    if reservation in ("", ABSENT) or tenant in ("", ABSENT):
+    if id_ in ("", ABSENT) or tenant in ("", ABSENT):
         return None
-    estimate = Estimate(
-        tokens=read_count(entry.admission.get(AdmissionKey.ESTIMATE)) or 0,
-        prompt=read_count(entry.admission.get(AdmissionKey.ESTIMATE_PROMPT)) or 0,
-        per_second=read_count(entry.admission.get(AdmissionKey.PER_SECOND)),
+    # The same condition as in the settle descriptor: no status, not even one of Envoy's own.
+    client_left = entry.status is None and entry.sent
+    return OpenReservation(
+        id=id_,
+        tenant=tenant,
+        estimate=Estimate(
+            tokens=read_count(entry.admission.get(AdmissionKey.ESTIMATE)) or 0,
+            prompt=read_count(entry.admission.get(AdmissionKey.ESTIMATE_PROMPT)) or 0,
+            per_second=read_count(entry.admission.get(AdmissionKey.PER_SECOND)),
+        ),
+        usage=replace(usage, client_left=client_left),
+        held_by=read_held_by(entry.limits),
     )
-    # The same as `left` in the settle descriptor: no status, not even one of Envoy's own.
-    usage = replace(read_usage(entry.usage), left=entry.status is None and entry.sent)
-    return Held(reservation, tenant, estimate, usage, holder(entry.limits))
+
+
+class _Identity(TypedDict):
+    reservation: str | None
+    tenant: str | None
+    user: str | None
+    key: str | None
+    model: str | None
+    base: str | None
+    adapter: str | None
+    version: str | None
+    choices: int | None
+
+
+def _identity(entry: LogEntry) -> _Identity:
+    """The fields that say who asked which model."""
+    admission = entry.admission
+    return {
+        "reservation": _of(admission, AdmissionKey.RESERVATION),
+        "tenant": _caller(entry, AdmissionKey.TENANT, CallerKey.TENANT),
+        "user": _caller(entry, AdmissionKey.USER, CallerKey.USER),
+        "key": _caller(entry, AdmissionKey.KEY, CallerKey.KEY),
+        "model": _of(admission, AdmissionKey.MODEL),
+        "base": _of(admission, AdmissionKey.BASE),
+        "adapter": _of(admission, AdmissionKey.ADAPTER),
+        "version": _subset(entry.upstream_cluster) or _of(admission, AdmissionKey.VERSION),
+        "choices": read_count(admission.get(AdmissionKey.CHOICES)),
+    }
+
+
+class _Amounts(TypedDict):
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cached_tokens: int | None
+    reasoning_tokens: int | None
+    audio_seconds: int | None
+    estimated_tokens: int | None
+    estimated_prompt_tokens: int | None
+    cost: Decimal | None
+    source: Source | None
+
+
+def _amounts(
+    entry: LogEntry, usage: Usage, charged: Charge | None, prices_of: PricesOf
+) -> _Amounts:
+    """The fields that say how much was reserved and charged."""
+    is_used = charged is not None and charged.source is not Source.REFUND
+    model = _of(entry.admission, AdmissionKey.MODEL)
+    return {
+        "prompt_tokens": None if charged is None else charged.prompt,
+        "completion_tokens": None if charged is None else charged.completion,
+        "cached_tokens": usage.cached if is_used else None,
+        "reasoning_tokens": usage.reasoning if is_used else None,
+        "audio_seconds": usage.seconds if is_used else None,
+        "estimated_tokens": read_count(entry.admission.get(AdmissionKey.ESTIMATE)),
+        "estimated_prompt_tokens": read_count(entry.admission.get(AdmissionKey.ESTIMATE_PROMPT)),
+        "cost": _cost(model, charged, prices_of),
+        "source": None if charged is None else charged.source,
+    }
 
 
 def _cost(model: str | None, charged: Charge | None, prices_of: PricesOf) -> Decimal | None:
@@ -105,7 +174,7 @@ def _cost(model: str | None, charged: Charge | None, prices_of: PricesOf) -> Dec
 
 
 def _subset(cluster: str) -> str | None:
-    """The version in the name of a cluster, which is `...|SUBSET|HOST` (Istio's, and one box's)."""
+    """The version in a cluster's name `...|SUBSET|HOST`, as Istio and the one box write it."""
     parts = cluster.split("|")
     return _text(parts[-2]) if len(parts) > 2 else None
 
@@ -119,13 +188,13 @@ def _of(values: Mapping[str, str], key: str) -> str | None:
     return None if text == ABSENT else _text(text)
 
 
-def _who(entry: LogEntry, admitted: AdmissionKey, known: CallerKey) -> str | None:
-    """The admission's word, or ext_authz's where the request got no further."""
-    return _of(entry.admission, admitted) or _of(entry.caller, known)
+def _caller(entry: LogEntry, admitted: AdmissionKey, identified: CallerKey) -> str | None:
+    """From the admission, or from ext_authz if the request was refused before admission."""
+    return _of(entry.admission, admitted) or _of(entry.caller, identified)
 
 
 def _api(path: str) -> str | None:
-    endpoint = endpoint_of(path)
+    endpoint = door_of(path).endpoint
     return None if endpoint is None else endpoint.api
 
 
@@ -135,7 +204,7 @@ def _requested_model(request: Mapping[str, str | bool]) -> str | None:
 
 
 def _stream(request: Mapping[str, str | bool]) -> bool | None:
-    """Whether a stream was asked for; a body that was read and does not say so asks for none."""
+    """Whether the request asked for a stream. A body that was read and lacks the field did not."""
     stream = request.get(RequestKey.STREAM)
     if isinstance(stream, bool):
         return stream
@@ -147,13 +216,13 @@ def _rfc3339(start_ns: int | None) -> str | None:
         return None
     try:
         start = datetime.fromtimestamp(start_ns // 1_000_000_000, UTC)
-    except (OverflowError, ValueError, OSError):  # a year that no calendar has
+    except (OverflowError, ValueError, OSError):  # a year outside the calendar
         return None
     return f"{start:%Y-%m-%dT%H:%M:%S}.{start_ns % 1_000_000_000 // 1000:06d}Z"
 
 
 def _ttft_s(start_ns: int | None, first_event_ms: int | None, duration_s: float) -> float | None:
-    """Seconds to the first output; None where none was seen, or a stepped clock spoilt it."""
+    """Seconds to the first output; None if there was none, or if a clock step falsified it."""
     if start_ns is None or first_event_ms is None:
         return None
     ttft_s = (first_event_ms * 1_000_000 - start_ns) / 1e9

@@ -1,4 +1,4 @@
-"""The access log hook: what happened? Envoy's finished requests become usage records."""
+"""The access log hook: turns Envoy's finished requests into usage records."""
 
 import asyncio
 import logging
@@ -7,9 +7,9 @@ from typing import Protocol
 
 import grpc
 
-from accesslog.meter import PricesOf, held_by, meter
+from accesslog.meter import FinishedRequest, PricesOf, meter
 from accesslog.sink import Sink
-from accesslog.types import Held, UsageRecord
+from accesslog.types import OpenReservation, UsageRecord
 from accesslog.wire import decode
 from headgate._gen.accesslog_pb2 import StreamAccessLogsResponse
 from headgate.core.apis import FORM_APIS, Api
@@ -28,11 +28,11 @@ _APIS = frozenset(Api)
 log = logging.getLogger("headgate.accesslog")
 
 
-class Settle(Protocol):
-    """Settles a reservation once: the first who settles wins, later calls change nothing.
+class SettleReservation(Protocol):
+    """Settles a reservation once: the first settlement counts, later calls change nothing.
 
-    Returns the outcome as a word (headgate_settlements). It must bound its own time. It may
-    raise: see `AccessLogService`.
+    Returns the outcome, a label of headgate_settlements. It must bound its own time. It may raise:
+    see `AccessLogService`.
     """
 
     async def __call__(
@@ -40,8 +40,8 @@ class Settle(Protocol):
     ) -> str: ...
 
 
-class Learn(Protocol):
-    """Is taught what a request of `size_bytes` really used. It does not raise."""
+class LearnUsage(Protocol):
+    """Learns the tokens that a request of `size_bytes` really used. It does not raise."""
 
     def __call__(
         self,
@@ -57,17 +57,19 @@ class Learn(Protocol):
 class AccessLogService:
     """`envoy.service.accesslog.v3.AccessLogService`: records, teaches and settles.
 
-    For each message: the records are kept first, then every reservation is settled for the
-    second time, in case the rate-limit service's own call was lost. When that fails
-    too, the store being away, it is counted and logged and not tried again: the record holds
-    the true numbers, in the limits the estimate stands until its window ends, and the slot
-    of a request in flight frees itself when its lease ends.
+    For each message the records are written first. Then every reservation is settled a second time,
+    in case the rate-limit service's own settlement was lost.
+
+    If this settlement fails too, because of a store outage, it is counted, logged and not retried.
+    The record has the true numbers. The limits keep the estimate until their window ends, and the
+    request's concurrency slot becomes free when its lease ends.
     """
 
     def __init__(
         self,
-        settle: Settle,
-        learn: Learn,
+        *,
+        settle: SettleReservation,
+        learn: LearnUsage,
         prices_of: PricesOf,
         sinks: Sequence[Sink],
         policy: Callable[[], CompiledPolicy],
@@ -83,7 +85,7 @@ class AccessLogService:
         self._settle_fails = False
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """The handler for a grpc.aio server. Messages come as bytes: a bad one is ours to count."""
+        """The handler for a grpc.aio server. Messages come as bytes, to count bad ones here."""
         stream: grpc.RpcMethodHandler[bytes, StreamAccessLogsResponse] = (
             grpc.stream_unary_rpc_method_handler(
                 self.stream_access_logs,
@@ -103,39 +105,38 @@ class AccessLogService:
         return StreamAccessLogsResponse()
 
     async def handle(self, message: bytes) -> None:
-        """Handles one message with any number of entries; never raises for what is in it."""
+        """Handles one message with any number of entries; never raises for its content."""
         try:
             entries = decode(message)
         except ValueError as error:
             self._metrics.records.labels("failed").inc()
-            log.error("lost an access log message of %d bytes: %s", len(message), error)
+            log.error("dropped an access log message of %d bytes: %s", len(message), error)
             return
-        finished = [
-            (record, held_by(entry))
-            for entry in entries
-            if (record := meter(entry, self._prices_of)) is not None
-        ]
-        await self._keep([record for record, _ in finished])
-        for record, held in finished:
-            self._count(record)
-            if held is not None and held.usage.complete:
-                self._teach(record)
-        await self._settle_all([held for _, held in finished if held is not None])
+        metered = (meter(entry, self._prices_of) for entry in entries)
+        finished: list[FinishedRequest] = [request for request in metered if request is not None]
+        await self._write([request.record for request in finished])
+        for request in finished:
+            self._count(request.record)
+            if request.reservation is not None and request.reservation.usage.complete:
+                self._teach(request.record)
+        await self._settle_all(
+            [request.reservation for request in finished if request.reservation is not None]
+        )
 
-    async def _keep(self, records: Sequence[UsageRecord]) -> None:
-        """Gives the records to every sink; they count as written when all took them."""
+    async def _write(self, records: Sequence[UsageRecord]) -> None:
+        """Gives the records to every sink; they count as written once all sinks wrote them."""
         outcome = "written"
         for sink in self._sinks:
             try:
                 await sink.write(records)
-            except Exception as error:  # the edge: a full disk must not end the log stream
+            except Exception as error:  # a full disk must not end the log stream
                 outcome = "failed"
-                log.error("cannot keep %d usage records: %s", len(records), error)
+                log.error("cannot write %d usage records: %s", len(records), error)
         self._metrics.records.labels(outcome).inc(len(records))
 
     def _count(self, record: UsageRecord) -> None:
-        """Counts one request. Labels are words of the policy in force and of our own, whatever
-        the message says: each new one would cost memory for ever."""
+        """Counts one request. Labels come only from the policy in force and from our own names:
+        each new label would cost memory forever."""
         policy = self._policy()
         tenant = _known(record.tenant, policy.tenants)
         model = _known(record.model, policy.models)
@@ -154,8 +155,8 @@ class AccessLogService:
             self._metrics.ttft_seconds.labels(model).observe(record.ttft_s)
 
     def _teach(self, record: UsageRecord) -> None:
-        """Learns from a whole answer. An aborted one says nothing of the length to expect, a
-        recording nothing of text."""
+        """Learns from a whole answer. An aborted answer says nothing about the length to expect,
+        a recording nothing about text."""
         if record.source is not Source.USAGE or record.status != 200 or record.api in FORM_APIS:
             return
         if record.tenant is None or record.model is None:
@@ -167,30 +168,36 @@ class AccessLogService:
             model = _known(record.model, self._policy().models)
             self._metrics.estimate_ratio.labels(model).observe(ratio)
 
-    async def _settle_all(self, held: Sequence[Held]) -> None:
-        """Settles some at a time, so that a slow store holds the log stream up only once.
+    async def _settle_all(self, reservations: Sequence[OpenReservation]) -> None:
+        """Settles several at a time, so that a slow store delays the log stream only once.
 
-        Logs the first failure of a row: every message of an outage fails.
+        Logs only the first failure in a row, because every message of an outage fails.
         """
-        errors = await asyncio.gather(*(self._settle_one(one) for one in held))
+        errors = await asyncio.gather(*map(self._settle_one, reservations))
         failed = [error for error in errors if error is not None]
         if failed and not self._settle_fails:
-            log.error("cannot settle %d of %d requests: %r", len(failed), len(held), failed[0])
-        if held:
+            log.error(
+                "cannot settle %d of %d requests: %r", len(failed), len(reservations), failed[0]
+            )
+        if reservations:
             self._settle_fails = bool(failed)
 
-    async def _settle_one(self, held: Held) -> Exception | None:
+    async def _settle_one(self, reservation: OpenReservation) -> Exception | None:
         async with self._settling:
             try:
                 outcome = await self._settle(
-                    held.reservation, held.tenant, held.usage, held.estimate, held.held_by
+                    reservation.id,
+                    reservation.tenant,
+                    reservation.usage,
+                    reservation.estimate,
+                    reservation.held_by,
                 )
-            except Exception as error:  # the edge: one request's failure is not the stream's
+            except Exception as error:  # one request's failure must not end the stream
                 self._metrics.store_errors.labels("settle").inc()
                 return error
         self._metrics.settlements.labels("accesslog", outcome).inc()
         return None
 
 
-def _known(word: object, words: Container[object]) -> str:
-    return str(word) if word in words else ABSENT
+def _known(label: object, labels: Container[object]) -> str:
+    return str(label) if label in labels else ABSENT

@@ -1,4 +1,4 @@
-"""Where usage records go."""
+"""Writes usage records."""
 
 import os
 import sys
@@ -16,34 +16,34 @@ class Sink(Protocol):
     """Takes finished records, in batches as Envoy sends them."""
 
     async def write(self, records: Sequence[UsageRecord]) -> None:
-        """Keeps the records. Raises OSError when it cannot; the caller counts them as failed."""
+        """Writes the records. Raises OSError if it fails; the caller counts them as failed."""
         ...
 
 
 class JsonLinesSink:
     """One JSON object on one line for each record, appended to a file or standard output.
 
-    Each batch is one write of whole lines, so that several processes may append to one file.
-    Only a process that is killed within a long write leaves its last line torn (Linux cuts the
-    write short); the next one ends that line first. Rotate the file by copy and truncate.
+    Each batch is one write of whole lines, so several processes may append to one file. Only a
+    process that is killed during a long write leaves a torn last line, because Linux cuts the write
+    short. The next process ends that line first. Rotate the file by copy and truncate.
     """
 
     def __init__(self, descriptor: int, torn: bool = False) -> None:
-        """Writes to an open file descriptor; `torn` says that it ends within a line."""
+        """Writes to an open file descriptor; `torn` says that the file ends within a line."""
         self._descriptor = descriptor
         self._torn = torn
         self._encoder = msgspec.json.Encoder(decimal_format="number")
 
     @classmethod
     def open(cls, path: Path | None) -> Self:
-        """Opens the file, readable by its owner only when it is new; None is standard output.
+        """Opens the file; None is standard output. Only its owner can read a new file.
 
-        Raises OperatorError when it cannot be written.
+        Raises OperatorError if it cannot be written.
         """
         if path is None:
             return cls(os.dup(sys.stdout.fileno()))
         try:
-            # Reading is for the look at its end.
+            # It is opened for reading, too, to find out whether it ends within a line.
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             size = os.fstat(descriptor).st_size
             torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
@@ -54,10 +54,10 @@ class JsonLinesSink:
         return cls(descriptor, torn)
 
     async def write(self, records: Sequence[UsageRecord]) -> None:
-        """Appends a line for each record; raises OSError (disk full) and stays usable.
+        """Appends a line for each record. Raises OSError (disk full) and stays usable.
 
-        A disk that fills up in the middle of a line leaves a torn one, which the next batch
-        ends first: no later record shares its line.
+        A disk that fills up within a line leaves a torn line. The next batch ends it first, so that
+        no later record is on the same line.
         """
         if not records:
             return

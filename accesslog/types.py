@@ -1,4 +1,4 @@
-"""What Envoy tells of one request, and what Headgate keeps of it. Plain values, no logic."""
+"""One request as Envoy logs it, and as Headgate records it. Plain values, no logic."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,16 +7,17 @@ from decimal import Decimal
 from headgate.core.settlement import Estimate, Source, Usage
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogEntry:
-    """One `envoy.data.accesslog.v3.HTTPAccessLogEntry`, as far as Headgate reads it.
+    """The fields of one `envoy.data.accesslog.v3.HTTPAccessLogEntry` that Headgate reads.
 
-    Texts are as Envoy sent them: of any length, empty where there was nothing. `duration_s`
-    is None until the request has ended. `start_ns` counts from the Unix epoch. `status` is
-    what the client got, None when it got no answer. `sent`: the request
-    went out to an upstream at the first attempt. `flags` are the short names of
-    `%RESPONSE_FLAGS%`. The last five are the namespaces of `headgate.core.contract.Namespace`;
-    `request` is the client's word, the others are ours.
+    Texts are as Envoy sent them: of any length, and empty if there is no value. `duration_s` is
+    None until the request has ended. `start_ns` counts from the Unix epoch. `status` is the
+    client's status, None if the client got no answer. `sent`: the first attempt to send the request
+    to an upstream succeeded. `flags` are the short names of `%RESPONSE_FLAGS%`.
+
+    The last five are the namespaces of `headgate.core.contract.Namespace`. The values of `request`
+    come from the client, the others from Headgate.
     """
 
     start_ns: int | None = None
@@ -42,36 +43,39 @@ class LogEntry:
     usage: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What an admitted request holds until it is settled, and what was seen of its answer.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenReservation:
+    """The reservation of a finished request, to settle with the usage of its answer.
 
-    `held_by` is for the settlement: the replica that holds it in slices, or empty.
+    `held_by` is the replica that holds it in slices of limits, or empty.
     """
 
-    reservation: str
+    id: str
     tenant: str
     estimate: Estimate
     usage: Usage
     held_by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UsageRecord:
-    """One finished request: who, what, when, from where, how much. None where it is not known.
+    """One finished request: who, what, when, from where, how much. None for an unknown value.
 
-    `time` is the start, RFC 3339 in UTC. `model`, `base` and `adapter` are the policy's
-    names of an admitted request; `version` is the one that answered, else the one that was
-    chosen; `requested_model` is what the client's body said, `choices` how many answers it asked
-    for (vLLM's own counters count the prompt once for each). `status` is what the client got,
-    `upstream_status` what vLLM answered. `request_bytes` and `response_bytes` are the bodies. The
-    prompt and completion tokens are those charged, `source` says why, both None for a request
-    that was refused before it was admitted; `cached_tokens` are a part of the prompt's,
-    `reasoning_tokens` of the completion's; `audio_seconds` is how long the audio was, where its
-    seconds have a price and vLLM told them; `estimated_tokens` were held at admission,
-    `estimated_prompt_tokens` of them for the prompt. `cost` is in the currency of the prices,
-    None where the model is not in the policy. `ttft_s` runs from the start to the first output
-    that passed the proxy.
+    - `time` is the request's start, RFC 3339 in UTC.
+    - `model`, `base` and `adapter` are the policy's names, for an admitted request.
+    - `version` is the version that answered, or else the one that was chosen.
+    - `requested_model` is the model in the client's body.
+    - `choices` is the number of answers asked for. vLLM's own counters count the prompt for each.
+    - `status` is the client's status, `upstream_status` is vLLM's.
+    - `request_bytes` and `response_bytes` are the sizes of the bodies.
+    - `prompt_tokens` and `completion_tokens` are the charged ones, and `source` says why. All three
+      are None for a request that was refused before admission.
+    - `cached_tokens` are a part of the prompt's, `reasoning_tokens` of the completion's.
+    - `audio_seconds` is the length of the audio, if it has a price and vLLM reported it.
+    - `estimated_tokens` were reserved at admission, `estimated_prompt_tokens` of them for the
+      prompt.
+    - `cost` is in the currency of the prices, None if the model is not in the policy.
+    - `ttft_s` is the time from the start to the first output that passed the proxy.
     """
 
     time: str | None

@@ -1,9 +1,9 @@
 """Decodes Envoy's access log messages into plain entries.
 
-Our subset of the message leaves `stream_id` out on purpose: Envoy copies it from the
-client's `x-request-id` unchecked, and one that is not UTF-8 would make the whole message,
-with other requests' entries in it, unreadable. The texts read here are sanitized by Envoy.
-`original_path` is not read either: a client can send `x-envoy-original-path` itself.
+Headgate's subset of the message leaves out `stream_id` on purpose. Envoy copies it unchecked from
+the client's `x-request-id`. If it is not UTF-8, the whole message is unreadable, with the entries
+of other requests in it. Envoy sanitizes the texts that are read here. `original_path` is not read
+either, because a client can send `x-envoy-original-path` itself.
 """
 
 from google.protobuf.message import DecodeError
@@ -49,11 +49,11 @@ FLAG_NAMES = {
     "dns_resolution_failure": "DF",
     "downstream_remote_reset": "DR",
 }
-"""Fields of `envoy.data.accesslog.v3.ResponseFlags` by their names in `%RESPONSE_FLAGS%`."""
+"""The names in `%RESPONSE_FLAGS%` of the fields of `envoy.data.accesslog.v3.ResponseFlags`."""
 
 
 def decode(message: bytes) -> list[LogEntry]:
-    """The HTTP entries of one `StreamAccessLogsMessage`; raises ValueError when it is none."""
+    """The HTTP entries of one `StreamAccessLogsMessage`; raises ValueError for other bytes."""
     try:
         parsed = StreamAccessLogsMessage.FromString(message)
     except DecodeError as error:
@@ -99,7 +99,7 @@ def _entry(entry: HTTPAccessLogEntry) -> LogEntry:
 
 
 def _method(request: HTTPRequestProperties) -> str:
-    """The method's name; empty for none and for one that Envoy's enum does not know."""
+    """The method's name; empty without a method, and for one that Envoy's enum lacks."""
     method = request.request_method
     if method == HTTPRequestProperties.METHOD_UNSPECIFIED:
         return ""
@@ -112,15 +112,15 @@ def _flags(flags: ResponseFlags) -> tuple[str, ...]:
 
 
 def _texts(metadata: Metadata, namespace: Namespace) -> dict[str, str]:
-    """The strings of a namespace; what is no string was not written by Headgate."""
+    """The strings of a namespace; Headgate writes no other type there."""
     return {
         key: value for key, value in _scalars(metadata, namespace).items() if isinstance(value, str)
     }
 
 
 def _scalars(metadata: Metadata, namespace: Namespace) -> dict[str, str | bool]:
-    """The strings and booleans of a namespace; empty when nobody wrote it."""
-    # A look-up by [] would add the namespace to a protobuf map.
+    """The strings and booleans of a namespace; empty if it was not written."""
+    # A look-up by [] would add the namespace to the protobuf map.
     if namespace not in metadata.filter_metadata:
         return {}
     struct: Struct = metadata.filter_metadata[namespace]

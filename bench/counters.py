@@ -34,7 +34,8 @@ from bench.tenants import (
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy, Tenant
 from headgate.core.settlement import Estimate, Usage
-from headgate.program.app import StoreSettings, running_store
+from headgate.program.app import running_store
+from headgate.program.settings import StoreSettings
 from ratelimit.demand import Claim
 from ratelimit.limiter import Admitted, Limiter
 from ratelimit.store.memory import MemoryStore

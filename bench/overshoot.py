@@ -7,7 +7,6 @@ nothing is given back, nothing learned, so that exactly ten fit a limit of 10,00
 
 import asyncio
 import json
-import re
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -21,8 +20,9 @@ import httpx
 from bench.main import run
 from bench.table import Table
 from extproc.estimate import Estimator
-from tests.box import KEYS, policy, wait_until
+from tests.box import KEYS, policy
 from tests.envoy.fleet import Fleet, fleet_to_start
+from tests.patience import wait_until
 from tests.simulator_process import simulator_process
 
 REQUESTS = 1_000
@@ -31,8 +31,7 @@ LIMIT = 10_000
 _PATH = "/v1/chat/completions"
 _CONTEXT_TOKENS = 8192
 _CONNECTING = 64
-_DECIDED_WITHIN_S = 120.0
-_SETTLED_WITHIN_S = 60.0
+_DECIDED_WITHIN_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +90,10 @@ def running(setup: Setup, upstream: str) -> Iterator[Fleet]:
         text = policy(upstream, limits=setup.limits)
         with fleet_to_start(Path(name), text, upstream, setup.replicas) as fleet:
             fleet.store = "memory" if setup.store == "memory" else ""
-            fleet.options = ("--store-deadline-ms", "20000")
-            _wait_for_hooks(fleet)
             for number in fleet.numbers:
                 fleet.start_services(number)
             fleet.start_envoy()
             yield fleet
-
-
-def _wait_for_hooks(fleet: Fleet) -> None:
-    """Lets Envoy wait for its hooks: a busy machine must not turn a decision into a 503."""
-    bootstrap = fleet.box.bootstrap_file.read_text()
-    patient, found = re.subn(r'(timeout|max_interval)": "2s"', r'\1": "60s"', bootstrap)
-    assert found == 6, "ext_authz, ext_proc and ratelimit wait two seconds, for each try too"
-    fleet.box.bootstrap_file.write_text(patient)
 
 
 async def overshoot(fleet: Fleet, requests: int) -> Outcome:
@@ -201,13 +190,13 @@ def _charged(fleet: Fleet, admitted: int) -> int:
         answered = [one for one in found if one["status"] == 200 and one["api"] == "chat"]
         return answered if len(answered) == admitted else []
 
-    ended = wait_until(records, "the usage records", _SETTLED_WITHIN_S)
+    ended = wait_until(records, "the usage records")
     return sum(one["prompt_tokens"] + one["completion_tokens"] for one in ended)
 
 
 def _settled(fleet: Fleet, charged: int) -> int:
     """What the counter says once it says what was charged."""
-    wait_until(lambda: _counted(fleet) == {charged}, "the counter to be settled", _SETTLED_WITHIN_S)
+    wait_until(lambda: _counted(fleet) == {charged}, "the counter to be settled")
     return charged
 
 

@@ -1,10 +1,10 @@
-"""Who is calling? The decision of ext_authz, without its transport."""
+"""The decision of ext_authz about the caller of a request, without its transport."""
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from headgate.core.apis import ENDPOINTS, Api, Endpoint, ErrorShape, endpoint_of, error_shape_of
+from headgate.core.apis import ENDPOINTS, Api, ErrorShape, door_of
 from headgate.core.errors import ApiError, Refusal
 from headgate.core.keys import digest_of
 from headgate.core.policy import Caller, CompiledPolicy
@@ -17,11 +17,11 @@ _MAX_KEY_BYTES = 512
 
 @dataclass(frozen=True, slots=True)
 class CheckInput:
-    """One request at the door.
+    """One request to authenticate.
 
-    `credentials` holds (name in lower case, raw value) of each credential header, in the
-    order in which they came, repeated ones included. `address` is the client's, as the proxy
-    knows it; it decides nothing about who is calling.
+    `credentials` holds the name in lower case and the raw value of each credential header, in their
+    order, with repeated headers. `address` is the client's address as the proxy knows it; it does
+    not identify the caller.
     """
 
     method: str
@@ -31,8 +31,8 @@ class CheckInput:
 
 
 @dataclass(frozen=True, slots=True)
-class Admit:
-    """The request may pass: who sent it, to which API."""
+class Allow:
+    """The request may pass: its caller and its API."""
 
     caller: Caller
     api: Api
@@ -40,9 +40,9 @@ class Admit:
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """The request ends here. `headers` are those that the status calls for (RFC 9110).
+    """The request ends here. `headers` are the headers that its status requires (RFC 9110).
 
-    `anonymous` where it came without a known key; `recorded` unless it leaves no usage record.
+    `anonymous`: it came without a known key. `recorded`: it gets a usage record.
     """
 
     error: ApiError
@@ -52,35 +52,33 @@ class Deny:
     recorded: bool = True
 
 
-Decision = Admit | Deny
+CheckResult = Allow | Deny
 
 
-def decide(request: CheckInput, policy: CompiledPolicy) -> Decision:
-    """Lets a request pass that asks for a known path with exactly one known API key."""
-    shape = error_shape_of(request.path)
+def decide(request: CheckInput, policy: CompiledPolicy) -> CheckResult:
+    """Allows a request for a known path with exactly one known API key."""
+    door = door_of(request.path)
     caller = _authenticate(request.credentials, policy)
     anonymous = isinstance(caller, ApiError)
-    endpoint = endpoint_of(request.path)
-    if endpoint is None:
-        return Deny(_UNKNOWN_PATH, shape, anonymous=anonymous)
-    if request.method not in endpoint.methods:
-        return _wrong_method(endpoint, shape, anonymous)
+    if door.endpoint is None:
+        return Deny(_UNKNOWN_PATH, door.shape, anonymous=anonymous)
+    if request.method not in door.endpoint.methods:
+        return _wrong_method(door.endpoint.methods, door.shape, anonymous)
     if isinstance(caller, ApiError):
-        return Deny(caller, shape, (("www-authenticate", "Bearer"),))
-    return Admit(caller, endpoint.api)
+        return Deny(caller, door.shape, (("www-authenticate", "Bearer"),))
+    return Allow(caller, door.endpoint.api)
 
 
 def too_many_failures(shape: ErrorShape, wait_s: float) -> Deny:
-    """What an anonymous request is told in place of its refusal, beyond `FailureLimit`.
+    """The refusal of an anonymous request beyond `FailureLimit`, in place of its own refusal.
 
-    The official clients ask again after a 429, and never after a 401; `x-should-retry` tells
-    them that this is the latter. There is no usage record of it, as a flood of them would
-    fill the disk.
+    The official clients retry after a 429 but never after a 401; `x-should-retry` makes them treat
+    this 429 like a 401. It gets no usage record, because a flood of records would fill the disk.
     """
     seconds = max(1, math.ceil(wait_s))
     message = (
-        "Too many requests without a known API key came from your address. One with a known key"
-        f" passes at any time; to be told what is wrong with yours, ask again in {seconds} s."
+        "Your address has sent too many requests without a known API key. A request with a known"
+        f" key passes at any time. To learn what is wrong with your key, try again in {seconds} s."
     )
     error = ApiError(Refusal.TOO_MANY_FAILURES, message)
     headers = (("retry-after", str(seconds)), ("x-should-retry", "false"))
@@ -90,7 +88,7 @@ def too_many_failures(shape: ErrorShape, wait_s: float) -> Deny:
 def _authenticate(
     credentials: Iterable[tuple[str, bytes]], policy: CompiledPolicy
 ) -> Caller | ApiError:
-    """The caller of the one key that came, or what is wrong with the keys."""
+    """The caller of the request's only key, or the error in its keys."""
     keys = set(_keys(credentials))
     if not keys:
         return _NO_KEY
@@ -100,7 +98,7 @@ def _authenticate(
 
 
 def _keys(credentials: Iterable[tuple[str, bytes]]) -> Iterable[bytes]:
-    """Every API key that the request carries. Another scheme than Bearer carries none."""
+    """Every API key of the request. A scheme other than Bearer carries no key."""
     for name, value in credentials:
         if name != _AUTHORIZATION:
             yield value.strip(_BLANKS)
@@ -112,37 +110,37 @@ def _keys(credentials: Iterable[tuple[str, bytes]]) -> Iterable[bytes]:
 
 
 def _caller_of(key: bytes, policy: CompiledPolicy) -> Caller | None:
-    """The caller of an API key; None for an unknown one, and once its tenant is gone."""
+    """The caller of an API key; None for an unknown key, and for a tenant that was removed."""
     if not key or len(key) > _MAX_KEY_BYTES or not key.isascii():
         return None
-    # The key itself is compared with nothing. How long the look-up takes may depend on the digest
-    # of what was sent, which says nothing about how near it is to a key.
+    # The key itself is never compared. The time of the look-up may depend on the digest of the
+    # sent text. The digest does not tell how similar the text is to a key.
     caller = policy.keys.get(digest_of(key))
     if caller is None or caller.tenant not in policy.tenants:
         return None
     return caller
 
 
-def _wrong_method(endpoint: Endpoint, shape: ErrorShape, anonymous: bool) -> Deny:
-    allowed = ", ".join(sorted(endpoint.methods))
-    error = ApiError(Refusal.WRONG_METHOD, f"This path takes {allowed} only.")
+def _wrong_method(methods: frozenset[str], shape: ErrorShape, anonymous: bool) -> Deny:
+    allowed = ", ".join(sorted(methods))
+    error = ApiError(Refusal.WRONG_METHOD, f"This path accepts only {allowed}.")
     return Deny(error, shape, (("allow", allowed),), anonymous)
 
 
 _UNKNOWN_PATH = ApiError(
     Refusal.UNKNOWN_PATH,
-    f"This path is not served here. The paths are {', '.join(ENDPOINTS)}.",
+    f"Headgate does not serve this path. It serves {', '.join(ENDPOINTS)}.",
 )
 _NO_KEY = ApiError(
     Refusal.NO_KEY,
-    "No API key came with this request. Send it as `Authorization: Bearer YOUR_KEY`,"
-    " or in the header `x-api-key` or `api-key`.",
+    "The request has no API key. Send it as `Authorization: Bearer YOUR_KEY`, or in the header"
+    " `x-api-key` or `api-key`.",
 )
 _BAD_KEY = ApiError(
     Refusal.BAD_KEY,
-    "This API key is not known here. Check that it was copied whole and has not been revoked.",
+    "The API key is unknown. Check that you copied all of it and that it has not been revoked.",
 )
 _TWO_KEYS = ApiError(
     Refusal.BAD_KEY,
-    "Two different API keys came with this request. Send one, in one header.",
+    "The request has two different API keys. Send one key, in one header.",
 )

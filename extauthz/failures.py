@@ -1,4 +1,4 @@
-"""How often an address may fail to show a known key. Counts failures only: a good key passes."""
+"""Limits how often an address may send requests without a known key. Known keys always pass."""
 
 from collections import OrderedDict
 from ipaddress import IPv6Address, IPv6Network, ip_address
@@ -7,15 +7,14 @@ DEFAULT_PER_MINUTE = 30
 MAX_ADDRESSES = 10_000
 _WINDOW_S = 60.0
 _OTHERS = ""
-"""All addresses that find no room, and those that are none, share one count."""
+"""The shared count of all addresses beyond the maximum, and of texts that are no address."""
 
 
 class FailureLimit:
-    """A bucket of `per_minute` failures for each address, which fills again evenly in a minute.
+    """A bucket of `per_minute` failures for each address, which refills evenly in a minute.
 
-    At most `max_addresses` are told apart, so that memory and the failures let through in a
-    minute are bounded whoever comes. An IPv6 address counts as its /64, which is what one
-    client is given.
+    At most `max_addresses` have a bucket of their own. This bounds memory, and the failures that
+    pass in a minute. An IPv6 address counts as its /64, because one client gets a whole /64.
     """
 
     def __init__(
@@ -26,13 +25,13 @@ class FailureLimit:
         self._full_at_s: OrderedDict[str, float] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many counts are kept."""
+        """The number of buckets."""
         return len(self._full_at_s)
 
     def count(self, address: str, now_s: float) -> float | None:
-        """Counts a failure; None within the limit, else the seconds until one is within it.
+        """Counts a failure. Returns None within the limit, else the seconds to the next free place.
 
-        `now_s` is of a clock that never steps back. A failure beyond the limit is not counted.
+        `now_s` comes from a clock that never steps back. A failure beyond the limit is not counted.
         """
         self._forget_full(now_s)
         client = _client_of(address)
@@ -40,15 +39,15 @@ class FailureLimit:
             client = _OTHERS
         full_at_s = max(self._full_at_s.get(client, now_s), now_s) + self._each_s
         wait_s = full_at_s - now_s - _WINDOW_S
-        if wait_s > 1e-6:  # of the size of rounding errors
+        if wait_s > 1e-6:  # larger than a rounding error
             return wait_s
         self._full_at_s[client] = full_at_s
         self._full_at_s.move_to_end(client)
         return None
 
     def _forget_full(self, now_s: float) -> None:
-        """A bucket that is full again is one that was never touched. The oldest stand first, and
-        none of them stays for longer than the window."""
+        """Removes full buckets: a full bucket is like a new one. The oldest come first, and none
+        stays longer than the window."""
         while self._full_at_s:
             client, full_at_s = next(iter(self._full_at_s.items()))
             if full_at_s > now_s:

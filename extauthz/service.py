@@ -5,7 +5,7 @@ from collections.abc import Callable
 import grpc
 
 from extauthz import wire
-from extauthz.decide import CheckInput, Decision, Deny, decide, too_many_failures
+from extauthz.decide import CheckInput, CheckResult, Deny, decide, too_many_failures
 from extauthz.failures import FailureLimit
 from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
 from headgate.core.clock import Clock
@@ -19,9 +19,8 @@ _SERVICE = "envoy.service.auth.v3.Authorization"
 class Authorization:
     """Answers Check with the caller of the API key. Each call reads the policy once.
 
-    A request without a known key counts against its address in `failures`.
-    A call that fails here ends with a gRPC error, which Envoy (failure_mode_allow: false)
-    turns into a refusal.
+    A request without a known key counts against its address in `failures`. A call that fails here
+    ends with a gRPC error, which Envoy (failure_mode_allow: false) turns into a refusal.
     """
 
     def __init__(
@@ -46,20 +45,20 @@ class Authorization:
         return grpc.method_handlers_generic_handler(_SERVICE, {"Check": check})
 
     async def check(self, message: CheckRequest, _context: object) -> CheckResponse:
-        """One request at the door."""
+        """Authenticates one request."""
         with self._metrics.time_hook(_HOOK):
-            decision = self._decide(wire.decode(message))
-            response = wire.encode(decision)
-        self._metrics.decisions.labels(_HOOK, _label(decision)).inc()
+            result = self._decide(wire.decode(message))
+            response = wire.encode(result)
+        self._metrics.decisions.labels(_HOOK, _label(result)).inc()
         return response
 
-    def _decide(self, request: CheckInput) -> Decision:
-        decision = decide(request, self._policy())
-        if not isinstance(decision, Deny) or not decision.anonymous:
-            return decision
+    def _decide(self, request: CheckInput) -> CheckResult:
+        result = decide(request, self._policy())
+        if not isinstance(result, Deny) or not result.anonymous:
+            return result
         wait_s = self._failures.count(request.address, self._clock.monotonic_s())
-        return decision if wait_s is None else too_many_failures(decision.shape, wait_s)
+        return result if wait_s is None else too_many_failures(result.shape, wait_s)
 
 
-def _label(decision: Decision) -> str:
-    return decision.error.refusal.code if isinstance(decision, Deny) else "ok"
+def _label(result: CheckResult) -> str:
+    return result.error.refusal.code if isinstance(result, Deny) else "ok"

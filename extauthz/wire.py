@@ -1,6 +1,6 @@
-"""Envoy's authorization messages to our values and back."""
+"""Translates between Envoy's authorization messages and ext_authz's values."""
 
-from extauthz.decide import Admit, CheckInput, Decision, Deny
+from extauthz.decide import Allow, CheckInput, CheckResult, Deny
 from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
 from headgate._gen.base_pb2 import HeaderValueOption
 from headgate.core.contract import CREDENTIAL_HEADERS, RECORD_NO, STRIPPED_HEADERS, CallerKey
@@ -13,8 +13,8 @@ _UNAUTHENTICATED = 16
 def decode(message: CheckRequest) -> CheckInput:
     """Reads the request's path, method, credential headers and the client's address.
 
-    With `encode_raw_headers` Envoy fills `header_map`, where repeated headers stay apart and
-    values are raw bytes; without it, `headers`, where they are joined with commas.
+    With `encode_raw_headers` Envoy fills `header_map`, with repeated headers and raw bytes. Without
+    it Envoy fills `headers`, with repeated headers joined by commas.
     """
     http = message.attributes.request.http
     credentials = tuple(
@@ -32,23 +32,23 @@ def decode(message: CheckRequest) -> CheckInput:
     return CheckInput(http.method, http.path, credentials, address)
 
 
-def encode(decision: Decision) -> CheckResponse:
-    """The answer that makes Envoy do what was decided."""
-    match decision:
-        case Admit():
-            return _ok(decision)
+def encode(result: CheckResult) -> CheckResponse:
+    """The message that makes Envoy carry out the decision."""
+    match result:
+        case Allow():
+            return _ok(result)
         case Deny():
-            return _denied(decision)
+            return _denied(result)
 
 
-def _ok(admit: Admit) -> CheckResponse:
-    """Passes the caller on as metadata; the key itself never reaches vLLM."""
+def _ok(allow: Allow) -> CheckResponse:
+    """Passes the caller on as metadata. The key itself never reaches vLLM."""
     response = CheckResponse()
     response.CopyFrom(_OK)
     fields = response.dynamic_metadata.fields
-    fields[CallerKey.TENANT].string_value = admit.caller.tenant
-    fields[CallerKey.USER].string_value = admit.caller.user
-    fields[CallerKey.KEY].string_value = admit.caller.key
+    fields[CallerKey.TENANT].string_value = allow.caller.tenant
+    fields[CallerKey.USER].string_value = allow.caller.user
+    fields[CallerKey.KEY].string_value = allow.caller.key
     return response
 
 

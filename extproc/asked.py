@@ -1,43 +1,24 @@
-"""Reads what the client asked for, strictly: a field that vLLM would bend is refused here.
+"""Reads the fields of a request strictly: a value that vLLM would convert is refused here.
 
-vLLM's request models convert loosely (`"true"` is true, `"100"` is 100). What we reserve and
-what vLLM does must be the same, so only the JSON types of the API pass.
+vLLM's request models convert loosely (`"true"` is true, `"100"` is 100). A reservation must match
+the work that vLLM does, so only the JSON types of the API pass.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum, StrEnum
 
+from extproc.types import ClientUsage, Value
 from headgate.core.apis import FORM_APIS, Api
 from headgate.core.contract import RequestKey
 from headgate.core.errors import ApiError, Refusal
 
 
-class Compound(Enum):
-    """Stands for a JSON object or array, whose content nobody here reads."""
-
-    VALUE = "object or array"
-
-
-Value = str | float | bool | Compound | None
-"""A request field as metadata carries it: every number is a double."""
-
-
-class ClientUsage(StrEnum):
-    """The values of `AdmissionKey.CLIENT_USAGE`."""
-
-    NONE = "none"
-    FINAL = "final"
-    CONTINUOUS = "continuous"
-    UNTOUCHED = "untouched"
-
-
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What one request asks of its model.
+    """The work that one request asks of its model.
 
-    `max_tokens` bounds the output of each of the `n` choices for each of the `prompts`, None
-    where nothing does but the context. `client_usage` is what the client asked to see of usage.
+    `max_tokens` bounds the output of each of the `n` choices for each of the `prompts`; None if
+    only the context bounds it. `client_usage` is the usage that the client wants to see.
     """
 
     max_tokens: int | None
@@ -47,7 +28,7 @@ class Asked:
 
 
 class RefusedError(Exception):
-    """The request is refused; `error` is what its client reads."""
+    """The request is refused; its client reads `error`."""
 
     def __init__(self, error: ApiError) -> None:
         super().__init__(error.message)
@@ -55,7 +36,7 @@ class RefusedError(Exception):
 
 
 _MAX_CHOICES = 16384  # vLLM's VLLM_MAX_N_SEQUENCES
-_COMPLETIONS_DEFAULT = 16  # vLLM gives 16 tokens where a completion names no maximum
+_COMPLETIONS_DEFAULT = 16  # the maximum that vLLM assumes for a completion without one
 
 _CHOOSING = frozenset({Api.CHAT, Api.COMPLETIONS})
 """The APIs with `n` and `stream_options`; the others always carry usage in their streams."""
@@ -71,29 +52,31 @@ _PARAMS = {
 
 
 def refuse_hidden(values: Mapping[str, Value]) -> None:
-    """Raises RefusedError for a string that nobody here saw: vLLM reads a number from any."""
+    """Raises RefusedError for a string too long to be seen here: vLLM may read a number from it."""
     hidden = values.get(RequestKey.HIDDEN)
     if hidden is not None:
         raise _invalid(str(hidden), f"`{hidden}` is a string of more than 8 KiB.")
 
 
 def refuse_not_served(values: Mapping[str, Value]) -> None:
-    """Raises RefusedError for a field of a form that is not served. Nothing takes it out of there:
-    a form is not written anew."""
+    """Raises RefusedError for a form field that is not served.
+
+    In a JSON body such a field is taken out; a form is only patched in place.
+    """
     name = str(values.get(RequestKey.PLATFORM) or "").partition(",")[0]
     if name:
-        raise _invalid(name, f"`{name}` is not served here: leave it out.")
+        raise _invalid(name, f"`{name}` is not supported here; leave it out.")
 
 
 def read_model_name(values: Mapping[str, Value]) -> str:
-    """The `model` field. vLLM would answer with its base model for none; here it is needed.
+    """The `model` field. vLLM would use its base model if there is none; Headgate requires it.
 
-    Raises RefusedError when it is missing or no string.
+    Raises RefusedError if it is missing or not a string.
     """
     name = values.get(RequestKey.MODEL)
     if name is None or name == "":
         raise _invalid(
-            RequestKey.MODEL, "`model` is needed: name one of those that GET /v1/models lists."
+            RequestKey.MODEL, "`model` is required: use a model that GET /v1/models lists."
         )
     if not isinstance(name, str):
         raise _invalid(RequestKey.MODEL, "`model` must be a string.")
@@ -103,10 +86,10 @@ def read_model_name(values: Mapping[str, Value]) -> str:
 def read_asked(
     api: Api, values: Mapping[str, Value], context_tokens: int, *, counts_audio: bool = False
 ) -> Asked:
-    """Reads the fields of `api`; what another API calls its own is left alone, as vLLM does.
+    """Reads the fields of `api`; like vLLM it ignores fields that belong to another API.
 
-    The usage in streams of audio matters only where `counts_audio`: a flat price stands.
-    Raises RefusedError for the first field of a wrong type or out of bounds.
+    Usage in audio streams matters only if `counts_audio` is set: a flat price needs no usage.
+    Raises RefusedError for the first field that has the wrong type or is out of bounds.
     """
     streams = api in _STREAMING and _boolean(values, RequestKey.STREAM)
     client_usage = ClientUsage.UNTOUCHED
@@ -119,21 +102,21 @@ def read_asked(
         client_usage = _client_usage(values)
     if api is Api.RESPONSES and _boolean(values, RequestKey.BACKGROUND):
         raise _invalid(
-            RequestKey.BACKGROUND, "`background` is not served here: leave it out or send false."
+            RequestKey.BACKGROUND, "`background` is not supported here; leave it out or send false."
         )
     bound = _output_bound(api, values, context_tokens)
     return Asked(bound, choices, client_usage, _prompts(api, values))
 
 
 def _prompts(api: Api, values: Mapping[str, Value]) -> int:
-    """Each of them gets its own answer (vLLM)."""
+    """How many prompts there are; vLLM answers each of them."""
     key = _SEVERAL_PROMPTS.get(api)
     count = None if key is None else values.get(key)
     return int(count) if isinstance(count, float | int) and count > 1 else 1
 
 
 def _client_usage(values: Mapping[str, Value]) -> ClientUsage:
-    """Continuous usage without `include_usage` gives nothing (vLLM)."""
+    """vLLM sends no continuous usage without `include_usage`."""
     final = _boolean(values, RequestKey.INCLUDE_USAGE)
     continuous = _boolean(values, RequestKey.CONTINUOUS_USAGE)
     if not final:
@@ -145,14 +128,14 @@ def _output_bound(api: Api, values: Mapping[str, Value], context_tokens: int) ->
     """The field that bounds the output in this API, as vLLM picks it."""
 
     def bound(key: RequestKey, low: int = 1) -> int | None:
-        return _integer(values, key, low, context_tokens, ", the context of this model")
+        return _integer(values, key, low, context_tokens, ", the context length of this model")
 
     match api:
         case Api.CHAT | Api.CHAT_BATCH:
             newer, older = bound(RequestKey.MAX_COMPLETION_TOKENS), bound(RequestKey.MAX_TOKENS)
             return older if newer is None else newer
         case Api.COMPLETIONS:
-            # 0 echoes the prompt only.
+            # 0 only echoes the prompt.
             given = bound(RequestKey.MAX_TOKENS, low=0)
             return min(_COMPLETIONS_DEFAULT, context_tokens) if given is None else given
         case Api.RESPONSES:

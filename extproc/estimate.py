@@ -1,26 +1,29 @@
-"""How many tokens a request will cost, guessed at admission and learned from settled usage.
+"""Estimates the tokens of a request at admission, as learned from settled usage.
 
-For each (tenant, model) two numbers are learned, tokens per byte of request body and tokens
-of output. Each is an exponentially weighted mean m with a mean deviation d (the way TCP
-estimates its round trip, RFC 6298), a new sample x weighing 1/8 in m and 1/4 in d:
+Two numbers are learned for each (tenant, model): tokens per byte of request body, and tokens of
+output. Each is an exponentially weighted mean m with a mean deviation d, as TCP estimates its
+round trip (RFC 6298). A new sample x has the weight 1/8 in m and 1/4 in d.
 
-    d += (|x - m| - d) / 4        m += (x - m) / 8        upper = m + 2 d
+- d += (|x - m| - d) / 4
+- m += (x - m) / 8
+- upper = m + 2 d
 
-Varied traffic so keeps a wide margin, uniform traffic a narrow one. Then
+Varied traffic keeps a wide margin, uniform traffic a narrow one. The estimate follows.
 
-    prompt = min(size, context, size x ratio)       ratio: upper, at most max(1/1.8, m)
-    output = n x (the requested maximum, else upper, at most what the context leaves)
-    tokens = prompt + output, at most 1e9
+- prompt = min(size, context, size x ratio), where ratio is upper, but at most max(1/1.8, m)
+- output = n x (the requested maximum, else upper within the rest of the context)
+- tokens = prompt + output, at most 1e9
 
-ratio starts at 1/1.8: no real vocabulary needed more than bytes/1.8 tokens for any text
-measured, and none can need more than one token for each byte. A body of unknown size may
-fill the context. A request with many prompts (embeddings, completions) has its context for
-each of them, so there only its size bounds the prompt.
+The ratio starts at 1/1.8: no real vocabulary needed more than bytes/1.8 tokens for any text that
+was measured. None can need more than one token for each byte. A body of unknown size may fill the
+context. A request with many prompts (embeddings, completions) has a context for each of them, so
+only its size bounds the prompt.
 
-Of audio with a price for each second (`audio_estimate`) nothing is learned:
+Audio with a price per second (`audio_estimate`) is not learned.
 
-    seconds = size / 4,000 bytes (32 kbit/s; a WAV of 16 kHz has 8 times as many)
-    prompt = seconds x price        output, of a stream: 10 tokens a second (fast speech has 5)
+- seconds = size / 4,000 bytes (32 kbit/s; a WAV file of 16 kHz has 8 times as many)
+- prompt = seconds x price
+- output of a stream = seconds x 10 tokens (fast speech has 5)
 """
 
 import math
@@ -32,8 +35,8 @@ from headgate.core.settlement import Estimate
 START_TOKENS_PER_BYTE = 1 / 1.8
 START_OUTPUT_TOKENS = 512
 MAX_TOKENS = 1_000_000_000
-"""Envoy's largest hits_addend. Above it Envoy drops the whole descriptor without a word and the
-request passes unlimited."""
+"""Envoy's largest hits_addend. Above it Envoy silently drops the whole descriptor, and the request
+passes unlimited."""
 
 AUDIO_BYTES_PER_SECOND = 4_000
 AUDIO_OUTPUT_PER_SECOND = 10
@@ -42,7 +45,7 @@ _MEAN_WEIGHT = 1 / 8
 _DEVIATION_WEIGHT = 1 / 4
 _MARGIN_DEVIATIONS = 2
 _PLAUSIBLE_TOKENS = 2**24
-"""Above any context of today: a larger count is a broken record, not a lesson."""
+"""Above any context of today. A larger count is a broken record, and nothing is learned from it."""
 
 
 @dataclass(slots=True)
@@ -61,7 +64,7 @@ class _Tracked:
 
 
 class _Learned:
-    """What is known of one tenant's requests to one model."""
+    """The learned numbers of one tenant's requests to one model."""
 
     __slots__ = ("output", "ratio")
 
@@ -76,8 +79,11 @@ class _Learned:
 def audio_estimate(
     size_bytes: int | None, tokens_per_second: int, *, stream: bool, context_tokens: int
 ) -> Estimate:
-    """The tokens to hold for a recording in a form of `size_bytes` (None: not known), whose
-    seconds have a price. Only a stream is charged for its output, too."""
+    """The tokens to reserve for a recording that is priced by the second.
+
+    `size_bytes` is the size of its form, None if it is not known. Only the output of a stream is
+    charged.
+    """
     if size_bytes is None:
         prompt = output = context_tokens
     else:
@@ -89,7 +95,7 @@ def audio_estimate(
 
 
 class Estimator:
-    """Keeps what was learned in memory, for the `max_entries` pairs that learned last."""
+    """Estimates requests, and learns for the `max_entries` pairs of tenant and model seen last."""
 
     def __init__(self, max_entries: int = 10_000) -> None:
         self._max_entries = max_entries
@@ -106,9 +112,9 @@ class Estimator:
         context_tokens: int,
         many_prompts: bool = False,
     ) -> Estimate:
-        """The tokens to hold for a request with a body of `size_bytes` (None: not known).
+        """The tokens to reserve for a request with a body of `size_bytes` (None: not known).
 
-        `max_tokens` bounds each of `n` choices (None: not given). The result is never 0.
+        `max_tokens` bounds each of the `n` choices (None: not given). The result is never 0.
         """
         learned = self._learned.get((tenant, model)) or _Learned()
         prompt = context_tokens
@@ -125,10 +131,10 @@ class Estimator:
     def learn(
         self, tenant: str, model: str, size_bytes: int, prompt_tokens: int, completion_tokens: int
     ) -> None:
-        """Takes in the usage of one settled request, all its choices together.
+        """Learns from the usage of one settled request, all its choices together.
 
-        Numbers that no request can have are ignored; no completion (embeddings) says nothing
-        of the output's length.
+        Impossible numbers are ignored. A request without completion tokens (embeddings) teaches
+        nothing about the length of outputs.
         """
         plausible = (
             size_bytes > 0
@@ -138,13 +144,13 @@ class Estimator:
         if not plausible:
             return
         learned = self._entry(tenant, model)
-        # More tokens than bytes is a prompt from elsewhere: an image's URL, an earlier response.
+        # More tokens than bytes: the prompt came from elsewhere (image URL, earlier response).
         learned.ratio.add(min(1.0, prompt_tokens / size_bytes))
         if completion_tokens:
             learned.output.add(completion_tokens)
 
     def _entry(self, tenant: str, model: str) -> _Learned:
-        """The pair's entry, now the latest; the one that learned longest ago makes room."""
+        """The pair's entry, moved to the end. The entry that learned longest ago is dropped."""
         key = (tenant, model)
         learned = self._learned.setdefault(key, _Learned())
         self._learned.move_to_end(key)

@@ -1,64 +1,39 @@
-"""Puts another model's name and the fields for usage into a multipart form, and leaves every other
-byte as it came.
+"""Puts another model name and the usage fields into a multipart form; other bytes stay unchanged.
 
 The proxy reads the form itself (`headgate/dataplane/form_reader.lua`) and reports the offsets of
-the values. There is no second reader here that could find others.
+the values. A second reader here could find other offsets, so there is none.
 """
 
-from dataclasses import dataclass
-
 from extproc.splice import SpliceError
+from extproc.types import FormRewrite
 
 _LINE_END = b"\r\n"
 
 
-@dataclass(frozen=True, slots=True)
-class UsageFields:
-    """Where the values of `stream_include_usage` and `stream_continuous_usage_stats` begin, in
-    bytes from 0; None for a field that is not there."""
-
-    include: int | None
-    continuous: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class FormRewrite:
-    """What must change in a form.
-
-    The model's name: where it begins (bytes from 0), what stands there, what is to. `usage`: the
-    fields that are to ask for usage with every chunk, None for a form that asks as it does.
-    """
-
-    at: int
-    sent: bytes
-    model: bytes
-    usage: UsageFields | None = None
-
-
 def rewrite_form(body: bytes, rewrite: FormRewrite) -> bytes:
-    """The form with `rewrite` done. Raises SpliceError where a value does not stand."""
+    """The form with `rewrite` done. Raises SpliceError if a value is not at its offset."""
     model_end = rewrite.at + len(rewrite.sent)
     border = body[: body.find(_LINE_END)]
     if body[rewrite.at : model_end] != rewrite.sent or not border.startswith(b"--"):
-        raise SpliceError("The form does not hold its model where it was read.", "model")
+        raise SpliceError("The model is not at the offset where the form was read.", "model")
     if border in rewrite.model or b"\r" in rewrite.model:
-        raise SpliceError("The boundary of the form stands in the name of its model.", "model")
+        raise SpliceError("The model's name contains the boundary of the form.", "model")
     edits = [(rewrite.at, model_end, rewrite.model)]
     if rewrite.usage is not None:
-        places = {
+        offsets = {
             b"stream_include_usage": rewrite.usage.include,
             b"stream_continuous_usage_stats": rewrite.usage.continuous,
         }
-        absent = [name for name, at in places.items() if at is None]
+        absent = [name for name, at in offsets.items() if at is None]
         edits[0] = (rewrite.at, model_end, rewrite.model + _parts(absent, border))
-        for at in places.values():
+        for at in offsets.values():
             if at is not None:
                 edits.append((at, _value_end(body, at), b"true"))
     return _edited(body, sorted(edits))
 
 
 def _parts(names: list[bytes], border: bytes) -> bytes:
-    """What follows a value so that these fields are true."""
+    """The parts to put behind a value, which set these fields to true."""
     parts = [
         _LINE_END + border + _LINE_END
         + b'Content-Disposition: form-data; name="' + name + b'"' + _LINE_END * 2 + b"true"
@@ -68,10 +43,10 @@ def _parts(names: list[bytes], border: bytes) -> bytes:
 
 
 def _value_end(body: bytes, at: int) -> int:
-    """Where a word ends, which has no line end in it."""
+    """Where the word at `at` ends; it has no line end in it."""
     end = body.find(_LINE_END, at)
     if not 0 <= end - at <= 8:
-        raise SpliceError("The form does not hold its fields where they were read.")
+        raise SpliceError("A field is not at the offset where the form was read.")
     return end
 
 

@@ -9,22 +9,23 @@ _PREFIX = "/v1/models/"
 
 
 def asked_model_id(path: str) -> str | None:
-    """The id in a path of the model list, None for the list itself.
+    """The id in a path of the model list; None for the list itself.
 
-    Clients may escape an id's slashes (`org%2Fmodel`).
+    Clients may escape the slashes of an id (`org%2Fmodel`).
     """
     bare = path.partition("?")[0]
     return unquote(bare[len(_PREFIX) :]) if bare.startswith(_PREFIX) else None
 
 
 def model_of(name: str, tenant: Tenant, policy: CompiledPolicy) -> Model | None:
-    """The model of that name if this tenant may use it."""
+    """The model of this name, if the tenant may use it."""
     return policy.models.get(name) if name in tenant.models else None
 
 
 def list_body(tenant: Tenant, policy: CompiledPolicy) -> bytes:
-    """What the tenant may use and nothing else, sorted by name. vLLM's own list is not shown: it
-    names every tenant's adapters and the server's file paths.
+    """The models that the tenant may use, sorted by name.
+
+    vLLM's own list is not shown. It names every tenant's adapters and the server's file paths.
     """
     models = (model_of(name, tenant, policy) for name in sorted(tenant.models))
     data = [_entry(model) for model in models if model is not None]

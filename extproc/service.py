@@ -2,16 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import TypeAlias
 
 import grpc
 
 from extproc import wire
-from extproc.decide import Admit, Answer, Decision, Peek, Refuse, RequestFacts, decide
+from extproc.counting.counter import AnswerChunk
+from extproc.decide import decide
 from extproc.estimate import Estimator
 from extproc.limits import LIMITS_UNAVAILABLE, LimitsOf
-from extproc.stream import AnswerReply, Reply, RequestStream, UnexpectedMessageError
+from extproc.stream import RequestReply, RequestStream
+from extproc.transitions import UnexpectedMessageError
+from extproc.types import Admit, Answer, Peek, Refuse, RequestDecision, RequestFacts
 from extproc.versions import Pins
-from headgate._gen.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
+from headgate._gen.ext_proc_pb2 import HttpBody, ProcessingRequest, ProcessingResponse
 from headgate.core.apis import Api, ErrorShape
 from headgate.core.clock import Clock
 from headgate.core.contract import COUNTING_METADATA, AdmissionKey
@@ -20,24 +24,29 @@ from headgate.core.policy import CompiledPolicy
 
 _HOOK = "ext_proc"
 _LONG_BYTES = 256 * 1024
-"""A piece of an answer is read apart, beside other requests, where so much is held: the worst
+"""From this size on, a piece of an answer is read in a thread, beside other requests. The worst
 event of 8 MiB takes a second or two."""
 _BASE_AND_VERSION = (AdmissionKey.BASE, AdmissionKey.VERSION)
 _HOW = {True: "kept", False: "new", None: "unremembered"}
 _SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 
+Context: TypeAlias = "grpc.aio.ServicerContext[ProcessingRequest, ProcessingResponse]"
+
 
 class ExternalProcessor:
-    """Answers Process: one reply for a request, two where its body must be rewritten; where Envoy
-    says that the service counts, one more for each piece of its answer.
+    """Answers Process: one reply for a request, two if its body must be rewritten.
 
-    Each stream reads the policy once. A stream that fails here ends with a gRPC error, which
-    Envoy (failure_mode_allow: false) turns into a refusal, or, once an answer has begun, into its
-    end; a clean end without a reply would let the request pass, or its answer uncounted.
+    If Envoy says that the service counts tokens, each piece of the answer gets a reply, too. Each
+    stream reads the policy once.
+
+    A stream that fails here ends with a gRPC error. Envoy (failure_mode_allow: false) turns it into
+    a refusal, or into the end of an answer that has begun. A clean end without a reply would let
+    the request pass, or leave its answer uncounted.
     """
 
     def __init__(
         self,
+        *,
         policy: Callable[[], CompiledPolicy],
         estimator: Estimator,
         new_id: Callable[[], str],
@@ -64,49 +73,70 @@ class ExternalProcessor:
         return grpc.method_handlers_generic_handler(_SERVICE, {"Process": process})
 
     async def process(
-        self,
-        messages: AsyncIterator[ProcessingRequest],
-        context: "grpc.aio.ServicerContext[ProcessingRequest, ProcessingResponse]",
+        self, messages: AsyncIterator[ProcessingRequest], context: Context
     ) -> AsyncIterator[ProcessingResponse]:
         """One request. Ends after the last reply, so that streams are short."""
-        stream = RequestStream(self._decide, self._now_ms, _counts(context))
+        stream = RequestStream(self._decide, self._now_ms, _wants_answers(context))
         async for message in messages:
             try:
-                if stream.decided:
-                    response = wire.encode_counted(await _count(stream, message))
-                else:
-                    response = await self._reply(stream, message)
+                response = await self._respond(stream, message)
             except UnexpectedMessageError as error:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             yield response
             if stream.done:
                 return
 
-    async def _reply(self, stream: RequestStream, message: ProcessingRequest) -> ProcessingResponse:
+    async def _respond(
+        self, stream: RequestStream, message: ProcessingRequest
+    ) -> ProcessingResponse:
+        """The reply to one message, whatever its kind."""
+        match message.WhichOneof("request"):
+            case "request_headers":
+                return await self._reply(
+                    stream, lambda: stream.on_headers(wire.decode_headers(message))
+                )
+            case "request_body":
+                return await self._reply(stream, lambda: stream.on_body(message.request_body.body))
+            case "response_body":
+                return wire.encode_answer_reply(await _read_chunk(stream, message.response_body))
+            case "response_headers":
+                headers = message.response_headers
+                head = wire.decode_answer_headers(headers)
+                begin = stream.on_answer_headers(head, headers.end_of_stream)
+                return wire.encode_answer_reply(begin)
+            case "response_trailers":
+                return wire.encode_answer_reply(stream.on_answer_trailers())
+            case kind:
+                raise UnexpectedMessageError(f"unexpected message: {kind}")
+
+    async def _reply(
+        self, stream: RequestStream, handle: Callable[[], RequestReply]
+    ) -> ProcessingResponse:
+        """The reply to a message of the request: measured, and counted once it is the last."""
         with self._metrics.time_hook(_HOOK):
-            reply = _handle(stream, message)
+            reply = handle()
             if isinstance(reply, Peek):
                 reply = await self._peek(reply)
             elif isinstance(reply, Admit):
-                reply = await self._on_its_version(reply)
-            response = wire.encode(reply, stream.counts)
-        if stream.decided:
+                reply = await self._pinned(reply)
+            response = wire.encode_reply(reply, stream.wants_answer)
+        if stream.request_done:
             self._metrics.decisions.labels(_HOOK, _label(reply)).inc()
         return response
 
-    def _decide(self, facts: RequestFacts) -> Decision:
+    def _decide(self, facts: RequestFacts) -> RequestDecision:
         return decide(facts, self._policy(), self._estimator, self._new_id())
 
     def _now_ms(self) -> int:
         return int(self._clock.now_s() * 1000)
 
-    async def _on_its_version(self, admit: Admit) -> Admit:
-        """Remembers which version a conversation is on."""
+    async def _pinned(self, admit: Admit) -> Admit:
+        """The admission on the remembered version of its conversation."""
         how = "chosen" if admit.chose_version else "only"
         if admit.pin is not None:
-            kept = await self._pins.keep(admit.pin)
-            admit = admit.with_version(kept.version)
-            how = _HOW[kept.remembered]
+            pinned = await self._pins.keep(admit.pin)
+            admit = admit.with_version(pinned.version)
+            how = _HOW[pinned.remembered]
         if AdmissionKey.VERSION in admit.admission:
             base, version = (admit.admission[key] for key in _BASE_AND_VERSION)
             self._metrics.versions.labels(base, version, how).inc()
@@ -119,37 +149,17 @@ class ExternalProcessor:
         return Answer(Api.LIMITS, body)
 
 
-def _handle(stream: RequestStream, message: ProcessingRequest) -> Reply:
-    match message.WhichOneof("request"):
-        case "request_headers":
-            return stream.on_headers(wire.decode_headers(message))
-        case "request_body":
-            return stream.on_body(message.request_body.body)
-        case _:
-            raise UnexpectedMessageError("a message of a kind that was not asked for")
+async def _read_chunk(stream: RequestStream, message: HttpBody) -> AnswerChunk:
+    chunk, is_last = message.body, message.end_of_stream
+    if stream.held_bytes + len(chunk) > _LONG_BYTES:
+        return await asyncio.to_thread(stream.on_answer_body, chunk, is_last)
+    return stream.on_answer_body(chunk, is_last)
 
 
-async def _count(stream: RequestStream, message: ProcessingRequest) -> AnswerReply:
-    match message.WhichOneof("request"):
-        case "response_body":
-            chunk, is_last = message.response_body.body, message.response_body.end_of_stream
-            if stream.held_bytes + len(chunk) > _LONG_BYTES:
-                return await asyncio.to_thread(stream.on_answer_body, chunk, is_last)
-            return stream.on_answer_body(chunk, is_last)
-        case "response_headers":
-            headers = message.response_headers
-            head = wire.decode_answer_headers(headers)
-            return stream.on_answer_headers(head, headers.end_of_stream)
-        case "response_trailers":
-            return stream.on_answer_trailers()
-        case _:
-            raise UnexpectedMessageError("a message of a kind that was not asked for")
-
-
-def _counts(context: "grpc.aio.ServicerContext[ProcessingRequest, ProcessingResponse]") -> bool:
-    """Whether Envoy's filter says that answers are counted here."""
+def _wants_answers(context: Context) -> bool:
+    """Whether Envoy's filter says that the service counts the tokens of answers."""
     return COUNTING_METADATA in (context.invocation_metadata() or ())
 
 
-def _label(reply: Reply) -> str:
+def _label(reply: RequestReply) -> str:
     return reply.error.refusal.code if isinstance(reply, Refuse) else "ok"

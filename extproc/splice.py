@@ -1,15 +1,15 @@
-"""Changes top-level members of a JSON request body and copies every other value as it came.
+"""Changes top-level members of a JSON request body and copies every other value unchanged.
 
-Values are cut out and put back as raw bytes: nothing below the top level is decoded, so
-that a prompt of 10 MB costs milliseconds, and what vLLM sees of it is what the client sent.
+Values are copied as raw bytes: nothing below the top level is decoded. A prompt of 10 MB costs
+milliseconds, and vLLM gets exactly the client's bytes.
 """
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import msgspec
 
+from extproc.types import Rewrite
 from headgate.core.contract import CACHE_SALT
 
 _BOM = b"\xef\xbb\xbf"
@@ -22,32 +22,18 @@ _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class SpliceError(ValueError):
-    """The body cannot be rewritten; the text tells the client why, `param` which field."""
+    """The body cannot be rewritten. The text tells the client why; `param` names the field."""
 
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)
         self.param = param
 
 
-@dataclass(frozen=True, slots=True)
-class Rewrite:
-    """What must change in a body.
-
-    The model's name (None: nothing), usage with every chunk, the members to take out, and
-    the tenant whose cache salt is put in (None: nobody's).
-    """
-
-    model: str | None
-    force_usage: bool
-    drop: tuple[str, ...] = ()
-    salt_tenant: str | None = None
-
-
 def rewrite_body(body: bytes, rewrite: Rewrite) -> bytes:
     """The body with `rewrite` done. The client's other stream options stay.
 
-    Raises SpliceError when the body or its `stream_options` is not a JSON object, or the
-    client's own salt is none.
+    Raises SpliceError if the body or its `stream_options` is not a JSON object, or if the client's
+    own salt is not valid.
     """
     members = _read(body)
     for name in rewrite.drop:
@@ -69,16 +55,16 @@ def rewrite_body(body: bytes, rewrite: Rewrite) -> bytes:
 
 
 def cache_salt(tenant: str, own: str = "") -> str:
-    """The salt of a tenant, and of the salt that its client has chosen within it.
+    """The salt of a tenant, combined with the client's `own` salt.
 
-    It needs no secret: no client can make vLLM read a salt that has not passed here, so that
-    knowing another's is of no use.
+    It needs no secret. Every salt that vLLM reads has passed here, so a client that knows another
+    tenant's salt cannot use it.
     """
     return hashlib.sha256(f"headgate\0{tenant}\0{own}".encode()).hexdigest()
 
 
 def _own_salt(members: Mapping[str, msgspec.Raw]) -> str:
-    """What the client sent; "" for none or null."""
+    """The client's own salt; "" if it is absent or null."""
     sent = bytes(members.get(CACHE_SALT, b"null"))
     try:
         own = msgspec.json.decode(sent, type=str | None)
@@ -92,17 +78,18 @@ def _own_salt(members: Mapping[str, msgspec.Raw]) -> str:
 
 
 def splice(body: bytes, members: Mapping[str, bytes]) -> bytes:
-    """The JSON object `body` with its top-level `members` (name to JSON text) put in.
+    """The JSON object `body` with these top-level `members` (name to JSON text) put in.
 
-    Of a name that comes twice the last value stays, as in Python's json and in vLLM; names are
-    compared decoded, so an escaped one is the same name. Raises SpliceError for no JSON object.
+    If a name is repeated, its last value stays, as in Python's json and in vLLM. Names are compared
+    decoded, so an escaped spelling is the same name. Raises SpliceError if `body` is not a JSON
+    object.
     """
     ours = {name: msgspec.Raw(value) for name, value in members.items()}
     return msgspec.json.encode({**_read(body), **ours})
 
 
 def _read(body: bytes) -> dict[str, msgspec.Raw]:
-    """Every top-level member, the last of each name."""
+    """Every top-level member, the last value of each name."""
     try:
         return _object.decode(body.removeprefix(_BOM))
     except RecursionError as error:

@@ -1,31 +1,41 @@
-"""One ext_proc stream as a state machine without I/O: the request's headers, perhaps its body,
-and, where the service counts, the answer."""
+"""One ext_proc stream as a state machine without I/O.
+
+Its events are the request's headers, its body if it must change, and the answer if it is counted
+here.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum, auto
 
-from extproc.asked import ClientUsage
-from extproc.counting.counter import AnswerHead, Counted, Counter, Request
-from extproc.decide import Admit, Decision, Refuse, RequestFacts
-from extproc.form import FormRewrite, rewrite_form
-from extproc.splice import Rewrite, SpliceError, rewrite_body
-from headgate.core.apis import Api, ErrorShape, error_shape_of
+from extproc.counting.counter import AnswerChunk, AnswerContext, AnswerCounter, AnswerHead
+from extproc.form import rewrite_form
+from extproc.splice import SpliceError, rewrite_body
+from extproc.transitions import REQUEST_STATES, TRANSITIONS, Event, State, UnexpectedMessageError
+from extproc.types import (
+    Admit,
+    ClientUsage,
+    FormRewrite,
+    Refuse,
+    RequestDecision,
+    RequestFacts,
+    Rewrite,
+)
+from headgate.core.apis import Api, door_of
 from headgate.core.contract import AdmissionKey, UsageKey
 from headgate.core.errors import ApiError, Refusal
 
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """The body goes on as these bytes."""
+    """The request goes on with these bytes as its body."""
 
     body: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Begin:
-    """The answer's headers go on, without their content-length if `drops_length`; with `is_all`
-    the rest of it is not to come here."""
+class AnswerBegin:
+    """The answer's headers go on, without their content-length if `drops_length`. With `is_all`
+    the rest of the answer must not come here."""
 
     usage: Mapping[UsageKey, str]
     drops_length: bool
@@ -33,135 +43,123 @@ class Begin:
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class AnswerEnd:
     """The answer's trailers go on."""
 
     usage: Mapping[UsageKey, str]
 
 
-Reply = Decision | Replace
-"""To the events of a request."""
-AnswerReply = Begin | Counted | End
-"""To the events of its answer."""
-
-
-class UnexpectedMessageError(Exception):
-    """Envoy sent what was not asked for; the request must not go on."""
-
-
-class _State(Enum):
-    HEADERS = auto()
-    BODY = auto()
-    ANSWER_HEADERS = auto()
-    ANSWER_BODY = auto()
-    DONE = auto()
+RequestReply = RequestDecision | Replace
+"""A reply to an event of the request."""
+AnswerReply = AnswerBegin | AnswerChunk | AnswerEnd
+"""A reply to an event of the answer."""
 
 
 class RequestStream:
     """Takes the events of one request in order and returns the reply to each.
 
-    HEADERS --headers--> BODY where the body must be rewritten, else decided; BODY --body-->
-    decided. An admitted request whose answer is counted here goes on: ANSWER_HEADERS --headers-->
-    ANSWER_BODY --chunks--> and with the last of them or trailers DONE. Any other is DONE once it
-    is decided. Any other event raises UnexpectedMessageError and leaves the stream done.
+    With `wants_answer` an admitted request goes on with its answer. `now_ms` is the Unix time. An
+    event that `TRANSITIONS` does not allow raises UnexpectedMessageError and leaves the stream
+    done.
     """
+
+    # Each is set by the transition into the state that reads it.
+    _path: str
+    _rewrite: Rewrite | FormRewrite
+    _admission: Mapping[AdmissionKey, str]
+    _counter: AnswerCounter
 
     def __init__(
         self,
-        decide: Callable[[RequestFacts], Decision],
+        decide: Callable[[RequestFacts], RequestDecision],
         now_ms: Callable[[], int],
-        counts: bool,
+        wants_answer: bool,
     ) -> None:
         self._decide = decide
         self._now_ms = now_ms
-        self._counts = counts
-        self._counted: Request | None = None
-        self._counter: Counter | None = None
-        self._state = _State.HEADERS
-        self._shape = ErrorShape.OPENAI
-        self._rewrite: Rewrite | FormRewrite | None = None
+        self._wants_answer = wants_answer
+        self._state = State.HEADERS
 
     @property
     def done(self) -> bool:
         """Whether the last reply was the stream's last."""
-        return self._state is _State.DONE
+        return self._state is State.DONE
 
     @property
-    def decided(self) -> bool:
-        """Whether the request has all its replies: what comes now is of its answer."""
-        return self._state not in (_State.HEADERS, _State.BODY)
+    def request_done(self) -> bool:
+        """Whether the request has all its replies: every later event is of its answer."""
+        return self._state not in REQUEST_STATES
 
     @property
-    def counts(self) -> bool:
-        """Whether the answer of an admitted request is to come here."""
-        return self._counts
+    def wants_answer(self) -> bool:
+        """Whether the answer of an admitted request must come here."""
+        return self._wants_answer
 
     @property
     def held_bytes(self) -> int:
-        """How much of the answer is held."""
-        return 0 if self._counter is None else self._counter.held_bytes
+        """How much of the answer is held back."""
+        return self._counter.held_bytes if self._state is State.ANSWER_BODY else 0
 
-    def on_headers(self, facts: RequestFacts) -> Decision:
-        """The request's headers, with what else Envoy knows by then."""
-        self._expect(_State.HEADERS)
+    def on_headers(self, facts: RequestFacts) -> RequestDecision:
+        """The request's headers, and the metadata of the filters before this one."""
+        self._move(Event.REQUEST_HEADERS)
         decision = self._decide(facts)
-        if isinstance(decision, Admit):
-            if self._counts:
-                self._counted = _request(decision.admission)
-                self._state = _State.ANSWER_HEADERS
-            if decision.rewrite is not None:
-                self._state = _State.BODY
-                self._shape = error_shape_of(facts.path)
-                self._rewrite = decision.rewrite
+        if not isinstance(decision, Admit):
+            self._move(Event.DECIDED)
+            return decision
+        self._admission = decision.admission
+        if decision.rewrite is not None:
+            self._path, self._rewrite = facts.path, decision.rewrite
+            self._move(Event.REWRITE_WANTED)
+        else:
+            self._move_to_answer()
         return decision
 
     def on_body(self, body: bytes) -> Replace | Refuse:
-        """The whole request body, which comes only when it was asked for."""
-        self._expect(_State.BODY)
-        assert self._rewrite is not None  # noqa: S101 (the state BODY has one)
+        """The whole request body, which comes only if a rewrite asked for it."""
+        self._move(Event.REQUEST_BODY)
         try:
             replaced = Replace(_rewritten(body, self._rewrite))
         except SpliceError as error:
+            self._move(Event.DECIDED)
             refusal = ApiError(Refusal.BAD_REQUEST, str(error), error.param)
-            return Refuse(refusal, self._shape)
-        if self._counted is not None:
-            self._state = _State.ANSWER_HEADERS
+            return Refuse(refusal, door_of(self._path).shape)
+        self._move_to_answer()
         return replaced
 
-    def on_answer_headers(self, head: AnswerHead, is_last: bool) -> Begin:
-        """The answer's headers; `is_last` if it has no body. An error costs nothing whatever its
-        body says, so that is not waited for."""
-        self._expect(_State.ANSWER_HEADERS)
-        assert self._counted is not None  # noqa: S101 (the state has one)
-        counter = Counter(self._counted, head, self._now_ms)
-        usage = counter.begin()
+    def on_answer_headers(self, head: AnswerHead, is_last: bool) -> AnswerBegin:
+        """The answer's headers; `is_last` if it has no body.
+
+        An error costs nothing whatever its body says, so its body is not asked for.
+        """
         is_all = is_last or (head.status or 0) >= 400
+        self._move(Event.ANSWER_WITHOUT_BODY if is_all else Event.ANSWER_BEGINS)
+        counter = self._counter = AnswerCounter(_context(self._admission), head, self._now_ms)
+        usage = counter.begin()
         if is_all:
             usage |= counter.end()
-        else:
-            self._counter = counter
-            self._state = _State.ANSWER_BODY
-        return Begin(usage, counter.alters, is_all)
+        return AnswerBegin(usage, counter.alters, is_all)
 
-    def on_answer_body(self, chunk: bytes, is_last: bool) -> Counted:
+    def on_answer_body(self, chunk: bytes, is_last: bool) -> AnswerChunk:
         """The next bytes of the answer."""
-        self._expect(_State.ANSWER_BODY)
-        assert self._counter is not None  # noqa: S101 (the state has one)
-        if not is_last:
-            self._state = _State.ANSWER_BODY
+        self._move(Event.LAST_CHUNK if is_last else Event.CHUNK)
         return self._counter.feed(chunk, is_last)
 
-    def on_answer_trailers(self) -> End:
-        """The answer ends with trailers, not with a chunk that says so."""
-        self._expect(_State.ANSWER_BODY)
-        assert self._counter is not None  # noqa: S101 (the state has one)
-        return End(self._counter.end())
+    def on_answer_trailers(self) -> AnswerEnd:
+        """The answer ends with trailers, so no chunk was marked as the last."""
+        self._move(Event.TRAILERS)
+        return AnswerEnd(self._counter.end())
 
-    def _expect(self, state: _State) -> None:
-        """Every event ends the stream, unless its reply asks for more."""
-        current, self._state = self._state, _State.DONE
-        if current is not state:
-            raise UnexpectedMessageError(f"unexpected message in state {current.name}")
+    def _move_to_answer(self) -> None:
+        self._move(Event.ANSWER_WANTED if self._wants_answer else Event.DECIDED)
+
+    def _move(self, event: Event) -> None:
+        """The only place that changes the state."""
+        state = TRANSITIONS.get((self._state, event))
+        if state is None:
+            current, self._state = self._state, State.DONE
+            raise UnexpectedMessageError(f"unexpected {event.name} in state {current.name}")
+        self._state = state
 
 
 def _rewritten(body: bytes, rewrite: Rewrite | FormRewrite) -> bytes:
@@ -170,8 +168,8 @@ def _rewritten(body: bytes, rewrite: Rewrite | FormRewrite) -> bytes:
     return rewrite_body(body, rewrite)
 
 
-def _request(admission: Mapping[AdmissionKey, str]) -> Request:
-    return Request(
+def _context(admission: Mapping[AdmissionKey, str]) -> AnswerContext:
+    return AnswerContext(
         Api(admission[AdmissionKey.API]),
         ClientUsage(admission[AdmissionKey.CLIENT_USAGE]),
         int(admission[AdmissionKey.CHOICES]),

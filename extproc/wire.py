@@ -1,14 +1,13 @@
-"""Envoy's processing messages to our values and back."""
+"""Translates between Envoy's processing messages and ext_proc's values."""
 
 from collections.abc import Mapping
 
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.struct_pb2 import Value as WireValue
 
-from extproc.asked import Compound, Value
-from extproc.counting.counter import AnswerHead, Counted
-from extproc.decide import Admit, Answer, Refuse, RequestFacts
-from extproc.stream import AnswerReply, Begin, End, Replace
+from extproc.counting.counter import AnswerChunk, AnswerHead
+from extproc.stream import AnswerBegin, AnswerEnd, AnswerReply, Replace
+from extproc.types import Admit, Answer, Compound, Refuse, RequestFacts, Value
 from headgate._gen.base_pb2 import HeaderValueOption
 from headgate._gen.ext_proc_pb2 import (
     BodyResponse,
@@ -30,7 +29,7 @@ _SIZE = "request.size"
 _MAX_SIZE_BYTES = 2**53
 _JSON = "application/json"
 _SOMETIMES = (Header.LORA, Header.VERSION, Header.TIER)
-"""Headers that not every request has: whatever a client sent in their place is removed."""
+"""The headers that not every request has. A client's own header of such a name is removed."""
 
 
 def decode_headers(message: ProcessingRequest) -> RequestFacts:
@@ -45,31 +44,33 @@ def decode_headers(message: ProcessingRequest) -> RequestFacts:
         values = {key: _value(value) for key, value in fields.items()}
     caller = _caller(metadata[Namespace.CALLER]) if Namespace.CALLER in metadata else None
     size_bytes = _size_bytes(message.attributes, headers.get("content-length", b""))
-    return RequestFacts(path, caller, values, size_bytes, version or None)
+    return RequestFacts(
+        path=path, caller=caller, values=values, size_bytes=size_bytes, version=version or None
+    )
 
 
 def _read_headers(message: HttpHeaders) -> dict[str, bytes]:
-    """The headers, the last of each name. Envoy sends values as raw bytes, older ones as text."""
+    """The headers, the last of each name. Envoy sends raw bytes; older versions send text."""
     return {
         header.key: header.raw_value or header.value.encode() for header in message.headers.headers
     }
 
 
 def decode_answer_headers(message: HttpHeaders) -> AnswerHead:
-    """Reads the headers of an answer."""
-    found: dict[str, str] = {}
+    """Reads the headers of an answer, the first of each name."""
+    headers: dict[str, str] = {}
     for header in message.headers.headers:
         value = header.raw_value.decode("latin-1") or header.value
-        found.setdefault(header.key, value)
+        headers.setdefault(header.key, value)
     return AnswerHead(
-        read_count(found.get(":status")),
-        found.get("content-type", ""),
-        found.get("content-encoding"),
+        read_count(headers.get(":status")),
+        headers.get("content-type", ""),
+        headers.get("content-encoding"),
     )
 
 
 def _caller(metadata: Struct) -> Caller | None:
-    """The caller as ext_authz wrote it, None unless it is whole."""
+    """The caller as ext_authz wrote it; None if a part is missing."""
     fields = metadata.fields
     tenant, user, key = (
         fields[name].string_value if name in fields else ""
@@ -79,9 +80,9 @@ def _caller(metadata: Struct) -> Caller | None:
 
 
 def _size_bytes(attributes: Mapping[str, Struct], content_length: bytes) -> int | None:
-    """The body's size: what Envoy counted, else what the client declared, else not known.
+    """The body's size: as Envoy counted it, or else as the client declared it; None if unknown.
 
-    `request.size` is also 0 when Envoy has no number, so 0 is not believed.
+    `request.size` is also 0 if Envoy has no number, so 0 counts as unknown.
     """
     if _ATTRIBUTES in attributes:
         fields = attributes[_ATTRIBUTES].fields
@@ -104,12 +105,16 @@ def _value(value: WireValue) -> Value:
             return None
 
 
-def encode(reply: Admit | Replace | Refuse | Answer, counts: bool = False) -> ProcessingResponse:
-    """The answer that makes Envoy do what was decided. With `counts` it sends the answer of a
-    request that was admitted, too."""
+def encode_reply(
+    reply: Admit | Replace | Refuse | Answer, wants_answer: bool = False
+) -> ProcessingResponse:
+    """The message that makes Envoy carry out the decision.
+
+    With `wants_answer` Envoy will send the answer of an admitted request, too.
+    """
     match reply:
         case Admit():
-            return _admit(reply, counts)
+            return _admit(reply, wants_answer)
         case Replace():
             return _replace(reply)
         case Refuse():
@@ -118,40 +123,40 @@ def encode(reply: Admit | Replace | Refuse | Answer, counts: bool = False) -> Pr
             return _answer(reply)
 
 
-def encode_counted(reply: AnswerReply) -> ProcessingResponse:
-    """The answer that makes Envoy pass on what was counted, and note it."""
+def encode_answer_reply(reply: AnswerReply) -> ProcessingResponse:
+    """The message that makes Envoy pass this part of the answer on, and note the usage."""
     match reply:
-        case Counted(body=None, usage=usage) if not usage:
-            return _AS_IT_CAME
-        case Counted():
+        case AnswerChunk(body=None, usage=usage) if not usage:
+            return _UNCHANGED_CHUNK
+        case AnswerChunk():
             response = ProcessingResponse(response_body=_UNCHANGED_BODY)
             if reply.body is not None:
                 response.response_body.response.body_mutation.body = reply.body
-        case Begin():
+        case AnswerBegin():
             response = ProcessingResponse(response_headers=HeadersResponse())
             if reply.is_all:
-                response.mode_override.CopyFrom(_mode(rewrites=False, counts=False))
+                response.mode_override.CopyFrom(_mode(rewrites=False, wants_answer=False))
             if reply.drops_length:
                 mutation = response.response_headers.response.header_mutation
                 mutation.remove_headers.append("content-length")
-        case End():
+        case AnswerEnd():
             response = ProcessingResponse(response_trailers=TrailersResponse())
     _note(response, reply.usage)
     return response
 
 
 def _note(response: ProcessingResponse, usage: Mapping[UsageKey, str]) -> None:
-    """Envoy adds these keys to those that it has."""
+    """Envoy adds these keys to the namespace."""
     if usage:
         fields = response.dynamic_metadata.fields[Namespace.USAGE].struct_value.fields
         for key, text in usage.items():
             fields[key].string_value = text
 
 
-def _admit(admit: Admit, counts: bool) -> ProcessingResponse:
+def _admit(admit: Admit, wants_answer: bool) -> ProcessingResponse:
     response = ProcessingResponse()
     common = response.request_headers.response
-    # The router must choose by the headers that are set here.
+    # The router must choose the route by the headers that are set here.
     common.clear_route_cache = True
     for header, text in admit.headers.items():
         _set_header(common.header_mutation, header, text)
@@ -160,13 +165,13 @@ def _admit(admit: Admit, counts: bool) -> ProcessingResponse:
     admission = response.dynamic_metadata.fields[Namespace.ADMISSION].struct_value.fields
     for key, text in admit.admission.items():
         admission[key].string_value = text
-    if admit.rewrite is not None or counts:
-        response.mode_override.CopyFrom(_mode(admit.rewrite is not None, counts))
+    if admit.rewrite is not None or wants_answer:
+        response.mode_override.CopyFrom(_mode(admit.rewrite is not None, wants_answer))
     return response
 
 
 def _replace(replace: Replace) -> ProcessingResponse:
-    """A replaced body needs its own content-length, else Envoy answers 500."""
+    """A replaced body needs its own content-length, or Envoy answers 500."""
     response = ProcessingResponse()
     common = response.request_body.response
     common.body_mutation.body = replace.body
@@ -189,7 +194,7 @@ def _answer(answer: Answer) -> ProcessingResponse:
 
 
 def _immediate(status: int, body: bytes, detail: str) -> ProcessingResponse:
-    """An answer from here; `detail` appears as response code details in the access log."""
+    """An answer of this service. `detail` is in the access log's response code details."""
     immediate = ImmediateResponse(body=body, details=f"headgate_{detail}")
     immediate.status.code = status
     _set_header(immediate.headers, "content-type", _JSON)
@@ -197,26 +202,26 @@ def _immediate(status: int, body: bytes, detail: str) -> ProcessingResponse:
 
 
 def _set_header(mutation: HeaderMutation, name: str, text: str) -> None:
-    """Overwrites: whatever the client sent under this name must not stay beside ours."""
+    """Overwrites: a client's own header of this name must not stay."""
     option = mutation.set_headers.add()
     option.header.key = name
     option.header.raw_value = text.encode()
     option.append_action = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 
 
-def _mode(rewrites: bool, counts: bool) -> ProcessingMode:
-    """Which further messages Envoy is to send."""
+def _mode(rewrites: bool, wants_answer: bool) -> ProcessingMode:
+    """The further messages that Envoy must send."""
     headers, bodies = ProcessingMode.HeaderSendMode, ProcessingMode.BodySendMode
-    answer = headers.SEND if counts else headers.SKIP
+    answer = headers.SEND if wants_answer else headers.SKIP
     return ProcessingMode(
         request_header_mode=headers.SEND,
         response_header_mode=answer,
         request_body_mode=bodies.BUFFERED if rewrites else bodies.NONE,
-        response_body_mode=bodies.STREAMED if counts else bodies.NONE,
+        response_body_mode=bodies.STREAMED if wants_answer else bodies.NONE,
         request_trailer_mode=headers.SKIP,
         response_trailer_mode=answer,
     )
 
 
 _UNCHANGED_BODY = BodyResponse()
-_AS_IT_CAME = ProcessingResponse(response_body=_UNCHANGED_BODY)
+_UNCHANGED_CHUNK = ProcessingResponse(response_body=_UNCHANGED_BODY)

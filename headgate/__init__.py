@@ -4,6 +4,6 @@ import os
 
 __version__ = "0.1.0"
 
-# gRPC reads this once, as it is imported, which no module of ours can do before this one. We start
-# children by exec alone: its fork handlers would only write lines into the terminal.
+# gRPC reads this once, at its import, and no module of ours can import it before this line.
+# Children are started by exec alone: gRPC's fork handlers would only write into the terminal.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

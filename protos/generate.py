@@ -1,6 +1,6 @@
 """Compiles the wire subset: `python -m protos.generate` writes it, `--check` compares it.
 
-The sources stand in protos/ and are mapped to the virtual folder headgate/_gen, so
+The sources are in protos/ and are mapped to the virtual folder headgate/_gen, so
 that the generated modules import each other as `headgate._gen.x_pb2`.
 """
 

@@ -1,12 +1,24 @@
-"""Which limits one request meets, and the counter of each. Pure."""
+"""Finds the limits that a request meets, and builds its reservation. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
-from urllib.parse import quote
 
-from headgate.core.policy import Count, Each, Limit, Tenant, TokenWeights
+from headgate.core.policy import (
+    CountedRequests,
+    Each,
+    Limit,
+    PricedTokens,
+    Shape,
+    Slots,
+    Smooth,
+    Tenant,
+    TokenWeights,
+    WeightedTokens,
+    Windowed,
+)
+from ratelimit.keys import CLOCK_SKEW_S, escaped_name
 from ratelimit.smooth import Refill, drain_of, drops_per_unit
 from ratelimit.store.protocol import (
     MAX_COUNT,
@@ -20,17 +32,14 @@ from ratelimit.store.protocol import (
 from ratelimit.windows import Window, window
 
 HOLD_S = 6 * 3600.0
-"""How long an answer may take and still be settled; after that its estimate stands."""
-
-_CLOCK_SKEW_S = 60
-"""Counters outlive their window by this, for replicas whose clocks are late."""
+"""An answer that takes longer cannot be settled any more: its estimate remains charged."""
 
 _NOTHING = Weights()
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Who asks for which model, as ext_authz and ext_proc found out."""
+    """The caller and the model of a request, as ext_authz and ext_proc determined them."""
 
     tenant: str
     user: str
@@ -40,10 +49,11 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One limit that a request meets. `window` is None for requests in flight and smooth limits.
+    """A limit that a request meets.
 
-    `key` names the counter within the tenant: the limit, the subject, the window's start.
-    `weights` say what the request adds to it, nothing for a slot.
+    `key` names the counter within the tenant by the limit, the subject and the start of the
+    window. `window` is None unless the limit has windows. `weights` turn usage into the amount
+    that the request adds to the counter; they are zero for a slot.
     """
 
     limit: Limit
@@ -53,22 +63,29 @@ class Claim:
 
     @property
     def is_slot(self) -> bool:
-        """Whether it asks for a slot and not for an amount."""
-        return self.limit.per is None
+        """Whether the request takes a slot of the limit, and not an amount."""
+        return isinstance(self.limit.shape, Slots)
+
+    @property
+    def ends_at_s(self) -> int:
+        """The end of the window. Raises TypeError if the limit has no windows."""
+        if self.window is None:
+            raise TypeError(f"the limit {self.limit.id} has no windows")
+        return self.window.end_s
 
 
 def claims_of(tenant: Tenant, subject: Subject, now_s: float) -> tuple[Claim, ...]:
-    """Every limit of the tenant that this subject meets now.
+    """Every limit of the tenant that this subject meets now, with distinct keys.
 
-    A model that costs nothing meets no limit of cost: it runs on when all money is spent. Of
-    limits that share a counter only the smallest can ever be met, so that keys are distinct.
+    A free model meets no limit of cost, so that it remains usable when the money is spent. Of
+    limits with the same counter, only the smallest is a claim: the others can never refuse first.
     """
     claims: dict[str, Claim] = {}
     names = _names(subject)
     for limit in tenant.limits:
         if _meets(limit.users, subject.user) and _meets(limit.models, subject.model):
-            weights = _weights(limit, subject.model)
-            if limit.count is Count.COST and weights == _NOTHING:
+            weights = _weights(limit.shape, subject.model)
+            if weights is None:
                 continue
             claim = _claim(limit, tenant, names, weights, now_s)
             other = claims.get(claim.key)
@@ -83,51 +100,83 @@ def reservation_of(
     claims: tuple[Claim, ...],
     tokens: int,
     now_s: float,
+    *,
     prompt_tokens: int | None = None,
 ) -> Reservation:
-    """What the store is asked to hold for a request that is estimated at `tokens`.
+    """The reservation of a request that is estimated at `tokens`, its prompt at `prompt_tokens`.
 
-    `prompt_tokens` of them are the prompt's; where that is not known, all of them count as the
-    kind that weighs most. A limit (or burst) smaller than the estimate is asked for all that it
-    has. Nothing asks for less than 1: a limit that is used up, or 0, refuses what weighs nothing
-    too.
+    With `prompt_tokens` unknown, all tokens count as the kind with the largest weight. If the
+    estimate exceeds a limit (or burst), the demand is the whole limit. The smallest demand is 1,
+    so that an exhausted limit, or a limit of 0, also refuses a request that weighs nothing.
     """
     estimated = _estimated(tokens, prompt_tokens)
     demands = []
     leases = []
+    hold_s = HOLD_S
     for claim in claims:
-        limit = claim.limit
-        if claim.is_slot:
-            leases.append(
-                Lease(claim.key, limit.limit, limit.lease_s, not limit.shadow, limit.on_outage)
-            )
-            continue
-        most = min(limit.capacity, MAX_COUNT)
-        amount = max(1, min(most, max(map(claim.weights.amount, estimated))))
-        drops = drops_per_unit(limit)
-        demands.append(
-            Demand(
-                claim.weights.times(drops),
-                claim.key,
-                amount * drops,
-                min(most * drops, MAX_COUNT),
-                _expires_at_s(claim, now_s),
-                not limit.shadow,
-                limit.on_outage,
-                drain_of(limit),
-                limit.slice or 0,
-            )
-        )
-    hold_s = max([HOLD_S, *(lease.lease_s for lease in leases)])
-    return Reservation(reservation, tenant, tuple(demands), tuple(leases), hold_s, now_s)
+        match claim.limit.shape:
+            case Windowed() as shape:
+                demands.append(_of_window(claim, shape, estimated))
+            case Smooth():
+                demands.append(_of_bucket(claim, estimated, now_s))
+            case Slots(lease_s=lease_s):
+                leases.append(_lease(claim, lease_s))
+                hold_s = max(hold_s, lease_s)
+    return Reservation(
+        id=reservation,
+        tenant=tenant,
+        demands=tuple(demands),
+        leases=tuple(leases),
+        hold_s=hold_s,
+        now_s=now_s,
+    )
 
 
-def _expires_at_s(claim: Claim, now_s: float) -> int:
-    """When the counter is no longer needed; of a bucket, when all that it can hold has drained."""
-    if claim.window is not None:
-        return claim.window.end_s + _CLOCK_SKEW_S
-    capacity = claim.limit.capacity * drops_per_unit(claim.limit)
-    return ceil(Refill(claim.limit, capacity, now_s).full_at_s())
+def _of_window(claim: Claim, shape: Windowed, estimated: tuple[Spent, ...]) -> Demand:
+    limit = claim.limit
+    most = min(limit.limit, MAX_COUNT)
+    return Demand(
+        weights=claim.weights,
+        key=claim.key,
+        amount=_amount(claim.weights, estimated, most),
+        limit=most,
+        expires_at_s=claim.ends_at_s + CLOCK_SKEW_S,
+        enforced=not limit.shadow,
+        on_outage=limit.on_outage,
+        slice=shape.slice or 0,
+    )
+
+
+def _of_bucket(claim: Claim, estimated: tuple[Spent, ...], now_s: float) -> Demand:
+    """The demand in drops. The store keeps a bucket until a full one would have drained."""
+    limit = claim.limit
+    drops = drops_per_unit(limit)
+    most = min(limit.capacity, MAX_COUNT)
+    return Demand(
+        weights=claim.weights.times(drops),
+        key=claim.key,
+        amount=_amount(claim.weights, estimated, most) * drops,
+        limit=min(most * drops, MAX_COUNT),
+        expires_at_s=ceil(Refill(limit, limit.capacity * drops, now_s).full_at_s()),
+        enforced=not limit.shadow,
+        on_outage=limit.on_outage,
+        drain=drain_of(limit),
+    )
+
+
+def _lease(claim: Claim, lease_s: float) -> Lease:
+    limit = claim.limit
+    return Lease(
+        key=claim.key,
+        limit=limit.limit,
+        lease_s=lease_s,
+        enforced=not limit.shadow,
+        on_outage=limit.on_outage,
+    )
+
+
+def _amount(weights: Weights, estimated: tuple[Spent, ...], most: int) -> int:
+    return max(1, min(most, max(map(weights.amount, estimated))))
 
 
 def _meets(named: frozenset[str], value: str) -> bool:
@@ -135,7 +184,7 @@ def _meets(named: frozenset[str], value: str) -> bool:
 
 
 def _estimated(tokens: int, prompt_tokens: int | None) -> tuple[Spent, ...]:
-    """What the request may use. Whatever of it weighs most is held: never less than it can be."""
+    """The usages that the estimate allows. The one that weighs most is held: never too little."""
     if prompt_tokens is None:
         return Spent(1, input=tokens), Spent(1, cached=tokens), Spent(1, output=tokens)
     output = tokens - prompt_tokens
@@ -145,27 +194,27 @@ def _estimated(tokens: int, prompt_tokens: int | None) -> tuple[Spent, ...]:
     )
 
 
-def _weights(limit: Limit, model: str) -> Weights:
-    """What a request to the model adds to the limit's counter."""
-    match limit.count:
-        case Count.REQUESTS:
+def _weights(shape: Shape, model: str) -> Weights | None:
+    """The weights of a request to the model; None if the limit is of cost and the model is free."""
+    if isinstance(shape, Slots):
+        return _NOTHING
+    match shape.measure:
+        case CountedRequests():
             return REQUESTS
-        case Count.TOKENS:
-            each = limit.weights
-        case Count.COST:
-            each = limit.costs.get(model) or _dearest(limit.costs.values())
-        case Count.CONCURRENT:
-            return _NOTHING
-    return _of_tokens(each)
+        case WeightedTokens(weights=each):
+            return _of_tokens(each)
+        case PricedTokens(per_token=prices):
+            weights = _of_tokens(prices.get(model) or _dearest(prices.values()))
+            return None if weights == _NOTHING else weights
 
 
-@lru_cache(maxsize=4_096)  # of the policy; a reservation keeps them for as long as it is held
+@lru_cache(maxsize=4_096)  # weights of the policy; a reservation keeps them while it is held
 def _of_tokens(each: TokenWeights) -> Weights:
     return Weights(0, each.input, each.cached_input, each.output)
 
 
 def _dearest(costs: Iterable[TokenWeights]) -> TokenWeights:
-    """For a model that a new policy has taken from the tenant while its request came in."""
+    """The largest prices, for a model that a reload removed from the tenant during its request."""
     costs = tuple(costs)
     return TokenWeights(
         max(each.input for each in costs),
@@ -175,34 +224,26 @@ def _dearest(costs: Iterable[TokenWeights]) -> TokenWeights:
 
 
 def _claim(
-    limit: Limit, tenant: Tenant, names: list[tuple[Each, str]], weights: Weights, now_s: float
+    limit: Limit,
+    tenant: Tenant,
+    names: tuple[tuple[Each, str], ...],
+    weights: Weights,
+    now_s: float,
 ) -> Claim:
     span = None
-    if limit.per is not None and limit.burst is None:
-        span = window(limit.per, tenant.calendar, now_s)
-    parts = [_escaped(limit.id)]
+    if isinstance(limit.shape, Windowed):
+        span = window(limit.shape.per, tenant.calendar, now_s)
+    parts = [escaped_name(limit.id)]
     parts += [name for each, name in names if each in limit.each]
     if span is not None:
         parts.append(f"{span.start_s}")
     return Claim(limit, "/".join(parts), span, weights)
 
 
-def _names(subject: Subject) -> list[tuple[Each, str]]:
-    """What each dimension adds to a counter's key, made once for all limits of a request."""
-    return [(each, f"{each}={_escaped(_value(each, subject))}") for each in Each]
-
-
-def _value(each: Each, subject: Subject) -> str:
-    match each:
-        case Each.USER:
-            return subject.user
-        case Each.KEY:
-            return subject.key
-        case Each.MODEL:
-            return subject.model
-
-
-@lru_cache(maxsize=16_384)  # names of the policy, which every request repeats
-def _escaped(text: str) -> str:
-    """Text without any of our separators, and different for different text."""
-    return quote(text, safe="", errors="surrogatepass")
+def _names(subject: Subject) -> tuple[tuple[Each, str], ...]:
+    """The part of each dimension in a counter's key, made once for all limits of a request."""
+    return (
+        (Each.USER, f"user={escaped_name(subject.user)}"),
+        (Each.KEY, f"key={escaped_name(subject.key)}"),
+        (Each.MODEL, f"model={escaped_name(subject.model)}"),
+    )

@@ -1,13 +1,25 @@
-"""What a client reads about its limits: the `x-ratelimit-*` headers and the words of a 429.
+"""The `x-ratelimit-*` headers that tell a client its limits, and the message of a 429.
 
-The header names and the form of the reset times are OpenAI's, which their libraries know.
+The header names and the format of the reset times are OpenAI's, which its client libraries know.
 """
 
 from collections.abc import Iterable
 from math import ceil
 
-from headgate.core.amounts import weights_in_units, written
-from headgate.core.policy import Count, Each, Limit
+from headgate.core.amounts import written
+from headgate.core.policy import (
+    Count,
+    CountedRequests,
+    Each,
+    Limit,
+    Measure,
+    PricedTokens,
+    Slots,
+    Smooth,
+    TokenWeights,
+    WeightedTokens,
+    Windowed,
+)
 from ratelimit.limiter import Left, Reason, Refused
 
 _KINDS = (Count.REQUESTS, Count.TOKENS)
@@ -16,17 +28,18 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 Headers = list[tuple[str, str]]
 
 
-def quota_headers(left: Iterable[Left], now_s: float, hit: Left | None = None) -> Headers:
-    """Limit, remaining and time to reset of requests and of tokens, where there is a limit.
+def quota_headers(quotas: Iterable[Left], now_s: float, hit: Left | None = None) -> Headers:
+    """The limit, the remaining amount and the time to reset, for requests and for tokens.
 
-    Of several limits of a kind, the one that was hit or else the tightest. One of weighted tokens
-    is told in those; one of cost has no header. The limit of a smooth one is its burst, the most
-    that can remain; it resets when all of that remains again.
+    Of several limits of a kind, the headers show the one that was hit, or else the tightest. A
+    limit of weighted tokens is shown in weighted tokens. A limit of cost has no header. The limit
+    of a smooth one is its burst, the most that can remain; it resets when all of it remains again.
     """
     headers: Headers = []
-    left = tuple(left)
+    counted = [(quota.count, quota) for quota in quotas]
     for kind in _KINDS:
-        shown = hit if hit and hit.count is kind else tightest(i for i in left if i.count is kind)
+        of_kind = (quota for count, quota in counted if count is kind)
+        shown = hit if hit and hit.count is kind else tightest(of_kind)
         if shown is None or shown.resets_at_s is None:
             continue
         headers += [
@@ -46,18 +59,18 @@ def refused_headers(refused: Refused, now_s: float) -> Headers:
     ]
 
 
-def tightest(left: Iterable[Left]) -> Left | None:
-    """The limit with the least share remaining; of equals the one that resets last."""
+def tightest(quotas: Iterable[Left]) -> Left | None:
+    """The limit with the smallest remaining share; of equals, the one that resets last."""
     return min(
-        left,
-        key=lambda item: (item.remaining / max(1, item.limit), -(item.resets_at_s or 0)),
+        quotas,
+        key=lambda quota: (quota.remaining / max(1, quota.limit), -(quota.resets_at_s or 0)),
         default=None,
     )
 
 
 def reset_time(seconds: float) -> str:
-    """A duration as OpenAI writes it: `20ms`, `1s`, `6m0s`, `24h0m0s`. Never rounded down."""
-    seconds = round(seconds, 6)  # the difference of two times is some 0.2 us off
+    """A duration in OpenAI's format: `20ms`, `1s`, `6m0s`, `24h0m0s`. Never rounded down."""
+    seconds = round(seconds, 6)  # the difference of two times is off by about 0.2 us
     if seconds <= 0:
         return "0s"
     if seconds <= 0.999:
@@ -70,7 +83,7 @@ def reset_time(seconds: float) -> str:
 
 
 def refusal_message(refused: Refused, tenant: str) -> str:
-    """One sentence for the person behind the client: which limit, and when to come back."""
+    """A sentence for the person behind the client: the limit, and the time to try again."""
     if refused.reason is Reason.UNKNOWN_TENANT:
         return f"Tenant {tenant} is not in the policy of the rate limiter."
     if refused.reason is Reason.REPLAYED or refused.hit is None:
@@ -83,26 +96,35 @@ def refusal_message(refused: Refused, tenant: str) -> str:
 
 def _words(limit: Limit, tenant: str) -> str:
     """The limit in words: `100 requests per minute for each user of tenant demo`."""
-    number = written(limit.count, limit.limit)
-    if limit.per is None:
-        amount = f"{number} request{_plural(limit.limit)} at once"
-    else:
-        amount = f"{number} {_noun(limit)} per {limit.per}"
-    if limit.burst is not None:
-        amount += f" in bursts of up to {written(limit.count, limit.burst)}"
     models = f" on {', '.join(sorted(limit.models))}" if limit.models else ""
-    return f"{amount}{models} for {_whom(limit)}tenant {tenant}"
+    return f"{_amount(limit)}{models} for {_whom(limit)}tenant {tenant}"
 
 
-def _noun(limit: Limit) -> str:
-    if limit.count is Count.COST:
-        return "of cost"
-    noun = limit.count.value.removesuffix("s") + _plural(limit.limit)
-    return noun if weights_in_units(limit.weights) is None else f"weighted {noun}"
+def _amount(limit: Limit) -> str:
+    number = written(limit.count, limit.limit)
+    match limit.shape:
+        case Slots():
+            return f"{number} request{_plural(limit.limit)} at once"
+        case Windowed(per=per, measure=measure):
+            return f"{number} {_noun(measure, limit.limit)} per {per}"
+        case Smooth(per=per, burst=burst, measure=measure):
+            rate = f"{number} {_noun(measure, limit.limit)} per {per}"
+            return f"{rate} in bursts of up to {written(limit.count, burst)}"
+
+
+def _noun(measure: Measure, number: int) -> str:
+    match measure:
+        case CountedRequests():
+            return f"request{_plural(number)}"
+        case WeightedTokens(weights=weights):
+            weighted = "" if weights == TokenWeights() else "weighted "
+            return f"{weighted}token{_plural(number)}"
+        case PricedTokens():
+            return "of cost"
 
 
 def _whom(limit: Limit) -> str:
-    """Whom it counts. The one user that a limit names is the caller; several stay unnamed."""
+    """The callers that the limit counts. A single named user is the caller; more stay unnamed."""
     each = " and ".join(dimension for dimension in Each if dimension in limit.each)
     if each:
         return f"each {each} of "

@@ -12,7 +12,7 @@ from math import ceil, inf
 
 from headgate.core.apis import Api
 from headgate.core.clock import Clock
-from headgate.core.policy import CompiledPolicy, Count, Limit, Per
+from headgate.core.policy import CompiledPolicy, Count, Limit, Per, Smooth, Windowed
 from headgate.core.settlement import Charge, Estimate, Source, Usage, charge
 from ratelimit.demand import Claim, Subject, claims_of, reservation_of
 from ratelimit.smooth import Refill, remaining_units
@@ -72,7 +72,7 @@ class Left:
     @property
     def per(self) -> Per | None:
         """The window of `limit`; None for requests in flight and for a burst."""
-        return self.rule.per if self.rule.burst is None else None
+        return self.rule.shape.per if isinstance(self.rule.shape, Windowed) else None
 
     @property
     def limit(self) -> int:
@@ -175,7 +175,7 @@ class Limiter:
             claims,
             request.tokens,
             now_s,
-            request.prompt_tokens,
+            prompt_tokens=request.prompt_tokens,
         )
         try:
             reserved = await self._store.reserve(reservation)
@@ -298,7 +298,7 @@ def _left_after(left: Mapping[str, Left], used: Mapping[str, int], now_s: float)
 
 
 def _left(rule: Limit, used: int, resets_at_s: float | None, now_s: float) -> Left:
-    if rule.burst is not None:
+    if isinstance(rule.shape, Smooth):
         resets_at_s = Refill(rule, used, now_s).full_at_s()
     return Left(rule, remaining_units(rule, used), resets_at_s)
 

@@ -1,18 +1,30 @@
-"""What is left of a caller's limits, by the calculation that reserves: the same claims, the
-same counters. It holds and charges nothing.
+"""The remaining amounts of a caller's limits, by the same claims and counters as a reservation.
+
+Peeking holds and charges nothing.
 """
 
 import logging
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from math import ceil
 
 import msgspec
 
-from headgate.core.amounts import in_units, weights_in_units
+from headgate.core.amounts import in_units, weights_of
 from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
-from headgate.core.policy import Caller, Each, Limit, Tenant
+from headgate.core.policy import (
+    Caller,
+    Each,
+    Limit,
+    Per,
+    Shape,
+    Slots,
+    Smooth,
+    Tenant,
+    Windowed,
+)
 from ratelimit.demand import Claim, Subject, claims_of
 from ratelimit.smooth import Refill, drain_of, remaining_units, used_units
 from ratelimit.store.protocol import Store, StoreError
@@ -24,8 +36,9 @@ _json = msgspec.json.Encoder(decimal_format="number")
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One counter that the caller's requests meet: `models` lead to it, `used` is held or spent,
-    as the store counts it.
+    """A counter that the caller's requests meet. Requests to any of `models` meet it.
+
+    `used` is the amount that is held or spent, as the store counts it.
     """
 
     claim: Claim
@@ -44,7 +57,7 @@ class PeekLimits:
     async def __call__(self, tenant: Tenant, caller: Caller, model: str | None) -> bytes | None:
         """The JSON of the caller's limits: all of them, or those that requests to `model` meet.
 
-        None when the store does not answer.
+        None if the store does not answer.
         """
         now_s = self._clock.now_s()
         met = claims_by_models(tenant, caller, now_s)
@@ -60,7 +73,7 @@ class PeekLimits:
                 used = await self._store.peek(tenant.name, counters, leases, now_s, drains)
             except StoreError as error:
                 self._metrics.store_errors.labels("peek").inc()
-                log.warning("cannot tell what is left: %s", error)
+                log.warning("cannot read the remaining amounts of limits: %s", error)
                 return None
         pairs = zip(asked, used, strict=True)
         standings = [Standing(claim, models, count) for (claim, models), count in pairs]
@@ -71,19 +84,21 @@ def claims_by_models(
     tenant: Tenant, caller: Caller, now_s: float
 ) -> list[tuple[Claim, tuple[str, ...]]]:
     """Every counter that the caller's requests meet now, with the models that lead to it."""
-    found: dict[str, tuple[Claim, list[str]]] = {}
+    met: dict[str, tuple[Claim, list[str]]] = {}
     for model in sorted(tenant.models):
         subject = Subject(caller.tenant, caller.user, caller.key, model)
         for claim in claims_of(tenant, subject, now_s):
-            found.setdefault(claim.key, (claim, []))[1].append(model)
-    return [(claim, tuple(models)) for claim, models in found.values()]
+            met.setdefault(claim.key, (claim, []))[1].append(model)
+    return [(claim, tuple(models)) for claim, models in met.values()]
 
 
 def limits_body(tenant: Tenant, standings: list[Standing], now_s: float) -> bytes:
     """The list in OpenAI's form, in the order of the policy."""
-    place = {limit.id: index for index, limit in enumerate(tenant.limits)}
-    standings = sorted(standings, key=lambda one: (place[one.claim.limit.id], one.models))
-    data = [_entry(tenant, one, now_s) for one in standings]
+    order = {limit.id: index for index, limit in enumerate(tenant.limits)}
+    standings = sorted(
+        standings, key=lambda standing: (order[standing.claim.limit.id], standing.models)
+    )
+    data = [_entry(tenant, standing, now_s) for standing in standings]
     return _json.encode({"object": "list", "data": data})
 
 
@@ -93,28 +108,40 @@ def _entry(tenant: Tenant, standing: Standing, now_s: float) -> dict[str, object
     if resets_at_s is not None:
         resets_at = datetime.fromtimestamp(resets_at_s, tenant.calendar.timezone).isoformat()
         resets_in_s = max(0, ceil(round(resets_at_s - now_s, 6)))
+    per, burst, weights = _rate(limit.shape)
     return {
         "count": limit.count,
-        "per": limit.per,
+        "per": per,
         "each": _each(limit),
         "models": standing.models,
         "limit": in_units(limit.count, limit.limit),
-        "burst": limit.burst,
+        "burst": burst,
         "used": in_units(limit.count, used_units(limit, standing.used)),
         "remaining": in_units(limit.count, remaining_units(limit, standing.used)),
         "resets_at": resets_at,
         "resets_in_s": resets_in_s,
         "shadow": limit.shadow,
-        "weights": weights_in_units(limit.weights),
+        "weights": weights,
     }
 
 
 def _resets_at_s(standing: Standing, now_s: float) -> float | None:
-    """When its window ends, or its bucket is full again."""
+    """The time at which its window ends, or its bucket is full again."""
     limit, window = standing.claim.limit, standing.claim.window
-    if limit.burst is not None:
+    if isinstance(limit.shape, Smooth):
         return Refill(limit, standing.used, now_s).full_at_s()
     return None if window is None else window.end_s
+
+
+def _rate(shape: Shape) -> tuple[Per | None, int | None, dict[str, Decimal] | None]:
+    """The members `per`, `burst` and `weights` of an entry: null where the shape has none."""
+    match shape:
+        case Windowed(per=per, measure=measure):
+            return per, None, weights_of(measure)
+        case Smooth(per=per, burst=burst, measure=measure):
+            return per, burst, weights_of(measure)
+        case Slots():
+            return None, None, None
 
 
 def _each(limit: Limit) -> list[Each]:

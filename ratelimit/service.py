@@ -1,4 +1,4 @@
-"""Envoy's global rate-limit service: decode, decide, encode, record."""
+"""Envoy's global rate limit service: decode, decide, encode, record."""
 
 import logging
 
@@ -9,11 +9,17 @@ from headgate.core.clock import Clock
 from headgate.core.contract import DOMAIN
 from headgate.core.errors import Refusal
 from headgate.core.metrics import Metrics
-from ratelimit.descriptors.service import DropIn
+from ratelimit.descriptors.service import DescriptorLimits
 from ratelimit.descriptors.wire import BadCallError
 from ratelimit.limiter import Admitted, Limiter, Request
 from ratelimit.store.protocol import StoreError
-from ratelimit.wire import BadDescriptorError, Settle, decode, encode_decision, encode_settled
+from ratelimit.wire import (
+    BadDescriptorError,
+    SettleCall,
+    decode,
+    encode_decision,
+    encode_settled,
+)
 
 SERVICE = "envoy.service.ratelimit.v3.RateLimitService"
 METHOD = "ShouldRateLimit"
@@ -25,18 +31,22 @@ log = logging.getLogger("headgate.ratelimit")
 class RateLimitService:
     """Answers `ShouldRateLimit` for the two calls of a request: reserve, and settle at its end.
 
-    A call that is not understood gets INVALID_ARGUMENT and one that the store cannot answer
-    gets UNAVAILABLE: with `failure_mode_deny` Envoy then refuses the request. Calls of another
-    domain than ours go to `drop_in`; without one they are not understood.
+    A bad call gets INVALID_ARGUMENT, and a call that the store cannot answer gets UNAVAILABLE.
+    With `failure_mode_deny`, Envoy then refuses the request. Calls of another domain than ours
+    go to `descriptor_limits`; without it they are bad calls.
     """
 
     def __init__(
-        self, limiter: Limiter, metrics: Metrics, clock: Clock, drop_in: DropIn | None = None
+        self,
+        limiter: Limiter,
+        metrics: Metrics,
+        clock: Clock,
+        descriptor_limits: DescriptorLimits | None = None,
     ) -> None:
         self._limiter = limiter
         self._metrics = metrics
         self._clock = clock
-        self._drop_in = drop_in
+        self._descriptor_limits = descriptor_limits
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The handler for a gRPC asyncio server."""
@@ -54,15 +64,15 @@ class RateLimitService:
         message: RateLimitRequest,
         context: "grpc.aio.ServicerContext[RateLimitRequest, RateLimitResponse]",
     ) -> RateLimitResponse:
-        """One call of Envoy's. Ends it with a gRPC status where there is no answer."""
+        """Answers one call of Envoy. Ends it with a gRPC status if there is no answer."""
         with self._metrics.time_hook(_HOOK):
-            if self._drop_in is not None and message.domain != DOMAIN:
-                return await self._other_domain(self._drop_in, message, context)
+            if self._descriptor_limits is not None and message.domain != DOMAIN:
+                return await self._other_domain(self._descriptor_limits, message, context)
             try:
                 call = decode(message)
             except BadDescriptorError as error:
                 self._count("invalid_descriptor")
-                log.warning("refused a call of the proxy: %s", error)
+                log.warning("refused a bad rate limit call: %s", error)
                 return await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             operation = "reserve" if isinstance(call, Request) else "settle"
             try:
@@ -73,13 +83,13 @@ class RateLimitService:
 
     async def _other_domain(
         self,
-        drop_in: DropIn,
+        descriptor_limits: DescriptorLimits,
         message: RateLimitRequest,
         context: "grpc.aio.ServicerContext[RateLimitRequest, RateLimitResponse]",
     ) -> RateLimitResponse:
-        """As envoyproxy/ratelimit answers, whose errors all have the status UNKNOWN."""
+        """Answers as envoyproxy/ratelimit does, whose errors all have the status UNKNOWN."""
         try:
-            response = await drop_in.answer(message)
+            response = await descriptor_limits.answer(message)
         except BadCallError as error:
             self._count("invalid_descriptor")
             return await context.abort(grpc.StatusCode.UNKNOWN, str(error))
@@ -90,7 +100,7 @@ class RateLimitService:
         self._count("ok" if is_ok else Refusal.OVER_LIMIT.code)
         return response
 
-    async def _answer(self, call: Request | Settle) -> RateLimitResponse:
+    async def _answer(self, call: Request | SettleCall) -> RateLimitResponse:
         if isinstance(call, Request):
             decision = await self._limiter.reserve(call)
             if isinstance(decision, Admitted):
@@ -103,7 +113,7 @@ class RateLimitService:
         await self._settle(call)
         return encode_settled()
 
-    async def _settle(self, call: Settle) -> None:
+    async def _settle(self, call: SettleCall) -> None:
         if call.reservation is None:
             return
         outcome = await self._limiter.settle(
@@ -115,7 +125,7 @@ class RateLimitService:
         self._metrics.decisions.labels(_HOOK, decision).inc()
 
     def _record_store_error(self, operation: str) -> None:
-        """Counts every failure. The store itself logs when it goes away and comes back."""
+        """Counts every failure. The store itself logs when it becomes unavailable and recovers."""
         self._metrics.store_errors.labels(operation).inc()
         if operation in ("reserve", "count"):
             self._count("store_error")

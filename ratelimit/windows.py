@@ -1,6 +1,6 @@
-"""Windows of a tenant's calendar, as instants: a limit per day ends at local midnight.
+"""The windows of a tenant's calendar, as instants: a limit per day ends at local midnight.
 
-The windows of one kind tile time: each ends where the next one starts, over clock changes too.
+The windows of a kind tile time: each ends where the next one starts, also over clock changes.
 """
 
 from calendar import monthrange
@@ -24,13 +24,13 @@ class Window:
 def window(per: Per, calendar: Calendar, now_s: float) -> Window:
     """The window of kind `per` that holds the instant `now_s` by the calendar.
 
-    Where clocks go back, the repeated hour is a window of its own; where a midnight is
-    skipped, the day starts at the first instant after it.
+    When clocks go back, the repeated hour is a window of its own. If clocks skip a midnight, the
+    day starts at the first instant after it.
     """
     return _window(per, calendar, floor(now_s))
 
 
-@lru_cache(maxsize=1024)  # within one second every request of a calendar asks the same
+@lru_cache(maxsize=1024)  # all requests of a calendar within a second need the same
 def _window(per: Per, calendar: Calendar, now_s: int) -> Window:
     if per is Per.SECOND:
         return Window(now_s, now_s + 1)
@@ -44,7 +44,7 @@ _CLOCK_LENGTHS_S = {Per.MINUTE: 60, Per.HOUR: 3600}
 
 
 def _clock_window(length_s: int, tz: ZoneInfo, now_s: int) -> Window:
-    """A minute or an hour as the local clock shows it, cut where the clock is changed."""
+    """A minute or an hour of the local clock, cut where the clock changes."""
     offset_s = _offset_s(tz, now_s)
     start_s = (now_s + offset_s) // length_s * length_s - offset_s
     end_s = start_s + length_s
@@ -56,11 +56,11 @@ def _clock_window(length_s: int, tz: ZoneInfo, now_s: int) -> Window:
 
 
 def _date_window(per: Per, calendar: Calendar, now_s: int) -> Window:
-    """A span of whole local dates. It starts when a local clock first shows its first date."""
+    """A span of whole local dates. It starts when local clocks first show its first date."""
     tz = calendar.timezone
     first, after = _span(per, calendar, datetime.fromtimestamp(now_s, tz).date())
     start_s, end_s = _start_of(first, tz), _start_of(after, tz)
-    if now_s >= end_s:  # clocks were set back over midnight: the new date has begun before
+    if now_s >= end_s:  # clocks went back over midnight: the new date has begun before
         _, after = _span(per, calendar, after)
         start_s, end_s = end_s, _start_of(after, tz)
     return Window(start_s, end_s)
@@ -81,7 +81,7 @@ def _span(per: Per, calendar: Calendar, day: date) -> tuple[date, date]:
 
 
 def _month(billing_day: int, day: date) -> tuple[date, date]:
-    """From one billing day to the next: each month has one, be it its last day."""
+    """From one billing day to the next. Every month has one: in short months, the last day."""
     first = _billed(billing_day, day)
     if day < first:
         first = _billed(billing_day, day.replace(day=1) - timedelta(days=1))
@@ -96,8 +96,8 @@ def _billed(billing_day: int, day: date) -> date:
 def _start_of(day: date, tz: ZoneInfo) -> int:
     """The first instant at which local clocks show `day` or, where they skip it, a later date.
 
-    For a midnight in a gap PEP 495 reads fold=0 with the offset before the change and fold=1
-    with the one after it: the change lies between the two readings.
+    For a midnight in a gap, PEP 495 reads fold=0 with the offset before the change and fold=1
+    with the offset after it. The change lies between the two readings.
     """
     midnight = datetime(day.year, day.month, day.day, tzinfo=tz)
     first_s = floor(midnight.timestamp())
@@ -106,7 +106,7 @@ def _start_of(day: date, tz: ZoneInfo) -> int:
 
 
 def _clock_change(tz: ZoneInfo, before_s: int, after_s: int) -> int:
-    """The first instant with the offset of `after_s`; the offset changes once in between."""
+    """The first instant with the offset of `after_s`. The offset changes once in between."""
     old_offset_s = _offset_s(tz, before_s)
     while after_s - before_s > 1:
         middle_s = (before_s + after_s) // 2
@@ -118,5 +118,5 @@ def _clock_change(tz: ZoneInfo, before_s: int, after_s: int) -> int:
 
 
 def _offset_s(tz: ZoneInfo, at_s: int) -> int:
-    """How far the local clock is ahead of UTC at an instant."""
+    """The seconds by which the local clock is ahead of UTC at an instant."""
     return int(datetime.fromtimestamp(at_s, tz).replace(tzinfo=UTC).timestamp()) - at_s

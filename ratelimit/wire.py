@@ -1,6 +1,6 @@
-"""Envoy's rate-limit messages to our values and back.
+"""Converts Envoy's rate limit messages to our values and back.
 
-`headgate.core.contract` names the descriptors.
+`headgate.core.contract` names the entries of the descriptors.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,17 +21,17 @@ from headgate.core.contract import (
     OP_SETTLE,
     AdmissionKey,
     LimitsKey,
-    held_by,
+    read_held_by,
 )
 from headgate.core.errors import ApiError, Refusal
-from headgate.core.policy import Count, Per
+from headgate.core.policy import Count, Per, Shape, Slots, Smooth, Windowed
 from headgate.core.settlement import Estimate, Usage, read_count, read_usage
 from ratelimit.headers import Headers, quota_headers, refusal_message, refused_headers, tightest
 from ratelimit.limiter import Admitted, Left, Refused, Request
 
 _MAX_UINT32 = 2**32 - 1
 _NANOS_SHOWN = NANOS // 1000
-"""Cost is told in thousandths of the currency: whole units would hide most of what is left."""
+"""Cost is shown in thousandths of the currency: whole units would hide most of the remainder."""
 _Unit = RateLimitResponse.RateLimit
 _UNITS = {
     Per.SECOND: _Unit.SECOND,
@@ -45,14 +45,15 @@ _UNITS = {
 
 
 class BadDescriptorError(ValueError):
-    """Not a call that Headgate's own filters make. Its text is one line for the operator."""
+    """A call that Headgate's own filters do not make. Its text is one line for the operator."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settle:
-    """A request has ended. `reservation` is None if it never got as far as to have one.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettleCall:
+    """The call at the end of a request. `reservation` is None if the request never had one.
 
-    `held_by` is what the answer to its reserve said, empty where that was nothing.
+    `held_by` names the replica that holds the reservation, from the answer to its reserve call;
+    empty if the answer named none.
     """
 
     reservation: str | None
@@ -62,8 +63,8 @@ class Settle:
     held_by: str = ""
 
 
-def decode(message: RateLimitRequest) -> Request | Settle:
-    """Reads one call. Raises BadDescriptorError: what is not understood is never let pass."""
+def decode(message: RateLimitRequest) -> Request | SettleCall:
+    """Reads one call. Raises BadDescriptorError: an unknown call is never let through."""
     if message.domain != DOMAIN:
         raise BadDescriptorError(f"the domain must be {DOMAIN}, not {_shown(message.domain)}")
     if len(message.descriptors) != 1:
@@ -73,7 +74,7 @@ def decode(message: RateLimitRequest) -> Request | Settle:
     descriptor = message.descriptors[0]
     entries = {entry.key: entry.value for entry in descriptor.entries}
     if len(entries) != len(descriptor.entries):
-        raise BadDescriptorError("an entry of the descriptor is there twice")
+        raise BadDescriptorError("an entry appears twice in the descriptor")
     op = entries.get(OP)
     if op == OP_RESERVE:
         return _decode_reserve(entries, _hits(message, descriptor))
@@ -97,15 +98,15 @@ def _decode_reserve(entries: Mapping[str, str], tokens: int) -> Request:
 
 
 def _prompt(entries: Mapping[str, str], tokens: int) -> int | None:
-    """The prompt's part of the estimate; None where it is not told, or is no part of it."""
+    """The prompt's part of the estimate; None if it is missing or larger than the estimate."""
     prompt = read_count(entries.get(AdmissionKey.ESTIMATE_PROMPT))
     return None if prompt is None or prompt > tokens else prompt
 
 
-def _decode_settle(entries: Mapping[str, str]) -> Settle:
+def _decode_settle(entries: Mapping[str, str]) -> SettleCall:
     if entries.get(AdmissionKey.RESERVATION) == ABSENT:
-        return Settle(None, ABSENT, Usage(), Estimate(0, 0))
-    return Settle(
+        return SettleCall(reservation=None, tenant=ABSENT, usage=Usage(), estimate=Estimate(0, 0))
+    return SettleCall(
         reservation=_needed(entries, AdmissionKey.RESERVATION),
         tenant=_needed(entries, AdmissionKey.TENANT),
         usage=read_usage(entries),
@@ -114,12 +115,12 @@ def _decode_settle(entries: Mapping[str, str]) -> Settle:
             prompt=_needed_count(entries, AdmissionKey.ESTIMATE_PROMPT),
             per_second=read_count(entries.get(AdmissionKey.PER_SECOND)),
         ),
-        held_by=held_by(entries),
+        held_by=read_held_by(entries),
     )
 
 
 def _hits(message: RateLimitRequest, descriptor: RateLimitDescriptor) -> int:
-    """The estimate. Without one (its metadata was missing) Envoy would mean 1, nearly free."""
+    """The estimate in tokens. If its metadata is missing, Envoy would count 1: nearly free."""
     if descriptor.is_negative_hits:
         raise BadDescriptorError("hits_addend of a reserve must not be negative")
     if descriptor.HasField("hits_addend"):
@@ -148,14 +149,14 @@ def _shown(text: str | None) -> str:
 
 
 def encode_settled() -> RateLimitResponse:
-    """The answer to every settlement: Envoy does not read it."""
+    """The answer to every settlement, which Envoy does not read."""
     return RateLimitResponse(overall_code=RateLimitResponse.OK)
 
 
 def encode_decision(
     request: Request, decision: Admitted | Refused, now_s: float
 ) -> RateLimitResponse:
-    """The answer to a reserve: Envoy lets the request on, or answers 429 with this body."""
+    """The answer to a reserve call: Envoy forwards the request, or answers 429 with this body."""
     if isinstance(decision, Admitted):
         code = RateLimitResponse.OK
         shown = tightest(decision.left)
@@ -185,9 +186,9 @@ def _shape(api: Api | None) -> ErrorShape:
 def _status(
     code: RateLimitResponse.Code, shown: Left | None, now_s: float
 ) -> RateLimitResponse.DescriptorStatus:
-    """The one descriptor's status, with the limit that matters most. Its numbers are uint32.
+    """The status of the only descriptor, with the limit `shown`. Its numbers are uint32.
 
-    Those of cost are thousandths of the currency, rounded down.
+    Numbers of cost are thousandths of the currency, rounded down.
     """
     if shown is None:
         return RateLimitResponse.DescriptorStatus(code=code)
@@ -198,11 +199,19 @@ def _status(
         current_limit=RateLimitResponse.RateLimit(
             name=shown.id,
             requests_per_unit=min(shown.rule.limit // unit, _MAX_UINT32),
-            unit=_Unit.UNKNOWN if shown.rule.per is None else _UNITS[shown.rule.per],
+            unit=_unit(shown.rule.shape),
         ),
         limit_remaining=min(shown.remaining // unit, _MAX_UINT32),
         duration_until_reset=Duration(seconds=wait_s),
     )
+
+
+def _unit(shape: Shape) -> _Unit.Unit:
+    match shape:
+        case Windowed(per=per) | Smooth(per=per):
+            return _UNITS[per]
+        case Slots():
+            return _Unit.UNKNOWN
 
 
 def _header_values(headers: Headers) -> Iterable[HeaderValue]:

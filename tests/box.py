@@ -4,9 +4,7 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -15,7 +13,8 @@ from typing import Any
 
 import httpx
 
-START_TIMEOUT_S = 30
+from tests.patience import PATIENCE_S, PATIENT_UP, wait_until
+
 KEYS = {name: f"sk-test-{name}-0123456789abcdef" for name in ("alice", "bob", "carol", "dave")}
 
 MODELS = """
@@ -76,7 +75,7 @@ class Box:
     def post(self, path: str, body: Any, user: str = "alice", **options: Any) -> httpx.Response:
         """POSTs a JSON body with the user's key."""
         headers = {**self.headers(user), **options.pop("headers", {})}
-        return httpx.post(f"{self.url}{path}", json=body, headers=headers, timeout=30, **options)
+        return httpx.post(f"{self.url}{path}", json=body, headers=headers, **options)
 
     def chat(self, user: str = "alice", **fields: Any) -> httpx.Response:
         """One small chat completion."""
@@ -95,21 +94,30 @@ class Box:
             return []
         return [json.loads(line) for line in whole_lines(path.read_text())]
 
-    def wait_records(self, count: int, timeout_s: float = 10) -> list[dict[str, Any]]:
+    def wait_records(self, count: int) -> list[dict[str, Any]]:
         """Waits until at least `count` records are written (the access log comes in batches)."""
         return wait_until(
             lambda: records if len(records := self.records()) >= count else None,
             f"{count} usage records",
-            timeout_s,
         )
 
     def record_of(self, request_id: str) -> dict[str, Any]:
-        """The usage record of one request, by the id that its answer carried."""
+        """Waits for the usage record of one request, by the id that its answer carried.
 
-        def found() -> dict[str, Any] | None:
+        The request is settled too: its record is written first.
+        """
+
+        def written() -> dict[str, Any] | None:
             return next((r for r in self.records() if r["request_id"] == request_id), None)
 
-        return wait_until(found, f"the record of {request_id}")
+        record: dict[str, Any] = wait_until(written, f"the record of {request_id}")
+        wait_until(self._all_settled, f"the settlement of {request_id}")
+        return record
+
+    def _all_settled(self) -> bool:
+        """Whether each reservation with a record is settled: the access log settles all of them."""
+        reserved = sum(record["reservation"] is not None for record in self.records())
+        return settlements(self.metrics(), "accesslog") >= reserved
 
     def stats(self) -> dict[str, int]:
         """Envoy's own counters and gauges."""
@@ -128,7 +136,7 @@ class Box:
     def stop(self) -> int:
         """Ends it as Ctrl-C does and returns its exit code."""
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE_S)
 
 
 def whole_lines(text: str) -> list[str]:
@@ -148,14 +156,17 @@ def metric(exposition: str, name: str) -> float:
     return float(next(lines, "0 0").rpartition(" ")[2])
 
 
-def wait_until(probe: Callable[[], Any], what: str, timeout_s: float = 10) -> Any:
-    """Polls `probe` until it returns something true; fails the test when it never does."""
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end:
-        if result := probe():
-            return result
-        time.sleep(0.02)
-    raise AssertionError(f"waited {timeout_s} s for {what}")
+def settlements(exposition: str, hook: str, *outcomes: str) -> int:
+    """How many settlements of a hook were answered, with one of the outcomes if any are given.
+
+    The hooks are `ratelimit`, which settles first as a rule, and `accesslog`.
+    """
+    ends = [f'{{outcome="{outcome}",via="{hook}"}}' for outcome in outcomes] or [f'via="{hook}"}}']
+    return sum(
+        int(float(value))
+        for name, _, value in (line.rpartition(" ") for line in exposition.splitlines())
+        if name.startswith("headgate_settlements_total") and name.endswith(tuple(ends))
+    )
 
 
 @contextmanager
@@ -168,9 +179,9 @@ def running_box(folder: Path, policy_text: str, *options: str) -> Iterator[Box]:
 
 
 @contextmanager
-def started_up(folder: Path, *options: str) -> Iterator[Box]:
-    """Starts `headgate up OPTIONS` on free ports and waits for its ready line."""
-    command = [sys.executable, "-m", "headgate", "up", "--listen", "127.0.0.1:0"]
+def started_up(folder: Path, *options: str, program: Sequence[str] = PATIENT_UP) -> Iterator[Box]:
+    """Starts `headgate up OPTIONS` on free ports and waits until it has said all of its welcome."""
+    command = [*program, "up", "--listen", "127.0.0.1:0"]
     command += ["--admin", "127.0.0.1:0", "--run-dir", str(folder / "run")]
     command += ["--records", str(folder / "usage.jsonl"), *options]
     with open(folder / "up.log", "w") as log:
@@ -178,12 +189,12 @@ def started_up(folder: Path, *options: str) -> Iterator[Box]:
             command, stdout=log, stderr=subprocess.STDOUT, text=True, cwd=folder, env=environment()
         )
     try:
-        yield _ready(process, folder)
+        yield _ready(process, folder, "  curl " if "--demo" in options else "Headgate is ready on")
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
             try:
-                process.wait(20)
+                process.wait(PATIENCE_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -195,16 +206,17 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONUNBUFFERED": "1"}
 
 
-def _ready(process: subprocess.Popen[str], folder: Path) -> Box:
+def _ready(process: subprocess.Popen[str], folder: Path, last_line: str) -> Box:
     log = folder / "up.log"
 
     def welcome() -> list[str] | None:
         text = log.read_text()
         if process.poll() is not None:
             raise AssertionError(f"headgate up ended with {process.returncode}:\n{text}")
-        return text.splitlines() if "is ready on" in text and text.endswith("\n") else None
+        lines = whole_lines(text)
+        return lines if any(line.startswith(last_line) for line in lines) else None
 
-    lines = wait_until(welcome, "headgate up to be ready", START_TIMEOUT_S)
+    lines = wait_until(welcome, "headgate up to be ready")
     ready = next(line for line in lines if "is ready on" in line)
     words = ready.replace("(", " ").replace(",", " ").split()
     urls = [word for word in words if word.startswith(("http://", "https://"))]

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from headgate.program.tls import TlsFiles
+from headgate.program.settings import TlsFiles
 
 FOLDER = Path(__file__).parent / "tls"
 AUTHORITY = FOLDER / "ca.pem"

@@ -20,8 +20,9 @@ from headgate.core.contract import Counting
 from headgate.dataplane.box import BODY_LIMIT_BYTES, MAX_CONNECTIONS, Certificate, OneBox
 from headgate.dataplane.supervisor import Envoy
 from tests.certificates import AUTHORITY
-from tests.fake_hooks import MODEL, WAIT_S, FakeServices
+from tests.fake_hooks import MODEL, FakeServices
 from tests.fake_upstream import Upstream, reply
+from tests.patience import PATIENCE_S, patient
 
 CHAT = "/v1/chat/completions"
 
@@ -65,7 +66,7 @@ class Rig:
 
     async def raw(self, request: bytes) -> tuple[bytes, bytes]:
         """Sends these bytes as they are; returns the answer's head and its body."""
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             reader, writer = await asyncio.open_connection("127.0.0.1", self.box.listen_port)
             try:
                 writer.write(request)
@@ -78,7 +79,7 @@ class Rig:
 
     async def come_back(self) -> None:
         """Waits until requests pass again."""
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 if (await self.post()).status_code == 200:
                     return
@@ -133,10 +134,11 @@ async def running_envoy(
         server = await services.serve(box.services_socket)
         envoy = Envoy(box, concurrency=1)
         try:
-            await envoy.start()
+            with patient():
+                await envoy.start()
             url = f"http{'s' if certificate else ''}://127.0.0.1:{box.listen_port}"
             trust = ssl.create_default_context(cafile=AUTHORITY)
-            async with httpx.AsyncClient(base_url=url, timeout=WAIT_S, verify=trust) as client:
+            async with httpx.AsyncClient(base_url=url, verify=trust) as client:
                 yield Rig(envoy, box, services, upstream, server, client)
         finally:
             await envoy.stop(drain_s=0.0)

@@ -11,8 +11,8 @@ import grpc
 
 from headgate._gen import accesslog_pb2, auth_pb2, base_pb2, ext_proc_pb2, ratelimit_pb2
 from headgate.core.contract import OP_RESERVE, AdmissionKey, Header, LimitsKey, Namespace
+from tests.patience import PATIENCE_S
 
-WAIT_S = 10.0
 MODEL = "tiny"
 OVERWRITE = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 
@@ -162,7 +162,7 @@ class FakeServices:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Waits until what was received fulfils the condition. Raises TimeoutError."""
-        async with asyncio.timeout(WAIT_S), self._changed:
+        async with asyncio.timeout(PATIENCE_S), self._changed:
             await self._changed.wait_for(condition)
 
     async def serve(self, path: Path) -> grpc.aio.Server:

@@ -29,7 +29,7 @@ _PHRASES = {
 }
 _CODE = re.compile(r"`[^`]*`")
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
-_ITEM = re.compile(r"\s*(?:[-*]|\d+\.)\s+")
+_ITEM = re.compile(r"^\s*(?:[-*]|\d+\.)\s+")
 _SENTENCE_END = re.compile(r"(?<=[.!?:;])\s+(?=[A-Z`\"(*0-9])|(?<=\.\*\*)\s+")
 
 

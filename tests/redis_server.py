@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import redis
 
-PATIENT_S = 20.0
-"""A store's deadline where a test is not about time: a busy machine must not fail it."""
+from tests.patience import PATIENCE_S
 
-_READY_WITHIN_S = 30.0
+PATIENT_S = PATIENCE_S
+"""A store's deadline where a test is not about time: a busy machine must not fail it."""
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class RedisServer:
         """Kills it, as a crash would."""
         self.process.send_signal(signal.SIGCONT)
         self.process.kill()
-        self.process.wait(timeout=10)
+        self.process.wait(PATIENCE_S)
 
     def freeze(self) -> None:
         """Lets it hang: connections stay open and nothing answers."""
@@ -53,7 +53,7 @@ class RedisServer:
         self.process.send_signal(signal.SIGCONT)
 
     def wait_until_ready(self) -> None:
-        deadline_s = time.monotonic() + _READY_WITHIN_S
+        deadline_s = time.monotonic() + PATIENCE_S
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline_s:
                 self.stop()
@@ -127,7 +127,7 @@ def _spawn(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
 
 
 def _own_all_slots(server: RedisServer) -> None:
-    deadline_s = time.monotonic() + _READY_WITHIN_S
+    deadline_s = time.monotonic() + PATIENCE_S
     with closing(server.client()) as client:
         while True:
             try:

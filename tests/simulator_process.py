@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.patience import PATIENCE_S
+
 _ROOT = Path(__file__).parent.parent
 _READY = "simulator ready on "
-_START_S = 20.0
-_STOP_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ async def simulator_process(*arguments: str) -> AsyncIterator[SimulatorProcess]:
     )
     try:
         assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), _START_S)
+        line = await asyncio.wait_for(process.stdout.readline(), PATIENCE_S)
         text = line.decode().strip()
         if not text.startswith(_READY):
             raise RuntimeError(f"the simulator did not start, it said: {text!r}")
@@ -52,7 +52,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
     try:
-        await asyncio.wait_for(process.wait(), _STOP_S)
+        await asyncio.wait_for(process.wait(), PATIENCE_S)
     except TimeoutError:
         process.kill()
         await process.wait()

@@ -1,5 +1,7 @@
 """The documentation lists what there is: every command, option and metric."""
 
+import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -7,11 +9,14 @@ import click
 import pytest
 from prometheus_client import CollectorRegistry
 
+import headgate
+from accesslog.types import UsageRecord
 from headgate.cli import cli
 from headgate.core.clock import SystemClock
+from headgate.core.errors import Refusal
 from headgate.core.metrics import Metrics
 from headgate.istio_check.findings import WARNINGS, Rule
-from headgate.rls_config.check import KNOWN_KEYS
+from headgate.rls_config.reader import KNOWN_KEYS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -84,11 +89,54 @@ def test_every_test_that_the_page_on_security_names_exists() -> None:
         assert not test or f"def {test}(" in path.read_text(), f"{file}: {test}"
 
 
-def test_the_changelog_speaks_of_the_version_in_work() -> None:
-    assert "## Unreleased" in (ROOT / "CHANGELOG.md").read_text()
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page: those of its headings, as GitHub makes them, and its own."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    plain = (re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title) for title in titles)
+    made = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in plain}
+    return made | set(re.findall(r'<a id="([^"]+)">', text))
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements.serve.lock"])
+def test_every_local_anchor_exists() -> None:
+    for page in [*ROOT.glob("*.md"), *DOCS.glob("*.md")]:
+        for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]*)\)", page.read_text()):
+            other = page.parent / target if target else page
+            assert anchor in anchors(other), f"{page.name} links to {target}#{anchor}"
+
+
+def test_the_readme_links_every_page_of_the_documentation() -> None:
+    linked = set(re.findall(r"\]\(docs/([\w-]+\.md)", (ROOT / "README.md").read_text()))
+
+    assert linked == {page.name for page in DOCS.glob("*.md")}
+
+
+def test_the_readme_shows_a_whole_usage_record() -> None:
+    [sample] = re.findall(r"```json\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+    assert list(json.loads(sample)) == [field.name for field in dataclasses.fields(UsageRecord)]
+
+
+def test_the_readme_shows_a_whole_429() -> None:
+    [sample] = re.findall(r"```http\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    head, _, body = sample.partition("\n\n")
+
+    assert head.startswith("HTTP/1.1 429 ")
+    assert {"retry-after", "x-ratelimit-remaining-requests"} <= {
+        line.split(":")[0] for line in head.splitlines()
+    }
+    assert json.loads(body)["error"]["code"] == Refusal.OVER_LIMIT.code
+
+
+def test_the_changelog_has_the_version_with_its_date_and_a_place_for_the_next() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    headings = re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
+
+    assert headings[0] == "Unreleased"
+    assert re.fullmatch(rf"{re.escape(headgate.__version__)} - \d{{4}}-\d\d-\d\d", headings[1])
+
+
+@pytest.mark.parametrize("lock", [path.name for path in sorted(ROOT.glob("requirements*.lock"))])
 def test_locks_pin_versions_with_hashes_and_without_addresses(lock: str) -> None:
     lines = (ROOT / lock).read_text().splitlines()
 

@@ -11,18 +11,18 @@ from extproc.counting.scanner import DURATION, USAGE, outermost, read_seconds, r
 from headgate.core.apis import Api
 
 MAX_HELD_BYTES = 8 * 1024 * 1024
-"""What is held of one answer at most; a longer event passes unread."""
+"""The most that is held back of one answer; a longer event passes unread."""
 _BLANK_LINE = re.compile(rb"\n\r?\n|\r\r")
 """Lines may end in LF, CRLF or CR."""
 _NO_OUTPUT = frozenset({Api.EMBEDDINGS, Api.RERANK, Api.SCORE})
 
 
 class Body(Protocol):
-    """A body that is being read."""
+    """The body of an answer, read chunk by chunk."""
 
     @property
     def held_bytes(self) -> int:
-        """How much of it is held."""
+        """How much of it is held back."""
         ...
 
     def watch(self, chunk: bytes) -> bytes:
@@ -30,40 +30,40 @@ class Body(Protocol):
         ...
 
     def finish(self) -> bytes:
-        """The body is over: returns what was still held."""
+        """Ends the body, and returns the bytes that were still held back."""
         ...
 
 
-class _Held:
-    """Bytes that wait for more."""
+class _HeldBack:
+    """Bytes that wait for the rest of their event."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
         self.size_bytes = 0
 
     def add(self, part: bytes) -> bool:
-        """Whether there is room for more."""
+        """Holds one more part; False if the limit is exceeded."""
         self._parts.append(part)
         self.size_bytes += len(part)
         return self.size_bytes <= MAX_HELD_BYTES
 
     def release(self) -> bytes:
-        """All of it, to be held no more."""
+        """Returns all the bytes and holds none."""
         parts, self._parts, self.size_bytes = self._parts, [], 0
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 class StreamBody:
-    """Server-sent events. Chunks may cut one anywhere, in its blank line too: `_seam` is the end
-    of what is held."""
+    """Server-sent events. A chunk may cut an event anywhere, even in its blank line, so `_seam`
+    keeps the last bytes that are held."""
 
     def __init__(self, totals: Totals, read_event: Reader) -> None:
         self._totals = totals
         self._read_event = read_event
-        self._held = _Held()
+        self._held = _HeldBack()
         self._seam = b""
         self._passes = False
-        """The event is too long and passes in pieces."""
+        """Whether the current event is too long and passes in pieces."""
 
     @property
     def held_bytes(self) -> int:
@@ -92,19 +92,21 @@ class StreamBody:
 
 
 def _event_end(text: bytes, start: int) -> int:
-    """Just behind the next blank line, which ends an event; 0 if there is none."""
+    """The index behind the next blank line, which ends an event; 0 if there is none."""
     blank = _BLANK_LINE.search(text, start)
     return blank.end() if blank is not None else 0
 
 
 class JsonBody:
-    """A JSON answer, which passes at once. Kept is what comes from the byte before its first
-    `"usage"` (of audio also `"duration"`) on; what grows too long is dropped, to begin at a later
-    one."""
+    """A JSON answer, which passes at once.
+
+    Its bytes are kept from the one before the first `"usage"` on (for audio also `"duration"`).
+    Kept bytes that grow too long are dropped, and keeping begins again at a later `"usage"`.
+    """
 
     def __init__(self, totals: Totals) -> None:
         self._totals = totals
-        self._held = _Held()
+        self._held = _HeldBack()
         self._seam = b""
 
     @property
@@ -139,7 +141,7 @@ class JsonBody:
 
 
 class UnreadBody:
-    """A body that nobody here can read: its end is all that is known of it."""
+    """A body that is not read; only its end is noticed."""
 
     held_bytes = 0
 

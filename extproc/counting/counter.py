@@ -1,15 +1,15 @@
-"""Counts one answer as its bytes come, and says which of them the client sees.
+"""Counts one answer while its bytes pass, and chooses the bytes that the client sees.
 
-The contract is that of the tap (`headgate/dataplane/tap.lua`): the same usage keys, written
-with each chunk so that they survive a client's abort, and the same bytes to the client.
+It has the contract of the tap (`headgate/dataplane/tap.lua`): the same usage keys and the same
+bytes for the client. The keys are written with each chunk, so that they survive a client's abort.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from extproc.asked import ClientUsage
 from extproc.counting.bodies import Body, JsonBody, StreamBody, UnreadBody
 from extproc.counting.events import EVENT_READERS, Totals, read_chunk
+from extproc.types import ClientUsage
 from headgate.core.apis import FORM_APIS, Api
 from headgate.core.contract import UsageKey
 
@@ -18,7 +18,7 @@ _LESS_USAGE = frozenset({ClientUsage.NONE, ClientUsage.FINAL})
 
 @dataclass(frozen=True, slots=True)
 class AnswerHead:
-    """What the headers of an answer say of it; `encoding` is None where it has none."""
+    """The headers of an answer that decide how it is read; `encoding` is None without one."""
 
     status: int | None
     content_type: str
@@ -26,9 +26,12 @@ class AnswerHead:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What of the request decides how its answer is read; `n` is its choices for each prompt,
-    `per_second` whether it is audio whose seconds have a price (other audio passes unread)."""
+class AnswerContext:
+    """The properties of a request that decide how its answer is read.
+
+    `n` is the number of choices for each prompt. `per_second` says that it is audio with a price
+    per second; other audio passes unread.
+    """
 
     api: Api
     client_usage: ClientUsage
@@ -37,59 +40,64 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
-    """A chunk that was read: `body` to pass on (None: as it came), and usage keys that changed."""
+class AnswerChunk:
+    """A chunk that was read: the `body` to pass on (None: unchanged), and the changed usage."""
 
     body: bytes | None
     usage: dict[UsageKey, str]
 
 
-class Counter:
+class AnswerCounter:
     """One answer. Feed it every chunk in order, the last one with `is_last`.
 
-    Alters only chat and completions streams of clients that asked for less usage than we did;
-    such a stream is held back to the end of each event. A compressed answer, one of another
-    content type, and an event over MAX_HELD_BYTES pass unread.
+    It alters only chat and completions streams whose clients asked for less usage than Headgate
+    did. Such a stream is held back to the end of each event. A compressed answer, another content
+    type, and an event over MAX_HELD_BYTES pass unread.
     """
 
-    def __init__(self, request: Request, head: AnswerHead, now_ms: Callable[[], int]) -> None:
-        self._totals = Totals(request.api, request.client_usage, request.n, now_ms)
-        self._totals.per_second = request.per_second
+    def __init__(self, context: AnswerContext, head: AnswerHead, now_ms: Callable[[], int]) -> None:
+        self._totals = Totals(
+            api=context.api,
+            client_usage=context.client_usage,
+            n=context.n,
+            now_ms=now_ms,
+            per_second=context.per_second,
+        )
         self._body = _body_of(self._totals, head)
-        self._told: dict[UsageKey, int] = {}
+        self._written: dict[UsageKey, int] = {}
         self._head = head
 
     @property
     def alters(self) -> bool:
-        """Whether the client may get fewer bytes than came: a content-length would be wrong."""
+        """Whether the client may get fewer bytes, so that a content-length would be wrong."""
         return self._totals.alters
 
     @property
     def held_bytes(self) -> int:
-        """How much of the answer is held: at most MAX_HELD_BYTES and a chunk."""
+        """How much of the answer is held back: at most MAX_HELD_BYTES and a chunk."""
         return self._body.held_bytes
 
     def begin(self) -> dict[UsageKey, str]:
-        """What is known from the headers."""
+        """The usage that is known from the headers: the status."""
         return {} if self._head.status is None else {UsageKey.STATUS: str(self._head.status)}
 
-    def feed(self, chunk: bytes, is_last: bool) -> Counted:
+    def feed(self, chunk: bytes, is_last: bool) -> AnswerChunk:
         """The next chunk; with `is_last` the answer is complete."""
         passed = self._body.watch(chunk)
         if is_last:
             passed += self._body.finish()
         is_changed = self._totals.alters and passed != chunk
-        return Counted(passed if is_changed else None, self._changes(is_last))
+        return AnswerChunk(passed if is_changed else None, self._changes(is_last))
 
     def end(self) -> dict[UsageKey, str]:
-        """The answer ended with trailers. What is still held of an event that was cut is lost."""
+        """The answer ended with trailers. An event that is not complete is lost."""
         self._body.finish()
         return self._changes(at_end=True)
 
     def _changes(self, at_end: bool) -> dict[UsageKey, str]:
-        """Settlement needs the events only while no completion is known, so with running usage
-        they are told at the end alone."""
-        totals, told = self._totals, self._told
+        """The keys whose values changed. Settlement needs the events only while no completion is
+        known, so with running usage they are written only at the end."""
+        totals, written = self._totals, self._written
         known = {
             UsageKey.PROMPT: totals.prompt,
             UsageKey.COMPLETION: totals.completion,
@@ -103,14 +111,14 @@ class Counter:
         }
         changes = {}
         for key, value in known.items():
-            if value is not None and told.get(key) != value:
-                told[key] = value
+            if value is not None and written.get(key) != value:
+                written[key] = value
                 changes[key] = str(value)
         return changes
 
 
 def _body_of(totals: Totals, head: AnswerHead) -> Body:
-    """How a body of this kind is read."""
+    """The reader for a body with these headers."""
     kind = head.content_type.lower()
     reader = read_chunk if totals.per_second else EVENT_READERS.get(totals.api)
     is_flat = totals.api in FORM_APIS and not totals.per_second

@@ -1,14 +1,13 @@
-"""What one server-sent event of each API says of usage, progress, end and failure.
+"""Reads usage, progress, end and failure from one server-sent event of each API.
 
-The same as `headgate/dataplane/usage_events.lua`. A reader takes the totals and one event with
-its blank line. It notes what the event says in the totals, and returns the part for the client.
+The same as `headgate/dataplane/usage_events.lua`. A reader takes the totals and one event with its
+blank line. It updates the totals, and returns the part of the event for the client.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from extproc.asked import ClientUsage
 from extproc.counting.scanner import (
     USAGE,
     Counts,
@@ -19,6 +18,7 @@ from extproc.counting.scanner import (
     read_usage,
     without,
 )
+from extproc.types import ClientUsage
 from headgate.core.apis import Api
 
 _CHOICES, _ERROR, _ROLE, _CONTENT = b'"choices"', b'"error"', b'"role"', b'"content"'
@@ -31,12 +31,12 @@ _NAME = re.compile(rb"(?:\A|[\r\n])event:\s*([\w.]+)")
 _DATA = b"data:"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Totals:
-    """What is known of one answer so far; None for what nothing has said.
+    """The numbers of one answer so far; None for a number that is not known.
 
-    `n` is how many choices each prompt has. `alters`: running usage is taken out.
-    `per_second`: it is audio, and its seconds have a price.
+    `n` is the number of choices for each prompt. `alters`: running usage is taken out.
+    `per_second`: it is audio with a price per second.
     """
 
     api: Api
@@ -58,16 +58,18 @@ class Totals:
     prompts: dict[int, int] = field(default_factory=dict)
 
     def set_usage(self, counts: Counts) -> None:
-        """The last word replaces what was known before; what it does not name stays."""
+        """Takes the final usage. A number that it lacks keeps its value."""
         self.prompt = self.prompt if counts.prompt is None else counts.prompt
         self.completion = self.completion if counts.completion is None else counts.completion
         self.cached = self.cached if counts.cached is None else counts.cached
         self.reasoning = self.reasoning if counts.reasoning is None else counts.reasoning
 
     def add_running(self, choice_no: int, counts: Counts) -> None:
-        """Running usage is that of one choice: completions add up over choices, prompts over
-        prompts, each of which has `n` choices in a row. Cached and reasoning tokens come with
-        the last word."""
+        """Adds the running usage of one choice.
+
+        Completions add up over the choices. Prompts add up over the prompts, each of which has `n`
+        consecutive choices. Cached and reasoning tokens come only with the final usage.
+        """
         prompt_no = choice_no // self.n if self.api is Api.COMPLETIONS else 0
         if counts.completion is not None:
             before = self.completions.get(choice_no, 0)
@@ -79,7 +81,7 @@ class Totals:
             self.prompts[prompt_no] = counts.prompt
 
     def count_event(self) -> None:
-        """One more event with output."""
+        """Counts one more event with output."""
         self.events += 1
         if self.first_event_ms is None:
             self.first_event_ms = self.now_ms()
@@ -89,8 +91,8 @@ Reader = Callable[[Totals, bytes], bytes]
 
 
 def json_of(event: bytes) -> bytes:
-    """The JSON of an event at its own place: all else becomes white space, but a `data:` that
-    begins the event."""
+    """The JSON of an event at its own offset; everything else becomes white space, except a
+    `data:` that begins the event."""
     if event.startswith(_DATA) and b"\r" not in event:
         line_end = event.find(b"\n")
         if line_end < 0 or line_end >= len(event) - 2:
@@ -104,7 +106,7 @@ def _blank(line: re.Match[bytes]) -> bytes:
 
 
 def _first_choice(json: bytes) -> int | None:
-    """Just inside the brace of a chunk's first choice; None where it has none."""
+    """The index behind the brace of a chunk's first choice; None if it has no choices."""
     found = find_member(json, _CHOICES)
     if found is None:
         return None
@@ -121,7 +123,7 @@ def _first_choice(json: bytes) -> int | None:
 
 
 def _opens_choice(json: bytes) -> bool:
-    """The chunk that opens a chat choice names the role and has no text yet."""
+    """Whether this chunk opens a chat choice: it has the role and no text yet."""
     role, content = find_member(json, _ROLE), find_member(json, _CONTENT)
     if role is None or content is None:
         return False
@@ -149,7 +151,7 @@ def read_chunk(totals: Totals, event: bytes) -> bytes:
 def _read_chunk_usage(
     totals: Totals, event: bytes, json: bytes, usage: Member, choice: int | None
 ) -> bytes:
-    """A chunk with choices carries running usage, one without the last word."""
+    """A chunk with choices carries running usage, a chunk without choices the final usage."""
     if usage.end is None:
         is_extra = totals.client_usage is ClientUsage.NONE and is_null(json, usage.value)
         return without(event, json, usage.first, usage.value + 4) if is_extra else event
@@ -213,4 +215,4 @@ EVENT_READERS: dict[Api, Reader] = {
     Api.RESPONSES: _read_response_event,
     Api.MESSAGES: _read_message_event,
 }
-"""The APIs that stream, and how an event of each is read."""
+"""The reader of each API that streams."""

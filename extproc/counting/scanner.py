@@ -1,9 +1,9 @@
 """Finds members of a JSON text and reads the numbers of a usage object.
 
-`usage` counts only at its own depth, as an answer may echo a tool schema that holds one too. The
-depth of a member is how many brackets close after it, so that the text before it is never parsed:
-inside a string quotes are escaped, thus `"usage"` without a backslash before it is always a whole
-string. The same as `headgate/dataplane/usage_scanner.lua`.
+`usage` counts only at its own depth, because an answer may echo a tool schema with a `usage` of
+its own. The depth of a member is the number of brackets that close after it, so the text before it
+is never parsed. Quotes inside a string are escaped: `"usage"` without a backslash before it is
+always a whole string. The same as `headgate/dataplane/usage_scanner.lua`.
 """
 
 import re
@@ -17,19 +17,20 @@ DURATION = b'"duration"'
 _COLON = re.compile(rb"\s*:\s*")
 _COMMA_AFTER = re.compile(rb"\s*,\s*")
 _COUNT = re.compile(rb"(\d{1,15})[\s,}]")
-"""A plain count. What is longer (vLLM cannot mean it) or no whole number is not seen."""
+"""A whole number of at most 15 digits. Anything else does not count as seen; vLLM sends no longer
+ones."""
 _TOKEN = re.compile(rb'[{}\[\]]|"[^"\\]*+(?:\\.[^"\\]*+)*+("?)', re.DOTALL)
-"""A bracket, or a string; its group is empty where the text ends within the string."""
+"""A bracket, or a string. Its group is empty if the text ends within the string."""
 _SECONDS = re.compile(rb'"?(\d{1,15})(?!\d)\.?(\d*)"?[\s,}]')
 _OPENING, _CLOSING = b"{[", b"}]"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Member:
-    """A member of a JSON text, by offsets: where its key begins and where its value does.
+    """A member of a JSON text, by offsets: its key begins at `first`, its value at `value`.
 
-    `end` is just behind a value that is an object, None for any other. `depth` 1: a member of
-    the root.
+    `end` is the offset behind a value that is an object, None for any other value. The members of
+    the root have `depth` 1.
     """
 
     first: int
@@ -41,7 +42,7 @@ class Member:
 
 @dataclass(slots=True)
 class Counts:
-    """The numbers of one usage object, None for what it does not name."""
+    """The numbers of one usage object; None for a number that it lacks."""
 
     prompt: int | None = None
     completion: int | None = None
@@ -50,7 +51,7 @@ class Counts:
 
 
 def find_member(text: bytes, key: bytes) -> tuple[int, int] | None:
-    """Where the first member `key` (with its quotes) begins, and where its value does."""
+    """The offsets of the first member `key` (with its quotes) and of its value."""
     first = text.find(key)
     while first >= 0:
         colon = _COLON.match(text, first + len(key))
@@ -63,8 +64,8 @@ def find_member(text: bytes, key: bytes) -> tuple[int, int] | None:
 def outermost(text: bytes, key: bytes) -> Member | None:
     """The outermost member `key` of a JSON text whose beginning may be missing.
 
-    Of several at one depth the last, as in every JSON reader. None where there is none, or where
-    the text ends within a string.
+    If there are several at one depth, the last, as in every JSON reader. None if there is none, or
+    if the text ends within a string.
     """
     found = find_member(text, key)
     if found is None:
@@ -92,18 +93,19 @@ def _member_at(text: bytes, first: int, key_end: int, depth: int) -> Member | No
     if colon is None:
         return None
     value = colon.end()
-    return Member(first, value, None, depth, text.startswith(b"{", value))
+    is_object = text.startswith(b"{", value)
+    return Member(first=first, value=value, end=None, depth=depth, is_object=is_object)
 
 
 def is_null(json: bytes, at: int) -> bool:
-    """Whether the value that begins there is `null`."""
+    """Whether the value at this offset is `null`."""
     return json.startswith(b"null", at)
 
 
 def without(event: bytes, json: bytes, first: int, end: int) -> bytes:
-    """`event` without its bytes from `first` to `end`, a member, and the comma that joined it.
+    """`event` without a member, its bytes from `first` to `end`, and the comma that joined it.
 
-    `json` is the event's JSON at its own place (`events.json_of`).
+    `json` is the event's JSON at its own offset (`events.json_of`).
     """
     before = len(json[:first].rstrip(b" \t\n\v\f\r"))
     if json[before - 1 : before] == b",":
@@ -113,41 +115,43 @@ def without(event: bytes, json: bytes, first: int, end: int) -> bytes:
 
 
 def read_usage(api: Api, usage: bytes) -> Counts:
-    """The numbers of one usage object. Anthropic's input_tokens leaves out what the cache read
-    or wrote."""
+    """The numbers of one usage object. Anthropic's input_tokens excludes the tokens that the cache
+    read or wrote."""
     if api is Api.MESSAGES:
         prompt, cached = (
-            _count(usage, b'"input_tokens"'),
-            _count(usage, b'"cache_read_input_tokens"'),
+            _number(usage, b'"input_tokens"'),
+            _number(usage, b'"cache_read_input_tokens"'),
         )
         if prompt is not None:
-            created = _count(usage, b'"cache_creation_input_tokens"')
+            created = _number(usage, b'"cache_creation_input_tokens"')
             prompt += (cached or 0) + (created or 0)
-        return Counts(prompt, _count(usage, b'"output_tokens"'), cached)
+        return Counts(prompt, _number(usage, b'"output_tokens"'), cached)
     return Counts(
         _either(usage, b'"prompt_tokens"', b'"input_tokens"'),
         _either(usage, b'"completion_tokens"', b'"output_tokens"'),
-        _count(usage, b'"cached_tokens"'),
-        _count(usage, b'"reasoning_tokens"'),
+        _number(usage, b'"cached_tokens"'),
+        _number(usage, b'"reasoning_tokens"'),
     )
 
 
 def _either(usage: bytes, key: bytes, other: bytes) -> int | None:
-    count = _count(usage, key)
-    return _count(usage, other) if count is None else count
+    count = _number(usage, key)
+    return _number(usage, other) if count is None else count
 
 
-def _count(usage: bytes, key: bytes) -> int | None:
-    found = find_member(usage, key)
-    digits = _COUNT.match(usage, found[1]) if found is not None else None
+def _number(usage: bytes, key: bytes) -> int | None:
+    member = find_member(usage, key)
+    digits = _COUNT.match(usage, member[1]) if member is not None else None
     return int(digits[1]) if digits is not None else None
 
 
 def read_seconds(text: bytes, usage: Member | None) -> int | None:
-    """How long the audio of a whole answer was, rounded up: by its usage, else by the `duration`
-    of verbose_json."""
+    """The length of the audio of a whole answer, in seconds, rounded up.
+
+    Taken from its usage, or else from the `duration` of verbose_json.
+    """
     if usage is not None and usage.depth == 1 and usage.end is not None:
-        return _count(text[usage.value : usage.end], b'"seconds"')
+        return _number(text[usage.value : usage.end], b'"seconds"')
     duration = outermost(text, DURATION)
     if duration is None or duration.depth != 1:
         return None

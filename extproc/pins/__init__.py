@@ -1,1 +1,1 @@
-"""Where pins are remembered: in this process, and for several replicas in Redis."""
+"""The memory of pins: in this process, or in Redis for several replicas."""

@@ -1,7 +1,12 @@
--- Remembers which version a conversation is on. A script, so that of two replicas that ask at once one is right.
+-- Remembers the version of a conversation. It is a script so that two replicas that ask at once
+-- get the same version.
 --
 -- KEYS  1 the pin
--- ARGV  1 the version if none is remembered, 2 how long it is kept (ms), 3... the versions with a weight
+--
+-- ARGV  1 the version if none is remembered
+--       2 how long it is kept (ms)
+--       3... the versions with a weight
+--
 -- Returns the version, and 1 if it was remembered.
 local remembered = redis.call("GET", KEYS[1])
 for i = 3, #ARGV do

@@ -1,7 +1,7 @@
-"""Whether a canary is worse than the stable version, from what was counted. Pure.
+"""Decides from measurements whether a canary is worse than the stable version. Pure.
 
-Few requests prove little. Rates are compared by their intervals, not by their points; quantiles
-and means need a minimum of samples; and what nobody has measured is never "ok".
+Few requests prove little. Rates are compared by their intervals, not by their points. Quantiles
+and means need a minimum of samples. A measure without data is never "ok".
 """
 
 from collections.abc import Mapping
@@ -16,23 +16,23 @@ Z95 = 1.96
 
 
 class Verdict(StrEnum):
-    """What is said of one row."""
+    """The judgement of one comparison."""
 
     OK = "ok"
     WORSE = "worse"
     TOO_FEW = "too few samples"
     NO_DATA = "no data"
     SHOWN = "-"
-    """Not judged: it is for people to read."""
+    """Not judged: people read it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:
-    """From where on a canary is worse. `min_samples` holds for each part."""
+    """The values above which a canary is worse. `min_samples` holds for each part."""
 
     min_samples: int = 100
     error_rate: float = 0.05
-    """The canary's own, whatever the stable version's."""
+    """The canary's own rate, at any rate of the stable version."""
     latency_ratio: float = 1.25
     """Of TTFT and time per token. vLLM's buckets are coarse: less is the noise of their widths."""
     waiting: float = 5.0
@@ -40,9 +40,9 @@ class Thresholds:
     kv_cache: float = 0.95
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What was measured of one part. None where Prometheus has nothing, or NaN."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurements:
+    """The measurements of one part. None where Prometheus has nothing, or NaN."""
 
     requests: float | None = None
     errors: float | None = None
@@ -59,9 +59,13 @@ class Seen:
     kv_cache: float | None = None
     tokens_per_request: float | None = None
 
+    def finished_with(self, reason: str) -> float | None:
+        """How many requests vLLM finished for this reason."""
+        return (self.finish_reasons or {}).get(reason)
 
-@dataclass(frozen=True, slots=True)
-class Row:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
     """One measure of both parts. Samples are None for gauges."""
 
     name: str
@@ -81,6 +85,16 @@ class Row:
         return self.canary / self.stable
 
 
+_Pair = tuple[float | None, float | None]
+"""A measure of the stable version and of the canary."""
+_Judgement = tuple[Verdict, str]
+"""The verdict, and why."""
+_OK: _Judgement = (Verdict.OK, "")
+_SHOWN: _Judgement = (Verdict.SHOWN, "")
+_GAUGE: _Pair = (None, None)
+"""In the place of samples: gauges have none."""
+
+
 def wilson(hits: float, total: float) -> tuple[float, float]:
     """The 95 % interval of a rate (Wilson's score interval): honest for few samples and for rates
     near 0, where the usual one claims certainty."""
@@ -94,43 +108,50 @@ def wilson(hits: float, total: float) -> tuple[float, float]:
 
 
 def compare(
-    stable: Seen, canary: Seen, limits: Thresholds, weight: float | None = None
-) -> list[Row]:
-    """All rows. `weight` is the canary's configured share in percent, if known."""
+    stable: Measurements, canary: Measurements, limits: Thresholds, weight: float | None = None
+) -> list[Comparison]:
+    """All comparisons. `weight` is the canary's configured share in percent, if known."""
+    ttft_samples = stable.ttft_samples, canary.ttft_samples
+    ttft_p50_s = stable.ttft_p50_s, canary.ttft_p50_s
+    ttft_p95_s = stable.ttft_p95_s, canary.ttft_p95_s
+    per_token_samples = stable.per_token_samples, canary.per_token_samples
+    per_token_s = stable.per_token_s, canary.per_token_s
+    e2e_samples = stable.e2e_samples, canary.e2e_samples
+    e2e_p95_s = stable.e2e_p95_s, canary.e2e_p95_s
+    tokens = stable.tokens_per_request, canary.tokens_per_request
     rows = [
         _requests(stable, canary, limits),
         _share(stable, canary, weight),
-        _rate("error rate", stable, canary, limits, ("errors", "requests")),
+        _error_rate(stable, canary, limits),
         _engine_errors(stable, canary, limits),
-        _latency("TTFT p50", stable, canary, limits, ("ttft_p50_s", "ttft_samples")),
-        _latency("TTFT p95", stable, canary, limits, ("ttft_p95_s", "ttft_samples")),
-        _latency("time per token", stable, canary, limits, ("per_token_s", "per_token_samples")),
-        _shown("end to end p95", "s", stable, canary, ("e2e_p95_s", "e2e_samples")),
+        _latency("TTFT p50", ttft_p50_s, ttft_samples, limits),
+        _latency("TTFT p95", ttft_p95_s, ttft_samples, limits),
+        _latency("time per token", per_token_s, per_token_samples, limits),
+        _comparison("end to end p95", "s", e2e_p95_s, e2e_samples, _SHOWN),
         _queue(stable, canary, limits),
         _kv_cache(stable, canary, limits),
-        _shown("tokens per request", "", stable, canary, ("tokens_per_request", "ttft_samples")),
+        _comparison("tokens per request", "", tokens, ttft_samples, _SHOWN),
     ]
     return rows + [_finish_reason(reason, stable, canary) for reason in FINISH_REASONS]
 
 
-def outcome(rows: list[Row]) -> Verdict:
-    """Of all rows: worse if one is; else not known, if one is; else ok."""
-    said = {row.verdict for row in rows}
+def outcome(rows: list[Comparison]) -> Verdict:
+    """The verdict of all rows: worse if any is worse; else unknown if any is unknown; else ok."""
+    verdicts = {row.verdict for row in rows}
     for verdict in (Verdict.WORSE, Verdict.NO_DATA, Verdict.TOO_FEW):
-        if verdict in said:
+        if verdict in verdicts:
             return verdict
     return Verdict.OK
 
 
 def known(value: float | None) -> float | None:
-    """A number, or None: Prometheus says NaN where nothing came."""
+    """A number, or None: Prometheus answers NaN where there was no sample."""
     return value if value is not None and isfinite(value) else None
 
 
-def _samples_verdict(
-    counts: tuple[float | None, float | None], limits: Thresholds
-) -> tuple[Verdict, str] | None:
-    for name, count in zip(("stable", "canary"), counts, strict=True):
+def _lacking(samples: _Pair, limits: Thresholds) -> _Judgement | None:
+    """The judgement where there are not enough samples, else None."""
+    for name, count in zip(("stable", "canary"), samples, strict=True):
         if count is None:
             return Verdict.NO_DATA, f"nothing of {name}"
         if round(count) < limits.min_samples:  # `increase` extrapolates: 99.7 are 100
@@ -138,124 +159,107 @@ def _samples_verdict(
     return None
 
 
-def _requests(stable: Seen, canary: Seen, limits: Thresholds) -> Row:
+def _comparison(
+    name: str, unit: str, values: _Pair, samples: _Pair, judgement: _Judgement
+) -> Comparison:
+    return Comparison(
+        name=name,
+        unit=unit,
+        stable=values[0],
+        canary=values[1],
+        stable_samples=samples[0],
+        canary_samples=samples[1],
+        verdict=judgement[0],
+        why=judgement[1],
+    )
+
+
+def _requests(stable: Measurements, canary: Measurements, limits: Thresholds) -> Comparison:
     counts = stable.requests, canary.requests
-    verdict, why = _samples_verdict(counts, limits) or (Verdict.OK, "")
-    return Row("requests", "", *counts, *counts, verdict, why)
+    return _comparison("requests", "", counts, counts, _lacking(counts, limits) or _OK)
 
 
-def _share(stable: Seen, canary: Seen, weight: float | None) -> Row:
+def _share(stable: Measurements, canary: Measurements, weight: float | None) -> Comparison:
     counts = stable.requests, canary.requests
     total = (counts[0] or 0) + (counts[1] or 0)
     shares = _of(counts[0], total), _of(counts[1], total)
     why = "" if weight is None else f"configured: {weight:g} %"
-    return Row("traffic share", "%", *shares, *counts, Verdict.SHOWN, why)
+    return _comparison("traffic share", "%", shares, counts, (Verdict.SHOWN, why))
 
 
-def _rate(
-    name: str, stable: Seen, canary: Seen, limits: Thresholds, fields: tuple[str, str]
-) -> Row:
-    hits = tuple(getattr(part, fields[0]) for part in (stable, canary))
-    totals = getattr(stable, fields[1]), getattr(canary, fields[1])
-    return _judged_rate(name, (hits[0], hits[1]), totals, limits)
+def _error_rate(stable: Measurements, canary: Measurements, limits: Thresholds) -> Comparison:
+    errors = stable.errors, canary.errors
+    return _judged_rate("error rate", errors, (stable.requests, canary.requests), limits)
 
 
-def _engine_errors(stable: Seen, canary: Seen, limits: Thresholds) -> Row:
-    hits = tuple((part.finish_reasons or {}).get("error") for part in (stable, canary))
-    totals = stable.finished, canary.finished
-    return _judged_rate("engine errors", (hits[0], hits[1]), totals, limits)
+def _engine_errors(stable: Measurements, canary: Measurements, limits: Thresholds) -> Comparison:
+    errors = stable.finished_with("error"), canary.finished_with("error")
+    return _judged_rate("engine errors", errors, (stable.finished, canary.finished), limits)
 
 
-def _judged_rate(
-    name: str,
-    hits: tuple[float | None, float | None],
-    totals: tuple[float | None, float | None],
-    limits: Thresholds,
-) -> Row:
+def _judged_rate(name: str, hits: _Pair, totals: _Pair, limits: Thresholds) -> Comparison:
     """Worse: surely more than the stable version (the intervals do not touch), or surely above
-    what is allowed at all. A few bad requests among many samples are neither."""
+    the highest rate allowed. A few bad requests among many samples are neither."""
     rates = _of(hits[0], totals[0]), _of(hits[1], totals[1])
-    lacking = _samples_verdict(totals, limits)
-    if rates[0] is None or rates[1] is None:
-        lacking = lacking or (Verdict.NO_DATA, "")
+    lacking = _lacking(totals, limits)
+    if lacking is None and None in rates:
+        lacking = Verdict.NO_DATA, ""
     if lacking is not None:
-        return Row(name, "%", *rates, *totals, *lacking)
+        return _comparison(name, "%", rates, totals, lacking)
     (_, high), (low, _) = (
         wilson(hit or 0, total or 0) for hit, total in zip(hits, totals, strict=True)
     )
-    verdict, why = Verdict.OK, ""
+    judgement = _OK
     if low > limits.error_rate:
-        verdict, why = Verdict.WORSE, f"at least {low:.1%}, {limits.error_rate:.0%} allowed"
+        judgement = Verdict.WORSE, f"at least {low:.1%}, {limits.error_rate:.0%} allowed"
     elif low > high:
-        verdict, why = Verdict.WORSE, f"at least {low:.1%}, stable at most {high:.1%}"
-    return Row(name, "%", *rates, *totals, verdict, why)
+        judgement = Verdict.WORSE, f"at least {low:.1%}, stable at most {high:.1%}"
+    return _comparison(name, "%", rates, totals, judgement)
 
 
-def _latency(
-    name: str, stable: Seen, canary: Seen, limits: Thresholds, fields: tuple[str, str]
-) -> Row:
-    row = _shown(name, "s", stable, canary, fields)
-    counts = row.stable_samples, row.canary_samples
-    lacking = _samples_verdict(counts, limits)
-    if lacking is None and (row.stable is None or row.canary is None):
-        lacking = Verdict.NO_DATA, ""
-    if lacking is not None:
-        verdict, why = lacking
-    elif row.canary is not None and row.canary > (row.stable or 0) * limits.latency_ratio:
-        verdict, why = Verdict.WORSE, f"above {limits.latency_ratio:g} of stable"
-    else:
-        verdict, why = Verdict.OK, ""
-    return Row(name, "s", row.stable, row.canary, *counts, verdict, why)
+def _latency(name: str, values: _Pair, samples: _Pair, limits: Thresholds) -> Comparison:
+    stable, canary = values
+    judgement = _OK
+    if (lacking := _lacking(samples, limits)) is not None:
+        judgement = lacking
+    elif stable is None or canary is None:
+        judgement = Verdict.NO_DATA, ""
+    elif canary > stable * limits.latency_ratio:
+        judgement = Verdict.WORSE, f"above {limits.latency_ratio:g} of stable"
+    return _comparison(name, "s", values, samples, judgement)
 
 
-def _queue(stable: Seen, canary: Seen, limits: Thresholds) -> Row:
-    verdict, why = Verdict.OK, ""
+def _queue(stable: Measurements, canary: Measurements, limits: Thresholds) -> Comparison:
+    judgement = _OK
     if canary.waiting is None or stable.waiting is None:
-        verdict, why = Verdict.NO_DATA, _nothing_of(stable.waiting)
+        judgement = Verdict.NO_DATA, _nothing_of(stable.waiting)
     elif canary.waiting > limits.waiting and canary.waiting > 2 * stable.waiting:
-        verdict, why = Verdict.WORSE, f"above {limits.waiting:g} and twice that of stable"
-    return Row("waiting for each pod", "", stable.waiting, canary.waiting, None, None, verdict, why)
+        judgement = Verdict.WORSE, f"above {limits.waiting:g} and twice that of stable"
+    values = stable.waiting, canary.waiting
+    return _comparison("waiting for each pod", "", values, _GAUGE, judgement)
 
 
-def _kv_cache(stable: Seen, canary: Seen, limits: Thresholds) -> Row:
-    verdict, why = Verdict.OK, ""
+def _kv_cache(stable: Measurements, canary: Measurements, limits: Thresholds) -> Comparison:
+    judgement = _OK
     if canary.kv_cache is None or stable.kv_cache is None:
-        verdict, why = Verdict.NO_DATA, _nothing_of(stable.kv_cache)
+        judgement = Verdict.NO_DATA, _nothing_of(stable.kv_cache)
     elif canary.kv_cache > limits.kv_cache:
-        verdict, why = Verdict.WORSE, f"above {limits.kv_cache:.0%}"
-    return Row("KV cache in use", "%", stable.kv_cache, canary.kv_cache, None, None, verdict, why)
+        judgement = Verdict.WORSE, f"above {limits.kv_cache:.0%}"
+    values = stable.kv_cache, canary.kv_cache
+    return _comparison("KV cache in use", "%", values, _GAUGE, judgement)
 
 
 def _nothing_of(stable: float | None) -> str:
     return "nothing of stable" if stable is None else "nothing of canary"
 
 
-def _finish_reason(reason: str, stable: Seen, canary: Seen) -> Row:
-    rates = [
-        _of((part.finish_reasons or {}).get(reason), part.finished) for part in (stable, canary)
-    ]
-    return Row(
-        f"finished: {reason}",
-        "%",
-        rates[0],
-        rates[1],
-        stable.finished,
-        canary.finished,
-        Verdict.SHOWN,
+def _finish_reason(reason: str, stable: Measurements, canary: Measurements) -> Comparison:
+    totals = stable.finished, canary.finished
+    rates = (
+        _of(stable.finished_with(reason), totals[0]),
+        _of(canary.finished_with(reason), totals[1]),
     )
-
-
-def _shown(name: str, unit: str, stable: Seen, canary: Seen, fields: tuple[str, str]) -> Row:
-    value, samples = fields
-    return Row(
-        name,
-        unit,
-        getattr(stable, value),
-        getattr(canary, value),
-        getattr(stable, samples),
-        getattr(canary, samples),
-        Verdict.SHOWN,
-    )
+    return _comparison(f"finished: {reason}", "%", rates, totals, _SHOWN)
 
 
 def _of(hits: float | None, total: float | None) -> float | None:

@@ -1,10 +1,12 @@
-"""The PromQL of a canary, in one place: `headgate canary status` asks it, and the gates of Flagger
-and Argo Rollouts in istio/components are held to the same text by a test.
+"""The PromQL of a canary, in one place.
 
-Names are vLLM's (`vllm:`, label `model_name`) and Istio's. A part of a model is told by a label: by
-`version`, the pods' label, which Istio calls `destination_version`; or by `workload`, which Istio
-calls `destination_workload` (Flagger's two Deployments share one version). vLLM's own metrics carry
-neither: the PodMonitor of istio/components/monitoring adds both.
+`headgate canary status` asks it. A test holds the gates of Flagger and Argo Rollouts in
+istio/components to the same text.
+
+Names are vLLM's (`vllm:`, label `model_name`) and Istio's. A label tells the parts of a model
+apart. It is `version`, the pods' label, which Istio calls `destination_version`. Or it is
+`workload`, which Istio calls `destination_workload`: Flagger's two Deployments share one version.
+vLLM's own metrics carry neither, so the PodMonitor of istio/components/monitoring adds both.
 """
 
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from enum import StrEnum
 
 BROKEN_FLAGS = "UC|UF|UR|UT|UPE|SI"
 """Envoy's flags of a request that failed behind the gateway, also after a 200: the connection broke
-or was reset, or a time ran out. Not `DC`: that client left."""
+or was reset, or a timeout passed. Not `DC`: there the client went away."""
 
 
 class By(StrEnum):
@@ -23,7 +25,7 @@ class By(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ModelPart:
     """One part of a model, over a window such as `10m`."""
 
     model: str
@@ -33,8 +35,8 @@ class Part:
 
     @property
     def _istio(self) -> str:
-        # Flagger puts a Service of its own in front of each part. The gateway is who reports
-        # (`source`): the pods' sidecars count the same requests once more.
+        # Flagger puts a Service of its own in front of each part. Only the gateway's report
+        # (`source`) is read: the pods' sidecars count the same requests once more.
         return (
             f'reporter="source",destination_service_name=~"{self.model}(-primary|-canary)?",'
             f'destination_{self.by}="{self.name}"'
@@ -49,13 +51,13 @@ class Part:
         return f"sum(increase(istio_requests_total{{{self._istio}}}[{self.window}]))"
 
     def errors(self) -> str:
-        """Those with a 5xx, and those that broke off, also in the middle of a stream."""
+        """Requests with a 5xx, and those that broke off, also in the middle of a stream."""
         total = f"increase(istio_requests_total{{{self._istio},%s}}[{self.window}])"
         status, broken = total % 'response_code=~"5.."', total % f'response_flags=~"{BROKEN_FLAGS}"'
         return f"(sum({status} or {broken}) or vector(0))"
 
     def error_rate(self) -> str:
-        """`errors` of `requests`, 0 to 1. NaN, or nothing, where there were none."""
+        """`errors` divided by `requests`, 0 to 1. NaN or no series where there were none."""
         return f"{self.errors()} / {self.requests()}"
 
     def finished(self, reason: str | None = None) -> str:
@@ -64,7 +66,7 @@ class Part:
         return f"sum({self._increase('request_success_total', extra)})"
 
     def samples(self, histogram: str) -> str:
-        """How many observations a quantile stands on."""
+        """How many observations a quantile is computed from."""
         return f"sum({self._increase(f'{histogram}_count')})"
 
     def quantile(self, histogram: str, quantile: float) -> str:
@@ -81,7 +83,7 @@ class Part:
         return f"avg(avg_over_time(vllm:{name}{{{self._vllm}}}[{self.window}]))"
 
     def tokens_per_request(self) -> str:
-        """Generated tokens for each first token. Both count requests whose client left."""
+        """Generated tokens for each first token. Both count requests whose client went away."""
         return f"sum({self._increase('generation_tokens_total')}) / {self.samples(TTFT)}"
 
     def _increase(self, name: str, extra: str = "") -> str:
@@ -96,9 +98,11 @@ KV_CACHE = "kv_cache_usage_perc"
 FINISH_REASONS = ("stop", "length", "abort", "error", "repetition")
 
 
-def gates(stable: Part, canary: Part) -> dict[str, str]:
-    """What a controller asks of a canary, by the name of the gate. Where stable has no traffic the
-    ratios are NaN: `requests` is asked first."""
+def gates(stable: ModelPart, canary: ModelPart) -> dict[str, str]:
+    """The queries of a controller about a canary, by the name of the gate.
+
+    The ratios are NaN while stable has no traffic: `requests` is asked first.
+    """
     return {
         "requests": canary.requests(),
         "error-rate": canary.error_rate(),

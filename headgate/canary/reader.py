@@ -1,11 +1,11 @@
-"""Reads what is compared from Prometheus' HTTP API."""
+"""Reads the measurements from Prometheus' HTTP API."""
 
 import asyncio
 from typing import Any
 
 import httpx
 
-from headgate.canary.compare import Seen, known
+from headgate.canary.compare import Measurements, known
 from headgate.canary.queries import (
     E2E,
     FINISH_REASONS,
@@ -13,22 +13,25 @@ from headgate.canary.queries import (
     PER_TOKEN,
     TTFT,
     WAITING,
-    Part,
+    ModelPart,
 )
 from headgate.core.errors import OperatorError
 
 TIMEOUT_S = 10.0
 
 
-async def read(url: str, *parts: Part) -> list[Seen]:
-    """What Prometheus at `url` knows of each part. Raises OperatorError where it cannot be asked,
-    or refuses a query. Proxies of the environment are used, as `curl` does."""
+async def read(url: str, *parts: ModelPart) -> list[Measurements]:
+    """The measurements of each part, by Prometheus at `url`.
+
+    Proxies of the environment are used, as `curl` does. Raises OperatorError when Prometheus
+    cannot be asked, or refuses a query.
+    """
     limits = httpx.Limits(max_connections=4)
     async with httpx.AsyncClient(timeout=TIMEOUT_S, limits=limits) as client:
         asker = _Asker(client, url.rstrip("/"))
-        # All of it at one moment of Prometheus' own clock: else rates go above 1 under load.
+        # All queries at one moment of Prometheus' own clock: else rates go above 1 under load.
         asker.at_s = await asker.ask("time()")
-        return [await _seen(asker, part) for part in parts]
+        return [await _measured(asker, part) for part in parts]
 
 
 class _Asker:
@@ -38,7 +41,7 @@ class _Asker:
         self.at_s: float | None = None
 
     async def ask(self, query: str) -> float | None:
-        """The one number that an instant query gives; None for nothing and for NaN."""
+        """The number that an instant query gives; None for no series and for NaN."""
         data = {"query": query} if self.at_s is None else {"query": query, "time": str(self.at_s)}
         try:
             answer = await self._client.post(f"{self._url}/api/v1/query", data=data)
@@ -58,11 +61,11 @@ class _Asker:
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise OperatorError(
                 f"--prometheus {self._url}: answers HTTP {answer.status_code} without a result:"
-                " name the address below which /api/v1/query stands"
+                " name the address below which /api/v1/query answers"
             ) from error
 
 
-async def _seen(asker: _Asker, part: Part) -> Seen:
+async def _measured(asker: _Asker, part: ModelPart) -> Measurements:
     queries = {
         "requests": part.requests(),
         "errors": part.errors(),
@@ -80,7 +83,7 @@ async def _seen(asker: _Asker, part: Part) -> Seen:
     }
     reasons = {reason: part.finished(reason) for reason in FINISH_REASONS}
     values = await asyncio.gather(*map(asker.ask, [*queries.values(), *reasons.values()]))
-    return Seen(
+    return Measurements(
         **dict(zip(queries, values[: len(queries)], strict=True)),
         finish_reasons=dict(zip(reasons, values[len(queries) :], strict=True)),
     )

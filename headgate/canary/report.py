@@ -1,15 +1,17 @@
-"""A comparison as people and programs read it."""
+"""The comparison as a table for people, and as JSON for programs."""
 
 import json
 
-from headgate.canary.compare import Row, Thresholds, Verdict, outcome
-from headgate.canary.queries import Part
+from headgate.canary.compare import Comparison, Thresholds, Verdict, outcome
+from headgate.canary.queries import ModelPart
 
 _HEAD = ("", "stable", "canary", "ratio", "samples", "verdict")
 
 
-def as_table(stable: Part, canary: Part, rows: list[Row], limits: Thresholds) -> str:
-    """Aligned columns, with what was compared above and the thresholds below."""
+def as_table(
+    stable: ModelPart, canary: ModelPart, rows: list[Comparison], limits: Thresholds
+) -> str:
+    """Aligned columns: the parts that are compared above them, the thresholds below."""
     cells = [_HEAD, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(_HEAD))]
     lines = [_aligned(line, widths) for line in cells]
@@ -17,9 +19,11 @@ def as_table(stable: Part, canary: Part, rows: list[Row], limits: Thresholds) ->
     return "\n".join([title, "", *lines, "", _thresholds(limits), f"verdict: {_verdict(rows)}"])
 
 
-def as_json(stable: Part, canary: Part, rows: list[Row], limits: Thresholds) -> str:
+def as_json(
+    stable: ModelPart, canary: ModelPart, rows: list[Comparison], limits: Thresholds
+) -> str:
     """Numbers in their base units: seconds, and rates from 0 to 1. null where there is no data."""
-    whole = {
+    document = {
         "model": stable.model,
         "stable": stable.name,
         "canary": canary.name,
@@ -40,24 +44,27 @@ def as_json(stable: Part, canary: Part, rows: list[Row], limits: Thresholds) -> 
             for row in rows
         ],
     }
-    return json.dumps(whole, indent=2)
+    return json.dumps(document, indent=2)
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Comparison) -> tuple[str, ...]:
     ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
     counts = (row.stable_samples, row.canary_samples)
-    samples = "-" if counts == (None, None) else " / ".join(_count(one) for one in counts)
-    said = f"{row.verdict}: {row.why}" if row.why and row.verdict != Verdict.SHOWN else row.verdict
-    if row.verdict == Verdict.SHOWN and row.why:
-        said = row.why
+    samples = "-" if counts == (None, None) else " / ".join(_count(count) for count in counts)
     return (
         row.name,
         _value(row.stable, row.unit),
         _value(row.canary, row.unit),
         ratio,
         samples,
-        str(said),
+        _judgement(row),
     )
+
+
+def _judgement(row: Comparison) -> str:
+    if not row.why:
+        return row.verdict
+    return row.why if row.verdict is Verdict.SHOWN else f"{row.verdict}: {row.why}"
 
 
 def _value(value: float | None, unit: str) -> str:
@@ -92,6 +99,6 @@ def _thresholds(limits: Thresholds) -> str:
     )
 
 
-def _verdict(rows: list[Row]) -> str:
+def _verdict(rows: list[Comparison]) -> str:
     verdict = outcome(rows)
     return "the canary is not worse" if verdict is Verdict.OK else verdict

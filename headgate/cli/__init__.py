@@ -19,7 +19,7 @@ _STDERR = 2
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(headgate.__version__, prog_name="headgate")
+@click.version_option(headgate.__version__, prog_name="headgate", message="%(prog)s %(version)s")
 def cli() -> None:
     """Identity, quotas and metering for LLM traffic on Envoy and Istio."""
 
@@ -38,7 +38,7 @@ for _command in (
 
 
 def main() -> None:
-    """The program's entry: an operator's mistake is one line on standard error and exit code 1."""
+    """Runs the command line. A mistake of the operator is one line and exit code 1."""
     _open_standard_streams()
     logging.basicConfig(level=logging.WARNING, format="headgate: %(message)s")
     try:
@@ -52,7 +52,10 @@ def main() -> None:
 
 
 def _open_standard_streams() -> None:
-    """Opens those that are closed (`>&-`): a socket under their numbers would be written into."""
+    """Opens the standard streams that are closed (`>&-`).
+
+    Else a socket would get the number of one, and output would be written into it.
+    """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
         pass
     os.close(descriptor)

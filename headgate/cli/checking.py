@@ -1,4 +1,4 @@
-"""The commands that read files and tell: `check` and `replay`."""
+"""The commands that read files and report: `check` and `replay`."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from headgate.cli.options import FILE, RATELIMIT_CONFIG
 from headgate.istio_check.check import check_files
 from headgate.policy import describe, load_policy
 from headgate.replay.report import as_json, as_table, replay_files
-from headgate.rls_config import describe_dropin, load_dropin
+from headgate.rls_config import describe_domains, load_domains
 
 
 @click.command("check")
@@ -49,7 +49,7 @@ def check_command(
     if file is not None:
         click.echo(describe(load_policy(file)))
     if ratelimit_config:
-        click.echo(describe_dropin(load_dropin(ratelimit_config)))
+        click.echo(describe_domains(load_domains(ratelimit_config)))
 
 
 @click.command("replay")
@@ -58,14 +58,14 @@ def check_command(
     type=FILE,
     required=True,
     multiple=True,
-    help="Usage records, plain or gzip; several times for several files.",
+    help="Usage records, plain or gzip; repeat it for several files.",
 )
 @click.option("--policy", type=FILE, required=True, help="The policy to try.")
 @click.option(
     "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True
 )
 def replay_command(records: tuple[Path, ...], policy: Path, form: str) -> None:
-    """Who would have been refused under another policy."""
+    """Report the requests that another policy would have refused."""
     report = replay_files(records, load_policy(policy), _progress)
     for line in report.records.bad:
         click.echo(f"headgate: {line}", err=True)
@@ -89,7 +89,7 @@ def _check_istio(
 
 @contextmanager
 def _progress(label: str, length: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal's standard error, else nothing."""
+    """A progress bar on standard error, if that is a terminal."""
     hidden = not sys.stderr.isatty()
     with click.progressbar(length=length, label=label, file=sys.stderr, hidden=hidden) as bar:
         yield bar.update

@@ -21,5 +21,8 @@ def new_key_command(tenant: str, user: str) -> None:
     """Print a fresh API key, once, and the YAML that admits it."""
     key = new_key(os.urandom)
     click.echo(f"{key.secret}\n")
-    click.echo("Shown this once. Give it to its user, and add this to the policy file:\n", err=True)
+    click.echo(
+        "The key is not shown again. Give it to its user, and add this to the policy file:\n",
+        err=True,
+    )
     click.echo(key_yaml(tenant, user, key))

@@ -1,24 +1,54 @@
-"""The kinds of arguments that several commands take."""
+"""The options and kinds of arguments that several commands take."""
 
+from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
 from headgate.core.contract import Counting
 from headgate.policy import NAME_RULE, is_name
-from headgate.program.up import Address
+from headgate.program.settings import Address, BoxSettings, ServiceSettings
+
+SERVICES, BOX = ServiceSettings(), BoxSettings()
+"""The defaults of the options of `serve` and of `up`."""
+
+E = TypeVar("E", bound=StrEnum)
+
+
+class Member(click.Choice[E]):
+    """A member of an enumeration, by its value."""
+
+    def normalize_choice(self, choice: object, ctx: click.Context | None) -> str:  # noqa: ARG002
+        """The word for a member on the command line."""
+        return str(choice)
+
 
 FILE = click.Path(path_type=Path, dir_okay=False)
+POLICY = click.option("--policy", type=FILE, help="The policy file [headgate.yaml].")
+STORE = click.option(
+    "--store",
+    default=SERVICES.store.url,
+    show_default=True,
+    help="memory, or redis://HOST:PORT/DB",
+)
+AUTH_FAILURES = click.option(
+    "--auth-failures-per-minute",
+    type=click.IntRange(min=1),
+    default=SERVICES.auth_failures_per_minute,
+    show_default=True,
+    help="How often an address may come without a known key before it gets 429.",
+)
 RATELIMIT_CONFIG = click.option(
     "--ratelimit-config",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="A file or directory that configures envoyproxy/ratelimit; may be given again.",
+    help="A file or directory that configures envoyproxy/ratelimit; may be repeated.",
 )
 COUNTING = click.option(
     "--counting",
-    type=click.Choice([one.value for one in Counting]),
-    default=Counting.PROXY.value,
+    type=Member(Counting),
+    default=BOX.counting.value,
     show_default=True,
     help="Who counts the tokens of answers: a filter in Envoy, or ext_proc.",
 )

@@ -7,7 +7,7 @@ import click
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
-from headgate.cli.options import COUNTING
+from headgate.cli.options import COUNTING, Member
 from headgate.core.contract import Counting
 from headgate.dataplane.envoy_filters import Attach, envoy_filters
 
@@ -22,15 +22,15 @@ def render_group() -> None:
 @render_group.command("istio")
 @click.option(
     "--attach",
-    type=click.Choice([one.value for one in Attach]),
+    type=Member(Attach),
     default=Attach.GATEWAY.value,
     show_default=True,
     help="Where in the mesh requests are decided.",
 )
 @COUNTING
-def render_istio_command(attach: str, counting: str) -> None:
+def render_istio_command(attach: Attach, counting: Counting) -> None:
     """Print the EnvoyFilters of a mesh: the same filters that one box runs."""
-    click.echo(istio_yaml(Attach(attach), Counting(counting)), nl=False)
+    click.echo(istio_yaml(attach, counting), nl=False)
 
 
 def istio_yaml(attach: Attach, counting: Counting) -> str:
@@ -42,7 +42,7 @@ def istio_yaml(attach: Attach, counting: Counting) -> str:
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.representer.ignore_aliases = lambda *_: True
     stream = io.StringIO()
-    yaml.dump_all([_readable(one) for one in envoy_filters(attach, counting)], stream)
+    yaml.dump_all([_readable(document) for document in envoy_filters(attach, counting)], stream)
     return _HEAD.format(options=options) + stream.getvalue()
 
 

@@ -1,55 +1,58 @@
-"""The commands that run until they are told to end: `up`, `serve` and `simulate`."""
+"""The commands that run until a signal ends them: `up`, `serve` and `simulate`.
+
+Most options carry the name of their field in `headgate.program.settings`: they are passed on to it
+as they are.
+"""
 
 import asyncio
 import sys
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 import uvloop
 
-from extauthz.failures import DEFAULT_PER_MINUTE
-from headgate.cli.options import COUNTING, FILE, RATELIMIT_CONFIG, HostPort
+from headgate.cli.options import (
+    AUTH_FAILURES,
+    BOX,
+    COUNTING,
+    FILE,
+    POLICY,
+    RATELIMIT_CONFIG,
+    SERVICES,
+    STORE,
+    HostPort,
+)
 from headgate.core.clock import SystemClock
-from headgate.core.contract import Counting
 from headgate.core.errors import OperatorError
 from headgate.dataplane.box import MAX_CONNECTIONS
-from headgate.program.app import StoreSettings
-from headgate.program.serve import ServeSettings, serve
-from headgate.program.tls import TlsFiles
-from headgate.program.up import Address, UpSettings, up
+from headgate.program.serve import serve
+from headgate.program.settings import BoxSettings, ServiceSettings, StoreSettings, TlsFiles
+from headgate.program.up import up
 from headgate.simulator.__main__ import main as simulate
 
-_AUTH_FAILURES = click.option(
-    "--auth-failures-per-minute",
-    type=click.IntRange(min=1),
-    default=DEFAULT_PER_MINUTE,
-    show_default=True,
-    help="How often an address may come without a known key, before it gets 429 for it.",
-)
 _DEFAULT_POLICY = Path("headgate.yaml")
 
 
 @click.command("up")
 @click.option("--demo", is_flag=True, help="A vLLM simulator, a policy and fresh keys to try.")
-@click.option("--policy", type=FILE, help="The policy file [headgate.yaml].")
+@POLICY
 @click.option("--upstream", metavar="URL", help="The vLLM that serves every model of the policy.")
-@click.option("--listen", type=HostPort(), default="127.0.0.1:8080", show_default=True)
-@click.option("--admin", type=HostPort(), default="127.0.0.1:8081", show_default=True)
-@click.option(
-    "--store", default="memory", show_default=True, help="memory, or redis://HOST:PORT/DB"
-)
+@click.option("--listen", type=HostPort(), default=BOX.listen, show_default=True)
+@click.option("--admin", type=HostPort(), default=BOX.admin, show_default=True)
+@STORE
 @click.option(
     "--records",
     type=FILE,
-    default="headgate-usage.jsonl",
+    default=BOX.records,
     show_default=True,
     help="Where usage records are appended.",
 )
 @click.option("--tls-cert", type=FILE, help="Clients speak TLS: the certificate chain, PEM.")
 @click.option("--tls-key", type=FILE, help="The certificate's private key, PEM.")
-@_AUTH_FAILURES
+@AUTH_FAILURES
 @click.option(
     "--max-connections",
     type=click.IntRange(min=1),
@@ -62,99 +65,57 @@ _DEFAULT_POLICY = Path("headgate.yaml")
 )
 @COUNTING
 def up_command(
-    demo: bool,
-    policy: Path | None,
-    upstream: str | None,
-    listen: Address,
-    admin: Address,
-    store: str,
-    records: Path,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    auth_failures_per_minute: int,
-    max_connections: int | None,
-    run_dir: Path | None,
-    counting: str,
+    demo: bool, store: str, tls_cert: Path | None, tls_key: Path | None, **options: Any
 ) -> None:
     """One box: a real Envoy with the services, in front of one vLLM."""
-    if demo and (policy or upstream):
+    settings = BoxSettings(store=StoreSettings(store), tls=_tls_files(tls_cert, tls_key), **options)
+    if demo and (settings.policy or settings.upstream):
         raise click.UsageError("--demo brings its own policy and upstream")
-    if not demo and policy is None:
-        policy = _default_policy()
-    settings = UpSettings(
-        policy=policy,
-        upstream=upstream,
-        listen=listen,
-        admin=admin,
-        store=store,
-        records=records,
-        run_dir=run_dir,
-        tls=_tls_files(tls_cert, tls_key),
-        auth_failures_per_minute=auth_failures_per_minute,
-        max_connections=max_connections,
-        counting=Counting(counting),
-    )
+    if not demo and settings.policy is None:
+        settings = replace(settings, policy=_default_policy())
     _run(up(settings, SystemClock(), click.echo))
 
 
 @click.command("serve")
-@click.option("--policy", type=FILE, help="The policy file [headgate.yaml].")
-@click.option("--hooks", default="0.0.0.0:9001", show_default=True, help="HOST:PORT or unix:PATH")
-@click.option("--admin", type=HostPort(), default="0.0.0.0:9002", show_default=True)
-@click.option(
-    "--store", default="memory", show_default=True, help="memory, or redis://HOST:PORT/DB"
-)
+@POLICY
+@click.option("--hooks", default=SERVICES.hooks, show_default=True, help="HOST:PORT or unix:PATH")
+@click.option("--admin", type=HostPort(), default=SERVICES.admin, show_default=True)
+@STORE
 @click.option(
     "--store-deadline-ms",
     type=click.IntRange(min=1),
-    default=50,
+    default=round(SERVICES.store.deadline_s * 1000),
     show_default=True,
     help="How long one call to Redis may take.",
 )
 @click.option(
     "--replicas",
     type=click.IntRange(min=1),
-    default=1,
+    default=SERVICES.store.replicas,
     show_default=True,
-    help="How many replicas share the limits, until Redis has told.",
+    help="How many replicas share the limits, until Redis reports the number.",
 )
 @click.option("--records", type=FILE, help="Where usage records are appended [standard output].")
-@click.option("--drain-s", default=10.0, show_default=True, help="How long calls may take to end.")
-@_AUTH_FAILURES
+@click.option(
+    "--drain-s",
+    default=SERVICES.drain_s,
+    show_default=True,
+    help="How long calls may take to end.",
+)
+@AUTH_FAILURES
 @RATELIMIT_CONFIG
 @click.option(
     "--ratelimit-count-refused",
     is_flag=True,
     help="Its limits count hits that they refuse; needed where Envoy charges at a stream's end.",
 )
-def serve_command(
-    policy: Path | None,
-    hooks: str,
-    admin: Address,
-    store: str,
-    store_deadline_ms: int,
-    replicas: int,
-    records: Path | None,
-    drain_s: float,
-    auth_failures_per_minute: int,
-    ratelimit_config: tuple[Path, ...],
-    ratelimit_count_refused: bool,
-) -> None:
+def serve_command(store: str, replicas: int, store_deadline_ms: int, **options: Any) -> None:
     """The services alone, for an Envoy or a mesh that runs elsewhere."""
-    if policy is None and (_DEFAULT_POLICY.exists() or not ratelimit_config):
-        policy = _DEFAULT_POLICY
-    settings = ServeSettings(
-        policy=policy,
-        hooks=hooks,
-        admin_host=admin.host,
-        admin_port=admin.port,
-        store=StoreSettings(store, replicas, store_deadline_ms / 1000),
-        records=records,
-        drain_s=drain_s,
-        ratelimit_config=ratelimit_config,
-        counts_refused=ratelimit_count_refused,
-        auth_failures_per_minute=auth_failures_per_minute,
+    settings = ServiceSettings(
+        store=StoreSettings(store, replicas, store_deadline_ms / 1000), **options
     )
+    if settings.policy is None and (_DEFAULT_POLICY.exists() or not settings.ratelimit_config):
+        settings = replace(settings, policy=_DEFAULT_POLICY)
     _run(serve(settings, SystemClock()))
 
 

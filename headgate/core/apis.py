@@ -1,16 +1,17 @@
-"""The API paths that pass the door, and what is known of each.
+"""The API paths that Headgate serves, and the properties of each.
 
-Everything that is not listed is refused with 404: vLLM serves paths that need no
-key or ignore the model (`/invocations`, `/adapters`, `/pooling`, `/classify`), so
-the door works by an allow-list.
+This is an allow-list: every other path is refused with 404. vLLM serves paths that need no key or
+ignore the model (`/invocations`, `/adapters`, `/pooling`, `/classify`).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 
 class Api(StrEnum):
-    """The APIs of vLLM that pass the door, and the two lists that Headgate answers itself."""
+    """The APIs of vLLM that Headgate serves, and the two lists that it answers itself."""
 
     CHAT = "chat"
     COMPLETIONS = "completions"
@@ -29,7 +30,7 @@ class Api(StrEnum):
 
 
 class ErrorShape(StrEnum):
-    """Whose error object the client of a path expects."""
+    """The error object that the client of a path expects."""
 
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
@@ -37,7 +38,7 @@ class ErrorShape(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One path of the door: which API it is and the methods it takes."""
+    """One path that Headgate serves: its API, and the methods that it accepts."""
 
     api: Api
     methods: frozenset[str]
@@ -68,22 +69,42 @@ _MODEL_PREFIX = "/v1/models/"
 FORM_APIS = frozenset({Api.TRANSCRIPTIONS, Api.TRANSLATIONS})
 """The APIs whose requests are multipart forms with a file."""
 WITHOUT_USAGE = frozenset({Api.COUNT_TOKENS, Api.TOKENIZE}) | FORM_APIS
-"""The APIs whose answers do not say what they used, or, of audio, only in seconds and not always:
-shut, unless the policy names their price."""
+"""The APIs whose answers carry no token usage; audio answers may carry seconds. They are refused
+unless the policy sets their price."""
 ANTHROPIC_APIS = frozenset({Api.MESSAGES, Api.COUNT_TOKENS})
 
 
-def endpoint_of(path: str) -> Endpoint | None:
-    """The endpoint of a request path (its query is ignored), None where the door is shut."""
+@dataclass(frozen=True, slots=True)
+class Door:
+    """The entry for a request path: its endpoint, None if the path is not served, and the shape of
+    its errors."""
+
+    endpoint: Endpoint | None
+    shape: ErrorShape
+
+
+def door_of(path: str) -> Door:
+    """The endpoint and the error shape of a request path, whose query is ignored.
+
+    All paths below /v1/messages have Anthropic's errors, served or not.
+    """
     bare = path.partition("?")[0]
+    door = _DOORS.get(bare)
+    if door is not None:
+        return door
     if bare.startswith(_MODEL_PREFIX) and len(bare) > len(_MODEL_PREFIX):
-        return ENDPOINTS["/v1/models"]
-    return ENDPOINTS.get(bare)
+        return _DOORS["/v1/models"]
+    return _CLOSED[_shape_of(bare)]
 
 
-def error_shape_of(path: str) -> ErrorShape:
-    """The error object that a client of this path reads: Anthropic's below /v1/messages."""
-    bare = path.partition("?")[0]
-    if bare == "/v1/messages" or bare.startswith("/v1/messages/"):
+def _shape_of(bare: str) -> ErrorShape:
+    if bare == _MESSAGES or bare.startswith(f"{_MESSAGES}/"):
         return ErrorShape.ANTHROPIC
     return ErrorShape.OPENAI
+
+
+_MESSAGES = "/v1/messages"
+_DOORS: Mapping[str, Door] = MappingProxyType(
+    {path: Door(endpoint, _shape_of(path)) for path, endpoint in ENDPOINTS.items()}
+)
+_CLOSED = {shape: Door(None, shape) for shape in ErrorShape}

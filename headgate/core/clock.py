@@ -1,4 +1,4 @@
-"""The only place that reads the machine's clock. Everything else is handed a Clock."""
+"""The only module that reads the machine's clock. All others are given a Clock."""
 
 import time
 from typing import Protocol

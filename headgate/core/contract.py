@@ -1,8 +1,8 @@
-"""The wire contract: the names that Envoy's filters and our services agree on.
+"""The wire contract: the names that Envoy's filters and Headgate's services share.
 
-The filter configuration (`dataplane/`), the hooks and the access log reader all take
-them from here, so that a name stands once. Every value in dynamic metadata is a string,
-as Envoy's rate-limit actions read nothing else; only `Request` keeps the types of JSON.
+The filter configuration (`headgate/dataplane`), the hooks and the access log reader all take them
+from here, so that each name is written once. Values in dynamic metadata are strings, because
+Envoy's rate-limit actions read only strings. `Namespace.REQUEST` alone keeps the types of JSON.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ HEADER_PREFIX = "x-headgate-"
 
 
 class Namespace(StrEnum):
-    """Namespaces of Envoy's dynamic metadata, in the order in which they are written."""
+    """The namespaces of Envoy's dynamic metadata, in the order in which filters write them."""
 
     CALLER = "envoy.filters.http.ext_authz"
     REQUEST = "headgate.request"
@@ -22,29 +22,29 @@ class Namespace(StrEnum):
 
 
 class CallerKey(StrEnum):
-    """`Namespace.CALLER`: what ext_authz says of the caller."""
+    """`Namespace.CALLER`: the caller, as ext_authz identified it."""
 
     TENANT = "tenant"
     USER = "user"
     KEY = "key"
     RECORD = "record"
-    """`RECORD_NO` for a request that the access log leaves out; else absent."""
+    """`RECORD_NO` for a request that the access log leaves out; otherwise absent."""
 
 
 RECORD_YES, RECORD_NO = "yes", "no"
 
 
 class RequestKey(StrEnum):
-    """`Namespace.REQUEST`: what json_to_metadata and the request reader saw in the body."""
+    """`Namespace.REQUEST`: the body's fields, from json_to_metadata and the request reader."""
 
     BODY = "body"
-    """`BODY_READ`, `BODY_FORM`, `BODY_PARSED` or `BODY_UNREADABLE`; absent when no body came."""
+    """`BODY_READ`, `BODY_FORM`, `BODY_PARSED` or `BODY_UNREADABLE`; absent without a body."""
     MODEL = "model"
     MODEL_AT = "model_at"
-    """Of a form: where the model's value begins in the body, in bytes from 0."""
+    """In a form: where the model's value begins in the body, in bytes from 0."""
     INCLUDE_USAGE_AT = "include_usage_at"
     CONTINUOUS_USAGE_AT = "continuous_usage_at"
-    """Of a form: where the values of these two begin; absent where the fields are."""
+    """In a form: where the values of these two fields begin; absent if the form lacks them."""
     STREAM = "stream"
     INCLUDE_USAGE = "include_usage"
     CONTINUOUS_USAGE = "continuous_usage"
@@ -55,23 +55,23 @@ class RequestKey(StrEnum):
     PROMPT_CACHE_KEY = "prompt_cache_key"
     BACKGROUND = "background"
     HIDDEN = "hidden"
-    """A field that decides what a request costs, with a string too long for json_to_metadata."""
+    """The name of a field that sets the cost, whose string is too long for json_to_metadata."""
     PLATFORM = "platform"
-    """Those of `PLATFORM_FIELDS` that the client set, joined by commas."""
+    """The `PLATFORM_FIELDS` that the client set, joined by commas."""
     PROMPTS = "prompts"
-    """How many prompts a completion has; absent for one."""
+    """The number of prompts of a completion; absent if it is 1."""
     CONVERSATIONS = "conversations"
-    """How many conversations a batch of chats has; absent for one."""
+    """The number of conversations in a chat batch; absent if it is 1."""
 
 
 BODY_PARSED = "parsed"
-"""The body is JSON; the request reader has not come to its end."""
+"""The body is JSON, but the request reader has not read all of it."""
 BODY_READ = "read"
-"""The body is a JSON object, and all of it that matters is in the metadata."""
+"""The body is a JSON object, and all its relevant fields are in the metadata."""
 BODY_FORM = "form"
-"""The body is a multipart form, and all of it that matters is in the metadata."""
+"""The body is a multipart form, and all its relevant fields are in the metadata."""
 BODY_UNREADABLE = "unreadable"
-"""The body is neither a JSON object that is called JSON, nor a form where one belongs."""
+"""The body is neither a JSON object with a JSON content type, nor a form on an audio path."""
 
 CACHE_SALT = "cache_salt"
 PLATFORM_FIELDS = (
@@ -83,12 +83,13 @@ PLATFORM_FIELDS = (
     "session_id",
     "vllm_xargs",
 )
-"""Body fields of vLLM that a client must not set: they change scheduling for others, steer the
-transfer of caches, or take another's name. They are taken out; the salt is replaced."""
+"""Body fields of vLLM that a client must not set. They change how vLLM schedules other requests,
+control cache transfers, or impersonate another request. They are taken out; the salt is
+replaced."""
 
 
 class AdmissionKey(StrEnum):
-    """`Namespace.ADMISSION`: what ext_proc decided; also the entries of the reserve descriptor."""
+    """`Namespace.ADMISSION`: ext_proc's decision; also the entries of the reserve descriptor."""
 
     RESERVATION = "reservation"
     TENANT = "tenant"
@@ -98,79 +99,84 @@ class AdmissionKey(StrEnum):
     BASE = "base"
     ADAPTER = "adapter"
     VERSION = "version"
-    """The version that was chosen; absent where the policy names none."""
+    """The chosen version; absent if the policy has no versions for the model."""
     API = "api"
     ESTIMATE = "estimate"
-    """Tokens to reserve: prompt and completion, a decimal integer."""
+    """The tokens to reserve, prompt and completion together: a decimal integer."""
     ESTIMATE_PROMPT = "estimate_prompt"
     """The prompt's part of the estimate."""
     CHOICES = "choices"
-    """How many answers were asked for (`n`): vLLM's own counters count the prompt once for each."""
+    """The number of answers asked for (`n`). vLLM's counters count the prompt for each of them."""
     PER_SECOND = "per_second"
-    """What a second of audio costs, in tokens; absent where its length is not the price."""
+    """The price of a second of audio, in tokens; absent unless the price is by length."""
     CLIENT_USAGE = "client_usage"
-    """What the client asked to see of usage in its stream: `none`, `final`, `continuous`; or
-    `untouched` where the answer always carries it (not streamed, responses, messages)."""
+    """The usage that the client asked to see in its stream: `none`, `final` or `continuous`.
+    `untouched` if the answer always carries usage (not streamed, responses, messages)."""
 
 
 class LimitsKey(StrEnum):
-    """`Namespace.LIMITS`: what the rate-limit service says of an admitted request."""
+    """`Namespace.LIMITS`: the rate-limit service's answer about an admitted request."""
 
     HELD_BY = "held_by"
-    """Which replica holds it in slices of limits, for whoever settles it; absent where the store
-    holds all of it."""
+    """The replica that holds the request in its slices of limits, for the settlement; absent if the
+    store holds all of it."""
 
 
 class UsageKey(StrEnum):
-    """`Namespace.USAGE`: what was seen of the answer, by the tap or by ext_proc (`Counting`).
-    Written as the answer passes by."""
+    """`Namespace.USAGE`: the answer's usage, counted by the tap or by ext_proc (`Counting`).
+
+    Written while the answer passes.
+    """
 
     STATUS = "status"
-    """The answer's HTTP status: the upstream's, or that of an error of Envoy's own in its place."""
+    """The answer's HTTP status: the upstream's, or that of Envoy's own error in its place."""
     PROMPT = "prompt"
     COMPLETION = "completion"
     CACHED = "cached"
     REASONING = "reasoning"
     SECONDS = "seconds"
-    """How long the audio was, rounded up; only where a second has a price."""
+    """The length of the audio, rounded up; only if the price is by the second."""
     EVENTS = "events"
-    """Events with output seen in a stream; kept up to date while no completion is known."""
+    """The events with output in a stream; kept up to date until a completion count is known."""
     COMPLETE = "complete"
     """`1` once the whole answer has passed."""
     FIRST_EVENT_MS = "first_event_ms"
-    """When the first output passed, in milliseconds since the Unix epoch."""
+    """The time of the first output, in milliseconds since the Unix epoch."""
     ERROR = "error"
-    """`1` when the stream itself reported an error inside a 200."""
-    LEFT = "left"
-    """`LEFT_YES` of a request that vLLM got and whose client left before any answer. Not in the
-    metadata: Envoy says it in the settle descriptor and in the access log, when the stream ends."""
+    """`1` if the stream reported an error although its status is 200."""
+    CLIENT_LEFT = "left"
+    """`CLIENT_LEFT_YES` if vLLM got the request and the client disconnected before any answer.
+
+    Not in the metadata: Envoy adds it to the settle descriptor and to the access log when the
+    stream ends.
+    """
 
 
 class Counting(StrEnum):
-    """Who counts the tokens of an answer. A property of the deployment: of Envoy's filters."""
+    """Where an answer's tokens are counted. Set in Envoy's filters, for a whole deployment."""
 
     PROXY = "proxy"
-    """The tap, a Lua filter: no message to the services for a streamed chunk."""
+    """In the tap, a Lua filter: streamed chunks cost no message to the services."""
     EXTPROC = "extproc"
-    """ext_proc, to which the answer is streamed: for an Envoy that must not run Lua on answers."""
+    """In ext_proc, which gets the whole answer: for an Envoy that must not run Lua on answers."""
 
 
 COUNTING_METADATA = ("x-headgate-counting", Counting.EXTPROC.value)
-"""What Envoy's ext_proc filter says with each call where the service is to count. The service has
-no setting of its own, which could say another thing than Envoy's and leave answers uncounted."""
+"""The metadata that Envoy's ext_proc filter sends with each call if the service counts tokens. The
+service has no setting of its own: a mismatch with Envoy's would leave answers uncounted."""
 
 CREDENTIAL_HEADERS = ("authorization", "x-api-key", "api-key")
-"""Headers that may carry an API key: OpenAI's, Anthropic's and Azure's way to send one."""
+"""The headers that may carry an API key: OpenAI's, Anthropic's and Azure's."""
 
 DOMAIN = "headgate"
 OP = "op"
 OP_RESERVE = "reserve"
 OP_SETTLE = "settle"
 ABSENT = "-"
-"""`default_value` of every metadata action: an action that finds nothing and has none drops
-its whole descriptor, and the request would pass unlimited."""
+"""The `default_value` of every metadata action. Without one, an action that finds no value drops
+its whole descriptor, and the request passes unlimited."""
 
-LEFT_YES = "true"
+CLIENT_LEFT_YES = "true"
 
 RESERVE_ENTRIES = (
     AdmissionKey.RESERVATION,
@@ -181,10 +187,10 @@ RESERVE_ENTRIES = (
     AdmissionKey.API,
     AdmissionKey.ESTIMATE_PROMPT,
 )
-"""Entries of the reserve descriptor after `op`; its hits_addend is `AdmissionKey.ESTIMATE`.
+"""The entries of the reserve descriptor after `op`; its hits_addend is `AdmissionKey.ESTIMATE`.
 
-A proxy whose configuration is older sends no `estimate_prompt`: all of the estimate then counts
-as the dearer kind of token.
+A proxy with an older configuration sends no `estimate_prompt`. The whole estimate then counts as
+the more expensive kind of token.
 """
 
 SETTLE_ADMISSION_ENTRIES = (
@@ -205,20 +211,31 @@ SETTLE_USAGE_ENTRIES = (
     UsageKey.COMPLETE,
     UsageKey.ERROR,
 )
-"""Entries of the settle descriptor after `op`, and `UsageKey.LEFT` last; its hits_addend is 0.
+"""The entries of the settle descriptor after `op`; `UsageKey.CLIENT_LEFT` comes last. Its
+hits_addend is 0.
 
-A proxy whose configuration is older says nothing of `left`: such a request is given back.
+A proxy with an older configuration sends no `left`. A request without an answer is then refunded.
 """
 
+DESCRIPTOR_ENTRIES: Mapping[str, Mapping[str, Namespace]] = {
+    OP_RESERVE: dict.fromkeys(RESERVE_ENTRIES, Namespace.ADMISSION),
+    OP_SETTLE: {
+        **dict.fromkeys(SETTLE_ADMISSION_ENTRIES, Namespace.ADMISSION),
+        **dict.fromkeys(SETTLE_LIMITS_ENTRIES, Namespace.LIMITS),
+        **dict.fromkeys(SETTLE_USAGE_ENTRIES, Namespace.USAGE),
+    },
+}
+"""By `op`: the entries that are read from metadata, in order, each with its namespace."""
 
-def held_by(values: Mapping[str, str]) -> str:
-    """Which replica holds a request; empty where nobody said so, as older proxies do."""
+
+def read_held_by(values: Mapping[str, str]) -> str:
+    """The replica that holds a request; empty if no replica is named, as by older proxies."""
     value = values.get(LimitsKey.HELD_BY, ABSENT)
     return "" if value == ABSENT else value
 
 
 class Header(StrEnum):
-    """Request headers that ext_proc writes for the router and vLLM; clients' own are removed."""
+    """The request headers that ext_proc sets for the router and vLLM; clients' own are removed."""
 
     TENANT = "x-headgate-tenant"
     USER = "x-headgate-user"
@@ -231,7 +248,7 @@ class Header(StrEnum):
 
 
 VERSION_HEADER = "x-model-version"
-"""With it a client chooses a version, where its tenant may. It never reaches vLLM."""
+"""The header by which a client chooses a version, if its tenant may. It never reaches vLLM."""
 
 STRIPPED_HEADERS = (
     "x-vllm-priority",
@@ -240,5 +257,5 @@ STRIPPED_HEADERS = (
     "endpoint-load-metrics-format",
     "accept-encoding",
 )
-"""Client headers that never reach vLLM: they change scheduling for others, make vLLM tell of its
-load, or (the last) would let the answer come compressed, where the tap cannot read it."""
+"""Client headers that never reach vLLM. They change how vLLM schedules other requests or make vLLM
+report its load. The last would make answers compressed, which the tap cannot read."""

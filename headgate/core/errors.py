@@ -1,8 +1,7 @@
-"""What a client is told when a request is refused, in the shape its library reads.
+"""The errors that refused clients get, in the shape that their library reads.
 
-One closed list of refusals. OpenAI's object:
-`{"error": {"message", "type", "param", "code"}}`; Anthropic's:
-`{"type": "error", "error": {"type", "message"}}`.
+One closed list of refusals. OpenAI's object is `{"error": {"message", "type", "param", "code"}}`,
+Anthropic's is `{"type": "error", "error": {"type", "message"}}`.
 """
 
 import json
@@ -13,7 +12,7 @@ from headgate.core.apis import ErrorShape
 
 
 class OperatorError(Exception):
-    """Something that the person at the command line can mend; its text is the line they read."""
+    """A problem that the operator can fix; the command prints its text as one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +24,7 @@ class _Kind:
 
 
 class Refusal(Enum):
-    """Every reason for which Headgate refuses a request; `code` is also the metric label."""
+    """Every reason to refuse a request. `code` is also the metric label."""
 
     BAD_REQUEST = _Kind(400, "invalid_request", "invalid_request_error", "invalid_request_error")
     NO_KEY = _Kind(401, "missing_api_key", "invalid_request_error", "authentication_error")
@@ -47,13 +46,13 @@ class Refusal(Enum):
 
     @property
     def code(self) -> str:
-        """The stable word for this refusal: `error.code` for clients, the label in metrics."""
+        """The stable name of this refusal: `error.code` for clients, and the metric label."""
         return self.value.code
 
 
 @dataclass(frozen=True, slots=True)
 class ApiError:
-    """One refusal on its way to one client. `param` names the request field at fault."""
+    """One refusal for one client. `param` names the request field at fault."""
 
     refusal: Refusal
     message: str
@@ -81,7 +80,7 @@ def error_body(
     anthropic_type: str,
     param: str | None = None,
 ) -> str:
-    """The JSON of an error in one of the shapes; for Envoy's own replies as for refusals."""
+    """The JSON of an error in one of the two shapes, for refusals and for Envoy's own replies."""
     if shape is ErrorShape.ANTHROPIC:
         return json.dumps({"type": "error", "error": {"type": anthropic_type, "message": message}})
     error = {"message": message, "type": openai_type, "param": param, "code": code}

@@ -1,7 +1,9 @@
-"""Every metric, in one place. Labels come from closed sets: tenants and models of the policy."""
+"""Every metric, in one table. Labels come from closed sets: tenants and models of the policy."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -11,165 +13,194 @@ _HOOK_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.0
 _RATIO_BUCKETS = (0.25, 0.5, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)
 _LATENCY_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
+M = TypeVar("M", Counter, Gauge, Histogram)
+
+
+class _Declared(Generic[M]):
+    """A row of the table below. Each `Metrics` registers its own metric for it.
+
+    The registered metric lies in the instance under the row's name. Python looks there before it
+    asks this descriptor, so `metrics.tokens` is that metric.
+    """
+
+    def __init__(self, kind: Callable[..., M], name: str, text: str, **options: Any) -> None:
+        """`options` are those of `kind`: `labelnames`, and `buckets` of a histogram."""
+        self._build: Callable[..., M] = partial(kind, name, text, **options)
+        self._attribute = ""
+
+    def __set_name__(self, owner: type, attribute: str) -> None:
+        self._attribute = attribute
+
+    def __get__(self, metrics: "Metrics | None", owner: type) -> M:
+        raise AttributeError(f"{self._attribute} is not registered")
+
+    def register(self, metrics: "Metrics") -> None:
+        """Registers the metric and makes it the attribute of `metrics`."""
+        vars(metrics)[self._attribute] = self._build(registry=metrics.registry)
+
 
 class Metrics:
     """The program's metrics, registered in `registry`; tests read values back from their own."""
 
+    requests = _Declared(
+        Counter,
+        "headgate_requests",
+        "Finished requests, as the access log tells.",
+        labelnames=("tenant", "model", "api", "status"),
+    )
+    tokens = _Declared(
+        Counter,
+        "headgate_tokens",
+        "Tokens charged, by kind (prompt, cached, completion, reasoning); cached is a part of"
+        " prompt and reasoning a part of completion.",
+        labelnames=("tenant", "model", "kind"),
+    )
+    decisions = _Declared(
+        Counter,
+        "headgate_decisions",
+        "Answers of each hook: ok, or the error code that the client got.",
+        labelnames=("hook", "decision"),
+    )
+    versions = _Declared(
+        Counter,
+        "headgate_versions",
+        "Requests admitted to a version: one that their conversation was on (kept), a new one"
+        " (new), by the hash alone as the store did not answer (unremembered), chosen by the"
+        " client (chosen), or the only one there is (only).",
+        labelnames=("base", "version", "how"),
+    )
+    settlements = _Declared(
+        Counter,
+        "headgate_settlements",
+        "Settled requests, by where the numbers came from (usage, partial, estimate, refund),"
+        " those that changed nothing (duplicate, unknown), and those left to do (deferred,"
+        " forwarded).",
+        labelnames=("via", "outcome"),
+    )
+    hook_seconds = _Declared(
+        Histogram,
+        "headgate_hook_seconds",
+        "Time each hook took to answer one call.",
+        labelnames=("hook",),
+        buckets=_HOOK_BUCKETS,
+    )
+    estimate_ratio = _Declared(
+        Histogram,
+        "headgate_estimate_ratio",
+        "Tokens held at admission divided by tokens used, for requests with usage.",
+        labelnames=("model",),
+        buckets=_RATIO_BUCKETS,
+    )
+    ttft_seconds = _Declared(
+        Histogram,
+        "headgate_ttft_seconds",
+        "Time from the request's start to its first output, as seen in the proxy.",
+        labelnames=("model",),
+        buckets=_LATENCY_BUCKETS,
+    )
+    store_errors = _Declared(
+        Counter,
+        "headgate_store_errors",
+        "Store operations that failed, by operation (reserve, settle, peek, count).",
+        labelnames=("operation",),
+    )
+    shadow_refusals = _Declared(
+        Counter,
+        "headgate_shadow_refusals",
+        "Requests let in that a shadow limit would have refused, by the limit's id.",
+        labelnames=("tenant", "limit"),
+    )
+    store_available = _Declared(
+        Gauge,
+        "headgate_store_available",
+        "1 while the store of limits is asked, 0 while each limit's on_outage decides.",
+    )
+    store_degraded_seconds = _Declared(
+        Counter,
+        "headgate_store_degraded_seconds",
+        "Seconds during which headgate_store_available was 0.",
+    )
+    outage_decisions = _Declared(
+        Counter,
+        "headgate_outage_decisions",
+        "Requests decided without the store, by the policy that did (closed, open, share) and"
+        " its decision (admitted, refused).",
+        labelnames=("policy", "decision"),
+    )
+    outage_reconciled = _Declared(
+        Counter,
+        "headgate_outage_reconciled",
+        "What the store was told after an outage: reservations and their tokens, reservations"
+        " that had expired by then, settlements.",
+        labelnames=("what",),
+    )
+    slices = _Declared(
+        Counter,
+        "headgate_slices",
+        "Slices of limits that this replica asked the store for (taken, refused) and gave back"
+        " (returned).",
+        labelnames=("what",),
+    )
+    records = _Declared(
+        Counter,
+        "headgate_records",
+        "Usage records, by what became of them (written, failed).",
+        labelnames=("outcome",),
+    )
+    descriptors = _Declared(
+        Counter,
+        "headgate_descriptors",
+        "Descriptors of the domains of --ratelimit-config, by the configured limit and what"
+        " became of them.",
+        labelnames=("domain", "limit", "outcome"),
+    )
+    ratelimit_config_reloads = _Declared(
+        Counter,
+        "headgate_ratelimit_config_reloads",
+        "Changes of the files of --ratelimit-config, by result (applied, refused).",
+        labelnames=("result",),
+    )
+    ratelimit_config_loaded_seconds = _Declared(
+        Gauge,
+        "headgate_ratelimit_config_loaded_timestamp_seconds",
+        "When the configuration of --ratelimit-config in force was loaded, in seconds since"
+        " the Unix epoch.",
+    )
+    certificate_reloads = _Declared(
+        Counter,
+        "headgate_certificate_reloads",
+        "Changes of the door's certificate, by result (applied, refused).",
+        labelnames=("result",),
+    )
+    certificate_loaded_seconds = _Declared(
+        Gauge,
+        "headgate_certificate_loaded_timestamp_seconds",
+        "When the door's certificate in force was loaded, in seconds since the Unix epoch.",
+    )
+    certificate_expires_seconds = _Declared(
+        Gauge,
+        "headgate_certificate_expires_timestamp_seconds",
+        "When the door's certificate in force expires, in seconds since the Unix epoch.",
+    )
+    policy_reloads = _Declared(
+        Counter,
+        "headgate_policy_reloads",
+        "Changes of the policy file, by result (applied, refused).",
+        labelnames=("result",),
+    )
+    policy_loaded_seconds = _Declared(
+        Gauge,
+        "headgate_policy_loaded_timestamp_seconds",
+        "When the policy in force was loaded, in seconds since the Unix epoch.",
+    )
+
     def __init__(self, registry: CollectorRegistry, clock: Clock) -> None:
         self.registry = registry
         self._clock = clock
-        self.requests = Counter(
-            "headgate_requests",
-            "Finished requests, as the access log tells.",
-            ["tenant", "model", "api", "status"],
-            registry=registry,
-        )
-        self.tokens = Counter(
-            "headgate_tokens",
-            "Tokens charged, by kind (prompt, cached, completion, reasoning); cached is a part of"
-            " prompt and reasoning a part of completion.",
-            ["tenant", "model", "kind"],
-            registry=registry,
-        )
-        self.decisions = Counter(
-            "headgate_decisions",
-            "Answers of each hook: ok, or the error code that the client got.",
-            ["hook", "decision"],
-            registry=registry,
-        )
-        self.versions = Counter(
-            "headgate_versions",
-            "Requests admitted to a version: one that their conversation was on (kept), a new one"
-            " (new), by the hash alone as the store did not answer (unremembered), chosen by the"
-            " client (chosen), or the only one there is (only).",
-            ["base", "version", "how"],
-            registry=registry,
-        )
-        self.settlements = Counter(
-            "headgate_settlements",
-            "Settled requests, by where the numbers came from (usage, partial, estimate, refund),"
-            " those that changed nothing (duplicate, unknown), and those left to do (deferred,"
-            " forwarded).",
-            ["via", "outcome"],
-            registry=registry,
-        )
-        self.hook_seconds = Histogram(
-            "headgate_hook_seconds",
-            "Time each hook took to answer one call.",
-            ["hook"],
-            buckets=_HOOK_BUCKETS,
-            registry=registry,
-        )
-        self.estimate_ratio = Histogram(
-            "headgate_estimate_ratio",
-            "Tokens held at admission divided by tokens used, for requests with usage.",
-            ["model"],
-            buckets=_RATIO_BUCKETS,
-            registry=registry,
-        )
-        self.ttft_seconds = Histogram(
-            "headgate_ttft_seconds",
-            "Time from the request's start to its first output, as seen in the proxy.",
-            ["model"],
-            buckets=_LATENCY_BUCKETS,
-            registry=registry,
-        )
-        self.store_errors = Counter(
-            "headgate_store_errors",
-            "Store operations that failed, by operation (reserve, settle, peek, count).",
-            ["operation"],
-            registry=registry,
-        )
-        self.shadow_refusals = Counter(
-            "headgate_shadow_refusals",
-            "Requests let in that a shadow limit would have refused, by the limit's id.",
-            ["tenant", "limit"],
-            registry=registry,
-        )
-        self.store_available = Gauge(
-            "headgate_store_available",
-            "1 while the store of limits is asked, 0 while each limit's on_outage decides.",
-            registry=registry,
-        )
+        for declared in vars(type(self)).values():
+            if isinstance(declared, _Declared):
+                declared.register(self)
         self.store_available.set(1)
-        self.store_degraded_seconds = Counter(
-            "headgate_store_degraded_seconds",
-            "Seconds during which headgate_store_available was 0.",
-            registry=registry,
-        )
-        self.outage_decisions = Counter(
-            "headgate_outage_decisions",
-            "Requests decided without the store, by the policy that did (closed, open, share) and"
-            " its decision (admitted, refused).",
-            ["policy", "decision"],
-            registry=registry,
-        )
-        self.outage_reconciled = Counter(
-            "headgate_outage_reconciled",
-            "What the store was told after an outage: reservations and their tokens, reservations"
-            " that had expired by then, settlements.",
-            ["what"],
-            registry=registry,
-        )
-        self.slices = Counter(
-            "headgate_slices",
-            "Slices of limits that this replica asked the store for (taken, refused) and gave back"
-            " (returned).",
-            ["what"],
-            registry=registry,
-        )
-        self.records = Counter(
-            "headgate_records",
-            "Usage records, by what became of them (written, failed).",
-            ["outcome"],
-            registry=registry,
-        )
-        self.descriptors = Counter(
-            "headgate_descriptors",
-            "Descriptors of the domains of --ratelimit-config, by the configured limit and what"
-            " became of them.",
-            ["domain", "limit", "outcome"],
-            registry=registry,
-        )
-        self.ratelimit_config_reloads = Counter(
-            "headgate_ratelimit_config_reloads",
-            "Changes of the files of --ratelimit-config, by result (applied, refused).",
-            ["result"],
-            registry=registry,
-        )
-        self.ratelimit_config_loaded_seconds = Gauge(
-            "headgate_ratelimit_config_loaded_timestamp_seconds",
-            "When the configuration of --ratelimit-config in force was loaded, in seconds since"
-            " the Unix epoch.",
-            registry=registry,
-        )
-        self.certificate_reloads = Counter(
-            "headgate_certificate_reloads",
-            "Changes of the door's certificate, by result (applied, refused).",
-            ["result"],
-            registry=registry,
-        )
-        self.certificate_loaded_seconds = Gauge(
-            "headgate_certificate_loaded_timestamp_seconds",
-            "When the door's certificate in force was loaded, in seconds since the Unix epoch.",
-            registry=registry,
-        )
-        self.certificate_expires_seconds = Gauge(
-            "headgate_certificate_expires_timestamp_seconds",
-            "When the door's certificate in force expires, in seconds since the Unix epoch.",
-            registry=registry,
-        )
-        self.policy_reloads = Counter(
-            "headgate_policy_reloads",
-            "Changes of the policy file, by result (applied, refused).",
-            ["result"],
-            registry=registry,
-        )
-        self.policy_loaded_seconds = Gauge(
-            "headgate_policy_loaded_timestamp_seconds",
-            "When the policy in force was loaded, in seconds since the Unix epoch.",
-            registry=registry,
-        )
 
     @contextmanager
     def time_hook(self, hook: str) -> Iterator[None]:

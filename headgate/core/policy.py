@@ -1,16 +1,18 @@
-"""The compiled policy as plain values. Nothing here does I/O; a reload builds new ones."""
+"""The compiled policy as plain values, without I/O. A reload builds new ones."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
 from enum import IntEnum, StrEnum
+from typing import ClassVar, TypeAlias
 from zoneinfo import ZoneInfo
 
 from headgate.core.apis import Api
+from headgate.core.versions import Versions
 
 
 class Count(StrEnum):
-    """What a limit counts."""
+    """The quantity that a limit counts."""
 
     TOKENS = "tokens"
     REQUESTS = "requests"
@@ -19,7 +21,7 @@ class Count(StrEnum):
 
 
 class Per(StrEnum):
-    """The calendar window of a limit, in the tenant's `Calendar`."""
+    """The window of a limit, in the tenant's `Calendar`."""
 
     SECOND = "second"
     MINUTE = "minute"
@@ -44,9 +46,9 @@ class Weekday(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Calendar:
-    """Where a tenant's windows begin. Days begin at local midnight, years on 1 January.
+    """The calendar of a tenant's windows. Days begin at local midnight, years on 1 January.
 
-    Months begin on their day `billing_day` (1..31), on their last day where they lack it.
+    Months begin on their day `billing_day` (1..31), or on their last day if they are shorter.
     """
 
     timezone: ZoneInfo
@@ -55,7 +57,7 @@ class Calendar:
 
 
 class Each(StrEnum):
-    """The dimension over which a limit is kept apart: one counter for each value."""
+    """A dimension of a limit: each value has a counter of its own."""
 
     USER = "user"
     KEY = "key"
@@ -63,7 +65,7 @@ class Each(StrEnum):
 
 
 class OnOutage(StrEnum):
-    """What a limit does with requests while the store cannot be asked."""
+    """The decision of a limit about requests during an outage of the store."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -72,7 +74,7 @@ class OnOutage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TokenWeights:
-    """How much one token of each kind adds to a counter, in thousandths of what it counts."""
+    """The amount that a token of each kind adds to a counter, in thousandths of its unit."""
 
     input: int = 1000
     cached_input: int = 1000
@@ -80,47 +82,113 @@ class TokenWeights:
 
 
 @dataclass(frozen=True, slots=True)
+class CountedRequests:
+    """A limit of requests: each request adds 1."""
+
+    count: ClassVar[Count] = Count.REQUESTS
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedTokens:
+    """A limit of tokens: each token adds the weight of its kind."""
+
+    weights: TokenWeights = TokenWeights()
+    count: ClassVar[Count] = Count.TOKENS
+
+
+@dataclass(frozen=True, slots=True)
+class PricedTokens:
+    """A limit of cost in nanos (1e-9 of the currency).
+
+    `per_token` holds the price of a token of each model that the limit can meet; never empty.
+    """
+
+    per_token: Mapping[str, TokenWeights] = field(hash=False)
+    count: ClassVar[Count] = Count.COST
+
+
+Measure: TypeAlias = CountedRequests | WeightedTokens | PricedTokens
+"""The rule for the amount that a request adds to a limit's counter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Windowed:
+    """A limit with a counter for each calendar window.
+
+    `slice` is the amount that a replica takes from the shared store at a time, to decide by
+    itself. With None, the store decides about each request.
+    """
+
+    per: Per
+    measure: Measure
+    slice: int | None = None
+
+    @property
+    def count(self) -> Count:
+        return self.measure.count
+
+
+@dataclass(frozen=True, slots=True)
+class Smooth:
+    """A limit without windows: a bucket of `burst` that refills evenly.
+
+    The limit's number is what refills in each second, minute or hour.
+    """
+
+    per: Per
+    burst: int
+    measure: CountedRequests | WeightedTokens
+
+    @property
+    def count(self) -> Count:
+        return self.measure.count
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """A limit of requests in flight. A slot is free again at the latest after `lease_s`."""
+
+    lease_s: float = 900.0
+    count: ClassVar[Count] = Count.CONCURRENT
+
+
+Shape: TypeAlias = Windowed | Smooth | Slots
+"""The way a limit counts. Code that needs the kind of a limit matches on its shape."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """One limit of a tenant. Without `each` the whole tenant shares one counter.
+    """One limit of a tenant. Without `each`, the whole tenant shares one counter.
 
-    `id` is made of the limit's meaning (not of its place in the file) and stable over
-    reloads, as it is part of the counter's key. `per` is None exactly for `concurrent`,
-    whose slots end by themselves after `lease_s`. `users` and `models` narrow a limit to
-    those; empty means all. A `shadow` limit is counted and reported and refuses nobody, in an
-    outage of the store neither, whatever its `on_outage`. `slice` is how much of it a replica takes
-    from the shared store at a time, to decide by itself; None where it asks for each request.
-
-    A limit of tokens counts them by `weights`. One of cost counts nanos (1e-9 of the currency)
-    by `costs`: what a token of each model that it can meet costs; exactly there it is not empty.
-
-    A smooth limit has a `burst` and, instead of windows, a bucket of so many that refills
-    evenly, `limit` for each second, minute or hour.
+    `id` is part of the counter's key. It is made of the limit's meaning, not of its place in the
+    file, so that it survives reloads. `limit` is in units of what the shape counts: requests,
+    tokens, nanos of the currency, or slots. `users` and `models` narrow a limit to those; empty
+    means all. A `shadow` limit is counted and reported but never refuses, not even in an outage
+    of the store, whatever its `on_outage`.
     """
 
     id: str
-    count: Count
     limit: int
-    per: Per | None
+    shape: Shape
     each: frozenset[Each] = frozenset()
     users: frozenset[str] = frozenset()
     models: frozenset[str] = frozenset()
-    lease_s: float = 900.0
     shadow: bool = False
     on_outage: OnOutage = OnOutage.CLOSED
-    weights: TokenWeights = TokenWeights()
-    costs: Mapping[str, TokenWeights] = field(default_factory=dict, hash=False)
-    slice: int | None = None
-    burst: int | None = None
+
+    @property
+    def count(self) -> Count:
+        return self.shape.count
 
     @property
     def capacity(self) -> int:
-        """The most that can be left of it."""
-        return self.limit if self.burst is None else self.burst
+        """The most that can remain of it: the burst of a smooth limit."""
+        return self.shape.burst if isinstance(self.shape, Smooth) else self.limit
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is calling, as ext_authz found by the API key. `key` is the key's id, not its secret."""
+    """The caller that ext_authz found by the API key. `key` is the key's id, not its secret."""
 
     tenant: str
     user: str
@@ -129,7 +197,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """Price of a model in its currency per million tokens of each kind."""
+    """The prices of a model per million tokens of each kind, in the currency of the policy."""
 
     input: Decimal = Decimal(0)
     cached_input: Decimal = Decimal(0)
@@ -137,10 +205,10 @@ class Prices:
 
     @property
     def per_token(self) -> TokenWeights:
-        """What a token of each kind costs, in thousandths of a nano of the currency.
+        """The price of a token of each kind, in thousandths of a nano of the currency.
 
-        That is a millionth of a millionth: exact for prices with up to six decimals, which is
-        all that the policy takes; others are rounded up.
+        That is a millionth of a millionth. It is exact for prices with up to six decimals, the
+        most that the policy file accepts. Other prices are rounded up.
         """
         kinds = (self.input, self.cached_input, self.output)
         return TokenWeights(
@@ -148,57 +216,19 @@ class Prices:
         )
 
     def cost(self, input: int, cached_input: int, output: int) -> int:
-        """What so many tokens of each kind cost, in nanos, rounded up."""
+        """The cost of these numbers of tokens, in nanos, rounded up."""
         each = self.per_token
         thousandths = each.input * input + each.cached_input * cached_input + each.output * output
         return -(-thousandths // 1000)
 
 
-class Sticky(StrEnum):
-    """What keeps its version while weights change."""
-
-    CONVERSATION = "conversation"
-    USER = "user"
-    TENANT = "tenant"
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """A version of a model: its share of the conversations in hundredths, and its vLLM's URL."""
-
-    name: str
-    weight: int
-    upstream: str
-
-
-@dataclass(frozen=True, slots=True)
-class Versions:
-    """How a model's requests are split; weights are 100 together.
-
-    What is `sticky` keeps its version until `sticky_s` after its last request.
-    """
-
-    all: tuple[Version, ...]
-    sticky: Sticky
-    sticky_s: int
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(version.name for version in self.all)
-
-    @property
-    def live(self) -> tuple[str, ...]:
-        """Those that get any requests by their weight."""
-        return tuple(version.name for version in self.all if version.weight)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A model as clients name it.
+    """A model under the name that clients use.
 
-    `base` is the model entry that runs it (its own name for a base model) and
-    `adapter` the LoRA adapter's name on vLLM, if any. `served_as` is the name that
-    the request body must carry for vLLM: the adapter, or the served model name.
+    `base` is the model entry that runs it: its own name for a base model. `adapter` is the LoRA
+    adapter's name on vLLM, if any. `served_as` is the name that vLLM expects in the request body:
+    the adapter, or the served model name.
     """
 
     name: str
@@ -212,12 +242,12 @@ class Model:
     versions: Versions | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
-    """A paying group: the models it may use, the calendar of its windows, its limits.
+    """A paying group: the models it may use, the calendar of its windows, and its limits.
 
-    With `cache_salt` its prompts share vLLM's prefix cache with no other tenant's. Its clients
-    may choose a version if it `chooses_version`.
+    With `cache_salt`, its prompts share vLLM's prefix cache with no other tenant's. With
+    `chooses_version`, its clients may choose a version.
     """
 
     name: str
@@ -231,18 +261,18 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class PerSecond:
-    """The price of audio: so many tokens for each second of it that has begun."""
+    """The price of audio: this number of tokens for each second that has begun."""
 
     tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class CompiledPolicy:
-    """One whole compiled policy. Immutable: a reload swaps the reference to it.
+    """One whole compiled policy. It is immutable: a reload swaps the reference to it.
 
     `keys` maps the SHA-256 digest (32 bytes) of an API key to its caller. `without_usage` holds
-    the APIs of `headgate.core.apis.WITHOUT_USAGE` that are served, each with the tokens that one
-    request costs; None is the estimate of its prompt, `PerSecond` the length of its audio.
+    the served APIs of `headgate.core.apis.WITHOUT_USAGE`, each with the charge for a request in
+    tokens. None charges the estimate of the prompt, `PerSecond` the length of the audio.
     """
 
     models: Mapping[str, Model]

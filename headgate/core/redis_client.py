@@ -1,4 +1,4 @@
-"""A client of the Redis that replicas share, from its URL. Callers bound their calls."""
+"""A client of the Redis that replicas share, from its URL. Callers set their own deadlines."""
 
 from typing import Any
 
@@ -20,8 +20,8 @@ def redis_client(url: str) -> "Redis | RedisCluster":
     scheme, separator, address = url.partition("://")
     bare, _, cluster = scheme.partition("+")
     options: dict[str, Any] = {
-        # One immediate retry for a connection that broke while idle: all but `count` may be sent
-        # twice. A count that had arrived before the connection broke counts twice.
+        # One immediate retry for a connection that broke while idle. Every operation but `count`
+        # may be sent twice: a count that arrived before the connection broke counts twice.
         "retry": Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         "socket_timeout": None,
         "socket_connect_timeout": None,

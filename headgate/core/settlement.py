@@ -1,25 +1,25 @@
-"""What one request is charged once its answer has ended. One rule for all who settle.
+"""The charge of a request once its answer has ended: one rule for every settlement.
 
-The rate-limit service settles at stream end and the access log settles again in case
-that call was lost; both read the same metadata and must come to the same number.
+The rate-limit service settles when the stream ends. The access log settles again, in case that
+call was lost. Both read the same metadata and must get the same number.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from headgate.core.contract import LEFT_YES, UsageKey
+from headgate.core.contract import CLIENT_LEFT_YES, UsageKey
 
 _MAX_TOKENS = 2**53
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What the tap saw of one answer; None where nothing was seen.
+    """The usage of one answer, as it was counted; None for a number that was not seen.
 
-    `status` is the upstream's HTTP status, None when no upstream answered. `events`
-    counts the events with output of a stream. `seconds` is how long the audio was.
-    `left`: the upstream had the request, and its client left before any answer.
+    `status` is the upstream's HTTP status, None if no upstream answered. `events` is the number of
+    events with output in a stream. `seconds` is the length of the audio. `client_left`: the
+    upstream had the request, and the client disconnected before any answer.
     """
 
     status: int | None = None
@@ -32,14 +32,14 @@ class Usage:
     complete: bool = False
     error: bool = False
     first_event_ms: int | None = None
-    left: bool = False
+    client_left: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The tokens held at admission: all of them, and the prompt's part.
+    """The tokens reserved at admission: the total, and the prompt's part of it.
 
-    `per_second` is what a second of audio costs in tokens, None where that is not the price.
+    `per_second` is the price of a second of audio in tokens, None if the price is not by length.
     """
 
     tokens: int
@@ -48,7 +48,7 @@ class Estimate:
 
 
 class Source(StrEnum):
-    """Where the charged numbers come from."""
+    """The origin of the charged numbers."""
 
     USAGE = "usage"
     PARTIAL = "partial"
@@ -58,7 +58,7 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """The tokens one request is charged, and why. A refund does not even charge the request.
+    """The tokens that a request is charged, and why. A refund charges no request either.
 
     `cached` is the part of `prompt` that came from vLLM's prefix cache.
     """
@@ -78,15 +78,16 @@ class Charge:
 
 
 def charge(usage: Usage, estimate: Estimate) -> Charge:
-    """Decides what a finished request costs.
+    """The charge of a finished request.
 
-    Left by its client before any answer, as vLLM worked on it: the prompt's estimate. Else no
-    upstream answer or an error status: a full refund. Usage seen: the actual tokens, or of
-    audio its seconds at their price.
-    Cut off before its usage came: what is known of the prompt (else its estimate) and one
-    token for each event seen. Complete without usage: the estimate stands.
+    - The client disconnected before any answer while vLLM worked on it: the prompt's estimate.
+    - Otherwise no upstream answer, or an error status: a full refund.
+    - Usage was seen: the actual tokens, or for audio its seconds at their price.
+    - Complete without usage: the estimate.
+    - Cut off before its usage came: the prompt if known, else its estimate, and one token for each
+      event with output.
     """
-    if usage.status is None and usage.left:
+    if usage.status is None and usage.client_left:
         return Charge(estimate.prompt, 0, Source.PARTIAL)
     if usage.status is None or usage.status >= 400:
         return Charge(0, 0, Source.REFUND)
@@ -108,7 +109,7 @@ def _cached(usage: Usage, prompt: int) -> int:
 
 
 def read_usage(values: Mapping[str, str]) -> Usage:
-    """Reads the tap's strings. What is absent or is not a plain number counts as not seen."""
+    """Reads the strings of `Namespace.USAGE`. An absent or malformed number counts as not seen."""
     return Usage(
         status=read_count(values.get(UsageKey.STATUS)),
         prompt=read_count(values.get(UsageKey.PROMPT)),
@@ -120,12 +121,12 @@ def read_usage(values: Mapping[str, str]) -> Usage:
         complete=values.get(UsageKey.COMPLETE) == "1",
         error=values.get(UsageKey.ERROR) == "1",
         first_event_ms=read_count(values.get(UsageKey.FIRST_EVENT_MS)),
-        left=values.get(UsageKey.LEFT) == LEFT_YES,
+        client_left=values.get(UsageKey.CLIENT_LEFT) == CLIENT_LEFT_YES,
     )
 
 
 def read_count(text: str | None) -> int | None:
-    """A non-negative decimal integer below 2**53, or None for anything else."""
+    """A non-negative decimal integer below 2**53; None for anything else."""
     if text is None or not text.isascii() or not text.isdigit() or len(text) > 16:
         return None
     number = int(text)

@@ -1,4 +1,4 @@
-"""The static part of the one-box Envoy: listener, the services' cluster, admin."""
+"""The static configuration of the one-box Envoy: listener, services' cluster, admin."""
 
 from envoy_data_plane.envoy.config.bootstrap.v3 import (
     Admin,
@@ -30,7 +30,7 @@ SERVICES = "headgate_services"
 
 
 def bootstrap(box: OneBox) -> Bootstrap:
-    """The bootstrap. Model clusters and routes come from files that Envoy follows."""
+    """The bootstrap. Envoy reads model clusters and routes from files and follows changes."""
     return Bootstrap(
         node=Node(id="headgate", cluster="headgate"),
         admin=Admin(
@@ -52,7 +52,7 @@ def bootstrap(box: OneBox) -> Bootstrap:
 
 
 def _overload_manager(max_connections: int) -> OverloadManager:
-    """Bounds the file descriptors and the memory that clients can take by connecting."""
+    """Bounds the file descriptors and the memory that clients' connections can use."""
     connections = ResourceMonitor(
         name="envoy.resource_monitors.global_downstream_max_connections",
         typed_config=Any.pack(
@@ -63,7 +63,7 @@ def _overload_manager(max_connections: int) -> OverloadManager:
 
 
 def write_bootstrap(box: OneBox) -> None:
-    """Writes everything that Envoy needs to start. Raises BadUpstream."""
+    """Writes all files that Envoy needs to start. Raises BadUpstream."""
     box.folder.mkdir(parents=True, exist_ok=True)
     write_dynamic(box, box.upstreams, box.versions)
     if box.certificate is not None:

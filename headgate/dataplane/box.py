@@ -1,4 +1,4 @@
-"""What the one-box Envoy is built from, and how its messages become files."""
+"""The settings of the one-box Envoy, and how its messages become files."""
 
 import json
 import os
@@ -17,9 +17,9 @@ MAX_CONNECTIONS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What the door shows to clients: the chain, its own certificate first, and its key; PEM.
+    """The door's certificate: the chain, beginning with its own certificate, and the key, in PEM.
 
-    `expires_s` is when clients cease to take it, in seconds since the Unix epoch.
+    `expires_s` is the end of its validity, in seconds since the Unix epoch.
     """
 
     chain: str
@@ -27,17 +27,19 @@ class Certificate:
     expires_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OneBox:
     """One Envoy on this machine.
 
-    `folder` takes its configuration files and its log. The services answer gRPC on the
-    unix socket `services_socket`; Envoy's own admin listens on `admin_socket` (a path
-    below 108 bytes each, as Linux allows). `upstreams` maps each base model's name to the
-    URL of its vLLM, `versions` to that of each of its versions, where it has any. A request body
-    above `body_limit_bytes` is refused with 413. With a `certificate` clients speak TLS, else clear
-    text. Of clients' connections beyond `max_connections` each is closed as it comes. `counting`
-    says who counts the tokens of answers.
+    - `folder` holds its configuration files and its log.
+    - The services answer gRPC on the unix socket `services_socket`. Envoy's admin listens on
+      `admin_socket`. Each path is shorter than 108 bytes, as Linux requires.
+    - `upstreams` maps each base model's name to the URL of its vLLM, `versions` to the URLs of its
+      versions, if it has any.
+    - A request body above `body_limit_bytes` is refused with 413.
+    - With a `certificate` clients speak TLS, otherwise clear text.
+    - Client connections beyond `max_connections` are closed at once.
+    - `counting` says where the tokens of answers are counted.
     """
 
     listen_host: str
@@ -54,7 +56,7 @@ class OneBox:
 
     @property
     def bootstrap_file(self) -> Path:
-        """The static part: Envoy reads it once, at its start."""
+        """The static configuration, which Envoy reads once, at its start."""
         return self.folder / "bootstrap.json"
 
     @property
@@ -78,15 +80,15 @@ class OneBox:
 
 
 def render(message: betterproto2.Message) -> str:
-    """The message as the JSON that Envoy reads, with the field names of its documentation."""
+    """The message as JSON for Envoy, with the field names of Envoy's documentation."""
     return json.dumps(message.to_dict(casing=betterproto2.Casing.SNAKE), indent=1)
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Writes the file in one step, for its owner alone. Envoy watches for the rename and never
-    reads half a file.
+    """Writes the file atomically, readable only by its owner.
 
-    Raises OperatorError when it cannot be written (disk full).
+    Envoy watches for the rename and never reads half a file. Raises OperatorError if the file
+    cannot be written (disk full).
     """
     fresh = path.with_name(f".{path.name}.new")
     try:

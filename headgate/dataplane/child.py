@@ -1,4 +1,4 @@
-"""Child processes that never outlive this one, not even when it is killed with -9."""
+"""Child processes that never outlive this process, not even after a `kill -9`."""
 
 import asyncio
 import os
@@ -15,12 +15,13 @@ _OTHER_FILES = 200
 
 
 async def spawn(command: Sequence[str], log_file: Path) -> Process:
-    """Starts a child whose output goes to the end of `log_file`; `command` begins with a path.
+    """Starts a child whose output is appended to `log_file`; `command` begins with a path.
 
-    It runs in a session of its own, so that Ctrl-C in a terminal reaches only us, who stop
-    it in order. On Linux the kernel kills it as soon as the thread that spawned it is gone,
-    so call this from the main thread; elsewhere an orphan would have to be ended by hand.
-    A program that cannot be started ends with exit code 127 and says why in its log.
+    The child runs in a session of its own. Ctrl-C in a terminal then reaches only this process,
+    which stops the child in order. On Linux the kernel kills the child when the thread that spawned
+    it ends, so call this from the main thread. Elsewhere an orphan must be ended by hand.
+
+    A program that cannot be started ends with exit code 127, and its log says why.
     """
     wrapper = [sys.executable, "-I", "-S", exec_with_parent.__file__, str(os.getpid())]
     with log_file.open("ab") as log:
@@ -30,9 +31,9 @@ async def spawn(command: Sequence[str], log_file: Path) -> Process:
 
 
 async def stop(process: Process, grace_s: float) -> int:
-    """Ends a child: SIGTERM, and SIGKILL when it is still there after `grace_s`.
+    """Ends a child by SIGTERM, and by SIGKILL if it still runs after `grace_s`.
 
-    Returns its exit code (negative: the number of the signal that ended it).
+    Returns its exit code, or the negative number of the signal that ended it.
     """
     if process.returncode is None:
         process.terminate()
@@ -44,16 +45,17 @@ async def stop(process: Process, grace_s: float) -> int:
 
 
 def room_for_connections() -> int:
-    """How many connections of clients a child's open files allow, each with one to its upstream.
+    """How many client connections a child's limit of open files allows.
 
-    Envoy raises its soft limit to the hard one at its start.
+    Each needs a second connection to its upstream. Envoy raises its soft limit to the hard limit at
+    its start.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if hard == resource.RLIM_INFINITY else max(2, hard - _OTHER_FILES) // 2
 
 
 def last_lines(log_file: Path, count: int) -> list[str]:
-    """The last lines of a log, for the message that says why a child died."""
+    """The last lines of a log, to explain why a child died."""
     try:
         with log_file.open("rb") as log:
             size_bytes = log.seek(0, os.SEEK_END)

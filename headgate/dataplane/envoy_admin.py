@@ -1,4 +1,4 @@
-"""The few questions that we ask Envoy's admin interface, over its unix socket."""
+"""The calls to Envoy's admin interface, over its unix socket."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ import httpx
 
 
 class EnvoyAdmin:
-    """A client of one Envoy's admin. Every call may raise httpx.HTTPError: Envoy may be gone."""
+    """A client of one Envoy's admin. Every call may raise httpx.HTTPError if Envoy is gone."""
 
     def __init__(self, socket: Path, timeout_s: float = 2.0) -> None:
         self._client = httpx.AsyncClient(
@@ -17,21 +17,21 @@ class EnvoyAdmin:
         )
 
     async def ready(self) -> bool:
-        """Whether Envoy has read all its configuration and takes requests."""
+        """Whether Envoy has read all its configuration and accepts requests."""
         answer = await self._client.get("/ready")
         return answer.status_code == httpx.codes.OK
 
     async def numbers(self, names: Sequence[str]) -> dict[str, int]:
-        """The values of these counters and gauges; 0 for one that does not exist (yet)."""
+        """The values of these counters and gauges; 0 for a name that does not exist (yet)."""
         pattern = "^(" + "|".join(name.replace(".", r"\.") for name in names) + ")$"
         answer = await self._client.get("/stats", params={"filter": pattern})
         answer.raise_for_status()
         lines = (line.rpartition(": ") for line in answer.text.splitlines())
-        found = {name: int(value) for name, _, value in lines if value.isdigit()}
-        return {name: found.get(name, 0) for name in names}
+        values = {name: int(value) for name, _, value in lines if value.isdigit()}
+        return {name: values.get(name, 0) for name in names}
 
     async def stop_listening(self) -> None:
-        """Closes the listening sockets at once; requests in flight go on."""
+        """Closes the listening sockets at once; requests in flight continue."""
         (await self._client.post("/drain_listeners")).raise_for_status()
 
     async def close(self) -> None:

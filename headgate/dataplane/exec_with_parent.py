@@ -1,8 +1,9 @@
 """Becomes another program that the kernel kills when its parent dies: PARENT PROGRAM ARGUMENT...
 
-Run as a file by `dataplane.child`, with nothing imported but the standard library. Between a
-fork and an exec inside a process that serves gRPC it would not be safe to run Python.
-prctl(2), PR_SET_PDEATHSIG: Linux only, kept over the exec; elsewhere it only becomes the program.
+`headgate.dataplane.child` runs it as a file, and it imports only the standard library. Running
+Python between fork and exec would not be safe in a process that serves gRPC. It uses prctl(2) with
+PR_SET_PDEATHSIG, which is kept over the exec and exists only on Linux. Elsewhere it only becomes
+the program.
 """
 
 import ctypes
@@ -14,12 +15,12 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Exits with 127 when the program cannot be started."""
+    """Exits with 127 if the program cannot be started."""
     parent, *program = sys.argv[1:]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != int(parent):
-        sys.exit("the parent is gone already")  # and so no signal would come any more
+        sys.exit("the parent is gone already")  # no signal would come later
     try:
         os.execv(program[0], program)  # noqa: S606 - becoming another program is its purpose
     except OSError as error:

@@ -1,14 +1,14 @@
 """The HTTP filters of the request path, one function each, and their order.
 
-Nothing here knows where it runs: the one-box bootstrap and a mesh render the same
-messages. `services` is the name of the cluster that answers the hooks' gRPC calls.
+The one box and a mesh render the same messages. `services` is the name of the cluster that answers
+the hooks' gRPC calls.
 """
 
 from datetime import timedelta
 from importlib.resources import files
 
 from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutationRules
-from envoy_data_plane.envoy.config.core.v3 import ApiVersion, DataSource, HeaderValue
+from envoy_data_plane.envoy.config.core.v3 import ApiVersion, DataSource, GrpcService, HeaderValue
 from envoy_data_plane.envoy.extensions.filters.http.buffer.v3 import Buffer
 from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import ExtAuthz
 from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
@@ -48,14 +48,14 @@ from headgate.dataplane.quota_filters import admission_guard, ratelimit
 
 ADMISSION_HEADERS = (":path", ":method", "content-length", "content-type", VERSION_HEADER)
 ANSWER_HEADERS = (":status", "content-encoding")
-"""Those that say, with the content-type, how an answer is read."""
+"""The headers that decide, with the content-type, how an answer is read."""
 ANSWER_TIMEOUT = timedelta(seconds=10)
-"""How long one piece of an answer may wait for the service that counts it, before the answer is
-cut. A request waits no longer than before: ext_authz asks the same service first."""
+"""How long a piece of an answer may wait for the service that counts it, before the answer is cut.
+It does not make requests wait longer, because ext_authz calls the same service first."""
 JSON_CONTENT_TYPE = r"(?i)application/json[ \t]*(;.*)?"
-"""vLLM takes parameters (`; charset=utf-8`) and any case; Envoy's default takes neither."""
-_TAP_FILES = ("usage_scanner.lua", "usage_events.lua", "tap.lua")
-_READER_FILES = ("form_reader.lua", "request_reader.lua")
+"""vLLM accepts parameters (`; charset=utf-8`) and any case; Envoy's default accepts neither."""
+_TAP_FILES = ("json_strings.lua", "usage_scanner.lua", "usage_events.lua", "tap.lua")
+_READER_FILES = ("json_strings.lua", "form_reader.lua", "request_reader.lua")
 BODY_FIELDS: dict[RequestKey, tuple[str, ...]] = {
     RequestKey.MODEL: ("model",),
     RequestKey.STREAM: ("stream",),
@@ -68,7 +68,7 @@ BODY_FIELDS: dict[RequestKey, tuple[str, ...]] = {
     RequestKey.PROMPT_CACHE_KEY: ("prompt_cache_key",),
     RequestKey.BACKGROUND: ("background",),
 }
-"""Where each request key stands in the JSON body."""
+"""The path of each request key in the JSON body."""
 
 
 def http_filters(
@@ -90,10 +90,10 @@ def http_filters(
 
 
 def ext_authz(services: str) -> HttpFilter:
-    """Who is calling? Closed when the service does not answer.
+    """Asks who is calling. Refuses the request if the service does not answer.
 
-    Envoy writes the answer's dynamic metadata under the *name* of this filter, so the
-    name is `Namespace.CALLER` and not free.
+    Envoy writes the answer's dynamic metadata under the *name* of this filter, so the name must be
+    `Namespace.CALLER`.
     """
     return http_filter(
         Namespace.CALLER,
@@ -121,19 +121,21 @@ def reader_source() -> str:
 
 
 def usage_tap(source: str) -> HttpFilter:
-    """Reads the usage from the answer as it passes. It stands second, so that it sees the
-    answer after every other filter but ext_authz has."""
+    """Reads the usage from the answer while it passes.
+
+    As the second filter it sees the answer after every other filter except ext_authz.
+    """
     return http_filter(
         "headgate.usage_tap", Lua(default_source_code=DataSource(inline_string=source))
     )
 
 
 def body_limit(size_bytes: int) -> HttpFilter:
-    """413 for a larger body, whatever it is called, before anything reads it.
+    """Answers 413 to a larger body of any content type, before another filter reads it.
 
-    The next filter has to hold the whole body. Only this filter sets how much Envoy holds for
-    one request; a route's `request_body_buffer_limit` counts in the router alone, and above
-    the connection's limit of 1 MiB such a request would hang.
+    The next filter has to hold the whole body, and only this filter sets how much Envoy holds for a
+    request. A route's `request_body_buffer_limit` applies only in the router: above the
+    connection's limit of 1 MiB the request would hang.
     """
     return http_filter("headgate.body_limit", Buffer(max_request_bytes=size_bytes))
 
@@ -141,9 +143,9 @@ def body_limit(size_bytes: int) -> HttpFilter:
 def json_to_metadata() -> HttpFilter:
     """Reads the few fields that admission needs from a JSON body, inside the proxy.
 
-    It holds the request until the body is complete, but lets one that is not called JSON
-    pass at once. Fields keep their JSON type; `null`, arrays, objects and strings above
-    8 KiB look like an absent field. What it cannot tell the next filter does.
+    It holds the request until the body is complete, but a body with another content type passes at
+    once. Fields keep their JSON type. `null`, arrays, objects and strings above 8 KiB look like an
+    absent field; the next filter tells them apart.
     """
     rules = [_body_rule(), *(_field_rule(key, path) for key, path in BODY_FIELDS.items())]
     return http_filter(
@@ -157,10 +159,10 @@ def json_to_metadata() -> HttpFilter:
 
 
 def request_reader(source: str) -> HttpFilter:
-    """Reads from the same body what the filter before it cannot tell, inside the proxy.
+    """Reads from the same body the fields that json_to_metadata cannot show, inside the proxy.
 
-    Envoy lets a request pass whose script has failed; `RequestKey.BODY` then lacks the word
-    that only the script's last line writes, and admission refuses it.
+    Envoy lets a request pass if the script fails. `RequestKey.BODY` then lacks the value that only
+    the script's last line writes, and ext_proc refuses the request.
     """
     return http_filter(
         "headgate.request_reader", Lua(default_source_code=DataSource(inline_string=source))
@@ -168,32 +170,27 @@ def request_reader(source: str) -> HttpFilter:
 
 
 def ext_proc(services: str, counting: Counting = Counting.PROXY) -> HttpFilter:
-    """What is asked? One message with headers and metadata; the body only when the service
-    asks for it by a mode override. A header that it may not touch (host, :path) is an error.
+    """Asks whether the request is admitted, with one message of headers and metadata.
 
-    Where the service counts, it asks for the answer of each request that it admits by the same
-    override: so an answer of Envoy's own to a request that it has not seen costs no message.
+    The body is sent only if the service asks for it by a mode override. If the service changes a
+    header that it may not touch (host, :path), the request fails.
+
+    If the service counts tokens, it asks by the same override for the answer of each request that
+    it admits. An answer of Envoy's own to a request that the service has not seen costs no message.
     """
     counts = counting is Counting.EXTPROC
-    service = hook_service(services)
-    if counts:
-        key, value = COUNTING_METADATA
-        service.initial_metadata = [HeaderValue(key=key, value=value)]
-    none, buffered = ProcessingModeBodySendMode.NONE, ProcessingModeBodySendMode.BUFFERED
-    overrides = [_mode(buffered, counts)]
-    if counts:
-        overrides += [_mode(none, counts), _mode(none)]
+    headers = ADMISSION_HEADERS + (ANSWER_HEADERS if counts else ())
     usage = [Namespace.USAGE] if counts else []
     return http_filter(
         "headgate.ext_proc",
         ExternalProcessor(
-            grpc_service=service,
+            grpc_service=_ext_proc_service(services, counts),
             message_timeout=ANSWER_TIMEOUT if counts else HOOK_TIMEOUT,
             failure_mode_allow=False,
             status_on_error=UNAVAILABLE,
             processing_mode=_mode(ProcessingModeBodySendMode.NONE),
             allow_mode_override=True,
-            allowed_override_modes=overrides,
+            allowed_override_modes=_override_modes(counts),
             request_attributes=["request.size"],
             metadata_options=MetadataOptions(
                 forwarding_namespaces=MetadataOptionsMetadataNamespaces(
@@ -203,12 +200,25 @@ def ext_proc(services: str, counting: Counting = Counting.PROXY) -> HttpFilter:
                     untyped=[Namespace.ADMISSION, *usage]
                 ),
             ),
-            forward_rules=HeaderForwardingRules(
-                allowed_headers=_exactly(ADMISSION_HEADERS + (ANSWER_HEADERS if counts else ()))
-            ),
+            forward_rules=HeaderForwardingRules(allowed_headers=_exactly(headers)),
             mutation_rules=HeaderMutationRules(disallow_is_error=True),
         ),
     )
+
+
+def _ext_proc_service(services: str, counts: bool) -> GrpcService:
+    service = hook_service(services)
+    if counts:
+        key, value = COUNTING_METADATA
+        service.initial_metadata = [HeaderValue(key=key, value=value)]
+    return service
+
+
+def _override_modes(counts: bool) -> list[ProcessingMode]:
+    none, buffered = ProcessingModeBodySendMode.NONE, ProcessingModeBodySendMode.BUFFERED
+    if not counts:
+        return [_mode(buffered)]
+    return [_mode(buffered, counts), _mode(none, counts), _mode(none)]
 
 
 def router() -> HttpFilter:

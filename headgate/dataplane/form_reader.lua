@@ -1,10 +1,11 @@
--- The form reader: what a multipart form asks for, as strictly as it can be written.
+-- The form reader: reads the fields of a multipart form, strictly.
 --
--- vLLM reads a form with python-multipart, which bends much: a preamble, folded headers, several names. Here only the
--- form that clients write passes, so that there is nothing to read differently; any other form is nil (400).
--- The file is skipped, not decoded, and never leaves the proxy. Bytes are found by plain search: 16 MB in milliseconds.
+-- vLLM reads a form with python-multipart, which accepts much: a preamble, folded headers, several
+-- names. Here only forms as client libraries write them pass, so that both read the same fields.
+-- Any other form is nil (400). The file is skipped without decoding, and never leaves the proxy. A
+-- plain search finds the boundaries: 16 MB take milliseconds.
 
-local find, lower, match, sub = string.find, string.lower, string.match, string.sub
+local lower, match, sub = string.lower, string.match, string.sub
 
 local MAX_HEAD_BYTES, MAX_PARTS, MAX_MODEL_BYTES = 4096, 64, 1024
 local NOT_SERVED = { n = true, use_beam_search = true, vllm_xargs = true }
@@ -13,16 +14,19 @@ local FLAGS = { stream = "stream", stream_include_usage = "include_usage",
 local WORDS = { ["true"] = true, ["1"] = true, on = true, t = true, y = true, yes = true,
   ["false"] = false, ["0"] = false, off = false, f = false, n = false, no = false }
 
--- The boundary that a content type names, bare or (.NET) in quotes; nothing for another type, or with any other
--- parameter. No comma: Envoy joins two headers of one name by it.
+-- The boundary in a content type, without quotes or (.NET) with them. Nothing for another content
+-- type, and for any other parameter. It has no comma, because Envoy joins two headers of one name
+-- with a comma.
 local function boundary_of(content_type)
   local kind, rest = match(content_type or "", "^([%w/-]+) *; *[Bb]oundary=(.-) *$")
-  local boundary = rest and (match(rest, '^"([%w\'()+_./:=?-]+)"$') or match(rest, "^[%w'+_.-]+$"))
+  local boundary = rest
+    and (match(rest, '^"([%w\'()+_./:=?-]+)"$') or match(rest, "^[%w'+_.-]+$"))
   return boundary and lower(kind) == "multipart/form-data" and #boundary <= 70 and boundary or nil
 end
 
--- What a parameter behind `form-data` is called and says, and where the next one begins; nothing for one that is
--- written in any other way. No value has a quote, a backslash or a control character: readers differ in those.
+-- The name and the value of a parameter behind `form-data`, and where the next parameter begins.
+-- Nothing if it has another syntax. A value must not contain a quote, a backslash or a control
+-- character, because readers differ in those.
 local function parameter(value, at)
   local key, behind = match(value, "^; ?([%w*]+)=()", at)
   if not key then
@@ -35,8 +39,9 @@ local function parameter(value, at)
   return text and lower(key), text, next_at
 end
 
--- The name that a content-disposition gives, and whether it makes a file of the part: `name` first, then perhaps
--- `filename`, then perhaps `filename*`, which .NET sends too and vLLM's parser leaves unread.
+-- The name in a content-disposition, and whether the part is a file. Its parameters are `name`, and
+-- optionally `filename` and `filename*`, in this order. .NET sends `filename*`, too; vLLM's parser
+-- ignores it.
 local function disposition(value)
   local at = match(value, "^[Ff][Oo][Rr][Mm]%-[Dd][Aa][Tt][Aa]()")
   local given = {}
@@ -56,15 +61,15 @@ local function disposition(value)
   return given.name, given.filename ~= nil
 end
 
--- What clients write beside it, and vLLM's parser leaves unread.
+-- The other headers that clients write in a part; vLLM's parser ignores them.
 local IGNORED = {
   ["content-type"] = "^[^%c]*$",
   ["content-length"] = "^%d+$", -- okhttp, Guzzle
   ["content-transfer-encoding"] = "^%w+$", -- Apache HttpClient: binary
 }
 
--- The name of a part and whether it is a file, by its headers, each with its line end. Every byte of the head belongs
--- to a line that was read: vLLM's parser takes a bare LF for a part of the value it stands in.
+-- The name of a part and whether it is a file, from its headers, each with its line end. Every byte
+-- of the head must belong to a header: for vLLM's parser a bare LF is a part of the header's value.
 local function part_name(head)
   local name, is_file, at = nil, false, 1
   while at <= #head do
@@ -83,7 +88,8 @@ local function part_name(head)
   return name, is_file
 end
 
--- Where the next part's value ends, by the delimiter behind it.
+-- The part that begins at `at`: its name, whether it is a file, and the place of its value, which
+-- ends before the next delimiter.
 local function read_part(text, at, delimiter)
   local head_end = find(sub(text, at, at + MAX_HEAD_BYTES), "\r\n\r\n", 1, true)
   if not head_end then
@@ -98,9 +104,11 @@ local function read_part(text, at, delimiter)
   return { name = name, is_file = is_file, first = first, last = stop - 1 }
 end
 
--- What a form says: model, stream and what it says of usage (each with its place, counted from 0), and the fields that
--- are not served. Nothing for a form that is not written as above, in which a field that decides stands twice or is a
--- file, or a flag is none of the words that vLLM takes.
+-- The fields of a form: model, stream and the usage fields, each with its offset from 0, and the
+-- fields that are not served.
+--
+-- Nothing if the form has another syntax, or if a relevant field is repeated or is a file. Nothing
+-- either if a flag is not one of the words that vLLM accepts.
 local function read_form(text, content_type)
   local boundary = boundary_of(content_type)
   if not boundary or sub(text, 1, #boundary + 4) ~= "--" .. boundary .. "\r\n" then
@@ -112,9 +120,11 @@ local function read_form(text, content_type)
     if not part then
       return nil
     end
-    local value = part.is_file and "" or sub(text, part.first, math.min(part.last, part.first + MAX_MODEL_BYTES))
+    local last = math.min(part.last, part.first + MAX_MODEL_BYTES)
+    local value = part.is_file and "" or sub(text, part.first, last)
     if part.name == "model" then
-      if form.model or part.is_file or not match(value, "^[%w%p ]+$") or #value > MAX_MODEL_BYTES then
+      local is_name = match(value, "^[%w%p ]+$") and #value <= MAX_MODEL_BYTES
+      if form.model or part.is_file or not is_name then
         return nil
       end
       form.model, form.model_at = value, part.first - 1

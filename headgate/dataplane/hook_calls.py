@@ -1,4 +1,4 @@
-"""What the filters that call our services have in common."""
+"""The common part of the filters that call Headgate's services."""
 
 from datetime import timedelta
 
@@ -17,16 +17,15 @@ from envoy_data_plane.google.protobuf import Any
 
 HOOK_TIMEOUT = timedelta(seconds=2)
 UNAVAILABLE = HttpStatus(code=StatusCode.ServiceUnavailable)
-"""What a client gets when a service does not answer: nothing passes without a decision."""
+"""The status if a service does not answer: no request passes without a decision."""
 
 _RETRIES = 2
 _RETRY_ON = "connect-failure,refused-stream,reset"
-"""Only a replica that is gone: one that answers, with an error too, is not asked again."""
+"""Only for a replica that is gone. One that answers, even with an error, is not called again."""
 _RETRY_AFTER = timedelta(milliseconds=5)
 _LONGEST_PAUSE = HOOK_TIMEOUT
-"""Envoy takes it for the timeout of each try, too. No try may be given up for another one: of
-two replicas that decide about one reservation, one that Redis fails undoes what the other grants.
-"""
+"""Envoy also uses it as the timeout of each try. No try may be abandoned for another: if two
+replicas decide about one reservation and Redis fails one of them, it undoes the other's grant."""
 
 
 def http_filter(name: str, config: betterproto2.Message) -> HttpFilter:
@@ -35,9 +34,9 @@ def http_filter(name: str, config: betterproto2.Message) -> HttpFilter:
 
 
 def grpc_service(services: str) -> GrpcService:
-    """A gRPC stream to the cluster `services` that may stay open.
+    """A gRPC stream to the cluster `services`, which may stay open.
 
-    istiod names clusters `outbound|PORT|SUBSET|HOST`, which is no host to call a server by.
+    istiod's cluster names `outbound|PORT|SUBSET|HOST` are not valid as an authority.
     """
     _, _, host = services.rpartition("|")
     authority = "" if host == services else host
@@ -45,11 +44,11 @@ def grpc_service(services: str) -> GrpcService:
 
 
 def hook_service(services: str, timeout: timedelta | None = None) -> GrpcService:
-    """A hook's calls to the cluster `services`: within `timeout`, retries included.
+    """A hook's calls to the cluster `services`, within `timeout` including retries.
 
-    A call that meets a replica which has just died goes to another one. Any hook may be called
-    twice: a reservation and its settlement count once by their id. Envoy tries no call again whose
-    answer has begun, so that a stream is never replayed from its middle.
+    A call to a replica that has just died is retried on another replica. Every hook may be called
+    twice, because a reservation and its settlement count once by their id. Envoy does not retry a
+    call whose answer has begun, so a stream is never replayed from its middle.
     """
     service = grpc_service(services)
     service.timeout = timeout

@@ -1,4 +1,4 @@
-"""The door: one listener for clients, and how strictly it reads HTTP."""
+"""The clients' listener, called the door, and its rules for reading HTTP."""
 
 from datetime import timedelta
 
@@ -52,22 +52,22 @@ LISTENER = "door"
 MAX_HEADERS = 100
 MAX_HEADERS_KIB = 60
 MAX_STREAMS_PER_CONNECTION = 100
-"""Of HTTP/2. Each stream may hold a body of the limit while it is read."""
+"""For HTTP/2. Each stream may hold a body of the maximum size while it is read."""
 HANDSHAKE_TIMEOUT = timedelta(seconds=10)
 HEADERS_TIMEOUT = timedelta(seconds=10)
-"""From a request's first byte to the end of its headers; Envoy's default is to wait for ever."""
+"""From a request's first byte to the end of its headers; Envoy's default is to wait forever."""
 REQUEST_TIMEOUT = timedelta(minutes=5)
-"""For the whole request: a body of 16 MiB at 0.5 Mbit/s. Envoy's default is to wait for ever."""
+"""For the whole request: a body of 16 MiB at 0.5 Mbit/s. Envoy's default is to wait forever."""
 STREAM_IDLE_TIMEOUT = timedelta(minutes=10)
-"""No byte in either direction. An answer that is not streamed is silent until it is complete."""
+"""Without a byte in either direction. An answer without streaming sends no byte until complete."""
 UNREAD_TIMEOUT = timedelta(minutes=2)
-"""For a client that does not read what waits for it. It has Envoy's 1 MiB and the kernel's buffers
-before that begins, so a slow one is not meant."""
+"""For a client that does not read its answer. The time begins only once Envoy's 1 MiB and the
+kernel's buffers are full, so it does not affect slow clients."""
 CONNECTION_IDLE_TIMEOUT = timedelta(minutes=5)
 """For a connection without a request; clients keep theirs for seconds."""
 ACCESS_LOG_INTERVAL = timedelta(milliseconds=200)
 FORGEABLE_PREFIXES = (HEADER_PREFIX, "x-envoy-")
-"""Ours carry the caller; Envoy's own would let a client order retries and timeouts."""
+"""Headgate's headers carry the caller; Envoy's would let a client set retries and timeouts."""
 REQUEST_ID = "x-request-id"
 
 
@@ -113,8 +113,11 @@ def connection_manager(box: OneBox, services: str) -> HttpConnectionManager:
 
 
 def reading_rules() -> HttpConnectionManager:
-    """The part that is the same wherever clients come in: how strictly requests are read, what is
-    taken out of them, how long they may take, and how Envoy's own answers look."""
+    """The settings that every way in for clients shares.
+
+    They set how strictly requests are read, which headers are removed, how long requests may take,
+    and the form of Envoy's own answers.
+    """
     escaped = HttpConnectionManagerPathWithEscapedSlashesAction.REJECT_REQUEST
     return HttpConnectionManager(
         server_name="headgate",
@@ -140,7 +143,7 @@ def reading_rules() -> HttpConnectionManager:
 
 
 def early_header_mutation() -> TypedExtensionConfig:
-    """Removes what a client must not say, before any filter or the router reads it."""
+    """Removes headers that a client must not set, before any filter or the router reads them."""
     matchers = [
         *(StringMatcher(prefix=prefix, ignore_case=True) for prefix in FORGEABLE_PREFIXES),
         StringMatcher(exact=REQUEST_ID, ignore_case=True),
@@ -158,9 +161,9 @@ def early_header_mutation() -> TypedExtensionConfig:
 def access_log(services: str) -> AccessLog:
     """Sends finished requests to the access log service, many in one message.
 
-    All but those that ext_authz wants no record of: whoever needs no key to be refused could
-    fill the disk with records. (The filter lets pass what has no such key, and does not heed
-    `invert`.)
+    Requests that ext_authz marks with `RECORD_NO` are left out. Otherwise a client without a key
+    could fill the disk with records of refusals. The filter passes requests without this metadata
+    key, and it ignores `invert`.
     """
     recorded = MetadataMatcher(
         filter=Namespace.CALLER,

@@ -1,4 +1,4 @@
-"""The filters that ask the rate-limit service, and what they tell it."""
+"""The filters that call the rate-limit service, and the descriptors that they send."""
 
 import betterproto2
 from envoy_data_plane.envoy.config.core.v3 import ApiVersion, TypedExtensionConfig
@@ -37,14 +37,11 @@ from envoy_data_plane.google.protobuf import Any
 
 from headgate.core.contract import (
     ABSENT,
+    DESCRIPTOR_ENTRIES,
     DOMAIN,
     OP,
     OP_RESERVE,
     OP_SETTLE,
-    RESERVE_ENTRIES,
-    SETTLE_ADMISSION_ENTRIES,
-    SETTLE_LIMITS_ENTRIES,
-    SETTLE_USAGE_ENTRIES,
     AdmissionKey,
     Namespace,
     UsageKey,
@@ -52,19 +49,19 @@ from headgate.core.contract import (
 from headgate.dataplane.hook_calls import HOOK_TIMEOUT, UNAVAILABLE, hook_service, http_filter
 
 PLAIN_COUNT = "[0-9]{1,15}"
-LEFT = (
+CLIENT_LEFT = (
     "!has(response.code) && has(upstream.cx_pool_ready_duration)"
     " && upstream.transport_failure_reason == ''"
 )
-"""In CEL: there was no answer, not even one of Envoy's own, and the request went out on a
-connection to vLLM. (An address is there as soon as a host is chosen, before any connection.)"""
+"""In CEL: there was no answer, not even Envoy's own, and the request went out on a connection to
+vLLM. An upstream address would not prove that, because it is set before any connection."""
 
 
 def admission_guard() -> HttpFilter:
     """Stops a request whose admission has no estimate in plain digits.
 
-    The rate-limit filter would drop its descriptor without a word (its `hits_addend.format`
-    would give no number), make no call, and let the request pass unlimited.
+    Its `hits_addend.format` would give no number. The rate-limit filter would silently drop the
+    descriptor, make no call, and let the request pass unlimited.
     """
     estimate = MetadataMatcher(
         filter=Namespace.ADMISSION,
@@ -84,7 +81,7 @@ def admission_guard() -> HttpFilter:
 
 
 def ratelimit(services: str) -> HttpFilter:
-    """Is there budget left? Reserves before the router and settles when the stream ends."""
+    """Reserves the request's tokens before the router, and settles when the stream ends."""
     return http_filter(
         "headgate.ratelimit",
         RateLimitFilter(
@@ -104,44 +101,42 @@ def ratelimit(services: str) -> HttpFilter:
 def _reserve() -> RateLimit:
     estimate = f"%DYNAMIC_METADATA({Namespace.ADMISSION}:{AdmissionKey.ESTIMATE})%"
     return RateLimit(
-        actions=[_op(OP_RESERVE), *(_entry(Namespace.ADMISSION, key) for key in RESERVE_ENTRIES)],
+        actions=_actions(OP_RESERVE),
         hits_addend=RateLimitHitsAddend(format=estimate),
     )
 
 
 def _settle() -> RateLimit:
-    """Sent when the stream ends, however it ends: its values are read then."""
+    """Sent when the stream ends, in whatever way. Its values are read at that time."""
     return RateLimit(
-        actions=[
-            _op(OP_SETTLE),
-            *(_entry(Namespace.ADMISSION, key) for key in SETTLE_ADMISSION_ENTRIES),
-            *(_entry(Namespace.LIMITS, key) for key in SETTLE_LIMITS_ENTRIES),
-            *(_entry(Namespace.USAGE, key) for key in SETTLE_USAGE_ENTRIES),
-            _left(),
-        ],
+        actions=[*_actions(OP_SETTLE), _client_left()],
         hits_addend=RateLimitHitsAddend(number=0),
         apply_on_stream_done=True,
     )
 
 
-def _op(value: str) -> RateLimitAction:
-    return RateLimitAction(
-        generic_key=RateLimitActionGenericKey(descriptor_key=OP, descriptor_value=value)
-    )
+def _actions(op: str) -> list[RateLimitAction]:
+    """The entries of a descriptor: its `op`, then its values from metadata."""
+    key = RateLimitActionGenericKey(descriptor_key=OP, descriptor_value=op)
+    entries = DESCRIPTOR_ENTRIES[op].items()
+    return [RateLimitAction(generic_key=key), *(_entry(space, name) for name, space in entries)]
 
 
-def _left() -> RateLimitAction:
-    """What the metadata cannot say, as no filter runs when a client leaves. Its values are read at
-    the stream's end; were it not skipped on an error, the descriptor would be dropped with it."""
-    # For mypy this is protobuf's Descriptor, which the generated module imports, too.
-    said: betterproto2.Message = Descriptor(  # type: ignore[assignment]
-        descriptor_key=UsageKey.LEFT,  # type: ignore[call-arg]
-        text=LEFT,
+def _client_left() -> RateLimitAction:
+    """Whether the client disconnected. The metadata cannot say it, because no filter runs then.
+
+    The expression is evaluated when the stream ends. It is skipped on an error, because otherwise
+    Envoy would drop the whole descriptor.
+    """
+    # mypy takes this for protobuf's Descriptor, which the generated module imports, too.
+    expression: betterproto2.Message = Descriptor(  # type: ignore[assignment]
+        descriptor_key=UsageKey.CLIENT_LEFT,  # type: ignore[call-arg]
+        text=CLIENT_LEFT,
         skip_if_error=True,
     )
     return RateLimitAction(
         extension=TypedExtensionConfig(
-            name="envoy.rate_limit_descriptors.expr", typed_config=Any.pack(said)
+            name="envoy.rate_limit_descriptors.expr", typed_config=Any.pack(expression)
         )
     )
 

@@ -1,7 +1,7 @@
 """Envoy's own replies, in the shape that the client's library reads.
 
-The bodies that our hooks send pass here too and must stay as they are, so each rule
-names what Envoy itself says of the reply: its response code details.
+The replies of the hooks pass here too, and their bodies must not change. So each rule matches
+Envoy's own description of the reply, its response code details.
 """
 
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ from headgate.core.apis import ErrorShape
 from headgate.core.errors import error_body
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """One kind of local reply: when (CEL over `response` and `request`), and what is said.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalReply:
+    """One kind of local reply: its condition (CEL over `response` and `request`) and its content.
 
-    `status` None keeps Envoy's.
+    If `status` is None, Envoy's status stays.
     """
 
     when: str
@@ -41,7 +41,7 @@ class Reply:
     retry_after_s: int | None = None
 
     def body(self, shape: ErrorShape) -> str:
-        """The JSON body, formed as that of a refusal."""
+        """The JSON body, like the body of a refusal."""
         return error_body(
             shape,
             message=self.message,
@@ -59,10 +59,10 @@ _ANTHROPIC = (
     "(request.url_path.endsWith('/v1/messages')"
     " || request.url_path.endsWith('/v1/messages/count_tokens'))"
 )
-"""Not the whole path: an upstream's own path may have been put before it by then."""
+"""Only the end of the path: an upstream's own path may already be in front of it."""
 
 REPLIES = (
-    Reply(
+    LocalReply(
         when=_details(
             "ext_authz_error",
             "ext_proc_error",
@@ -78,51 +78,51 @@ REPLIES = (
         anthropic_type="api_error",
         message="A service of the gateway is unavailable. Try again.",
     ),
-    Reply(
+    LocalReply(
         when=_details("request_payload_too_large"),
         code="request_too_large",
         openai_type="invalid_request_error",
         anthropic_type="request_too_large",
-        message="The request body is larger than the gateway takes.",
+        message="The request body is larger than the gateway accepts.",
     ),
-    Reply(
+    LocalReply(
         when="response.code == 431",
         code="request_headers_too_large",
         openai_type="invalid_request_error",
         anthropic_type="invalid_request_error",
         message="The request has too many headers, or they are too large.",
     ),
-    Reply(
+    LocalReply(
         when="response.code == 408",
         code="request_timeout",
         openai_type="invalid_request_error",
         anthropic_type="timeout_error",
         message="The request did not arrive in time.",
     ),
-    Reply(
+    LocalReply(
         when=_details("route_not_found", "absolute_path_rejected", "upgrade_failed"),
         status=404,
         code="unknown_path",
         openai_type="invalid_request_error",
         anthropic_type="not_found_error",
-        message="The gateway does not serve this.",
+        message="The gateway does not serve this request.",
     ),
-    Reply(
+    LocalReply(
         when=_details("http1.", "http2.", "path_", "missing_", "low_version"),
         code="invalid_request",
         openai_type="invalid_request_error",
         anthropic_type="invalid_request_error",
         message="The request is not valid HTTP, or its path is not allowed.",
     ),
-    Reply(
+    LocalReply(
         when="response.code == 504",
         code="upstream_timeout",
         openai_type="server_error",
         anthropic_type="timeout_error",
         message="The model did not answer in time.",
     ),
-    Reply(
-        # A 5xx of our own hooks says itself what is wrong.
+    LocalReply(
+        # A 5xx of a hook has a body that says what is wrong.
         when="response.code >= 500 && !response.code_details.startsWith('headgate_')",
         retry_after_s=1,
         code="upstream_unavailable",
@@ -131,11 +131,11 @@ REPLIES = (
         message="The model cannot be reached, or it ended the connection. Try again.",
     ),
 )
-"""In order: the first one that fits speaks."""
+"""In order: the first rule that matches is used."""
 
 
 def local_reply_config() -> LocalReplyConfig:
-    """What Envoy puts into the replies that no upstream and no hook has written."""
+    """The bodies of the replies that neither an upstream nor a hook has written."""
     mappers = []
     for reply in REPLIES:
         mappers.append(_mapper(reply, f"({reply.when}) && {_ANTHROPIC}", ErrorShape.ANTHROPIC))
@@ -143,7 +143,7 @@ def local_reply_config() -> LocalReplyConfig:
     return LocalReplyConfig(mappers=mappers)
 
 
-def _mapper(reply: Reply, expression: str, shape: ErrorShape) -> ResponseMapper:
+def _mapper(reply: LocalReply, expression: str, shape: ErrorShape) -> ResponseMapper:
     condition = ExtensionFilter(
         name="envoy.access_loggers.extension_filters.cel",
         typed_config=Any.pack(ExpressionFilter(expression=expression)),

@@ -1,47 +1,39 @@
--- The request reader: what a body's top level holds and json_to_metadata cannot tell. Needs the form reader.
+-- The request reader: reads the top level of a body for fields that json_to_metadata cannot show.
+-- It needs json_strings.lua and the form reader.
 --
--- Runs behind json_to_metadata, which has read the body as strict JSON by then (`body` is "parsed"), so that
--- nothing here has to check it. Writes dynamic metadata headgate.request (names: headgate/core/contract.py)
---   body           "read" once all of it is read, "unreadable" for what is no object. A body that stays "parsed"
---                  was not read to its end, and the request is refused.
---   hidden         a member that decides what a request costs, with a string so long that json_to_metadata shows
---                  nothing of it, while vLLM reads a number from it.
---   platform       the members that only the platform may set, joined by commas; one that is null is none.
---   prompts        how many prompts a completion has.
---   conversations  how many conversations a batch of chats has.
--- Of a form (below /v1/audio/, multipart/form-data), which json_to_metadata does not read, all of it is written here:
---   body           "form"
---   model, model_at  the model, and where its value begins in the body, counted from 0.
---   include_usage_at, continuous_usage_at  the same of these two fields, where they are.
---   stream, include_usage, continuous_usage, platform as above; `platform` holds the fields that are not served.
--- Prompts are skipped, not decoded, and never leave the proxy.
+-- It runs behind json_to_metadata, which has already read the body as strict JSON (`body` is
+-- "parsed"), so the body's syntax is not checked again here. It writes dynamic metadata in the
+-- namespace headgate.request (names: headgate/core/contract.py).
+--
+-- * body: "read" once all of it is read, "unreadable" if it is not an object. A body that stays
+--   "parsed" was not read to its end, and the request is refused.
+-- * hidden: a member that sets the cost of a request, whose string is too long for
+--   json_to_metadata. vLLM may still read a number from it.
+-- * platform: the members that only the platform may set, joined by commas, without null members.
+-- * prompts: the number of prompts of a completion.
+-- * conversations: the number of conversations in a chat batch.
+--
+-- json_to_metadata does not read forms (below /v1/audio/, multipart/form-data). For a form all
+-- fields are written here.
+--
+-- * body: "form".
+-- * model, model_at: the model, and where its value begins in the body, counted from 0.
+-- * include_usage_at, continuous_usage_at: where the values of these two fields begin, if present.
+-- * stream, include_usage, continuous_usage: the flags.
+-- * platform: the fields that are not served.
+--
+-- Prompts are skipped without decoding, and never leave the proxy.
 
-local byte, char, find, gsub, match, sub = string.byte, string.char, string.find, string.gsub, string.match, string.sub
+local char, gsub, match, sub = string.char, string.gsub, string.match, string.sub
 
-local QUOTE, OPEN_BRACE, OPEN_BRACKET, BACKSLASH = byte('"{[\\', 1, -1)
 local CLOSE_BRACE, CLOSE_BRACKET, NULL = byte("}]n", 1, -1)
 local BOM = "\239\187\191"
-local SHOWN_BYTES = 8 * 1024 -- what json_to_metadata shows of a string, at the most
+local SHOWN_BYTES = 8 * 1024 -- the longest string that json_to_metadata shows
 
-local DECIDING, PLATFORM = {}, {}
-for name in string.gmatch("model stream background n max_tokens max_completion_tokens max_output_tokens", "%S+") do
-  DECIDING[name] = true
-end
-for name in string.gmatch("cache_salt ec_transfer_params kv_transfer_params priority request_id session_id vllm_xargs", "%S+") do
-  PLATFORM[name] = true
-end
-
--- The quote that closes the string opened at `at`: it has an even number of backslashes before it.
-local function string_end(text, at)
-  repeat
-    at = find(text, '"', at + 1, true)
-    local before = at - 1
-    while byte(text, before) == BACKSLASH do
-      before = before - 1
-    end
-  until (at - before) % 2 == 1
-  return at
-end
+local DECIDING = { model = true, stream = true, background = true, n = true, max_tokens = true,
+  max_completion_tokens = true, max_output_tokens = true }
+local PLATFORM = { cache_salt = true, ec_transfer_params = true, kv_transfer_params = true,
+  priority = true, request_id = true, session_id = true, vllm_xargs = true }
 
 -- The last byte of the value that begins at `at`.
 local function value_end(text, at)
@@ -68,7 +60,7 @@ local function value_end(text, at)
   end
 end
 
--- A key without its escapes. Only those of ASCII matter: no name that is looked for has another.
+-- A key without its escapes. Only escaped ASCII matters, because every name of interest is ASCII.
 local function decoded(key)
   if not find(key, "\\", 1, true) then
     return key
@@ -78,7 +70,7 @@ local function decoded(key)
   end))
 end
 
--- Text, or ids in one list, are one prompt; else each element is one.
+-- The number of prompts in a value: 1 for text and for a list of ids, else the number of elements.
 local function count_prompts(text, at)
   local first = match(text, "^%[%s*()", at)
   local sign = first and byte(text, first)
@@ -93,8 +85,11 @@ local function count_prompts(text, at)
   return count
 end
 
--- Everything above about one object, whose brace is at `at`; nothing where anything but space comes after it, as
--- json_to_metadata takes a NUL for the end of the text. The last of members with one name counts.
+-- Reads the object whose brace is at `at`. Returns the platform's members, the hidden member, and
+-- the numbers of prompts and conversations. If a name is repeated, its last member counts.
+--
+-- Nothing if the object is not followed by white space only: json_to_metadata takes a NUL for the
+-- end of the text.
 local function read_object(text, at)
   local seen, platform, hidden = {}, {}, nil
   local last = at
@@ -119,14 +114,14 @@ local function read_object(text, at)
   return platform, hidden, (seen.prompt or 0) + (seen.prompt_embeds or 0), seen.messages
 end
 
--- The whole body, nothing where none came.
+-- The whole body; nothing without a body.
 local function body_text(handle)
   local body = handle:body()
   return body and body:getBytes(0, body:length())
 end
 
-local FORM_KEYS = { "model", "model_at", "stream", "include_usage", "include_usage_at", "continuous_usage",
-  "continuous_usage_at" }
+local FORM_KEYS = { "model", "model_at", "stream", "include_usage", "include_usage_at",
+  "continuous_usage", "continuous_usage_at" }
 
 local function note_form(handle)
   local text = body_text(handle)
@@ -149,15 +144,17 @@ end
 function envoy_on_request(handle)
   local metadata = handle:streamInfo():dynamicMetadata()
   local request = metadata:get("headgate.request")
-  if request and request.body == "unreadable" and find(handle:headers():get(":path"), "/v1/audio/", 1, true) == 1 then
-    note_form(handle)
+  if request and request.body == "unreadable" then
+    if find(handle:headers():get(":path"), "/v1/audio/", 1, true) == 1 then
+      note_form(handle)
+    end
     return
   elseif not request or request.body ~= "parsed" then
     return
   end
   local text = body_text(handle)
   local at = match(text, "^%s*()", sub(text, 1, 3) == BOM and 4 or 1)
-  metadata = handle:streamInfo():dynamicMetadata() -- the body may have been waited for
+  metadata = handle:streamInfo():dynamicMetadata() -- fetched again: body() may have waited
   local platform, hidden, prompts, conversations
   if byte(text, at) == OPEN_BRACE then
     platform, hidden, prompts, conversations = read_object(text, at)

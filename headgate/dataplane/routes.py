@@ -1,4 +1,4 @@
-"""From `x-headgate-base` to a model's cluster; the part of the one box that a reload changes."""
+"""Routes from `x-headgate-base` to model clusters: the part that a reload changes."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -29,21 +29,21 @@ from headgate.dataplane.upstream import cluster_name, model_cluster, parse_upstr
 
 ROUTES_NAME = "models"
 RETRY_ON = "connect-failure,refused-stream,reset-before-request"
-"""Only what vLLM cannot have started on: a generation is never run twice."""
+"""Only failures before vLLM can have started: a generation never runs twice."""
 
 
-Versions: TypeAlias = Mapping[str, Mapping[str, str]]
-"""By base model the URL of each of its versions."""
-NO_VERSIONS: Versions = MappingProxyType({})
+VersionUrls: TypeAlias = Mapping[str, Mapping[str, str]]
+"""By base model, the URL of each of its versions."""
+NO_VERSIONS: VersionUrls = MappingProxyType({})
 
 
 def write_dynamic(
-    box: OneBox, upstreams: Mapping[str, str], versions: Versions = NO_VERSIONS
+    box: OneBox, upstreams: Mapping[str, str], versions: VersionUrls = NO_VERSIONS
 ) -> None:
-    """Writes clusters and routes for these upstreams; a running Envoy takes them at once.
+    """Writes clusters and routes for these upstreams; a running Envoy applies them at once.
 
-    `upstreams` maps base model names to URLs. A new cluster is written before the route
-    that needs it. Raises BadUpstream, before anything is written.
+    `upstreams` maps base model names to URLs. A new cluster is written before the route that needs
+    it. Raises BadUpstream before it writes anything.
     """
     clusters = [model_cluster(cluster_name(model), url) for model, url in upstreams.items()]
     for model, urls in versions.items():
@@ -55,12 +55,12 @@ def write_dynamic(
 
 
 def route_table(
-    upstreams: Mapping[str, str], versions: Versions = NO_VERSIONS
+    upstreams: Mapping[str, str], versions: VersionUrls = NO_VERSIONS
 ) -> RouteConfiguration:
-    """Routes for the versions of a base model, then one for the model, and 404 for the rest.
+    """Routes for the versions of base models, then for the models, and 404 for all other requests.
 
-    No request may be without a route, as ext_authz lets such a one pass unasked; a prefix
-    does not match CONNECT.
+    Every request needs a route, because ext_authz does not check a request without one. CONNECT
+    has a route of its own, because a prefix does not match it.
     """
     host = VirtualHost(
         name=ROUTES_NAME,

@@ -1,6 +1,6 @@
-"""Reads Envoy's messages from YAML as strictly as Envoy's own JSON does.
+"""Checks Envoy's messages in YAML as strictly as Envoy's own JSON reader.
 
-istiod drops fields that it does not know without a word; here each is a fault with its path.
+istiod silently drops fields that it does not know; here each is a fault with its path.
 """
 
 import re
@@ -14,14 +14,14 @@ import betterproto2
 from betterproto2.casing import safe_snake_case
 from envoy_data_plane.google.protobuf import Any
 
-Path: TypeAlias = tuple[str | int, ...]
+FieldPath: TypeAlias = tuple[str | int, ...]
 
 _TYPE_URL = re.compile(r"type\.googleapis\.com/((?:[a-z][a-z0-9_]*\.)+)([A-Za-z]\w*)")
 _TYPED_STRUCTS = ("udpa.type.v1.TypedStruct", "xds.type.v3.TypedStruct")
-_OURS_TO_KNOW = "envoy."
-"""Types of others, as Istio's own, are not in Envoy's API."""
+_ENVOY_TYPES = "envoy."
+"""Other types, such as Istio's own, are not in Envoy's API."""
 _CONTRIB = ".v3alpha."
-"""Extensions outside of Envoy's core, of which Istio's build has some."""
+"""Extensions outside Envoy's core; Istio's build has some of them."""
 _PLAIN = "envoy_data_plane.google.protobuf"
 _TEXTS = (betterproto2.TYPE_STRING, betterproto2.TYPE_BYTES)
 _NUMBER = re.compile(r"-?[0-9]{1,20}")
@@ -29,15 +29,17 @@ _NUMBER = re.compile(r"-?[0-9]{1,20}")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What Envoy would not take, and where in the value it stands."""
+    """A field or value that Envoy would reject: its path, the problem, and the text to write."""
 
-    path: Path
-    what: str
+    path: FieldPath
+    problem: str
     write: str
 
 
-def faults(kind: type[betterproto2.Message], value: object, path: Path = ()) -> Iterator[Fault]:
-    """Everything in `value` that the message does not have, or has in another type."""
+def faults(
+    kind: type[betterproto2.Message], value: object, path: FieldPath = ()
+) -> Iterator[Fault]:
+    """Every field of `value` that the message does not have, or has with another type."""
     if kind is Any:
         yield from _any_faults(value, path)
     elif kind.__module__ == _PLAIN:
@@ -49,7 +51,7 @@ def faults(kind: type[betterproto2.Message], value: object, path: Path = ()) -> 
 
 
 def message_type(type_url: str) -> type[betterproto2.Message] | None:
-    """The message of a type URL. None for one that Envoy's API does not have."""
+    """The message of a type URL; None if Envoy's API does not have it."""
     parts = _TYPE_URL.fullmatch(type_url)
     if parts is None:
         return None
@@ -71,7 +73,7 @@ def message_type(type_url: str) -> type[betterproto2.Message] | None:
 
 
 def _message_faults(
-    kind: type[betterproto2.Message], value: Mapping[str, object], path: Path
+    kind: type[betterproto2.Message], value: Mapping[str, object], path: FieldPath
 ) -> Iterator[Fault]:
     known = _fields(kind).meta_by_field_name
     groups: dict[str, str] = {}
@@ -86,8 +88,8 @@ def _message_faults(
         if inner is None:
             continue
         if meta.group and groups.setdefault(meta.group, str(key)) != str(key):
-            what = f"{key} and {groups[meta.group]} exclude each other"
-            yield Fault((*path, key), what, "one of them")
+            problem = f"{key} and {groups[meta.group]} exclude each other"
+            yield Fault((*path, key), problem, "one of them")
         yield from _field_faults(kind, name, meta, inner, (*path, key))
 
 
@@ -96,7 +98,7 @@ def _field_faults(
     name: str,
     meta: betterproto2.FieldMetadata,
     value: object,
-    path: Path,
+    path: FieldPath,
 ) -> Iterator[Fault]:
     if meta.map_meta is not None:
         if not isinstance(value, Mapping):
@@ -117,7 +119,7 @@ def _field_faults(
 
 
 def _value_faults(
-    kind: type, meta: betterproto2.FieldMetadata, value: object, path: Path
+    kind: type, meta: betterproto2.FieldMetadata, value: object, path: FieldPath
 ) -> Iterator[Fault]:
     if meta.proto_type == betterproto2.TYPE_MESSAGE:
         yield from faults(meta.unwrap() if meta.unwrap else kind, value, path)
@@ -134,7 +136,7 @@ def _value_faults(
 
 
 def _is_number(value: object) -> bool:
-    """JSON writes numbers of 64 bits as text; YAML's decimals come as Decimal."""
+    """Whether it is a number. JSON writes 64-bit numbers as text; YAML decimals come as Decimal."""
     try:
         float(str(value))
     except ValueError:
@@ -142,12 +144,12 @@ def _is_number(value: object) -> bool:
     return not isinstance(value, (Mapping, list))
 
 
-def _enum_faults(kind: type, value: object, path: Path) -> Iterator[Fault]:
-    """Envoy's own names; betterproto2 has shortened some of them."""
+def _enum_faults(kind: type, value: object, path: FieldPath) -> Iterator[Fault]:
+    """Accepts Envoy's own names, and the names that betterproto2 has shortened."""
     if isinstance(value, int) and not isinstance(value, bool):
         return
-    names = [one.proto_name or one.name for one in kind]  # type: ignore[attr-defined]
-    short = [one.name for one in kind]  # type: ignore[attr-defined]
+    names = [member.proto_name or member.name for member in kind]  # type: ignore[attr-defined]
+    short = [member.name for member in kind]  # type: ignore[attr-defined]
     if value not in names and value not in short:
         close = get_close_matches(str(value), names, n=1)
         yield Fault(
@@ -155,8 +157,10 @@ def _enum_faults(kind: type, value: object, path: Path) -> Iterator[Fault]:
         )
 
 
-def _plain_faults(kind: type[betterproto2.Message], value: object, path: Path) -> Iterator[Fault]:
-    """Google's own types, which JSON writes in another way: durations, wrapped numbers, structs."""
+def _plain_faults(
+    kind: type[betterproto2.Message], value: object, path: FieldPath
+) -> Iterator[Fault]:
+    """Google's own types, which have special forms in JSON: durations, wrapped numbers, structs."""
     if kind.__name__ in ("Struct", "Value", "ListValue", "NullValue"):
         if kind.__name__ == "Struct" and not isinstance(value, Mapping):
             yield Fault(path, f"{_shown(value)} is no mapping", "a mapping")
@@ -176,7 +180,7 @@ def _plain_faults(kind: type[betterproto2.Message], value: object, path: Path) -
         yield Fault(path, "has no fields", "{}")
 
 
-def _any_faults(value: object, path: Path) -> Iterator[Fault]:
+def _any_faults(value: object, path: FieldPath) -> Iterator[Fault]:
     if not isinstance(value, Mapping):
         yield Fault(path, "is a mapping with @type", "'@type': type.googleapis.com/...")
         return
@@ -195,11 +199,11 @@ def _any_faults(value: object, path: Path) -> Iterator[Fault]:
     kind = message_type(type_url)
     if kind is not None:
         yield from faults(kind, rest, path)
-    elif (name.startswith(_OURS_TO_KNOW) and _CONTRIB not in name) or not type_url.startswith(
+    elif (name.startswith(_ENVOY_TYPES) and _CONTRIB not in name) or not type_url.startswith(
         "type.googleapis.com/"
     ):
-        what = f"{_shown(type_url)} is no type of Envoy's API"
-        yield Fault((*path, "@type"), what, "the type's URL as Envoy's documentation has it")
+        problem = f"{_shown(type_url)} is no type of Envoy's API"
+        yield Fault((*path, "@type"), problem, "the type's URL as Envoy's documentation has it")
 
 
 def _fields(kind: type[betterproto2.Message]) -> betterproto2.ProtoClassMetadata:

@@ -1,4 +1,4 @@
-"""Runs the real Envoy as a child: start, readiness, new routes and certificates, death, drain,
+"""Runs Envoy as a child process: start, readiness, new routes and certificates, death, drain,
 stop."""
 
 import asyncio
@@ -21,7 +21,7 @@ from headgate.dataplane.child import last_lines, spawn
 from headgate.dataplane.child import stop as stop_child
 from headgate.dataplane.envoy_admin import EnvoyAdmin
 from headgate.dataplane.listener import LISTENER
-from headgate.dataplane.routes import NO_VERSIONS, ROUTES_NAME, Versions, write_dynamic
+from headgate.dataplane.routes import NO_VERSIONS, ROUTES_NAME, VersionUrls, write_dynamic
 from headgate.dataplane.tls import CERTIFICATE_NAME, write_certificate
 
 READY_TIMEOUT_S = 20.0
@@ -31,10 +31,12 @@ _POLL_S = 0.05
 _LOG_LINES = 15
 _RDS = f"http.{LISTENER}.rds.{ROUTES_NAME}"
 _CDS = "cluster_manager.cds"
-_TAKEN = (f"{_CDS}.update_success", f"{_RDS}.update_success")
-_REFUSED = tuple(f"{file}.update_{how}" for file in (_CDS, _RDS) for how in ("rejected", "failure"))
-_CERTIFICATE_TAKEN = (f"sds.{CERTIFICATE_NAME}.update_success",)
-_CERTIFICATE_REFUSED = tuple(
+_APPLIED = (f"{_CDS}.update_success", f"{_RDS}.update_success")
+_REJECTED = tuple(
+    f"{file}.update_{how}" for file in (_CDS, _RDS) for how in ("rejected", "failure")
+)
+_CERTIFICATE_APPLIED = (f"sds.{CERTIFICATE_NAME}.update_success",)
+_CERTIFICATE_REJECTED = tuple(
     f"sds.{CERTIFICATE_NAME}.update_{how}" for how in ("rejected", "failure")
 )
 _ACTIVE = f"http.{LISTENER}.downstream_rq_active"
@@ -44,7 +46,7 @@ Names: TypeAlias = tuple[str, ...]
 
 
 class EnvoyError(OperatorError):
-    """Envoy cannot do what was asked; the message is one line for the person at the terminal."""
+    """Envoy failed; the message is one line for the operator at the terminal."""
 
 
 class EnvoyMissing(EnvoyError):  # noqa: N818
@@ -52,20 +54,20 @@ class EnvoyMissing(EnvoyError):  # noqa: N818
 
 
 class PortTaken(EnvoyError):  # noqa: N818
-    """Something else listens on the port."""
+    """Another program listens on the port."""
 
 
 class EnvoyRejected(EnvoyError):  # noqa: N818
-    """Envoy refused its configuration."""
+    """Envoy rejected its configuration."""
 
 
 class EnvoyDied(EnvoyError):  # noqa: N818
-    """Envoy ended, or did not come up."""
+    """Envoy ended, or did not start."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How Envoy ended: exit code (negative for a signal) and the last lines of its log."""
+    """The end of Envoy: its exit code (negative for a signal) and the last lines of its log."""
 
     code: int
     log: tuple[str, ...]
@@ -85,10 +87,10 @@ def find_envoy() -> Path:
 
 
 def check_port(host: str, port: int) -> int:
-    """The port, once it is sure that nobody listens there; a free one for 0. Raises PortTaken.
+    """Checks that no program listens on the port. Returns it, or a free port for 0.
 
-    Envoy binds with SO_REUSEPORT: without this look a second Envoy would start without a
-    complaint and take every other connection.
+    Raises PortTaken. Envoy binds with SO_REUSEPORT: without this check a second Envoy would start
+    without an error and get every other connection.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -118,10 +120,10 @@ class Envoy:
         return self._child().pid
 
     async def start(self) -> None:
-        """Writes the files, has Envoy check them, starts it and waits until it takes requests.
+        """Writes the files, has Envoy check them, starts it and waits until it accepts requests.
 
-        Raises EnvoyMissing, PortTaken, EnvoyRejected or EnvoyDied; BadUpstream for a bad URL.
-        An Envoy that refuses the certificate would reset every connection.
+        Raises EnvoyMissing, PortTaken, EnvoyRejected or EnvoyDied, and BadUpstream for a bad URL.
+        The certificate is checked too: an Envoy that rejected it would reset every connection.
         """
         binary = find_envoy()
         check_port(self._box.listen_host, self._box.listen_port)
@@ -137,44 +139,46 @@ class Envoy:
             await self.stop(drain_s=0.0)
             raise
 
-    async def apply(self, upstreams: Mapping[str, str], versions: Versions = NO_VERSIONS) -> None:
-        """Points Envoy at these models (base model name to URL); streams in flight go on.
+    async def apply(
+        self, upstreams: Mapping[str, str], versions: VersionUrls = NO_VERSIONS
+    ) -> None:
+        """Points Envoy at these models (base model name to URL); streams in flight continue.
 
-        Returns once Envoy has taken them. Raises BadUpstream before anything has changed,
-        EnvoyRejected when Envoy refuses them (it keeps what it has) or does not answer.
+        Returns once Envoy has applied them. Raises BadUpstream before it changes anything. Raises
+        EnvoyRejected if Envoy rejects them (it keeps the old ones) or does not answer.
         """
-        await self._until_taken(
-            "routes", lambda: write_dynamic(self._box, upstreams, versions), _TAKEN, _REFUSED
+        await self._until_applied(
+            "routes", lambda: write_dynamic(self._box, upstreams, versions), _APPLIED, _REJECTED
         )
 
     async def renew(self, certificate: Certificate) -> None:
-        """Shows this certificate on new connections; those that are open go on.
+        """Uses this certificate for new connections; open connections continue.
 
-        Returns once Envoy has taken it. Raises EnvoyRejected when Envoy refuses it (it keeps
-        the one it has) or does not answer.
+        Returns once Envoy has applied it. Raises EnvoyRejected if Envoy rejects it (it keeps the
+        old one) or does not answer.
         """
-        await self._until_taken(
+        await self._until_applied(
             "certificate",
             lambda: write_certificate(self._box, certificate),
-            _CERTIFICATE_TAKEN,
-            _CERTIFICATE_REFUSED,
+            _CERTIFICATE_APPLIED,
+            _CERTIFICATE_REJECTED,
         )
 
     async def wait(self) -> Exit:
-        """Waits for Envoy's end, wanted or not, and tells how it ended."""
+        """Waits until Envoy ends, for whatever reason, and returns how it ended."""
         code = await self._child().wait()
         return Exit(code, tuple(last_lines(self._box.log_file, _LOG_LINES)))
 
     async def died(self) -> NoReturn:
-        """Waits for Envoy's end and raises EnvoyDied, which says how it ended."""
+        """Waits until Envoy ends and raises EnvoyDied, which says how it ended."""
         end = await self.wait()
-        last = end.log[-1] if end.log else "it said nothing"
+        last = end.log[-1] if end.log else "its log is empty"
         raise EnvoyDied(f"Envoy ended with exit code {end.code}: {last}")
 
     async def stop(self, drain_s: float = 10.0) -> None:
-        """Takes no new connections, lets requests finish for up to `drain_s`, ends the child.
+        """Refuses new connections, lets requests finish for up to `drain_s`, and ends the child.
 
-        Safe to call at any time, and again. The certificate's key does not outlive Envoy.
+        It is safe to call at any time, and more than once. The certificate's key is deleted.
         """
         process = self._process
         if process is not None and process.returncode is None:
@@ -196,15 +200,15 @@ class Envoy:
         finally:
             await stop_child(check, 0.0)
         if code != 0:
-            raise EnvoyRejected(f"Envoy refused its configuration: {self._last_words()}")
+            raise EnvoyRejected(f"Envoy rejected its configuration: {self._last_line()}")
 
     async def _until_ready(self, process: Process) -> None:
         if not await _poll(lambda: self._ready_or_dead(process), READY_TIMEOUT_S):
             raise EnvoyDied(f"Envoy was not ready in {READY_TIMEOUT_S:g} s")
         if process.returncode is not None:
             raise EnvoyDied(
-                f"Envoy ended at its start with exit code {process.returncode}: "
-                f"{self._last_words()}"
+                f"Envoy ended during its start with exit code {process.returncode}: "
+                f"{self._last_line()}"
             )
 
     async def _ready_or_dead(self, process: Process) -> bool:
@@ -215,29 +219,29 @@ class Envoy:
         return False
 
     async def _check_certificate(self) -> None:
-        refused = await self._admin.numbers(_CERTIFICATE_REFUSED)
-        if any(refused.values()):
-            raise EnvoyRejected(f"Envoy refused its certificate: {self._last_words()}")
+        rejections = await self._admin.numbers(_CERTIFICATE_REJECTED)
+        if any(rejections.values()):
+            raise EnvoyRejected(f"Envoy rejected its certificate: {self._last_line()}")
 
-    async def _until_taken(
-        self, what: str, write: Callable[[], None], taken: Names, refused: Names
+    async def _until_applied(
+        self, subject: str, write: Callable[[], None], applied: Names, rejected: Names
     ) -> None:
-        """Writes files and waits until one of Envoy's counters tells what it made of them."""
+        """Writes files and waits until Envoy's counters show whether it has applied them."""
 
         async def decided() -> bool:
-            now = await self._admin.numbers(taken + refused)
-            if any(now[name] > before[name] for name in refused):
-                raise EnvoyRejected(f"Envoy refused its new {what}: {self._last_words()}")
-            return all(now[name] > before[name] for name in taken)
+            now = await self._admin.numbers(applied + rejected)
+            if any(now[name] > before[name] for name in rejected):
+                raise EnvoyRejected(f"Envoy rejected its new {subject}: {self._last_line()}")
+            return all(now[name] > before[name] for name in applied)
 
         try:
-            before = await self._admin.numbers(taken + refused)
+            before = await self._admin.numbers(applied + rejected)
             write()
             in_time = await _poll(decided, APPLY_TIMEOUT_S)
         except httpx.HTTPError as error:
-            raise EnvoyRejected(f"Envoy is gone; it has not taken its new {what}") from error
+            raise EnvoyRejected(f"Envoy is gone; it has not applied its new {subject}") from error
         if not in_time:
-            raise EnvoyRejected(f"Envoy did not take its new {what} in {APPLY_TIMEOUT_S:g} s")
+            raise EnvoyRejected(f"Envoy did not apply its new {subject} in {APPLY_TIMEOUT_S:g} s")
 
     async def _drain(self, drain_s: float) -> None:
         with contextlib.suppress(httpx.HTTPError):
@@ -247,13 +251,13 @@ class Envoy:
     async def _idle(self) -> bool:
         return (await self._admin.numbers([_ACTIVE]))[_ACTIVE] == 0
 
-    def _last_words(self) -> str:
+    def _last_line(self) -> str:
         lines = last_lines(self._box.log_file, 1)
-        return lines[0] if lines else "it said nothing"
+        return lines[0] if lines else "its log is empty"
 
 
 async def _poll(check: Callable[[], Awaitable[bool]], within_s: float) -> bool:
-    """Asks until the answer is yes, or the time is over; says which."""
+    """Repeats the check until it is true or the time is over; returns whether it was true."""
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + within_s
     while not await check():

@@ -1,43 +1,51 @@
--- The usage tap: counts tokens on the answer, in the proxy, where its bytes pass.
+-- The usage tap: counts the tokens of the answer in the proxy, while its bytes pass.
 --
--- Reads dynamic metadata (names and values: headgate/core/contract.py)
---   headgate.admission  client_usage, api; per_second of audio whose seconds have a price: any other audio passes
---                       unread, so that its price stands. Without client_usage nobody was admitted: nothing is done.
---   headgate.request    n: choices for each prompt, a number.
--- Writes dynamic metadata headgate.usage, all of it strings (decimal integers)
---   status              HTTP status of the answer, at its headers; also of one that Envoy gave itself (429, 503).
---   seconds             how long the audio was, where a second has a price.
---   prompt, completion, cached, reasoning
---                       the answer's own numbers; of a running stream the latest, summed over choices.
---   events              events with output, about one token each. Settlement needs them only while no
---                       completion is known, so with running usage they are written at the end alone.
---   first_event_ms      when the first of them passed, Unix time.
---   complete            "1" once the whole answer has passed: with a stream's own last event ([DONE],
---                       message_stop, response.completed ...), with the end of any other body. A stream
---                       without its last event was cut, however cleanly HTTP ended.
---   error               "1": the stream reported an error inside its 200.
--- All of it is written with each chunk, as Envoy never resumes the script after a client's abort.
+-- It reads dynamic metadata (names and values: headgate/core/contract.py).
 --
--- Alters only chat and completions streams of clients that asked for less usage than we did: `none`
--- takes out every usage, `final` all but the last event's. Such a stream is held back to the end of each
--- event. Every other byte passes as it came.
+-- * headgate.admission: api and client_usage. Without client_usage the request was not admitted,
+--   and nothing is done. per_second: the audio has a price per second. Other audio passes unread,
+--   and is charged its flat price.
+-- * headgate.request: n, the number of choices for each prompt.
 --
--- Limits: an event over MAX_HELD_BYTES and a compressed answer pass unread. HTTP trailers after a stream
--- that is cut within an event cost the client that piece of an event (vLLM sends no trailers).
--- Envoy's setBytes() also sets content-length on the headers; they are gone by then, if no filter before
--- this one in the filter list holds response headers back.
+-- It writes dynamic metadata headgate.usage, all of it decimal integers as strings.
 --
--- Envoy runs one source: the usage scanner, the usage events and this, in that order.
+-- * status: the HTTP status of the answer, or of an error of Envoy's own (429, 503).
+-- * seconds: the length of the audio, if the price is per second.
+-- * prompt, completion, cached, reasoning: the answer's own numbers. For a stream with running
+--   usage the latest ones, added up over the choices.
+-- * events: the events with output, about one token each. Settlement needs them only while no
+--   completion is known, so with running usage they are written only at the end.
+-- * first_event_ms: the Unix time of the first event with output.
+-- * complete: "1" once the whole answer has passed. A stream is complete with its own last event
+--   ([DONE], message_stop, response.completed ...), any other body at its end. A stream without its
+--   last event was cut, even if HTTP ended cleanly.
+-- * error: "1" if the stream reported an error although its status is 200.
+--
+-- Changes are written with each chunk, because Envoy never resumes the script after a client's
+-- abort.
+--
+-- It alters only chat and completions streams of clients that asked for less usage than Headgate
+-- did. For `none` it removes every usage, for `final` all usage except the last event's. Such a
+-- stream is held back to the end of each event. Every other byte passes unchanged.
+--
+-- Limits: an event over MAX_HELD_BYTES and a compressed answer pass unread. HTTP trailers after a
+-- stream that is cut within an event cost the client that piece of an event (vLLM sends none).
+-- Envoy's setBytes() also sets content-length on the headers. They are already sent, unless a
+-- filter before this one in the filter list holds response headers back.
+--
+-- Envoy runs one source: json_strings.lua, the usage scanner, the usage events and this file.
 
-local concat, find, format, lower, sub = table.concat, string.find, string.format, string.lower, string.sub
+local concat, format, lower = table.concat, string.format, string.lower
 local max, min, huge = math.max, math.min, math.huge
 
 local MAX_HELD_BYTES = 8 * 1024 * 1024
 local AUDIO = { transcriptions = true, translations = true }
 local NO_OUTPUT = { embeddings = true, rerank = true, score = true }
-local WRITTEN = { "prompt", "completion", "cached", "reasoning", "seconds", "first_event_ms", "complete", "error" }
+local WRITTEN = { "prompt", "completion", "cached", "reasoning", "seconds", "first_event_ms",
+  "complete", "error" }
 
--- Bodies: `watch` takes the bytes of a chunk and returns those to pass on, `finish` what was still held.
+-- Bodies. `watch` takes the bytes of a chunk and returns the bytes to pass on. `finish` returns the
+-- bytes that are still held.
 
 local function hold(tap, bytes)
   tap.held[#tap.held + 1], tap.held_bytes = bytes, tap.held_bytes + #bytes
@@ -50,7 +58,7 @@ local function release(tap)
   return held
 end
 
--- The last byte of the next blank line, which ends an event; lines may end in LF, CRLF or CR.
+-- The last byte of the next blank line, which ends an event. Lines may end in LF, CRLF or CR.
 local function event_end(tap, text, from)
   local _, last = find(text, "\n\n", from, true)
   if tap.has_cr then
@@ -61,7 +69,7 @@ local function event_end(tap, text, from)
   return last and last <= #text and last or nil
 end
 
--- Chunks may cut an event anywhere, in its blank line too: `seam` is the end of what is held.
+-- A chunk may cut an event anywhere, even in its blank line: `seam` is the end of the held bytes.
 local function watch_stream(tap, bytes)
   local out, start = {}, 1
   tap.has_cr = tap.has_cr or find(bytes, "\r", 1, true)
@@ -86,7 +94,8 @@ local function finish_stream(tap)
   return tap.held_bytes > 0 and tap.read_event(tap, release(tap)) or ""
 end
 
--- Keeps the answer from the byte before its first `"usage"` (of audio also `"duration"`) on; what grows too long is dropped, to begin at a later one.
+-- Keeps the answer from the byte before its first `"usage"` on (for audio also `"duration"`). Kept
+-- bytes that grow too long are dropped, and keeping begins again at a later `"usage"`.
 local function watch_json(tap, bytes)
   if tap.held_bytes > 0 then
     tap.seam = hold(tap, bytes) and "" or sub(release(tap), -#DURATION)
@@ -150,7 +159,7 @@ end
 local function new_tap(handle, admission)
   local request = handle:streamInfo():dynamicMetadata():get("headgate.request")
   local tap = {
-    handle = handle, api = admission.api, wants = admission.client_usage,
+    handle = handle, api = admission.api, client_usage = admission.client_usage,
     n = max(1, request and tonumber(request.n) or 1),
     events = 0, completions = {}, prompts = {}, written = {},
     held = {}, held_bytes = 0, seam = "",
@@ -164,7 +173,8 @@ local function new_tap(handle, admission)
     return tap
   elseif tap.read_event and find(kind, "text/event-stream", 1, true) == 1 then
     tap.watch, tap.finish = watch_stream, finish_stream
-    tap.alters = tap.read_event == read_chunk and (tap.wants == "none" or tap.wants == "final")
+    local gets_less = tap.client_usage == "none" or tap.client_usage == "final"
+    tap.alters = tap.read_event == read_chunk and gets_less
   elseif find(kind, "application/json", 1, true) == 1 then
     tap.watch, tap.finish = watch_json, finish_json
   end

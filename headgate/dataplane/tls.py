@@ -1,4 +1,4 @@
-"""TLS at the door: the listener's side of it, and the certificate as a file that Envoy follows."""
+"""TLS for clients: the listener's settings, and the certificate as a file that Envoy follows."""
 
 from envoy_data_plane.envoy.config.core.v3 import (
     ApiVersion,
@@ -26,8 +26,8 @@ ALPN = ("h2", "http/1.1")
 
 
 def door_tls(box: OneBox) -> TransportSocket:
-    """The listener's TLS: version 1.2 or 1.3 with Envoy's own choice of ciphers, all of them with
-    forward secrecy and authenticated encryption."""
+    """The listener's TLS: version 1.2 or 1.3 with Envoy's default ciphers, which all have forward
+    secrecy and authenticated encryption."""
     certificate = SdsSecretConfig(
         name=CERTIFICATE_NAME,
         sds_config=ConfigSource(
@@ -49,10 +49,10 @@ def door_tls(box: OneBox) -> TransportSocket:
 
 
 def write_certificate(box: OneBox, certificate: Certificate) -> None:
-    """Writes the pair as one file, in one step; a running Envoy takes it at once.
+    """Writes certificate and key atomically as one file; a running Envoy applies it at once.
 
-    Envoy could follow the operator's two files itself, but only where they are renamed into
-    place, and it would meet a certificate with the key of the one before.
+    Envoy could follow the operator's two files itself, but only if they are renamed into place. It
+    could also read a new certificate together with the old key.
     """
     secret = Secret(
         name=CERTIFICATE_NAME,

@@ -1,4 +1,4 @@
-"""The vLLM servers behind the door: one cluster for each base model, from its URL."""
+"""The clusters of the vLLM servers, one for each base model, from its URL."""
 
 import ssl
 from datetime import timedelta
@@ -49,11 +49,11 @@ from headgate.core.errors import OperatorError
 
 CONNECT_TIMEOUT = timedelta(seconds=5)
 IDLE_TIMEOUT = timedelta(seconds=4)
-"""vLLM closes an idle keep-alive connection after 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE); Envoy
-must be the first to let go, or a request meets a connection that is just closing."""
+"""vLLM closes an idle keep-alive connection after 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE). Envoy must
+close it first, or a request is sent on a connection that is just closing."""
 THRESHOLD = 1_000_000
-"""Envoy's default of 1,024 requests or connections for a cluster would refuse streams that
-vLLM's own queue takes; Headgate's limits are the ones that count."""
+"""Envoy's default of 1,024 requests or connections for a cluster would refuse streams that vLLM's
+own queue accepts. Headgate's limits apply instead."""
 
 _PROTOCOLS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _CA_BUNDLES = (
@@ -65,13 +65,13 @@ _CA_BUNDLES = (
 
 
 class BadUpstream(OperatorError):  # noqa: N818
-    """An upstream URL that Envoy cannot be pointed at; the message says what is wrong."""
+    """An upstream URL that Envoy cannot use; the message says why."""
 
 
 def parse_upstream(url: str) -> SplitResult:
-    """Splits an upstream URL: http or https, a host, maybe a port and a path.
+    """Splits an upstream URL: http or https, a host, and optionally a port and a path.
 
-    Raises BadUpstream for anything else.
+    Raises BadUpstream for any other URL.
     """
     try:
         parts = urlsplit(url)
@@ -81,7 +81,7 @@ def parse_upstream(url: str) -> SplitResult:
     if parts.scheme not in {"http", "https"} or not host:
         raise BadUpstream(f"upstream {url!r}: expected http://HOST[:PORT] or https://HOST[:PORT]")
     if parts.username is not None or parts.query or parts.fragment:
-        raise BadUpstream(f"upstream {url!r}: no user, query or fragment can stand in it")
+        raise BadUpstream(f"upstream {url!r}: it may not have a user, query or fragment")
     return parts
 
 
@@ -99,7 +99,7 @@ def model_cluster(name: str, url: str) -> Cluster:
     return Cluster(
         name=name,
         type=ClusterDiscoveryType.STATIC if _is_ip(host) else ClusterDiscoveryType.STRICT_DNS,
-        # vLLM listens on IPv4 by default, and `localhost` is ::1 first
+        # vLLM listens on IPv4 by default, but `localhost` resolves to ::1 first.
         dns_lookup_family=ClusterDnsLookupFamily.V4_PREFERRED,
         connect_timeout=CONNECT_TIMEOUT,
         circuit_breakers=_circuit_breakers(),
@@ -156,7 +156,7 @@ def _endpoint(name: str, address: Address) -> ClusterLoadAssignment:
 
 
 def _tls(host: str) -> TransportSocket:
-    """TLS to the upstream: its certificate must be valid for the host that the URL names."""
+    """TLS to the upstream, whose certificate must be valid for the host in the URL."""
     by_ip = _is_ip(host)
     name = SubjectAltNameMatcher(
         san_type=(
@@ -178,14 +178,14 @@ def _tls(host: str) -> TransportSocket:
 
 
 def _ca_bundle() -> str:
-    """The system's certificate authorities. SSL_CERT_FILE names another bundle."""
+    """The system's certificate authorities; SSL_CERT_FILE overrides them."""
     candidates = (ssl.get_default_verify_paths().cafile, *_CA_BUNDLES)
     for path in candidates:
         if path is not None and Path(path).is_file():
             return path
     raise BadUpstream(
-        "no bundle of certificate authorities found for https upstreams; "
-        "name one in the environment variable SSL_CERT_FILE"
+        "found no bundle of certificate authorities for https upstreams; "
+        "set the environment variable SSL_CERT_FILE to one"
     )
 
 

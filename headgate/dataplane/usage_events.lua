@@ -1,19 +1,20 @@
--- The usage events: what one server-sent event of each API says of usage, progress, end and failure.
+-- The usage events: reads usage, progress, end and failure from one server-sent event of each API.
 --
--- A reader takes a tap (made in tap.lua) and one event with its blank line. It notes in the tap what the event
--- says, and returns what the client is to see of it. Needs the usage scanner.
+-- A reader takes a tap (made in tap.lua) and one event with its blank line. It updates the tap, and
+-- returns the part of the event for the client. It needs the usage scanner.
 
-local byte, find, gsub, match, rep, sub = string.byte, string.find, string.gsub, string.match, string.rep, string.sub
+local gsub, rep = string.gsub, string.rep
 local floor = math.floor
 
--- The last word replaces what was known before; what it does not name stays.
+-- Takes the final usage. A number that it lacks keeps its value.
 local function set_usage(tap, usage)
   tap.prompt, tap.completion = usage.prompt or tap.prompt, usage.completion or tap.completion
   tap.cached, tap.reasoning = usage.cached or tap.cached, usage.reasoning or tap.reasoning
 end
 
--- Running usage is that of one choice: completions add up over choices, prompts over prompts, each of
--- which has `n` choices in a row. Cached and reasoning tokens come with the last word.
+-- Adds the running usage of one choice. Completions add up over the choices. Prompts add up over
+-- the prompts, each of which has `n` consecutive choices. Cached and reasoning tokens come only
+-- with the final usage.
 local function add_running(tap, choice_no, usage)
   local prompt_no = tap.api == "completions" and floor(choice_no / tap.n) or 0
   if usage.completion then
@@ -31,7 +32,8 @@ local function count_event(tap)
   tap.first_event_ms = tap.first_event_ms or tap.handle:timestamp()
 end
 
--- The JSON of an event at its own place: all else becomes white space, but a `data:` that begins the event.
+-- The JSON of an event at its own offset. Everything else becomes white space, except a `data:`
+-- that begins the event.
 local function json_of(event)
   local line_end = find(event, "\n", 1, true) or #event
   if sub(event, 1, 5) == "data:" and line_end >= #event - 1 and not find(event, "\r", 1, true) then
@@ -42,7 +44,7 @@ local function json_of(event)
   end))
 end
 
--- Just inside the brace of a chunk's first choice; nothing where it has none.
+-- The place behind the brace of a chunk's first choice; nothing if it has no choices.
 local function first_choice(json)
   local first, value = find_member(json, '"choices"')
   local root = first and find(json, "{", 1, true)
@@ -53,23 +55,23 @@ local function first_choice(json)
   return value and match(json, "^%[%s*{()", value)
 end
 
--- The chunk that opens a chat choice names the role and has no text yet.
+-- Whether this chunk opens a chat choice: it has the role and no text yet.
 local function opens_choice(json)
   local _, role = find_member(json, '"role"')
   local _, content = find_member(json, '"content"')
   return role and content and byte(json, role) == QUOTE and sub(json, content, content + 1) == '""'
 end
 
--- A chunk with choices carries running usage, one without the last word.
+-- A chunk with choices carries running usage, a chunk without choices the final usage.
 local function read_chunk_usage(tap, event, json, usage, choice)
   if not usage.last then
-    local is_extra = tap.wants == "none" and is_null(json, usage.value)
+    local is_extra = tap.client_usage == "none" and is_null(json, usage.value)
     return is_extra and without(event, json, usage.first, usage.value + 3) or event
   end
   local numbers = read_usage(tap.api, sub(json, usage.value, usage.last))
   if not choice then
     set_usage(tap, numbers)
-    return tap.wants == "none" and "" or event
+    return tap.client_usage == "none" and "" or event
   end
   add_running(tap, number(match(json, '^%s*"index"%s*:%s*(%d+)', choice)) or 0, numbers)
   return tap.alters and without(event, json, usage.first, usage.last) or event
@@ -88,7 +90,8 @@ local function read_chunk(tap, event)
     tap.complete = 1
   else
     local failure = outermost(json, '"error"')
-    tap.error = failure and failure.depth == 1 and not is_null(json, failure.value) and 1 or tap.error
+    local is_error = failure and failure.depth == 1 and not is_null(json, failure.value)
+    tap.error = is_error and 1 or tap.error
   end
   return event
 end
@@ -104,13 +107,16 @@ local function usage_at(tap, event, depth)
   return is_there and read_usage(tap.api, sub(json, usage.value, usage.last)) or {}
 end
 
+local LAST_OF_RESPONSE = { ["response.completed"] = true, ["response.incomplete"] = true,
+  ["response.failed"] = true }
+
 local function read_response_event(tap, event)
   local name = event_name(event)
   if sub(name, -6) == ".delta" then
     count_event(tap)
   elseif name == "error" then
     tap.error = 1
-  elseif name == "response.completed" or name == "response.incomplete" or name == "response.failed" then
+  elseif LAST_OF_RESPONSE[name] then
     set_usage(tap, usage_at(tap, event, 2))
     tap.complete, tap.error = 1, name == "response.failed" and 1 or tap.error
   end

@@ -1,15 +1,18 @@
--- The usage scanner: finds members of a JSON text and reads the numbers of a usage object. Pure functions.
+-- The usage scanner: finds members of a JSON text and reads the numbers of a usage object. It has
+-- only pure functions, and needs json_strings.lua.
 --
--- `usage` counts only at its own depth, as an answer may echo a tool schema that holds one too. The depth
--- of a member is how many brackets close after it, so that the text before it is never parsed: inside a
--- string quotes are escaped, thus `"usage"` without a backslash before it is always a whole string.
+-- `usage` counts only at its own depth, because an answer may echo a tool schema with a `usage` of
+-- its own. The depth of a member is the number of brackets that close after it, so the text before
+-- it is never parsed. Quotes inside a string are escaped: `"usage"` without a backslash before it
+-- is always a whole string.
 
-local byte, find, match, sub = string.byte, string.find, string.match, string.sub
+local match, sub = string.match, string.sub
 
-local QUOTE, COMMA, OPEN_BRACE, OPEN_BRACKET, BACKSLASH = byte('",{[\\', 1, -1)
+local COMMA = byte(",")
 local USAGE, DURATION = '"usage"', '"duration"'
 
--- Where the next member `key` (with its quotes) begins, and where its value does; nothing if nowhere.
+-- Where the first member `key` (with its quotes) begins, and where its value does; nothing without
+-- one.
 local function find_member(text, key)
   local first, last = find(text, key, 1, true)
   while first do
@@ -21,21 +24,11 @@ local function find_member(text, key)
   end
 end
 
--- The quote that closes the string opened at `at`: it has an even number of backslashes before it.
-local function string_end(text, at)
-  repeat
-    at = find(text, '"', at + 1, true)
-    local before = at and at - 1
-    while before and byte(text, before) == BACKSLASH do
-      before = before - 1
-    end
-  until not at or (at - before) % 2 == 1
-  return at
-end
-
--- The outermost member `key` of a JSON text whose beginning may be missing: its `first` byte, where its
--- `value` begins, the `last` byte of a value that is an object, its `depth` (1: a member of the root).
--- Nothing where there is none, or where the text ends within a string.
+-- The outermost member `key` of a JSON text whose beginning may be missing. It has its `first`
+-- byte, the first byte of its `value`, the `last` byte of a value that is an object, and its
+-- `depth`. The members of the root have the depth 1.
+--
+-- Nothing if there is none, or if the text ends within a string.
 local function outermost(text, key)
   local at = find_member(text, key)
   local depth, member = 0, nil
@@ -46,10 +39,13 @@ local function outermost(text, key)
       if not last then
         return nil
       end
-      if (not member or depth <= member.depth) and last - first + 1 == #key and sub(text, first, last) == key then
+      local fits = (not member or depth <= member.depth) and last - first + 1 == #key
+      if fits and sub(text, first, last) == key then
         local value = match(text, "^%s*:%s*()", last + 1)
-        local is_object = value and byte(text, value) == OPEN_BRACE
-        member = value and { first = first, value = value, is_object = is_object, depth = depth } or member
+        if value then
+          local is_object = byte(text, value) == OPEN_BRACE
+          member = { first = first, value = value, is_object = is_object, depth = depth }
+        end
       end
       at = last
     elseif char == OPEN_BRACE or char == OPEN_BRACKET then
@@ -72,7 +68,8 @@ local function is_null(json, at)
   return sub(json, at, at + 3) == "null"
 end
 
--- `event` without the member from `first` to `last` and the comma that joined it; `json` is its json_of().
+-- `event` without the member from `first` to `last` and the comma that joined it. `json` is its
+-- json_of().
 local function without(event, json, first, last)
   local before = first - 1
   while before > 0 and find(json, "^%s", before) do
@@ -85,7 +82,8 @@ local function without(event, json, first, last)
   return sub(event, 1, first - 1) .. sub(event, after)
 end
 
--- What is longer than 15 digits (vLLM cannot mean it) or no whole number is not seen.
+-- A whole number of at most 15 digits. Anything else does not count as seen; vLLM sends no longer
+-- ones.
 local function number(digits)
   return digits and #digits <= 15 and tonumber(digits) or nil
 end
@@ -95,10 +93,12 @@ local function count(object, key)
   return value and number(match(object, "^(%d+)[%s,}]", value))
 end
 
--- The numbers of one usage object. Anthropic's input_tokens leaves out what the cache read or wrote.
+-- The numbers of one usage object. Anthropic's input_tokens excludes the tokens that the cache read
+-- or wrote.
 local function read_usage(api, object)
   if api == "messages" then
-    local prompt, cached = count(object, '"input_tokens"'), count(object, '"cache_read_input_tokens"')
+    local prompt = count(object, '"input_tokens"')
+    local cached = count(object, '"cache_read_input_tokens"')
     local created = count(object, '"cache_creation_input_tokens"')
     prompt = prompt and prompt + (cached or 0) + (created or 0)
     return { prompt = prompt, completion = count(object, '"output_tokens"'), cached = cached }
@@ -111,7 +111,8 @@ local function read_usage(api, object)
   }
 end
 
--- How long the audio of a whole answer was, rounded up: by its usage, else by the `duration` of verbose_json.
+-- The length of the audio of a whole answer, in seconds, rounded up. Taken from its usage, or else
+-- from the `duration` of verbose_json.
 local function read_seconds(text, usage)
   if usage and usage.depth == 1 and usage.last then
     return count(sub(text, usage.value, usage.last), '"seconds"')

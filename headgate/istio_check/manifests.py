@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headgate.core.errors import OperatorError
-from headgate.policy.document import FileKind, YamlMapping, compose, line_of
+from headgate.policy.composer import compose
+from headgate.policy.document import FileKind, YamlMapping, line_of
 from headgate.policy.document import Path as KeyPath
-from headgate.policy.problems import Rule
+from headgate.policy.problems import PolicyRule
 
 __all__ = [
     "KeyPath",
@@ -97,8 +98,8 @@ def read_manifests(file: Path, *, named: bool = True) -> list[Manifest]:
             continue
         value, found_wrong = compose(document, _KIND)
         # A patch takes a key away with null.
-        wrong = [one for one in found_wrong if one.rule is not Rule.NO_VALUE]
-        problems += [f"{file}:{line + one.line}: {one.what}; {one.allowed}" for one in wrong]
+        wrong = [one for one in found_wrong if one.rule is not PolicyRule.NO_VALUE]
+        problems += [f"{file}:{line + one.line}: {one.text}" for one in wrong]
         if value is not None and not wrong:
             if named and not (text(value.get("kind")) and text(value.get("apiVersion"))):
                 problems.append(f"{file}:{line + value.line}: lacks apiVersion or kind")

@@ -1,4 +1,4 @@
-"""The policy file: the platform team writes it, this package checks and compiles it."""
+"""The policy file: the platform team writes it, and this package checks and compiles it."""
 
 from headgate.policy.fields import NAME_RULE, is_name
 from headgate.policy.load import check_upstream, load_policy, parse_policy, read_policy

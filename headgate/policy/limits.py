@@ -1,42 +1,44 @@
-"""The limits of a tenant as they are written. See `schema.py`."""
+"""The limits of a tenant as the policy file writes them. See `schema.py`."""
 
 from decimal import Decimal
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
-from headgate.policy.fields import MAX_COUNT, Amount, Entry, Names, distinct, wrong
+from headgate.policy.fields import MAX_COUNT, Amount, Entry, Names, distinct, invalid
 from headgate.policy.money import COST_RULE, WEIGHT_RULE, Cost, Weight
-from headgate.policy.problems import Rule
+from headgate.policy.problems import PolicyRule
 
 MAX_LEASE_S = 86_400
 MAX_SMOOTH = 1_000_000_000
-"""In milliseconds of an hour for each, as they are counted, what Redis' Lua carries exactly."""
+"""Redis' Lua still counts this many exactly in drops, one for each millisecond of an hour."""
 SMOOTH_WINDOWS = ("second", "minute", "hour")
 
 _COUNT_RULE = "tokens, requests, cost or concurrent"
 _EACH_RULE = "user, key or model, or a list of them"
-_USERS_RULE = "a list of users who have keys in this tenant"
+_USERS_RULE = "a list of users with a key in this tenant"
 _MODELS_RULE = "a list of models that this tenant may use"
-_SHADOW_RULE = "true for a limit that is counted and refuses nobody, else false"
+_SHADOW_RULE = "true for a limit that is counted but never refuses, otherwise false"
 _ON_OUTAGE_RULE = "closed, open or share"
 _SMOOTH_RULE = (
-    f"true for a limit of at most {MAX_SMOOTH} per second, minute or hour that refills evenly,"
-    " else false"
+    f"true for a limit that refills evenly, at most {MAX_SMOOTH} per second, minute or hour;"
+    " otherwise false"
 )
 _BURST_RULE = f"a whole number from 1 to {MAX_SMOOTH}"
 _SLICE_RULE = "a whole number from 1 to the limit, in the limit's unit"
-_COST_SLICE_RULE = f"{COST_RULE}, up to the limit"
-_WEIGHTS_RULE = "a mapping with some of the keys input, cached_input, output, one of them above 0"
+_COST_SLICE_RULE = f"{COST_RULE}, no larger than the limit"
+_WEIGHTS_RULE = (
+    "a mapping with any of the keys input, cached_input, output, at least one of them above 0"
+)
 
 
-def _one_as_list(value: object) -> object:
+def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
 Dimensions: TypeAlias = Annotated[
     list[Literal["user", "key", "model"]],
-    BeforeValidator(_one_as_list),
+    BeforeValidator(_as_list),
     Field(min_length=1),
     AfterValidator(distinct),
 ]
@@ -45,38 +47,38 @@ Window = Literal["second", "minute", "hour", "day", "week", "month", "year"]
 
 
 class WeightsEntry(Entry):
-    """How often a token of each kind counts."""
+    """The weight of a token of each kind."""
 
     input: Weight = Decimal(1)
     cached_input: Weight | None = Field(default=None, description=WEIGHT_RULE)
     output: Weight = Decimal(1)
 
 
-def _weighs(weights: WeightsEntry, limit: ValidationInfo) -> WeightsEntry:
+def _check_weights(weights: WeightsEntry, limit: ValidationInfo) -> WeightsEntry:
     if limit.data.get("count") == "requests":
-        raise wrong(Rule.MISPLACED_KEY, "does not belong here")
+        raise invalid(PolicyRule.MISPLACED_KEY, "does not belong here")
     if not (weights.input or weights.cached_input or weights.output):
-        raise wrong(Rule.TOO_SMALL, "counts no token at all")
+        raise invalid(PolicyRule.TOO_SMALL, "has no weight above 0")
     return weights
 
 
-def _can_be_smooth(is_smooth: bool, limit: ValidationInfo) -> bool:
+def _check_smooth(is_smooth: bool, limit: ValidationInfo) -> bool:
     per, number = limit.data.get("per", "hour"), limit.data.get("limit", 1)
     if is_smooth and per not in SMOOTH_WINDOWS:
-        raise wrong(Rule.NOT_SMOOTH, f"cannot be with a limit per {per}")
+        raise invalid(PolicyRule.NOT_SMOOTH, f"cannot be combined with per: {per}")
     if is_smooth and number > MAX_SMOOTH:
-        raise wrong(Rule.NOT_SMOOTH, f"cannot be with a limit of {number}")
+        raise invalid(PolicyRule.NOT_SMOOTH, f"cannot be combined with limit: {number}")
     return is_smooth
 
 
-def _is_of_smooth(burst: int, limit: ValidationInfo) -> int:
+def _check_burst(burst: int, limit: ValidationInfo) -> int:
     if limit.data.get("smooth") is False:
-        raise wrong(Rule.MISPLACED_KEY, "does not belong here")
+        raise invalid(PolicyRule.MISPLACED_KEY, "does not belong here")
     return burst
 
 
 class WindowLimitEntry(Entry):
-    """A limit of tokens or requests in a calendar window."""
+    """A limit of tokens or requests, in calendar windows or smooth."""
 
     count: Literal["tokens", "requests"] = Field(description=_COUNT_RULE)
     limit: Amount
@@ -86,20 +88,20 @@ class WindowLimitEntry(Entry):
     models: Names = Field(default=[], description=_MODELS_RULE)
     shadow: bool = Field(default=False, description=_SHADOW_RULE)
     on_outage: Outage = Field(default="closed", description=_ON_OUTAGE_RULE)
-    weights: Annotated[WeightsEntry, AfterValidator(_weighs)] = Field(
+    weights: Annotated[WeightsEntry, AfterValidator(_check_weights)] = Field(
         default=WeightsEntry(), description=_WEIGHTS_RULE
     )
-    smooth: Annotated[bool, AfterValidator(_can_be_smooth)] = Field(
+    smooth: Annotated[bool, AfterValidator(_check_smooth)] = Field(
         default=False, description=_SMOOTH_RULE
     )
-    burst: Annotated[int, Field(ge=1, le=MAX_SMOOTH), AfterValidator(_is_of_smooth)] | None = Field(
+    burst: Annotated[int, Field(ge=1, le=MAX_SMOOTH), AfterValidator(_check_burst)] | None = Field(
         default=None, description=_BURST_RULE
     )
     slice: int | None = Field(default=None, ge=1, le=MAX_COUNT, description=_SLICE_RULE)
 
 
 class CostLimitEntry(Entry):
-    """A limit of money in a calendar window, by the prices of the models."""
+    """A limit of cost in calendar windows, by the prices of the models."""
 
     count: Literal["cost"] = Field(description=_COUNT_RULE)
     limit: Cost

@@ -1,6 +1,6 @@
-"""The numbers with decimals of a policy: prices, limits of cost, weights of tokens.
+"""The numbers with decimals in a policy: prices, limits of cost, weights of tokens.
 
-Each is restricted to what is counted exactly, so that no written number is rounded.
+Each is restricted to values that can be counted exactly, so that none is rounded.
 """
 
 from decimal import Decimal
@@ -10,19 +10,19 @@ from pydantic import BeforeValidator, Field
 
 MAX_PRICE = Decimal(1_000_000)
 PRICE_DECIMALS = 6
-"""A millionth per million tokens is a thousandth of a nano per token."""
+"""A millionth per million tokens is a thousandth of a nano per token, the finest price."""
 MAX_COST = Decimal(9_000_000)
-"""In nanos just below what Redis' Lua and JSON carry exactly."""
+"""In nanos, this is just below the largest number that Redis' Lua and JSON carry exactly."""
 COST_DECIMALS = 9
 MAX_WEIGHT = Decimal(1000)
 WEIGHT_DECIMALS = 3
 
 PRICE_RULE = (
-    f"a number from 0 to {MAX_PRICE} with at most {PRICE_DECIMALS} decimals, per million tokens"
+    f"a price per million tokens, from 0 to {MAX_PRICE} with at most {PRICE_DECIMALS} decimals"
 )
 COST_RULE = (
-    f"a number above 0, at most {MAX_COST}, with at most {COST_DECIMALS} decimals,"
-    " in the currency of the prices"
+    f"an amount in the currency of the prices, above 0 and up to {MAX_COST}, with at most"
+    f" {COST_DECIMALS} decimals"
 )
 WEIGHT_RULE = f"a number from 0 to {MAX_WEIGHT} with at most {WEIGHT_DECIMALS} decimals"
 

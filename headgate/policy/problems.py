@@ -1,4 +1,4 @@
-"""What can be wrong with a policy file, and how an operator reads it: one line for each mistake."""
+"""The rules of the policy file, and the line that reports a mistake to an operator."""
 
 import difflib
 import json
@@ -17,7 +17,7 @@ _SECRET = re.compile(rf"(?<![a-z0-9]){SECRET_PREFIX}[^\s\"',}}\]]+", re.IGNORECA
 _PLAIN_PART = re.compile(r"[A-Za-z0-9<]([A-Za-z0-9._@:+/<-]{0,126}[A-Za-z0-9._@+/<-])?")
 
 
-class Rule(StrEnum):
+class PolicyRule(StrEnum):
     """Every rule of the policy file. Each has a file in `tests/policy/bad` that breaks it."""
 
     UNREADABLE = auto()
@@ -70,31 +70,36 @@ class Rule(StrEnum):
     SLICE_OF_SMOOTH = auto()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One mistake: where it stands, what is wrong, and what is allowed there.
+    """One mistake: its place, its fault, and advice (usually the allowed values).
 
     `line` and `column` count from 1; 0 where there is none. `path` holds keys and list
     indices from the top of the file.
     """
 
     rule: StrEnum
-    what: str
-    allowed: str
+    fault: str
+    advice: str
     path: tuple[str | int, ...] = ()
     line: int = 0
     column: int = 0
 
+    @property
+    def text(self) -> str:
+        """The fault and the advice, without the place."""
+        return f"{self.fault}; {self.advice}"
+
     def render(self, file: str) -> str:
-        """`FILE:LINE: key.path: what is wrong; what is allowed`. Never repeats an API key."""
+        """`FILE:LINE: key.path: fault; advice`. Never repeats an API key."""
         place = ":".join([file, *(str(n) for n in (self.line, self.column) if n)])
         path = path_text(self.path)
         where = f"{place}: {path}: " if path else f"{place}: "
-        return where + redacted(f"{self.what}; {self.allowed}")
+        return where + redacted(self.text)
 
 
 class FileError(OperatorError):
-    """A file that cannot be used. `problems` holds one line for each mistake."""
+    """A file with mistakes. `problems` holds one line for each."""
 
     def __init__(self, problems: tuple[str, ...]) -> None:
         super().__init__("\n".join(problems))
@@ -102,7 +107,7 @@ class FileError(OperatorError):
 
 
 class PolicyError(FileError):
-    """A policy file that cannot be used."""
+    """A policy file with mistakes, or one that cannot be read."""
 
 
 def redacted(text: str) -> str:
@@ -111,7 +116,7 @@ def redacted(text: str) -> str:
 
 
 def path_text(path: tuple[str | int, ...]) -> str:
-    """`tenants.acme.keys[0].id`; unsafe names stand in quotes, so that a path stays one line."""
+    """`tenants.acme.keys[0].id`; unsafe names are in quotes, so that a path stays one line."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -123,7 +128,7 @@ def path_text(path: tuple[str | int, ...]) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it: short, on one line, nested ones by their kind only."""
+    """A value for a message: short and on one line. Of a list or mapping, only the kind."""
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list):
@@ -133,19 +138,19 @@ def shown(value: object) -> str:
     return _quoted(value)
 
 
-def hint(wrong: str, candidates: Iterable[str]) -> str:
-    """` (did you mean ...?)` for the closest candidate, or nothing.
+def hint(text: str, candidates: Iterable[str]) -> str:
+    """` (did you mean ...?)` with the closest candidate; empty if no candidate is close.
 
-    Looks at a bounded number of candidates: one comparison costs some 10 us, and a file
-    may hold tens of thousands of names.
+    The number of candidates is bounded: a comparison takes about 10 us, and a file may hold
+    tens of thousands of names.
     """
     pool = [name for name, _ in zip(candidates, range(_MAX_HINT_CANDIDATES), strict=False)]
-    close = difflib.get_close_matches(wrong[:_SHOWN_CHARACTERS], pool, n=1)
+    close = difflib.get_close_matches(text[:_SHOWN_CHARACTERS], pool, n=1)
     return f" (did you mean {_quoted(close[0])}?)" if close else ""
 
 
 def _quoted(value: object) -> str:
-    """JSON on one line; the secret goes before the cut, so that no part of it remains."""
+    """JSON on one line. Secrets are redacted before the text is cut, so that no part remains."""
     text = redacted(value) if isinstance(value, str) else value
     is_clear = isinstance(text, str) and text.isprintable()
     written = json.dumps(text, ensure_ascii=not is_clear)

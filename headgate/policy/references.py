@@ -1,8 +1,8 @@
-"""How the entries of a policy refer to each other: names that must exist, and may stand once.
+"""References between the entries of a policy: names must exist, and some must be unique.
 
-These rules read the plain document rather than the schema's models, so that they also
-speak of a file that has other mistakes: every error at once. What has the wrong shape
-is skipped here; `shape.py` tells of it.
+These rules read the plain document and not the schema's models. They therefore also check a file
+that has other mistakes, so that an operator sees all errors at once. Values of the wrong shape are
+skipped here; `shape.py` reports them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,13 +11,24 @@ from decimal import Decimal
 
 from headgate.core.keys import default_id
 from headgate.policy.document import Path, YamlList, YamlMapping, line_of
-from headgate.policy.problems import Problem, Rule, hint, path_text, shown
+from headgate.policy.meaning import LimitMeaning, written_meaning
+from headgate.policy.problems import PolicyRule, Problem, hint, path_text, shown
+from headgate.policy.schema import BASE_RULE
 
 MAX_TIERS = 20
+_MODEL_ADVICE = "allowed: the names under models"
+_USER_ADVICE = "allowed: a user with a key in this tenant"
+_PRICES_ADVICE = (
+    "add the price of a million tokens, as in {input: 0.20, output: 0.60},"
+    " or {input: 0, output: 0} for a free model"
+)
 
 
 def check_references(root: YamlMapping) -> list[Problem]:
-    """Every reference to something that does not exist, and everything that stands twice."""
+    """The references to entries that do not exist, and the entries that must be unique but are not.
+
+    `root` is the top of the policy file.
+    """
     return list(_References(root).problems())
 
 
@@ -35,21 +46,22 @@ class _References:
         for name, tenant in _mappings(self.root, "tenants"):
             path = ("tenants", name)
             yield from self._tenant_models(path, tenant, names)
-            yield from self._keys(path, tenant)
+            yield from self._tenant_keys(path, tenant)
             yield from self._limits(path, tenant, names)
         yield from self._tiers()
 
     def _tiers(self) -> Iterator[Problem]:
-        """Tiers become labels of metrics, which must stay few."""
+        """Tiers become labels of metrics, so their number is bounded."""
         seen: set[str] = set()
         for name, tenant in _mappings(self.root, "tenants"):
             tier = tenant.get("tier")
             if isinstance(tier, str) and tier not in seen:
                 seen.add(tier)
                 if len(seen) > MAX_TIERS:
-                    what = f"is one tier more than {MAX_TIERS} (value {shown(tier)})"
-                    advice = "tiers are labels of metrics: give tenants alike the same one"
-                    yield self._problem(Rule.MANY_TIERS, what, advice, ("tenants", name, "tier"))
+                    fault = f"exceeds the maximum of {MAX_TIERS} tiers (value {shown(tier)})"
+                    advice = "tiers become labels of metrics: give similar tenants the same tier"
+                    path = ("tenants", name, "tier")
+                    yield self._problem(PolicyRule.MANY_TIERS, fault, advice, path)
 
     def _base(
         self, name: str, model: YamlMapping, models: dict[str | int, YamlMapping]
@@ -58,77 +70,91 @@ class _References:
         if not isinstance(base, str):
             return
         path: Path = ("models", name, "base")
+        advice = f"allowed: {BASE_RULE}"
         bases = [str(other) for other, entry in models.items() if "upstream" in entry]
         if base not in _keys(self.root, "models"):
-            what = f"names no model of this file (value {shown(base)}){hint(base, bases)}"
-            yield self._problem(Rule.UNKNOWN_BASE, what, "allowed: a model with upstream", path)
+            fault = f"is not a model in this file (value {shown(base)}){hint(base, bases)}"
+            yield self._problem(PolicyRule.UNKNOWN_BASE, fault, advice, path)
         elif base in models and "base" in models[base]:
-            what = f"is itself an adapter (value {shown(base)})"
-            yield self._problem(Rule.BASE_IS_ADAPTER, what, "allowed: a model with upstream", path)
+            fault = f"is itself an adapter (value {shown(base)})"
+            yield self._problem(PolicyRule.BASE_IS_ADAPTER, fault, advice, path)
 
     def _tenant_models(
         self, path: Path, tenant: YamlMapping, names: dict[str, None]
     ) -> Iterator[Problem]:
-        for place, model in _texts(tenant, "models"):
+        for index, model in _texts(tenant, "models"):
             if names and model not in names:
-                yield self._unknown_model((*path, "models", place), model, names)
+                yield self._unknown_model((*path, "models", index), model, names)
 
     def _unknown_model(self, path: Path, model: str, names: dict[str, None]) -> Problem:
-        what = f"is not a model of this file (value {shown(model)}){hint(model, names)}"
-        return self._problem(Rule.UNKNOWN_MODEL, what, "allowed: the keys below models", path)
+        fault = f"is not a model in this file (value {shown(model)}){hint(model, names)}"
+        return self._problem(PolicyRule.UNKNOWN_MODEL, fault, _MODEL_ADVICE, path)
 
-    def _keys(self, path: Path, tenant: YamlMapping) -> Iterator[Problem]:
+    def _tenant_keys(self, path: Path, tenant: YamlMapping) -> Iterator[Problem]:
+        """A digest is unique in the file, and the id of a key in its tenant."""
         ids: dict[str, Path] = {}
-        for place, key in _mappings(tenant, "keys"):
-            entry: Path = (*path, "keys", place)
+        for index, key in _mappings(tenant, "keys"):
+            entry: Path = (*path, "keys", index)
             digest = key.get("sha256")
             digest = digest.lower() if isinstance(digest, str) and len(digest) == 64 else None
             if digest is not None:
                 first = self._digests.setdefault(digest, entry)
                 if first != entry:
-                    what = f"is the digest of {path_text(first)} too"
-                    advice = "every key stands once in a file"
-                    yield self._problem(Rule.SAME_DIGEST, what, advice, (*entry, "sha256"))
+                    fault = f"is also the digest of {path_text(first)}"
+                    advice = "list each key once"
+                    where = (*entry, "sha256")
+                    yield self._problem(PolicyRule.SAME_DIGEST, fault, advice, where)
                     continue
             name = key.get("id", digest and _default_id(digest))
             if isinstance(name, str):
                 first = ids.setdefault(name, entry)
                 if first != entry:
-                    what = f"is the id of {path_text(first)} too (value {shown(name)})"
+                    fault = f"is also the id of {path_text(first)} (value {shown(name)})"
                     advice = "give each key of a tenant its own id"
-                    yield self._problem(Rule.SAME_KEY_ID, what, advice, (*entry, "id"))
+                    yield self._problem(PolicyRule.SAME_KEY_ID, fault, advice, (*entry, "id"))
 
     def _limits(self, path: Path, tenant: YamlMapping, names: dict[str, None]) -> Iterator[Problem]:
         users = {key["user"]: None for _, key in _mappings(tenant, "keys") if _has_user(key)}
         own = {model: None for _, model in _texts(tenant, "models")}
-        seen: dict[object, Path] = {}
-        for place, limit in _mappings(tenant, "limits"):
-            entry: Path = (*path, "limits", place)
-            for at, user in _texts(limit, "users"):
-                if user not in users:
-                    what = f"has no key in this tenant (value {shown(user)}){hint(user, users)}"
-                    advice = "allowed: a user of one of its keys"
-                    yield self._problem(Rule.UNKNOWN_USER, what, advice, (*entry, "users", at))
-            for at, model in _texts(limit, "models"):
-                if names and model not in names:
-                    yield self._unknown_model((*entry, "models", at), model, names)
-                elif model not in own:
-                    what = f"is not a model of this tenant (value {shown(model)})"
-                    advice = "allowed: its own models, " + ", ".join(own)
-                    where = (*entry, "models", at)
-                    yield self._problem(Rule.MODEL_NOT_OF_TENANT, what, advice, where)
+        seen: dict[LimitMeaning, Path] = {}
+        for index, limit in _mappings(tenant, "limits"):
+            entry: Path = (*path, "limits", index)
+            yield from self._limit_users(entry, limit, users)
+            yield from self._limit_models(entry, limit, names, own)
             yield from self._slice(entry, limit)
-            first = seen.setdefault(_meaning(limit), entry)
+            meaning = written_meaning(limit)
+            first = entry if meaning is None else seen.setdefault(meaning, entry)
             if first != entry:
-                what = f"counts the same as {path_text(first)}"
-                advice = "keep one of them: the smaller limit decides alone"
-                yield self._problem(Rule.SAME_LIMIT, what, advice, entry)
+                fault = f"counts the same as {path_text(first)}"
+                advice = "keep only the smaller limit: it decides alone"
+                yield self._problem(PolicyRule.SAME_LIMIT, fault, advice, entry)
             if limit.get("count") == "cost":
                 met = [model for _, model in _texts(limit, "models")] or list(own)
                 yield from self._prices(entry, met)
 
+    def _limit_users(
+        self, limit: Path, entry: YamlMapping, users: dict[str, None]
+    ) -> Iterator[Problem]:
+        for index, user in _texts(entry, "users"):
+            if user not in users:
+                fault = f"has no key in this tenant (value {shown(user)}){hint(user, users)}"
+                path = (*limit, "users", index)
+                yield self._problem(PolicyRule.UNKNOWN_USER, fault, _USER_ADVICE, path)
+
+    def _limit_models(
+        self, limit: Path, entry: YamlMapping, names: dict[str, None], own: dict[str, None]
+    ) -> Iterator[Problem]:
+        for index, model in _texts(entry, "models"):
+            path = (*limit, "models", index)
+            if names and model not in names:
+                yield self._unknown_model(path, model, names)
+            elif model not in own:
+                fault = f"is not a model of this tenant (value {shown(model)})"
+                advice = "allowed: the models of the tenant, " + ", ".join(own)
+                yield self._problem(PolicyRule.MODEL_NOT_OF_TENANT, fault, advice, path)
+
     def _prices(self, limit: Path, models: Iterable[str]) -> Iterator[Problem]:
-        """Models of a cost limit that nobody gave prices: told once, where they would stand."""
+        """Models of a cost limit without prices. Each is reported once, where prices belong."""
         entries = dict(_mappings(self.root, "models"))
         for model in models:
             entry, name = entries.get(model), model
@@ -138,58 +164,29 @@ class _References:
             if entry is None or "prices" in entry or name in self._unpriced:
                 continue
             self._unpriced.add(name)
-            what = f"is missing, and {path_text(limit)} counts what the model costs"
-            advice = (
-                "write what a million tokens cost, as in {input: 0.20, output: 0.60},"
-                " or {input: 0, output: 0} for a free model"
-            )
-            yield self._problem(Rule.NO_PRICES, what, advice, ("models", name, "prices"))
+            fault = f"is missing, but {path_text(limit)} limits the cost of this model"
+            path = ("models", name, "prices")
+            yield self._problem(PolicyRule.NO_PRICES, fault, _PRICES_ADVICE, path)
 
     def _slice(self, path: Path, limit: YamlMapping) -> Iterator[Problem]:
         amount, most = limit.get("slice"), limit.get("limit")
         where = (*path, "slice")
         if isinstance(amount, int | Decimal) and isinstance(most, int | Decimal) and amount > most:
-            what = f"is more than the limit (value {shown(amount)})"
-            yield self._problem(Rule.SLICE_ABOVE_LIMIT, what, f"allowed: up to {most}", where)
+            fault = f"is larger than the limit (value {shown(amount)})"
+            advice = f"allowed: up to {most}"
+            yield self._problem(PolicyRule.SLICE_ABOVE_LIMIT, fault, advice, where)
         if amount is not None and limit.get("shadow") is True:
-            what = "does not go with shadow: true"
-            advice = "a shadow limit counts each request in Redis; remove one of them"
-            yield self._problem(Rule.SLICE_OF_SHADOW, what, advice, where)
+            fault = "cannot be combined with shadow: true"
+            advice = "remove one of them: a shadow limit counts each request in Redis"
+            yield self._problem(PolicyRule.SLICE_OF_SHADOW, fault, advice, where)
         if amount is not None and limit.get("smooth") is True:
-            what = "does not go with smooth: true"
-            advice = "a smooth limit refills between requests; remove one of them"
-            yield self._problem(Rule.SLICE_OF_SMOOTH, what, advice, where)
+            fault = "cannot be combined with smooth: true"
+            advice = "remove one of them: a smooth limit refills between requests"
+            yield self._problem(PolicyRule.SLICE_OF_SMOOTH, fault, advice, where)
 
-    def _problem(self, rule: Rule, what: str, allowed: str, path: Path) -> Problem:
-        return Problem(rule, what, allowed, path, line_of(self.root, path))
-
-
-def _meaning(limit: YamlMapping) -> object:
-    """What makes two limits the same one: everything but the number, the lease and the burst."""
-    each = limit.get("each")
-    dimensions = [each] if isinstance(each, str) else [text for _, text in _texts(limit, "each")]
-    users = frozenset(text for _, text in _texts(limit, "users"))
-    models = frozenset(text for _, text in _texts(limit, "models"))
-    shadow = limit.get("shadow") is True
-    smooth = limit.get("smooth") is True
-    window = str(limit.get("per"))
-    rest = (shadow, smooth, _weights(limit))
-    return (str(limit.get("count")), window, frozenset(dimensions), users, models, *rest)
-
-
-def _weights(limit: YamlMapping) -> object:
-    """As compiled; whatever has the wrong shape is like nothing else."""
-    weights = limit.get("weights", {})
-    if not isinstance(weights, dict):
-        return str(weights)
-    fresh = weights.get("input", 1)
-    return tuple(
-        map(_number, (fresh, weights.get("cached_input", fresh), weights.get("output", 1)))
-    )
-
-
-def _number(value: object) -> object:
-    return value if isinstance(value, int | Decimal) else str(value)
+    def _problem(self, rule: PolicyRule, fault: str, advice: str, path: Path) -> Problem:
+        line = line_of(self.root, path)
+        return Problem(rule=rule, fault=fault, advice=advice, path=path, line=line)
 
 
 def _has_user(key: YamlMapping) -> bool:
@@ -209,7 +206,7 @@ def _keys(node: YamlMapping, key: str) -> dict[str, None]:
 
 
 def _mappings(node: YamlMapping, key: str) -> Iterator[tuple[str | int, YamlMapping]]:
-    """The mappings below `key`, by their names or indices; whatever else is there is skipped."""
+    """The mappings below `key`, by their names or indices. Other values are skipped."""
     inner = node.get(key)
     entries: list[tuple[str | int, object]] = []
     if isinstance(inner, YamlMapping):

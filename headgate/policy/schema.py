@@ -1,7 +1,7 @@
-"""The policy file as it is written. `compile.py` turns it into what the hooks read.
+"""The schema of the policy file. `compile.py` compiles it to the policy that the hooks read.
 
-A field's description is the sentence that an operator reads as "what is allowed"
-when its value is wrong. How entries refer to each other is checked in `references.py`.
+A field's description is what an operator reads after "allowed:" when the value is wrong.
+`references.py` checks how entries refer to each other.
 """
 
 import re
@@ -27,18 +27,21 @@ from headgate.policy.fields import (
     Name,
     Names,
     ServedName,
-    wrong,
+    invalid,
 )
 from headgate.policy.limits import LimitEntry
 from headgate.policy.money import PRICE_RULE, Price
-from headgate.policy.problems import Rule, hint, shown
+from headgate.policy.problems import PolicyRule, hint, shown
 from headgate.policy.urls import UPSTREAM_RULE, Upstream
 from headgate.policy.versions import StickyWord, Versions
 
 MAX_CONTEXT_TOKENS = 100_000_000
 
+BASE_RULE = "the name of a model in this file that has an upstream"
+
 _CACHE_SALT_RULE = (
-    "true where prompts of this tenant share vLLM's prefix cache with no other's, else false"
+    "true if this tenant's prompts share vLLM's prefix cache with no other tenant's,"
+    " otherwise false"
 )
 _CHARGE_RULE = (
     f"refused, free, estimate, or a whole number of tokens from 1 to {MAX_CONTEXT_TOKENS}"
@@ -53,15 +56,15 @@ _DIGEST = re.compile(r"[0-9A-Fa-f]{64}")
 
 
 def _digest(value: object) -> object:
-    """The 32 bytes behind the hex digits. A value that is none may be a secret: not shown."""
+    """The 32 bytes of the hex digits. Any other value may be a secret, so it is not shown."""
     if value is None:
         return value
     if isinstance(value, str) and value.lower().startswith(SECRET_PREFIX):
-        what = "is an API key itself, not its digest (value not shown): make a new key"
-        raise wrong(Rule.SECRET, what)
+        fault = "is an API key, not its digest (value not shown): make a new key"
+        raise invalid(PolicyRule.SECRET, fault)
     if not isinstance(value, str) or not _DIGEST.fullmatch(value):
         size = f"{len(value)} characters, " if isinstance(value, str) else ""
-        raise wrong(Rule.BAD_DIGEST, f"is not a SHA-256 digest ({size}value not shown)")
+        raise invalid(PolicyRule.BAD_DIGEST, f"is not a SHA-256 digest ({size}value not shown)")
     return bytes.fromhex(value)
 
 
@@ -70,29 +73,34 @@ def _timezone(name: str) -> str:
         ZoneInfo(name)
     except (ValueError, OSError, KeyError):
         close = hint(name, sorted(available_timezones()))
-        raise wrong(Rule.BAD_TIMEZONE, f"is not a timezone (value {shown(name)}){close}") from None
+        raise invalid(
+            PolicyRule.BAD_TIMEZONE, f"is not a timezone (value {shown(name)}){close}"
+        ) from None
     return name
 
 
 def _charge(value: object) -> object:
-    """Not a union: pydantic would tell of each of its parts."""
+    """Not a union, for which pydantic would report an error for each member."""
     if value is None or value in ("refused", "free", "estimate"):
         return value
     if type(value) is int and 1 <= value <= MAX_CONTEXT_TOKENS:
         return value
-    raise wrong(Rule.NOT_ONE_OF, f"is not a known word or number of tokens (value {shown(value)})")
+    raise invalid(
+        PolicyRule.NOT_ONE_OF,
+        f"is neither a known word nor a number of tokens (value {shown(value)})",
+    )
 
 
 Charge = Annotated[Literal["refused", "free", "estimate"] | int, BeforeValidator(_charge)]
 
 
 def _audio_charge(value: object) -> object:
-    """As `_charge`, or a price for each second."""
+    """A charge as in `_charge`, or a price per second of audio."""
     if isinstance(value, Mapping):
         tokens = value.get("tokens_per_second")
         if len(value) == 1 and type(tokens) is int and 1 <= tokens <= MAX_TOKENS_PER_SECOND:
             return PerSecond(tokens)
-        raise wrong(Rule.NOT_ONE_OF, f"is not a price of seconds (value {shown(value)})")
+        raise invalid(PolicyRule.NOT_ONE_OF, f"is not a price per second (value {shown(value)})")
     return _charge(value)
 
 
@@ -103,7 +111,7 @@ DayOfWeek = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "sat
 
 
 class PricesEntry(Entry):
-    """Prices of a model per million tokens, all of one policy in the same currency."""
+    """Prices of a model per million tokens. All prices of a policy are in the same currency."""
 
     input: Price
     output: Price
@@ -111,7 +119,7 @@ class PricesEntry(Entry):
 
 
 class BaseModelEntry(Entry):
-    """A model that a vLLM serves."""
+    """A model that a vLLM server runs."""
 
     upstream: Upstream = Field(description=UPSTREAM_RULE)
     context_tokens: int = Field(
@@ -122,14 +130,14 @@ class BaseModelEntry(Entry):
     served_as: ServedName | None = Field(default=None, description=SERVED_NAME_RULE)
     forces_usage: bool = Field(
         default=False,
-        description="true where vLLM runs with --enable-force-include-usage, else false",
+        description="true if vLLM runs with --enable-force-include-usage, otherwise false",
     )
     prices: PricesEntry | None = Field(
         default=None, description="a mapping with the keys input, output, cached_input"
     )
     versions: Versions | None = Field(
         default=None,
-        description="versions by their name, each {weight: ..., upstream: ...}, 100 together",
+        description="versions by name, each {weight: ..., upstream: ...}; weights add up to 100",
     )
     sticky: StickyWord = Field(default="conversation", description="conversation, user or tenant")
     sticky_s: int = Field(
@@ -138,9 +146,9 @@ class BaseModelEntry(Entry):
 
 
 class AdapterEntry(Entry):
-    """A LoRA adapter on one of the models above; the rest it takes from there."""
+    """A LoRA adapter on a base model of the file, from which it inherits the rest."""
 
-    base: str = Field(description="the name of a model in this file that has an upstream")
+    base: str = Field(description=BASE_RULE)
     adapter: ServedName | None = Field(default=None, description=SERVED_NAME_RULE)
     prices: PricesEntry | None = Field(
         default=None, description="a mapping with the keys input, output, cached_input"
@@ -148,7 +156,7 @@ class AdapterEntry(Entry):
 
 
 def model_kind(value: Any) -> str:
-    """Which of the two kinds of model entry was meant."""
+    """The kind of model entry that the author meant: `base` or `adapter`."""
     is_adapter = isinstance(value, AdapterEntry) or (
         isinstance(value, dict) and ("base" in value or "adapter" in value)
     )
@@ -174,17 +182,15 @@ class KeyEntry(Entry):
 class TenantEntry(Entry):
     """A paying group."""
 
-    models: Names = Field(description="a list of at least one model of this file")
+    models: Names = Field(description="a list of at least one model in this file")
     timezone: Annotated[str, AfterValidator(_timezone)] = Field(
-        default="UTC", description="a name of the IANA timezone database, as in Europe/Berlin"
+        default="UTC", description="a name from the IANA timezone database, such as Europe/Berlin"
     )
     week_start: DayOfWeek = Field(
         default="monday",
         description="monday, tuesday, wednesday, thursday, friday, saturday or sunday",
     )
-    billing_day: int = Field(
-        default=1, ge=1, le=31, description="a day of the month, a whole number from 1 to 31"
-    )
+    billing_day: int = Field(default=1, ge=1, le=31, description="a day of the month, from 1 to 31")
     keys: list[KeyEntry] = Field(
         default=[], description="a list of keys, each {id: ..., user: ..., sha256: ...}"
     )
@@ -195,12 +201,12 @@ class TenantEntry(Entry):
     tier: Name | None = Field(default=None, description=NAME_RULE)
     chooses_version: bool = Field(
         default=False,
-        description="true where its clients may choose a version by x-model-version, else false",
+        description="true if its clients may choose a version by x-model-version, otherwise false",
     )
 
 
 class WithoutUsageEntry(Entry):
-    """What one request costs of an API whose answers do not say what they used."""
+    """The charge for a request to each API whose answers do not report their usage."""
 
     count_tokens: Charge = Field(default="refused", description=_CHARGE_RULE)
     tokenize: Charge = Field(default="refused", description=_CHARGE_RULE)
@@ -213,10 +219,10 @@ class PolicyFile(Entry):
 
     models: dict[ModelName, ModelEntry] = Field(
         min_length=1,
-        description="models by their name, each with upstream and context_tokens, or with base",
+        description="models by name, each with upstream and context_tokens, or with base",
     )
     tenants: dict[Name, TenantEntry] = Field(
-        min_length=1, description="tenants by their name, each with at least models"
+        min_length=1, description="tenants by name, each with at least models"
     )
     without_usage: WithoutUsageEntry = Field(
         default=WithoutUsageEntry(),

@@ -1,4 +1,4 @@
-"""The shape of each value: pydantic's errors told in the operator's words."""
+"""The shape of each value: pydantic's errors as problems in the operator's words."""
 
 from typing import TypeAlias
 
@@ -13,7 +13,7 @@ from headgate.policy.limits import (
     WeightsEntry,
     WindowLimitEntry,
 )
-from headgate.policy.problems import Problem, Rule, hint, shown
+from headgate.policy.problems import PolicyRule, Problem, hint, shown
 from headgate.policy.schema import (
     AdapterEntry,
     BaseModelEntry,
@@ -27,29 +27,29 @@ from headgate.policy.versions import VERSION_RULE, VersionEntry
 
 EntryType: TypeAlias = type[Entry]
 
-_WRONG: dict[str, tuple[Rule, str]] = {
-    "missing": (Rule.MISSING, "is missing"),
-    "union_tag_not_found": (Rule.MISSING, "is missing"),
-    "extra_forbidden": (Rule.UNKNOWN_KEY, "is not a known key"),
-    "string_type": (Rule.NOT_TEXT, "is not text"),
-    "int_type": (Rule.NOT_WHOLE, "is not a whole number"),
-    "is_instance_of": (Rule.NOT_NUMBER, "is not a number"),
-    "bool_type": (Rule.NOT_BOOL, "is neither true nor false"),
-    "list_type": (Rule.NOT_LIST, "is not a list"),
-    "dict_type": (Rule.NOT_MAPPING, "is not a mapping"),
-    "model_type": (Rule.NOT_MAPPING, "is not a mapping"),
-    "model_attributes_type": (Rule.NOT_MAPPING, "is not a mapping"),
-    "greater_than_equal": (Rule.TOO_SMALL, "is too small"),
-    "greater_than": (Rule.TOO_SMALL, "is too small"),
-    "less_than_equal": (Rule.TOO_LARGE, "is too large"),
-    "decimal_max_places": (Rule.TOO_FINE, "has too many decimals"),
-    "too_short": (Rule.EMPTY, "is empty"),
-    "literal_error": (Rule.NOT_ONE_OF, "is not a known word"),
-    "union_tag_invalid": (Rule.NOT_ONE_OF, "is not a known word"),
-    "string_pattern_mismatch": (Rule.BAD_NAME, "is not a name"),
-    "string_too_long": (Rule.BAD_NAME, "is not a name"),
+_FAULTS: dict[str, tuple[PolicyRule, str]] = {
+    "missing": (PolicyRule.MISSING, "is missing"),
+    "union_tag_not_found": (PolicyRule.MISSING, "is missing"),
+    "extra_forbidden": (PolicyRule.UNKNOWN_KEY, "is not a known key"),
+    "string_type": (PolicyRule.NOT_TEXT, "is not text"),
+    "int_type": (PolicyRule.NOT_WHOLE, "is not a whole number"),
+    "is_instance_of": (PolicyRule.NOT_NUMBER, "is not a number"),
+    "bool_type": (PolicyRule.NOT_BOOL, "is neither true nor false"),
+    "list_type": (PolicyRule.NOT_LIST, "is not a list"),
+    "dict_type": (PolicyRule.NOT_MAPPING, "is not a mapping"),
+    "model_type": (PolicyRule.NOT_MAPPING, "is not a mapping"),
+    "model_attributes_type": (PolicyRule.NOT_MAPPING, "is not a mapping"),
+    "greater_than_equal": (PolicyRule.TOO_SMALL, "is too small"),
+    "greater_than": (PolicyRule.TOO_SMALL, "is too small"),
+    "less_than_equal": (PolicyRule.TOO_LARGE, "is too large"),
+    "decimal_max_places": (PolicyRule.TOO_FINE, "has too many decimals"),
+    "too_short": (PolicyRule.EMPTY, "is empty"),
+    "literal_error": (PolicyRule.NOT_ONE_OF, "is not a known word"),
+    "union_tag_invalid": (PolicyRule.NOT_ONE_OF, "is not a known word"),
+    "string_pattern_mismatch": (PolicyRule.BAD_NAME, "is not a valid name"),
+    "string_too_long": (PolicyRule.BAD_NAME, "is not a valid name"),
 }
-"""Pydantic's error types, and what they are in the file."""
+"""By pydantic's type of error."""
 
 _KINDS: dict[str, EntryType] = {
     "base": BaseModelEntry,
@@ -59,48 +59,50 @@ _KINDS: dict[str, EntryType] = {
     "cost": CostLimitEntry,
     "concurrent": ConcurrentLimitEntry,
 }
-_LEASE_ELSEWHERE = "only count: concurrent has a lease; remove it"
-_WEIGHTS_ELSEWHERE = "only count: tokens has weights; remove it"
+_LEASE_ELSEWHERE = "remove it: only count: concurrent has a lease"
+_WEIGHTS_ELSEWHERE = "remove it: only count: tokens has weights"
 _ELSEWHERE: dict[EntryType, dict[str, str]] = {
     AdapterEntry: dict.fromkeys(
-        BaseModelEntry.model_fields, "an adapter takes this from its base; remove it"
+        BaseModelEntry.model_fields, "remove it: an adapter inherits it from its base"
     ),
     ConcurrentLimitEntry: {
-        "per": "requests in flight have no window; remove it",
-        "slice": "requests in flight are counted one by one; remove it",
+        "per": "remove it: requests in flight have no window",
+        "slice": "remove it: requests in flight are counted individually",
         "weights": _WEIGHTS_ELSEWHERE,
-        "smooth": "requests in flight have no rate; remove it",
-        "burst": "requests in flight have no rate; remove it",
+        "smooth": "remove it: requests in flight have no rate",
+        "burst": "remove it: requests in flight have no rate",
     },
     WindowLimitEntry: {
         "lease_s": _LEASE_ELSEWHERE,
         "weights": _WEIGHTS_ELSEWHERE,
-        "burst": "only a smooth limit has a burst; add smooth: true, or remove it",
+        "burst": "add smooth: true, or remove it: only a smooth limit has a burst",
     },
     CostLimitEntry: {
         "lease_s": _LEASE_ELSEWHERE,
-        "weights": "the prices of the models weigh cost; remove it",
-        "smooth": "only tokens and requests can be smooth; remove it",
-        "burst": "only tokens and requests can be smooth; remove it",
+        "weights": "remove it: the prices of the models are the weights of cost",
+        "smooth": "remove it: only tokens and requests can be smooth",
+        "burst": "remove it: only tokens and requests can be smooth",
     },
 }
-"""Keys that stand in an entry of another kind, and what to say of them here."""
+"""The keys that belong to an entry of another kind, and the advice about each."""
 
 
 def check_shape(root: YamlMapping) -> tuple[PolicyFile | None, list[Problem]]:
-    """Validates the file against the schema. None when there are problems.
+    """Validates the file against the schema. The policy is None if there are problems.
 
-    Keys without a value are left to `compose`, which has already told of them.
+    Keys without a value are skipped: `compose` has reported them already.
     """
     try:
         return PolicyFile.model_validate(root), []
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=True)
-        return None, [_problem(root, _named(one)) for one in details if one["input"] is not None]
+        return None, [
+            _problem(root, _tagged(detail)) for detail in details if detail["input"] is not None
+        ]
 
 
-def _named(error: ErrorDetails) -> ErrorDetails:
-    """Of a list in place of a limit pydantic reads the method `count` for its tag."""
+def _tagged(error: ErrorDetails) -> ErrorDetails:
+    """For a list in place of a limit, pydantic takes the method `count` for the tag."""
     if error["type"] == "union_tag_invalid" and not isinstance(error["input"], dict):
         return {**error, "type": "model_attributes_type"}
     return error
@@ -108,37 +110,37 @@ def _named(error: ErrorDetails) -> ErrorDetails:
 
 def _problem(root: YamlMapping, error: ErrorDetails) -> Problem:
     owner, field, path = _locate(error["loc"])
-    rule, what = _words(error, owner, field)
+    rule, fault = _fault(error, owner, field)
     if error["type"].startswith("union_tag"):
         path = (*path, "count")
-    if rule is Rule.MISPLACED_KEY:
+    if rule is PolicyRule.MISPLACED_KEY:
         advice = _ELSEWHERE[owner][field]
     else:
         advice = f"allowed: {_allowed(error, owner, field)}"
-    return Problem(rule, what, advice, path, line_of(root, path))
+    return Problem(rule=rule, fault=fault, advice=advice, path=path, line=line_of(root, path))
 
 
-def _words(error: ErrorDetails, owner: EntryType, field: str) -> tuple[Rule, str]:
+def _fault(error: ErrorDetails, owner: EntryType, field: str) -> tuple[PolicyRule, str]:
     kind, value = error["type"], error["input"]
-    if kind not in _WRONG:
-        return Rule(kind), error["msg"]
-    rule, what = _WRONG[kind]
-    if rule is Rule.MISSING:
-        return rule, what
-    if rule is Rule.UNKNOWN_KEY:
+    if kind not in _FAULTS:
+        return PolicyRule(kind), error["msg"]
+    rule, fault = _FAULTS[kind]
+    if rule is PolicyRule.MISSING:
+        return rule, fault
+    if rule is PolicyRule.UNKNOWN_KEY:
         if field in _ELSEWHERE.get(owner, {}):
-            return Rule.MISPLACED_KEY, "does not belong here"
-        return rule, what + hint(field, owner.model_fields)
+            return PolicyRule.MISPLACED_KEY, "does not belong here"
+        return rule, fault + hint(field, owner.model_fields)
     if kind == "union_tag_invalid":
         value = value["count"]
-    if rule is Rule.EMPTY:
-        return rule, what
-    # Who writes a bare text below keys may have put the API key itself there.
+    if rule is PolicyRule.EMPTY:
+        return rule, fault
+    # A bare text below keys may be the API key itself.
     is_hidden = isinstance(value, str) and owner is TenantEntry and field == "keys"
-    what += " (value not shown)" if is_hidden else f" (value {shown(value)})"
-    if rule is Rule.NOT_TEXT and not isinstance(value, dict | list):
-        what += ": put it in quotes"
-    return rule, what
+    fault += " (value not shown)" if is_hidden else f" (value {shown(value)})"
+    if rule is PolicyRule.NOT_TEXT and not isinstance(value, dict | list):
+        fault += ": put it in quotes"
+    return rule, fault
 
 
 def _allowed(error: ErrorDetails, owner: EntryType, field: str) -> str:
@@ -155,9 +157,9 @@ def _allowed(error: ErrorDetails, owner: EntryType, field: str) -> str:
 
 
 def _locate(loc: tuple[int | str, ...]) -> tuple[EntryType, str, Path]:
-    """The entry type and field that a pydantic location means, and its path in the file.
+    """The entry type and the field of a pydantic location, and its path in the file.
 
-    Pydantic puts the kind of a model or limit into the location; the file has no such level.
+    Pydantic adds the kind of a model or limit to the location; the file has no such level.
     """
     owner: EntryType = PolicyFile
     depth = 0

@@ -1,9 +1,9 @@
-"""What the command line says of a policy, and the YAML of a new key."""
+"""The summary of a policy for the command line, and the YAML of a new key."""
 
 import json
 from collections import Counter
 
-from headgate.core.amounts import money, weights_in_units
+from headgate.core.amounts import money, weights_of
 from headgate.core.keys import ApiKey
 from headgate.core.policy import (
     Calendar,
@@ -13,8 +13,13 @@ from headgate.core.policy import (
     Model,
     OnOutage,
     PerSecond,
+    PricedTokens,
+    Shape,
+    Slots,
+    Smooth,
     Tenant,
     Weekday,
+    Windowed,
 )
 from headgate.policy.document import scalar
 
@@ -22,7 +27,7 @@ _SHOWN_NAMES = 5
 
 
 def describe(policy: CompiledPolicy) -> str:
-    """A short summary: what there is, then a line for each model, tenant and limit."""
+    """A short summary: the totals, then a line for each model, tenant and limit."""
     keys = Counter(caller.tenant for caller in policy.keys.values())
     limits = sum(len(tenant.limits) for tenant in policy.tenants.values())
     counts = [
@@ -48,14 +53,14 @@ def _price(price: int | PerSecond | None) -> str:
 
 
 def key_yaml(tenant: str, user: str, key: ApiKey) -> str:
-    """The entry of a new key, indented as it stands in the file below `tenants.TENANT.keys:`."""
+    """The entry of a new key, indented as in the file below `tenants.TENANT.keys:`."""
     fields = {"id": key.id, "user": user, "sha256": key.digest.hex()}
     entry = ", ".join(f"{name}: {_yaml_text(value)}" for name, value in fields.items())
     return f"# below tenants: {tenant}: keys:\n      - {{{entry}}}\n"
 
 
 def _yaml_text(value: str) -> str:
-    """Bare where YAML reads it as that text, else in quotes."""
+    """The text as YAML: bare if YAML reads it as this text, otherwise in quotes."""
     is_bare = value.replace("-", "").replace(".", "").isalnum() and scalar(value) == value
     return value if is_bare and value[0].isalnum() else json.dumps(value)
 
@@ -77,7 +82,7 @@ def _tenant_line(tenant: Tenant, keys: int) -> str:
 
 
 def _calendar_text(calendar: Calendar) -> str:
-    """The timezone, and what differs from weeks since Monday and months since their first day."""
+    """The timezone; and the first day of weeks and months, unless it is Monday or the first."""
     text = calendar.timezone.key
     if calendar.week_start is not Weekday.MONDAY:
         text += f", weeks from {calendar.week_start.name.capitalize()}"
@@ -88,34 +93,39 @@ def _calendar_text(calendar: Calendar) -> str:
 
 def limit_text(limit: Limit) -> str:
     """A limit in words: `100 requests per minute for each user`."""
-    text = _amount(limit)
-    if limit.per is not None:
-        text += f" per {limit.per}"
-    if limit.burst is not None:
-        text += f" in bursts of up to {limit.burst}"
+    text = _rate(limit)
     if limit.each:
         text += " for each " + " and ".join(sorted(limit.each))
     if limit.users:
         text += ", users " + _names(limit.users)
     if limit.models:
         text += ", models " + _names(limit.models)
-    if (weights := weights_in_units(limit.weights)) is not None:
-        text += ", weights " + ", ".join(f"{kind} {weight}" for kind, weight in weights.items())
+    text += _weights(limit.shape)
     if limit.on_outage is not OnOutage.CLOSED and not limit.shadow:
         text += f", {limit.on_outage} in an outage of the store"
-    if limit.slice is not None:
-        text += f", in slices of {_number(limit.count, limit.slice)}"
+    match limit.shape:
+        case Windowed(slice=int(size)):
+            text += f", in slices of {_number(limit.count, size)}"
     return text
 
 
-def _amount(limit: Limit) -> str:
-    match limit.count:
-        case Count.CONCURRENT:
+def _rate(limit: Limit) -> str:
+    match limit.shape:
+        case Slots():
             return f"{limit.limit} requests in flight"
-        case Count.COST:
-            return f"{_number(limit.count, limit.limit)} of cost"
-        case _:
-            return f"{limit.limit} {limit.count}"
+        case Windowed(per=per, measure=PricedTokens()):
+            return f"{_number(limit.count, limit.limit)} of cost per {per}"
+        case Windowed(per=per):
+            return f"{limit.limit} {limit.count} per {per}"
+        case Smooth(per=per, burst=burst):
+            return f"{limit.limit} {limit.count} per {per} in bursts of up to {burst}"
+
+
+def _weights(shape: Shape) -> str:
+    weights = None if isinstance(shape, Slots) else weights_of(shape.measure)
+    if weights is None:
+        return ""
+    return ", weights " + ", ".join(f"{kind} {weight}" for kind, weight in weights.items())
 
 
 def _number(count: Count, number: int) -> str:

@@ -1,4 +1,4 @@
-"""The URL of a vLLM, as the policy takes it."""
+"""The URL of a vLLM server in the policy."""
 
 import re
 from typing import Annotated
@@ -6,11 +6,11 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
-from headgate.policy.fields import wrong
-from headgate.policy.problems import Rule, shown
+from headgate.policy.fields import invalid
+from headgate.policy.problems import PolicyRule, shown
 
 UPSTREAM_RULE = (
-    "http:// or https://, a host, maybe a port and a path before vLLM's own,"
+    "http:// or https://, a host, and optionally a port and a path in front of vLLM's own,"
     " as in http://127.0.0.1:8000"
 )
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
@@ -19,23 +19,23 @@ _HOST_V6 = re.compile(r"[0-9A-Fa-f:.]{2,45}")
 
 
 def upstream_url(url: str) -> str:
-    """The URL as it came; PydanticCustomError says why it is not that of a vLLM."""
-    # What stands before an @ or behind a ? may be a password or a token.
+    """Returns a valid URL unchanged. Raises PydanticCustomError for any other."""
+    # The text before an @ or after a ? may be a password or a token.
     value = "value not shown" if set(url) & set("@?#") else f"value {shown(url)}"
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise wrong(Rule.BAD_URL, f"is not a URL ({value})") from None
+        raise invalid(PolicyRule.BAD_URL, f"is not a URL ({value})") from None
     if "@" in url:
-        raise wrong(Rule.BAD_URL, f"holds credentials ({value})")
+        raise invalid(PolicyRule.BAD_URL, f"contains credentials ({value})")
     if parts.scheme not in ("http", "https") or not _is_host(parts.hostname) or port == 0:
-        raise wrong(Rule.BAD_URL, f"is not the URL of a server ({value})")
+        raise invalid(PolicyRule.BAD_URL, f"is not the URL of a server ({value})")
     if "?" in url or "#" in url or not _PATH.fullmatch(parts.path):
-        raise wrong(Rule.BAD_URL, f"holds more than a plain path after its host ({value})")
+        raise invalid(PolicyRule.BAD_URL, f"has more than a plain path after the host ({value})")
     if parts.path.rstrip("/").endswith("/v1"):
-        # The base URL of an OpenAI client, pasted: the door would ask for /v1/v1/chat/completions.
-        raise wrong(Rule.BAD_URL, f"ends in /v1, which Headgate adds itself ({value})")
+        # The base URL of an OpenAI client: the door would ask for /v1/v1/chat/completions.
+        raise invalid(PolicyRule.BAD_URL, f"ends in /v1, which Headgate adds itself ({value})")
     return url
 
 

@@ -4,25 +4,27 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field
 
-from headgate.policy.fields import Entry, wrong
-from headgate.policy.problems import Rule
+from headgate.policy.fields import Entry, invalid
+from headgate.policy.problems import PolicyRule
 from headgate.policy.urls import UPSTREAM_RULE, Upstream
 
-VERSION_RULE = "1 to 32 lower-case letters, digits and -, a letter or digit first and last"
+VERSION_RULE = (
+    "1 to 32 lower-case letters, digits and -, starting and ending with a letter or digit"
+)
 WHOLE = 100
 
 
 class VersionEntry(Entry):
-    """One version: its share of the conversations, and in one box where it is."""
+    """One version: its share of the conversations and, in one box, its URL."""
 
     weight: int = Field(ge=0, le=WHOLE, description=f"a whole number from 0 to {WHOLE}")
     upstream: Upstream | None = Field(default=None, description=UPSTREAM_RULE)
 
 
-def _whole(versions: dict[str, VersionEntry]) -> dict[str, VersionEntry]:
+def _check_weights(versions: dict[str, VersionEntry]) -> dict[str, VersionEntry]:
     total = sum(version.weight for version in versions.values())
     if total != WHOLE:
-        raise wrong(Rule.WEIGHT_SUM, f"has weights that are {total} together, not {WHOLE}")
+        raise invalid(PolicyRule.WEIGHT_SUM, f"has weights that add up to {total}, not {WHOLE}")
     return versions
 
 
@@ -31,6 +33,6 @@ VersionName = Annotated[
     str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$", description=VERSION_RULE)
 ]
 Versions: TypeAlias = Annotated[
-    dict[VersionName, VersionEntry], Field(min_length=1), AfterValidator(_whole)
+    dict[VersionName, VersionEntry], Field(min_length=1), AfterValidator(_check_weights)
 ]
 StickyWord = Literal["conversation", "user", "tenant"]

@@ -1,7 +1,7 @@
 """The composition root: builds the four hooks and joins them on one gRPC server.
 
 The rooms know each other only here. The access log settles through the limiter and
-teaches ext_proc's estimator; everybody reads the policy that is in force right now.
+teaches ext_proc's estimator; each hook reads the policy that is in force at the call.
 """
 
 import uuid
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from accesslog.console import ConsoleSink
 from accesslog.service import AccessLogService
 from accesslog.sink import Sink
-from extauthz.failures import DEFAULT_PER_MINUTE, FailureLimit
+from extauthz.failures import FailureLimit
 from extauthz.service import Authorization
 from extproc.estimate import Estimator
 from extproc.pins.memory import MemoryPins
@@ -25,14 +26,15 @@ from headgate.core.clock import Clock
 from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy, Prices
-from ratelimit.descriptors.service import DropIn
+from headgate.program.settings import ServiceSettings, StoreSettings
+from ratelimit.descriptors.service import DescriptorLimits
 from ratelimit.descriptors.tree import Domains
 from ratelimit.limiter import Limiter
 from ratelimit.peek import PeekLimits
 from ratelimit.service import RateLimitService
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Store
-from ratelimit.store.redis import TIMEOUT_S, RedisStore
+from ratelimit.store.redis import RedisStore
 from ratelimit.store.resilient import ResilientStore
 from ratelimit.store.sliced import SlicedStore
 
@@ -47,15 +49,14 @@ _SERVER_OPTIONS = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hooks:
-    """The built hooks, callable without a server, and the limiter that they share."""
+    """The built hooks, callable without a server."""
 
     authorization: Authorization
     processor: ExternalProcessor
     rate_limit: RateLimitService
     access_log: AccessLogService
-    limiter: Limiter
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
         """The gRPC handlers of all four hooks."""
@@ -65,19 +66,6 @@ class Hooks:
             self.rate_limit.handler(),
             self.access_log.handler(),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class StoreSettings:
-    """Where limits are counted.
-
-    `url` is `memory`, or one of Redis (see `RedisStore.from_url`); `replicas` is how many
-    share it, for as long as it has not told; `deadline_s` bounds each call.
-    """
-
-    url: str = "memory"
-    replicas: int = 1
-    deadline_s: float = TIMEOUT_S
 
 
 @asynccontextmanager
@@ -111,51 +99,86 @@ async def running_pins(settings: StoreSettings, clock: Clock) -> AsyncIterator[P
         await pins.close()
 
 
-def build_hooks(
-    policy: Callable[[], CompiledPolicy],
-    store: Store,
-    pins: Pins,
-    sinks: Callable[[Limiter], Sequence[Sink]],
-    clock: Clock,
-    metrics: Metrics,
-    domains: Callable[[], Domains] | None = None,
-    counts_refused: bool = False,
-    auth_failures_per_minute: int = DEFAULT_PER_MINUTE,
-) -> Hooks:
-    """Builds the hooks. `sinks` gets the limiter, as the console line shows what is left.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The running parts that the hooks share.
 
-    `domains` is the configuration of envoyproxy/ratelimit in force, if there is one, and
-    `counts_refused` whether its limits count hits that they refuse. An address may fail
-    `auth_failures_per_minute` times to show a known key, before it is told so no more.
+    `policy` and `domains` return the versions in force. Without `domains` no limits of
+    envoyproxy/ratelimit are served.
     """
-    drop_in = None
-    if domains is not None:
-        drop_in = DropIn(store, domains, clock, metrics, counts_refused)
 
+    policy: Callable[[], CompiledPolicy]
+    store: Store
+    pins: Pins
+    clock: Clock
+    metrics: Metrics
+    domains: Callable[[], Domains] | None = None
+
+
+def build_hooks(
+    settings: ServiceSettings,
+    parts: Parts,
+    sinks: Sequence[Sink] = (),
+    console: Callable[[str], None] | None = None,
+) -> Hooks:
+    """Builds the hooks of `settings` from the running parts.
+
+    Usage records go to `sinks`. With a `console`, a line for each request goes there too, with the
+    remainder of its limits.
+    """
+    estimator = Estimator()
+    limiter = _limiter(parts)
+    if console is not None:
+        sinks = (*sinks, ConsoleSink(console, limiter.left_of))
+    failures = FailureLimit(settings.auth_failures_per_minute)
+    others = _descriptor_limits(settings, parts)
+    return Hooks(
+        authorization=Authorization(parts.policy, failures, parts.clock, parts.metrics),
+        processor=_processor(parts, estimator),
+        rate_limit=RateLimitService(limiter, parts.metrics, parts.clock, others),
+        access_log=_access_log(parts, limiter, estimator, sinks),
+    )
+
+
+def _limiter(parts: Parts) -> Limiter:
+    # Only a store that replicas share has anything held by one of them.
+    settle_held = parts.store.settle_held if isinstance(parts.store, SlicedStore) else None
+    return Limiter(parts.store, parts.policy, parts.clock, settle_held=settle_held)
+
+
+def _processor(parts: Parts, estimator: Estimator) -> ExternalProcessor:
+    return ExternalProcessor(
+        policy=parts.policy,
+        estimator=estimator,
+        new_id=new_reservation_id,
+        limits_of=PeekLimits(parts.store, parts.clock, parts.metrics),
+        pins=parts.pins,
+        metrics=parts.metrics,
+        clock=parts.clock,
+    )
+
+
+def _descriptor_limits(settings: ServiceSettings, parts: Parts) -> DescriptorLimits | None:
+    if parts.domains is None:
+        return None
+    counts_refused = settings.ratelimit_count_refused
+    return DescriptorLimits(parts.store, parts.domains, parts.clock, parts.metrics, counts_refused)
+
+
+def _access_log(
+    parts: Parts, limiter: Limiter, estimator: Estimator, sinks: Sequence[Sink]
+) -> AccessLogService:
     def prices_of(name: str) -> Prices | None:
-        model = policy().models.get(name)
+        model = parts.policy().models.get(name)
         return None if model is None else model.prices
 
-    estimator = Estimator()
-    # Only a store that replicas share has anything held by one of them.
-    settle_held = store.settle_held if isinstance(store, SlicedStore) else None
-    limiter = Limiter(store, policy, clock, settle_held=settle_held)
-    return Hooks(
-        authorization=Authorization(policy, FailureLimit(auth_failures_per_minute), clock, metrics),
-        processor=ExternalProcessor(
-            policy,
-            estimator,
-            new_reservation_id,
-            PeekLimits(store, clock, metrics),
-            pins,
-            metrics,
-            clock,
-        ),
-        rate_limit=RateLimitService(limiter, metrics, clock, drop_in),
-        access_log=AccessLogService(
-            limiter.settle, estimator.learn, prices_of, sinks(limiter), policy, metrics
-        ),
-        limiter=limiter,
+    return AccessLogService(
+        settle=limiter.settle,
+        learn=estimator.learn,
+        prices_of=prices_of,
+        sinks=sinks,
+        policy=parts.policy,
+        metrics=parts.metrics,
     )
 
 
@@ -173,13 +196,10 @@ class HookServer:
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
-    async def start(self, address: str) -> int:
-        """Listens on `host:port` or `unix:PATH`; returns the port (0 for a socket).
-
-        Raises OperatorError when the address is taken.
-        """
+    async def start(self, address: str) -> None:
+        """Listens on `host:port` or `unix:PATH`. Raises OperatorError when it is taken."""
         try:
-            port = self._server.add_insecure_port(address)
+            self._server.add_insecure_port(address)
         except RuntimeError as error:
             raise OperatorError(
                 f"cannot listen on {address} for hooks: taken, not allowed, or no address;"
@@ -187,9 +207,8 @@ class HookServer:
             ) from error
         await self._server.start()
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
-        return port
 
     async def drain(self, grace_s: float) -> None:
-        """Says NOT_SERVING, lets calls in flight end for at most `grace_s`, then stops."""
+        """Reports NOT_SERVING, gives calls in flight at most `grace_s`, then stops."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_s)

@@ -1,4 +1,4 @@
-"""What `headgate up --demo` shows: a policy for the simulator, with keys made at each start."""
+"""The policy of `headgate up --demo` for the simulator, with keys made at each start."""
 
 import os
 from collections.abc import Callable
@@ -45,7 +45,7 @@ tenants:
 
 @dataclass(frozen=True, slots=True)
 class DemoKey:
-    """A key to print: whose it is, and what one can see with it."""
+    """A key to print: its owner, and a note on what it shows."""
 
     secret: str = field(repr=False)
     tenant: str
@@ -55,7 +55,7 @@ class DemoKey:
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """The policy file's text, its keys in the order to print, and the model to ask for."""
+    """The policy file's text, its keys in the order to print, and the model to request."""
 
     text: str
     keys: tuple[DemoKey, ...]

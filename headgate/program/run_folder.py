@@ -1,4 +1,4 @@
-"""The folder of one box: its sockets, Envoy's configuration and log, closed to everybody else."""
+"""The folder of one box: sockets, Envoy's configuration and log, for its owner only."""
 
 import fcntl
 import os
@@ -17,23 +17,23 @@ _SOCKET_PATH_BYTES = 107
 
 
 @contextmanager
-def run_folder(asked: Path | None) -> Iterator[Path]:
-    """The folder of sockets, configuration and logs, readable by its owner only.
+def run_folder(requested: Path | None) -> Iterator[Path]:
+    """The folder of sockets, configuration and logs, for its owner only; a temporary one for None.
 
     Raises OperatorError when it cannot be used, or another box runs in it.
     """
     with ExitStack() as stack:
         try:
-            if asked is None:
+            if requested is None:
                 folder = Path(tempfile.mkdtemp(prefix="headgate-"))
                 stack.callback(shutil.rmtree, folder, ignore_errors=True)
             else:
-                asked.mkdir(mode=0o700, parents=True, exist_ok=True)
-                folder = asked.resolve()
+                requested.mkdir(mode=0o700, parents=True, exist_ok=True)
+                folder = requested.resolve()
             _own(stack, folder)
         except OSError as error:
             raise OperatorError(
-                f"cannot use {asked or tempfile.gettempdir()} for sockets and logs: "
+                f"cannot use {requested or tempfile.gettempdir()} for sockets and logs: "
                 f"{error.strerror}; name another folder with --run-dir"
             ) from error
         yield folder
@@ -52,8 +52,8 @@ def _own(stack: ExitStack, folder: Path) -> None:
     status = folder.stat()
     if status.st_mode & 0o077 or status.st_uid != os.getuid():
         raise OperatorError(
-            f"{folder} is open to other users (mode {status.st_mode & 0o7777:o}), and whoever"
-            " reaches the sockets in it passes for Envoy; close it with `chmod 700`, or name"
+            f"{folder} is open to other users (mode {status.st_mode & 0o7777:o}), and anybody"
+            " who reaches its sockets can act as Envoy; close it with `chmod 700`, or name"
             " another folder with --run-dir"
         )
     lock = stack.enter_context((folder / "lock").open("w"))

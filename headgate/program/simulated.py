@@ -1,4 +1,4 @@
-"""The demo's upstream: the vLLM simulator as a child process."""
+"""The demo while it runs: the vLLM simulator as a child process, and the policy's file."""
 
 import asyncio
 import sys
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from headgate.core.errors import OperatorError
 from headgate.dataplane.child import last_lines, spawn, stop
-from headgate.program.demo import DEMO_ADAPTER, DEMO_MODEL
+from headgate.program.demo import DEMO_ADAPTER, DEMO_MODEL, Demo, demo_policy
 
 READY = "simulator ready on "
 _READY_TIMEOUT_S = 20.0
@@ -18,32 +18,36 @@ _GRACE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class RunningSimulator:
-    """A simulator that answers on `url`."""
+class RunningDemo:
+    """A simulator that answers, and the file with the policy in front of it."""
 
-    url: str
+    demo: Demo
+    policy_file: Path
     process: Process
     log_file: Path
 
     async def died(self) -> None:
-        """Waits for its end and raises OperatorError, as nobody ends it while it is needed."""
+        """Waits for the simulator's end and raises OperatorError: nothing else ends it."""
         code = await self.process.wait()
         raise OperatorError(f"the simulator ended with exit code {code}{_why(self.log_file)}")
 
 
 @asynccontextmanager
-async def running_simulator(folder: Path) -> AsyncIterator[RunningSimulator]:
-    """Starts the simulator of the demo's model on a free port; its log is kept in `folder`.
+async def running_demo(folder: Path) -> AsyncIterator[RunningDemo]:
+    """Starts the simulator of the demo's model on a free port, and writes the demo's policy.
 
-    Raises OperatorError when it does not come up.
+    Both files go to `folder`, the policy and the simulator's log. Raises OperatorError when the
+    simulator does not start.
     """
     log_file = folder / "simulator.log"
     command = [sys.executable, "-m", "headgate.simulator", "--port", "0", "--prompt-tokens-details"]
     command += ["--model", DEMO_MODEL, "--adapter", DEMO_ADAPTER]
     process = await spawn(command, log_file)
     try:
-        url = await _ready(process, log_file)
-        yield RunningSimulator(url, process, log_file)
+        demo = demo_policy(await _ready(process, log_file))
+        policy_file = folder / "headgate.yaml"
+        policy_file.write_text(demo.text, encoding="utf-8")
+        yield RunningDemo(demo, policy_file, process, log_file)
     finally:
         await stop(process, _GRACE_S)
 

@@ -1,9 +1,7 @@
 """The door's certificate: read as a pair with its key, checked, and followed when it changes."""
 
 import ssl
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,48 +9,31 @@ from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
 from headgate.dataplane.box import Certificate
 from headgate.policy import FileError
-from headgate.program.reload import Contents, Source, Watcher
+from headgate.program.reload import Contents, WatchedFiles, Watcher
+from headgate.program.settings import TlsFiles
 
 _MAX_SIZE_BYTES = 1024 * 1024
 _HANDSHAKE_ROUNDS = 3
 """TLS 1.3 needs two, and a further one does no harm."""
-_EXPIRED, _NOT_YET_VALID = 10, 9
-"""X509_V_ERR_CERT_HAS_EXPIRED and X509_V_ERR_CERT_NOT_YET_VALID of OpenSSL."""
+_NOT_VALID = {10: "has expired", 9: "is not valid yet"}
+"""By OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED and X509_V_ERR_CERT_NOT_YET_VALID."""
 
 
 class CertificateError(FileError):
     """A certificate or key that the door cannot use; one line for its operator."""
 
-    def __init__(self, path: Path, what: str) -> None:
-        super().__init__((f"{path}: {what}",))
-
-
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """Where the pair lies: the certificate with its chain, the key; both in PEM."""
-
-    certificate: Path
-    key: Path
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__((f"{path}: {problem}",))
 
 
 class CertificateWatcher(Watcher[Certificate]):
-    """Watches the pair of `--tls-cert` and `--tls-key`; each new one goes to `renew` first.
+    """Watches the pair of `--tls-cert` and `--tls-key`.
 
     Raises CertificateError when there is no good pair to begin with.
     """
 
-    def __init__(
-        self,
-        files: TlsFiles,
-        clock: Clock,
-        metrics: Metrics,
-        renew: Callable[[Certificate], Awaitable[None]],
-    ) -> None:
-        async def follow(certificate: Certificate) -> None:
-            await renew(certificate)
-            metrics.certificate_expires_seconds.set(certificate.expires_s)
-
-        source = Source(
+    def __init__(self, files: TlsFiles, clock: Clock, metrics: Metrics) -> None:
+        watched = WatchedFiles(
             noun="certificate",
             name=f"{files.certificate} with {files.key}",
             check=f"openssl x509 -in {files.certificate} -text",
@@ -63,8 +44,13 @@ class CertificateWatcher(Watcher[Certificate]):
             loaded_seconds=metrics.certificate_loaded_seconds,
             is_whole=_is_good,
         )
-        super().__init__(source, clock, follow)
-        metrics.certificate_expires_seconds.set(self.current().expires_s)
+        super().__init__(watched, clock)
+        self._expires_seconds = metrics.certificate_expires_seconds
+        self._expires_seconds.set(self.current().expires_s)
+
+    def _apply(self, new: Certificate, digest: bytes) -> None:
+        super()._apply(new, digest)
+        self._expires_seconds.set(new.expires_s)
 
 
 def read_pem(path: Path) -> bytes:
@@ -83,8 +69,8 @@ def read_pem(path: Path) -> bytes:
 def read_pair(contents: Contents) -> Certificate:
     """The certificate with its key, once a client that trusts it would take it today.
 
-    Raises CertificateError. A TLS handshake in memory finds what a look at the files would
-    not: a key that is too short, a certificate that is not for servers, one out of its time.
+    A TLS handshake in memory shows what a look at the files would not. The key may be too short,
+    the certificate not for servers, or not valid today. Raises CertificateError.
     """
     (certificate_path, certificate), (key_path, key) = contents
     if b"-----BEGIN CERTIFICATE-----" not in certificate:
@@ -92,26 +78,11 @@ def read_pair(contents: Contents) -> Certificate:
     if b"PRIVATE KEY-----" not in key:
         raise CertificateError(key_path, "holds no private key in PEM")
     if b"ENCRYPTED" in key:
-        raise CertificateError(key_path, "is encrypted: nobody would be there to give its password")
+        raise CertificateError(key_path, "is encrypted: write it without a password")
     try:
         expires_s = _handshake(certificate, key)
-    except ssl.SSLCertVerificationError as error:
-        what = {_EXPIRED: "has expired", _NOT_YET_VALID: "is not valid yet"}.get(
-            error.verify_code, f"cannot be used ({error.verify_message})"
-        )
-        raise CertificateError(certificate_path, what) from None
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            what = f"is not the key of the first certificate in {certificate_path}"
-            raise CertificateError(key_path, what) from None
-        what = f"cannot be used with {key_path} ({_reason(error)})"
-        raise CertificateError(certificate_path, what) from None
-    except ValueError:
-        what = "cannot be used (a name or a date in it is not readable)"
-        raise CertificateError(certificate_path, what) from None
-    except OSError as error:
-        what = f"cannot be checked, as the temporary folder is unusable ({error.strerror})"
-        raise CertificateError(certificate_path, what) from None
+    except (ssl.SSLError, ValueError, OSError) as error:
+        raise _refusal(error, certificate_path, key_path) from None
     return Certificate(
         chain=certificate.decode("ascii", "ignore"),
         key=key.decode("ascii", "ignore"),
@@ -119,16 +90,38 @@ def read_pair(contents: Contents) -> Certificate:
     )
 
 
-def _handshake(certificate: bytes, key: bytes) -> float:
-    """Shows the pair to a client that trusts this very certificate; returns when it expires.
+def _refusal(error: Exception, certificate_path: Path, key_path: Path) -> CertificateError:
+    """The operator's line for an error of `_handshake`.
 
-    Raises ssl.SSLError for a pair that no client would take, ValueError for one with a name or
-    a date that cannot be read, OSError where the temporary folder is unusable.
+    The classes are asked for from the narrowest to the widest: SSLError is an OSError, and
+    SSLCertVerificationError is a ValueError too.
     """
-    server, client = (
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-    )
+    match error:
+        case ssl.SSLCertVerificationError(verify_code=code):
+            other = f"cannot be used ({error.verify_message})"
+            return CertificateError(certificate_path, _NOT_VALID.get(code, other))
+        case ssl.SSLError(reason="KEY_VALUES_MISMATCH"):
+            problem = f"is not the key of the first certificate in {certificate_path}"
+            return CertificateError(key_path, problem)
+        case ssl.SSLError():
+            problem = f"cannot be used with {key_path} ({_reason(error)})"
+        case ValueError():
+            problem = "cannot be used (a name or a date in it is not readable)"
+        case _:
+            reason = getattr(error, "strerror", None)
+            problem = f"cannot be checked, as the temporary folder is unusable ({reason})"
+    return CertificateError(certificate_path, problem)
+
+
+def _handshake(certificate: bytes, key: bytes) -> float:
+    """Shows the pair to a client that trusts this very certificate; returns when it expires, in
+    seconds since the Unix epoch.
+
+    Raises ssl.SSLError for a pair that no client would take. Raises ValueError for a name or a
+    date that cannot be read, and OSError where the temporary folder is unusable.
+    """
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     with TemporaryDirectory(prefix="headgate-") as folder:  # only its owner can enter
         files = Path(folder, "certificate"), Path(folder, "key")
         files[0].write_bytes(certificate)
@@ -149,7 +142,7 @@ def _handshake(certificate: bytes, key: bytes) -> float:
 
 
 def _is_good(contents: Contents) -> bool:
-    """A pair that is none may be one in a moment, when the other file is new too."""
+    """A bad pair may become a good one in a moment, when the other file is new too."""
     try:
         read_pair(contents)
     except CertificateError:

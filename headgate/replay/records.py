@@ -31,7 +31,7 @@ _RATE_LIMITED = "RL"
 _Count = Annotated[int, Meta(ge=0, le=2**53)]
 
 
-class _Record(Struct):
+class UsageLine(Struct, kw_only=True):
     """The fields of a usage record that a replay needs."""
 
     time: Annotated[datetime, Meta(tz=True)] | None
@@ -51,16 +51,16 @@ class _Record(Struct):
     """Absent from older records."""
 
 
-_record = Decoder(_Record)
+_decoder = Decoder(UsageLine)
 
 
 class _BadRecordError(ValueError):
-    """Not a record that can be replayed; the text says why."""
+    """A line that is no record to replay; the text says why."""
 
 
 @dataclass(slots=True)
 class Records:
-    """Reads files, and counts what is in them. `bad` names the first lines that are no records."""
+    """Reads files and counts their lines. `bad` names the first lines that are no records."""
 
     requests: int = 0
     never_at_limits: int = 0
@@ -71,8 +71,8 @@ class Records:
     def read(self, path: Path, on_bytes: Callable[[int], None]) -> Iterator[Recorded]:
         """The requests of one file, plain or gzip, that came as far as to the limits.
 
-        A bad line is counted and left out. `on_bytes` hears how many more bytes of the file
-        have been read. Raises OperatorError when the file cannot be read.
+        A bad line is counted and left out. `on_bytes` is called with how many more bytes of the
+        file have been read. Raises OperatorError when the file cannot be read.
         """
         number = 0
         try:
@@ -112,14 +112,14 @@ class Records:
 
 
 def read_record(line: bytes) -> Recorded | None:
-    """The request of one line, None for one that never came to the limits.
+    """The request of one line; None for a request that never came to the limits.
 
-    Raises ValueError for what is no usage record.
+    Raises ValueError for a line that is no usage record.
     """
     if len(line) > MAX_LINE_BYTES:
         raise _BadRecordError(f"is longer than {MAX_LINE_BYTES} bytes")
     try:
-        record = _record.decode(line)
+        record = _decoder.decode(line)
     except (MsgspecError, ValueError, RecursionError) as error:
         raise _BadRecordError(f"is not a usage record: {error}") from None
     if record.reservation is None:
@@ -127,8 +127,7 @@ def read_record(line: bytes) -> Recorded | None:
     start_s = 0.0 if record.time is None else record.time.timestamp()
     if not _EARLIEST_S <= start_s < _LATEST_S:
         raise _BadRecordError("has no time between the years 2000 and 2099")
-    who = record.tenant, record.user, record.key, record.model
-    tenant, user, key, model = who
+    tenant, user, key, model = record.tenant, record.user, record.key, record.model
     estimate = record.estimated_tokens
     if tenant is None or user is None or key is None or model is None or estimate is None:
         raise _BadRecordError("has a reservation without tenant, user, key, model or its estimate")
@@ -148,12 +147,12 @@ def read_record(line: bytes) -> Recorded | None:
     )
 
 
-def _prompt(record: _Record, estimate: int) -> int | None:
+def _prompt(record: UsageLine, estimate: int) -> int | None:
     prompt = record.estimated_prompt_tokens
     return None if prompt is None or prompt > estimate else prompt
 
 
-def _used(record: _Record) -> Used | None:
+def _used(record: UsageLine) -> Used | None:
     if record.source is None or record.source is Source.REFUND:
         return None
     prompt, completion = record.prompt_tokens or 0, record.completion_tokens or 0
@@ -161,7 +160,7 @@ def _used(record: _Record) -> Used | None:
 
 
 def _lines(file: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
-    """The lines, each cut a little above MAX_LINE_BYTES: none fills the memory."""
+    """The lines, each cut a little above MAX_LINE_BYTES: no line fills the memory."""
     while line := file.readline(MAX_LINE_BYTES + 2):
         yield line
         while len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
@@ -174,9 +173,9 @@ def in_time_order(
 ) -> Iterator[Iterator[Recorded]]:
     """All requests sorted by `Recorded.order`, in bounded memory.
 
-    Records are written when their requests end, and by several replicas: their order in the
-    files says little. Every `run_length` requests are sorted into a temporary file; then
-    the files are merged. Raises OperatorError when the disk does not take them.
+    Several replicas write records, each when its request ends: their order in the files says
+    little. Every `run_length` requests are sorted into a temporary file; then the files are merged.
+    Raises OperatorError when the disk does not take them.
     """
     order = attrgetter("order")
     with ExitStack() as stack:

@@ -19,7 +19,7 @@ _HEADINGS = ("tenant", "user", "model", "requests", "would be refused", "share",
 
 
 class Progress(Protocol):
-    """Begins to show the progress of one step, `length` units long; gives what advances it."""
+    """Shows the progress of one step that is `length` units long; yields what advances it."""
 
     def __call__(
         self, label: str, length: int, /
@@ -27,8 +27,8 @@ class Progress(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What was read, and what would have become of it."""
+class ReplayReport:
+    """The records that were read, and the decisions on them under the policy."""
 
     records: Records
     replayed: Replayed
@@ -36,7 +36,7 @@ class Report:
 
     @property
     def rows(self) -> list[tuple[tuple[str, str, str], Row]]:
-        """By tenant, user and model; those who would be refused most come first."""
+        """By tenant, user and model; the most refusals come first."""
         return sorted(self.replayed.rows.items(), key=lambda item: (-item[1].refused, item[0]))
 
     @property
@@ -50,12 +50,12 @@ class Report:
         )
 
     def limits(self, tenant: str, row: Row) -> list[tuple[str, str, int]]:
-        """Id, words and refusals of each limit that would refuse, the busiest first."""
-        words = {limit.id: limit_text(limit) for limit in self.policy.tenants[tenant].limits}
-        return [(name, words[name], count) for name, count in row.by_limit.most_common()]
+        """Id, text and refusals of each limit that would refuse; the most refusals come first."""
+        texts = {limit.id: limit_text(limit) for limit in self.policy.tenants[tenant].limits}
+        return [(name, texts[name], count) for name, count in row.by_limit.most_common()]
 
 
-def replay_files(paths: Sequence[Path], policy: CompiledPolicy, progress: Progress) -> Report:
+def replay_files(paths: Sequence[Path], policy: CompiledPolicy, progress: Progress) -> ReplayReport:
     """Replays the usage records of these files under a policy, in bounded memory.
 
     Raises OperatorError when a file cannot be read.
@@ -67,7 +67,7 @@ def replay_files(paths: Sequence[Path], policy: CompiledPolicy, progress: Progre
             ordered = stack.enter_context(in_time_order(requests))
         with progress("replaying", records.requests) as advance:
             asyncio.run(replay.run(_counted(ordered, advance)))
-    return Report(records, replay.replayed, policy)
+    return ReplayReport(records, replay.replayed, policy)
 
 
 def _size_bytes(path: Path) -> int:
@@ -84,7 +84,7 @@ def _counted(requests: Iterable[Recorded], advance: Callable[[int], None]) -> It
             advance(_STEP)
 
 
-def as_json(report: Report) -> str:
+def as_json(report: ReplayReport) -> str:
     """The whole report as one JSON object."""
     total = report.total
     rows = [
@@ -94,13 +94,13 @@ def as_json(report: Report) -> str:
             "model": model,
             **_numbers(row),
             "limits": [
-                {"id": name, "limit": words, "refused": count}
-                for name, words, count in report.limits(tenant, row)
+                {"id": name, "limit": text, "refused": count}
+                for name, text, count in report.limits(tenant, row)
             ],
         }
         for (tenant, user, model), row in report.rows
     ]
-    told = {
+    document = {
         **_numbers(total),
         "rows": rows,
         "gone": {gone: report.replayed.gone[gone] for gone in Gone},
@@ -109,7 +109,7 @@ def as_json(report: Report) -> str:
         "bad_lines": report.records.bad_lines,
         "bad": report.records.bad,
     }
-    return json.dumps(told, indent=2)
+    return json.dumps(document, indent=2)
 
 
 def _numbers(row: Row) -> dict[str, int | float]:
@@ -125,40 +125,40 @@ def _share(row: Row) -> float:
     return row.refused / row.requests if row.requests else 0.0
 
 
-def as_table(report: Report) -> str:
-    """A summary, a line for each user and model that would be refused, and what was left out."""
+def as_table(report: ReplayReport) -> str:
+    """A summary, a line for each user and model with refusals, and the counts left out."""
     total = report.total
     lines = [
         f"{total.requests:,} requests, {total.refused:,} would be refused"
         f" ({_share(total):.1%}); {total.refused_when_recorded:,} were when recorded"
     ]
-    refused = [(who, row) for who, row in report.rows if row.refused]
+    refused = [(caller, row) for caller, row in report.rows if row.refused]
     if refused:
-        cells = [_cells(report, who, row) for who, row in refused]
+        cells = [_cells(report, caller, row) for caller, row in refused]
         lines += ["", *_aligned([_HEADINGS, *cells]), ""]
     lines += _left_out(report, len(report.rows) - len(refused))
     return "\n".join(lines)
 
 
-def _cells(report: Report, who: tuple[str, str, str], row: Row) -> tuple[str, ...]:
-    limits = "; ".join(f"{words}: {count:,}" for _, words, count in report.limits(who[0], row))
-    return (*who, f"{row.requests:,}", f"{row.refused:,}", f"{_share(row):.1%}", limits)
+def _cells(report: ReplayReport, caller: tuple[str, str, str], row: Row) -> tuple[str, ...]:
+    limits = "; ".join(f"{text}: {count:,}" for _, text, count in report.limits(caller[0], row))
+    return (*caller, f"{row.requests:,}", f"{row.refused:,}", f"{_share(row):.1%}", limits)
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of equal width; numbers stand at the right."""
+    """Columns of equal width; numbers are aligned at the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     numbers = range(3, 6)
     return [
         "  ".join(
-            cell.rjust(width) if place in numbers else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.rjust(width) if column in numbers else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     ]
 
 
-def _left_out(report: Report, unharmed: int) -> list[str]:
+def _left_out(report: ReplayReport, unharmed: int) -> list[str]:
     replayed, records = report.replayed, report.records
     counts = {
         "users and models would not be refused once": unharmed,
@@ -169,4 +169,4 @@ def _left_out(report: Report, unharmed: int) -> list[str]:
         "records never came to the limits: refused before, or lists": records.never_at_limits,
         "lines are no usage records and were left out": records.bad_lines,
     }
-    return [f"{count:,} {what}" for what, count in counts.items() if count]
+    return [f"{count:,} {text}" for text, count in counts.items() if count]

@@ -1,19 +1,19 @@
 """Configuration files of envoyproxy/ratelimit, checked and compiled for `ratelimit.descriptors`."""
 
 from headgate.rls_config.load import (
-    DropInError,
-    describe_dropin,
-    dropin_files,
-    load_dropin,
-    parse_dropin,
-    read_dropin,
+    RlsConfigError,
+    config_files,
+    describe_domains,
+    load_domains,
+    parse_domains,
+    read_config,
 )
 
 __all__ = [
-    "DropInError",
-    "describe_dropin",
-    "dropin_files",
-    "load_dropin",
-    "parse_dropin",
-    "read_dropin",
+    "RlsConfigError",
+    "config_files",
+    "describe_domains",
+    "load_domains",
+    "parse_domains",
+    "read_config",
 ]

@@ -1,29 +1,30 @@
-"""From files and directories to the domains in force: the one way in, for serve and reload."""
+"""Loads the domains in force from files and directories: the only way in, for serve and reload."""
 
 from pathlib import Path
 from typing import TypeAlias
 
 from headgate.policy.load import read_file
 from headgate.policy.problems import FileError, Problem, shown
-from headgate.rls_config.check import FILE_KIND, DropInRule, check_file
-from ratelimit.descriptors.tree import Domains, Level
+from headgate.rls_config.check import FILE_KIND, check_file
+from headgate.rls_config.rules import RlsConfigRule
+from ratelimit.descriptors.tree import DescriptorLevel, Domains
 
 Contents: TypeAlias = tuple[tuple[Path, bytes], ...]
 
 
-class DropInError(FileError):
-    """Configuration of envoyproxy/ratelimit that cannot be used."""
+class RlsConfigError(FileError):
+    """Configuration of envoyproxy/ratelimit with mistakes, or that cannot be read."""
 
 
-def load_dropin(paths: tuple[Path, ...]) -> Domains:
-    """Reads, checks and compiles everything. Raises DropInError with every mistake."""
-    return parse_dropin(tuple((path, read_dropin(path)) for path in dropin_files(paths)))
+def load_domains(paths: tuple[Path, ...]) -> Domains:
+    """Reads, checks and compiles everything. Raises RlsConfigError with every mistake."""
+    return parse_domains(tuple((path, read_config(path)) for path in config_files(paths)))
 
 
-def dropin_files(paths: tuple[Path, ...]) -> tuple[Path, ...]:
-    """The files that `paths` stand for: of a directory its `*.yaml`, by name, no hidden ones.
+def config_files(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    """The files at `paths`. A directory gives its `*.yaml`, sorted by name, without hidden files.
 
-    Raises DropInError for a directory without any: it would leave every call without limits.
+    Raises RlsConfigError for a directory without any: every call would go without limits.
     """
     files: list[Path] = []
     problems = []
@@ -31,24 +32,25 @@ def dropin_files(paths: tuple[Path, ...]) -> tuple[Path, ...]:
         if not _is_directory(path):
             files.append(path)
             continue
-        found = sorted(file for file in path.glob("*.yaml") if not file.name.startswith("."))
-        if not found:
-            what, allowed = "the directory holds no file", "at least one file *.yaml"
-            problems.append(Problem(DropInRule.EMPTY_DIRECTORY, what, allowed).render(str(path)))
-        files += found
+        inside = sorted(file for file in path.glob("*.yaml") if not file.name.startswith("."))
+        if not inside:
+            rule, fault = RlsConfigRule.EMPTY_DIRECTORY, "the directory has no configuration file"
+            problem = Problem(rule=rule, fault=fault, advice="add at least one *.yaml file")
+            problems.append(problem.render(str(path)))
+        files += inside
     if problems:
-        raise DropInError(tuple(problems))
+        raise RlsConfigError(tuple(problems))
     return tuple(dict.fromkeys(files))
 
 
-def read_dropin(path: Path) -> bytes:
-    """The bytes of one file. Raises DropInError when it cannot be read or is too big."""
-    return read_file(path, FILE_KIND, DropInError)
+def read_config(path: Path) -> bytes:
+    """The bytes of one file. Raises RlsConfigError when it cannot be read or is too big."""
+    return read_file(path, FILE_KIND, RlsConfigError)
 
 
-def parse_dropin(contents: Contents) -> Domains:
-    """Checks and compiles the files. Raises DropInError with every mistake of all of them."""
-    domains: dict[str, Level] = {}
+def parse_domains(contents: Contents) -> Domains:
+    """Checks and compiles the files. Raises RlsConfigError with every mistake of all of them."""
+    domains: dict[str, DescriptorLevel] = {}
     first: dict[str, Path] = {}
     lines: list[str] = []
     for path, data in contents:
@@ -56,23 +58,29 @@ def parse_dropin(contents: Contents) -> Domains:
         problems = list(checked.problems)
         domain = checked.domain
         if domain in first:
-            what = f"the domain {shown(domain)} is in {first[domain]} already"
-            allowed = "a domain stands in one file"
-            problems.append(
-                Problem(DropInRule.DUPLICATE_DOMAIN, what, allowed, ("domain",), checked.line)
-            )
+            problems.append(_duplicate(domain, first[domain], checked.line))
         elif domain:
             first[domain] = path
             domains[domain] = checked.top
         problems.sort(key=lambda problem: problem.line)
         lines += [problem.render(str(path)) for problem in problems]
     if lines:
-        raise DropInError(tuple(lines))
+        raise RlsConfigError(tuple(lines))
     return domains
 
 
-def describe_dropin(domains: Domains) -> str:
-    """What `headgate check` says of good files: each domain and how many limits it has."""
+def _duplicate(domain: str, first: Path, line: int) -> Problem:
+    return Problem(
+        rule=RlsConfigRule.DUPLICATE_DOMAIN,
+        fault=f"the domain {shown(domain)} is already defined in {first}",
+        advice="define each domain in one file",
+        path=("domain",),
+        line=line,
+    )
+
+
+def describe_domains(domains: Domains) -> str:
+    """The summary that `headgate check` prints: each domain and the number of its limits."""
     return "\n".join(
         f"domain {domain}: {count} limit{'' if count == 1 else 's'}"
         for domain, count in ((domain, _limits(top)) for domain, top in domains.items())
@@ -82,10 +90,10 @@ def describe_dropin(domains: Domains) -> str:
 def _is_directory(path: Path) -> bool:
     try:
         return path.is_dir()
-    except OSError:  # a folder above it cannot be entered: reading it as a file tells why
+    except OSError:  # a folder above it cannot be entered: reading it as a file reports why
         return False
 
 
-def _limits(level: Level) -> int:
+def _limits(level: DescriptorLevel) -> int:
     nodes = [*level.exact.values(), *level.keys.values()]
     return sum((node.rate is not None) + _limits(node.below) for node in nodes)

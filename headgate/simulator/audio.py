@@ -1,10 +1,12 @@
 """/v1/audio/transcriptions and /v1/audio/translations: the form, the answer and its stream.
 
-A real server has these routes only with a model that hears. Read in vLLM's source
-(`entrypoints/speech_to_text`): the fields, the formats, that options for usage need a stream, the
-members of answers and chunks in their order, which of them a chunk leaves out, the ids, and that
-`--enable-force-include-usage` adds the last usage alone. No real answer was seen. Made up: how
-long the audio is (nothing is decoded), and the words of errors that FastAPI finds.
+A real server has these routes only with a model that hears. No real answer was seen.
+
+vLLM's source (`entrypoints/speech_to_text`) gives the fields, the formats and the ids. It gives
+the members of answers and chunks in their order, and those that a chunk leaves out. Options for
+usage need a stream, and `--enable-force-include-usage` adds the last usage alone.
+
+Invented are the length of the audio, as nothing is decoded, and the words of FastAPI's errors.
 """
 
 from typing import Any
@@ -14,8 +16,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from headgate.simulator import prompts, usage
 from headgate.simulator.fields import Fields
-from headgate.simulator.generate import Answer
-from headgate.simulator.requests import Ask
+from headgate.simulator.generate import GeneratedAnswer
+from headgate.simulator.requests import InferenceRequest
 from headgate.simulator.streams import DONE, data_event, error_events
 from headgate.simulator.vllm_errors import (
     BODY_INVALID,
@@ -26,9 +28,9 @@ from headgate.simulator.vllm_errors import (
 )
 
 _BYTES_A_SECOND = 32_000
-"""Whatever is sent counts as 16 kHz of 16 bits."""
+"""Any content counts as 16 kHz of 16 bits."""
 _PROMPT_TOKENS = 4
-"""What Whisper is told before it hears: start, language, task, no timestamps."""
+"""The prompt of Whisper: start, language, task, no timestamps."""
 _TOKENS_A_SECOND = 50
 _USAGE_FIELDS = ("stream_include_usage", "stream_continuous_usage_stats")
 _FORMATS = ("text", "json", "verbose_json")
@@ -37,7 +39,7 @@ _FORMATS = ("text", "json", "verbose_json")
 async def read_form(content_type: str, body: bytes) -> Fields:
     """The fields of a multipart form, the last of each name; a file is its size in bytes.
 
-    The parser is Starlette's, as in vLLM. Raises VllmError 400 for what is no such form.
+    The parser is Starlette's, as in vLLM. Raises VllmError 400 for anything else.
     """
     if content_type.partition(";")[0].strip().lower() != "multipart/form-data":
         raise invalid_body("missing", "body.file", "Field required")
@@ -57,23 +59,23 @@ async def read_form(content_type: str, body: bytes) -> Fields:
     return Fields(values)
 
 
-def read_audio(body: Fields) -> Ask:
+def read_audio(body: Fields) -> InferenceRequest:
     """POST /v1/audio/transcriptions, and translations alike."""
     size_bytes = body.raw("file")
     if not isinstance(size_bytes, int):
         raise invalid_body("missing", "body.file", "Field required")
-    wanted = str(body.raw("response_format") or "json")
-    if wanted not in _FORMATS:
+    form = str(body.raw("response_format") or "json")
+    if form not in _FORMATS:
         raise bad_request("Currently only support response_format `text`, `json` or `verbose_json`")
     stream = body.flag("stream")
     # vLLM looks before it converts, so that the text `false` counts as set here.
     asked = next((name for name in _USAGE_FIELDS if body.raw(name)), None)
     if asked is not None and not body.raw("stream"):
         raise bad_request("Stream options can only be defined when `stream=True`.", asked)
-    if stream and wanted == "verbose_json":
+    if stream and form == "verbose_json":
         raise bad_request("verbose_json format doesn't support streaming case")
     seconds = -(-size_bytes // _BYTES_A_SECOND)
-    return Ask(
+    return InferenceRequest(
         model=str(body.raw("model") or ""),
         prompts=(prompts.from_ids([0] * (_PROMPT_TOKENS + _TOKENS_A_SECOND * seconds)),),
         max_tokens=body.integer("max_completion_tokens"),
@@ -81,18 +83,20 @@ def read_audio(body: Fields) -> Ask:
         stream=stream,
         include_usage=body.flag("stream_include_usage"),
         continuous_usage=body.flag("stream_continuous_usage_stats"),
-        options={"seconds": seconds, "format": wanted, "name": body.raw("language")},
+        options={"seconds": seconds, "format": form, "name": body.raw("language")},
     )
 
 
 class AudioWriter:
-    """Writes one answer; only transcriptions tell of their usage, by the length of the audio."""
+    """Writes one answer. Only transcriptions have usage, by the length of the audio."""
 
-    def __init__(self, answer: Answer, ask: Ask, *, translates: bool) -> None:
+    def __init__(
+        self, answer: GeneratedAnswer, request: InferenceRequest, *, translates: bool
+    ) -> None:
         self._answer = answer
-        self._options = ask.options
+        self._options = request.options
         self._translates = translates
-        self._continuous = ask.continuous_usage  # which no flag forces here
+        self._continuous = request.continuous_usage  # which no flag forces here
         task = "translate" if translates else "transcribe"
         kind = "translation.chunk" if translates else "transcription.chunk"
         self._head = {
@@ -104,7 +108,7 @@ class AudioWriter:
 
     def body(self) -> bytes:
         """The answer that is not streamed."""
-        text = self._answer.sequences[0].text
+        text = self._answer.choices[0].text
         seconds = self._options["seconds"]
         if self._options["format"] == "verbose_json":
             spoken = {"duration": str(seconds), "language": self._options["name"] or "en"}
@@ -119,14 +123,14 @@ class AudioWriter:
 
     def step(self, position: int) -> list[bytes]:
         """The event of one token."""
-        one = self._answer.sequences[0]
-        last = position == one.tokens - 1
-        choice: dict[str, Any] = {"delta": {"content": one.piece(position)}}
+        generated = self._answer.choices[0]
+        last = position == generated.tokens - 1
+        choice: dict[str, Any] = {"delta": {"content": generated.piece(position)}}
         if last:
-            choice |= {"finish_reason": one.finish_reason, "stop_reason": None}
+            choice |= {"finish_reason": generated.finish_reason, "stop_reason": None}
         more: dict[str, Any] = {}
         if self._continuous and self._answer.include_usage:
-            more["usage"] = usage.counts(one.prompt_tokens, position + 1)
+            more["usage"] = usage.counts(generated.prompt_tokens, position + 1)
         return [data_event(to_json(self._head | {"choices": [choice]} | more))]
 
     def closing(self) -> list[bytes]:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from headgate.simulator.exchange import EngineStoppedError, Exchange
 from headgate.simulator.failures import Break
-from headgate.simulator.generate import Answer
-from headgate.simulator.metrics import Metrics, Run
+from headgate.simulator.generate import GeneratedAnswer
+from headgate.simulator.metrics import EngineMetrics, Run
 from headgate.simulator.streams import Writer
 from headgate.simulator.vllm_errors import engine_dead
 
@@ -45,25 +45,29 @@ async def send_whole(exchange: Exchange, body: bytes, kind: Break | None) -> Non
 
 
 class Playback:
-    """One answer on its way to one client. ExchangeEndedError: client or server left."""
+    """One answer on its way to one client. ExchangeEndedError: the client or the server is gone."""
 
     def __init__(
         self,
         exchange: Exchange,
-        metrics: Metrics,
+        metrics: EngineMetrics,
         run: Run,
-        answer: Answer,
+        answer: GeneratedAnswer,
         pace: Pace,
     ) -> None:
         self._exchange = exchange
         self._metrics = metrics
         self._run = run
         self._answer = answer
-        self._shortest = min(sequence.tokens for sequence in answer.sequences)
+        self._shortest = min(choice.tokens for choice in answer.choices)
         self._breaks = pace.breaks
-        self._events_left = self._breaks[1] if self._breaks else None
+        self._events_remaining = self._breaks[1] if self._breaks else None
         self._due_s = asyncio.get_running_loop().time() + pace.ttft_s
         self._interval_s = pace.token_interval_s
+
+    def end(self) -> None:
+        """The answer is over, however it ended."""
+        self._metrics.end(self._run)
 
     async def stream(self, writer: Writer) -> None:
         """The answer as events."""
@@ -100,22 +104,22 @@ class Playback:
         self._metrics.finish(self._run)
 
     async def _token(self, position: int) -> None:
-        """Waits for the token at `position`. A late one does not make the next ones later."""
+        """Waits for the token at `position`. A late token does not delay those after it."""
         await self._exchange.pause_until(self._due_s)
         self._due_s += self._interval_s
-        live = len(self._answer.sequences)
+        live = len(self._answer.choices)
         if position >= self._shortest:
-            live = sum(position < one.tokens for one in self._answer.sequences)
+            live = sum(position < choice.tokens for choice in self._answer.choices)
         self._metrics.step(self._run, live)
 
     async def _send(self, events: list[bytes], *, last: bool = False) -> None:
-        left = self._events_left
-        if left is None or len(events) + last <= left:
-            self._events_left = None if left is None else left - len(events)
+        remaining = self._events_remaining
+        if remaining is None or len(events) + last <= remaining:
+            self._events_remaining = None if remaining is None else remaining - len(events)
             await self._exchange.send(b"".join(events), last=last)
             return
         if self._breaks is not None:
-            await self._exchange.send(b"".join(events[:left]))
+            await self._exchange.send(b"".join(events[:remaining]))
             raise _BrokenOffError(self._breaks[0])
 
     async def _break_stream(self, kind: Break) -> None:

@@ -13,7 +13,7 @@ _AN_HOUR_S = 3600.0
 
 
 class ExchangeEndedError(Exception):
-    """An exchange that does not go on: one of the two below."""
+    """An exchange that does not go on, for one of the two reasons below."""
 
 
 class ClientGoneError(ExchangeEndedError):
@@ -21,7 +21,7 @@ class ClientGoneError(ExchangeEndedError):
 
 
 class EngineStoppedError(ExchangeEndedError):
-    """The server is told to end: what runs is answered as by a dead engine."""
+    """The server shuts down: running requests are answered as by a dead engine."""
 
 
 class Exchange:
@@ -79,7 +79,7 @@ class Exchange:
         self.check()
 
     async def pause(self, seconds: float) -> None:
-        """Waits so long. Raises ExchangeEndedError as soon as there is a reason."""
+        """Waits for some seconds. Raises ExchangeEndedError as soon as there is a reason."""
         await self.pause_until(self._loop.time() + seconds)
 
     async def pause_forever(self) -> None:
@@ -92,9 +92,9 @@ class Exchange:
         if self._interruption is not None:
             raise self._interruption
 
-    def interrupt(self, why: type[ExchangeEndedError]) -> None:
-        """Ends the present pause, and every later one, with `why`; the first reason stays."""
-        self._interruption = self._interruption or why
+    def interrupt(self, reason: type[ExchangeEndedError]) -> None:
+        """Ends the present pause, and every later one, with `reason`; the first reason stays."""
+        self._interruption = self._interruption or reason
         if self._waiter is not None:
             _wake(self._waiter)
 
@@ -117,7 +117,7 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": body, "more_body": not last})
 
     async def cut(self) -> None:
-        """Closes the connection once what was sent has left, in the middle of the answer."""
+        """Closes the connection in the middle of the answer, once the bytes sent so far are out."""
         await self._end("close_connection")
 
     async def reset(self) -> None:

@@ -14,7 +14,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from headgate.simulator.metrics import Histogram, Metrics
+from headgate.simulator.metrics import EngineMetrics, Histogram
 
 _KV_CACHE_TOKENS = 1_000_000
 _LABELS = ("model_name", "engine")
@@ -25,7 +25,7 @@ _MAX_LORAS = "8"
 class Exposition(Collector):
     """Shows the counts of one server."""
 
-    def __init__(self, model: str, metrics: Metrics) -> None:
+    def __init__(self, model: str, metrics: EngineMetrics) -> None:
         self._labels = (model, "0")
         self._metrics = metrics
         self._registry = CollectorRegistry()
@@ -49,7 +49,7 @@ class Exposition(Collector):
         runs = self._metrics.running
         held_tokens = sum(run.prompt_tokens + run.generated for run in runs)
         values = {
-            "num_requests_running": sum(len(run.sequences) for run in runs),
+            "num_requests_running": sum(len(run.choices) for run in runs),
             "num_requests_waiting": self._metrics.waiting,
             "kv_cache_usage_perc": min(held_tokens / _KV_CACHE_TOKENS, 1.0),
         }

@@ -1,23 +1,23 @@
 """Failures on demand: for one request by its header `x-simulate`, for all by POST /simulate.
 
-The header holds `word=number` pairs, parted by commas; POST /simulate takes a JSON object of the
-same words, which holds for all later inference requests until DELETE /simulate; GET /simulate shows
-it. A request's own header wins, word by word.
+The header holds `word=number` pairs, separated by commas. POST /simulate takes a JSON object of the
+same words, for all later inference requests until DELETE /simulate. GET /simulate shows it.
+A request's own header wins, word by word.
 
-  status=N         answers N (400 to 599) with an error object, before anything else
-  hang_up=S        waits S seconds, then closes the connection without an answer
-  headers_delay=S  waits S seconds before the answer's headers, as a request in the queue does
-  ttft=S           seconds to the first token, instead of the server's setting
-  interval=S       seconds from token to token, instead of the server's setting
-  output_tokens=N  the model stops by itself after N tokens, if the maximum does not come first
-  stall_after=N    sends N events, then nothing more; the connection stays open
-  cut_after=N      sends N events, then the connection is closed in the middle of the answer
-  reset_after=N    sends N events, then resets the connection (TCP RST)
-  error_after=N    sends N events, then ends as vLLM does when its engine dies
+- status=N: answers N (400 to 599) with an error object, before anything else.
+- hang_up=S: waits S seconds, then closes the connection without an answer.
+- headers_delay=S: waits S seconds before the answer's headers, as a request in the queue does.
+- ttft=S: seconds to the first token, instead of the server's setting.
+- interval=S: seconds from token to token, instead of the server's setting.
+- output_tokens=N: the model stops by itself after N tokens, if the maximum does not come first.
+- stall_after=N: sends N events, then nothing more; the connection stays open.
+- cut_after=N: sends N events, then the connection is closed in the middle of the answer.
+- reset_after=N: sends N events, then resets the connection (TCP RST).
+- error_after=N: sends N events, then ends as vLLM does when its engine dies.
 
-An event is one SSE event, the first role chunk included. An answer that is not streamed has none:
-stall never answers, cut and reset break off in the middle of the body, error answers 500. Of stall,
-cut, reset and error one at most.
+An event is one SSE event, the first role chunk included. An answer that is not streamed has none.
+There, stall never answers, cut and reset break off in the middle of the body, and error answers
+500. A request can have only one of stall, cut, reset and error.
 """
 
 from collections.abc import Mapping
@@ -31,9 +31,9 @@ _BREAKS: tuple[Break, ...] = ("stall", "cut", "reset", "error")
 _MAX_S = 3600.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Simulation:
-    """What goes wrong with a request; None: nothing."""
+    """The failures of a request; None is no failure."""
 
     status: int | None = None
     hang_up: float | None = None

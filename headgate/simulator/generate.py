@@ -1,6 +1,6 @@
-"""What is generated: how many tokens, which words, why it ends. Pure and always the same."""
+"""Plans an answer: how many tokens, which words, why it ends. Pure and always the same."""
 
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,12 +12,11 @@ PIECES = (
     *(" keep", " the", " ledger", " while", " the", " café", " stays", " open", " and", " 世界"),
     *(" listens", " to", " each", " word", " once"),
 )
-"""The text of a token. None needs an escape in JSON, so that a chunk is one template and
-one piece."""
+"""The texts of tokens. None needs an escape in JSON, so that a chunk is a template and a piece."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sequence:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
     """One choice of an answer: `tokens` tokens after a prompt of `prompt_tokens`."""
 
     index: int
@@ -39,15 +38,15 @@ class Sequence:
         return "".join(self.piece(position) for position in range(self.tokens))
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Everything that the writers need to know of one answer."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratedAnswer:
+    """Everything that a writer needs to know about an answer."""
 
     id: str
     """The answer's id without its prefix: random, or the client's X-Request-Id."""
     created_s: int
     model: str
-    sequences: tuple[Sequence, ...]
+    choices: tuple[Choice, ...]
     prompt_tokens: tuple[int, ...]
     """Tokens of each prompt."""
     cached_tokens: tuple[int, ...]
@@ -65,30 +64,30 @@ class Answer:
     @property
     def total_tokens_out(self) -> int:
         """Generated tokens of all choices."""
-        return sum(sequence.tokens for sequence in self.sequences)
+        return sum(choice.tokens for choice in self.choices)
 
     @property
     def steps(self) -> int:
         """Engine steps until the longest choice is done."""
-        return max(sequence.tokens for sequence in self.sequences)
+        return max(choice.tokens for choice in self.choices)
 
 
 def plan(
-    prompt_tokens: Many[int],
+    prompt_tokens: Sequence[int],
     n: int,
     *,
     max_tokens: int | None,
     natural_tokens: int | None,
     context: int,
     default_tokens: int,
-) -> tuple[Sequence, ...]:
+) -> tuple[Choice, ...]:
     """The choices of one request: `n` for each prompt.
 
     A maximum beyond the context's end is clamped in silence, as vLLM does. The model stops by
-    itself after `natural_tokens`; where that is None, at the maximum, or after `default_tokens`
-    where there is no maximum either.
+    itself after `natural_tokens`. If that is None, it stops at the maximum, or after
+    `default_tokens` where there is no maximum either.
     """
-    sequences = []
+    choices = []
     for prompt, tokens_in in enumerate(prompt_tokens):
         room = context - tokens_in
         limit = room if max_tokens is None else min(max_tokens, room)
@@ -96,7 +95,14 @@ def plan(
         if natural is None:
             natural = default_tokens if max_tokens is None else limit
         reason: FinishReason = "length" if natural >= limit else "stop"
-        for choice in range(n):
-            index = prompt * n + choice
-            sequences.append(Sequence(index, prompt, tokens_in, min(natural, limit), reason))
-    return tuple(sequences)
+        for number in range(n):
+            choices.append(
+                Choice(
+                    index=prompt * n + number,
+                    prompt=prompt,
+                    prompt_tokens=tokens_in,
+                    tokens=min(natural, limit),
+                    finish_reason=reason,
+                )
+            )
+    return tuple(choices)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from headgate.simulator.generate import Answer, Sequence
+from headgate.simulator.generate import Choice, GeneratedAnswer
 from headgate.simulator.streams import named_event
 from headgate.simulator.vllm_errors import engine_dead, to_json
 
@@ -10,15 +10,15 @@ from headgate.simulator.vllm_errors import engine_dead, to_json
 class MessagesWriter:
     """Writes one answer."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: GeneratedAnswer) -> None:
         self._answer = answer
-        self._sequence: Sequence = answer.sequences[0]
+        self._choice: Choice = answer.choices[0]
         self._block_open = False
 
     def body(self) -> bytes:
         """The answer that is not streamed, without null members."""
         body = self._message_start() | {
-            "content": [{"type": "text", "text": self._sequence.text}],
+            "content": [{"type": "text", "text": self._choice.text}],
             "model": self._answer.model,
             "stop_reason": self._stop_reason(),
             "usage": self._usage(),
@@ -32,7 +32,7 @@ class MessagesWriter:
     def step(self, position: int) -> list[bytes]:
         """message_start and the block's start with the first token, then one delta for each."""
         events = [self._start()] if position == 0 else []
-        piece = self._sequence.piece(position)
+        piece = self._choice.piece(position)
         if not piece:
             return events
         if not self._block_open:
@@ -64,7 +64,7 @@ class MessagesWriter:
         return [named_event("error", to_json({"type": "error", "error": error}))]
 
     def _start(self) -> bytes:
-        usage = {"input_tokens": self._sequence.prompt_tokens, "output_tokens": 0}
+        usage = {"input_tokens": self._choice.prompt_tokens, "output_tokens": 0}
         message = self._message_start() | {
             "content": [],
             "model": self._answer.model,
@@ -78,11 +78,11 @@ class MessagesWriter:
         return {"id": f"chatcmpl-{self._answer.id}", "type": "message", "role": "assistant"}
 
     def _stop_reason(self) -> str:
-        return "max_tokens" if self._sequence.finish_reason == "length" else "end_turn"
+        return "max_tokens" if self._choice.finish_reason == "length" else "end_turn"
 
     def _usage(self) -> dict[str, Any]:
         """With cache fields, input_tokens excludes what they count."""
-        prompt, output = self._sequence.prompt_tokens, self._sequence.tokens
+        prompt, output = self._choice.prompt_tokens, self._choice.tokens
         if not self._answer.show_details:
             return {"input_tokens": prompt, "output_tokens": output}
         cached = self._answer.cached_tokens[0]

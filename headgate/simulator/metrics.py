@@ -1,7 +1,7 @@
-"""What the engine counts: plain arithmetic, done for every token. `exposition.py` shows it.
+"""The engine's counts: plain arithmetic, done for every token. `exposition.py` shows them.
 
-A request with n choices is n engine requests to vLLM: its prompt, its time to first token and its
-success count n times (vLLM 0.32 `v1/engine/async_llm.py`, `v1/metrics/stats.py`), while `usage`
+A request with n choices is n engine requests to vLLM. So its prompt, its time to first token and
+its success count n times (vLLM 0.32 `v1/engine/async_llm.py`, `v1/metrics/stats.py`). `usage`
 counts the prompt once. A client that leaves is not counted as finished, but its tokens are.
 """
 
@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections import Counter, OrderedDict
 
 from headgate.core.clock import Clock
-from headgate.simulator.generate import Sequence
+from headgate.simulator.generate import Choice
 
 FINISH_REASONS = ("stop", "length", "abort", "error", "repetition")
 _LORA_LABEL_SETS = 100
@@ -42,18 +42,18 @@ class Histogram:
 
 
 class Run:
-    """One request in the engine, from `Metrics.start` to `Metrics.end`."""
+    """One request in the engine, from `EngineMetrics.start` to `EngineMetrics.end`."""
 
-    __slots__ = ("adapter", "cached_tokens", "generated", "last_s", "sequences", "started_s")
+    __slots__ = ("adapter", "cached_tokens", "choices", "generated", "last_s", "started_s")
 
     def __init__(
         self,
-        sequences: tuple[Sequence, ...],
+        choices: tuple[Choice, ...],
         cached_tokens: int,
         adapter: str | None,
         started_s: float,
     ) -> None:
-        self.sequences = sequences
+        self.choices = choices
         self.cached_tokens = cached_tokens
         self.adapter = adapter
         self.started_s = started_s
@@ -63,10 +63,10 @@ class Run:
     @property
     def prompt_tokens(self) -> int:
         """The prompts' tokens, once for each choice."""
-        return sum(one.prompt_tokens for one in self.sequences)
+        return sum(choice.prompt_tokens for choice in self.choices)
 
 
-class Metrics:
+class EngineMetrics:
     """All counts of one server."""
 
     def __init__(self, clock: Clock) -> None:
@@ -86,11 +86,9 @@ class Metrics:
         seen; vLLM keeps them all, here the latest stay."""
         self._adapters: Counter[str] = Counter()
 
-    def start(
-        self, sequences: tuple[Sequence, ...], cached_tokens: int, adapter: str | None
-    ) -> Run:
+    def start(self, choices: tuple[Choice, ...], cached_tokens: int, adapter: str | None) -> Run:
         """A request enters the engine; `cached_tokens` of its prompts need no prefill."""
-        run = Run(sequences, cached_tokens, adapter, self._clock.monotonic_s())
+        run = Run(choices, cached_tokens, adapter, self._clock.monotonic_s())
         self.running.add(run)
         if adapter is not None:
             self._adapters[adapter] += 1
@@ -113,9 +111,9 @@ class Metrics:
     def finish(self, run: Run, *, failed: bool = False) -> None:
         """The request ended in the engine, by its own end or by the engine's failure."""
         duration_s = self._clock.monotonic_s() - run.started_s
-        for one in run.sequences:
-            self.finished["error" if failed else one.finish_reason] += 1
-        self.request_s.observe(duration_s, len(run.sequences))
+        for choice in run.choices:
+            self.finished["error" if failed else choice.finish_reason] += 1
+        self.request_s.observe(duration_s, len(run.choices))
 
     def end(self, run: Run) -> None:
         """The request leaves the engine, finished or not."""

@@ -1,4 +1,4 @@
-"""The base model's names and the LoRA adapters: who answers, load and unload, the model list.
+"""The base model's names and the LoRA adapters: resolving a name, load and unload, the list.
 
 Statuses, types and texts from vLLM 0.32 `entrypoints/openai/models/serving.py`, with
 `VLLM_ALLOW_RUNTIME_LORA_UPDATING=1`.
@@ -39,7 +39,7 @@ class Models:
         raise unknown_model(asked, self._served)
 
     def load(self, body: Fields) -> str:
-        """POST /v1/load_lora_adapter: the text that tells of success, or VllmError."""
+        """POST /v1/load_lora_adapter: the text of a success, or VllmError."""
         body.required("lora_name")
         body.required("lora_path")
         name, path = body.text("lora_name") or "", body.text("lora_path") or ""

@@ -11,7 +11,7 @@ _BLOCK_BYTES = BLOCK_TOKENS * BYTES_PER_TOKEN
 
 
 class PrefixCache:
-    """Remembers the last `capacity_blocks` blocks, by everything that stands before them.
+    """Remembers the last `capacity_blocks` blocks, by all the prompt before them.
 
     Another adapter or another cache_salt shares nothing.
     """

@@ -1,8 +1,8 @@
-"""Prompts as bytes, and their tokens: a stand-in for a tokenizer.
+"""Prompts as bytes, and their tokens, in place of a tokenizer.
 
 One token is one started group of 4 bytes. So a prompt is a bytes string, its prefix in bytes is
-its prefix in tokens, and counting is a division. Real vocabularies give 2 to 5 bytes per token;
-the bound tokens <= bytes / 1.8 holds here for every text of more than one byte.
+its prefix in tokens, and counting is a division. Real vocabularies give 2 to 5 bytes per token.
+For every text of more than one byte, tokens <= bytes / 1.8 holds here too.
 """
 
 from collections.abc import Iterable, Sequence

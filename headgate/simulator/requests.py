@@ -1,7 +1,7 @@
-"""Reads request bodies as vLLM does: what is asked for, or vLLM's own error. Pure.
+"""Reads request bodies as vLLM does: an InferenceRequest, or vLLM's own error. Pure.
 
 Unknown fields are ignored; `model` absent, null or "" is the base model. The prompt is rendered
-here, so that everything behind works on tokens.
+here, so that all later code works on tokens.
 """
 
 from collections.abc import Mapping
@@ -9,20 +9,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headgate.simulator import prompts
-from headgate.simulator.fields import Fields, objects
-from headgate.simulator.vllm_errors import VllmError, bad_request, invalid_body, to_json
+from headgate.simulator.fields import Fields
+from headgate.simulator.prompt_fields import (
+    content_text,
+    list_of,
+    plain_prompts,
+    tools_text,
+    turns_of,
+)
+from headgate.simulator.vllm_errors import VllmError, bad_request, invalid_body
 
 MAX_CHOICES = 16384
 """`VLLM_MAX_N_SEQUENCES`."""
 _COMPLETIONS_DEFAULT_TOKENS = 16
 _GREEDY_BELOW = 1e-5
-_TEXT_PARTS = frozenset({"text", "input_text", "output_text", "refusal", "thinking"})
-_MEDIA_PARTS = ("image", "input_image", "audio", "input_audio", "video", "input_file", "file")
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What one inference request asks for."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceRequest:
+    """An inference request, whatever its API."""
 
     model: str
     """As the client named it; "" is the base model."""
@@ -41,9 +46,9 @@ class Ask:
     """Fields that an answer repeats (responses) or is shaped by (embeddings)."""
 
 
-def read_chat(body: Fields) -> Ask:
+def read_chat(body: Fields) -> InferenceRequest:
     """POST /v1/chat/completions. max_completion_tokens wins over max_tokens."""
-    turns = _turns(body.required("messages"), body.path("messages"))
+    turns = turns_of(body.required("messages"), body.path("messages"))
     if body.raw("tools") == []:
         message = "`tools` must not be an empty array. Either provide at least one tool or omit the"
         raise bad_request(f"{message} field entirely.", "tools")
@@ -52,9 +57,9 @@ def read_chat(body: Fields) -> Ask:
     newer = "max_completion_tokens"
     limit_field = newer if newer in body else "max_tokens"
     include, continuous = _usage_options(body)
-    return Ask(
+    return InferenceRequest(
         model=_model(body),
-        prompts=(prompts.from_messages(turns, _tools(body)),),
+        prompts=(prompts.from_messages(turns, tools_text(body)),),
         max_tokens=body.integer(limit_field),
         max_tokens_field=limit_field,
         n=_choices(body),
@@ -65,17 +70,19 @@ def read_chat(body: Fields) -> Ask:
     )
 
 
-def read_chat_batch(body: Fields) -> Ask:
+def read_chat_batch(body: Fields) -> InferenceRequest:
     """POST /v1/chat/completions/batch: a list of conversations. It knows neither stream nor n."""
     where = body.path("messages")
-    conversations = [_turns(one, where) for one in _list(body.required("messages"), where)]
+    conversations = [
+        turns_of(messages, where) for messages in list_of(body.required("messages"), where)
+    ]
     if not conversations or not all(conversations):
         raise invalid_body("too_short", where, "List should have at least 1 item")
     if body.raw("n") not in (None, 1):
         raise bad_request("Batch chat completions do not support `n > 1`.", "n")
     newer = "max_completion_tokens"
     limit_field = newer if newer in body else "max_tokens"
-    return Ask(
+    return InferenceRequest(
         model=_model(body),
         prompts=tuple(prompts.from_messages(turns, "") for turns in conversations),
         max_tokens=body.integer(limit_field),
@@ -84,13 +91,13 @@ def read_chat_batch(body: Fields) -> Ask:
     )
 
 
-def read_completions(body: Fields) -> Ask:
+def read_completions(body: Fields) -> InferenceRequest:
     """POST /v1/completions. The maximum is 16 where none is given."""
-    rendered = _prompts(body, "prompt")
+    rendered = plain_prompts(body, "prompt")
     limit = body.integer("max_tokens")
     include, continuous = _usage_options(body)
     echoed = rendered if body.flag("echo") else ()
-    return Ask(
+    return InferenceRequest(
         model=_model(body),
         prompts=rendered,
         max_tokens=_COMPLETIONS_DEFAULT_TOKENS if limit is None else limit,
@@ -103,11 +110,11 @@ def read_completions(body: Fields) -> Ask:
     )
 
 
-def read_responses(body: Fields) -> Ask:
+def read_responses(body: Fields) -> InferenceRequest:
     """POST /v1/responses, of a server without a response store (vLLM's default)."""
-    asked = body.required("input")
-    items = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
-    turns = _turns(items, body.path("input"))
+    given = body.required("input")
+    items = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    turns = turns_of(items, body.path("input"))
     instructions = body.text("instructions")
     if instructions is not None:
         turns.insert(0, ("system", instructions))
@@ -123,9 +130,9 @@ def read_responses(body: Fields) -> Ask:
     if previous is not None:
         message = f"Response with id '{previous}' not found."
         raise VllmError(404, "invalid_request_error", message, "response_id")
-    return Ask(
+    return InferenceRequest(
         model=_model(body),
-        prompts=(prompts.from_messages(turns, _tools(body)),),
+        prompts=(prompts.from_messages(turns, tools_text(body)),),
         max_tokens=body.integer("max_output_tokens"),
         max_tokens_field="max_output_tokens",
         stream=body.flag("stream"),
@@ -134,42 +141,42 @@ def read_responses(body: Fields) -> Ask:
     )
 
 
-def read_messages(body: Fields) -> Ask:
+def read_messages(body: Fields) -> InferenceRequest:
     """POST /v1/messages. `model` and `max_tokens` are required."""
     if not isinstance(body.required("model"), str) or not body.raw("model"):
         raise invalid_body("value_error", "body.model", "Value error, Model is required")
-    turns = _turns(body.required("messages"), body.path("messages"))
+    turns = turns_of(body.required("messages"), body.path("messages"))
     body.required("max_tokens")
     limit = body.integer("max_tokens") or 0
     if limit <= 0:
         message = "Value error, max_tokens must be positive"
         raise invalid_body("value_error", "body.max_tokens", message)
     if "system" in body:
-        turns.insert(0, ("system", _content_text(body.raw("system"), body.path("system"))))
+        turns.insert(0, ("system", content_text(body.raw("system"), body.path("system"))))
     if not turns:
         raise bad_request("`messages` must hold at least one message.")
-    return Ask(
+    return InferenceRequest(
         model=_model(body),
-        prompts=(prompts.from_messages(turns, _tools(body)),),
+        prompts=(prompts.from_messages(turns, tools_text(body)),),
         max_tokens=limit,
         stream=body.flag("stream"),
         cache_salt=body.cache_salt(),
     )
 
 
-def read_count_tokens(body: Fields) -> Ask:
+def read_count_tokens(body: Fields) -> InferenceRequest:
     """POST /v1/messages/count_tokens: as messages, without a maximum."""
     counted = {"max_tokens": 1, "stream": False, "cache_salt": None}
     return read_messages(Fields({**body.values, **counted}))
 
 
-def read_embeddings(body: Fields) -> Ask:
+def read_embeddings(body: Fields) -> InferenceRequest:
     """POST /v1/embeddings: `input` in the four forms of a prompt, or `messages`."""
     if "messages" in body:
-        turns = _turns(body.raw("messages"), body.path("messages"))
+        turns = turns_of(body.raw("messages"), body.path("messages"))
         rendered: tuple[bytes, ...] = (prompts.from_messages(turns),)
     else:
-        rendered = _prompts(body, "input")
+        rendered = plain_prompts(body, "input")
     encoding = body.text("encoding_format") or "float"
     if encoding not in ("float", "base64"):
         allowed = "Input should be 'float' or 'base64'"
@@ -177,33 +184,38 @@ def read_embeddings(body: Fields) -> Ask:
     if "dimensions" in body:
         message = "Model does not support matryoshka representation"
         raise bad_request(message, "dimensions", body.raw("dimensions"))
-    return Ask(_model(body), rendered, cache_salt=body.cache_salt(), options={"encoding": encoding})
+    return InferenceRequest(
+        model=_model(body),
+        prompts=rendered,
+        cache_salt=body.cache_salt(),
+        options={"encoding": encoding},
+    )
 
 
-def read_tokenize(body: Fields) -> Ask:
+def read_tokenize(body: Fields) -> InferenceRequest:
     """POST /tokenize: `messages` (with the chat template) or `prompt`."""
     if "messages" in body:
-        turns = _turns(body.raw("messages"), body.path("messages"))
+        turns = turns_of(body.raw("messages"), body.path("messages"))
         answering = body.raw("add_generation_prompt") is None or body.flag("add_generation_prompt")
-        rendered = prompts.from_messages(turns, _tools(body), add_generation_prompt=answering)
+        rendered = prompts.from_messages(turns, tools_text(body), add_generation_prompt=answering)
     else:
         body.required("prompt")
         rendered = prompts.from_text(body.text("prompt") or "")
-    return Ask(_model(body), (rendered,))
+    return InferenceRequest(model=_model(body), prompts=(rendered,))
 
 
-def check_lengths(ask: Ask, max_model_len: int) -> None:
+def check_lengths(request: InferenceRequest, max_model_len: int) -> None:
     """Refuses what cannot fit: a maximum out of range, a prompt longer than the context.
 
     A prompt and a maximum that only together exceed the context pass: `plan` clamps them.
     """
-    limit, name = ask.max_tokens, ask.max_tokens_field
+    limit, name = request.max_tokens, request.max_tokens_field
     if limit is not None and limit > max_model_len:
         message = f"{name}={limit} cannot be greater than max_model_len={max_model_len}."
         raise bad_request(f"{message} Please request fewer output tokens.", name, limit)
-    if limit is not None and limit < 1 and not (ask.echo and limit == 0):
+    if limit is not None and limit < 1 and not (request.echo and limit == 0):
         raise bad_request(f"max_tokens must be at least 1, got {limit}.", "max_tokens", limit)
-    longest = max(prompts.count_tokens(prompt) for prompt in ask.prompts)
+    longest = max(prompts.count_tokens(prompt) for prompt in request.prompts)
     if longest >= max_model_len:
         message = (
             f"This model's maximum context length is {max_model_len} tokens. However, your prompt "
@@ -243,67 +255,7 @@ def _usage_options(body: Fields) -> tuple[bool, bool]:
     return include, include and options.flag("continuous_usage_stats")
 
 
-def _tools(body: Fields) -> str:
-    tools = [tool.values for tool in body.objects("tools")]
-    return to_json(tools) if tools else ""
-
-
 def _string_map(body: Fields, name: str) -> None:
     values = body.object(name)
     if values is not None and not all(isinstance(value, str) for value in values.values.values()):
         raise invalid_body("string_type", body.path(name), "Input should be a valid string")
-
-
-def _list(values: Any, where: str) -> list[Any]:
-    if not isinstance(values, list):
-        raise invalid_body("list_type", where, "Input should be a valid list")
-    return values
-
-
-def _turns(values: Any, where: str) -> list[tuple[str, str]]:
-    turns = []
-    for item in objects(_list(values, where), where):
-        if item.raw("role") is None and "type" in item:  # a call or its output, in responses
-            turns.append(("tool", to_json(item.values)))
-            continue
-        item.required("role")
-        role = item.text("role") or ""
-        turns.append((role, _content_text(item.raw("content"), item.path("content"))))
-    return turns
-
-
-def _content_text(content: Any, where: str) -> str:
-    if content is None or isinstance(content, str):
-        return content or ""
-    if not isinstance(content, list):
-        raise invalid_body("string_type", where, "Input should be a valid string")
-    return "".join(_part_text(part) for part in objects(content, where))
-
-
-def _part_text(part: Fields) -> str:
-    kind = part.text("type") or ""
-    if kind in _TEXT_PARTS:
-        return part.text("text") or ""
-    if kind.startswith(_MEDIA_PARTS):
-        raise bad_request(f"The model does not take {kind} parts: it is not a multimodal model.")
-    return to_json(part.values)
-
-
-def _prompts(body: Fields, name: str) -> tuple[bytes, ...]:
-    """A string, a list of strings, token ids, or a list of id lists; never mixed."""
-    value = body.raw(name)
-    if value is None or value in ("", []):
-        raise bad_request(f"Either {name} or {name}_embeds must be provided and non-empty.", name)
-    many = value if isinstance(value, list) else [value]
-    if all(isinstance(one, str) for one in many):
-        return tuple(prompts.from_text(one) for one in many)
-    if _are_ids(many):
-        return (prompts.from_ids(many),)
-    if all(isinstance(one, list) and one and _are_ids(one) for one in many):
-        return tuple(prompts.from_ids(one) for one in many)
-    message = "Input should be a string, a list of strings, token ids, or a list of id lists"
-    raise invalid_body("union_type", body.path(name), message)
-
-
-def _are_ids(values: list[Any]) -> bool:
-    return all(type(value) is int and 0 <= value < 2**31 for value in values)

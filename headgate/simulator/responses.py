@@ -1,13 +1,13 @@
 """/v1/responses: the answer and its events as vLLM 0.32 writes them.
 
-The response object repeats fields of the request, and most of them stand before `usage`: a
-reader of the stream must not take a client's own `usage` in a tool schema for the real one.
+The response object repeats fields of the request, most of them before `usage`. A reader of the
+stream must not take a client's own `usage` in a tool schema for the real one.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from headgate.simulator.generate import Answer, Sequence
+from headgate.simulator.generate import Choice, GeneratedAnswer
 from headgate.simulator.streams import named_event
 from headgate.simulator.vllm_errors import to_json
 
@@ -15,11 +15,13 @@ from headgate.simulator.vllm_errors import to_json
 class ResponsesWriter:
     """Writes one answer. `asked` holds the request's fields."""
 
-    def __init__(self, answer: Answer, asked: Mapping[str, Any], max_output_tokens: int) -> None:
+    def __init__(
+        self, answer: GeneratedAnswer, asked: Mapping[str, Any], max_output_tokens: int
+    ) -> None:
         self._answer = answer
         self._asked = asked
         self._max_output_tokens = max_output_tokens
-        self._sequence: Sequence = answer.sequences[0]
+        self._choice: Choice = answer.choices[0]
         self._item_id = f"msg_{answer.id}"
         self._item_open = False
         self._next_number = 0
@@ -36,7 +38,7 @@ class ResponsesWriter:
 
     def step(self, position: int) -> list[bytes]:
         """A delta for each token; the item and its part are added before the first."""
-        piece = self._sequence.piece(position)
+        piece = self._choice.piece(position)
         if not piece:
             return []
         events = [] if self._item_open else self._open_item()
@@ -74,7 +76,7 @@ class ResponsesWriter:
         }
         item = self._item("completed", [self._part()])
         return [
-            self._event("response.output_text.done", done, {"text": self._sequence.text}),
+            self._event("response.output_text.done", done, {"text": self._choice.text}),
             self._event("response.content_part.done", self._place() | {"part": self._part()}),
             self._event("response.output_item.done", {"item": item, "output_index": 0}),
         ]
@@ -95,7 +97,7 @@ class ResponsesWriter:
     def _part(self) -> dict[str, Any]:
         return {
             "annotations": [],
-            "text": self._sequence.text,
+            "text": self._choice.text,
             "type": "output_text",
             "logprobs": None,
         }
@@ -111,8 +113,8 @@ class ResponsesWriter:
         }
 
     def _final(self) -> dict[str, Any]:
-        status = "incomplete" if self._sequence.finish_reason == "length" else "completed"
-        output = [self._item("completed", [self._part()])] if self._sequence.text else []
+        status = "incomplete" if self._choice.finish_reason == "length" else "completed"
+        output = [self._item("completed", [self._part()])] if self._choice.text else []
         return self._response(status, output, self._usage())
 
     def _response(
@@ -156,7 +158,7 @@ class ResponsesWriter:
         }
 
     def _usage(self) -> dict[str, Any]:
-        prompt, output = self._sequence.prompt_tokens, self._sequence.tokens
+        prompt, output = self._choice.prompt_tokens, self._choice.tokens
         return {
             "input_tokens": prompt,
             "input_tokens_details": {

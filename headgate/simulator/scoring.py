@@ -1,4 +1,4 @@
-"""/v1/score and /v1/rerank: what is asked, scores made of a digest, and their usage.
+"""/v1/score and /v1/rerank: the request, scores made of a digest, and their usage.
 
 A real server has these routes only with a model that scores.
 """
@@ -9,67 +9,74 @@ from typing import Any
 from headgate.simulator import prompts, usage
 from headgate.simulator.fields import Fields
 from headgate.simulator.prompts import count_tokens
-from headgate.simulator.requests import Ask
+from headgate.simulator.requests import InferenceRequest
 from headgate.simulator.vllm_errors import bad_request, invalid_body, to_json
 
 _FIRST = ("queries", "text_1", "data_1")
 _SECOND = ("documents", "items", "text_2", "data_2")
 
 
-def read_score(body: Fields) -> Ask:
+def read_score(body: Fields) -> InferenceRequest:
     """POST /v1/score: one text, or as many as there are others, against each of the others."""
     first, second = _texts(body, _FIRST), _texts(body, _SECOND)
     if len(first) not in (1, len(second)):
         raise bad_request("Input lengths must be either 1:1, 1:N or N:N")
     firsts = first * len(second) if len(first) == 1 else first
-    return _ask(body, [one + other for one, other in zip(firsts, second, strict=True)])
+    return _request(body, [text + other for text, other in zip(firsts, second, strict=True)])
 
 
-def read_rerank(body: Fields) -> Ask:
+def read_rerank(body: Fields) -> InferenceRequest:
     """POST /v1/rerank: one query against each document."""
     query = _texts(body, ("query",))[0]
     documents = _texts(body, ("documents",))
     top_n = body.integer("top_n") or len(documents)
-    return _ask(body, [query + one for one in documents], documents=documents, top_n=top_n)
+    return _request(
+        body, [query + document for document in documents], documents=documents, top_n=top_n
+    )
 
 
-def score_body(answer_id: str, created_s: int, model: str, ask: Ask) -> bytes:
+def score_body(answer_id: str, created_s: int, model: str, request: InferenceRequest) -> bytes:
     """The answer: a score for each pair."""
     data = [
         {"index": index, "object": "score", "score": _score(pair)}
-        for index, pair in enumerate(ask.prompts)
+        for index, pair in enumerate(request.prompts)
     ]
-    counted = usage.counts(sum(count_tokens(pair) for pair in ask.prompts), 0)
+    counted = usage.counts(sum(count_tokens(pair) for pair in request.prompts), 0)
     details = {"prompt_tokens_details": None, "completion_tokens_details": None}
     head = {"id": f"score-{answer_id}", "object": "list", "created": created_s, "model": model}
     return to_json(head | {"data": data, "usage": counted | details}).encode()
 
 
-def rerank_body(answer_id: str, _: int, model: str, ask: Ask) -> bytes:
-    """The answer: the documents, the best ones first. Its usage names no completion."""
+def rerank_body(answer_id: str, _: int, model: str, request: InferenceRequest) -> bytes:
+    """The answer: the documents, the best first. Its usage names no completion."""
     scored = [
         (_score(pair), index, text)
         for index, (text, pair) in enumerate(
-            zip(ask.options["documents"], ask.prompts, strict=True)
+            zip(request.options["documents"], request.prompts, strict=True)
         )
     ]
     results = [
         {"index": index, "document": {"text": text}, "relevance_score": score}
         for score, index, text in sorted(scored, reverse=True)
     ]
-    prompt = sum(count_tokens(pair) for pair in ask.prompts)
+    prompt = sum(count_tokens(pair) for pair in request.prompts)
     body = {
         "id": f"rerank-{answer_id}",
         "model": model,
         "usage": {"prompt_tokens": prompt, "total_tokens": prompt},
-        "results": results[: ask.options["top_n"]],
+        "results": results[: request.options["top_n"]],
     }
     return to_json(body).encode()
 
 
-def _ask(body: Fields, pairs: list[str], **options: Any) -> Ask:
+def _request(body: Fields, pairs: list[str], **options: Any) -> InferenceRequest:
     rendered = tuple(prompts.from_text(pair) for pair in pairs)
-    return Ask(body.text("model") or "", rendered, cache_salt=body.cache_salt(), options=options)
+    return InferenceRequest(
+        model=body.text("model") or "",
+        prompts=rendered,
+        cache_salt=body.cache_salt(),
+        options=options,
+    )
 
 
 def _texts(body: Fields, names: tuple[str, ...]) -> list[str]:

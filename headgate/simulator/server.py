@@ -50,7 +50,7 @@ async def running(settings: Settings, host: str, port: int) -> AsyncIterator[str
     simulator = Simulator(settings, SystemClock())
     with _listener(host, port) as listener:
         bound_port = listener.getsockname()[1]
-        server = _Server(_config(simulator, settings.keep_alive_s), simulator)
+        server = _SimulatorServer(_config(simulator, settings.keep_alive_s), simulator)
         task = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             await _ready_or_ended(server, task)
@@ -60,7 +60,7 @@ async def running(settings: Settings, host: str, port: int) -> AsyncIterator[str
             await task
 
 
-class _Server(uvicorn.Server):
+class _SimulatorServer(uvicorn.Server):
     """uvicorn's server, which leaves signals to its caller and stops the engine as it ends."""
 
     def __init__(self, config: uvicorn.Config, simulator: Simulator) -> None:
@@ -130,7 +130,7 @@ def _listener(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _ready_or_ended(server: _Server, task: asyncio.Task[None]) -> None:
+async def _ready_or_ended(server: _SimulatorServer, task: asyncio.Task[None]) -> None:
     ready = asyncio.create_task(server.ready.wait())
     try:
         await asyncio.wait({ready, task}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,11 +1,11 @@
-"""What one simulated server is: its names, its speed, its switches."""
+"""The settings of a simulated server: its names, its speed, its switches."""
 
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Options of one simulator; each names the `vllm serve` flag that it stands for."""
+    """Options of one simulator; each names the `vllm serve` flag that it replaces."""
 
     models: tuple[str, ...] = ("tiny",)
     """`--served-model-name`: the base model's names; answers carry the first one."""
@@ -14,7 +14,7 @@ class Settings:
     max_model_len: int = 8192
     """`--max-model-len`: prompt and output tokens together."""
     default_output_tokens: int = 64
-    """Where a request gives no maximum, the model stops by itself after so many tokens."""
+    """The model stops by itself after this number of tokens where a request gives no maximum."""
     ttft_s: float = 0.05
     """Seconds from a request to its first token."""
     token_interval_s: float = 0.02
@@ -25,7 +25,7 @@ class Settings:
     """`--enable-prompt-tokens-details`: cached tokens in the usage."""
 
     keep_alive_s: int = 5
-    """`VLLM_HTTP_TIMEOUT_KEEP_ALIVE`: an idle connection is closed after so many seconds."""
+    """`VLLM_HTTP_TIMEOUT_KEEP_ALIVE`: seconds after which an idle connection is closed."""
 
     def __post_init__(self) -> None:
         """Refuses a server without a name: ValueError."""

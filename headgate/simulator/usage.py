@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from headgate.simulator.generate import Answer
+from headgate.simulator.generate import GeneratedAnswer
 
 
 def counts(prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
@@ -23,6 +23,6 @@ def running(prompt_tokens: int, completion_tokens: int, more: str = "") -> str:
     )
 
 
-def total(answer: Answer) -> dict[str, Any]:
+def total(answer: GeneratedAnswer) -> dict[str, Any]:
     """The whole answer: each prompt once, the output of all choices."""
     return counts(answer.total_prompt_tokens, answer.total_tokens_out)

@@ -1,4 +1,4 @@
-"""Answers the calls of domains that stand in a configuration of envoyproxy/ratelimit."""
+"""Answers the calls of the domains in a configuration of envoyproxy/ratelimit."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ from headgate._gen.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
 from ratelimit.descriptors.decide import (
-    Claim,
+    RateClaim,
     Status,
     claims_of,
     hits_of,
@@ -20,11 +20,11 @@ from ratelimit.store.protocol import Counted, Store
 _NONE = "-"
 
 
-class DropIn:
-    """Decides by the configuration that is in force at each call.
+class DescriptorLimits:
+    """Decides each call by the configuration that is in force at that time.
 
-    A call that is refused counts nowhere, or with `counts_refused` everywhere. Only then a
-    charge at the end of a stream is never lost: nobody can refuse that any more.
+    A refused call counts nowhere; with `counts_refused`, it counts everywhere. Only then is a
+    charge at the end of a stream never lost, as nothing can refuse such a charge any more.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class DropIn:
         self._counts_refused = counts_refused
 
     async def answer(self, message: RateLimitRequest) -> RateLimitResponse:
-        """One call. Raises BadCallError, and StoreError: then nothing is known to be counted.
+        """Answers one call. A domain that no file configures has no limits.
 
-        A domain that no file configures has no limits.
+        Raises BadCallError, and StoreError: then it is unknown whether anything was counted.
         """
         descriptors = decode(message)
         now_s = self._clock.now_s()
         top = self._domains().get(message.domain)
-        claims: tuple[Claim | None, ...] = (None,) * len(descriptors)
+        claims: tuple[RateClaim | None, ...] = (None,) * len(descriptors)
         if top is not None:
             claims = claims_of(top, descriptors, now_s, self._counts_refused)
         hits = hits_of(claims)

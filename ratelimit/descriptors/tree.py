@@ -1,4 +1,4 @@
-"""The compiled configuration of envoyproxy/ratelimit, and which limit a descriptor meets. Pure."""
+"""The compiled configuration of envoyproxy/ratelimit: finds the limit of a descriptor. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,15 +6,15 @@ from typing import TypeAlias
 
 from headgate.core.policy import Per
 
-Entry: TypeAlias = tuple[str, str]
+DescriptorEntry: TypeAlias = tuple[str, str]
 """Key and value of one entry of a descriptor."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
     """A `rate_limit` with the modes of its descriptor. `per` is None exactly for unlimited.
 
-    `id` names it in metrics: the keys and values of the configuration that lead to it.
+    `id` is its name in metrics: the keys and values that lead to it in the configuration.
     """
 
     id: str
@@ -27,13 +27,13 @@ class Rate:
 
     @property
     def enforced(self) -> bool:
-        """Whether it refuses; in shadow and quota mode it only counts."""
+        """Whether it refuses. In shadow and quota mode, it only counts."""
         return not (self.shadow or self.quota)
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A value with wildcards, split at each `*`, which stands for any text or none."""
+    """A value with wildcards, split at each `*`, which matches any text, also the empty one."""
 
     text: str
     parts: tuple[str, ...]
@@ -43,7 +43,7 @@ class Pattern:
         return cls(text, tuple(text.split("*")))
 
     def matches(self, value: str) -> bool:
-        """Takes time in proportion to the value, however many wildcards there are."""
+        """Whether the value matches. The time grows with the value, not with the wildcards."""
         first, *middle, last = self.parts
         if len(value) < len(first) + len(last):
             return False
@@ -59,17 +59,19 @@ class Pattern:
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
-    """The descriptors of one list: by key and value as written, by key and pattern in order, by
-    key alone. Those with a pattern stand in `exact` too.
+class DescriptorLevel:
+    """The descriptors of one list.
+
+    `exact` holds them by key and value as written, and `keys` by key alone. `patterns` holds those
+    with wildcards by key, in the order of the file; these are in `exact` too.
     """
 
-    exact: Mapping[Entry, "Node"] = field(default_factory=dict)
+    exact: Mapping[DescriptorEntry, "Node"] = field(default_factory=dict)
     patterns: Mapping[str, tuple[tuple[Pattern, "Node"], ...]] = field(default_factory=dict)
     keys: Mapping[str, "Node"] = field(default_factory=dict)
 
-    def find(self, entry: Entry) -> "Node | None":
-        """The most specific one: the value itself, else the first pattern, else the key."""
+    def find(self, entry: DescriptorEntry) -> "Node | None":
+        """The most specific node: by the value itself, else the first pattern, else the key."""
         node = self.exact.get(entry)
         if node is not None:
             return node
@@ -82,33 +84,33 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A descriptor of the configuration. `shared` is its pattern where all values share a limit."""
+    """A descriptor of the configuration. `shared` is its pattern if all values share a limit."""
 
     rate: Rate | None = None
-    below: Level = field(default_factory=Level)
+    below: DescriptorLevel = field(default_factory=DescriptorLevel)
     shared: str | None = None
 
 
-Domains: TypeAlias = Mapping[str, Level]
+Domains: TypeAlias = Mapping[str, DescriptorLevel]
 """The configuration in force: the descriptors of each domain."""
 
 
 @dataclass(frozen=True, slots=True)
 class Met:
-    """The limit that a descriptor meets, and the entries that its counter is kept apart by."""
+    """The limit that a descriptor meets, and the entries that its counter is named by."""
 
     rate: Rate
-    entries: tuple[Entry, ...]
+    entries: tuple[DescriptorEntry, ...]
 
 
-def meet(top: Level, entries: tuple[Entry, ...]) -> Met | None:
-    """The limit at the end of the chain that all entries match, if it has one.
+def meet(top: DescriptorLevel, entries: tuple[DescriptorEntry, ...]) -> Met | None:
+    """The limit at the end of the chain that matches all entries; None if there is none.
 
-    At each step only the most specific descriptor is followed: where the chain breaks off below
-    it, a less specific one is not tried.
+    Each step follows only the most specific descriptor. If the chain ends below it, a less
+    specific descriptor is not tried.
     """
     level, rate = top, None
-    counted: list[Entry] = []
+    counted: list[DescriptorEntry] = []
     for entry in entries:
         node = level.find(entry)
         if node is None:

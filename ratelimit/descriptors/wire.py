@@ -1,4 +1,4 @@
-"""Calls of other domains than ours, from Envoy's messages to our values and back."""
+"""Converts calls of other domains than ours from Envoy's messages to our values and back."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -8,7 +8,7 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 from headgate._gen.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest, RateLimitResponse
 from headgate.core.policy import Per
-from ratelimit.descriptors.decide import Descriptor, Outcome, Status
+from ratelimit.descriptors.decide import Descriptor, DescriptorOutcome, Status
 from ratelimit.descriptors.tree import Rate
 
 OVERRIDE_ID = "override"
@@ -28,7 +28,7 @@ _UNITS = {per: getattr(_Unit, per.name) for per in Per}
 
 
 class BadCallError(ValueError):
-    """A call that envoyproxy/ratelimit answers with an error too. Its text is one line."""
+    """A call that envoyproxy/ratelimit also answers with an error. Its text is one line."""
 
 
 def decode(message: RateLimitRequest) -> tuple[Descriptor, ...]:
@@ -55,14 +55,14 @@ def _override(descriptor: RateLimitDescriptor) -> Rate:
     per = _PERS.get(descriptor.limit.unit)
     if per is None:
         raise BadCallError("the limit of a descriptor needs a unit from SECOND to YEAR")
-    return Rate(OVERRIDE_ID, descriptor.limit.requests_per_unit, per)
+    return Rate(id=OVERRIDE_ID, limit=descriptor.limit.requests_per_unit, per=per)
 
 
 def encode(
     message: RateLimitRequest, statuses: Sequence[Status], now_s: float
 ) -> RateLimitResponse:
-    """The answer: refused if any descriptor is, and what is left for each in their order."""
-    is_over = any(status.outcome is Outcome.OVER for status in statuses)
+    """The answer: refused if any descriptor is, with the remaining hits of each in their order."""
+    is_over = any(status.outcome is DescriptorOutcome.OVER for status in statuses)
     response = RateLimitResponse(
         overall_code=RateLimitResponse.OVER_LIMIT if is_over else RateLimitResponse.OK,
         statuses=[_status(status, now_s) for status in statuses],
@@ -73,7 +73,7 @@ def encode(
 
 
 def _status(status: Status, now_s: float) -> RateLimitResponse.DescriptorStatus:
-    is_over = status.outcome is Outcome.OVER
+    is_over = status.outcome is DescriptorOutcome.OVER
     encoded = RateLimitResponse.DescriptorStatus(
         code=RateLimitResponse.OVER_LIMIT if is_over else RateLimitResponse.OK,
         limit_remaining=min(status.remaining, _MAX_UINT32),
@@ -91,14 +91,14 @@ def _status(status: Status, now_s: float) -> RateLimitResponse.DescriptorStatus:
 
 
 def _quota_metadata(message: RateLimitRequest, statuses: Sequence[Status]) -> Struct:
-    """Which quotas are used up, for the filters behind: they find it in Envoy's metadata.
+    """Envoy's metadata that tells later filters which quotas are exhausted.
 
     The field names are those of envoyproxy/ratelimit.
     """
     over = [
         Value(number_value=index)
         for index, status in enumerate(statuses)
-        if status.outcome is Outcome.QUOTA
+        if status.outcome is DescriptorOutcome.QUOTA
     ]
     fields = {
         "domain": Value(string_value=message.domain),

@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any
-from urllib.parse import quote
 
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from headgate.core.redis_client import redis_client
+from ratelimit.keys import escaped
 from ratelimit.store.buckets import Level
 from ratelimit.store.protocol import (
     DRAINED_KEPT_S,
@@ -83,7 +83,7 @@ class RedisStore:
         keys += [scope.lease(lease.key) for lease in leases]
         now_s = reservation.now_s
         arguments: list[str | int] = [
-            _escaped(reservation.id),
+            escaped(reservation.id),
             _ms(now_s),
             _ms(reservation.hold_s),
         ]
@@ -255,10 +255,10 @@ class _Scope:
 
     @classmethod
     def of(cls, tenant: str) -> "_Scope":
-        return cls(f"{{hg:{_escaped(tenant)}}}")
+        return cls(f"{{hg:{escaped(tenant)}}}")
 
     def record(self, reservation: str) -> str:
-        return f"{self.tag}r:{_escaped(reservation)}"
+        return f"{self.tag}r:{escaped(reservation)}"
 
     def counter(self, key: str, drain: int = 0) -> str:
         """A counter, or a bucket if it drains."""
@@ -275,10 +275,6 @@ class _Scope:
 def _written(weights: Weights) -> str:
     """As settle.lua reads them, in the order of `Spent`."""
     return f"{weights.request} {weights.input} {weights.cached} {weights.output}"
-
-
-def _escaped(text: str) -> str:
-    return quote(text, safe="", errors="surrogatepass")
 
 
 def _one_line(error: Exception) -> str:

@@ -110,5 +110,5 @@ def wire_entry(log_entry: LogEntry, flags: tuple[str, ...] = ()) -> HTTPAccessLo
 def message(*entries: LogEntry) -> bytes:
     """One StreamAccessLogsMessage with these entries."""
     built = StreamAccessLogsMessage()
-    built.http_logs.log_entry.extend(wire_entry(one) for one in entries)
+    built.http_logs.log_entry.extend(map(wire_entry, entries))
     return built.SerializeToString()

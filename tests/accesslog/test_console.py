@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accesslog.console import ConsoleSink, Left, line
+from accesslog.console import ConsoleSink, LimitState, line
 from accesslog.meter import meter
 from accesslog.types import UsageRecord
 from headgate.core.policy import Count, Per
@@ -16,48 +16,48 @@ from tests.accesslog.entries import entry, prices_of
 
 
 @dataclass(frozen=True)
-class SomeLeft:
+class Limit:
     count: Count
     per: Per | None
     limit: int
     remaining: int
 
 
-LEFT = (
-    SomeLeft(Count.REQUESTS, Per.MINUTE, 100, 88),
-    SomeLeft(Count.TOKENS, Per.DAY, 100_000, 99_924),
+LIMITS = (
+    Limit(Count.REQUESTS, Per.MINUTE, 100, 88),
+    Limit(Count.TOKENS, Per.DAY, 100_000, 99_924),
 )
 
 
 def record(**changes: Any) -> UsageRecord:
-    made = meter(entry(**changes), prices_of)
-    assert made is not None
-    return made
+    finished = meter(entry(**changes), prices_of)
+    assert finished is not None
+    return finished.record
 
 
 REFUSED: dict[str, Any] = {"admission": {}, "usage": {}, "duration_s": 0.002}
-LINES: dict[str, tuple[dict[str, Any], Sequence[Left], str]] = {
+LINES: dict[str, tuple[dict[str, Any], Sequence[LimitState], str]] = {
     "a charged request": (
         {},
-        LEFT,
+        LIMITS,
         "12:03:11 acme/alice llama-8b-sql 200 12+64 tokens (usage) 0.84 s"
         " | left 88 of 100 requests/minute, 99,924 of 100,000 tokens/day",
     ),
     "no limits": ({}, (), "12:03:11 acme/alice llama-8b-sql 200 12+64 tokens (usage) 0.84 s"),
     "requests in flight have no window": (
         {},
-        [SomeLeft(Count.CONCURRENT, None, 4, 3)],
+        [Limit(Count.CONCURRENT, None, 4, 3)],
         "12:03:11 acme/alice llama-8b-sql 200 12+64 tokens (usage) 0.84 s | left 3 of 4 concurrent",
     ),
     "money": (
         {},
-        [SomeLeft(Count.COST, Per.MONTH, 25 * 10**9, 13_200_000)],
+        [Limit(Count.COST, Per.MONTH, 25 * 10**9, 13_200_000)],
         "12:03:11 acme/alice llama-8b-sql 200 12+64 tokens (usage) 0.84 s"
         " | left 0.0132 of 25.00 cost/month",
     ),
     "over a limit": (
         {"status": 429, "details": "request_rate_limited", "usage": {}, "duration_s": 0.004},
-        (SomeLeft(Count.REQUESTS, Per.MINUTE, 100, 0),),
+        (Limit(Count.REQUESTS, Per.MINUTE, 100, 0),),
         "12:03:11 acme/alice llama-8b-sql 429 request_rate_limited 0.00 s"
         " | left 0 of 100 requests/minute",
     ),
@@ -79,11 +79,11 @@ LINES: dict[str, tuple[dict[str, Any], Sequence[Left], str]] = {
 }
 
 
-@pytest.mark.parametrize(("changes", "left", "expected"), LINES.values(), ids=LINES.keys())
+@pytest.mark.parametrize(("changes", "limits", "expected"), LINES.values(), ids=LINES.keys())
 def test_a_request_is_told_in_one_line(
-    changes: dict[str, Any], left: Sequence[Left], expected: str
+    changes: dict[str, Any], limits: Sequence[LimitState], expected: str
 ) -> None:
-    assert line(record(**changes), left) == expected
+    assert line(record(**changes), limits) == expected
 
 
 TERMINAL = st.text(alphabet=st.characters(codec="utf-8"), max_size=200)
@@ -105,14 +105,14 @@ def test_a_long_name_does_not_flood_the_terminal() -> None:
     assert len(line(record(**REFUSED, request={"model": "m" * 8000}), ())) < 200
 
 
-def left_of(reservation: str) -> Sequence[Left]:
-    return {"r-1": LEFT}[reservation]
+def limits_of(reservation: str) -> Sequence[LimitState]:
+    return {"r-1": LIMITS}[reservation]
 
 
 async def test_the_sink_says_each_record_with_what_its_reservation_left() -> None:
-    said = list[str]()
-    await ConsoleSink(said.append, left_of).write([record(), record(**REFUSED)])
-    assert [" | left 88 of 100" in one for one in said] == [True, False]
+    printed = list[str]()
+    await ConsoleSink(printed.append, limits_of).write([record(), record(**REFUSED)])
+    assert [" | left 88 of 100" in text for text in printed] == [True, False]
 
 
 async def test_a_terminal_that_went_away_stops_nothing() -> None:
@@ -122,5 +122,5 @@ async def test_a_terminal_that_went_away_stops_nothing() -> None:
         tried.append(line)
         raise BrokenPipeError
 
-    await ConsoleSink(say, left_of).write([record(), record()])
+    await ConsoleSink(say, limits_of).write([record(), record()])
     assert len(tried) == 2

@@ -8,17 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accesslog.meter import MAX_TEXT, held_by, meter
-from accesslog.types import Held, LogEntry, UsageRecord
+from accesslog.meter import MAX_TEXT, meter
+from accesslog.types import LogEntry, OpenReservation, UsageRecord
 from headgate.core.contract import AdmissionKey, CallerKey, RequestKey, UsageKey
 from headgate.core.settlement import Estimate, Source, Usage
 from tests.accesslog.entries import ADMISSION, START_S, USAGE, entry, prices_of
 
 
 def metered(**changes: Any) -> UsageRecord:
-    record = meter(entry(**changes), prices_of)
-    assert record is not None
-    return record
+    finished = meter(entry(**changes), prices_of)
+    assert finished is not None
+    return finished.record
+
+
+def reserved(**changes: Any) -> OpenReservation | None:
+    finished = meter(entry(**changes), prices_of)
+    assert finished is not None
+    return finished.reservation
 
 
 def without(values: dict[str, Any], *keys: str) -> dict[str, Any]:
@@ -26,7 +32,7 @@ def without(values: dict[str, Any], *keys: str) -> dict[str, Any]:
 
 
 def test_a_whole_stream_gives_a_whole_record() -> None:
-    assert meter(entry(), prices_of) == UsageRecord(
+    assert metered() == UsageRecord(
         time="2025-11-21T12:03:11.123456Z",
         request_id="q-1",
         reservation="r-1",
@@ -225,17 +231,26 @@ def test_time_is_the_start_in_utc(start_ns: int | None, expected: str | None) ->
     assert metered(start_ns=start_ns).time == expected
 
 
-def test_held_is_what_the_second_settlement_needs() -> None:
-    held = held_by(entry(usage={"status": "200", "events": "3"}))
-    assert held == Held("r-1", "acme", Estimate(300, 44), Usage(status=200, events=3))
-    told = [held_by(entry(limits={"held_by": holder})) for holder in ("abc+", "-")]
-    assert [one and one.held_by for one in told] == ["abc+", ""]
+def test_the_reservation_has_the_values_for_the_second_settlement() -> None:
+    assert reserved(usage={"status": "200", "events": "3"}) == OpenReservation(
+        id="r-1",
+        tenant="acme",
+        estimate=Estimate(300, 44),
+        usage=Usage(status=200, events=3),
+    )
+
+
+@pytest.mark.parametrize(("value", "replica"), [("abc+", "abc+"), ("-", "")])
+def test_the_reservation_names_the_replica_that_holds_it(value: str, replica: str) -> None:
+    reservation = reserved(limits={"held_by": value})
+    assert reservation is not None
+    assert reservation.held_by == replica
 
 
 @pytest.mark.parametrize("missing", ["reservation", "tenant"])
 def test_nothing_is_held_without_a_reservation_or_its_tenant(missing: str) -> None:
     for admission in (without(ADMISSION, missing), {**ADMISSION, missing: "-"}):
-        assert held_by(entry(admission=admission)) is None
+        assert reserved(admission=admission) is None
         assert metered(admission=admission).source is None
 
 
@@ -264,11 +279,12 @@ ENTRIES = st.builds(
 
 @given(ENTRIES)
 def test_garbage_never_raises_and_is_one_line_of_json(log_entry: LogEntry) -> None:
-    record = meter(log_entry, prices_of)
-    assert (record is None) == (log_entry.duration_s is None)
-    if record is None:
+    finished = meter(log_entry, prices_of)
+    assert (finished is None) == (log_entry.duration_s is None)
+    if finished is None:
         return
+    record = finished.record
     line = msgspec.json.encode(record)
     assert b"\n" not in line
     assert msgspec.json.decode(line, type=UsageRecord) == record
-    assert (record.source is None) == (held_by(log_entry) is None)
+    assert (record.source is None) == (finished.reservation is None)

@@ -19,6 +19,7 @@ from headgate.core.policy import CompiledPolicy, Model, Tenant
 from headgate.core.settlement import Estimate, Usage
 from tests.accesslog.entries import ADMISSION, USAGE, entry, message, prices_of
 from tests.fakes import FakeClock
+from tests.patience import PATIENCE_S
 
 PATH = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 CUT = {"status": "200", "events": "5"}
@@ -66,10 +67,19 @@ class Kept:
 POLICY = CompiledPolicy(
     models={
         "llama-8b-sql": Model(
-            "llama-8b-sql", "llama-8b", "sql-v3", "http://127.0.0.1:1", 8192, True
+            name="llama-8b-sql",
+            base="llama-8b",
+            served_as="sql-v3",
+            upstream="http://127.0.0.1:1",
+            context_tokens=8192,
+            forces_usage=True,
         )
     },
-    tenants={"acme": Tenant("acme", ZoneInfo("UTC"), frozenset({"llama-8b-sql"}), ())},
+    tenants={
+        "acme": Tenant(
+            name="acme", calendar=ZoneInfo("UTC"), models=frozenset({"llama-8b-sql"}), limits=()
+        )
+    },
     keys={},
 )
 
@@ -83,12 +93,12 @@ class World:
         self.taught: list[tuple[str, str, int, int, int]] = []
         self.policy = CollectorRegistry()
         self.service = AccessLogService(
-            self.limiter.settle,
-            lambda *lesson: self.taught.append(lesson),
-            prices_of,
-            [self.kept],
-            lambda: POLICY,
-            Metrics(self.policy, FakeClock()),
+            settle=self.limiter.settle,
+            learn=lambda *lesson: self.taught.append(lesson),
+            prices_of=prices_of,
+            sinks=[self.kept],
+            policy=lambda: POLICY,
+            metrics=Metrics(self.policy, FakeClock()),
         )
         self.channel: grpc.aio.Channel
 
@@ -110,7 +120,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     await server.start()
     async with grpc.aio.insecure_channel(f"unix:{tmp_path}/als.sock") as world.channel:
         yield world
-    await server.stop(None)
+    await server.stop(PATIENCE_S)  # at once, as no call runs
 
 
 def numbered(number: int, **changes: Any) -> Any:
@@ -213,7 +223,7 @@ async def test_a_message_that_cannot_be_read_is_counted_and_the_next_is_handled(
         await world.send(b"\x12\xff", message(entry()))
     assert len(world.kept.records) == 1
     assert world.metric("records_total", outcome="failed") == 1
-    assert "lost an access log message of 2 bytes" in caplog.text
+    assert "dropped an access log message of 2 bytes" in caplog.text
 
 
 async def test_requests_tokens_and_first_output_are_counted(world: World) -> None:

@@ -20,9 +20,9 @@ from tests.accesslog.entries import entry, prices_of
 
 
 def record(request_id: str) -> UsageRecord:
-    made = meter(entry(request_id=request_id), prices_of)
-    assert made is not None
-    return made
+    finished = meter(entry(request_id=request_id), prices_of)
+    assert finished is not None
+    return finished.record
 
 
 def ids(path: Path) -> list[str]:
@@ -134,7 +134,7 @@ from tests.accesslog.entries import entry, prices_of
 
 async def main():
     sink = JsonLinesSink.open(Path(sys.argv[1]))
-    batch = [meter(entry(request_id=str(n)), prices_of) for n in range(200)]
+    batch = [meter(entry(request_id=str(n)), prices_of).record for n in range(200)]
     await sink.write(batch)
     print("writing", flush=True)
     while True:

@@ -33,11 +33,11 @@ from headgate.core.contract import Namespace
 from tests.accesslog.entries import ADMISSION, entry, message, prices_of, wire_entry
 
 
-def one(wire: HTTPAccessLogEntry) -> LogEntry:
+def decoded(wire: HTTPAccessLogEntry) -> LogEntry:
     built = StreamAccessLogsMessage()
     built.http_logs.log_entry.append(wire)
-    (decoded,) = decode(built.SerializeToString())
-    return decoded
+    (only,) = decode(built.SerializeToString())
+    return only
 
 
 def test_every_field_that_is_read_comes_through() -> None:
@@ -48,7 +48,7 @@ def test_every_field_that_is_read_comes_through() -> None:
 
 
 def test_an_empty_entry_has_nothing() -> None:
-    assert one(HTTPAccessLogEntry()) == LogEntry()
+    assert decoded(HTTPAccessLogEntry()) == LogEntry()
 
 
 def test_what_envoy_itself_encodes_is_read() -> None:
@@ -103,7 +103,7 @@ def test_every_flag_of_envoy_has_its_short_name() -> None:
 
 @pytest.mark.parametrize("field", sorted(FLAG_NAMES.keys() - {"unauthorized_details"}))
 def test_a_flag_is_told_by_its_short_name(field: str) -> None:
-    assert one(wire_entry(entry(), flags=(field,))).flags == (FLAG_NAMES[field],)
+    assert decoded(wire_entry(entry(), flags=(field,))).flags == (FLAG_NAMES[field],)
 
 
 def test_a_denial_by_ext_authz_is_told_as_uaex() -> None:
@@ -111,7 +111,7 @@ def test_a_denial_by_ext_authz_is_told_as_uaex() -> None:
     wire.common_properties.response_flags.unauthorized_details.reason = (
         ResponseFlags.Unauthorized.EXTERNAL_SERVICE
     )
-    assert one(wire).flags == ("UAEX",)
+    assert decoded(wire).flags == ("UAEX",)
 
 
 def test_a_stream_id_that_is_no_utf8_spoils_nothing() -> None:
@@ -121,13 +121,13 @@ def test_a_stream_id_that_is_no_utf8_spoils_nothing() -> None:
     raw = wire_entry(common)
     raw.common_properties.MergeFromString(stream_id)
     assert stream_id in raw.SerializeToString()
-    assert one(raw) == common
+    assert decoded(raw) == common
 
 
 def test_an_unknown_method_is_no_method() -> None:
     wire = wire_entry(entry())
     wire.request.request_method = 99  # type: ignore[assignment]
-    assert one(wire).method == ""
+    assert decoded(wire).method == ""
 
 
 def test_metadata_that_is_no_string_was_not_written_by_us() -> None:
@@ -135,7 +135,7 @@ def test_metadata_that_is_no_string_was_not_written_by_us() -> None:
     struct = Struct()
     struct.update({"reservation": 7, "tenant": None, "user": ["alice"], "key": {"a": "b"}})
     wire.common_properties.metadata.filter_metadata[Namespace.ADMISSION].CopyFrom(struct)
-    assert one(wire).admission == {}
+    assert decoded(wire).admission == {}
 
 
 def test_tcp_logs_hold_no_requests() -> None:
@@ -153,7 +153,7 @@ def test_any_bytes_decode_or_are_refused(data: bytes) -> None:
         entries = decode(data)
     except ValueError:
         return
-    assert all(isinstance(one, LogEntry) for one in entries)
+    assert all(isinstance(read, LogEntry) for read in entries)
 
 
 JSON = st.recursive(
@@ -171,4 +171,4 @@ def test_any_metadata_gives_a_record(metadata: dict[Namespace, dict[str, Any]]) 
         struct = Struct()
         struct.update(values)
         wire.common_properties.metadata.filter_metadata[namespace].CopyFrom(struct)
-    assert meter(one(wire), prices_of) is not None
+    assert meter(decoded(wire), prices_of) is not None

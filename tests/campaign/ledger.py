@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,21 +18,22 @@ _UNSEEN_TOKENS = 8192
 Forgetful = Literal["redis", "replica"] | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, kw_only=True)
 class Run:
     """One fault under load: when it began and ended, and when every replica had noticed.
 
     `gone_s` is when the fault was there in full: it lies a little after `began_s`. `forgetful` is
-    who lost then what it knew: Redis, a replica or nobody. Seconds since the epoch.
+    who lost then what it knew: Redis, a replica or nobody. Seconds since the epoch; infinity is
+    what has not happened yet.
     """
 
     load: Load
     user: str
-    began_s: float
-    gone_s: float
-    ended_s: float
-    whole_s: float
     forgetful: Forgetful = None
+    began_s: float = math.inf
+    gone_s: float = math.inf
+    ended_s: float = math.inf
+    whole_s: float = math.inf
 
     def of(self, tenant: str) -> list[Sent]:
         return self.load.where(lambda one: one.tenant == tenant)

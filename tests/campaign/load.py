@@ -67,7 +67,7 @@ class Load:
         """Seven clients for each tenant, each one request after the other."""
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
         async with (
-            httpx.AsyncClient(timeout=60, limits=limits) as client,
+            httpx.AsyncClient(limits=limits) as client,
             asyncio.TaskGroup() as clients,
         ):
             for tenant in self.keys:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 
-from tests.box import MODELS, digest, metric, wait_until
+from tests.box import MODELS, digest, metric
 from tests.envoy.fleet import Fleet, fleet_to_start, services
+from tests.patience import wait_until
 from tests.redis_server import RedisServer, running_redis
 from tests.slow_proxy import SlowProxy
 
-STEPPED = Path(__file__).with_name("stepped_clock.py")
+STEPPED = (sys.executable, "-m", "tests.campaign.stepped_clock")
 
 REPLICAS = 3
 LIMIT = 30
@@ -115,10 +116,16 @@ class Site:
         def start(number: int, offset_s: int) -> None:
             file = self.set_clock(number, offset_s)
             self.fleet.kill(services(number))
-            self.fleet.start_services(number, (sys.executable, str(STEPPED), str(file)))
+            self.fleet.start_services(number, (*STEPPED, str(file)))
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(start, self.fleet.numbers, offsets_s))
+        for number, offset_s in zip(self.fleet.numbers, offsets_s, strict=True):
+            loaded_s = metric(
+                self.fleet.metrics(number), "headgate_policy_loaded_timestamp_seconds"
+            )
+            # The replicas start within a minute; their clocks differ by more.
+            assert offset_s - 60 < loaded_s - time.time() < offset_s + 1, "the clock is not stepped"
 
     def is_whole(self) -> bool:
         """Whether every replica asks Redis."""
@@ -126,7 +133,7 @@ class Site:
         return all(metric(self.fleet.metrics(n), "headgate_store_available") for n in numbers)
 
     async def wait_until_whole(self) -> None:
-        await asyncio.to_thread(wait_until, self.is_whole, "Redis to be used again", 30)
+        await asyncio.to_thread(wait_until, self.is_whole, "Redis to be used again")
 
     def use(self, socket: Path) -> None:
         """Lets the replicas find this socket from now on."""

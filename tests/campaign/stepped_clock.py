@@ -1,17 +1,18 @@
-"""`headgate` with a clock that is wrong by as many seconds as a file says.
+"""`headgate` with a clock that is wrong by the seconds that a file names.
 
-python stepped_clock.py FILE serve ...
+python -m tests.campaign.stepped_clock FILE serve ...
 """
 
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 from headgate import cli
 from headgate.core.clock import SystemClock
 
 
 class SteppedClock(SystemClock):
-    """The machine's clock and what the file says now."""
+    """The machine's clock, plus the offset that the file holds now."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -21,6 +22,6 @@ class SteppedClock(SystemClock):
 
 
 if __name__ == "__main__":
-    file = Path(sys.argv.pop(1))
-    cli.SystemClock = lambda: SteppedClock(file)
-    cli.main()
+    clock = SteppedClock(Path(sys.argv.pop(1)))
+    with patch("headgate.cli.running.SystemClock", lambda: clock):
+        cli.main()

@@ -1,4 +1,4 @@
-"""What is said of a canary, from numbers."""
+"""The verdict on a canary, from numbers."""
 
 from dataclasses import replace
 
@@ -6,11 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.canary.compare import Row, Seen, Thresholds, Verdict, compare, outcome, wilson
+from headgate.canary.compare import (
+    Comparison,
+    Measurements,
+    Thresholds,
+    Verdict,
+    compare,
+    outcome,
+    wilson,
+)
 from headgate.canary.queries import FINISH_REASONS
 
 LIMITS = Thresholds()
-GOOD = Seen(
+GOOD = Measurements(
     requests=1000,
     errors=2,
     finished=1000,
@@ -28,8 +36,8 @@ GOOD = Seen(
 )
 
 
-def row(rows: list[Row], name: str) -> Row:
-    return next(one for one in rows if one.name == name)
+def row(rows: list[Comparison], name: str) -> Comparison:
+    return next(row for row in rows if row.name == name)
 
 
 def test_a_canary_like_the_stable_version_is_ok() -> None:
@@ -58,7 +66,7 @@ def test_one_measure_that_is_worse_makes_the_canary_worse(
 
     assert row(rows, name).verdict is Verdict.WORSE
     assert row(rows, name).why
-    assert [one.name for one in rows if one.verdict is Verdict.WORSE] == [name]
+    assert [row.name for row in rows if row.verdict is Verdict.WORSE] == [name]
     assert outcome(rows) is Verdict.WORSE
 
 
@@ -86,14 +94,14 @@ def test_too_few_samples_are_never_ok_and_never_worse() -> None:
     assert outcome(rows) is Verdict.TOO_FEW
 
 
-@pytest.mark.parametrize("of", ["stable", "canary"])
-def test_no_traffic_is_no_data_and_never_ok(of: str) -> None:
-    parts = (Seen(), GOOD) if of == "stable" else (GOOD, Seen())
+@pytest.mark.parametrize("part", ["stable", "canary"])
+def test_no_traffic_is_no_data_and_never_ok(part: str) -> None:
+    parts = (Measurements(), GOOD) if part == "stable" else (GOOD, Measurements())
     rows = compare(*parts, LIMITS)
 
     assert outcome(rows) is Verdict.NO_DATA
-    assert f"nothing of {of}" in row(rows, "requests").why
-    assert not [one for one in rows if one.verdict in (Verdict.OK, Verdict.WORSE)]
+    assert f"nothing of {part}" in row(rows, "requests").why
+    assert not [row for row in rows if row.verdict in (Verdict.OK, Verdict.WORSE)]
 
 
 def test_what_is_worse_outweighs_what_is_not_known() -> None:

@@ -13,17 +13,17 @@ from headgate.canary.queries import (
     TTFT,
     WAITING,
     By,
-    Part,
+    ModelPart,
 )
 from headgate.cli import cli
 from tests.canary.fake_prometheus import NOW_S, fake_prometheus
 from tests.envoy_process import free_port
 
-V1, V2 = Part("llama-8b", "v1", "10m"), Part("llama-8b", "v2", "10m")
+V1, V2 = ModelPart("llama-8b", "v1", "10m"), ModelPart("llama-8b", "v2", "10m")
 
 
-def series(part: Part, requests: float, ttft_s: float) -> dict[str, str]:
-    """What a healthy version shows."""
+def series(part: ModelPart, requests: float, ttft_s: float) -> dict[str, str]:
+    """The series of a healthy version."""
     values: dict[str, float] = {
         part.requests(): requests,
         part.errors(): 0,
@@ -71,17 +71,17 @@ def test_nan_is_no_data() -> None:
     with fake_prometheus(values) as prometheus:
         shown = status(prometheus.url, "--format", "json")
 
-    told = json.loads(shown.stdout)
+    report = json.loads(shown.stdout)
     assert shown.exit_code == 2
-    assert told["verdict"] == "no data"
-    assert {row["canary"] for row in told["rows"]} == {None}
+    assert report["verdict"] == "no data"
+    assert {row["canary"] for row in report["rows"]} == {None}
 
 
-def test_json_tells_seconds_and_rates_with_their_samples() -> None:
+def test_json_gives_seconds_and_rates_with_their_samples() -> None:
     with fake_prometheus(series(V1, 1800, 0.5) | series(V2, 200, 0.55)) as prometheus:
-        told = json.loads(status(prometheus.url, "--format", "json", "--weight", "10").stdout)
+        report = json.loads(status(prometheus.url, "--format", "json", "--weight", "10").stdout)
 
-    rows = {row["name"]: row for row in told["rows"]}
+    rows = {row["name"]: row for row in report["rows"]}
     assert rows["TTFT p95"] == {
         "name": "TTFT p95",
         "stable": 0.5,
@@ -106,7 +106,9 @@ def test_all_questions_are_of_one_moment() -> None:
 
 
 def test_the_parts_of_a_flagger_canary_are_told_by_their_workload() -> None:
-    parts = [Part("llama-8b", name, "30m", By.WORKLOAD) for name in ("llama-8b-v1-primary", "x")]
+    parts = [
+        ModelPart("llama-8b", name, "30m", By.WORKLOAD) for name in ("llama-8b-v1-primary", "x")
+    ]
     values = series(parts[0], 900, 0.5) | series(parts[1], 900, 0.5)
     names = ("--stable", "llama-8b-v1-primary", "--canary", "x", "--window", "30m")
     with fake_prometheus(values) as prometheus:
@@ -117,7 +119,7 @@ def test_the_parts_of_a_flagger_canary_are_told_by_their_workload() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "told"),
+    ("raw", "message"),
     [
         ((200, b"<html>Grafana</html>"), "answers HTTP 200 without a result"),
         ((404, b"not found"), "answers HTTP 404 without a result"),
@@ -127,14 +129,14 @@ def test_the_parts_of_a_flagger_canary_are_told_by_their_workload() -> None:
     ],
 )
 def test_what_does_not_answer_as_prometheus_is_one_line_and_exit_code_2(
-    raw: tuple[int, bytes], told: str
+    raw: tuple[int, bytes], message: str
 ) -> None:
     with fake_prometheus(raw=raw) as prometheus:
         shown = status(prometheus.url)
 
     assert shown.exit_code == 2
     assert shown.stdout == ""
-    assert told in shown.stderr
+    assert message in shown.stderr
     assert len(shown.stderr.splitlines()) == 1
     assert prometheus.url in shown.stderr
 

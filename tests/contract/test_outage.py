@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
+from typing import NoReturn
 
 import pytest
 import uvloop
@@ -22,7 +23,8 @@ from tests.ratelimit.outages import opened, shared_out
 from tests.redis_server import PATIENT_S, RedisServer, running_redis, running_redis_cluster
 from tests.slow_proxy import slow_proxy
 
-DEADLINE_S = 0.3
+DEADLINE_S = 1.0
+"""Longer than a Redis that is well ever takes, and short, as tests wait for it."""
 LIMIT = 30
 ADMITTED = Decision.ADMITTED
 
@@ -171,20 +173,21 @@ async def test_a_redis_that_lost_its_scripts_is_not_away(server: RedisServer) ->
         assert await fleet.in_redis(server) == (12, 12)
 
 
-async def test_decisions_cost_next_to_nothing_while_redis_hangs(server: RedisServer) -> None:
+async def test_decisions_do_not_wait_for_a_redis_that_hangs(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def asked(*_: object) -> NoReturn:
+        raise AssertionError("Redis is asked")
+
     async with fleet_on(server.url) as fleet:
         store = fleet.stores[0]
         server.freeze()
         await fleet.ask_all(5)
 
-        started_s = time.perf_counter()
+        monkeypatch.setattr(RedisStore, "reserve", asked)
         for _ in range(1000):
             with pytest.raises(StoreError):
                 await store.reserve(fleet.shop.ask(requests(1)))
-        took_s = time.perf_counter() - started_s
-
-        # By the clock of a busy machine: one that waited for Redis would cost a deadline each.
-        assert took_s < 10 * DEADLINE_S, "of a thousand not one in a hundred waits"
         server.thaw()
 
 
@@ -196,15 +199,15 @@ def test_a_burst_that_keeps_the_process_busy_is_no_outage(
 
     async def hog() -> None:
         for _ in range(3):
-            time.sleep(0.1)  # noqa: ASYNC251 - the loop is to stand still
+            time.sleep(0.3)  # noqa: ASYNC251 - the loop is to stand still
             await asyncio.sleep(0)
 
     async def burst() -> None:
         patient = RedisStore.from_url(server.url, timeout_s=PATIENT_S)
-        store = RedisStore(patient._client, timeout_s=0.05)
+        store = RedisStore(patient._client, timeout_s=0.2)
         shop = Shop()
         await patient.reserve(shop.ask(requests(99)))  # connects, and loads the script
-        for _ in range(5):
+        for _ in range(3):
             answer, _ = await asyncio.gather(store.reserve(shop.ask(requests(99))), hog())
             assert answer.decision is ADMITTED
         await store.close()

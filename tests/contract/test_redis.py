@@ -226,7 +226,7 @@ async def test_a_redis_that_hangs_costs_one_deadline_and_is_used_again_afterward
         took_s = asyncio.get_running_loop().time() - started_s
         assert {str(answer) for answer in answers} == {"redis: reserve had no answer within 1 s"}
         assert all(isinstance(answer, StoreError) for answer in answers)
-        assert took_s < 10
+        assert took_s < 60, "200 that waited one after the other would take 200 s"
 
         server.thaw()
         patient = RedisStore.from_url(server.url, timeout_s=PATIENT_S)

@@ -39,8 +39,14 @@ from headgate.dataplane.upstream import BadUpstream, cluster_name, model_cluster
 
 
 def box(folder: Path, **upstreams: str) -> OneBox:
-    sockets = folder / "services.sock", folder / "admin.sock"
-    return OneBox("127.0.0.1", 8080, *sockets, folder=folder, upstreams=upstreams)
+    return OneBox(
+        listen_host="127.0.0.1",
+        listen_port=8080,
+        services_socket=folder / "services.sock",
+        admin_socket=folder / "admin.sock",
+        folder=folder,
+        upstreams=upstreams,
+    )
 
 
 def filters(counting: Counting = Counting.PROXY) -> dict[str, dict[str, Any]]:
@@ -95,8 +101,8 @@ def test_ext_proc_says_with_each_call_that_it_counts_and_may_ask_for_answers() -
     config = filters(Counting.EXTPROC)["headgate.ext_proc"]
     key, value = COUNTING_METADATA
     assert config["grpc_service"]["initial_metadata"] == [{"key": key, "value": value}]
-    allowed = [wire._mode(rewrites, counts=True) for rewrites in (True, False)]
-    allowed.append(wire._mode(rewrites=False, counts=False))
+    allowed = [wire._mode(rewrites, wants_answer=True) for rewrites in (True, False)]
+    allowed.append(wire._mode(rewrites=False, wants_answer=False))
     assert config["allowed_override_modes"] == [
         MessageToDict(mode, preserving_proto_field_name=True) for mode in allowed
     ]
@@ -136,7 +142,7 @@ def test_settle_carries_the_contract_s_entries_in_order_when_the_stream_is_done(
         *SETTLE_USAGE_ENTRIES,
     ]
     said = settle["actions"][-1]["extension"]["typed_config"]
-    assert said["descriptor_key"] == UsageKey.LEFT
+    assert said["descriptor_key"] == UsageKey.CLIENT_LEFT
     assert said["skip_if_error"] is True  # else the whole descriptor would be dropped
     assert settle["hits_addend"] == {"number": 0}
     assert settle["apply_on_stream_done"] is True

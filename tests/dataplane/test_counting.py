@@ -41,7 +41,7 @@ def counting(on_body: Answer | None = None) -> Answer:
         kind = message.WhichOneof("request")
         if kind == "request_headers":
             response = admit(message)
-            response.mode_override.CopyFrom(wire._mode(rewrites=False, counts=True))
+            response.mode_override.CopyFrom(wire._mode(rewrites=False, wants_answer=True))
             return response
         if kind == "response_body" and on_body is not None:
             return on_body(message)

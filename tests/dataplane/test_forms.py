@@ -11,6 +11,7 @@ from headgate.core.contract import Namespace
 from headgate.simulator.audio import read_form
 from headgate.simulator.vllm_errors import VllmError
 from tests.envoy_process import Rig
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -279,7 +280,7 @@ async def test_bent_forms_are_read_alike_or_refused(rig: Rig) -> None:
             continue
         read_count += 1
         try:
-            theirs = (await asyncio.wait_for(read_form(KIND, body), 5)).values
+            theirs = (await asyncio.wait_for(read_form(KIND, body), PATIENCE_S)).values
         except VllmError:
             continue  # vLLM answers 400: nothing runs
         assert theirs.get("model") == seen.get("model"), body

@@ -15,6 +15,7 @@ from headgate.dataplane.upstream import BadUpstream
 from tests.envoy_process import CHAT, Rig
 from tests.fake_hooks import MODEL, route
 from tests.fake_upstream import Received, Upstream, reply
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -154,7 +155,7 @@ async def test_http2_clients_are_served_on_the_same_port(rig: Rig) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.box.listen_port)
     try:
         writer.write(preface)
-        head = await asyncio.wait_for(reader.readexactly(9), 5)
+        head = await asyncio.wait_for(reader.readexactly(9), PATIENCE_S)
     finally:
         writer.close()
         await writer.wait_closed()

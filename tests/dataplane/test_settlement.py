@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from accesslog import meter
-from accesslog.types import Held, LogEntry
+from accesslog.meter import meter
+from accesslog.types import LogEntry, OpenReservation
 from accesslog.wire import decode
 from headgate._gen import accesslog_pb2, ext_proc_pb2
 from headgate.core.contract import (
@@ -20,11 +20,11 @@ from headgate.core.contract import (
     Namespace,
     UsageKey,
 )
-from headgate.dataplane.routes import write_dynamic
 from tests.door import http2
 from tests.envoy_process import CHAT, Rig, running_envoy
 from tests.fake_hooks import MODEL, entries, route, too_many
 from tests.fake_upstream import Received, reply
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -120,7 +120,7 @@ async def test_an_unreachable_upstream_is_settled_as_an_error(rig: Rig) -> None:
     assert (await rig.post()).status_code == 503
     seen = await settled(rig)
     assert (seen["status"], seen["left"]) == ("503", "false")
-    assert not held_by(decoded(await rig.logged())).usage.left
+    assert not reservation_of(decoded(await rig.logged())).usage.client_left
 
 
 async def test_a_client_that_leaves_in_mid_stream_is_settled(rig: Rig) -> None:
@@ -153,7 +153,7 @@ async def test_a_client_that_leaves_before_the_answer_is_logged_once(rig: Rig) -
     _, writer = await asyncio.open_connection("127.0.0.1", rig.box.listen_port)
     writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\n")
     writer.write(b'content-type: application/json\r\ncontent-length: 16\r\n\r\n{"model":"tiny"}')
-    await asyncio.wait_for(asked.wait(), 5)
+    await asyncio.wait_for(asked.wait(), PATIENCE_S)
     writer.transport.abort()
     entry = await rig.logged()
     gone.set()
@@ -161,7 +161,7 @@ async def test_a_client_that_leaves_before_the_answer_is_logged_once(rig: Rig) -
     assert entry.common_properties.metadata.filter_metadata[Namespace.ADMISSION]
     seen = await settled(rig)
     assert (seen["status"], seen["left"]) == (ABSENT, "true")
-    assert held_by(decoded(entry)).usage.left
+    assert reservation_of(decoded(entry)).usage.client_left
 
 
 async def test_a_client_that_resets_its_http2_stream_before_the_answer_has_left(rig: Rig) -> None:
@@ -175,10 +175,10 @@ async def test_a_client_that_resets_its_http2_stream_before_the_answer_has_left(
     rig.upstream.answer = silent
     _, writer = await asyncio.open_connection("127.0.0.1", rig.box.listen_port)
     writer.write(http2.PREFACE + http2.head(http2.POST) + http2.data(b'{"model": "tiny"}'))
-    await asyncio.wait_for(asked.wait(), 5)
+    await asyncio.wait_for(asked.wait(), PATIENCE_S)
     writer.write(http2.reset())
     assert (await settled(rig))["left"] == "true"
-    assert held_by(decoded(await rig.logged())).usage.left
+    assert reservation_of(decoded(await rig.logged())).usage.client_left
     gone.set()
     writer.close()
 
@@ -190,7 +190,7 @@ async def test_a_client_that_leaves_while_envoy_connects_has_left_nothing_at_vll
         full.listen(0)
         waiting = [await fill(full) for _ in range(4)]
         async with running_envoy() as rig:
-            write_dynamic(rig.box, {MODEL: f"http://127.0.0.1:{full.getsockname()[1]}"})
+            await rig.envoy.apply({MODEL: f"http://127.0.0.1:{full.getsockname()[1]}"})
             await until_upstream_is_away(rig)
             await rig.reset()
             asking = asyncio.create_task(rig.post())
@@ -198,7 +198,7 @@ async def test_a_client_that_leaves_while_envoy_connects_has_left_nothing_at_vll
             asking.cancel()
             seen = await settled(rig)
             assert (seen["status"], seen["left"]) == (ABSENT, "false")
-            assert not held_by(decoded(await rig.logged())).usage.left
+            assert not reservation_of(decoded(await rig.logged())).usage.client_left
         for client in waiting:
             client.close()
 
@@ -230,7 +230,8 @@ def decoded(entry: accesslog_pb2.HTTPAccessLogEntry) -> LogEntry:
     return decode(message.SerializeToString())[0]
 
 
-def held_by(entry: LogEntry) -> Held:
-    held = meter.held_by(entry)
-    assert held is not None
-    return held
+def reservation_of(entry: LogEntry) -> OpenReservation:
+    finished = meter(entry, lambda _: None)
+    assert finished is not None
+    assert finished.reservation is not None
+    return finished.reservation

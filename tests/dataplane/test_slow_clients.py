@@ -14,8 +14,9 @@ from h2.connection import H2Connection
 from headgate.core.contract import OP_RESERVE, OP_SETTLE
 from headgate.dataplane.envoy_admin import EnvoyAdmin
 from tests.envoy_process import CHAT, Rig, running_envoy
-from tests.fake_hooks import WAIT_S, deny
+from tests.fake_hooks import deny
 from tests.fake_upstream import Received
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -30,11 +31,11 @@ async def envoy_of_module() -> AsyncIterator[Rig]:
     """An Envoy with the same timeouts as always, but short."""
     with pytest.MonkeyPatch.context() as patch:
         for name, milliseconds in (
-            ("HEADERS_TIMEOUT", 400),
-            ("REQUEST_TIMEOUT", 900),
-            ("UNREAD_TIMEOUT", 400),
-            ("CONNECTION_IDLE_TIMEOUT", 900),
-            ("STREAM_IDLE_TIMEOUT", 1500),
+            ("HEADERS_TIMEOUT", 1000),
+            ("REQUEST_TIMEOUT", 2000),
+            ("UNREAD_TIMEOUT", 1000),
+            ("CONNECTION_IDLE_TIMEOUT", 2000),
+            ("STREAM_IDLE_TIMEOUT", 3000),
         ):
             patch.setattr(
                 f"headgate.dataplane.listener.{name}", timedelta(milliseconds=milliseconds)
@@ -48,7 +49,7 @@ async def trickle(rig: Rig, start: bytes, piece: bytes) -> tuple[bytes, bytes]:
 
     The connection ends with the answer: whatever is sent after it would only be reset.
     """
-    async with asyncio.timeout(WAIT_S):
+    async with asyncio.timeout(PATIENCE_S):
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.box.listen_port)
         writer.write(start)
         answer = asyncio.create_task(read_answer(reader))
@@ -90,7 +91,7 @@ async def test_without_a_known_key_no_body_is_awaited(rig: Rig) -> None:
 
 
 async def test_a_connection_without_a_request_is_closed(rig: Rig) -> None:
-    async with asyncio.timeout(WAIT_S):
+    async with asyncio.timeout(PATIENCE_S):
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.box.listen_port)
         assert await reader.read() == b""
         writer.close()
@@ -136,7 +137,7 @@ async def test_an_http2_client_that_opens_no_window_is_cut_off_and_its_request_s
 
 async def test_connections_beyond_the_bound_are_closed_as_they_come(rig: Rig) -> None:
     """Those that are open go on, and so does Envoy's admin, which we need to end it in order."""
-    async with asyncio.timeout(WAIT_S):
+    async with asyncio.timeout(PATIENCE_S):
         ends = [
             await asyncio.open_connection("127.0.0.1", rig.box.listen_port)
             for _ in range(CONNECTIONS + 10)

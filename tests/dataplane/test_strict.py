@@ -20,9 +20,9 @@ RBAC = f"{HTTP}.rbac.v3.RBAC"
 STRUCT = "type.googleapis.com/xds.type.v3.TypedStruct"
 
 
-def told(config: object) -> list[str]:
+def faults_in(config: object) -> list[str]:
     found = faults(HttpFilter, {"name": "a", "typed_config": config})
-    return [f"{'.'.join(map(str, one.path[1:]))}: {one.what}" for one in found]
+    return [f"{'.'.join(map(str, fault.path[1:]))}: {fault.problem}" for fault in found]
 
 
 @pytest.mark.parametrize("counting", Counting)
@@ -52,7 +52,7 @@ def test_whatever_is_rendered_is_without_a_fault(attach: Attach, counting: Count
     ],
 )
 def test_what_envoy_takes_has_no_fault(config: object) -> None:
-    assert told(config) == []
+    assert faults_in(config) == []
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_what_envoy_takes_has_no_fault(config: object) -> None:
 def test_what_envoy_does_not_take_is_a_fault_with_its_path(
     config: object, expected: list[str]
 ) -> None:
-    assert told(config) == expected
+    assert faults_in(config) == expected
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from headgate.dataplane.supervisor import Envoy, EnvoyDied, EnvoyMissing, EnvoyR
 from tests.envoy_process import CHAT, make_box, running_envoy, short_folder
 from tests.fake_hooks import FakeServices
 from tests.fake_upstream import Received, Upstream
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 PARENT = """
@@ -33,7 +34,7 @@ asyncio.run(main())
 """
 
 
-async def ended(pid: int, within_s: float = 10.0) -> bool:
+async def ended(pid: int, within_s: float = PATIENCE_S) -> bool:
     """Whether the process ends in this time; it need not be our child."""
     try:
         handle = os.pidfd_open(pid)
@@ -107,7 +108,7 @@ async def test_a_start_that_is_cancelled_leaves_no_process() -> None:
 async def test_a_death_is_told_with_its_signal() -> None:
     async with running_envoy() as rig:
         os.kill(rig.envoy.pid, signal.SIGKILL)
-        end = await asyncio.wait_for(rig.envoy.wait(), 5)
+        end = await asyncio.wait_for(rig.envoy.wait(), PATIENCE_S)
         assert end.code == -signal.SIGKILL
         assert end.log
         with pytest.raises(EnvoyDied, match="exit code -9"):
@@ -134,18 +135,18 @@ async def test_stop_lets_requests_finish_and_takes_no_new_ones() -> None:
         async with client.stream("POST", url, json={}) as answer:
             parts = answer.aiter_raw()
             assert await anext(parts) == b"first"
-            stopping = asyncio.create_task(envoy.stop(drain_s=20.0))
+            stopping = asyncio.create_task(envoy.stop(drain_s=PATIENCE_S))
             await refused(url)
             assert not stopping.done()
             go.set()
             assert await anext(parts) == b"second"
-        await asyncio.wait_for(stopping, 5)
+        await asyncio.wait_for(stopping, PATIENCE_S)
         assert await ended(envoy.pid)
 
 
 async def refused(url: str) -> None:
     """Waits until new connections are refused."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
                 async with httpx.AsyncClient() as client:
@@ -161,7 +162,7 @@ async def test_stop_does_not_wait_longer_than_it_was_told() -> None:
     async with slow_answer() as (envoy, url, _), httpx.AsyncClient() as client:
         async with client.stream("POST", url, json={}) as answer:
             assert await anext(answer.aiter_raw()) == b"first"
-            await asyncio.wait_for(envoy.stop(drain_s=0.2), 5)
+            await asyncio.wait_for(envoy.stop(drain_s=0.2), PATIENCE_S)
         assert await ended(envoy.pid)
         await envoy.stop()
 
@@ -195,7 +196,7 @@ async def test_a_child_dies_with_its_killed_parent(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert parent.stdout is not None
-    child = int(await asyncio.wait_for(parent.stdout.readline(), 10))
+    child = int(await asyncio.wait_for(parent.stdout.readline(), PATIENCE_S))
     parent.kill()
     await parent.wait()
     assert await ended(child)
@@ -205,7 +206,7 @@ async def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     log = tmp_path / "log"
     code = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True)"
     child = await spawn([sys.executable, "-c", code + "; time.sleep(600)"], log)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while last_lines(log, 1) != ["1"]:  # noqa: ASYNC110 - it speaks through its log only
             await asyncio.sleep(0.02)
     assert await stop(child, grace_s=0.2) == -signal.SIGKILL

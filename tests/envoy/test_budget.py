@@ -99,7 +99,7 @@ def test_an_answer_that_ext_proc_counts_costs_a_message_for_each_piece(
 def test_the_services_receive_as_much_for_a_long_prompt_as_for_a_short_one(box: Box) -> None:
     """On one connection, thus one of Envoy's workers: each introduces itself once, with 60 KB."""
     url = f"{box.url}/v1/chat/completions"
-    with httpx.Client(headers=box.headers(), timeout=30) as client:
+    with httpx.Client(headers=box.headers()) as client:
 
         def bytes_to_services(prompt: str) -> int:
             body = {**small_chat(), "messages": [{"role": "user", "content": prompt}]}

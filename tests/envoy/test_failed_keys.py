@@ -14,7 +14,7 @@ DECISIONS = 'headgate_decisions_total{decision="%s",hook="ext_authz"}'
 @pytest.fixture(scope="module")
 def client(box: Box) -> Iterator[httpx.Client]:
     """One client for all requests of this module."""
-    with httpx.Client(base_url=box.url, timeout=30) as made:
+    with httpx.Client(base_url=box.url) as made:
         yield made
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.box import wait_until
 from tests.envoy.conftest import Upstream
 from tests.envoy.fleet import Fleet, request, running_fleet
+from tests.patience import wait_until
 
 LIMITS = """
       - {count: tokens, limit: 100000, per: year}

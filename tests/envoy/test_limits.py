@@ -8,8 +8,9 @@ import httpx
 import openai
 import pytest
 
-from tests.box import KEYS, Box, policy, running_box, small_chat, wait_until
+from tests.box import KEYS, Box, policy, running_box, small_chat
 from tests.envoy.conftest import Upstream
+from tests.patience import wait_until
 
 LIMITS = """
       - {count: requests, limit: 3, per: year, each: user, users: [alice]}

@@ -8,8 +8,9 @@ import httpx
 import pytest
 
 from headgate.core.contract import Counting
-from tests.box import Box, policy, running_box, small_chat, wait_until
+from tests.box import Box, policy, running_box, small_chat
 from tests.envoy.conftest import LIMITS, Upstream
+from tests.patience import wait_until
 
 MESSAGES = [{"role": "user", "content": "Count these tokens, please, all of them."}]
 REQUESTS: list[tuple[str, dict[str, Any]]] = [
@@ -72,7 +73,7 @@ async def test_an_aborted_stream_is_charged_for_what_came(counted_box: Box) -> N
     body = {**small_chat(), "stream": True, "max_tokens": 2000}
     seen = 0
     async with (
-        httpx.AsyncClient(timeout=30) as client,
+        httpx.AsyncClient() as client,
         client.stream(
             "POST", f"{box.url}/v1/chat/completions", json=body, headers=box.headers()
         ) as answer,

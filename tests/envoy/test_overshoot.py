@@ -7,7 +7,6 @@ from tests.envoy.conftest import Upstream
 
 
 @pytest.mark.simulator
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     "setup",
     [Setup("memory", 1), Setup("Redis", 3), Setup("Redis", 3, ", slice: 5000")],

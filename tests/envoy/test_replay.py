@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.box import Box, environment, policy, running_box
 from tests.envoy.conftest import Upstream
+from tests.patience import PATIENCE_S
 
 RECORDED = """
       - {count: requests, limit: 4, per: year, each: user}
@@ -26,7 +27,7 @@ def replay(box: Box, policy_text: str) -> dict[str, Any]:
         capture_output=True,
         text=True,
         env=environment(),
-        timeout=30,
+        timeout=PATIENCE_S,
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     told: dict[str, Any] = json.loads(ended.stdout)

@@ -42,7 +42,7 @@ def send(box: Box, path: str = "/v1/chat/completions", **request: Any) -> httpx.
         {"model": "tiny", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
     )
     content = request.get("content", small)
-    return httpx.post(f"{box.url}{path}", content=content, headers=headers, timeout=30)
+    return httpx.post(f"{box.url}{path}", content=content, headers=headers)
 
 
 @pytest.mark.parametrize("name", CASES)

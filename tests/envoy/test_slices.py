@@ -4,9 +4,10 @@ import json
 from contextlib import closing
 from pathlib import Path
 
-from tests.box import metric, wait_until
+from tests.box import settlements
 from tests.envoy.conftest import Upstream
 from tests.envoy.fleet import Fleet, running_fleet, services
+from tests.patience import PATIENCE_S, wait_until
 
 REQUESTS = 30
 LIMITS = """
@@ -30,10 +31,10 @@ def charged(fleet: Fleet) -> list[int]:
     ]
 
 
-def settlements(fleet: Fleet, outcome: str) -> int:
-    """How many calls of the proxy's had this outcome, at all replicas."""
-    name = f'headgate_settlements_total{{outcome="{outcome}",via="ratelimit"}}'
-    return sum(int(metric(fleet.metrics(number), name)) for number in fleet.numbers)
+def settled(fleet: Fleet, *outcomes: str) -> int:
+    """How many calls of the proxy's were answered, with one of these outcomes if any are given."""
+    pages = map(fleet.metrics, fleet.numbers)
+    return sum(settlements(page, "ratelimit", *outcomes) for page in pages)
 
 
 def test_redis_learns_what_was_used_through_whatever_replica_and_is_hardly_asked(
@@ -43,13 +44,14 @@ def test_redis_learns_what_was_used_through_whatever_replica_and_is_hardly_asked
         for _ in range(REQUESTS):
             assert fleet.chat().status_code == 200
         wait_until(lambda: len(charged(fleet)) == REQUESTS, "the records")
-        assert {settlements(fleet, word) for word in ("unknown", "deferred", "partial")} == {0}
-        assert settlements(fleet, "forwarded") > 0
-        assert settlements(fleet, "usage") + settlements(fleet, "forwarded") == REQUESTS
+        wait_until(lambda: settled(fleet) == REQUESTS, "the settlements")
+        assert settled(fleet, "forwarded") > 0
+        # A duplicate: the access log came first, as it may. Redis has counted once, see below.
+        assert settled(fleet, "usage", "forwarded", "duplicate") == REQUESTS
 
         leaving = fleet.processes[services(2)]
         leaving.terminate()  # gives back what it has, whether or not it was used
-        assert leaving.wait(20) == 0
+        assert leaving.wait(PATIENCE_S) == 0
         expected = {"tokens": sum(charged(fleet)), "requests": REQUESTS}
         wait_until(lambda: counted(fleet) == expected, f"{expected} in Redis")
         with closing(fleet.redis.client()) as client:

@@ -11,8 +11,9 @@ import httpx
 import openai
 import pytest
 
-from tests.box import Box, environment, policy, started_up, wait_until
+from tests.box import Box, environment, policy, started_up
 from tests.certificates import AUTHORITY, install, pem
+from tests.patience import PATIENCE_S, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def shown(demo: Box) -> str:
     url = httpx.URL(demo.url)
     context = ssl.create_default_context(cafile=AUTHORITY)
     with (
-        socket.create_connection((url.host, url.port or 443), timeout=10) as raw,
+        socket.create_connection((url.host, url.port or 443), timeout=PATIENCE_S) as raw,
         context.wrap_socket(raw, server_hostname=url.host) as connection,
     ):
         subject = (connection.getpeercert() or {})["subject"]
@@ -116,7 +117,7 @@ def test_a_pair_that_cannot_be_used_is_one_line(
     command = [sys.executable, "-m", "headgate", "up", "--listen", "127.0.0.1:0"]
     command += ["--admin", "127.0.0.1:0", "--tls-cert", certificate, "--tls-key", key]
     ended = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path, timeout=30, env=environment()
+        command, capture_output=True, text=True, cwd=tmp_path, timeout=PATIENCE_S, env=environment()
     )
 
     assert ended.returncode == 1

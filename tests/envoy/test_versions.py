@@ -7,8 +7,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.box import KEYS, Box, policy, running_box, small_chat, wait_until
+from tests.box import KEYS, Box, policy, running_box, small_chat
 from tests.envoy.conftest import LIMITS, started_simulator
+from tests.patience import wait_until
 
 pytestmark = pytest.mark.simulator  # two of them
 CONVERSATIONS = 1000
@@ -52,7 +53,7 @@ class Canary:
         ids = asyncio.run(self._send(conversations, headers))
         found = {
             record["request_id"]: record["version"]
-            for record in wait_until(lambda: self._records(set(ids)), "the records", 20)
+            for record in wait_until(lambda: self._records(set(ids)), "the records")
         }
         return {conversation: found[request_id] for request_id, conversation in ids.items()}
 
@@ -73,7 +74,7 @@ class Canary:
                 assert answer.status_code == 200, answer.text
                 ids[answer.headers["x-request-id"]] = f"c{number}"
 
-        async with httpx.AsyncClient(timeout=30) as client:
+        async with httpx.AsyncClient() as client:
             await asyncio.gather(*(work(client) for _ in range(AT_ONCE)))
         return ids
 

@@ -17,7 +17,11 @@ def digest(key: str) -> bytes:
 
 POLICY = CompiledPolicy(
     models={},
-    tenants={"acme": Tenant("acme", Calendar(ZoneInfo("UTC")), frozenset(), ())},
+    tenants={
+        "acme": Tenant(
+            name="acme", calendar=Calendar(ZoneInfo("UTC")), models=frozenset(), limits=()
+        )
+    },
     keys={
         digest(KEY): ALICE,
         digest("sk-bob"): Caller("acme", "bob", "k2"),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from extauthz.decide import Admit, CheckInput, Deny, decide
+from extauthz.decide import Allow, CheckInput, Deny, decide
 from headgate.core.apis import Api, ErrorShape
 from headgate.core.contract import CREDENTIAL_HEADERS
 from headgate.core.policy import Caller, CompiledPolicy
@@ -29,7 +29,7 @@ def test_each_case_of_the_matrix(case: dict[str, Any]) -> None:
     decision = decide(request, POLICY)
 
     if case["expect"] == "ok":
-        assert isinstance(decision, Admit)
+        assert isinstance(decision, Allow)
         assert decision.caller == ALICE
     else:
         assert isinstance(decision, Deny)
@@ -41,7 +41,7 @@ def test_the_api_of_the_path_is_named() -> None:
     """Whoever gets in goes to the API of the path."""
     request = check_input(("x-api-key", KEY), path="/v1/messages")
 
-    assert decide(request, POLICY) == Admit(ALICE, Api.MESSAGES)
+    assert decide(request, POLICY) == Allow(ALICE, Api.MESSAGES)
 
 
 def test_a_401_says_which_scheme_it_wants() -> None:
@@ -78,7 +78,7 @@ def test_a_key_may_have_512_bytes_and_not_one_more() -> None:
     keys = {digest(longest): ALICE, digest(longest + "k"): ALICE}
     policy = type(POLICY)(POLICY.models, POLICY.tenants, keys)
 
-    assert isinstance(decide(check_input(("api-key", longest)), policy), Admit)
+    assert isinstance(decide(check_input(("api-key", longest)), policy), Allow)
     assert isinstance(decide(check_input(("api-key", longest + "k")), policy), Deny)
 
 

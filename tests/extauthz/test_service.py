@@ -14,6 +14,7 @@ from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from tests.extauthz.builders import KEY, POLICY, check_request
 from tests.fakes import FakeClock
+from tests.patience import PATIENCE_S
 
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
 
@@ -53,7 +54,7 @@ async def check(door: Door) -> AsyncIterator[Check]:
             request_serializer=CheckRequest.SerializeToString,
             response_deserializer=CheckResponse.FromString,
         )
-    await server.stop(None)
+    await server.stop(PATIENCE_S)  # at once, as no call runs
 
 
 async def test_a_known_key_passes_and_is_counted(door: Door, check: Check) -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from extauthz import wire
-from extauthz.decide import Admit, CheckInput, Deny
+from extauthz.decide import Allow, CheckInput, Deny
 from headgate._gen.auth_pb2 import CheckRequest
 from headgate._gen.base_pb2 import HeaderValueOption
 from headgate.core.apis import Api, ErrorShape
@@ -50,7 +50,7 @@ def test_an_empty_message_is_a_request_for_nothing() -> None:
 
 def test_the_credential_and_scheduling_headers_go_no_further() -> None:
     """vLLM sees neither keys nor headers that change scheduling for others."""
-    response = wire.encode(Admit(ALICE, Api.CHAT))
+    response = wire.encode(Allow(ALICE, Api.CHAT))
 
     removed = set(response.ok_response.headers_to_remove)
     assert removed == {"authorization", "x-api-key", "api-key", *STRIPPED_HEADERS}
@@ -58,7 +58,7 @@ def test_the_credential_and_scheduling_headers_go_no_further() -> None:
 
 def test_the_caller_goes_on_as_metadata() -> None:
     """Identity travels in metadata, which no client can write."""
-    response = wire.encode(Admit(ALICE, Api.CHAT))
+    response = wire.encode(Allow(ALICE, Api.CHAT))
 
     assert response.status.code == 0
     assert dict(response.dynamic_metadata) == {"tenant": "acme", "user": "alice", "key": "k1"}

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from zoneinfo import ZoneInfo
 
-from extproc.asked import Value
-from extproc.decide import RequestFacts
+from extproc.types import RequestFacts, Value
 from headgate._gen.ext_proc_pb2 import ProcessingRequest
 from headgate.core.contract import Namespace
 from headgate.core.policy import Calendar, Caller, CompiledPolicy, Model, Tenant
@@ -42,9 +41,14 @@ POLICY = CompiledPolicy(
     models=MODELS,
     tenants={
         "acme": Tenant(
-            "acme", _UTC, frozenset({"tiny", "shy", "alias", "poet", "org/slashed", "gone"}), ()
+            name="acme",
+            calendar=_UTC,
+            models=frozenset({"tiny", "shy", "alias", "poet", "org/slashed", "gone"}),
+            limits=(),
         ),
-        "rivals": Tenant("rivals", _UTC, frozenset({"rival", "reserved"}), ()),
+        "rivals": Tenant(
+            name="rivals", calendar=_UTC, models=frozenset({"rival", "reserved"}), limits=()
+        ),
     },
     keys={},
 )
@@ -56,7 +60,8 @@ def facts(
     caller: Caller | None = ALICE,
     size_bytes: int | None = 1000,
 ) -> RequestFacts:
-    return RequestFacts(path, caller, {"body": "read", **(values or {})}, size_bytes)
+    fields = {"body": "read", **(values or {})}
+    return RequestFacts(path=path, caller=caller, values=fields, size_bytes=size_bytes)
 
 
 def headers_message(

@@ -8,11 +8,21 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from extproc.asked import Compound, Value
-from extproc.decide import Admit, Answer, Decision, Peek, Refuse, RequestFacts, decide
+from extproc.decide import decide
 from extproc.estimate import Estimator
-from extproc.form import FormRewrite, UsageFields
-from extproc.splice import Rewrite
+from extproc.types import (
+    Admit,
+    Answer,
+    Compound,
+    FormRewrite,
+    Peek,
+    Refuse,
+    RequestDecision,
+    RequestFacts,
+    Rewrite,
+    UsageFields,
+    Value,
+)
 from headgate.core.apis import Api, ErrorShape
 from headgate.core.contract import AdmissionKey, Header
 from headgate.core.policy import Caller, PerSecond
@@ -21,7 +31,7 @@ from tests.extproc.builders import ALICE, POLICY, facts
 CASES: list[dict[str, Any]] = YAML(typ="safe").load(Path(__file__).parent / "cases/decide.yaml")
 
 
-def decided(request: RequestFacts) -> Decision:
+def decided(request: RequestFacts) -> RequestDecision:
     return decide(request, POLICY, Estimator(), "r-1")
 
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.form import FormRewrite, UsageFields, rewrite_form
+from extproc.form import rewrite_form
 from extproc.splice import SpliceError
+from extproc.types import FormRewrite, UsageFields
 from headgate.simulator.audio import read_form
 
 KIND = "multipart/form-data; boundary=b0"

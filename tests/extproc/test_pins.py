@@ -9,7 +9,8 @@ import pytest_asyncio
 
 from extproc.pins.memory import MemoryPins
 from extproc.pins.redis import PAUSE_S, RedisPins
-from extproc.versions import Kept, Pin
+from extproc.types import Pin
+from extproc.versions import PinnedVersion
 from tests.fakes import FakeClock
 from tests.redis_server import PATIENT_S, RedisServer, running_redis
 
@@ -40,21 +41,21 @@ async def pins(
 
 
 async def test_the_first_version_stays(pins: MemoryPins | RedisPins) -> None:
-    assert await pins.keep(pin("v1")) == Kept("v1", remembered=False)
-    assert await pins.keep(pin("v2")) == Kept("v1", remembered=True)
+    assert await pins.keep(pin("v1")) == PinnedVersion("v1", remembered=False)
+    assert await pins.keep(pin("v2")) == PinnedVersion("v1", remembered=True)
 
 
 async def test_a_version_without_a_weight_is_forgotten(pins: MemoryPins | RedisPins) -> None:
     await pins.keep(pin("v2"))
 
-    assert await pins.keep(pin("v1", live=("v1",))) == Kept("v1", remembered=False)
-    assert await pins.keep(pin("v2")) == Kept("v1", remembered=True)
+    assert await pins.keep(pin("v1", live=("v1",))) == PinnedVersion("v1", remembered=False)
+    assert await pins.keep(pin("v2")) == PinnedVersion("v1", remembered=True)
 
 
 async def test_conversations_are_apart(pins: MemoryPins | RedisPins) -> None:
     await pins.keep(pin("v1", key="one"))
 
-    assert await pins.keep(pin("v2", key="two")) == Kept("v2", remembered=False)
+    assert await pins.keep(pin("v2", key="two")) == PinnedVersion("v2", remembered=False)
 
 
 async def test_a_pin_ends_so_long_after_its_last_request() -> None:
@@ -66,7 +67,7 @@ async def test_a_pin_ends_so_long_after_its_last_request() -> None:
     clock.advance(9)
     assert (await pins.keep(pin("v2", kept_s=10))).version == "v1"
     clock.advance(10)
-    assert await pins.keep(pin("v2", kept_s=10)) == Kept("v2", remembered=False)
+    assert await pins.keep(pin("v2", kept_s=10)) == PinnedVersion("v2", remembered=False)
 
 
 async def test_memory_is_bounded_and_forgets_what_was_not_used() -> None:
@@ -82,7 +83,7 @@ async def test_replicas_agree_and_one_that_starts_anew_knows(redis: RedisServer)
     first, second = (RedisPins(redis.url, PATIENT_S, FakeClock(0)) for _ in range(2))
     await first.keep(pin("v1", key="shared"))
 
-    assert await second.keep(pin("v2", key="shared")) == Kept("v1", remembered=True)
+    assert await second.keep(pin("v2", key="shared")) == PinnedVersion("v1", remembered=True)
     await first.close()
     await second.close()
 
@@ -122,7 +123,7 @@ async def test_without_redis_the_hash_stands_and_is_asked_about_once_a_second() 
     second = await pins.keep(pin("v2", key="x"))
     await pins.close()
 
-    assert first == second == Kept("v2", remembered=None)
+    assert first == second == PinnedVersion("v2", remembered=None)
 
 
 @pytest.mark.parametrize("later_s", [1, 361])
@@ -134,7 +135,7 @@ async def test_redis_lost_what_this_replica_still_knows(redis: RedisServer, late
     redis.client().flushall()
     clock.advance(later_s)
 
-    assert await pins.keep(pin("v2", key="lost")) == Kept("v1", remembered=True)
+    assert await pins.keep(pin("v2", key="lost")) == PinnedVersion("v1", remembered=True)
     await pins.close()
 
 
@@ -146,14 +147,14 @@ async def test_a_conversation_that_goes_on_without_redis_stays_where_it_is() -> 
         server.stop()
         for _ in range(4):
             clock.advance(1800)
-            assert await pins.keep(pin("v2", key="on")) == Kept("v1", remembered=True)
+            assert await pins.keep(pin("v2", key="on")) == PinnedVersion("v1", remembered=True)
         await pins.close()
 
 
 async def test_a_cluster_that_is_away_raises_nothing() -> None:
     pins = RedisPins("redis+cluster://127.0.0.1:1/0", PATIENT_S, FakeClock(0))
 
-    assert await pins.keep(pin("v2", key="x")) == Kept("v2", remembered=None)
+    assert await pins.keep(pin("v2", key="x")) == PinnedVersion("v2", remembered=None)
     await pins.close()
 
 
@@ -163,7 +164,7 @@ async def test_many_new_conversations_at_once_are_all_remembered(redis: RedisSer
     seen = await asyncio.gather(*asked)
     await pins.close()
 
-    assert [one.remembered for one in seen] == [False] * 400
+    assert [pinned.remembered for pinned in seen] == [False] * 400
 
 
 async def test_one_request_a_second_waits_for_a_redis_that_is_silent() -> None:
@@ -175,7 +176,7 @@ async def test_one_request_a_second_waits_for_a_redis_that_is_silent() -> None:
         clock.advance(PAUSE_S)
         asked = [asyncio.ensure_future(pins.keep(pin("v1", key=f"c{n}"))) for n in range(20)]
         await asyncio.sleep(0)  # each runs until it waits or ends
-        waiting = [one for one in asked if not one.done()]
+        waiting = [call for call in asked if not call.done()]
         await asyncio.gather(*asked)
         await pins.close()
 

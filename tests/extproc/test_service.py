@@ -16,6 +16,7 @@ from headgate.core.metrics import Metrics
 from headgate.core.policy import Caller, Tenant
 from tests.extproc.builders import ALICE, POLICY, body_message, headers_message
 from tests.fakes import FakeClock
+from tests.patience import PATIENCE_S
 
 PROCESS = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 OPTIONS = [
@@ -54,13 +55,13 @@ class Desk:
         self.limits: bytes | None = b'{"object": "list", "data": []}'
         self.peeked: list[tuple[Tenant, Caller, str | None]] = []
         self.service = ExternalProcessor(
-            lambda: POLICY,
-            Estimator(),
-            self._new_id,
-            self._limits_of,
-            MemoryPins(FakeClock(0)),
-            metrics,
-            FakeClock(0),
+            policy=lambda: POLICY,
+            estimator=Estimator(),
+            new_id=self._new_id,
+            limits_of=self._limits_of,
+            pins=MemoryPins(FakeClock(0)),
+            metrics=metrics,
+            clock=FakeClock(0),
         )
 
     def _new_id(self) -> str:
@@ -107,7 +108,7 @@ async def exchange(desk: Desk) -> AsyncIterator[Exchange]:
             return [reply async for reply in process(iter(messages), metadata=metadata)]
 
         yield send
-    await server.stop(None)
+    await server.stop(PATIENCE_S)  # at once, as no call runs
 
 
 async def test_a_plain_request_takes_one_message(desk: Desk, exchange: Exchange) -> None:

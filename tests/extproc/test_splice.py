@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from extproc.splice import Rewrite, SpliceError, cache_salt, rewrite_body, splice
+from extproc.splice import SpliceError, cache_salt, rewrite_body, splice
+from extproc.types import Rewrite
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 names = st.sampled_from(["model", "stream_options", "a", 'q"\\', "é\n😀"]) | texts

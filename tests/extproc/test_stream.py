@@ -1,20 +1,20 @@
 """One stream: headers, then the body if it was asked for, and nothing else."""
 
+from dataclasses import replace
+
 import pytest
 
-from extproc.counting.counter import AnswerHead, Counted
-from extproc.decide import Admit, Answer, Decision, Refuse, RequestFacts
-from extproc.splice import Rewrite
-from extproc.stream import Begin, End, Replace, RequestStream, UnexpectedMessageError
+from extproc.counting.counter import AnswerChunk, AnswerHead
+from extproc.stream import AnswerBegin, AnswerEnd, Replace, RequestStream
+from extproc.transitions import TRANSITIONS, Event, State, UnexpectedMessageError
+from extproc.types import Admit, Answer, Refuse, RequestDecision, RequestFacts, Rewrite
 from headgate.core.apis import Api, ErrorShape
 from headgate.core.contract import AdmissionKey, UsageKey
 from headgate.core.errors import Refusal
 from tests.extproc.builders import facts
 
-PLAIN = Admit({}, {}, None)
-REWRITTEN = Admit({}, {}, Rewrite("served", force_usage=False))
-
-
+PLAIN = Admit(headers={}, admission={}, rewrite=None)
+REWRITTEN = replace(PLAIN, rewrite=Rewrite("served", force_usage=False))
 ADMISSION = {
     AdmissionKey.API: "chat",
     AdmissionKey.CLIENT_USAGE: "none",
@@ -24,16 +24,16 @@ STREAMED = AnswerHead(200, "text/event-stream", None)
 EVENT = b'data: {"choices":[{"index":0}],"usage":{"prompt_tokens":3,"completion_tokens":1}}\n\n'
 
 
-def stream_of(decision: Decision, counts: bool = False) -> RequestStream:
-    def decide(_: RequestFacts) -> Decision:
+def stream_of(decision: RequestDecision, wants_answer: bool = False) -> RequestStream:
+    def decide(_: RequestFacts) -> RequestDecision:
         return decision
 
-    return RequestStream(decide, lambda: 1000, counts)
+    return RequestStream(decide, lambda: 1000, wants_answer)
 
 
 def counting_stream(rewrite: Rewrite | None = None) -> RequestStream:
     """A stream whose request is decided and whose answer comes."""
-    stream = stream_of(Admit({}, ADMISSION, rewrite), counts=True)
+    stream = stream_of(Admit(headers={}, admission=ADMISSION, rewrite=rewrite), wants_answer=True)
     stream.on_headers(facts())
     if rewrite is not None:
         stream.on_body(b'{"model":"a"}')
@@ -41,7 +41,7 @@ def counting_stream(rewrite: Rewrite | None = None) -> RequestStream:
 
 
 @pytest.mark.parametrize("decision", [PLAIN, Answer(Api.MODELS, b"{}")])
-def test_one_reply_is_all_when_nothing_is_rewritten(decision: Decision) -> None:
+def test_one_reply_is_all_when_nothing_is_rewritten(decision: RequestDecision) -> None:
     """The body never leaves the proxy."""
     stream = stream_of(decision)
 
@@ -93,13 +93,15 @@ def test_what_was_not_asked_for_ends_the_stream(events: str) -> None:
 def test_a_counted_answer_goes_on_to_its_last_chunk(rewrite: Rewrite | None) -> None:
     """A request that is decided is not done before."""
     stream = counting_stream(rewrite)
-    assert (stream.decided, stream.done) == (True, False)
+    assert (stream.request_done, stream.done) == (True, False)
 
-    assert stream.on_answer_headers(STREAMED, False) == Begin({UsageKey.STATUS: "200"}, True, False)
-    assert stream.on_answer_body(EVENT[:20], False) == Counted(b"", {UsageKey.EVENTS: "0"})
-    counted = stream.on_answer_body(EVENT[20:], False)
-    assert counted.body == b'data: {"choices":[{"index":0}]}\n\n'
-    assert (counted.usage[UsageKey.PROMPT], counted.usage[UsageKey.COMPLETION]) == ("3", "1")
+    assert stream.on_answer_headers(STREAMED, False) == AnswerBegin(
+        {UsageKey.STATUS: "200"}, True, False
+    )
+    assert stream.on_answer_body(EVENT[:20], False) == AnswerChunk(b"", {UsageKey.EVENTS: "0"})
+    chunk = stream.on_answer_body(EVENT[20:], False)
+    assert chunk.body == b'data: {"choices":[{"index":0}]}\n\n'
+    assert (chunk.usage[UsageKey.PROMPT], chunk.usage[UsageKey.COMPLETION]) == ("3", "1")
     assert not stream.done
     assert stream.on_answer_body(b"", True).usage == {UsageKey.EVENTS: "1"}
     assert stream.done
@@ -110,7 +112,7 @@ def test_a_counted_answer_may_end_with_trailers() -> None:
     stream.on_answer_headers(AnswerHead(200, "application/json", None), False)
     stream.on_answer_body(b'{"usage":{"prompt_tokens":3,"completion_tokens":1}}', False)
 
-    assert stream.on_answer_trailers() == End(
+    assert stream.on_answer_trailers() == AnswerEnd(
         {
             UsageKey.PROMPT: "3",
             UsageKey.COMPLETION: "1",
@@ -133,9 +135,9 @@ def test_of_an_error_and_of_an_empty_answer_the_headers_are_all(status: int, is_
 
 
 @pytest.mark.parametrize("decision", [Answer(Api.MODELS, b"{}"), PLAIN], ids=["answer", "proxy"])
-def test_nothing_is_counted_that_was_not_admitted_here(decision: Decision) -> None:
-    """An answer from here ends the stream; without `counts` an admission does, too."""
-    stream = stream_of(decision, counts=isinstance(decision, Answer))
+def test_nothing_is_counted_that_was_not_admitted_here(decision: RequestDecision) -> None:
+    """An answer from here ends the stream; without `wants_answer` an admission does, too."""
+    stream = stream_of(decision, wants_answer=isinstance(decision, Answer))
     stream.on_headers(facts())
 
     assert stream.done
@@ -153,3 +155,24 @@ def test_an_answer_s_events_come_in_their_order() -> None:
     ):
         with pytest.raises(UnexpectedMessageError):
             wrong(counting_stream())
+
+
+@pytest.mark.parametrize("state", State)
+def test_every_state_is_reached_and_can_end(state: State) -> None:
+    """The table has no state that a stream cannot enter, or cannot leave."""
+    edges = {(current, following) for (current, _), following in TRANSITIONS.items()}
+
+    assert state in _reached(State.HEADERS, edges)
+    assert State.DONE in _reached(state, edges)
+
+
+def test_every_event_is_legal_somewhere_and_nothing_follows_the_end() -> None:
+    assert {event for _, event in TRANSITIONS} == set(Event)
+    assert State.DONE not in {state for state, _ in TRANSITIONS}
+
+
+def _reached(start: State, edges: set[tuple[State, State]]) -> set[State]:
+    reached = {start}
+    for _ in State:
+        reached |= {following for current, following in edges if current in reached}
+    return reached

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.decide import Admit, Refuse, decide
+from extproc.decide import decide
 from extproc.estimate import Estimator
 from extproc.pins.memory import MemoryPins
-from extproc.versions import Kept, Pin, pin
+from extproc.types import Admit, Pin, Refuse
+from extproc.versions import PinnedVersion, pin
 from headgate.core.contract import VERSION_HEADER, AdmissionKey, Header
-from headgate.core.policy import Caller, CompiledPolicy, Sticky, Version, Versions
+from headgate.core.policy import Caller, CompiledPolicy
+from headgate.core.versions import Sticky, Version, Versions
 from tests.extproc.builders import ALICE, POLICY, facts, model
 from tests.fakes import FakeClock
 
@@ -93,7 +95,7 @@ def test_an_adapter_is_on_the_version_that_its_base_is_on() -> None:
     assert base.pin == adapter.pin is not None
 
 
-async def kept(pins: MemoryPins, wanted: Pin) -> Kept:
+async def kept(pins: MemoryPins, wanted: Pin) -> PinnedVersion:
     return await pins.keep(wanted)
 
 
@@ -103,9 +105,9 @@ async def test_no_conversation_moves_while_weights_do_until_one_is_0() -> None:
     after = [await kept(pins, pin(versions(50, 50), ALICE, "m", str(n))) for n in range(1000)]
     rolled_back = [await kept(pins, pin(versions(100, 0), ALICE, "m", str(n))) for n in range(1000)]
 
-    assert [one.version for one in before] == [one.version for one in after]
-    assert {one.remembered for one in after} == {True}
-    assert {one.version for one in rolled_back} == {"v1"}
+    assert [pinned.version for pinned in before] == [pinned.version for pinned in after]
+    assert {pinned.remembered for pinned in after} == {True}
+    assert {pinned.version for pinned in rolled_back} == {"v1"}
 
 
 async def test_new_conversations_are_split_by_the_new_weights() -> None:
@@ -122,8 +124,8 @@ async def test_a_canary_that_begins_moves_no_conversation_and_one_that_ended_lef
     seen = []
     for weights in ((100, 0), (90, 10), (0, 100), (50, 50)):
         split = versions(*weights)
-        kept_ = [await kept(pins, pin(split, ALICE, "m", str(n))) for n in range(500)]
-        seen.append({one.version for one in kept_})
+        all_pinned = [await kept(pins, pin(split, ALICE, "m", str(n))) for n in range(500)]
+        seen.append({pinned.version for pinned in all_pinned})
 
     assert seen == [{"v1"}, {"v1"}, {"v2"}, {"v2"}]
 

@@ -1,15 +1,14 @@
 """Envoy's processing messages to our values and back."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from extproc import wire
-from extproc.asked import Compound
-from extproc.counting.counter import AnswerHead, Counted
-from extproc.decide import Admit, Answer, Refuse, RequestFacts
-from extproc.splice import Rewrite
-from extproc.stream import Begin, End, Replace
+from extproc.counting.counter import AnswerChunk, AnswerHead
+from extproc.stream import AnswerBegin, AnswerEnd, Replace
+from extproc.types import Admit, Answer, Compound, Refuse, RequestFacts, Rewrite
 from headgate._gen.base_pb2 import HeaderValueOption
 from headgate._gen.ext_proc_pb2 import HeaderMutation, ProcessingMode, ProcessingRequest
 from headgate.core.apis import Api, ErrorShape
@@ -17,6 +16,8 @@ from headgate.core.contract import VERSION_HEADER, AdmissionKey, Header, Namespa
 from headgate.core.errors import ApiError, Refusal
 from headgate.core.policy import Caller
 from tests.extproc.builders import ALICE, headers_message
+
+PLAIN = Admit(headers={}, admission={}, rewrite=None)
 
 
 def headers_of(mutation: HeaderMutation) -> dict[str, bytes]:
@@ -32,9 +33,9 @@ def test_facts_come_from_headers_metadata_and_attributes() -> None:
     message.metadata_context.filter_metadata[Namespace.REQUEST].update({"background": {"a": 1}})
 
     assert wire.decode_headers(message) == RequestFacts(
-        "/v1/chat/completions",
-        ALICE,
-        {
+        path="/v1/chat/completions",
+        caller=ALICE,
+        values={
             "body": "read",
             "model": "tiny",
             "n": 2.0,
@@ -42,7 +43,7 @@ def test_facts_come_from_headers_metadata_and_attributes() -> None:
             "max_tokens": None,
             "background": Compound.VALUE,
         },
-        1000,
+        size_bytes=1000,
     )
 
 
@@ -51,7 +52,9 @@ def test_an_empty_message_has_no_facts() -> None:
     message = ProcessingRequest()
     message.request_headers.end_of_stream = True
 
-    assert wire.decode_headers(message) == RequestFacts("", None, {}, None)
+    assert wire.decode_headers(message) == RequestFacts(
+        path="", caller=None, values={}, size_bytes=None
+    )
 
 
 @pytest.mark.parametrize(
@@ -111,9 +114,11 @@ def test_a_path_that_is_not_utf8_is_no_crash() -> None:
 
 def test_an_admission_sets_headers_and_metadata_and_routes_anew() -> None:
     """The router chooses by the headers that were just set; no body is asked for."""
-    admit = Admit({Header.TENANT: "acme"}, {AdmissionKey.API: Api.CHAT}, None)
+    admit = Admit(
+        headers={Header.TENANT: "acme"}, admission={AdmissionKey.API: Api.CHAT}, rewrite=None
+    )
 
-    response = wire.encode(admit)
+    response = wire.encode_reply(admit)
 
     common = response.request_headers.response
     assert headers_of(common.header_mutation) == {"x-headgate-tenant": b"acme"}
@@ -125,9 +130,9 @@ def test_an_admission_sets_headers_and_metadata_and_routes_anew() -> None:
 
 def test_forged_headers_are_removed_where_there_are_none_of_ours() -> None:
     """What is not overwritten must not stay."""
-    plain = wire.encode(Admit({}, {}, None)).request_headers.response.header_mutation
+    plain = wire.encode_reply(PLAIN).request_headers.response.header_mutation
     ours = {Header.LORA: "poet", Header.VERSION: "v1", Header.TIER: "gold"}
-    whole = wire.encode(Admit(ours, {}, None)).request_headers.response
+    whole = wire.encode_reply(replace(PLAIN, headers=ours)).request_headers.response
 
     assert set(plain.remove_headers) == {*ours, VERSION_HEADER}
     assert list(whole.header_mutation.remove_headers) == [VERSION_HEADER]
@@ -135,7 +140,7 @@ def test_forged_headers_are_removed_where_there_are_none_of_ours() -> None:
 
 def test_a_rewrite_asks_for_the_whole_body_and_nothing_more() -> None:
     """The other modes stay what the filter is configured with."""
-    response = wire.encode(Admit({}, {}, Rewrite("served", force_usage=False)))
+    response = wire.encode_reply(replace(PLAIN, rewrite=Rewrite("served", force_usage=False)))
 
     mode = response.mode_override
     assert mode.request_body_mode == ProcessingMode.BUFFERED
@@ -147,7 +152,7 @@ def test_a_rewrite_asks_for_the_whole_body_and_nothing_more() -> None:
 
 def test_a_new_body_brings_its_length() -> None:
     """Envoy answers 500 to a body of another length than declared."""
-    common = wire.encode(Replace("größe".encode())).request_body.response
+    common = wire.encode_reply(Replace("größe".encode())).request_body.response
 
     assert common.body_mutation.body == "größe".encode()
     assert headers_of(common.header_mutation) == {"content-length": b"7"}
@@ -157,7 +162,7 @@ def test_a_refusal_is_an_answer_in_the_clients_shape() -> None:
     """The access log tells by its details why."""
     refuse = Refuse(ApiError(Refusal.UNKNOWN_MODEL, "no", "model"), ErrorShape.ANTHROPIC)
 
-    immediate = wire.encode(refuse).immediate_response
+    immediate = wire.encode_reply(refuse).immediate_response
 
     assert immediate.status.code == 404
     assert immediate.details == "headgate_model_not_found"
@@ -169,7 +174,7 @@ def test_a_401_says_which_scheme_it_wants() -> None:
     """RFC 9110, 11.6.1: a 401 carries www-authenticate."""
     refuse = Refuse(ApiError(Refusal.NO_KEY, "who?"), ErrorShape.OPENAI)
 
-    assert headers_of(wire.encode(refuse).immediate_response.headers) == {
+    assert headers_of(wire.encode_reply(refuse).immediate_response.headers) == {
         "content-type": b"application/json",
         "www-authenticate": b"Bearer",
     }
@@ -177,7 +182,7 @@ def test_a_401_says_which_scheme_it_wants() -> None:
 
 def test_an_answer_ends_the_request_with_200() -> None:
     """The model list never asks vLLM."""
-    immediate = wire.encode(Answer(Api.MODELS, b"{}")).immediate_response
+    immediate = wire.encode_reply(Answer(Api.MODELS, b"{}")).immediate_response
 
     assert (immediate.status.code, immediate.body) == (200, b"{}")
     assert immediate.details == "headgate_models"
@@ -199,7 +204,7 @@ def test_an_answer_s_head_is_read_from_three_headers() -> None:
 @pytest.mark.parametrize("rewrite", [None, Rewrite("served", force_usage=False)])
 def test_an_admission_asks_for_the_answer_where_it_is_counted(rewrite: Rewrite | None) -> None:
     """By the mode of this request alone: of those that are not admitted no answer comes."""
-    mode = wire.encode(Admit({}, {}, rewrite), counts=True).mode_override
+    mode = wire.encode_reply(replace(PLAIN, rewrite=rewrite), wants_answer=True).mode_override
 
     body = ProcessingMode.BUFFERED if rewrite else ProcessingMode.NONE
     assert mode.request_body_mode == body
@@ -210,8 +215,8 @@ def test_an_admission_asks_for_the_answer_where_it_is_counted(rewrite: Rewrite |
 
 def test_a_chunk_passes_as_it_came_or_as_the_client_is_to_see_it() -> None:
     """An empty body takes the chunk out; no body leaves it."""
-    same = wire.encode_counted(Counted(None, {}))
-    empty = wire.encode_counted(Counted(b"", {UsageKey.EVENTS: "1"}))
+    same = wire.encode_answer_reply(AnswerChunk(None, {}))
+    empty = wire.encode_answer_reply(AnswerChunk(b"", {UsageKey.EVENTS: "1"}))
 
     assert not same.response_body.response.HasField("body_mutation")
     assert not same.HasField("dynamic_metadata")
@@ -221,8 +226,10 @@ def test_a_chunk_passes_as_it_came_or_as_the_client_is_to_see_it() -> None:
 
 def test_an_answer_s_headers_lose_the_length_that_would_be_wrong() -> None:
     """With `is_all` the rest does not come here."""
-    kept = wire.encode_counted(Begin({UsageKey.STATUS: "200"}, drops_length=False, is_all=False))
-    gone = wire.encode_counted(Begin({}, drops_length=True, is_all=True))
+    kept = wire.encode_answer_reply(
+        AnswerBegin({UsageKey.STATUS: "200"}, drops_length=False, is_all=False)
+    )
+    gone = wire.encode_answer_reply(AnswerBegin({}, drops_length=True, is_all=True))
 
     assert not kept.response_headers.response.header_mutation.remove_headers
     assert not kept.HasField("mode_override")
@@ -232,7 +239,7 @@ def test_an_answer_s_headers_lose_the_length_that_would_be_wrong() -> None:
 
 
 def test_trailers_pass_and_end_the_count() -> None:
-    response = wire.encode_counted(End({UsageKey.COMPLETE: "1"}))
+    response = wire.encode_answer_reply(AnswerEnd({UsageKey.COMPLETE: "1"}))
 
     assert response.WhichOneof("response") == "response_trailers"
     assert dict(response.dynamic_metadata[Namespace.USAGE]) == {"complete": "1"}

@@ -19,12 +19,13 @@ import extauthz.wire
 import extproc.wire
 import ratelimit.descriptors.wire
 import ratelimit.wire
-from accesslog.meter import held_by, meter
+from accesslog.meter import meter
 from accesslog.wire import decode as decode_log
 from extproc.decide import decide
 from extproc.estimate import Estimator
-from extproc.splice import Rewrite, SpliceError, rewrite_body
+from extproc.splice import SpliceError, rewrite_body
 from extproc.stream import RequestStream
+from extproc.types import Rewrite
 from headgate._gen.auth_pb2 import CheckRequest
 from headgate._gen.ext_proc_pb2 import ProcessingRequest
 from headgate._gen.ratelimit_pb2 import RateLimitRequest
@@ -55,7 +56,7 @@ def ext_proc(data: bytes) -> None:
     stream = RequestStream(lambda facts: decide(facts, DOOR, Estimator(), "r-1"), _no_time, False)
     if message.HasField("request_headers"):
         reply = stream.on_headers(extproc.wire.decode_headers(message))
-        assert extproc.wire.encode(reply).SerializeToString()  # type: ignore[arg-type]
+        assert extproc.wire.encode_reply(reply).SerializeToString()  # type: ignore[arg-type]
 
 
 def rate_limit(data: bytes) -> None:
@@ -69,7 +70,6 @@ def drop_in(data: bytes) -> None:
 def access_log(data: bytes) -> None:
     for entry in decode_log(data):
         meter(entry, lambda model: DOOR.models[model].prices if model in DOOR.models else None)
-        held_by(entry)
 
 
 def rewriting(data: bytes) -> None:

@@ -41,7 +41,7 @@ def test_two_new_keys_differ() -> None:
     assert CliRunner().invoke(cli, command).stdout != CliRunner().invoke(cli, command).stdout
 
 
-def test_check_sums_a_good_policy_up() -> None:
+def test_check_prints_a_summary_of_a_good_policy() -> None:
     example = Path(__file__).parents[2] / "examples" / "headgate.yaml"
     checked = CliRunner().invoke(cli, ["check", str(example)])
 
@@ -68,7 +68,7 @@ def test_an_address_that_is_none_is_a_usage_error(address: str) -> None:
     assert "HOST:PORT" in shown.stderr
 
 
-def test_the_demo_takes_no_policy_of_ones_own() -> None:
+def test_the_demo_takes_no_other_policy() -> None:
     assert CliRunner().invoke(cli, ["up", "--demo", "--policy", "x.yaml"]).exit_code == 2
 
 

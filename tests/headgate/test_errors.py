@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from headgate.core.apis import ErrorShape, endpoint_of, error_shape_of
+from headgate.core.apis import ErrorShape, door_of
 from headgate.core.errors import ApiError, Refusal
 
 
@@ -31,14 +31,14 @@ def test_codes_are_distinct_so_that_metrics_tell_refusals_apart() -> None:
     ["/invocations", "/v1/chat/completions/", "/v1/models/", "/v1", "/", "", "/V1/models", "?"],
 )
 def test_what_is_not_listed_is_no_endpoint(path: str) -> None:
-    assert endpoint_of(path) is None
+    assert door_of(path).endpoint is None
 
 
 def test_a_query_does_not_change_the_endpoint() -> None:
-    assert endpoint_of("/v1/models?x=/v1/chat/completions") == endpoint_of("/v1/models")
+    assert door_of("/v1/models?x=/v1/chat/completions") == door_of("/v1/models")
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages?beta=true", "/v1/messages/x"])
 def test_clients_of_messages_get_anthropics_shape(path: str) -> None:
-    assert error_shape_of(path) is ErrorShape.ANTHROPIC
-    assert error_shape_of("/v1/messagesx") is ErrorShape.OPENAI
+    assert door_of(path).shape is ErrorShape.ANTHROPIC
+    assert door_of("/v1/messagesx").shape is ErrorShape.OPENAI

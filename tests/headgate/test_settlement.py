@@ -99,10 +99,10 @@ def test_seconds_without_a_price_cost_what_was_held() -> None:
 @pytest.mark.parametrize(
     ("usage", "expected"),
     [
-        (Usage(left=True), Charge(40, 0, Source.PARTIAL)),
-        (Usage(left=False), Charge(0, 0, Source.REFUND)),
-        (Usage(status=503, left=True), Charge(0, 0, Source.REFUND)),
-        (Usage(status=200, left=True), Charge(40, 0, Source.PARTIAL)),
+        (Usage(client_left=True), Charge(40, 0, Source.PARTIAL)),
+        (Usage(client_left=False), Charge(0, 0, Source.REFUND)),
+        (Usage(status=503, client_left=True), Charge(0, 0, Source.REFUND)),
+        (Usage(status=200, client_left=True), Charge(40, 0, Source.PARTIAL)),
     ],
     ids=["at vLLM", "not there yet", "an error", "an answer"],
 )
@@ -114,5 +114,6 @@ def test_a_client_that_leaves_while_vllm_works_pays_its_prompt(
 
 
 def test_only_envoys_own_word_says_that_a_client_left() -> None:
-    assert read_usage({"left": "true"}).left
-    assert not any(read_usage({"left": word}).left for word in ("false", "1", "-", "True", ""))
+    assert read_usage({"left": "true"}).client_left
+    for word in ("false", "1", "-", "True", ""):
+        assert not read_usage({"left": word}).client_left

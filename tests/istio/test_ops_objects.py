@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from headgate.canary.queries import By, Part, gates
+from headgate.canary.queries import By, ModelPart, gates
 from headgate.istio_check.kustomize import build
 from tests.istio.names import COMPONENTS, ISTIO
 
@@ -49,8 +49,8 @@ def test_the_components_build_together(with_components: Any, controller: str) ->
 
 def test_flaggers_gates_ask_what_the_command_asks() -> None:
     model, window = "{{ variables.model }}", "{{ interval }}"
-    stable = Part(model, "{{ target }}-primary", window, By.WORKLOAD)
-    canary = Part(model, "{{ target }}", window, By.WORKLOAD)
+    stable = ModelPart(model, "{{ target }}-primary", window, By.WORKLOAD)
+    canary = ModelPart(model, "{{ target }}", window, By.WORKLOAD)
     files = (COMPONENTS / "flagger").glob("metric-*.yaml")
     asked = {file.stem.removeprefix("metric-"): load(file)["spec"]["query"] for file in files}
 
@@ -59,7 +59,7 @@ def test_flaggers_gates_ask_what_the_command_asks() -> None:
 
 def test_argos_gates_ask_what_the_command_asks() -> None:
     template = load(COMPONENTS / "argo-rollouts" / "analysistemplate.yaml")["spec"]
-    parts = [Part("{{args.model}}", f"{{{{args.{one}}}}}", "{{args.window}}") for one in PARTS]
+    parts = [ModelPart("{{args.model}}", f"{{{{args.{one}}}}}", "{{args.window}}") for one in PARTS]
 
     asked = {one["name"]: one["provider"]["prometheus"]["query"] for one in template["metrics"]}
     assert asked == gates(*parts)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import h11
 
-TIMEOUT_S = 20.0
+from tests.patience import PATIENCE_S
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ async def ask(
         writer.write(exchange.connection.send(head) or b"")
         writer.write(exchange.connection.send(h11.Data(content)) or b"")
         writer.write(exchange.connection.send(h11.EndOfMessage()) or b"")
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(PATIENCE_S):
             return await (exchange.read() if leave is None else exchange.read_until(leave))
     except TimeoutError:
         return exchange.seen("nothing more came")

@@ -7,12 +7,13 @@ from typing import Any
 
 import httpx
 
-from tests.box import Box, wait_until
+from tests.box import Box
 from tests.matrix.cases import Answer, Case, cases_of
 from tests.matrix.cells import Cell, Matrix
 from tests.matrix.client import Seen, Sent, ask
 from tests.matrix.judge import Played, problems
 from tests.matrix.oracle import events_of, without_member
+from tests.patience import wait_until
 
 AT_ONCE = 16
 _WORDS = {
@@ -138,7 +139,7 @@ class Stage:
             records = {r["user_agent"]: r for r in self.box.records() if r["user_agent"] in agents}
             return records if len(records) == len(agents) else None
 
-        return dict(wait_until(found, f"{len(agents)} usage records", 20))
+        return dict(wait_until(found, f"{len(agents)} usage records"))
 
     def _settled_wrong(self, records: list[dict[str, Any]], model: str) -> list[str]:
         """The limits hold what the records say, once all is settled."""

@@ -12,7 +12,6 @@ COUNTING = "extproc"
 pytestmark = [
     pytest.mark.simulator,
     pytest.mark.asyncio(loop_scope="session"),
-    pytest.mark.timeout(240),  # the first one waits for three simulators and a box
 ]
 
 

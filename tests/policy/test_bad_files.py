@@ -1,4 +1,4 @@
-"""Each file in `bad/` holds a mistake and, in its first lines, exactly what is told of it."""
+"""Each file in `bad/` contains a mistake and, in comments, the exact lines that report it."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ import pytest
 
 from headgate.policy import PolicyError, load_policy
 from headgate.policy.load import find_problems
-from headgate.policy.problems import Rule
+from headgate.policy.problems import PolicyRule
 from tests.policy.policies import problems_of
 
 BAD = sorted(Path(__file__).with_name("bad").glob("*.yaml"))
 EXPECT = b"# expect: FILE"
-FILE_RULES = {Rule.UNREADABLE, Rule.TOO_BIG}
+FILE_RULES = {PolicyRule.UNREADABLE, PolicyRule.TOO_BIG}
 """Rules about a file that no file in `bad/` can break; see test_load.py."""
 
 
@@ -23,7 +23,7 @@ def expected(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
-def test_a_mistake_is_told_in_exactly_these_lines(path: Path) -> None:
+def test_a_mistake_is_reported_in_exactly_these_lines(path: Path) -> None:
     with pytest.raises(PolicyError) as caught:
         load_policy(path)
 
@@ -42,11 +42,11 @@ def test_a_file_is_named_after_the_rule_that_it_breaks(path: Path) -> None:
 def test_every_rule_has_a_file_that_breaks_it() -> None:
     broken = {problem.rule for path in BAD for problem in find_problems(path.read_bytes())[1]}
 
-    assert set(Rule) - FILE_RULES == broken
+    assert set(PolicyRule) - FILE_RULES == broken
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
-def test_a_message_is_one_line_and_repeats_no_secret(path: Path) -> None:
+def test_a_message_is_one_line_and_contains_no_secret(path: Path) -> None:
     for line in problems_of(path):
         assert line.isprintable()
         assert "3f9c2d41a7" not in line

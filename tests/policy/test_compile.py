@@ -1,4 +1,4 @@
-"""What the hooks see of a policy."""
+"""The compiled policy that the hooks see."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -9,19 +9,22 @@ import pytest
 from headgate.core.policy import (
     Calendar,
     Caller,
-    Count,
+    CountedRequests,
     Each,
     Limit,
     Model,
-    OnOutage,
     Per,
+    PricedTokens,
     Prices,
+    Slots,
     Tenant,
     TokenWeights,
     Weekday,
+    WeightedTokens,
+    Windowed,
 )
 from headgate.policy import describe, load_policy, parse_policy
-from tests.policy.policies import DIGEST, MODELS, with_limits
+from tests.policy.policies import DIGEST, MODELS
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "headgate.yaml"
 BERLIN = Calendar(ZoneInfo("Europe/Berlin"))
@@ -59,23 +62,39 @@ def test_the_example_compiles_to_what_it_says() -> None:
     acme = policy.tenants["acme"]
     scarce = frozenset({"sql-expert"})
     limits = (
-        Limit("tokens.day.user", Count.TOKENS, 100_000, Per.DAY, frozenset({user})),
         Limit(
-            "requests.minute.model.user", Count.REQUESTS, 100, Per.MINUTE, frozenset({user, model})
+            id="tokens.day.user",
+            limit=100_000,
+            shape=Windowed(Per.DAY, WeightedTokens()),
+            each=frozenset({user}),
         ),
-        Limit("concurrent", Count.CONCURRENT, 8, None, lease_s=900.0),
-        Limit(acme.limits[3].id, Count.TOKENS, 5_000_000, Per.MONTH, models=scarce),
         Limit(
-            "cost.month.user",
-            Count.COST,
-            25 * 10**9,
-            Per.MONTH,
-            frozenset({user}),
-            costs=dict.fromkeys(policy.models, TokenWeights(200_000, 50_000, 600_000)),
+            id="requests.minute.model.user",
+            limit=100,
+            shape=Windowed(Per.MINUTE, CountedRequests()),
+            each=frozenset({user, model}),
+        ),
+        Limit(id="concurrent", limit=8, shape=Slots(lease_s=900.0)),
+        Limit(
+            id=acme.limits[3].id,
+            limit=5_000_000,
+            shape=Windowed(Per.MONTH, WeightedTokens()),
+            models=scarce,
+        ),
+        Limit(
+            id="cost.month.user",
+            limit=25 * 10**9,
+            shape=Windowed(
+                Per.MONTH,
+                PricedTokens(dict.fromkeys(policy.models, TokenWeights(200_000, 50_000, 600_000))),
+            ),
+            each=frozenset({user}),
         ),
     )
     assert {"llama-8b": llama, "sql-expert": expert} == policy.models
-    assert Tenant("acme", BERLIN, frozenset(policy.models), limits) == acme
+    assert (
+        Tenant(name="acme", calendar=BERLIN, models=frozenset(policy.models), limits=limits) == acme
+    )
     sundays = Calendar(ZoneInfo("UTC"), week_start=Weekday.SUNDAY)
     assert sundays == policy.tenants["globex"].calendar
     assert {
@@ -102,7 +121,7 @@ def test_an_upstream_always_has_its_port_and_no_last_slash(written: str, compile
     assert compiled == tiny.upstream
 
 
-def test_a_model_is_served_under_its_own_name_unless_told() -> None:
+def test_a_model_is_served_under_its_own_name_by_default() -> None:
     entry = '{upstream: "http://h", context_tokens: 1}'
     plain = models(f"org/tiny: {entry}")["org/tiny"]
     policy = MODELS.replace(", adapter: lora-a", "") + "tenants:\n  acme: {models: [tiny]}\n"
@@ -116,7 +135,7 @@ def test_a_model_is_served_under_its_own_name_unless_told() -> None:
     )
 
 
-def test_an_adapter_may_stand_before_its_base_and_have_its_own_prices() -> None:
+def test_an_adapter_may_come_before_its_base_and_have_its_own_prices() -> None:
     policy = """\
 models:
   sql: {base: tiny, prices: {input: 3, output: 4}}
@@ -132,7 +151,7 @@ tenants:
     assert policy.models["sql"].forces_usage
 
 
-def test_cached_input_costs_what_input_costs_unless_told() -> None:
+def test_cached_input_costs_as_input_by_default() -> None:
     tiny = models(
         'tiny: {upstream: "http://h", context_tokens: 1, prices: {input: 0.10, output: 1}}'
     )
@@ -178,18 +197,7 @@ def test_equal_limits_of_many_tenants_take_memory_once() -> None:
     assert tenants["acme"].limits[0] is tenants["globex"].limits[0]
 
 
-def test_a_limit_is_closed_in_an_outage_unless_told() -> None:
-    limits = [
-        "{count: tokens, limit: 5, per: day}",
-        "{count: requests, limit: 5, per: day, on_outage: open}",
-        "{count: concurrent, limit: 5, on_outage: share}",
-    ]
-    compiled = with_limits(*limits).tenants["acme"].limits
-
-    assert [limit.on_outage for limit in compiled] == list(OnOutage)
-
-
-def test_weeks_begin_on_monday_and_months_on_their_first_day_unless_told() -> None:
+def test_weeks_begin_on_monday_and_months_on_their_first_day_by_default() -> None:
     plain = "  plain: {models: [tiny]}\n"
     own = "  own: {models: [tiny], timezone: Asia/Tokyo, week_start: saturday, billing_day: 31}\n"
     policy = parse_policy(f"{MODELS}tenants:\n{plain}{own}".encode(), "headgate.yaml")
@@ -201,210 +209,4 @@ def test_weeks_begin_on_monday_and_months_on_their_first_day_unless_told() -> No
     assert describe(policy).splitlines()[-2:] == [
         "tenant plain (UTC): 0 keys; tiny",
         "tenant own (Asia/Tokyo, weeks from Saturday, months from day 31): 0 keys; tiny",
-    ]
-
-
-def test_a_limit_of_cost_is_in_nanos_with_the_costs_of_the_models_that_it_can_meet() -> None:
-    policy = """\
-models:
-  tiny: {upstream: "http://h", context_tokens: 9, prices: {input: 0.2, output: 0.6}}
-  sql: {base: tiny}
-  dear: {base: tiny, prices: {input: 3.000001, cached_input: 0.000001, output: 1000000}}
-  other: {base: tiny}
-tenants:
-  acme:
-    models: [tiny, sql, dear]
-    limits:
-      - {count: cost, limit: 25.00, per: month, each: user}
-      - {count: cost, limit: 0.000000001, per: day, models: [dear], on_outage: share}
-      - {count: cost, limit: 9000000, per: year, shadow: true}
-"""
-    whole, narrow, most = parse_policy(policy.encode(), "headgate.yaml").tenants["acme"].limits
-
-    tiny, dear = TokenWeights(200_000, 200_000, 600_000), TokenWeights(3_000_001, 1, 10**12)
-    costs = {"tiny": tiny, "sql": tiny, "dear": dear}
-    assert (whole.id, whole.count, whole.limit) == ("cost.month.user", Count.COST, 25 * 10**9)
-    assert whole.costs == most.costs == costs
-    assert (narrow.costs, narrow.limit, narrow.on_outage) == ({"dear": dear}, 1, OnOutage.SHARE)
-    assert (most.id, most.limit, most.shadow) == ("shadow.cost.year", 9 * 10**15, True)
-
-
-def test_a_limit_of_tokens_has_the_weights_of_each_kind() -> None:
-    limits = [
-        "{count: tokens, limit: 5, per: day}",
-        "{count: tokens, limit: 5, per: day, weights: {input: 0.5, output: 4.125}}",
-        "{count: tokens, limit: 5, per: day, weights: {cached_input: 0}}",
-    ]
-    plain, own, cached = with_limits(*limits).tenants["acme"].limits
-
-    assert plain.weights == TokenWeights(1000, 1000, 1000)
-    assert own.weights == TokenWeights(500, 500, 4125)
-    assert cached.weights == TokenWeights(1000, 0, 1000)
-
-
-class TestLimitId:
-    """The id of a limit is made of what it means."""
-
-    def test_the_burst_is_no_part_of_it(self) -> None:
-        before, after = (
-            with_limits(f"{{count: tokens, limit: 5, per: hour, smooth: true{burst}}}")
-            for burst in ("", ", burst: 9")
-        )
-        assert before.tenants["acme"].limits[0].id == after.tenants["acme"].limits[0].id
-
-    def test_the_number_the_lease_and_the_outage_are_no_part_of_it(self) -> None:
-        before = with_limits("{count: concurrent, limit: 5}").tenants["acme"].limits
-        other = "{count: concurrent, limit: 9, lease_s: 60, on_outage: open}"
-        after = with_limits(other).tenants["acme"].limits
-
-        assert before[0].id == after[0].id
-
-    def test_the_place_in_the_file_and_the_order_of_names_are_no_part_of_it(self) -> None:
-        one = "{count: tokens, limit: 5, per: day, each: [user, model], models: [tiny, sql-expert]}"
-        same = (
-            "{models: [sql-expert, tiny], each: [model, user], per: day, limit: 5, count: tokens}"
-        )
-        other = "{count: requests, limit: 5, per: day}"
-        before = with_limits(one, other).tenants["acme"].limits
-        after = with_limits(other, same).tenants["acme"].limits
-
-        assert [limit.id for limit in before] == [limit.id for limit in reversed(after)]
-
-    def test_whatever_changes_the_meaning_changes_it(self) -> None:
-        limits = [
-            "{count: tokens, limit: 5, per: day}",
-            "{count: requests, limit: 5, per: day}",
-            "{count: tokens, limit: 5, per: month}",
-            "{count: tokens, limit: 5, per: day, each: user}",
-            "{count: tokens, limit: 5, per: day, each: [user, model]}",
-            "{count: tokens, limit: 5, per: day, users: [alice]}",
-            "{count: tokens, limit: 5, per: day, models: [tiny]}",
-            "{count: tokens, limit: 5, per: day, models: [sql-expert]}",
-            "{count: tokens, limit: 5, per: day, users: [alice], models: [tiny]}",
-            "{count: concurrent, limit: 5}",
-            "{count: tokens, limit: 5, per: day, shadow: true}",
-            "{count: concurrent, limit: 5, shadow: true}",
-            "{count: cost, limit: 5, per: day}",
-            "{count: tokens, limit: 5, per: day, weights: {output: 4}}",
-            "{count: tokens, limit: 5, per: day, weights: {cached_input: 0.1, output: 4}}",
-            "{count: requests, limit: 5, per: hour}",
-            "{count: requests, limit: 5, per: hour, smooth: true}",
-        ]
-        ids = [limit.id for limit in with_limits(*limits).tenants["acme"].limits]
-
-        assert len(set(ids)) == len(limits)
-
-    def test_it_stays_the_same_over_releases_as_counters_are_kept_under_it(self) -> None:
-        limits = (
-            with_limits(
-                "{count: tokens, limit: 5, per: day, each: user}",
-                "{count: tokens, limit: 5, per: day, each: user, users: [alice], models: [tiny]}",
-                "{count: cost, limit: 5, per: month, each: user}",
-                "{count: tokens, limit: 5, per: day, weights: {cached_input: 0.1, output: 4.50}}",
-                "{count: tokens, limit: 5, per: hour, weights: {output: 1}}",
-                "{count: tokens, limit: 5, per: hour, each: user, smooth: true}",
-            )
-            .tenants["acme"]
-            .limits
-        )
-
-        assert [limit.id for limit in limits] == [
-            "tokens.day.user",
-            "tokens.day.user.28efff1fd8f0",
-            "cost.month.user",
-            "tokens.day.weights-1-0.1-4.5",
-            "tokens.hour",
-            "tokens.hour.smooth.user",
-        ]
-
-
-def test_a_smooth_limit_has_a_burst_of_its_limit_unless_told() -> None:
-    entry = "count: requests, limit: 600, per"
-    limits = [f"{{{entry}: minute, smooth: true, burst: 100}}", f"{{{entry}: hour, smooth: true}}"]
-    policy = with_limits(*limits, f"{{{entry}: day, smooth: false}}")
-
-    assert [limit.burst for limit in policy.tenants["acme"].limits] == [100, 600, None]
-    assert describe(policy).splitlines()[-3:] == [
-        "  600 requests per minute in bursts of up to 100",
-        "  600 requests per hour in bursts of up to 600",
-        "  600 requests per day",
-    ]
-
-
-def test_a_shadow_limit_may_stand_beside_the_same_limit_in_force() -> None:
-    force, shadow, slots = (
-        with_limits(
-            "{count: tokens, limit: 9, per: day, each: user}",
-            "{count: tokens, limit: 5, per: day, each: user, shadow: true}",
-            "{count: concurrent, limit: 5, lease_s: 60, shadow: true}",
-        )
-        .tenants["acme"]
-        .limits
-    )
-
-    assert [force.shadow, shadow.shadow, slots.shadow] == [False, True, True]
-    assert (shadow.id, slots.id, slots.lease_s) == (
-        "shadow.tokens.day.user",
-        "shadow.concurrent",
-        60.0,
-    )
-
-
-def test_the_summary_marks_shadow_limits_with_their_name_in_metrics() -> None:
-    policy = with_limits("{count: tokens, limit: 5, per: day, shadow: true}")
-
-    assert describe(policy).splitlines()[-1] == (
-        "  5 tokens per day; shadow: refuses nobody, in metrics shadow.tokens.day"
-    )
-
-
-def test_the_summary_tells_cost_and_weights() -> None:
-    policy = with_limits(
-        "{count: cost, limit: 25, per: month, each: user}",
-        "{count: cost, limit: 0.000001, per: month, models: [tiny]}",
-        "{count: tokens, limit: 5, per: day, weights: {cached_input: 0.1, output: 4}}",
-    )
-
-    assert describe(policy).splitlines()[-3:] == [
-        "  25.00 of cost per month for each user",
-        "  0.000001 of cost per month, models tiny",
-        "  5 tokens per day, weights input 1, cached_input 0.1, output 4",
-    ]
-
-
-def test_a_shadow_limit_may_say_what_it_does_in_an_outage_to_no_effect() -> None:
-    entry = "{count: tokens, limit: 5, per: day, shadow: true, on_outage: share}"
-    assert describe(with_limits(entry)).splitlines()[-1] == (
-        "  5 tokens per day; shadow: refuses nobody, in metrics shadow.tokens.day"
-    )
-
-
-def test_a_slice_is_no_part_of_what_a_limit_means() -> None:
-    plain, sliced = (
-        with_limits(entry).tenants["acme"].limits[0]
-        for entry in (
-            "{count: tokens, limit: 500, per: day}",
-            "{count: tokens, limit: 500, per: day, slice: 500}",
-        )
-    )
-    assert (plain.slice, sliced.slice) == (None, 500)
-    assert plain.id == sliced.id
-
-
-def test_the_summary_says_how_much_a_replica_takes_at_a_time() -> None:
-    priced = """\
-models:
-  tiny: {upstream: "http://h", context_tokens: 8, prices: {input: 1, output: 1}}
-tenants:
-  acme:
-    models: [tiny]
-    limits:
-      - {count: tokens, limit: 500, per: day, slice: 50}
-      - {count: cost, limit: 25, per: month, slice: 0.5}
-"""
-    policy = parse_policy(priced.encode(), "headgate.yaml")
-    assert [limit.slice for limit in policy.tenants["acme"].limits] == [50, 500_000_000]
-    assert describe(policy).splitlines()[-2:] == [
-        "  500 tokens per day, in slices of 50",
-        "  25.00 of cost per month, in slices of 0.50",
     ]

@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from headgate.core.keys import ApiKey, digest_of, new_key
-from headgate.core.policy import Caller
+from headgate.core.policy import Caller, CountedRequests, Per, Windowed
 from headgate.policy import describe, key_yaml, load_policy, parse_policy
 from headgate.program.demo import demo_policy
 from tests.policy.policies import MODELS
@@ -65,12 +65,8 @@ def test_the_demos_first_key_meets_a_limit_of_a_hundred_requests_a_minute() -> N
     policy = parse_policy(demo_policy("http://h").text.encode(), "headgate.yaml")
     limit = policy.tenants["demo"].limits[0]
 
-    assert (limit.count, limit.limit, limit.per, limit.users) == (
-        "requests",
-        100,
-        "minute",
-        {"alice"},
-    )
+    assert (limit.limit, limit.shape) == (100, Windowed(Per.MINUTE, CountedRequests()))
+    assert limit.users == {"alice"}
 
 
 def test_demo_keys_are_new_at_each_start() -> None:

@@ -1,7 +1,6 @@
-"""The policy in force follows its file, and is always a good one."""
+"""The policy in force follows its file, and is always a valid policy."""
 
 import asyncio
-import dataclasses
 import logging
 import os
 from collections.abc import Callable
@@ -16,13 +15,14 @@ from headgate.policy import PolicyError
 from headgate.program import reload
 from headgate.program.reload import Contents, PolicyWatcher
 from tests.fakes import FakeClock
+from tests.patience import PATIENCE_S
 from tests.policy.policies import with_tenants
 
 BAD = "models: {}\ntenants: {}\n"
 
 
 class Rig:
-    """A watcher over a file that tests write, and everything it told."""
+    """A watcher over a file that tests write, with its metrics and changes."""
 
     def __init__(self, path: Path, text: str) -> None:
         self.path = path
@@ -32,10 +32,10 @@ class Rig:
         self.changes: list[CompiledPolicy] = []
         self.watcher = self.watch()
 
-    def watch(
-        self, transform: Callable[[CompiledPolicy], CompiledPolicy] = lambda policy: policy
-    ) -> PolicyWatcher:
-        return PolicyWatcher(self.path, self.clock, self.metrics, self.follow, transform)
+    def watch(self, upstream: str | None = None) -> PolicyWatcher:
+        watcher = PolicyWatcher(self.path, self.clock, self.metrics, upstream=upstream)
+        watcher.set_follower(self.follow)
+        return watcher
 
     async def follow(self, policy: CompiledPolicy) -> None:
         self.changes.append(policy)
@@ -123,7 +123,7 @@ async def test_a_second_change_within_one_tick_of_the_file_system_is_seen(rig: R
     assert {"zeta"} == rig.tenants()
 
 
-async def test_a_bad_file_keeps_the_last_good_policy_and_is_told_once(
+async def test_a_bad_file_keeps_the_last_good_policy_and_is_reported_once(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
     rig.write(BAD)
@@ -136,14 +136,13 @@ async def test_a_bad_file_keeps_the_last_good_policy_and_is_told_once(
     assert rig.reloads("refused") == 1
     assert [
         "policy refused, the last good one stays in force:",
-        f"{rig.path}:1: models: is empty; allowed: models by their name, each with upstream and"
+        f"{rig.path}:1: models: is empty; allowed: models by name, each with upstream and"
         " context_tokens, or with base",
-        f"{rig.path}:2: tenants: is empty; allowed: tenants by their name, each with at least"
-        " models",
+        f"{rig.path}:2: tenants: is empty; allowed: tenants by name, each with at least models",
     ] == caplog.messages
 
 
-async def test_another_bad_file_is_told_again(rig: Rig) -> None:
+async def test_another_bad_file_is_reported_again(rig: Rig) -> None:
     for text in (BAD, "models: []\n", BAD):
         rig.write(text)
         await rig.check()
@@ -161,7 +160,7 @@ async def test_a_file_with_many_mistakes_does_not_flood_the_log(
     assert caplog.messages[-1] == f"and 482 more: run `headgate check {rig.path}`"
 
 
-async def test_a_vanished_file_keeps_the_last_good_policy_and_is_told_once(
+async def test_a_vanished_file_keeps_the_last_good_policy_and_is_reported_once(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
     rig.path.unlink()
@@ -175,7 +174,7 @@ async def test_a_vanished_file_keeps_the_last_good_policy_and_is_told_once(
 
 
 @pytest.mark.parametrize("spoil", [lambda rig: rig.write(BAD), lambda rig: rig.path.unlink()])
-async def test_the_same_policy_coming_back_is_told_but_no_change(
+async def test_the_return_of_the_same_policy_is_reported_but_is_no_change(
     rig: Rig, caplog: pytest.LogCaptureFixture, spoil: Callable[[Rig], None]
 ) -> None:
     spoil(rig)
@@ -186,7 +185,7 @@ async def test_the_same_policy_coming_back_is_told_but_no_change(
         assert not await rig.check()
 
     assert [message for message in caplog.messages if "again" in message] == [
-        f"policy as in force again: {rig.path}"
+        f"policy is the one in force again: {rig.path}"
     ]
     spoil(rig)
     await rig.check()
@@ -238,7 +237,7 @@ async def test_a_file_that_changes_while_it_is_read_is_read_at_the_next_look(
     assert {"half", "other"} == rig.tenants()
 
 
-async def test_a_file_emptied_just_now_is_about_to_be_written(rig: Rig) -> None:
+async def test_a_file_that_was_just_emptied_may_still_be_written(rig: Rig) -> None:
     rig.clock.advance(-1000)
     rig.path.write_text("")
     assert not await rig.check()
@@ -258,7 +257,8 @@ async def test_a_change_that_cannot_be_applied_is_refused_and_the_next_one_is_no
         if full and "globex" in policy.tenants:
             raise OSError("disk full")
 
-    watcher = PolicyWatcher(rig.path, rig.clock, rig.metrics, apply)
+    watcher = PolicyWatcher(rig.path, rig.clock, rig.metrics)
+    watcher.set_follower(apply)
     rig.write(with_tenants("globex"))
     assert not await watcher.check_once()
     assert {"acme"} == set(watcher.current().tenants)
@@ -270,15 +270,18 @@ async def test_a_change_that_cannot_be_applied_is_refused_and_the_next_one_is_no
     assert await watcher.check_once()
 
 
-async def test_every_policy_is_transformed_before_anyone_sees_it(rig: Rig) -> None:
-    def without_keys(policy: CompiledPolicy) -> CompiledPolicy:
-        return dataclasses.replace(policy, models={})
+async def test_an_upstream_serves_every_model_of_every_policy_before_anyone_sees_it(
+    rig: Rig,
+) -> None:
+    upstream = "http://127.0.0.1:9"
+    watcher = rig.watch(upstream)
+    assert {upstream} == {model.upstream for model in watcher.current().models.values()}
 
-    watcher = rig.watch(without_keys)
     rig.write(with_tenants("globex"))
-
     assert await watcher.check_once()
-    assert {} == watcher.current().models == rig.changes[-1].models
+    for policy in (watcher.current(), rig.changes[-1]):
+        assert {upstream} == {model.upstream for model in policy.models.values()}
+        assert {None} == {model.versions for model in policy.models.values()}
 
 
 async def test_an_open_watcher_finds_changes_by_itself(
@@ -291,11 +294,12 @@ async def test_an_open_watcher_finds_changes_by_itself(
         if "globex" in policy.tenants:
             changed.set()
 
-    watcher = PolicyWatcher(rig.path, rig.clock, rig.metrics, follow)
+    watcher = PolicyWatcher(rig.path, rig.clock, rig.metrics)
+    watcher.set_follower(follow)
     async with watcher:
         rig.write(BAD)
         await asyncio.sleep(0)
         rig.write(with_tenants("globex"))
-        await asyncio.wait_for(changed.wait(), timeout=30)
+        await asyncio.wait_for(changed.wait(), timeout=PATIENCE_S)
 
     assert {"globex"} == set(watcher.current().tenants)

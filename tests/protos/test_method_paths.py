@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry
 from extproc.pins.memory import MemoryPins
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
-from headgate.program.app import build_hooks
+from headgate.program.app import Parts, build_hooks
+from headgate.program.settings import ServiceSettings
 from protos.generate import ROOT
 from ratelimit.store.memory import MemoryStore
 from tests.fakes import FakeClock
@@ -42,14 +43,14 @@ def envoy_method(source: str) -> tuple[str, Any]:
 @pytest.fixture(scope="module")
 def handlers() -> tuple[grpc.GenericRpcHandler, ...]:
     clock = FakeClock()
-    hooks = build_hooks(
-        lambda: CompiledPolicy(models={}, tenants={}, keys={}),
-        MemoryStore(),
-        MemoryPins(clock),
-        lambda _limiter: (),
-        clock,
-        Metrics(CollectorRegistry(), clock),
+    parts = Parts(
+        policy=lambda: CompiledPolicy(models={}, tenants={}, keys={}),
+        store=MemoryStore(),
+        pins=MemoryPins(clock),
+        clock=clock,
+        metrics=Metrics(CollectorRegistry(), clock),
     )
+    hooks = build_hooks(ServiceSettings(), parts)
     return hooks.handlers()
 
 

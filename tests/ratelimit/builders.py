@@ -1,7 +1,7 @@
 """Reservations and policies for tests, with what matters spelled out at the call."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 from zoneinfo import ZoneInfo
 
@@ -9,11 +9,19 @@ from headgate.core.policy import (
     Calendar,
     CompiledPolicy,
     Count,
+    CountedRequests,
     Each,
     Limit,
+    Measure,
     Per,
+    PricedTokens,
+    Shape,
+    Slots,
+    Smooth,
     Tenant,
     TokenWeights,
+    WeightedTokens,
+    Windowed,
 )
 from ratelimit.store.protocol import REQUESTS, TOKENS, Demand, Lease, Reservation, Spent
 
@@ -79,27 +87,53 @@ def limit(
     number: int,
     what: Count = Count.REQUESTS,
     *,
-    per: Per | None = Per.MINUTE,
+    per: Per = Per.MINUTE,
     each: tuple[Each, ...] = (),
     users: tuple[str, ...] = (),
     models: tuple[str, ...] = (),
     shadow: bool = False,
     burst: int | None = None,
+    slice: int | None = None,
     weights: TokenWeights = EACH_ONCE,
     costs: Mapping[str, TokenWeights] | None = None,
 ) -> Limit:
-    per = None if what is Count.CONCURRENT else per
     name = f"{what}-{per}-{'-'.join(each)}-{'-'.join(users)}-{'-'.join(models)}"
     name = f"shadow-{name}" if shadow else name
     name = f"{name}-smooth" if burst else name
     name += "" if weights == EACH_ONCE else f"-{weights}"
-    narrowed = frozenset(users), frozenset(models)
-    made = Limit(name, what, number, per, frozenset(each), *narrowed, 30.0, shadow, burst=burst)
+    return Limit(
+        id=name,
+        limit=number,
+        shape=_shape(what, per, burst, slice, _measure(what, weights, costs)),
+        each=frozenset(each),
+        users=frozenset(users),
+        models=frozenset(models),
+        shadow=shadow,
+    )
+
+
+def _shape(what: Count, per: Per, burst: int | None, size: int | None, measure: Measure) -> Shape:
+    if what is Count.CONCURRENT:
+        return Slots(lease_s=30.0)
+    if burst is None:
+        return Windowed(per, measure, size)
+    assert not isinstance(measure, PricedTokens)
+    return Smooth(per, burst, measure)
+
+
+def _measure(
+    what: Count, weights: TokenWeights, costs: Mapping[str, TokenWeights] | None
+) -> Measure:
     if what is Count.COST:
-        return replace(made, costs=A_NANO_EACH if costs is None else costs)
-    return replace(made, weights=weights) if what is Count.TOKENS else made
+        return PricedTokens(A_NANO_EACH if costs is None else costs)
+    return WeightedTokens(weights) if what is Count.TOKENS else CountedRequests()
 
 
 def policy_with(*limits: Limit, tenant: str = "demo", timezone: str = "UTC") -> CompiledPolicy:
-    made = Tenant(tenant, Calendar(ZoneInfo(timezone)), frozenset({"tiny"}), limits)
+    made = Tenant(
+        name=tenant,
+        calendar=Calendar(ZoneInfo(timezone)),
+        models=frozenset({"tiny"}),
+        limits=limits,
+    )
     return CompiledPolicy(models={}, tenants={tenant: made}, keys={})

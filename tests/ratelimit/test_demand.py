@@ -15,6 +15,7 @@ from headgate.core.policy import (
     Limit,
     OnOutage,
     Per,
+    Slots,
     Tenant,
     TokenWeights,
     Weekday,
@@ -27,7 +28,9 @@ ALICE = Subject("demo", "alice", "k1", "tiny")
 
 
 def tenant(*limits: Limit, timezone: str = "UTC") -> Tenant:
-    return Tenant("demo", Calendar(ZoneInfo(timezone)), frozenset(), limits)
+    return Tenant(
+        name="demo", calendar=Calendar(ZoneInfo(timezone)), models=frozenset(), limits=limits
+    )
 
 
 def keys(subject: Subject, *limits: Limit, now_s: float = NOW_S) -> list[str]:
@@ -69,7 +72,9 @@ def test_slots_have_no_window() -> None:
 def test_weeks_and_months_start_on_the_days_of_the_tenant() -> None:
     own = Calendar(ZoneInfo("UTC"), Weekday.THURSDAY, 31)
     rules = (limit(1, per=Per.WEEK), limit(1, per=Per.MONTH))
-    claims = claims_of(Tenant("demo", own, frozenset(), rules), ALICE, NOW_S)  # 15 January 2027
+    claims = claims_of(
+        Tenant(name="demo", calendar=own, models=frozenset(), limits=rules), ALICE, NOW_S
+    )  # 15 January 2027
     starts = [datetime.fromtimestamp(one.window.start_s, UTC) for one in claims if one.window]
     assert starts == [datetime(2027, 1, 14, tzinfo=UTC), datetime(2026, 12, 31, tzinfo=UTC)]
 
@@ -147,7 +152,7 @@ def test_what_is_held_is_the_weighted_estimate_and_never_less_than_it_may_be(
     rule: Limit, prompt: int | None, held: int
 ) -> None:
     claims = claims_of(tenant(rule), ALICE, NOW_S)
-    [demand] = reservation_of("r", "demo", claims, 500, NOW_S, prompt).demands
+    [demand] = reservation_of("r", "demo", claims, 500, NOW_S, prompt_tokens=prompt).demands
     assert demand.amount == held
 
 
@@ -171,7 +176,7 @@ def test_a_request_counts_as_one_and_holds_one_slot() -> None:
 
 
 def test_a_reservation_is_kept_for_as_long_as_its_longest_lease() -> None:
-    rule = replace(limit(2, Count.CONCURRENT), lease_s=10**6)
+    rule = replace(limit(2, Count.CONCURRENT), shape=Slots(lease_s=10**6))
     claims = claims_of(tenant(rule), ALICE, NOW_S)
     assert reservation_of("r", "demo", claims, 1, NOW_S).hold_s == 10**6
 

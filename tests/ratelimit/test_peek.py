@@ -40,7 +40,12 @@ class Desk:
     """A limiter and a peek on one store, in Berlin at 2027-01-15 09:00."""
 
     def __init__(self, *limits: Limit, store: MemoryStore | None = None) -> None:
-        self.tenant = Tenant("demo", Calendar(ZoneInfo("Europe/Berlin")), frozenset(MODELS), limits)
+        self.tenant = Tenant(
+            name="demo",
+            calendar=Calendar(ZoneInfo("Europe/Berlin")),
+            models=frozenset(MODELS),
+            limits=limits,
+        )
         self.clock = FakeClock(NOW_S)
         self.metrics = Metrics(CollectorRegistry(), self.clock)
         store = store or MemoryStore()
@@ -199,7 +204,9 @@ async def test_without_the_store_nothing_is_told_and_the_error_is_counted(
 
     assert await desk.peek(desk.tenant, ALICE, None) is None
     assert desk.metrics.store_errors.labels("peek")._value.get() == 1
-    assert caplog.messages == ["cannot tell what is left: redis: peek had no answer within 0.25 s"]
+    assert caplog.messages == [
+        "cannot read the remaining amounts of limits: redis: peek had no answer within 0.25 s"
+    ]
 
 
 async def test_without_limits_the_store_is_not_asked() -> None:

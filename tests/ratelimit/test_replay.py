@@ -30,7 +30,9 @@ MODELS = ("tiny", "huge")
 
 
 def policy_with(*limits: Limit) -> CompiledPolicy:
-    tenant = Tenant("demo", Calendar(ZoneInfo("UTC")), frozenset(MODELS), limits)
+    tenant = Tenant(
+        name="demo", calendar=Calendar(ZoneInfo("UTC")), models=frozenset(MODELS), limits=limits
+    )
     keys = {user.encode(): Caller("demo", user, f"{user}-key") for user in USERS}
     return CompiledPolicy({}, {"demo": tenant}, keys)
 

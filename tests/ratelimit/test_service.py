@@ -3,7 +3,6 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import grpc
 import pytest
@@ -20,6 +19,7 @@ from ratelimit.store.protocol import Reservation, Reserved, Settled, Spent, Stor
 from ratelimit.store.redis import RedisStore
 from ratelimit.store.sliced import SlicedStore
 from tests.fakes import FakeClock
+from tests.patience import PATIENCE_S
 from tests.ratelimit.builders import NOW_S, limit, policy_with
 from tests.ratelimit.calls import reserve, settle
 from tests.ratelimit.fleets import Fleet
@@ -67,7 +67,7 @@ async def serving(*limits: Limit, store: Store | None = None) -> AsyncIterator[P
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             yield Proxy(channel, own)
     finally:
-        await server.stop(0)
+        await server.stop(PATIENCE_S)  # at once, as no call runs
 
 
 def headers(response: RateLimitResponse) -> dict[str, str]:
@@ -122,7 +122,7 @@ async def test_settling_twice_a_refused_one_or_nothing_is_ok_and_changes_nothing
 
 
 async def test_a_request_held_in_a_slice_is_settled_through_any_replica() -> None:
-    rule = replace(limit(100_000, Count.TOKENS), slice=5000)
+    rule = limit(100_000, Count.TOKENS, slice=5000)
     fleet = await Fleet.of(2)
     one, other = (replica.store for replica in fleet.replicas)
     async with serving(rule, store=one) as here, serving(rule, store=other) as there:
@@ -139,7 +139,7 @@ async def test_a_request_held_in_a_slice_is_settled_through_any_replica() -> Non
 
 
 async def test_a_proxy_that_does_not_say_who_holds_a_request_settles_where_it_is_held() -> None:
-    rule = replace(limit(100_000, Count.TOKENS), slice=5000)
+    rule = limit(100_000, Count.TOKENS, slice=5000)
     fleet = await Fleet.of(2)
     one, other = (replica.store for replica in fleet.replicas)
     async with serving(rule, store=one) as here, serving(rule, store=other) as there:

@@ -42,7 +42,9 @@ class Desk:
 
     def __init__(self, *limits: Limit) -> None:
         calendar = Calendar(ZoneInfo("Europe/Berlin"))
-        self.tenant = Tenant("demo", calendar, frozenset({"tiny"}), limits)
+        self.tenant = Tenant(
+            name="demo", calendar=calendar, models=frozenset({"tiny"}), limits=limits
+        )
         self.policy = CompiledPolicy({}, {"demo": self.tenant}, {b"k": ALICE})
         self.clock = FakeClock(NOW_S)
         self.store = MemoryStore()

@@ -19,7 +19,7 @@ from headgate.core.contract import (
 from headgate.core.policy import Count, Per
 from headgate.core.settlement import Estimate, Usage
 from ratelimit.limiter import Admitted, Left, Reason, Refused, Request
-from ratelimit.wire import BadDescriptorError, Settle, decode, encode_decision
+from ratelimit.wire import BadDescriptorError, SettleCall, decode, encode_decision
 from tests.ratelimit.builders import NOW_S, limit
 from tests.ratelimit.calls import reserve, settle
 
@@ -61,7 +61,9 @@ def test_a_proxy_that_does_not_send_the_prompts_part_is_understood() -> None:
 
 def test_a_settlement_carries_what_the_tap_saw() -> None:
     usage = Usage(status=200, prompt=120, completion=30, complete=True)
-    assert decode(settle()) == Settle("r1", "demo", usage, Estimate(500, 100))
+    assert decode(settle()) == SettleCall(
+        reservation="r1", tenant="demo", usage=usage, estimate=Estimate(500, 100)
+    )
 
 
 def test_a_settlement_says_who_holds_the_request_where_somebody_said_so() -> None:
@@ -78,7 +80,7 @@ def test_only_a_request_that_a_replica_holds_is_marked_so() -> None:
 def test_a_request_that_never_got_a_reservation_settles_nothing() -> None:
     call = settle(reservation=ABSENT, tenant=ABSENT, estimate=ABSENT, estimate_prompt=ABSENT)
     decoded = decode(call)
-    assert isinstance(decoded, Settle)
+    assert isinstance(decoded, SettleCall)
     assert decoded.reservation is None
 
 
@@ -122,7 +124,7 @@ def without_op() -> RateLimitRequest:
         (with_op("peek\n"), r"op must be reserve or settle, not 'peek\\n'"),
         (with_op("x" * 10_000), "op must be reserve or settle, not 'x{40}'$"),
         (without_op(), "op must be reserve or settle, not absent"),
-        (with_entry("tenant", "other"), "an entry of the descriptor is there twice"),
+        (with_entry("tenant", "other"), "an entry appears twice in the descriptor"),
         (reserve(reservation=ABSENT), "the descriptor lacks reservation"),
         (reserve(reservation=""), "the descriptor lacks reservation"),
         (reserve(tenant=ABSENT), "the descriptor lacks tenant"),

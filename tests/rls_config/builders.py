@@ -1,17 +1,17 @@
-"""Configurations and calls for tests, with what matters spelled out at the call."""
+"""Configurations and calls for tests."""
 
 from pathlib import Path
 
 from headgate._gen.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest
-from headgate.rls_config import parse_dropin
+from headgate.rls_config import parse_domains
 from ratelimit.descriptors.tree import Domains
 
 Unit = RateLimitDescriptor.RateLimitOverride
 
 
 def domains(text: str) -> Domains:
-    """What this one file configures."""
-    return parse_dropin(((Path("config.yaml"), text.encode()),))
+    """The domains that this file configures."""
+    return parse_domains(((Path("config.yaml"), text.encode()),))
 
 
 def descriptor(

@@ -1,4 +1,4 @@
-"""What Envoy reads in the answer to each call, on every store."""
+"""The fields that Envoy reads in the answer to each call, on every store."""
 
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from headgate._gen.ratelimit_pb2 import RateLimitDescriptor, RateLimitResponse
 from headgate.core.metrics import Metrics
-from ratelimit.descriptors.service import DropIn
+from ratelimit.descriptors.service import DescriptorLimits
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Store
 from ratelimit.store.redis import RedisStore
@@ -68,7 +68,7 @@ async def test_calls_are_answered(name: str, store: Store) -> None:
 
 
 @pytest.mark.parametrize("name", FILE["counting_refused"])
-async def test_calls_are_answered_where_refused_hits_count(name: str, store: Store) -> None:
+async def test_calls_are_answered_when_refused_hits_count(name: str, store: Store) -> None:
     await answer(FILE["counting_refused"][name], store, counts_refused=True)
 
 
@@ -77,7 +77,7 @@ async def answer(calls: list[list[Any]], store: Store, *, counts_refused: bool) 
     configured = domains(FILE["configuration"].replace("shop", domain))
     clock = FakeClock(NOW_S)
     metrics = Metrics(CollectorRegistry(), clock)
-    service = DropIn(store, lambda: configured, clock, metrics, counts_refused)
+    service = DescriptorLimits(store, lambda: configured, clock, metrics, counts_refused)
     for asked, expected, *hits in calls:
         message = call(*map(read, asked), domain=domain, hits=hits[0] if hits else 0)
 

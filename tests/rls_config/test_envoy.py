@@ -18,8 +18,8 @@ from headgate.dataplane.supervisor import find_envoy
 from tests.box import environment, policy
 from tests.envoy_process import free_port, short_folder
 from tests.fake_upstream import Upstream
+from tests.patience import PATIENCE_S
 
-START_WITHIN_S = 30.0
 CONFIG = """
 domain: shop
 descriptors:
@@ -39,7 +39,7 @@ TYPES = "type.googleapis.com/envoy.extensions"
 
 
 def envoy_config(port: int, services: Path, upstream: int) -> dict[str, Any]:
-    """What a deployment of envoyproxy/ratelimit has; only the cluster's address is ours."""
+    """The configuration for envoyproxy/ratelimit; only the cluster's address is ours."""
     limiter = {
         "@type": f"{TYPES}.filters.http.ratelimit.v3.RateLimit",
         "domain": "shop",
@@ -133,7 +133,7 @@ async def door(folder: Path, services: Path) -> AsyncIterator[httpx.AsyncClient]
     child = await spawn([*command, "--disable-hot-restart", "--log-level", "warning"], log)
     try:
         url = f"http://127.0.0.1:{port}"
-        async with httpx.AsyncClient(base_url=url, timeout=START_WITHIN_S) as client:
+        async with httpx.AsyncClient(base_url=url) as client:
             await until(lambda: answers(client))
             yield client
     finally:
@@ -190,7 +190,7 @@ async def reload(config: Path, client: httpx.AsyncClient, admin_url: str) -> Non
 
 
 async def until(ready: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(START_WITHIN_S):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             if await ready():
                 return
@@ -198,14 +198,14 @@ async def until(ready: Callable[[], Awaitable[bool]]) -> None:
 
 
 @pytest.mark.parametrize("text", ["domain: headgate\n", "domain: a\ndescriptors: 5\n"])
-def test_a_bad_configuration_is_told_in_one_line_and_nothing_starts(
+def test_a_bad_configuration_is_reported_in_one_line_and_nothing_starts(
     tmp_path: Path, text: str
 ) -> None:
     (tmp_path / "shop.yaml").write_text(text)
     (tmp_path / "headgate.yaml").write_text(policy("http://127.0.0.1:9"))
     command = [sys.executable, "-m", "headgate", "serve", "--ratelimit-config", "shop.yaml"]
     ended = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=30, env=environment()
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S, env=environment()
     )
     assert ended.returncode == 1
     assert ended.stderr.startswith("headgate: shop.yaml:")

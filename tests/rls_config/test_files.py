@@ -1,4 +1,4 @@
-"""Configuration files: what is read as it is meant, and each mistake told in its own line."""
+"""Configuration files: good values are read as meant, each mistake is reported in its own line."""
 
 from pathlib import Path
 
@@ -8,19 +8,20 @@ from hypothesis import strategies as st
 
 from headgate.core.policy import Per
 from headgate.rls_config import (
-    DropInError,
-    describe_dropin,
-    dropin_files,
-    load_dropin,
-    parse_dropin,
+    RlsConfigError,
+    config_files,
+    describe_domains,
+    load_domains,
+    parse_domains,
 )
-from headgate.rls_config.check import DropInRule, check_file
+from headgate.rls_config.check import check_file
+from headgate.rls_config.rules import RlsConfigRule
 from ratelimit.descriptors.tree import Rate, meet
 from tests.rls_config.builders import domains
 
 BAD = sorted(Path(__file__).with_name("bad").glob("*.yaml"))
 EXPECT = b"# expect: FILE"
-OF_SEVERAL_FILES = {DropInRule.DUPLICATE_DOMAIN, DropInRule.EMPTY_DIRECTORY}
+OF_SEVERAL_FILES = {RlsConfigRule.DUPLICATE_DOMAIN, RlsConfigRule.EMPTY_DIRECTORY}
 
 
 def expected(path: Path) -> list[str]:
@@ -31,16 +32,16 @@ def expected(path: Path) -> list[str]:
 
 
 def problems(*paths: Path) -> list[str]:
-    with pytest.raises(DropInError) as caught:
-        load_dropin(paths)
+    with pytest.raises(RlsConfigError) as caught:
+        load_domains(paths)
     return list(caught.value.problems)
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
-def test_a_mistake_is_told_in_exactly_these_lines(path: Path) -> None:
-    told = problems(path)
-    assert expected(path) == told
-    assert all(line.isprintable() for line in told)
+def test_a_mistake_is_reported_in_exactly_these_lines(path: Path) -> None:
+    reported = problems(path)
+    assert expected(path) == reported
+    assert all(line.isprintable() for line in reported)
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
@@ -52,19 +53,20 @@ def test_a_file_is_named_after_the_rule_that_it_breaks(path: Path) -> None:
 
 def test_every_rule_has_a_file_that_breaks_it() -> None:
     broken = {problem.rule for path in BAD for problem in check_file(path.read_bytes()).problems}
-    assert set(DropInRule) - OF_SEVERAL_FILES == broken & set(DropInRule)
+    assert set(RlsConfigRule) - OF_SEVERAL_FILES == broken & set(RlsConfigRule)
 
 
-def test_a_domain_stands_in_one_file(tmp_path: Path) -> None:
+def test_a_domain_is_defined_in_one_file(tmp_path: Path) -> None:
     for name in ("a.yaml", "b.yaml"):
         (tmp_path / name).write_text("# a comment\ndomain: shop\n")
-    one, other = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
     assert problems(tmp_path) == [
-        f'{other}:2: domain: the domain "shop" is in {one} already; a domain stands in one file'
+        f'{second}:2: domain: the domain "shop" is already defined in {first};'
+        " define each domain in one file"
     ]
 
 
-def test_the_mistakes_of_all_files_are_told_at_once(tmp_path: Path) -> None:
+def test_the_mistakes_of_all_files_are_reported_at_once(tmp_path: Path) -> None:
     for name in ("a.yaml", "b.yaml"):
         (tmp_path / name).write_text("{}")
     (tmp_path / "other").mkdir()
@@ -73,7 +75,7 @@ def test_the_mistakes_of_all_files_are_told_at_once(tmp_path: Path) -> None:
         f"{tmp_path}/b.yaml:1",
     ]
     assert problems(tmp_path / "other") == [
-        f"{tmp_path}/other: the directory holds no file; at least one file *.yaml"
+        f"{tmp_path}/other: the directory has no configuration file; add at least one *.yaml file"
     ]
     assert problems(tmp_path / "gone.yaml") == [
         f"{tmp_path}/gone.yaml: cannot be read (No such file or directory); a configuration file"
@@ -81,13 +83,13 @@ def test_the_mistakes_of_all_files_are_told_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_a_directory_stands_for_its_yaml_files_and_no_file_counts_twice(tmp_path: Path) -> None:
+def test_a_directory_gives_its_yaml_files_and_no_file_counts_twice(tmp_path: Path) -> None:
     for name in ("b.yaml", "a.yaml", ".hidden.yaml", "notes.txt", "old.yaml~", "c.yml"):
         (tmp_path / name).write_text("")
     (tmp_path / "deeper").mkdir()
     (tmp_path / "deeper" / "d.yaml").write_text("")
     a, b, c = (tmp_path / name for name in ("a.yaml", "b.yaml", "c.yml"))
-    assert dropin_files((c, tmp_path, b)) == (c, a, b)
+    assert config_files((c, tmp_path, b)) == (c, a, b)
 
 
 def rate(text: str) -> Rate:
@@ -103,25 +105,37 @@ def test_a_rate_limit_is_read_with_all_that_it_says() -> None:
         " replaces: [{name: a}, {name: b}]}}"
     )
     assert rate(text) == Rate(
-        "k_v", 1000, Per.WEEK, "n", frozenset(("a", "b")), shadow=True, quota=True
+        id="k_v",
+        limit=1000,
+        per=Per.WEEK,
+        name="n",
+        replaces=frozenset(("a", "b")),
+        shadow=True,
+        quota=True,
     )
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("{key: k, rate_limit: {unit: day}}", Rate("k", 0, Per.DAY)),
-        ("{key: k, rate_limit: {unlimited: true}}", Rate("k", 0, None)),
-        ("{key: k, rate_limit: {unlimited: true, requests_per_unit: 5}}", Rate("k", 5, None)),
+        ("{key: k, rate_limit: {unit: day}}", Rate(id="k", limit=0, per=Per.DAY)),
+        ("{key: k, rate_limit: {unlimited: true}}", Rate(id="k", limit=0, per=None)),
+        (
+            "{key: k, rate_limit: {unlimited: true, requests_per_unit: 5}}",
+            Rate(id="k", limit=5, per=None),
+        ),
         (
             "{key: k, value: , shadow_mode: ~, descriptors: , rate_limit: {unit: day, name: }}",
-            Rate("k", 0, Per.DAY),
+            Rate(id="k", limit=0, per=Per.DAY),
         ),
-        ("{<<: {rate_limit: {unit: day}, key: x}, key: k}", Rate("k", 0, Per.DAY)),
-        ("{key: k, <<: [{rate_limit: {unit: day}}, {value: v}]}", Rate("k_v", 0, Per.DAY)),
+        ("{<<: {rate_limit: {unit: day}, key: x}, key: k}", Rate(id="k", limit=0, per=Per.DAY)),
+        (
+            "{key: k, <<: [{rate_limit: {unit: day}}, {value: v}]}",
+            Rate(id="k_v", limit=0, per=Per.DAY),
+        ),
     ],
 )
-def test_what_is_left_out_is_zero_or_nothing(text: str, expected: Rate) -> None:
+def test_absent_values_are_zero_or_nothing(text: str, expected: Rate) -> None:
     assert rate(text) == expected
 
 
@@ -136,24 +150,24 @@ def test_good_files_are_described() -> None:
         "domain: a\ndescriptors:\n- key: b\n  rate_limit: {unit: day}\n  descriptors:\n"
         "  - {key: c, value: d*, rate_limit: {unit: day}}\n"
     )
-    assert describe_dropin(domains(text)) == "domain a: 2 limits"
+    assert describe_domains(domains(text)) == "domain a: 2 limits"
 
 
-def is_told_or_read(data: bytes) -> None:
+def is_reported_or_read(data: bytes) -> None:
     try:
-        parse_dropin(((Path("x.yaml"), data),))
-    except DropInError as error:
-        told = len(error.problems)
+        parse_domains(((Path("x.yaml"), data),))
+    except RlsConfigError as error:
+        reported = len(error.problems)
     else:
-        told = 0
-    assert told == len(check_file(data).problems)
+        reported = 0
+    assert reported == len(check_file(data).problems)
 
 
 @given(st.binary(max_size=300))
 @example(b"domain: a\ndescriptors:\n- key: \x00")
 @example(b"domain: a\n<<: 5\n<<: {}\n")
 def test_no_bytes_bring_it_down(data: bytes) -> None:
-    is_told_or_read(data)
+    is_reported_or_read(data)
 
 
 words = st.sampled_from(
@@ -168,4 +182,4 @@ values = st.recursive(
 
 @given(values)
 def test_no_structure_brings_it_down(value: object) -> None:
-    is_told_or_read(repr(value).replace("None", "null").replace("'", "").encode())
+    is_reported_or_read(repr(value).replace("None", "null").replace("'", "").encode())

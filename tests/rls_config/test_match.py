@@ -1,4 +1,4 @@
-"""Which limit a descriptor meets."""
+"""A descriptor meets the limit of its most specific chain."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from headgate.rls_config import parse_dropin
+from headgate.rls_config import parse_domains
 from ratelimit.descriptors.tree import Met, Pattern, meet
 
 TEXT = Path(__file__).with_name("match.yaml").read_text()
@@ -16,12 +16,12 @@ CASES: list[dict[str, Any]] = YAML(typ="safe").load(TEXT)["cases"]
 
 
 def configuration() -> bytes:
-    """The first part of the file, as its own file: numbers stand there as they were written."""
+    """The first part of the file, as its own file: its numbers are as written."""
     lines = TEXT[TEXT.index("configuration:\n") : TEXT.index("cases:\n")].splitlines()[1:]
     return "\n".join(line.removeprefix("  ") for line in lines).encode()
 
 
-TOP = parse_dropin(((Path("match.yaml"), configuration()),))["shop"]
+TOP = parse_domains(((Path("match.yaml"), configuration()),))["shop"]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["why"])
@@ -42,7 +42,7 @@ texts = st.text("ab*", max_size=8)
 
 
 @given(texts, st.text("ab", max_size=12))
-def test_a_pattern_matches_what_its_parts_in_order_leave_room_for(text: str, value: str) -> None:
+def test_a_pattern_matches_a_value_with_its_parts_in_order(text: str, value: str) -> None:
     def slowly(parts: tuple[str, ...], rest: str) -> bool:
         if len(parts) == 1:
             return parts[0] == rest
@@ -55,5 +55,5 @@ def test_a_pattern_matches_what_its_parts_in_order_leave_room_for(text: str, val
     assert pattern.matches(value) == slowly(pattern.parts, value)
 
 
-def test_a_pattern_of_many_wildcards_takes_no_long_time() -> None:
+def test_a_pattern_of_many_wildcards_is_matched_quickly() -> None:
     assert not Pattern.of("a*" * 50 + "b").matches("a" * 100_000)

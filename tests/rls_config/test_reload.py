@@ -7,20 +7,20 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from headgate.core.metrics import Metrics
-from headgate.program.reload import DropInWatcher
-from headgate.rls_config import DropInError
+from headgate.program.reload import RlsConfigWatcher
+from headgate.rls_config import RlsConfigError
 from tests.fakes import FakeClock
 
 
 class Rig:
-    """A watcher over a directory that tests write to, and what it counted."""
+    """A watcher over a directory that tests write to, with its metrics."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.write("a.yaml", "domain: a\n")
         self.clock = FakeClock(folder.stat().st_mtime + 1000)
         self.metrics = Metrics(CollectorRegistry(), self.clock)
-        self.watcher = DropInWatcher((folder,), self.clock, self.metrics)
+        self.watcher = RlsConfigWatcher((folder,), self.clock, self.metrics)
 
     def write(self, name: str, text: str) -> None:
         """Replaces the file in one step, as editors do."""
@@ -50,8 +50,8 @@ def test_the_first_files_are_in_force_at_once(rig: Rig) -> None:
 def test_bad_first_files_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("domain: headgate\n")
     clock = FakeClock()
-    with pytest.raises(DropInError):
-        DropInWatcher((tmp_path,), clock, Metrics(CollectorRegistry(), clock))
+    with pytest.raises(RlsConfigError):
+        RlsConfigWatcher((tmp_path,), clock, Metrics(CollectorRegistry(), clock))
 
 
 async def test_changed_new_and_removed_files_come_into_force(rig: Rig) -> None:
@@ -70,7 +70,7 @@ async def test_changed_new_and_removed_files_come_into_force(rig: Rig) -> None:
     assert not await rig.watcher.check_once()
 
 
-async def test_a_bad_file_keeps_all_of_the_last_good_ones_and_is_told_once(
+async def test_a_bad_file_keeps_all_of_the_last_good_ones_and_is_reported_once(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
     rig.write("b.yaml", "domain: b\n")
@@ -83,8 +83,8 @@ async def test_a_bad_file_keeps_all_of_the_last_good_ones_and_is_told_once(
     assert rig.reloads("refused") == 1
     assert caplog.messages == [
         "ratelimit configuration refused, the last good one stays in force: "
-        f'{rig.folder}/c.yaml:1: domain: the domain "a" is in {rig.folder}/a.yaml already;'
-        " a domain stands in one file",
+        f'{rig.folder}/c.yaml:1: domain: the domain "a" is already defined in {rig.folder}/a.yaml;'
+        " define each domain in one file",
     ]
 
 
@@ -105,7 +105,7 @@ async def test_a_swapped_symlink_is_a_change_as_kubernetes_makes_it(tmp_path: Pa
     data.symlink_to("one")
     (tmp_path / "config.yaml").symlink_to(Path("..data", "config.yaml"))
     clock = FakeClock((tmp_path / "one").stat().st_mtime + 1000)
-    watcher = DropInWatcher((tmp_path,), clock, Metrics(CollectorRegistry(), clock))
+    watcher = RlsConfigWatcher((tmp_path,), clock, Metrics(CollectorRegistry(), clock))
     swap.symlink_to("two")
     swap.replace(data)
 

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from headgate._gen.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from headgate.core.metrics import Metrics
-from ratelimit.descriptors.service import DropIn
+from ratelimit.descriptors.service import DescriptorLimits
 from ratelimit.descriptors.tree import Domains
 from ratelimit.descriptors.wire import BadCallError, decode
 from ratelimit.limiter import Limiter
@@ -22,6 +22,7 @@ from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Store
 from ratelimit.store.redis import RedisStore
 from tests.fakes import FakeClock
+from tests.patience import PATIENCE_S
 from tests.ratelimit.builders import NOW_S, limit, policy_with
 from tests.ratelimit.calls import reserve
 from tests.ratelimit.test_service import Proxy
@@ -49,7 +50,7 @@ async def serving(store: Store, clock: FakeClock, configured: Domains) -> AsyncI
     metrics = Metrics(own, clock)
     policy = policy_with(limit(10))
     limiter = Limiter(store, lambda: policy, clock)
-    drop_in = DropIn(store, lambda: configured, clock, metrics)
+    drop_in = DescriptorLimits(store, lambda: configured, clock, metrics)
     server = grpc.aio.server()
     service = RateLimitService(limiter, metrics, clock, drop_in)
     server.add_generic_rpc_handlers((service.handler(),))
@@ -59,7 +60,7 @@ async def serving(store: Store, clock: FakeClock, configured: Domains) -> AsyncI
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             yield Proxy(channel, own)
     finally:
-        await server.stop(0)
+        await server.stop(PATIENCE_S)  # at once, as no call runs
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ async def test_the_answer_has_every_field_that_envoy_reads(proxy: Proxy) -> None
     assert refused.overall_code == refused.statuses[0].code == OVER_LIMIT
 
 
-async def test_a_limit_begins_anew_with_its_window(proxy: Proxy, clock: FakeClock) -> None:
+async def test_a_limit_starts_again_with_its_window(proxy: Proxy, clock: FakeClock) -> None:
     message = call(descriptor(("user", "a")))
     codes = [(await proxy(message)).overall_code for _ in range(2)]
     clock.advance(44.4)
@@ -128,14 +129,14 @@ async def test_a_domain_that_no_file_configures_has_no_limits(proxy: Proxy) -> N
         ),
     ],
 )
-async def test_a_call_without_sense_is_the_error_that_envoyproxy_ratelimit_gives(
+async def test_a_bad_call_gets_the_error_of_envoyproxy_ratelimit(
     proxy: Proxy, message: RateLimitRequest, details: str
 ) -> None:
     assert await proxy.fails(message) == (grpc.StatusCode.UNKNOWN, details)
     assert proxy.count("decisions_total", hook="ratelimit", decision="invalid_descriptor") == 1
 
 
-async def test_a_unit_of_tomorrow_is_an_error_and_not_a_limit_of_another_length(
+async def test_an_unknown_unit_is_an_error_and_not_a_limit_of_another_length(
     proxy: Proxy,
 ) -> None:
     message = call(descriptor(("user", "a"), override=(1, Unit.DAY)))
@@ -145,7 +146,7 @@ async def test_a_unit_of_tomorrow_is_an_error_and_not_a_limit_of_another_length(
     assert code is grpc.StatusCode.UNKNOWN
 
 
-async def test_a_used_up_quota_is_told_in_the_metadata(proxy: Proxy) -> None:
+async def test_an_exhausted_quota_is_in_the_metadata(proxy: Proxy) -> None:
     pool, user = descriptor(("pool", "x"), hits=1), descriptor(("user", "a"), hits=0)
     first = await proxy(call(user, pool))
     second = await proxy(call(user, pool, hits=2))
@@ -242,7 +243,7 @@ async def test_a_store_that_does_not_answer_is_an_error_that_envoy_decides_on(
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_do_more_than_be_refused(data: bytes) -> None:
+def test_no_bytes_cause_more_than_a_refusal(data: bytes) -> None:
     try:
         decode(RateLimitRequest.FromString(data))
     except (DecodeError, BadCallError):

@@ -21,5 +21,5 @@ async def fast_url() -> AsyncIterator[str]:
 @pytest.fixture
 async def client(fast_url: str) -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client of that simulator."""
-    async with httpx.AsyncClient(base_url=fast_url, timeout=20) as http:
+    async with httpx.AsyncClient(base_url=fast_url) as http:
         yield http

@@ -5,9 +5,10 @@ import asyncio
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.patience import PATIENCE_S
+
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 _BASE = {"model_name": "tiny", "engine": "0"}
-_PATIENCE_S = 10
 
 
 def samples_of(page: str) -> Samples:
@@ -31,7 +32,7 @@ async def read(client: httpx.AsyncClient) -> Samples:
 
 async def read_until(client: httpx.AsyncClient, name: str, wanted: float) -> Samples:
     """The first page on which the sample has the wanted value; TimeoutError if that never comes."""
-    async with asyncio.timeout(_PATIENCE_S):
+    async with asyncio.timeout(PATIENCE_S):
         while value(samples := await read(client), name) != wanted:
             pass
     return samples

@@ -8,6 +8,7 @@ import pytest
 
 from headgate.simulator.server import running
 from headgate.simulator.settings import Settings
+from tests.patience import PATIENCE_S
 from tests.simulator.requests_and_events import CHAT, asking, events_of
 
 LOAD = "/v1/load_lora_adapter"
@@ -75,7 +76,10 @@ async def test_an_unknown_model_names_base_models_but_no_adapter(own: httpx.Asyn
 async def test_a_running_stream_outlives_its_adapter(own: httpx.AsyncClient) -> None:
     headers = {"x-simulate": "headers_delay=0,interval=0.01"}
     body = asking(CHAT, 20, model="lora-a", stream=True)
-    async with asyncio.timeout(20), own.stream("POST", CHAT, json=body, headers=headers) as answer:
+    async with (
+        asyncio.timeout(PATIENCE_S),
+        own.stream("POST", CHAT, json=body, headers=headers) as answer,
+    ):
         chunks = answer.aiter_text()
         text = await anext(chunks)
         assert (await own.post(UNLOAD, json={"lora_name": "lora-a"})).status_code == 200

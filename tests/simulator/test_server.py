@@ -15,6 +15,7 @@ from headgate.core.errors import OperatorError
 from headgate.simulator.__main__ import main
 from headgate.simulator.server import running, serve
 from headgate.simulator.settings import Settings
+from tests.patience import PATIENCE_S
 from tests.simulator.metrics_page import read_until, samples_of, value
 from tests.simulator.requests_and_events import CHAT, RESPONSES, asking, events_of
 from tests.simulator_process import simulator_process
@@ -30,7 +31,7 @@ async def test_300_streams_at_once_all_end_with_their_tokens() -> None:
     arguments = ("--ttft-s", "0.2", "--token-interval-s", "0.02")
     async with (
         simulator_process(*arguments) as process,
-        httpx.AsyncClient(base_url=process.url, limits=limits, timeout=40) as client,
+        httpx.AsyncClient(base_url=process.url, limits=limits) as client,
     ):
         answers = await asyncio.gather(*(client.post(CHAT, json=body) for _ in range(STREAMS)))
         page = (await client.get("/metrics")).text
@@ -45,24 +46,24 @@ async def test_300_streams_at_once_all_end_with_their_tokens() -> None:
 async def test_the_ready_line_is_said_once_it_listens() -> None:
     said: asyncio.Queue[str] = asyncio.Queue()
     task = asyncio.create_task(serve(Settings(), "127.0.0.1", 0, said.put_nowait))
-    line = await asyncio.wait_for(said.get(), 10)
+    line = await asyncio.wait_for(said.get(), PATIENCE_S)
     async with httpx.AsyncClient() as client:
         assert (await client.get(f"{line.split()[-1]}/health")).status_code == 200
     task.cancel()
 
     assert line.startswith("simulator ready on http://127.0.0.1:")
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, PATIENCE_S)
 
 
 async def test_serve_returns_on_sigterm() -> None:
     said: asyncio.Queue[str] = asyncio.Queue()
     task = asyncio.create_task(serve(Settings(), "127.0.0.1", 0, said.put_nowait))
-    await asyncio.wait_for(said.get(), 10)
+    await asyncio.wait_for(said.get(), PATIENCE_S)
 
     os.kill(os.getpid(), signal.SIGTERM)
 
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, PATIENCE_S)
 
 
 async def test_a_taken_port_is_told_in_one_line() -> None:
@@ -76,7 +77,7 @@ async def test_a_taken_port_is_told_in_one_line() -> None:
             [sys.executable, "-m", "headgate.simulator", "--port", str(port)],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=PATIENCE_S,
             check=False,
         )
 
@@ -111,7 +112,7 @@ async def test_sigterm_ends_running_streams_with_the_engines_error(
 ) -> None:
     text = ""
     body = asking(CHAT, 5000, stream=True, stream_options={"include_usage": True})
-    async with asyncio.timeout(20), slow.stream("POST", CHAT, json=body) as answer:
+    async with asyncio.timeout(PATIENCE_S), slow.stream("POST", CHAT, json=body) as answer:
         async for part in answer.aiter_text():
             if not text:
                 os.kill(int(slow.headers["x-pid"]), signal.SIGTERM)
@@ -127,7 +128,7 @@ async def test_sigterm_ends_running_streams_with_the_engines_error(
 async def test_sigterm_cuts_responses_and_answers_500_to_the_rest(slow: httpx.AsyncClient) -> None:
     whole = asyncio.create_task(slow.post(CHAT, json=asking(CHAT, 5000)))
     body = asking(RESPONSES, 5000, stream=True)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         async with slow.stream("POST", RESPONSES, json=body) as answer:
             await read_until(slow, "num_requests_running", 2)
             os.kill(int(slow.headers["x-pid"]), signal.SIGTERM)
@@ -144,7 +145,7 @@ async def test_an_idle_connection_is_closed_after_5_seconds_unless_set_otherwise
         writer.write(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
 
-        assert await asyncio.wait_for(reader.read(), 20) == b""
+        assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
         writer.close()
         await writer.wait_closed()
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from tests.patience import PATIENCE_S
 from tests.soak.kinds import (
     KINDS,
     MINUTE_TENANT,
@@ -20,7 +21,7 @@ from tests.soak.kinds import (
     wire,
 )
 
-WITHIN_S = 30.0
+WITHIN_S = PATIENCE_S
 """A request that takes longer is stuck."""
 MOST_AT_ONCE = 400
 _LATE_S = 1.0

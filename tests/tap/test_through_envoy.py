@@ -9,8 +9,9 @@ import httpx
 import pytest
 
 from headgate.core.contract import Counting
+from tests.patience import PATIENCE_S
 from tests.tap.cases_file import CLIENT_USAGES, Case, load
-from tests.tap.rig import WAIT_S, Script, TapEnvoy
+from tests.tap.rig import Script, TapEnvoy
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 by_both = pytest.mark.parametrize("counting", Counting)
@@ -69,7 +70,7 @@ async def test_an_abort_leaves_the_running_totals(
             seen += part
             if seen.count(b"\n\n") == len(sent):
                 break
-    usage = await asyncio.wait_for(log, WAIT_S)
+    usage = await asyncio.wait_for(log, PATIENCE_S)
     assert (usage["prompt"], usage["completion"]) == ("13", "5")
     assert "complete" not in usage
 
@@ -85,7 +86,7 @@ async def test_an_abort_without_usage_leaves_the_events(tap: TapEnvoy, counting:
             seen += part
             if seen == SEEN * 2:
                 break
-    usage = await asyncio.wait_for(log, WAIT_S)
+    usage = await asyncio.wait_for(log, PATIENCE_S)
     assert usage["events"] == "2"
     assert not {"complete", "completion", "prompt"} & usage.keys()
 
@@ -102,7 +103,7 @@ async def test_a_cut_by_the_upstream_is_not_complete(tap: TapEnvoy, counting: Co
         gate.set()
         with pytest.raises(httpx.RemoteProtocolError):
             await anext(parts)
-    usage = await asyncio.wait_for(log, WAIT_S)
+    usage = await asyncio.wait_for(log, PATIENCE_S)
     assert usage["completion"] == "2"
     assert "complete" not in usage
 
@@ -116,7 +117,7 @@ async def test_what_ext_proc_still_has_at_a_cut_is_neither_seen_nor_counted(tap:
         with suppress(httpx.RemoteProtocolError):
             async for part in answer.aiter_raw():
                 seen += part
-    usage = await asyncio.wait_for(log, WAIT_S)
+    usage = await asyncio.wait_for(log, PATIENCE_S)
     assert answer.status_code in (200, 502)
     assert seen.count(SEEN) <= int(usage.get("completion", "0")) <= 39
     assert "complete" not in usage

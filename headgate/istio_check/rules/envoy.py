@@ -50,7 +50,7 @@ def typed_config(mesh: Mesh) -> Iterator[Finding]:
         for fault in faults(kind, one.value):
             if not _is_absent_type(one, fault.path):
                 path: KeyPath = (*_value(one), *fault.path)
-                yield found(Rule.TYPED_CONFIG, one.manifest, path, fault.what, fault.write)
+                yield found(Rule.TYPED_CONFIG, one.manifest, path, fault.problem, fault.write)
 
 
 def extensions(mesh: Mesh) -> Iterator[Finding]:

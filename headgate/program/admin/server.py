@@ -9,11 +9,12 @@ import uvicorn
 from starlette.applications import Starlette
 
 from headgate.core.errors import OperatorError
+from headgate.program.settings import Address
 
 _GRACE_S = 2
 
 
-class _Server(uvicorn.Server):
+class _QuietServer(uvicorn.Server):
     """uvicorn without signal handlers: the program decides when it ends."""
 
     @contextmanager
@@ -22,12 +23,11 @@ class _Server(uvicorn.Server):
 
 
 class AdminServer:
-    """One HTTP server for `app` on `host`:`port`; port 0 takes a free one."""
+    """One HTTP server for `app` on `address`; port 0 takes a free one."""
 
-    def __init__(self, app: Starlette, host: str, port: int) -> None:
-        self._host = host
-        self._port = port
-        self._server = _Server(
+    def __init__(self, app: Starlette, address: Address) -> None:
+        self._address = address
+        self._server = _QuietServer(
             uvicorn.Config(
                 app,
                 log_config=None,
@@ -43,13 +43,12 @@ class AdminServer:
     @property
     def url(self) -> str:
         """Where it listens, with the real port once it has started."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._port}"
+        return self._address.url("http")
 
     async def start(self) -> None:
         """Listens, and serves from then on; raises OperatorError when the address is taken."""
-        listener = _listen(self._host, self._port)
-        self._port = listener.getsockname()[1]
+        listener = _listen(self._address)
+        self._address = Address(self._address.host, listener.getsockname()[1])
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
 
     async def stop(self) -> None:
@@ -60,12 +59,14 @@ class AdminServer:
             self._serving = None
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(address: Address) -> socket.socket:
     """A listening socket: connections wait in it until the server takes them."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family)
+        return socket.create_server((address.host, address.port), family=family)
     except OSError as error:
         # create_server appends the address, which this message names already.
         reason = str(error.strerror or error).partition(" (while")[0]
-        raise OperatorError(f"cannot listen on {host}:{port} for admin: {reason}") from error
+        raise OperatorError(
+            f"cannot listen on {address.host}:{address.port} for admin: {reason}"
+        ) from error

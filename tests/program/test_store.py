@@ -9,11 +9,12 @@ from prometheus_client import CollectorRegistry
 from headgate.core.clock import SystemClock
 from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
-from headgate.program.app import StoreSettings, running_store
+from headgate.program.app import running_store
+from headgate.program.settings import StoreSettings
 from ratelimit.store.protocol import Decision, Reserved, Store
 from tests.ratelimit.builders import Shop, requests
 from tests.ratelimit.outages import shared_out
-from tests.redis_server import running_redis
+from tests.redis_server import PATIENT_S, running_redis
 
 CLOCK = SystemClock()
 
@@ -34,7 +35,7 @@ async def test_it_starts_without_redis_finds_it_loses_it_and_finds_it_again(
     with running_redis() as server:
         server.stop()
         metrics = Metrics(CollectorRegistry(), CLOCK)
-        settings = StoreSettings(server.url, replicas=4, deadline_s=1.0)
+        settings = StoreSettings(server.url, replicas=4, deadline_s=PATIENT_S)
         async with running_store(settings, CLOCK, metrics) as store:
             for _ in range(2):
                 await until_available(metrics, 0)

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from headgate.cli import cli
 from headgate.core.errors import OperatorError
-from tests.headgate.test_records import REFUSED, line
+from tests.replay.test_records import REFUSED, line
 
 POLICY = """\
 models:
@@ -53,7 +53,7 @@ def replay(tmp_path: Path, *options: str, records: bytes = b"".join(RECORDS)) ->
     return CliRunner().invoke(cli, ["replay", *files, *options])
 
 
-def test_the_table_says_who_would_be_refused_by_what_and_what_was_left_out(tmp_path: Path) -> None:
+def test_the_table_shows_refusals_by_limit_and_the_records_left_out(tmp_path: Path) -> None:
     shown = replay(tmp_path)
 
     assert shown.exit_code == 0
@@ -75,12 +75,12 @@ def test_the_table_says_who_would_be_refused_by_what_and_what_was_left_out(tmp_p
 
 
 def test_json_says_the_same(tmp_path: Path) -> None:
-    told = json.loads(replay(tmp_path, "--format", "json").stdout)
+    report = json.loads(replay(tmp_path, "--format", "json").stdout)
 
-    bad = told.pop("bad")
+    bad = report.pop("bad")
     assert [text.partition(": ")[0] for text in bad] == [f"{tmp_path}/usage.jsonl:10"]
-    alice, bob = told.pop("rows")
-    assert told == {
+    alice, bob = report.pop("rows")
+    assert report == {
         "requests": 5,
         "refused": 2,
         "share": 0.4,

@@ -1,4 +1,4 @@
-"""No request makes a label value: metrics stay small whatever comes, and from whomever."""
+"""No request makes a label value: metrics stay small under any traffic."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from headgate._gen.ext_proc_pb2 import ProcessingRequest
 from headgate._gen.ratelimit_pb2 import RateLimitRequest
 from headgate.core.metrics import Metrics
 from headgate.core.policy import Caller
-from headgate.program.app import Hooks, build_hooks
+from headgate.program.app import Hooks, Parts, build_hooks
+from headgate.program.settings import ServiceSettings
 from ratelimit.store.memory import MemoryStore
 from tests.accesslog.entries import ADMISSION, USAGE, entry, message
 from tests.extauthz.builders import check_request
@@ -32,7 +33,7 @@ class Rig:
     random: Random
 
     def stranger(self) -> str:
-        """A word that nobody has said before."""
+        """A word that no earlier request held."""
         return f"{MARK}-{self.random.randrange(10**12)}"
 
     def maybe(self, known: str) -> str:
@@ -41,7 +42,7 @@ class Rig:
 
     def series(self) -> set[tuple[str, ...]]:
         """Each time series: its name and its label values."""
-        samples = (one for metric in self.counted.collect() for one in metric.samples)
+        samples = (sample for metric in self.counted.collect() for sample in metric.samples)
         return {(sample.name, *sample.labels.values()) for sample in samples}
 
 
@@ -50,7 +51,15 @@ def rig() -> Rig:
     counted, clock = CollectorRegistry(), FakeClock()
     metrics = Metrics(counted, clock)
     store, pins = MemoryStore(), MemoryPins(clock)
-    hooks = build_hooks(lambda: POLICY, store, pins, lambda _: (), clock, metrics, domains=dict)
+    parts = Parts(
+        policy=lambda: POLICY,
+        store=store,
+        pins=pins,
+        clock=clock,
+        metrics=metrics,
+        domains=dict,
+    )
+    hooks = build_hooks(ServiceSettings(), parts)
     return Rig(hooks, counted, Random(7))
 
 
@@ -75,11 +84,11 @@ async def process(rig: Rig) -> None:
     caller = Caller(rig.maybe("acme"), rig.stranger(), rig.stranger())
     sent = headers_message({"model": rig.maybe("tiny")}, rig.maybe("/v1/completions"), caller)
 
-    async def one() -> AsyncIterator[ProcessingRequest]:
+    async def messages() -> AsyncIterator[ProcessingRequest]:
         yield sent
 
     context: Any = WithoutMetadata()
-    async for _ in rig.hooks.processor.process(one(), context):
+    async for _ in rig.hooks.processor.process(messages(), context):
         pass
 
 

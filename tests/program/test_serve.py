@@ -11,7 +11,8 @@ import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.box import environment, policy, wait_until
+from tests.box import environment, policy
+from tests.patience import PATIENCE_S, wait_until
 
 Process = subprocess.Popen[str]
 
@@ -40,7 +41,7 @@ def test_it_is_healthy_and_ready_once_it_says_so(serving: tuple[Process, str, st
     _, address, admin_url = serving
     with grpc.insecure_channel(address) as channel:
         answer = health_pb2_grpc.HealthStub(channel).Check(
-            health_pb2.HealthCheckRequest(), timeout=5
+            health_pb2.HealthCheckRequest(), timeout=PATIENCE_S
         )
 
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
@@ -52,7 +53,7 @@ def test_on_sigterm_it_says_not_serving_and_ends_with_0(serving: tuple[Process, 
     process, address, _ = serving
     with grpc.insecure_channel(address) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(
-            health_pb2.HealthCheckRequest(), timeout=10
+            health_pb2.HealthCheckRequest(), timeout=PATIENCE_S
         )
         seen = [next(watch).status]
         process.send_signal(signal.SIGTERM)
@@ -63,7 +64,7 @@ def test_on_sigterm_it_says_not_serving_and_ends_with_0(serving: tuple[Process, 
         health_pb2.HealthCheckResponse.SERVING,
         health_pb2.HealthCheckResponse.NOT_SERVING,
     ]
-    assert process.wait(15) == 0
+    assert process.wait(PATIENCE_S) == 0
 
 
 def test_a_taken_address_is_one_line(serving: tuple[Process, str, str], tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_a_taken_address_is_one_line(serving: tuple[Process, str, str], tmp_path
     command = [sys.executable, "-m", "headgate", "serve", "--policy", "headgate.yaml"]
     command += ["--hooks", f"unix:{tmp_path / 'other.sock'}", "--admin", taken]
     ended = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=20, env=environment()
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S, env=environment()
     )
 
     assert ended.returncode == 1

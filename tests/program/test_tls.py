@@ -1,4 +1,4 @@
-"""The door's certificate: which pairs are taken, and how a new one comes into force."""
+"""The door's certificate: the pairs that are accepted, and how a new one comes into force."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,8 @@ from prometheus_client import CollectorRegistry
 from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
 from headgate.dataplane.box import Certificate
-from headgate.program.tls import CertificateError, CertificateWatcher, TlsFiles, read_pair
+from headgate.program.settings import TlsFiles
+from headgate.program.tls import CertificateError, CertificateWatcher, read_pair
 from tests.certificates import install, pem
 from tests.fakes import FakeClock
 
@@ -48,7 +49,7 @@ def test_the_key_is_not_shown_where_a_pair_is() -> None:
         ("first", "second.key", "door.key: is not the key of the first certificate in door.pem"),
         ("first.key", "first.key", "door.pem: holds no certificate in PEM"),
         ("first", "first", "door.key: holds no private key in PEM"),
-        ("first", "encrypted.key", "door.key: is encrypted: nobody would be there"),
+        ("first", "encrypted.key", "door.key: is encrypted: write it without a password"),
         ("expired", "expired.key", "door.pem: has expired"),
         ("weak", "weak.key", "door.pem: cannot be used with door.key (ee key too small)"),
     ],
@@ -75,7 +76,7 @@ def test_half_a_file_is_refused_and_not_a_crash(size: int) -> None:
 
 @given(st.data())
 def test_no_bytes_crash_the_check(data: st.DataObject) -> None:
-    """Whatever an editor or a disk makes of the files, it is a pair or one line."""
+    """Damaged files are a pair or one line, whatever damaged them."""
     texts = [bytearray(pem(name).encode()) for name in ("first", "first.key")]
     for text in texts:
         for place in data.draw(st.lists(st.integers(0, len(text) - 1), max_size=3)):
@@ -109,7 +110,8 @@ class Door:
         self.counted = CollectorRegistry()
         self.clock = FakeClock(self.files.certificate.stat().st_mtime + 1)
         metrics = Metrics(self.counted, self.clock)
-        self.watcher = CertificateWatcher(self.files, self.clock, metrics, self.renew)
+        self.watcher = CertificateWatcher(self.files, self.clock, metrics)
+        self.watcher.set_follower(self.renew)
 
     async def renew(self, certificate: Certificate) -> None:
         if self.refuses:
@@ -133,14 +135,12 @@ def test_a_file_that_cannot_be_read_is_one_line_with_its_name(tmp_path: Path) ->
     files = TlsFiles(tmp_path / "none.pem", tmp_path / "none.key")
     metrics = Metrics(CollectorRegistry(), FakeClock())
 
-    async def renew(_: Certificate) -> None: ...
-
     with pytest.raises(CertificateError, match=r"none\.pem: cannot be read \(No such file"):
-        CertificateWatcher(files, FakeClock(), metrics, renew)
+        CertificateWatcher(files, FakeClock(), metrics)
     install(tmp_path, "first")
     folder = TlsFiles(tmp_path / "door.pem", tmp_path)
     with pytest.raises(CertificateError, match=r"cannot be read \(Is a directory"):
-        CertificateWatcher(folder, FakeClock(), metrics, renew)
+        CertificateWatcher(folder, FakeClock(), metrics)
 
 
 async def test_a_pair_that_is_renamed_into_place_is_shown(door: Door) -> None:
@@ -174,7 +174,8 @@ async def test_a_pair_behind_a_swapped_symlink_is_shown(tmp_path: Path) -> None:
 
     clock = FakeClock()
     files = TlsFiles(link / "door.pem", link / "door.key")
-    watcher = CertificateWatcher(files, clock, Metrics(CollectorRegistry(), clock), renew)
+    watcher = CertificateWatcher(files, clock, Metrics(CollectorRegistry(), clock))
+    watcher.set_follower(renew)
     (tmp_path / "next").symlink_to("second")
     os.replace(tmp_path / "next", link)
 

@@ -14,17 +14,19 @@ from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
 from headgate.program.admin.app import admin_app
 from headgate.program.admin.server import AdminServer
+from headgate.program.settings import Address
 from tests.fakes import FakeClock
+from tests.patience import PATIENCE_S
 
 
 class Admin:
-    """A running admin server, and the parts whose readiness it tells."""
+    """A running admin server, and the parts whose readiness it reports."""
 
     def __init__(self) -> None:
         self.parts = {"hooks": True, "policy": True}
         self.metrics = Metrics(CollectorRegistry(), FakeClock())
         self.server = AdminServer(
-            admin_app(self.metrics.registry, lambda: self.parts), "127.0.0.1", 0
+            admin_app(self.metrics.registry, lambda: self.parts), Address("127.0.0.1", 0)
         )
 
     async def get(self, path: str, **headers: str) -> httpx.Response:
@@ -107,14 +109,14 @@ async def test_nothing_can_be_changed_here(admin: Admin) -> None:
             assert (await client.post(path, content=b"x")).status_code == 405
 
 
-async def test_port_0_takes_a_free_port_and_tells_it(admin: Admin) -> None:
+async def test_port_0_takes_a_free_port_and_reports_it(admin: Admin) -> None:
     assert httpx.URL(admin.server.url).port not in (None, 0)
 
 
 async def test_a_taken_port_is_one_clear_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        server = AdminServer(admin_app(CollectorRegistry(), dict), "127.0.0.1", port)
+        server = AdminServer(admin_app(CollectorRegistry(), dict), Address("127.0.0.1", port))
         with pytest.raises(OperatorError) as refused:
             await server.start()
         assert str(refused.value) == (
@@ -124,7 +126,7 @@ async def test_a_taken_port_is_one_clear_error() -> None:
 
 
 async def test_an_unknown_host_is_one_clear_error() -> None:
-    server = AdminServer(admin_app(CollectorRegistry(), dict), "no host", 0)
+    server = AdminServer(admin_app(CollectorRegistry(), dict), Address("no host", 0))
     with pytest.raises(OperatorError, match=r"^cannot listen on no host:0 for admin: [^(]+$"):
         await server.start()
 
@@ -149,5 +151,5 @@ async def test_stopping_frees_the_port_even_right_after_the_start() -> None:
 async def test_an_open_connection_does_not_hold_the_stop_up(admin: Admin) -> None:
     async with httpx.AsyncClient(base_url=admin.server.url, trust_env=False) as client:
         assert (await client.get("/healthz")).status_code == 200
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await admin.server.stop()

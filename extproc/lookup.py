@@ -1,0 +1,164 @@
+"""Looks up a request in the policy: its caller, its API, its model, and the work that it asks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from extproc.asked import (
+    Asked,
+    RefusedError,
+    read_asked,
+    read_model_name,
+    refuse_hidden,
+    refuse_not_served,
+)
+from extproc.limits import asked_model
+from extproc.models import asked_model_id, list_body, model_body, model_of
+from extproc.rewrite import NO_FORM, rewrite_plan
+from extproc.types import Answer, FormRewrite, Peek, RequestFacts, Rewrite, Value
+from headgate.core.apis import FORM_APIS, WITHOUT_USAGE, Api, Door
+from headgate.core.contract import BODY_FORM, BODY_READ, VERSION_HEADER, RequestKey
+from headgate.core.errors import ApiError, Refusal
+from headgate.core.policy import Caller, CompiledPolicy, Model, PerSecond, Tenant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inference:
+    """A request for vLLM that passed every check: who asks for what, at which price.
+
+    `price` is the policy's price of an API without usage: a number of tokens, a price for each
+    second, or None for an estimate. `version` is the version that the client chose, None if it
+    chose none.
+    """
+
+    caller: Caller
+    tenant: Tenant
+    api: Api
+    model: Model
+    asked: Asked
+    price: int | PerSecond | None
+    rewrite: Rewrite | FormRewrite | None
+    version: str | None
+
+
+def look_up(facts: RequestFacts, door: Door, policy: CompiledPolicy) -> Inference | Answer | Peek:
+    """The request in the policy's terms. The two lists are answered without vLLM.
+
+    Raises RefusedError for the first check that fails.
+    """
+    caller, tenant = _identify(facts.caller, policy)
+    api = _served_api(door, policy)
+    if api is Api.MODELS:
+        return _model_list(facts.path, tenant, policy)
+    if api is Api.LIMITS:
+        return Peek(tenant, caller, _own_model(asked_model(facts.path), tenant, policy))
+    _require_body(api, facts.values)
+    refuse_hidden(facts.values)
+    model = _find_model(read_model_name(facts.values), tenant, policy)
+    price = policy.without_usage.get(api)
+    per_second = isinstance(price, PerSecond)
+    asked = read_asked(api, facts.values, model.context_tokens, counts_audio=per_second)
+    return Inference(
+        caller=caller,
+        tenant=tenant,
+        api=api,
+        model=model,
+        asked=asked,
+        price=price,
+        rewrite=rewrite_plan(api, model, asked.client_usage, tenant, facts.values),
+        version=_chosen_version(facts.version, tenant, model),
+    )
+
+
+def _identify(caller: Caller | None, policy: CompiledPolicy) -> tuple[Caller, Tenant]:
+    tenant = policy.tenants.get(caller.tenant) if caller is not None else None
+    if caller is None or tenant is None:
+        raise RefusedError(_NO_CALLER)
+    return caller, tenant
+
+
+def _served_api(door: Door, policy: CompiledPolicy) -> Api:
+    if door.endpoint is None:
+        raise RefusedError(_UNKNOWN_PATH)
+    api = door.endpoint.api
+    if api in WITHOUT_USAGE and api not in policy.without_usage:
+        raise RefusedError(_UNKNOWN_PATH)
+    return api
+
+
+def _model_list(path: str, tenant: Tenant, policy: CompiledPolicy) -> Answer:
+    name = asked_model_id(path)
+    if name is None:
+        return Answer(Api.MODELS, list_body(tenant, policy))
+    model = model_of(name, tenant, policy)
+    if model is None:
+        raise _unknown_model(name)
+    return Answer(Api.MODELS, model_body(model))
+
+
+def _own_model(name: str | None, tenant: Tenant, policy: CompiledPolicy) -> str | None:
+    if name is not None and model_of(name, tenant, policy) is None:
+        raise _unknown_model(name)
+    return name
+
+
+def _require_body(api: Api, values: Mapping[str, Value]) -> None:
+    body = values.get(RequestKey.BODY)
+    if api in FORM_APIS:
+        if body != BODY_FORM:
+            raise RefusedError(NO_FORM)
+        refuse_not_served(values)
+    elif body != BODY_READ:
+        raise RefusedError(_NO_BODY if body is None else _NOT_JSON)
+
+
+def _find_model(name: str, tenant: Tenant, policy: CompiledPolicy) -> Model:
+    """Names come only from the policy: vLLM would follow `../` into its file system."""
+    model = model_of(name, tenant, policy)
+    if model is not None:
+        return model
+    other = policy.models.get(name)
+    if other is None or other.adapter is not None:
+        # Another tenant's adapter must look exactly like one that does not exist.
+        raise _unknown_model(name)
+    raise RefusedError(
+        ApiError(
+            Refusal.FORBIDDEN_MODEL,
+            f"Your tenant may not use the model '{name}'. GET /v1/models lists the models that"
+            " it may use.",
+            RequestKey.MODEL,
+        )
+    )
+
+
+def _chosen_version(version: str | None, tenant: Tenant, model: Model) -> str | None:
+    """The client's choice, if its tenant may choose. A version without a weight counts, too."""
+    if not version or not tenant.chooses_version or model.versions is None:
+        return None
+    if version in model.versions.names:
+        return version
+    raise RefusedError(
+        ApiError(
+            Refusal.BAD_REQUEST,
+            f"The model '{model.name}' has no version '{version[:32]}'. Its versions are"
+            f" {', '.join(model.versions.names)}.",
+            VERSION_HEADER,
+        )
+    )
+
+
+def _unknown_model(name: str) -> RefusedError:
+    message = f"The model '{name[:100]}' does not exist. GET /v1/models lists your models."
+    return RefusedError(ApiError(Refusal.UNKNOWN_MODEL, message, RequestKey.MODEL))
+
+
+_NO_CALLER = ApiError(Refusal.NO_KEY, "This request carries no known identity.")
+_UNKNOWN_PATH = ApiError(Refusal.UNKNOWN_PATH, "Headgate does not serve this path.")
+_NO_BODY = ApiError(
+    Refusal.BAD_REQUEST,
+    "The request needs a JSON body, with the header `content-type: application/json`.",
+)
+# The filter reports `unreadable` for a body with another content type, too.
+_NOT_JSON = ApiError(
+    Refusal.BAD_REQUEST,
+    "The body is not a JSON object, or its header `content-type` is not `application/json`.",
+)

@@ -1,0 +1,154 @@
+"""The values of ext_proc: the facts of a request and the decision about it. No logic."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import Enum, StrEnum
+
+from headgate.core.apis import Api, ErrorShape
+from headgate.core.contract import AdmissionKey, Header
+from headgate.core.errors import ApiError
+from headgate.core.policy import Caller, Tenant
+
+
+class Compound(Enum):
+    """The value of a JSON object or array, whose content Headgate does not read."""
+
+    VALUE = "object or array"
+
+
+Value = str | float | bool | Compound | None
+"""A request field as metadata carries it: every number is a double."""
+
+
+class ClientUsage(StrEnum):
+    """The values of `AdmissionKey.CLIENT_USAGE`."""
+
+    NONE = "none"
+    FINAL = "final"
+    CONTINUOUS = "continuous"
+    UNTOUCHED = "untouched"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestFacts:
+    """One request as Envoy describes it in its header message.
+
+    `caller` comes from ext_authz's metadata only, never from a header. `values` are the body's
+    fields by `RequestKey`. `size_bytes` is the body's size, None if it is not known. `version` is
+    the client's `VERSION_HEADER`.
+    """
+
+    path: str
+    caller: Caller | None
+    values: Mapping[str, Value]
+    size_bytes: int | None
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """The changes to a JSON body.
+
+    `model` is the model's new name, None to leave it. `force_usage` asks vLLM for usage with every
+    chunk. `drop` names the members to take out. `salt_tenant` is the tenant whose cache salt goes
+    in, None for no salt.
+    """
+
+    model: str | None
+    force_usage: bool
+    drop: tuple[str, ...] = ()
+    salt_tenant: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UsageFields:
+    """Where the values of `stream_include_usage` and `stream_continuous_usage_stats` begin.
+
+    In bytes from 0; None for a field that the form does not have.
+    """
+
+    include: int | None
+    continuous: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FormRewrite:
+    """The changes to a multipart form.
+
+    The model's name begins at `at` (bytes from 0), is `sent` now and becomes `model`. `usage` are
+    the fields that must ask for usage with every chunk, None to leave them as they are.
+    """
+
+    at: int
+    sent: bytes
+    model: bytes
+    usage: UsageFields | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """The version of a conversation, to remember: `key` keeps `version`.
+
+    It is forgotten `kept_s` after its last request. A remembered version counts only while it is
+    among `live`, the versions with a weight: a weight of 0 moves all conversations at once.
+    """
+
+    key: str
+    version: str
+    live: tuple[str, ...]
+    kept_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admit:
+    """The request goes on with these headers and this metadata, once `rewrite` is done.
+
+    If there is a `pin`, it must be kept first: the request goes to the version that it then has.
+    `chose_version` says that the client chose the version itself.
+    """
+
+    headers: Mapping[Header, str]
+    admission: Mapping[AdmissionKey, str]
+    rewrite: Rewrite | FormRewrite | None
+    pin: Pin | None = None
+    chose_version: bool = False
+
+    def with_version(self, version: str) -> "Admit":
+        """The same admission, on this version."""
+        return replace(
+            self,
+            headers={**self.headers, Header.VERSION: version},
+            admission={**self.admission, AdmissionKey.VERSION: version},
+            pin=None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The request ends here with an error, in the shape of its API."""
+
+    error: ApiError
+    shape: ErrorShape
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The request ends here with 200 and this JSON body."""
+
+    api: Api
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Peek:
+    """The request ends here with the state of the caller's limits.
+
+    All of them, or only those that a request to `model` meets.
+    """
+
+    tenant: Tenant
+    caller: Caller
+    model: str | None
+
+
+RequestDecision = Admit | Refuse | Answer | Peek

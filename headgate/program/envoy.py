@@ -1,0 +1,65 @@
+"""The Envoy of one box: built from the policy, kept in step with it, drained at the end."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from headgate.core.policy import CompiledPolicy
+from headgate.dataplane.box import MAX_CONNECTIONS, Certificate, OneBox
+from headgate.dataplane.supervisor import Envoy
+from headgate.program.run_folder import ADMIN_SOCKET, HOOKS_SOCKET
+from headgate.program.settings import BoxSettings
+
+
+def box_of(
+    settings: BoxSettings,
+    folder: Path,
+    policy: CompiledPolicy,
+    certificate: Certificate | None,
+) -> OneBox:
+    """The description of the Envoy that routes by `policy`; its files go to `folder`."""
+    return OneBox(
+        listen_host=settings.listen.host,
+        listen_port=settings.listen.port,
+        services_socket=folder / HOOKS_SOCKET,
+        admin_socket=folder / ADMIN_SOCKET,
+        folder=folder,
+        upstreams=upstreams(policy),
+        versions=_versions(policy),
+        certificate=certificate,
+        max_connections=settings.max_connections or MAX_CONNECTIONS,
+        counting=settings.counting,
+    )
+
+
+@asynccontextmanager
+async def running_envoy(box: OneBox, drain_s: float) -> AsyncIterator[Envoy]:
+    """Starts Envoy. At the end, requests in flight get at most `drain_s`.
+
+    Raises OperatorError when it does not start.
+    """
+    envoy = Envoy(box)
+    await envoy.start()
+    try:
+        yield envoy
+    finally:
+        await envoy.stop(drain_s)
+
+
+async def follow_policy(envoy: Envoy, policy: CompiledPolicy) -> None:
+    """Returns once Envoy routes by this policy; raises OperatorError when it refuses."""
+    await envoy.apply(upstreams(policy), _versions(policy))
+
+
+def upstreams(policy: CompiledPolicy) -> dict[str, str]:
+    """The URL of each base model."""
+    return {model.base: model.upstream for model in policy.models.values()}
+
+
+def _versions(policy: CompiledPolicy) -> dict[str, dict[str, str]]:
+    """By base model the URL of each of its versions."""
+    return {
+        model.base: {version.name: version.upstream for version in model.versions.all}
+        for model in policy.models.values()
+        if model.versions is not None
+    }

@@ -1,0 +1,80 @@
+"""The services of one process: hooks and admin port, from start to drain."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from accesslog.sink import JsonLinesSink
+from headgate.core.clock import Clock
+from headgate.core.metrics import Metrics
+from headgate.core.policy import CompiledPolicy
+from headgate.program.admin.app import admin_app
+from headgate.program.admin.server import AdminServer
+from headgate.program.app import (
+    Hooks,
+    HookServer,
+    Parts,
+    build_hooks,
+    running_pins,
+    running_store,
+)
+from headgate.program.reload import RlsConfigWatcher
+from headgate.program.settings import ServiceSettings
+from ratelimit.descriptors.tree import Domains
+
+
+@asynccontextmanager
+async def running_services(
+    settings: ServiceSettings,
+    *,
+    policy: Callable[[], CompiledPolicy],
+    clock: Clock,
+    metrics: Metrics,
+    console: Callable[[str], None] | None = None,
+) -> AsyncIterator[str]:
+    """Starts everything in the order in which it is needed, and drains it in reverse.
+
+    Yields the URL of the admin port. `policy` returns the one in force. With a `console`, a line
+    for each request goes there. Raises OperatorError for a bad file or a taken port.
+    """
+    ready = {"hooks": False, "policy": True}
+    async with AsyncExitStack() as stack:
+        parts = Parts(
+            policy=policy,
+            domains=await _domains(stack, settings, clock, metrics),
+            store=await stack.enter_async_context(running_store(settings.store, clock, metrics)),
+            pins=await stack.enter_async_context(running_pins(settings.store, clock)),
+            clock=clock,
+            metrics=metrics,
+        )
+        records = stack.enter_context(JsonLinesSink.open(settings.records))
+        hooks = build_hooks(settings, parts, (records,), console)
+        admin_url = await _start_admin(stack, settings, metrics, ready)
+        await _start_hooks(stack, settings, hooks)
+        stack.callback(ready.update, hooks=False)
+        ready["hooks"] = True
+        yield admin_url
+
+
+async def _domains(
+    stack: AsyncExitStack, settings: ServiceSettings, clock: Clock, metrics: Metrics
+) -> Callable[[], Domains] | None:
+    if not settings.ratelimit_config:
+        return None
+    watcher = RlsConfigWatcher(settings.ratelimit_config, clock, metrics)
+    await stack.enter_async_context(watcher)
+    return watcher.current
+
+
+async def _start_admin(
+    stack: AsyncExitStack, settings: ServiceSettings, metrics: Metrics, ready: Mapping[str, bool]
+) -> str:
+    admin = AdminServer(admin_app(metrics.registry, lambda: ready), settings.admin)
+    await admin.start()
+    stack.push_async_callback(admin.stop)
+    return admin.url
+
+
+async def _start_hooks(stack: AsyncExitStack, settings: ServiceSettings, hooks: Hooks) -> None:
+    server = HookServer(hooks)
+    await server.start(settings.hooks)
+    stack.push_async_callback(server.drain, settings.drain_s)

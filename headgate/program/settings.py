@@ -1,0 +1,96 @@
+"""The settings of the program: each command-line option is one field here, with its meaning.
+
+The command line builds one value. It is passed on whole, down to the composition root.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from extauthz.failures import DEFAULT_PER_MINUTE
+from headgate.core.contract import Counting
+from ratelimit.store.redis import TIMEOUT_S
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address to listen on. Port 0 means any free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    def url(self, scheme: str) -> str:
+        """The address for clients of `http` or `https`."""
+        return f"{scheme}://{self}"
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Paths of the certificate with its chain, and of its key; both in PEM."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """The store that counts limits."""
+
+    url: str = "memory"
+    """`memory`, or the URL of a Redis; see `RedisStore.from_url`."""
+    replicas: int = 1
+    """How many replicas share the limits, until Redis has said it."""
+    deadline_s: float = TIMEOUT_S
+    """The longest time for one call to Redis."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSettings:
+    """The settings of the services, wherever their Envoy runs."""
+
+    policy: Path | None = None
+    """The policy file. Without one the hooks know no caller and no model, and refuse all calls
+    that they would decide by it."""
+    hooks: str = "0.0.0.0:9001"
+    """Where the hooks answer gRPC: `host:port` or `unix:PATH`."""
+    admin: Address = Address("0.0.0.0", 9002)  # noqa: S104 - Prometheus and probes call it
+    """Where health and metrics are served over HTTP."""
+    store: StoreSettings = field(default_factory=StoreSettings)
+    records: Path | None = None
+    """The file to which usage records are appended; None for standard output."""
+    drain_s: float = 10.0
+    """The longest time that calls in flight may take to end, once the program stops."""
+    auth_failures_per_minute: int = DEFAULT_PER_MINUTE
+    """How often one address may fail to show a known key, before it gets 429."""
+    ratelimit_config: tuple[Path, ...] = ()
+    """Files and directories that configure envoyproxy/ratelimit."""
+    ratelimit_count_refused: bool = False
+    """Whether the limits of `ratelimit_config` count hits that they refuse."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoxSettings(ServiceSettings):
+    """The settings of one box: those of its services, and those of its Envoy.
+
+    Without a `policy` the box runs the demo.
+    """
+
+    listen: Address = Address("127.0.0.1", 8080)
+    """Where Envoy listens for clients."""
+    admin: Address = Address("127.0.0.1", 8081)
+    records: Path | None = Path("headgate-usage.jsonl")
+    drain_s: float = 5.0
+    upstream: str | None = None
+    """The URL of a vLLM that serves every model, in place of the upstreams in the policy."""
+    tls: TlsFiles | None = None
+    """The certificate that Envoy shows to clients; clear text without one."""
+    max_connections: int | None = None
+    """How many connections clients may hold open together. None for MAX_CONNECTIONS, or for as
+    many as the limit of open files allows."""
+    counting: Counting = Counting.PROXY
+    """Whether a filter in Envoy or ext_proc counts the tokens of answers."""
+    run_dir: Path | None = None
+    """The folder of sockets, Envoy's configuration and logs; None for a temporary one."""

@@ -1,0 +1,1 @@
+"""Makes what belongs to a release beside the wheel: its bills of materials and its wheel list."""

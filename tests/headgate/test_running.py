@@ -1,0 +1,89 @@
+"""`up` and `serve` pass each option on to the field of its name."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from headgate.cli import cli, running
+from headgate.core.contract import Counting
+from headgate.program.settings import Address, BoxSettings, ServiceSettings, StoreSettings, TlsFiles
+
+SERVE: dict[str, tuple[list[str], object]] = {
+    "policy": (["--policy", "p.yaml"], Path("p.yaml")),
+    "hooks": (["--hooks", "unix:h.sock"], "unix:h.sock"),
+    "admin": (["--admin", "[::1]:7"], Address("::1", 7)),
+    "store": (
+        ["--store", "redis://r", "--replicas", "3", "--store-deadline-ms", "20"],
+        StoreSettings("redis://r", 3, 0.02),
+    ),
+    "records": (["--records", "r.jsonl"], Path("r.jsonl")),
+    "drain_s": (["--drain-s", "2.5"], 2.5),
+    "auth_failures_per_minute": (["--auth-failures-per-minute", "7"], 7),
+    "ratelimit_config": (
+        ["--ratelimit-config", "a", "--ratelimit-config", "b"],
+        (Path("a"), Path("b")),
+    ),
+    "ratelimit_count_refused": (["--ratelimit-count-refused"], True),
+}
+UP: dict[str, tuple[list[str], object]] = {
+    "policy": SERVE["policy"],
+    "upstream": (["--upstream", "http://u"], "http://u"),
+    "listen": (["--listen", "0.0.0.0:5"], Address("0.0.0.0", 5)),
+    "admin": SERVE["admin"],
+    "store": (["--store", "redis://r"], StoreSettings("redis://r")),
+    "records": SERVE["records"],
+    "tls": (["--tls-cert", "c", "--tls-key", "k"], TlsFiles(Path("c"), Path("k"))),
+    "auth_failures_per_minute": SERVE["auth_failures_per_minute"],
+    "max_connections": (["--max-connections", "9"], 9),
+    "run_dir": (["--run-dir", "d"], Path("d")),
+    "counting": (["--counting", "extproc"], Counting.EXTPROC),
+}
+
+
+def settings_of(monkeypatch: pytest.MonkeyPatch, command: str, *options: str) -> Any:
+    """The settings with which the command would have run."""
+    taken: list[Any] = []
+    monkeypatch.setattr(running, command, lambda settings, *_: settings)
+    monkeypatch.setattr(running, "_run", taken.append)
+    ended = CliRunner().invoke(cli, [command, *options])
+    assert ended.exit_code == 0, ended.output
+    return taken[0]
+
+
+@pytest.mark.parametrize(("command", "options"), [("serve", SERVE), ("up", UP)])
+def test_each_option_reaches_its_field(
+    monkeypatch: pytest.MonkeyPatch, command: str, options: dict[str, tuple[list[str], object]]
+) -> None:
+    words = [word for given, _ in options.values() for word in given]
+    settings = settings_of(monkeypatch, command, *words)
+
+    assert {name: getattr(settings, name) for name in options} == {
+        name: value for name, (_, value) in options.items()
+    }
+
+
+def test_each_field_of_the_services_is_an_option_of_serve() -> None:
+    assert SERVE.keys() == {field.name for field in fields(ServiceSettings)}
+
+
+@pytest.mark.parametrize(("command", "options"), [("serve", SERVE), ("up", UP)])
+def test_each_option_is_tested_here(
+    command: str, options: dict[str, tuple[list[str], object]]
+) -> None:
+    words = {word for given, _ in options.values() for word in given if word.startswith("--")}
+    declared = {
+        parameter.opts[0]
+        for parameter in cli.commands[command].params
+        if isinstance(parameter, click.Option)
+    }
+    assert declared - {"--demo"} == words
+
+
+def test_without_options_the_settings_are_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = Path("headgate.yaml")
+    assert settings_of(monkeypatch, "serve") == ServiceSettings(policy=policy)
+    assert settings_of(monkeypatch, "up", "--demo") == BoxSettings()
