@@ -169,7 +169,7 @@ async def _connected(path: Path) -> LoadingClient:
 def _serving(name: str, folder: Path) -> Iterator[int]:
     """A server in a process of its own; yields its process id."""
     command = [sys.executable, "-m", "bench.grpc_server", "--serve", name, str(folder / name)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: S603 - this very module
     try:
         assert process.stdout is not None
         assert process.stdout.readline(), f"the server {name} has not started"
