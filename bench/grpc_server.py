@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import cast
 
 import uvloop
-from hpack import Encoder
+from hpack import Decoder, Encoder
 from prometheus_client import CollectorRegistry
 
 from bench.main import run
@@ -60,12 +60,13 @@ class LoadingClient(asyncio.Protocol):
 
     def __init__(self, message: bytes) -> None:
         self._message = framed(message)
-        self._encoder = Encoder()
+        self._encoder, self._decoder = Encoder(), Decoder()
         self._reader = FrameReader()
         self._stream_id = 1
         self._unsent = 0
         self._unanswered = 0
-        self._done = asyncio.Event()
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._done.set_result(None)
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -74,31 +75,45 @@ class LoadingClient(asyncio.Protocol):
         self._transport.write(PREFACE + frames.settings({}) + window)
 
     async def load(self, calls: int, in_flight: int) -> None:
-        """Returns once all calls have been answered with status OK."""
+        """Returns once all calls have been answered. Raises ValueError for a failed one."""
         assert self._transport is not None
         self._unsent, self._unanswered = calls, calls
-        self._done.clear()
+        self._done = asyncio.get_running_loop().create_future()
         self._transport.write(b"".join(self._call() for _ in range(min(in_flight, calls))))
-        await self._done.wait()
+        await self._done
 
     def data_received(self, data: bytes) -> None:
         assert self._transport is not None
         out = []
-        for kind, flags, stream_id, payload in self._reader.feed(data):
-            if kind == Kind.HEADERS and flags & END_STREAM:
-                assert b"grpc-status" not in payload or payload.endswith(b"0"), payload
-                self._unanswered -= 1
-                if self._unsent:
-                    out.append(self._call())
-            elif kind == Kind.SETTINGS and not flags & ACK:
-                out.append(frames.frame(Kind.SETTINGS, ACK, 0))
-            elif kind == Kind.PING and not flags & ACK:
-                out.append(frames.frame(Kind.PING, ACK, 0, payload))
-            assert kind not in (Kind.RST_STREAM, Kind.GOAWAY), (kind, stream_id, payload)
+        for kind, flags, _, payload in self._reader.feed(data):
+            match kind:
+                case Kind.HEADERS if self._is_last(payload):
+                    out += [self._call()] if self._unsent else []
+                case Kind.SETTINGS | Kind.PING if not flags & ACK:
+                    out.append(frames.frame(kind, ACK, 0, payload if kind == Kind.PING else b""))
+                case Kind.RST_STREAM | Kind.GOAWAY:
+                    self._done.set_exception(ValueError(f"a call was ended: {payload!r}"))
         if out:
             self._transport.write(b"".join(out))
-        if not self._unanswered:
-            self._done.set()
+        if not self._unanswered and not self._done.done():
+            self._done.set_result(None)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self._done.done():
+            self._done.set_exception(ValueError(f"the server has closed: {error}"))
+
+    def _is_last(self, block: bytes) -> bool:
+        """Reads the status of a call, if the block has one."""
+        fields = {
+            bytes(name): bytes(value) for name, value in self._decoder.decode(block, raw=True)
+        }
+        status = fields.get(b"grpc-status")
+        if status is None:
+            return False
+        if status != b"0" and not self._done.done():
+            self._done.set_exception(ValueError(f"a call failed with status {status!r}"))
+        self._unanswered -= 1
+        return True
 
     def _call(self) -> bytes:
         self._unsent -= 1
@@ -183,13 +198,10 @@ async def _serve(name: str, path: str) -> None:
     clock = SystemClock()
     metrics = Metrics(CollectorRegistry(), clock)
     service = Authorization(lambda: POLICY, FailureLimit(per_minute=60), clock, metrics)
-    await _SERVERS[name](_methods(service)).start(f"unix:{path}")
+    server = _SERVERS[name](service.methods())
+    await server.start(f"unix:{path}")
     print("serving", flush=True)
     await asyncio.Event().wait()
-
-
-def _methods(service: Authorization) -> Sequence[Method]:
-    return service.methods()
 
 
 if __name__ == "__main__":

@@ -56,8 +56,8 @@ class Context(Protocol):
 class Method:
     """One method of a service.
 
-    `path` is `/package.Service/Method`. `read` makes a message of the request's bytes and may
-    raise ValueError (protobuf's DecodeError is one); `write` makes bytes of an answer.
+    `path` is `/package.Service/Method`. `read` makes a message of the request's bytes; if it
+    raises, the call ends with INTERNAL. `write` makes bytes of an answer.
 
     `behavior` gets the message, or with `takes_stream` an async iterator of messages, and the
     call's Context. It is a coroutine function that returns the answer, or with `gives_stream` an

@@ -81,7 +81,7 @@ class Requests:
     def _read(self, data: bytes) -> Any:
         try:
             return self._parse(data)
-        except ValueError as error:
+        except Exception as error:  # whatever kind of error a parser has
             text = "the message cannot be read"
             raise CallAbortedError(Status.INTERNAL, text) from error
 
