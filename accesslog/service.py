@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Callable, Container, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterable, Callable, Container, Iterator, Sequence
+from typing import Protocol, TypeVar
 
 from accesslog.meter import FinishedRequest, PricesOf, meter
 from accesslog.sink import Sink
-from accesslog.types import OpenReservation, UsageRecord
+from accesslog.types import LogEntry, OpenReservation, UsageRecord
 from accesslog.wire import decode
 from headgate._gen.accesslog_pb2 import StreamAccessLogsResponse
 from headgate.core.apis import FORM_APIS, Api
@@ -21,10 +21,14 @@ SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 METHOD = "StreamAccessLogs"
 
 _SETTLES_AT_ONCE = 32
+ENTRIES_AT_ONCE = 8
+"""Entries are handled in groups of this size. Between two groups the loop runs the hooks."""
 _STATUSES = range(100, 600)
 _APIS = frozenset(Api)
 
 log = logging.getLogger("headgate.accesslog")
+
+T = TypeVar("T")
 
 
 class SettleReservation(Protocol):
@@ -111,6 +115,15 @@ class AccessLogService:
             self._metrics.records.labels("failed").inc()
             log.error("dropped an access log message of %d bytes: %s", len(message), error)
             return
+        open_ones: list[OpenReservation] = []
+        for some in _groups(entries, ENTRIES_AT_ONCE):
+            open_ones += await self._record(some)
+            await asyncio.sleep(0)
+        for some_open in _groups(open_ones, _SETTLES_AT_ONCE):
+            await self._settle_all(some_open)
+
+    async def _record(self, entries: Sequence[LogEntry]) -> list[OpenReservation]:
+        """Writes and counts the records of some entries; returns what has to be settled."""
         metered = (meter(entry, self._prices_of) for entry in entries)
         finished: list[FinishedRequest] = [request for request in metered if request is not None]
         await self._write([request.record for request in finished])
@@ -118,9 +131,7 @@ class AccessLogService:
             self._count(request.record)
             if request.reservation is not None and request.reservation.usage.complete:
                 self._teach(request.record)
-        await self._settle_all(
-            [request.reservation for request in finished if request.reservation is not None]
-        )
+        return [request.reservation for request in finished if request.reservation is not None]
 
     async def _write(self, records: Sequence[UsageRecord]) -> None:
         """Gives the records to every sink; they count as written once all sinks wrote them."""
@@ -200,3 +211,7 @@ class AccessLogService:
 
 def _known(label: object, labels: Container[object]) -> str:
     return str(label) if label in labels else ABSENT
+
+
+def _groups(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[begin : begin + size] for begin in range(0, len(items), size))

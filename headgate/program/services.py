@@ -19,6 +19,7 @@ from headgate.program.app import (
 from headgate.program.hook_server import HookServer
 from headgate.program.reload import RlsConfigWatcher
 from headgate.program.settings import ServiceSettings
+from headgate.program.stalls import StallWatch, spare_collections
 from ratelimit.descriptors.tree import Domains
 
 
@@ -52,6 +53,8 @@ async def running_services(
         await _start_hooks(stack, settings, hooks)
         stack.callback(ready.update, hooks=False)
         ready["hooks"] = True
+        await stack.enter_async_context(StallWatch(clock, metrics))
+        spare_collections()
         yield admin_url
 
 

@@ -12,7 +12,8 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
-from accesslog.service import AccessLogService
+from accesslog.meter import meter
+from accesslog.service import ENTRIES_AT_ONCE, AccessLogService
 from accesslog.types import UsageRecord
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy, Model, Tenant
@@ -286,3 +287,30 @@ async def test_garbage_in_one_entry_leaves_the_others_alone(world: World) -> Non
     await world.send(message(garbage, numbered(2)))
     assert len(world.sink.records) == 2
     assert world.limiter.settled["r-9"] == ("acme", Usage(), Estimate(0, 0))
+
+
+async def test_the_loop_gets_a_turn_after_each_few_entries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A flush of Envoy's brings any number of entries, and every hook waits while they are read."""
+    metered_in_a_turn: list[int] = [0]
+
+    def counted(entry: Any, prices: Any) -> Any:
+        metered_in_a_turn[-1] += 1
+        return meter(entry, prices)
+
+    async def count_turns() -> None:
+        while True:
+            await asyncio.sleep(0)
+            metered_in_a_turn.append(0)
+
+    monkeypatch.setattr("accesslog.service.meter", counted)
+    desk = World()
+    turns = asyncio.create_task(count_turns())
+    await asyncio.sleep(0)
+    await desk.service.handle(message(*(entry(request_id=f"q-{number}") for number in range(100))))
+    turns.cancel()
+
+    assert len(desk.sink.records) == 100
+    assert sum(metered_in_a_turn) == 100
+    assert max(metered_in_a_turn) <= ENTRIES_AT_ONCE
