@@ -1,4 +1,4 @@
-"""What does one call of a hook cost the services, on our own gRPC server and on grpc.aio?
+"""The cost of one call of a hook for the services, on our own gRPC server and on grpcio's.
 
 Both servers answer the same Check of ext_authz, each in a process of its own, in turns. The client
 sends the frames that Envoy sends, with the headers of its gRPC client.
@@ -125,7 +125,7 @@ class LoadingClient(asyncio.Protocol):
 
 @dataclass
 class Cost:
-    """What the calls of one server have cost, by calls in flight."""
+    """The cost of the calls of one server, all turns together."""
 
     calls: int = 0
     cpu_s: float = 0.0

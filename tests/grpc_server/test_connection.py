@@ -1,4 +1,4 @@
-"""What RFC 9113 allows a client to send, and what the server answers."""
+"""Frames that RFC 9113 allows a client to send, and the answers of the server."""
 
 from itertools import pairwise
 
