@@ -1,31 +1,60 @@
 """The memory of header blocks never changes what a block means."""
 
+import pytest
 from hpack import Decoder, Encoder
+from hpack.exceptions import HPACKError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headgate.grpc_server.frames import ConnectionFaultError
 from headgate.grpc_server.headers import MAX_BLOCK_BYTES, HeaderReader, literal
 from tests.grpc_server.peer import CALL
 
-CHANGES = st.one_of(
-    st.tuples(st.just("x"), st.integers(0, 5)),
-    st.tuples(st.just("y"), st.sampled_from([0, 3, 2_000, 5_000])),
-    st.tuples(st.just("size"), st.sampled_from([0, 60, 300, 4_096])),
+CALL_BLOCK = b"".join(literal(name.encode(), value.encode()) for name, value in CALL)
+
+
+def size_update(size: int) -> bytes:
+    """RFC 7541, section 6.3."""
+    return b"\x3f" + bytes((size - 31 & 0x7F | 0x80, size - 31 >> 7)) if size > 30 else b"\x20"
+
+
+SIZES = st.sampled_from([0, 60, 300, 4_096]).map(size_update)
+FIELDS = st.one_of(
+    st.integers(62, 68).map(lambda index: bytes((0x80 | index,))),
+    st.sampled_from([b"a", b"b", b"c" * 50]).map(lambda value: b"\x40" + literal(b"x", value)[1:]),
+    st.just(literal(b"y", b"not kept")),
+)
+BLOCKS = st.tuples(st.lists(SIZES, max_size=2), st.lists(FIELDS, max_size=3)).map(
+    lambda parts: b"".join(parts[0]) + CALL_BLOCK + b"".join(parts[1])
 )
 
 
-@given(st.lists(CHANGES, max_size=60))
-def test_a_reader_with_memory_reads_as_one_without(changes: list[tuple[str, int]]) -> None:
-    """Blocks repeat, the dynamic table fills, is emptied and is resized."""
-    encoder, plain, reader = Encoder(), Decoder(), HeaderReader()
-    for name, number in changes:
-        if name == "size":
-            encoder.header_table_size = number
-            continue
-        value = str(number) if name == "x" else "v" * number
-        block = encoder.encode([*CALL, (name, value)])
-        expected = [pair for pair in plain.decode(block) if not pair[0].startswith(":")]
-        assert [tuple(pair) for pair in expected] == list(reader.request(block).fields)
+@given(
+    st.lists(BLOCKS, min_size=1, max_size=5).flatmap(lambda some: st.lists(st.sampled_from(some)))
+)
+def test_a_reader_with_memory_reads_as_one_without(blocks: list[bytes]) -> None:
+    """Blocks repeat, and the dynamic table fills, is emptied and is resized, as a client wants."""
+    plain, reader = Decoder(), HeaderReader()
+    for block in blocks:
+        try:
+            expected = [tuple(field) for field in plain.decode(block)]
+        except HPACKError:
+            with pytest.raises(ConnectionFaultError):
+                reader.request(block)
+            return
+        assert [*CALL[:4], *reader.request(block).fields] == expected
+
+
+def test_entries_that_a_resize_drops_are_not_remembered() -> None:
+    """Also if the newest entry stays, and the table has its former size again."""
+    reader = HeaderReader()
+    kept = [b"\x40" + literal(b"x", value)[1:] for value in (b"a", b"b")]
+    older = CALL_BLOCK + b"\xbf"  # index 63
+    for block in (CALL_BLOCK + kept[0], CALL_BLOCK + kept[1], older, older):
+        reader.request(block)
+    reader.request(size_update(60) + size_update(4_096) + CALL_BLOCK)
+    with pytest.raises(ConnectionFaultError):
+        reader.request(older)
 
 
 def test_a_block_that_repeats_is_read_once() -> None:
