@@ -5,8 +5,6 @@ import logging
 from collections.abc import AsyncIterable, Callable, Container, Iterator, Sequence
 from typing import Protocol, TypeVar
 
-import grpc
-
 from accesslog.meter import FinishedRequest, PricesOf, meter
 from accesslog.sink import Sink
 from accesslog.types import LogEntry, OpenReservation, UsageRecord
@@ -16,6 +14,7 @@ from headgate.core.apis import FORM_APIS, Api
 from headgate.core.contract import ABSENT
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
+from headgate.core.rpc import Method
 from headgate.core.settlement import Estimate, Source, Usage
 
 SERVICE = "envoy.service.accesslog.v3.AccessLogService"
@@ -88,16 +87,16 @@ class AccessLogService:
         self._settling = asyncio.Semaphore(_SETTLES_AT_ONCE)
         self._settle_fails = False
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """The handler for a grpc.aio server. Messages come as bytes, to count bad ones here."""
-        stream: grpc.RpcMethodHandler[bytes, StreamAccessLogsResponse] = (
-            grpc.stream_unary_rpc_method_handler(
-                self.stream_access_logs,
-                request_deserializer=None,
-                response_serializer=StreamAccessLogsResponse.SerializeToString,
-            )
+    def methods(self) -> tuple[Method, ...]:
+        """The methods of the service. Messages come as bytes, to count bad ones here."""
+        method = Method(
+            path=f"/{SERVICE}/{METHOD}",
+            behavior=self.stream_access_logs,
+            read=bytes,
+            write=StreamAccessLogsResponse.SerializeToString,
+            takes_stream=True,
         )
-        return grpc.method_handlers_generic_handler(SERVICE, {METHOD: stream})
+        return (method,)
 
     async def stream_access_logs(
         self, messages: AsyncIterable[bytes], _context: object

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-import grpc
-
 from extauthz import wire
 from extauthz.decide import CheckInput, CheckResult, Deny, decide, too_many_failures
 from extauthz.failures import FailureLimit
@@ -11,9 +9,10 @@ from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
 from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
+from headgate.core.rpc import Method
 
 _HOOK = "ext_authz"
-_SERVICE = "envoy.service.auth.v3.Authorization"
+_CHECK = "/envoy.service.auth.v3.Authorization/Check"
 
 
 class Authorization:
@@ -35,14 +34,15 @@ class Authorization:
         self._clock = clock
         self._metrics = metrics
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """The gRPC handler of `envoy.service.auth.v3.Authorization`."""
-        check = grpc.unary_unary_rpc_method_handler(
-            self.check,
-            request_deserializer=CheckRequest.FromString,
-            response_serializer=CheckResponse.SerializeToString,
+    def methods(self) -> tuple[Method, ...]:
+        """The methods of `envoy.service.auth.v3.Authorization`."""
+        check = Method(
+            path=_CHECK,
+            behavior=self.check,
+            read=CheckRequest.FromString,
+            write=CheckResponse.SerializeToString,
         )
-        return grpc.method_handlers_generic_handler(_SERVICE, {"Check": check})
+        return (check,)
 
     async def check(self, message: CheckRequest, _context: object) -> CheckResponse:
         """Authenticates one request."""

@@ -19,6 +19,7 @@ from headgate.cli.options import (
     BOX,
     COUNTING,
     FILE,
+    GRPC_SERVER,
     POLICY,
     RATELIMIT_CONFIG,
     SERVICES,
@@ -53,6 +54,7 @@ _DEFAULT_POLICY = Path("headgate.yaml")
 @click.option("--tls-cert", type=FILE, help="Clients speak TLS: the certificate chain, PEM.")
 @click.option("--tls-key", type=FILE, help="The certificate's private key, PEM.")
 @AUTH_FAILURES
+@GRPC_SERVER
 @click.option(
     "--max-connections",
     type=click.IntRange(min=1),
@@ -103,6 +105,7 @@ def up_command(
     help="How long calls may take to end.",
 )
 @AUTH_FAILURES
+@GRPC_SERVER
 @RATELIMIT_CONFIG
 @click.option(
     "--ratelimit-count-refused",

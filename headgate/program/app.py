@@ -1,4 +1,4 @@
-"""The composition root: builds the four hooks and joins them on one gRPC server.
+"""The composition root: builds the four hooks and joins them.
 
 The rooms know each other only here. The access log settles through the limiter and
 teaches ext_proc's estimator; each hook reads the policy that is in force at the call.
@@ -8,9 +8,6 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from accesslog.console import ConsoleSink
 from accesslog.service import AccessLogService
@@ -23,9 +20,9 @@ from extproc.pins.redis import RedisPins
 from extproc.service import ExternalProcessor
 from extproc.versions import Pins
 from headgate.core.clock import Clock
-from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy, Prices
+from headgate.core.rpc import Method
 from headgate.program.settings import ServiceSettings, StoreSettings
 from ratelimit.descriptors.service import DescriptorLimits, DescriptorOptions
 from ratelimit.descriptors.tree import Domains
@@ -38,19 +35,6 @@ from ratelimit.store.protocol import Store
 from ratelimit.store.redis import RedisStore
 from ratelimit.store.slices.sliced import SlicedStore
 
-RATELIMIT_HEALTH = "ratelimit"
-"""The name that probes of envoyproxy/ratelimit ask the gRPC health service for."""
-
-_SERVER_OPTIONS = [
-    # A mesh has one connection for each proxy worker and thousands of short streams on it.
-    ("grpc.max_concurrent_streams", 2**31 - 1),
-    # A rewritten body travels to us and back; the door refuses larger ones before that.
-    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
-    ("grpc.max_send_message_length", 64 * 1024 * 1024),
-    # Two programs on one port would each get half of the calls, in silence.
-    ("grpc.so_reuseport", 0),
-]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hooks:
@@ -61,13 +45,13 @@ class Hooks:
     rate_limit: RateLimitService
     access_log: AccessLogService
 
-    def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
-        """The gRPC handlers of all four hooks."""
+    def methods(self) -> tuple[Method, ...]:
+        """The gRPC methods of all four hooks."""
         return (
-            self.authorization.handler(),
-            self.processor.handler(),
-            self.rate_limit.handler(),
-            self.access_log.handler(),
+            *self.authorization.methods(),
+            *self.processor.methods(),
+            *self.rate_limit.methods(),
+            *self.access_log.methods(),
         )
 
 
@@ -192,31 +176,3 @@ def _access_log(
 def new_reservation_id() -> str:
     """A reservation id that nobody can guess."""
     return uuid.uuid4().hex
-
-
-class HookServer:
-    """The gRPC server of the hooks, with the standard health service."""
-
-    def __init__(self, hooks: Hooks) -> None:
-        self._server = grpc.aio.server(options=_SERVER_OPTIONS)
-        self._server.add_generic_rpc_handlers(hooks.handlers())
-        self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-
-    async def start(self, address: str) -> None:
-        """Listens on `host:port` or `unix:PATH`. Raises OperatorError when it is taken."""
-        try:
-            self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise OperatorError(
-                f"cannot listen on {address} for hooks: taken, not allowed, or no address;"
-                " gRPC says which in the line above"
-            ) from error
-        await self._server.start()
-        for service in ("", RATELIMIT_HEALTH):
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-
-    async def drain(self, grace_s: float) -> None:
-        """Reports NOT_SERVING, gives calls in flight at most `grace_s`, then stops."""
-        await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace_s)

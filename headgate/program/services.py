@@ -11,12 +11,12 @@ from headgate.program.admin.app import admin_app
 from headgate.program.admin.server import AdminServer
 from headgate.program.app import (
     Hooks,
-    HookServer,
     Parts,
     build_hooks,
     running_pins,
     running_store,
 )
+from headgate.program.hook_server import HookServer
 from headgate.program.reload import RlsConfigWatcher
 from headgate.program.settings import ServiceSettings
 from headgate.program.stalls import StallWatch, spare_collections
@@ -81,6 +81,6 @@ async def _start_admin(
 
 
 async def _start_hooks(stack: AsyncExitStack, settings: ServiceSettings, hooks: Hooks) -> None:
-    server = HookServer(hooks)
+    server = HookServer(hooks.methods(), settings.grpc_server)
     await server.start(settings.hooks)
     stack.push_async_callback(server.drain, settings.drain_s)

@@ -4,6 +4,7 @@ The command line builds one value. It is passed on whole, down to the compositio
 """
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from extauthz.failures import DEFAULT_PER_MINUTE
@@ -26,6 +27,15 @@ class Address:
     def url(self, scheme: str) -> str:
         """The address for clients of `http` or `https`."""
         return f"{scheme}://{self}"
+
+
+class GrpcServer(StrEnum):
+    """The gRPC server that answers the hooks."""
+
+    OWN = "own"
+    """Headgate's own, of `headgate/grpc_server`."""
+    GRPCIO = "grpcio"
+    """That of the package grpcio, as before 0.2.0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +67,8 @@ class ServiceSettings:
     that they would decide by it."""
     hooks: str = "0.0.0.0:9001"
     """Where the hooks answer gRPC: `host:port` or `unix:PATH`."""
+    grpc_server: GrpcServer = GrpcServer.OWN
+    """The server that answers them."""
     admin: Address = Address("0.0.0.0", 9002)  # noqa: S104 - Prometheus and probes call it
     """Where health and metrics are served over HTTP."""
     store: StoreSettings = field(default_factory=StoreSettings)

@@ -20,7 +20,7 @@ from headgate.core.policy import CompiledPolicy, Model, Tenant
 from headgate.core.settlement import Estimate, Usage
 from tests.accesslog.entries import ADMISSION, USAGE, entry, message, prices_of
 from tests.fakes import FakeClock
-from tests.patience import PATIENCE_S
+from tests.hook_channel import hook_channel
 
 PATH = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 CUT = {"status": "200", "events": "5"}
@@ -115,13 +115,8 @@ class World:
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     world = World()
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((world.service.handler(),))
-    server.add_insecure_port(f"unix:{tmp_path}/als.sock")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"unix:{tmp_path}/als.sock") as world.channel:
+    async with hook_channel(world.service.methods()) as world.channel:
         yield world
-    await server.stop(PATIENCE_S)  # at once, as no call runs
 
 
 def numbered(number: int, **changes: Any) -> Any:

@@ -64,8 +64,8 @@ def events(file: Path) -> list[Event]:
 class _Context:
     """Stands in for gRPC's context: the recorded Envoy counts in the proxy."""
 
-    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
-        return ()
+    def metadata(self, _name: str) -> None:
+        return None
 
 
 class _Ids:

@@ -10,11 +10,19 @@ from click.testing import CliRunner
 
 from headgate.cli import cli, running
 from headgate.core.contract import Counting
-from headgate.program.settings import Address, BoxSettings, ServiceSettings, StoreSettings, TlsFiles
+from headgate.program.settings import (
+    Address,
+    BoxSettings,
+    GrpcServer,
+    ServiceSettings,
+    StoreSettings,
+    TlsFiles,
+)
 
 SERVE: dict[str, tuple[list[str], object]] = {
     "policy": (["--policy", "p.yaml"], Path("p.yaml")),
     "hooks": (["--hooks", "unix:h.sock"], "unix:h.sock"),
+    "grpc_server": (["--grpc-server", "grpcio"], GrpcServer.GRPCIO),
     "admin": (["--admin", "[::1]:7"], Address("::1", 7)),
     "store": (
         ["--store", "redis://r", "--replicas", "3", "--store-deadline-ms", "20"],
@@ -40,6 +48,7 @@ UP: dict[str, tuple[list[str], object]] = {
     "records": SERVE["records"],
     "tls": (["--tls-cert", "c", "--tls-key", "k"], TlsFiles(Path("c"), Path("k"))),
     "auth_failures_per_minute": SERVE["auth_failures_per_minute"],
+    "grpc_server": SERVE["grpc_server"],
     "max_connections": (["--max-connections", "9"], 9),
     "run_dir": (["--run-dir", "d"], Path("d")),
     "counting": (["--counting", "extproc"], Counting.EXTPROC),

@@ -81,8 +81,8 @@ async def check(rig: Rig) -> None:
 class WithoutMetadata:
     """The context of a call of an Envoy whose services do not count."""
 
-    def invocation_metadata(self) -> tuple[()]:
-        return ()
+    def metadata(self, _name: str) -> None:
+        return None
 
 
 async def process(rig: Rig) -> None:

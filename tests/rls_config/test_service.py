@@ -22,7 +22,7 @@ from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Store
 from ratelimit.store.redis import RedisStore
 from tests.fakes import FakeClock
-from tests.patience import PATIENCE_S
+from tests.hook_channel import hook_channel
 from tests.ratelimit.builders import NOW_S, limit, policy_with
 from tests.ratelimit.calls import reserve
 from tests.ratelimit.test_service import Proxy
@@ -56,16 +56,9 @@ async def serving(
     policy = policy_with(limit(10))
     limiter = Limiter(store, lambda: policy, clock)
     drop_in = DescriptorLimits(store, lambda: configured, clock, metrics, options)
-    server = grpc.aio.server()
     service = RateLimitService(limiter, metrics, clock, drop_in)
-    server.add_generic_rpc_handlers((service.handler(),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Proxy(channel, own)
-    finally:
-        await server.stop(PATIENCE_S)  # at once, as no call runs
+    async with hook_channel(service.methods()) as channel:
+        yield Proxy(channel, own)
 
 
 @pytest.fixture

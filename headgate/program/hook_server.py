@@ -1,0 +1,54 @@
+"""The gRPC server of the hooks, with the standard health service."""
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from headgate.core.errors import OperatorError
+from headgate.core.rpc import Method
+from headgate.grpc_server.health import Health
+from headgate.grpc_server.server import Server
+from headgate.program.settings import GrpcServer
+
+RATELIMIT_HEALTH = "ratelimit"
+"""The name that probes of envoyproxy/ratelimit ask the gRPC health service for."""
+
+
+class HookServer:
+    """Serves the methods of the hooks by the server that `--grpc-server` names."""
+
+    def __init__(self, methods: Iterable[Method], kind: GrpcServer) -> None:
+        self._health = Health(RATELIMIT_HEALTH)
+        self._server = _SERVERS[kind]((*methods, *self._health.methods()))
+
+    async def start(self, address: str) -> None:
+        """Listens on `host:port` or `unix:PATH`. Raises OperatorError when it is taken."""
+        try:
+            await self._server.start(address)
+        except OSError as error:
+            raise OperatorError(
+                f"cannot listen on {address} for hooks: taken, not allowed, or no address: {error}"
+            ) from error
+
+    async def drain(self, grace_s: float) -> None:
+        """Reports NOT_SERVING, gives calls in flight at most `grace_s`, then stops."""
+        self._health.stop_serving()
+        await self._server.drain(grace_s)
+
+
+class _Server(Protocol):
+    async def start(self, address: str) -> int: ...
+
+    async def drain(self, grace_s: float) -> None: ...
+
+
+def _grpcio(methods: Iterable[Method]) -> _Server:
+    """Imports grpcio only if it serves: it takes 0.2 s and its own threads."""
+    from headgate.grpc_server.aio import AioServer  # noqa: PLC0415
+
+    return AioServer(methods)
+
+
+_SERVERS: dict[GrpcServer, Callable[[Iterable[Method]], _Server]] = {
+    GrpcServer.OWN: Server,
+    GrpcServer.GRPCIO: _grpcio,
+}
