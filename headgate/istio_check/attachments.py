@@ -172,6 +172,16 @@ def our_attachments(mesh: Mesh) -> list[Attachment]:
     return [attachment for attachment in attachments(mesh) if attachment.is_ours]
 
 
+def our_gateways(mesh: Mesh) -> list[Manifest]:
+    """The Gateways, of Istio or of Kubernetes, whose proxies decide requests."""
+    ours = our_attachments(mesh)
+    return [
+        gateway
+        for gateway in mesh.kind("Gateway")
+        if any(attached.is_at_gateway(gateway) for attached in ours)
+    ]
+
+
 def generated_chain(mesh: Mesh, attachment: Attachment) -> list[str]:
     """The HTTP filters that istiod generates for the workloads, as far as the objects show."""
     policies = mesh.kind("AuthorizationPolicy")

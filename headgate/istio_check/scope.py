@@ -4,11 +4,11 @@ import fnmatch
 from collections.abc import Callable, Iterator, Mapping
 
 from headgate.core.contract import HEADER_PREFIX, VERSION_HEADER
-from headgate.istio_check.attachments import is_headgates, our_attachments
+from headgate.istio_check.attachments import is_headgates, our_attachments, our_gateways
 from headgate.istio_check.clusters import clusters_named
-from headgate.istio_check.manifests import Manifest, items, mapping, text
+from headgate.istio_check.manifests import Manifest, text
 from headgate.istio_check.mesh import ROOT_NAMESPACE, Mesh, full_host, upstream_address
-from headgate.istio_check.routing import Route, routes
+from headgate.istio_check.routing import Route, gateways_of, routes
 
 _PRODUCT = "headgate"
 _CHOOSE_WORKLOADS = frozenset(
@@ -32,11 +32,7 @@ class Scope:
         self._hosts = frozenset(self._own_hosts())
         self._namespaces = frozenset(_namespace_of(host) for host in self._hosts) - {""}
         self._known = {f"{each.namespace}/{each.name}" for each in mesh.kind("Gateway")}
-        self._gateways = {
-            (manifest.kind, f"{manifest.namespace}/{manifest.name}")
-            for manifest in mesh.kind("Gateway")
-            if any(attached.is_at_gateway(manifest) for attached in self._attachments)
-        }
+        self._gateways = {f"{gateway.namespace}/{gateway.name}" for gateway in our_gateways(mesh)}
 
     def includes(self, manifest: Manifest) -> bool:
         """Whether a mistake in the object can change what happens to a model's requests."""
@@ -80,11 +76,11 @@ class Scope:
     def _is_at_our_gateway(self, manifest: Manifest) -> bool:
         """Whether the routes are at a gateway that decides, or at none that the YAML has."""
         of_attachments = {attached.namespace for attached in self._attachments}
-        named = set(_gateways_of(manifest))
+        named = set(gateways_of(manifest))
         is_lost = (
             bool(named - self._known) and manifest.namespace in of_attachments | self._namespaces
         )
-        return is_lost or any(("Gateway", name) in self._gateways for name in named)
+        return is_lost or bool(named & self._gateways)
 
     def _is_destination_rule(self, manifest: Manifest) -> bool:
         host = full_host(text(manifest.spec.get("host")), manifest.namespace)
@@ -97,24 +93,13 @@ class Scope:
         return id(manifest) in self._attached or is_headgates(manifest)
 
     def _is_gateway(self, manifest: Manifest) -> bool:
-        return (manifest.kind, f"{manifest.namespace}/{manifest.name}") in self._gateways
+        return f"{manifest.namespace}/{manifest.name}" in self._gateways
 
 
 def _reads_our_headers(route: Route) -> bool:
     return any(
         name.startswith(HEADER_PREFIX) or name == VERSION_HEADER for _, name in route.headers
     )
-
-
-def _gateways_of(manifest: Manifest) -> Iterator[str]:
-    """The gateways of a route, each as `namespace/name`."""
-    for name in map(text, items(manifest.spec.get("gateways"))):
-        if name != "mesh":
-            yield name if "/" in name else f"{manifest.namespace}/{name}"
-    for parent in map(mapping, items(manifest.spec.get("parentRefs"))):
-        if text(parent.get("kind")) in ("", "Gateway"):
-            namespace = text(parent.get("namespace")) or manifest.namespace
-            yield f"{namespace}/{text(parent.get('name'))}"
 
 
 def _namespace_of(host: str) -> str:

@@ -62,3 +62,16 @@ def test_an_inference_pool_gives_istiod_the_name_of_ext_proc() -> None:
 
     findings = check(replace(mesh, manifests=(*objects, *with_pool))).findings
     assert {finding.rule for finding in findings} == {MeshRule.FILTER_NAME}
+
+
+def test_a_route_of_another_team_does_not_take_requests_at_our_gateway() -> None:
+    other = {"apiVersion": "networking.istio.io/v1", "kind": "Gateway"}
+    other |= {"metadata": {"name": "a", "namespace": "a-shop"}, "spec": {}}  # type: ignore[dict-item]
+    route: dict[str, object] = {"apiVersion": "networking.istio.io/v1", "kind": "VirtualService"}
+    route |= {"metadata": {"name": "all", "namespace": "a-shop"}}
+    route |= {"spec": {"gateways": ["a"], "http": [{"route": [{"destination": {"host": "a.b"}}]}]}}
+    edits = [{"remove": "VirtualService istio-ingress/headgate-no-route"}, {"add": other}]
+
+    [finding] = check(changed([*edits, {"add": route}])).findings
+    assert finding.rule == MeshRule.NO_CATCH_ALL
+    assert finding.object == "Gateway istio-ingress/headgate"

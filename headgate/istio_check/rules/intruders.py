@@ -55,8 +55,8 @@ def filters_disabled(mesh: Mesh) -> Iterator[Finding]:
 def _reads_bodies(value: Mapping[str, object]) -> bool:
     kind, config = _configuration(value)
     if kind == "ExternalProcessor":
-        mode = text(_get(mapping(_get(config, "processing_mode")), "request_body_mode"))
-        return mode not in ("", "NONE") or _get(config, "allow_mode_override") is True
+        mode = _get(mapping(_get(config, "processing_mode")), "request_body_mode")
+        return mode not in (None, "NONE", 0) or _get(config, "allow_mode_override") is True
     if kind == "ExtAuthz":
         return bool(mapping(_get(config, "with_request_body")))
     if kind == "JsonToMetadata":
@@ -74,6 +74,8 @@ def _configuration(value: Mapping[str, object]) -> tuple[str, Mapping[str, objec
     kind = text(config.get("@type"))
     if kind.endswith(".TypedStruct"):
         kind, config = text(_get(config, "type_url")), mapping(config.get("value"))
+    if kind.endswith(".ExtensionWithMatcher"):
+        return _configuration(mapping(_get(config, "extension_config")))
     return kind.rpartition(".")[2], config
 
 
