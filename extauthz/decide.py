@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from headgate.core.apis import ENDPOINTS, Api, ErrorShape, door_of
-from headgate.core.errors import ApiError, Refusal
+from headgate.core.errors import ApiError, Refusal, retry_headers
 from headgate.core.keys import digest_of
 from headgate.core.policy import Caller, CompiledPolicy
 
@@ -73,7 +73,8 @@ def too_many_failures(shape: ErrorShape, wait_s: float) -> Deny:
     """The refusal of an anonymous request beyond `FailureLimit`, in place of its own refusal.
 
     The official clients retry after a 429 but never after a 401; `x-should-retry` makes them treat
-    this 429 like a 401. It gets no usage record, because a flood of records would fill the disk.
+    this 429 like a 401, whatever the wait. It gets no usage record, because a flood of records
+    would fill the disk.
     """
     seconds = max(1, math.ceil(wait_s))
     message = (
@@ -81,7 +82,7 @@ def too_many_failures(shape: ErrorShape, wait_s: float) -> Deny:
         f" key passes at any time. To learn what is wrong with your key, try again in {seconds} s."
     )
     error = ApiError(Refusal.TOO_MANY_FAILURES, message)
-    headers = (("retry-after", str(seconds)), ("x-should-retry", "false"))
+    headers = tuple({**dict(retry_headers(seconds)), "x-should-retry": "false"}.items())
     return Deny(error=error, shape=shape, headers=headers, recorded=False)
 
 
@@ -98,20 +99,26 @@ def _authenticate(
 
 
 def _keys(credentials: Iterable[tuple[str, bytes]]) -> Iterable[bytes]:
-    """Every API key of the request. A scheme other than Bearer carries no key."""
+    """Every API key of the request. A scheme other than Bearer carries no key.
+
+    An empty value is no key: clients send one if their setting is an empty text.
+    """
     for name, value in credentials:
-        if name != _AUTHORIZATION:
-            yield value.strip(_BLANKS)
-        else:
-            # The scheme is case-insensitive and ends at the first blank (RFC 9110, 11.1).
-            scheme, _, token = value.strip(_BLANKS).replace(b"\t", b" ").partition(b" ")
-            if scheme.lower() == _SCHEME:
-                yield token.strip(_BLANKS)
+        key = _bearer_token(value) if name == _AUTHORIZATION else value.strip(_BLANKS)
+        if key:
+            yield key
+
+
+def _bearer_token(value: bytes) -> bytes:
+    """The token of an `authorization` header; empty if it has none, or has another scheme."""
+    # The scheme is case-insensitive and ends at the first blank (RFC 9110, 11.1).
+    scheme, _, token = value.strip(_BLANKS).replace(b"\t", b" ").partition(b" ")
+    return token.strip(_BLANKS) if scheme.lower() == _SCHEME else b""
 
 
 def _caller_of(key: bytes, policy: CompiledPolicy) -> Caller | None:
     """The caller of an API key; None for an unknown key, and for a tenant that was removed."""
-    if not key or len(key) > _MAX_KEY_BYTES or not key.isascii():
+    if len(key) > _MAX_KEY_BYTES or not key.isascii():
         return None
     # The key itself is never compared. The time of the look-up may depend on the digest of the
     # sent text. The digest does not tell how similar the text is to a key.

@@ -10,6 +10,9 @@ from enum import Enum
 
 from headgate.core.apis import ErrorShape
 
+LONGEST_RETRY_S = 60
+"""The longest `retry-after`. Most client libraries sleep for as long as it says, even for days."""
+
 
 class OperatorError(Exception):
     """A problem that the operator can fix; the command prints its text as one line."""
@@ -69,6 +72,17 @@ class ApiError:
             anthropic_type=kind.anthropic_type,
             param=self.param,
         ).encode()
+
+
+def retry_headers(wait_s: int) -> list[tuple[str, str]]:
+    """The headers that tell a client library whether to retry after `wait_s` seconds.
+
+    Beyond `LONGEST_RETRY_S` it must not: `x-should-retry` says so to the libraries of OpenAI and
+    Anthropic. `retry-after` is absent then, because other clients sleep for it (Codex, for one).
+    """
+    if wait_s > LONGEST_RETRY_S:
+        return [("x-should-retry", "false")]
+    return [("retry-after", str(wait_s))]
 
 
 def error_body(
