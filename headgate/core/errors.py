@@ -33,10 +33,14 @@ class Refusal(Enum):
     NO_KEY = _Kind(401, "missing_api_key", "invalid_request_error", "authentication_error")
     BAD_KEY = _Kind(401, "invalid_api_key", "invalid_request_error", "authentication_error")
     FORBIDDEN_MODEL = _Kind(403, "model_not_allowed", "invalid_request_error", "permission_error")
+    FORBIDDEN_ORIGIN = _Kind(403, "origin_not_allowed", "invalid_request_error", "permission_error")
     UNKNOWN_MODEL = _Kind(404, "model_not_found", "invalid_request_error", "not_found_error")
     UNKNOWN_PATH = _Kind(404, "unknown_path", "invalid_request_error", "not_found_error")
     WRONG_METHOD = _Kind(
         405, "method_not_allowed", "invalid_request_error", "invalid_request_error"
+    )
+    NO_WEBSOCKET = _Kind(
+        426, "websocket_not_supported", "invalid_request_error", "invalid_request_error"
     )
     TOO_MANY_FAILURES = _Kind(429, "too_many_failures", "rate_limit_error", "rate_limit_error")
     OVER_LIMIT = _Kind(429, "rate_limit_exceeded", "rate_limit_error", "rate_limit_error")
