@@ -78,7 +78,7 @@ def test_a_refusal_shows_the_limit_that_was_hit() -> None:
 )
 @pytest.mark.parametrize("hit", [MINUTE, DAY, TOKENS, SLOTS])
 def test_nobody_is_told_to_sleep_for_more_than_a_minute(
-    hit: Left, wait_s: int, retry: tuple[str, str]
+    hit: LimitStatus, wait_s: int, retry: tuple[str, str]
 ) -> None:
     headers = dict(refused_headers(Refused(Reason.LIMIT, hit, wait_s, (hit,)), NOW_S))
     names = ("retry-after", "x-should-retry")
@@ -86,7 +86,7 @@ def test_nobody_is_told_to_sleep_for_more_than_a_minute(
 
 
 def test_a_refusal_for_cost_says_when_it_resets() -> None:
-    cost = left(limit(1000, Count.COST), 1)
+    cost = status(limit(1000, Count.COST), 1)
     refused = Refused(Reason.LIMIT, cost, 3_600, (MINUTE, cost))
     assert dict(refused_headers(refused, NOW_S))["x-ratelimit-reset-cost"] == "1m0s"
     other = Refused(Reason.LIMIT, MINUTE, 60, (MINUTE, cost))
