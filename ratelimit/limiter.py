@@ -15,7 +15,7 @@ from headgate.core.clock import Clock
 from headgate.core.policy import CompiledPolicy, Count, Limit, Per, Smooth, Windowed
 from headgate.core.settlement import Charge, Estimate, Source, Usage, charge
 from ratelimit.demand import Claim, Subject, claims_of, reservation_of
-from ratelimit.smooth import Refill, remaining_units
+from ratelimit.smooth import Refill, drops_per_unit, remaining_units
 from ratelimit.store.protocol import (
     Decision,
     Demand,
@@ -103,12 +103,16 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Nothing is held. `hit` is the limit to wait for, None if it was no limit's doing."""
+    """Nothing is held. `hit` is the limit to wait for, None if it was no limit's doing.
+
+    `needed` is what the request asked of that limit, in the limit's unit; None of a slot.
+    """
 
     reason: Reason
     hit: Left | None
     retry_after_s: int
     left: tuple[Left, ...]
+    needed: int | None = None
 
 
 class _State(Enum):
@@ -192,11 +196,12 @@ class Limiter:
         self._remember(request.reservation, _Known(request.tenant, state, left))
         if not admitted:
             hits = [
-                (
+                _Hit(
                     left[claims[index].key],
                     _fits_at_s(
                         claims[index], reservation.asked[index], reserved.used[index], now_s
                     ),
+                    _needed(claims[index], reservation.asked[index]),
                 )
                 for index in reserved.refused
             ]
@@ -303,6 +308,24 @@ def _left(rule: Limit, used: int, resets_at_s: float | None, now_s: float) -> Le
     return Left(rule, remaining_units(rule, used), resets_at_s)
 
 
+@dataclass(frozen=True, slots=True)
+class _Hit:
+    """A limit that had no room: when it will have it, and what was asked of it."""
+
+    left: Left
+    fits_at_s: float
+    needed: int | None
+
+
+def _needed(claim: Claim, asked: Demand | Lease) -> int | None:
+    """What the request asked, in the limit's unit; None of a slot. A bucket counts in drops."""
+    if isinstance(asked, Lease):
+        return None
+    if isinstance(claim.limit.shape, Smooth):
+        return asked.amount // drops_per_unit(claim.limit)
+    return asked.amount
+
+
 def _fits_at_s(claim: Claim, asked: Demand | Lease, used: int, now_s: float) -> float:
     """When what was refused may be had: a slot at any time."""
     if claim.window is not None:
@@ -313,12 +336,13 @@ def _fits_at_s(claim: Claim, asked: Demand | Lease, used: int, now_s: float) -> 
 
 
 def _refused(
-    hits: Sequence[tuple[Left, float]], left: Mapping[str, Left], now_s: float, most_s: float
+    hits: Sequence[_Hit], left: Mapping[str, Left], now_s: float, most_s: float
 ) -> Refused:
     """Names the limit that has room last: to come back before that is in vain.
 
     But nobody is told to wait for longer than `most_s`.
     """
-    hit, fits_at_s = max(hits, key=lambda pair: pair[1])
-    wait_s = min(most_s, round(fits_at_s - now_s, 6))  # the difference is some 0.2 us off
-    return Refused(Reason.LIMIT, hit, max(1, ceil(wait_s)), tuple(left.values()))
+    hit = max(hits, key=lambda hit: hit.fits_at_s)
+    wait_s = min(most_s, round(hit.fits_at_s - now_s, 6))  # the difference is some 0.2 us off
+    wait = max(1, ceil(wait_s))
+    return Refused(Reason.LIMIT, hit.left, wait, tuple(left.values()), hit.needed)

@@ -62,6 +62,14 @@ class RequestKey(StrEnum):
     """The number of prompts of a completion; absent if it is 1."""
     CONVERSATIONS = "conversations"
     """The number of conversations in a chat batch; absent if it is 1."""
+    TEXT_BYTES = "text_bytes"
+    """The bytes of text: those of the strings, lists and objects at the top level that may reach
+    the prompt, without the white space between values, and without images."""
+    IMAGES = "images"
+    """The number of images, recordings, videos and files in the prompt; absent if there are none.
+
+    The older EnvoyFilters write neither this nor `TEXT_BYTES`. The whole body then counts as text.
+    """
 
 
 BODY_PARSED = "parsed"
@@ -107,6 +115,8 @@ class AdmissionKey(StrEnum):
     """The prompt's part of the estimate."""
     CHOICES = "choices"
     """The number of answers asked for (`n`). vLLM's counters count the prompt for each of them."""
+    TEXT_BYTES = "text_bytes"
+    """The bytes of text to learn from; 0 if the prompt has images, absent if they are not known."""
     PER_SECOND = "per_second"
     """The price of a second of audio, in tokens; absent unless the price is by length."""
     CLIENT_USAGE = "client_usage"

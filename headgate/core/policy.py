@@ -222,13 +222,17 @@ class Prices:
         return -(-thousandths // 1000)
 
 
+DEFAULT_IMAGE_TOKENS = 2048
+"""More than most models need for a photo or a page. They report the true number at the end."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A model under the name that clients use.
 
     `base` is the model entry that runs it: its own name for a base model. `adapter` is the LoRA
     adapter's name on vLLM, if any. `served_as` is the name that vLLM expects in the request body:
-    the adapter, or the served model name.
+    the adapter, or the served model name. `image_tokens` are held for each image of a prompt.
     """
 
     name: str
@@ -240,6 +244,7 @@ class Model:
     adapter: str | None = None
     prices: Prices = field(default_factory=Prices)
     versions: Versions | None = None
+    image_tokens: int = DEFAULT_IMAGE_TOKENS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

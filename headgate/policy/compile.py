@@ -81,6 +81,7 @@ def _base_model(name: str, entry: BaseModelEntry) -> Model:
         forces_usage=entry.forces_usage,
         prices=_prices(entry.prices),
         versions=_versions(entry),
+        image_tokens=entry.image_tokens,
     )
 
 
@@ -107,6 +108,7 @@ def _adapter(name: str, entry: AdapterEntry, base: Model) -> Model:
         adapter=adapter,
         prices=base.prices if entry.prices is None else _prices(entry.prices),
         versions=base.versions,
+        image_tokens=base.image_tokens,
     )
 
 

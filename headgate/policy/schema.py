@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from headgate.core.keys import SECRET_PREFIX
-from headgate.core.policy import PerSecond
+from headgate.core.policy import DEFAULT_IMAGE_TOKENS, PerSecond
 from headgate.policy.fields import (
     NAME_RULE,
     SERVED_NAME_RULE,
@@ -36,6 +36,7 @@ from headgate.policy.urls import UPSTREAM_RULE, Upstream
 from headgate.policy.versions import StickyWord, Versions
 
 MAX_CONTEXT_TOKENS = 100_000_000
+MAX_IMAGE_TOKENS = 1_000_000
 
 BASE_RULE = "the name of a model in this file that has an upstream"
 
@@ -131,6 +132,12 @@ class BaseModelEntry(Entry):
     forces_usage: bool = Field(
         default=False,
         description="true if vLLM runs with --enable-force-include-usage, otherwise false",
+    )
+    image_tokens: int = Field(
+        default=DEFAULT_IMAGE_TOKENS,
+        ge=0,
+        le=MAX_IMAGE_TOKENS,
+        description=f"a whole number of tokens from 0 to {MAX_IMAGE_TOKENS}",
     )
     prices: PricesEntry | None = Field(
         default=None, description="a mapping with the keys input, output, cached_input"
