@@ -96,7 +96,7 @@ def refusal_message(refused: Refused, tenant: str) -> str:
 
 
 def _needed(refused: Refused, hit: Left) -> str:
-    """What the request needed of tokens or money; without it "98,892 left" explains no refusal."""
+    """The tokens or money that were needed: "98,892 left" alone explains no refusal."""
     if refused.needed is None or hit.count not in (Count.TOKENS, Count.COST):
         return ""
     return f", {written(hit.count, refused.needed)} needed (an estimate)"

@@ -318,7 +318,7 @@ class _Hit:
 
 
 def _needed(claim: Claim, asked: Demand | Lease) -> int | None:
-    """What the request asked, in the limit's unit; None of a slot. A bucket counts in drops."""
+    """The amount that was asked, in the limit's unit; None of a slot. A bucket counts in drops."""
     if isinstance(asked, Lease):
         return None
     if isinstance(claim.limit.shape, Smooth):

@@ -8,6 +8,7 @@ from typing import ClassVar, TypeAlias
 from zoneinfo import ZoneInfo
 
 from headgate.core.apis import Api
+from headgate.core.body_fields import FieldRules
 from headgate.core.versions import Versions
 
 
@@ -245,6 +246,7 @@ class Model:
     prices: Prices = field(default_factory=Prices)
     versions: Versions | None = None
     image_tokens: int = DEFAULT_IMAGE_TOKENS
+    fields: FieldRules = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,6 +264,7 @@ class Tenant:
     cache_salt: bool = False
     tier: str | None = None
     chooses_version: bool = False
+    fields: FieldRules = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,10 +280,12 @@ class CompiledPolicy:
 
     `keys` maps the SHA-256 digest (32 bytes) of an API key to its caller. `without_usage` holds
     the served APIs of `headgate.core.apis.WITHOUT_USAGE`, each with the charge for a request in
-    tokens. None charges the estimate of the prompt, `PerSecond` the length of the audio.
+    tokens. None charges the estimate of the prompt, `PerSecond` the length of the audio. `fields`
+    are the rules for the bodies of all requests, beside those of the model and of the tenant.
     """
 
     models: Mapping[str, Model]
     tenants: Mapping[str, Tenant]
     keys: Mapping[bytes, Caller]
     without_usage: Mapping[Api, int | PerSecond | None] = field(default_factory=dict)
+    fields: FieldRules = field(default_factory=dict)

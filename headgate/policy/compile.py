@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from headgate.core.amounts import NANOS
 from headgate.core.apis import WITHOUT_USAGE, Api
+from headgate.core.body_fields import FieldRules, strictest
 from headgate.core.keys import default_id
 from headgate.core.policy import (
     Calendar,
@@ -68,7 +69,17 @@ def compile_policy(policy: PolicyFile) -> CompiledPolicy:
     shared: dict[Limit, Limit] = {}
     tenants = {name: _tenant(name, entry, models, shared) for name, entry in policy.tenants.items()}
     ordered = {name: models[name] for name in policy.models}
-    return CompiledPolicy(ordered, tenants, keys, _without_usage(policy.without_usage))
+    prices = _without_usage(policy.without_usage)
+    return CompiledPolicy(ordered, tenants, keys, prices, policy.fields)
+
+
+def _both(base: FieldRules, adapter: FieldRules) -> FieldRules:
+    """The rules of an adapter with those of its base: the stricter one of each field."""
+    stricter = {
+        name: strictest((base[name], adapter[name])) or base[name]
+        for name in base.keys() & adapter.keys()
+    }
+    return {**base, **adapter, **stricter}
 
 
 def _base_model(name: str, entry: BaseModelEntry) -> Model:
@@ -82,6 +93,7 @@ def _base_model(name: str, entry: BaseModelEntry) -> Model:
         prices=_prices(entry.prices),
         versions=_versions(entry),
         image_tokens=entry.image_tokens,
+        fields=entry.fields,
     )
 
 
@@ -109,6 +121,7 @@ def _adapter(name: str, entry: AdapterEntry, base: Model) -> Model:
         prices=base.prices if entry.prices is None else _prices(entry.prices),
         versions=base.versions,
         image_tokens=base.image_tokens,
+        fields=_both(base.fields, entry.fields),
     )
 
 
@@ -145,6 +158,7 @@ def _tenant(
         cache_salt=entry.cache_salt,
         tier=entry.tier,
         chooses_version=entry.chooses_version,
+        fields=entry.fields,
     )
 
 

@@ -19,6 +19,7 @@ from pydantic import (
 
 from headgate.core.keys import SECRET_PREFIX
 from headgate.core.policy import DEFAULT_IMAGE_TOKENS, PerSecond
+from headgate.policy.body_fields import FIELDS_RULE, BodyFields
 from headgate.policy.fields import (
     NAME_RULE,
     SERVED_NAME_RULE,
@@ -150,6 +151,7 @@ class BaseModelEntry(Entry):
     sticky_s: int = Field(
         default=3600, ge=1, le=2_592_000, description="a whole number of seconds, up to 30 days"
     )
+    fields: BodyFields = Field(default={}, description=FIELDS_RULE)
 
 
 class AdapterEntry(Entry):
@@ -160,6 +162,7 @@ class AdapterEntry(Entry):
     prices: PricesEntry | None = Field(
         default=None, description="a mapping with the keys input, output, cached_input"
     )
+    fields: BodyFields = Field(default={}, description=FIELDS_RULE)
 
 
 def model_kind(value: Any) -> str:
@@ -210,6 +213,7 @@ class TenantEntry(Entry):
         default=False,
         description="true if its clients may choose a version by x-model-version, otherwise false",
     )
+    fields: BodyFields = Field(default={}, description=FIELDS_RULE)
 
 
 class WithoutUsageEntry(Entry):
@@ -235,3 +239,4 @@ class PolicyFile(Entry):
         default=WithoutUsageEntry(),
         description="a mapping with the keys count_tokens, tokenize, transcriptions, translations",
     )
+    fields: BodyFields = Field(default={}, description=FIELDS_RULE)

@@ -69,7 +69,7 @@ def test_a_chat_on_a_small_limit_holds_little(more: dict[str, Value], output: in
     """Eight small chats fit 500 tokens at once. A maximum that the client asks for is held."""
     tenant = replace(POLICY.tenants["acme"], limits=(windowed(500),))
     policy = replace(POLICY, tenants={ALICE.tenant: tenant})
-    small = facts({"model": "tiny", "text_bytes": 33.0, **more}, size_bytes=80)
+    small = facts({"model": "tiny", "text_bytes": 32.0, **more}, size_bytes=80)
 
     decision = decide(small, policy, Estimator(), "r-1")
 
