@@ -23,6 +23,8 @@ METHOD = "StreamAccessLogs"
 _SETTLES_AT_ONCE = 32
 ENTRIES_AT_ONCE = 8
 """Entries are handled in groups of this size. Between two groups the loop runs the hooks."""
+_CHECKED = "ext_authz_"
+"""How Envoy's details begin for a request that ext_authz refused, or could not decide about."""
 _STATUSES = range(100, 600)
 _APIS = frozenset(Api)
 
@@ -57,8 +59,17 @@ class LearnUsage(Protocol):
     ) -> None: ...
 
 
+class WithinLimit(Protocol):
+    """Counts a request without a known key against its address; False beyond the limit."""
+
+    def __call__(self, address: str, /) -> bool: ...
+
+
 class AccessLogService:
     """`envoy.service.accesslog.v3.AccessLogService`: records, teaches and settles.
+
+    A request that ended before ext_authz saw it gets a record only `within_limit`. Otherwise a
+    client without a key could fill the disk.
 
     For each message the records are written first. Then every reservation is settled a second time,
     in case the rate-limit service's own settlement was lost.
@@ -77,6 +88,7 @@ class AccessLogService:
         sinks: Sequence[Sink],
         policy: Callable[[], CompiledPolicy],
         metrics: Metrics,
+        within_limit: WithinLimit,
     ) -> None:
         self._settle = settle
         self._learn = learn
@@ -84,6 +96,7 @@ class AccessLogService:
         self._sinks = sinks
         self._policy = policy
         self._metrics = metrics
+        self._within_limit = within_limit
         self._settling = asyncio.Semaphore(_SETTLES_AT_ONCE)
         self._settle_fails = False
 
@@ -126,12 +139,22 @@ class AccessLogService:
         """Writes and counts the records of some entries; returns what has to be settled."""
         metered = (meter(entry, self._prices_of) for entry in entries)
         finished: list[FinishedRequest] = [request for request in metered if request is not None]
-        await self._write([request.record for request in finished])
+        records = [request.record for request in finished]
+        await self._write([record for record in records if self._is_recorded(record)])
         for request in finished:
             self._count(request.record)
             if request.reservation is not None and request.reservation.usage.complete:
                 self._teach(request.record)
         return [request.reservation for request in finished if request.reservation is not None]
+
+    def _is_recorded(self, record: UsageRecord) -> bool:
+        """ext_authz has counted what it refused; all others without a caller it has not seen."""
+        if record.tenant is not None or (record.details or "").startswith(_CHECKED):
+            return True
+        if self._within_limit(record.ip or ""):
+            return True
+        self._metrics.records.labels("left_out").inc()
+        return False
 
     async def _write(self, records: Sequence[UsageRecord]) -> None:
         """Gives the records to every sink; they count as written once all sinks wrote them."""

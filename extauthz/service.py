@@ -3,7 +3,16 @@
 from collections.abc import Callable
 
 from extauthz import wire
-from extauthz.decide import CheckInput, CheckResult, Deny, decide, too_many_failures
+from extauthz.cors import answer_headers
+from extauthz.decide import (
+    Allow,
+    Answer,
+    CheckInput,
+    CheckResult,
+    Deny,
+    decide,
+    too_many_failures,
+)
 from extauthz.failures import FailureLimit
 from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
 from headgate.core.clock import Clock
@@ -47,18 +56,25 @@ class Authorization:
     async def check(self, message: CheckRequest, _context: object) -> CheckResponse:
         """Authenticates one request."""
         with self._metrics.time_hook(_HOOK):
-            result = self._decide(wire.decode(message))
-            response = wire.encode(result)
+            request, policy = wire.decode(message), self._policy()
+            result = self._decide(request, policy)
+            response = wire.encode(result, answer_headers(request.page.origin, policy.cors_origins))
         self._metrics.decisions.labels(_HOOK, _label(result)).inc()
         return response
 
-    def _decide(self, request: CheckInput) -> CheckResult:
-        result = decide(request, self._policy())
-        if not isinstance(result, Deny) or not result.anonymous:
+    def _decide(self, request: CheckInput, policy: CompiledPolicy) -> CheckResult:
+        result = decide(request, policy)
+        if not isinstance(result, Deny) or not result.counted:
             return result
         wait_s = self._failures.count(request.address, self._clock.monotonic_s())
         return result if wait_s is None else too_many_failures(result.shape, wait_s)
 
 
 def _label(result: CheckResult) -> str:
-    return result.error.refusal.code if isinstance(result, Deny) else "ok"
+    match result:
+        case Deny():
+            return result.error.refusal.code
+        case Answer():
+            return result.kind
+        case Allow():
+            return "ok"

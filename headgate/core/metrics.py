@@ -158,7 +158,7 @@ class Metrics:
     records = _Declared(
         Counter,
         "headgate_records",
-        "Usage records, by what became of them (written, failed).",
+        "Usage records, by what became of them (written, failed, left_out).",
         labelnames=("outcome",),
     )
     descriptors = _Declared(

@@ -36,8 +36,8 @@ from envoy_data_plane.google.protobuf import Value
 from headgate.core.contract import (
     BODY_PARSED,
     BODY_UNREADABLE,
+    CHECKED_HEADERS,
     COUNTING_METADATA,
-    CREDENTIAL_HEADERS,
     VERSION_HEADER,
     Counting,
     Namespace,
@@ -111,7 +111,7 @@ def ext_authz(services: str) -> HttpFilter:
             validate_mutations=True,
             clear_route_cache=False,
             encode_raw_headers=True,
-            allowed_headers=_exactly(CREDENTIAL_HEADERS),
+            allowed_headers=_exactly(CHECKED_HEADERS),
         ),
     )
 

@@ -123,7 +123,7 @@ def build_hooks(
         authorization=Authorization(parts.policy, failures, parts.clock, parts.metrics),
         processor=_processor(parts, estimator),
         rate_limit=RateLimitService(limiter, parts.metrics, parts.clock, others),
-        access_log=_access_log(parts, limiter, estimator, sinks),
+        access_log=_access_log(parts, limiter, estimator, sinks, failures),
     )
 
 
@@ -157,11 +157,18 @@ def _descriptor_limits(settings: ServiceSettings, parts: Parts) -> DescriptorLim
 
 
 def _access_log(
-    parts: Parts, limiter: Limiter, estimator: Estimator, sinks: Sequence[Sink]
+    parts: Parts,
+    limiter: Limiter,
+    estimator: Estimator,
+    sinks: Sequence[Sink],
+    failures: FailureLimit,
 ) -> AccessLogService:
     def prices_of(name: str) -> Prices | None:
         model = parts.policy().models.get(name)
         return None if model is None else model.prices
+
+    def within_limit(address: str) -> bool:
+        return failures.count(address, parts.clock.monotonic_s()) is None
 
     return AccessLogService(
         settle=limiter.settle,
@@ -170,6 +177,7 @@ def _access_log(
         sinks=sinks,
         policy=parts.policy,
         metrics=parts.metrics,
+        within_limit=within_limit,
     )
 
 

@@ -91,6 +91,7 @@ class World:
     def __init__(self) -> None:
         self.limiter = FakeLimiter()
         self.sink = FakeSink()
+        self.failures: list[str] = []
         self.taught: list[tuple[str, str, int, int, int]] = []
         self.policy = CollectorRegistry()
         self.service = AccessLogService(
@@ -100,8 +101,13 @@ class World:
             sinks=[self.sink],
             policy=lambda: POLICY,
             metrics=Metrics(self.policy, FakeClock()),
+            within_limit=self.within_limit,
         )
         self.channel: grpc.aio.Channel
+
+    def within_limit(self, address: str) -> bool:
+        self.failures.append(address)
+        return len(self.failures) <= 2
 
     async def send(self, *messages: bytes) -> None:
         """One stream, as Envoy keeps it, ended at once."""
@@ -169,6 +175,20 @@ async def test_a_request_refused_before_admission_is_kept_and_not_settled(world:
     assert world.limiter.settled == {}
     labels = {"tenant": "-", "model": "-", "api": "chat", "status": "401"}
     assert world.metric("requests_total", **labels) == 1
+
+
+async def test_records_of_requests_that_ext_authz_has_not_seen_are_bounded(world: World) -> None:
+    """HTTP/1.0, a bad path, headers that never end: none has a key, and each would be a record."""
+    early = {"admission": {}, "usage": {}, "caller": {}, "request": {}}
+    entries = [entry(status=426, details="low_version", **early) for _ in range(5)]
+    denied = [entry(status=401, details="ext_authz_denied", **early) for _ in range(5)]
+    await world.send(message(*entries, *denied, *(numbered(n) for n in range(5))))
+    details = [record.details for record in world.sink.records]
+    assert details.count("low_version") == 2
+    assert details.count("ext_authz_denied") == 5
+    assert len(details) == 12
+    assert set(world.failures) == {world.sink.records[0].ip}
+    assert world.metric("records_total", outcome="left_out") == 3
 
 
 async def test_an_entry_about_a_running_request_is_neither_kept_nor_settled(world: World) -> None:
