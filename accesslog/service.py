@@ -83,6 +83,10 @@ class AccessLogService:
         self._metrics = metrics
         self._settling = asyncio.Semaphore(_SETTLES_AT_ONCE)
         self._settle_fails = False
+        self.open_streams = 0
+        """How many proxies send their log here now."""
+        self.handled_entries = 0
+        """How many log entries have been recorded and settled, or dropped as unreadable."""
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The handler for a grpc.aio server. Messages come as bytes, to count bad ones here."""
@@ -99,9 +103,13 @@ class AccessLogService:
         self, messages: AsyncIterable[bytes], _context: object
     ) -> StreamAccessLogsResponse:
         """Handles message after message for as long as Envoy keeps the stream."""
-        async for message in messages:
-            with self._metrics.time_hook("accesslog"):
-                await self.handle(message)
+        self.open_streams += 1
+        try:
+            async for message in messages:
+                with self._metrics.time_hook("accesslog"):
+                    await self.handle(message)
+        finally:
+            self.open_streams -= 1
         return StreamAccessLogsResponse()
 
     async def handle(self, message: bytes) -> None:
@@ -122,6 +130,7 @@ class AccessLogService:
         await self._settle_all(
             [request.reservation for request in finished if request.reservation is not None]
         )
+        self.handled_entries += len(entries)
 
     async def _write(self, records: Sequence[UsageRecord]) -> None:
         """Gives the records to every sink; they count as written once all sinks wrote them."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import grpc
 
 from extauthz import wire
-from extauthz.decide import CheckInput, CheckResult, Deny, decide, too_many_failures
+from extauthz.decide import CheckInput, CheckResult, Deny, decide, ending, too_many_failures
 from extauthz.failures import FailureLimit
 from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
 from headgate.core.clock import Clock
@@ -19,8 +19,9 @@ _SERVICE = "envoy.service.auth.v3.Authorization"
 class Authorization:
     """Answers Check with the caller of the API key. Each call reads the policy once.
 
-    A request without a known key counts against its address in `failures`. A call that fails here
-    ends with a gRPC error, which Envoy (failure_mode_allow: false) turns into a refusal.
+    Once `admits` returns False every request is refused with 503. A request without a known key
+    counts against its address in `failures`. A call that fails here ends with a gRPC error, which
+    Envoy (failure_mode_allow: false) turns into a refusal.
     """
 
     def __init__(
@@ -29,8 +30,10 @@ class Authorization:
         failures: FailureLimit,
         clock: Clock,
         metrics: Metrics,
+        admits: Callable[[], bool] = lambda: True,
     ) -> None:
         self._policy = policy
+        self._admits = admits
         self._failures = failures
         self._clock = clock
         self._metrics = metrics
@@ -53,6 +56,8 @@ class Authorization:
         return response
 
     def _decide(self, request: CheckInput) -> CheckResult:
+        if not self._admits():
+            return ending(request)
         result = decide(request, self._policy())
         if not isinstance(result, Deny) or not result.anonymous:
             return result

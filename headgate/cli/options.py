@@ -32,6 +32,13 @@ STORE = click.option(
     show_default=True,
     help="memory, or redis://HOST:PORT/DB",
 )
+STORE_DEADLINE = click.option(
+    "--store-deadline-ms",
+    type=click.IntRange(min=1),
+    default=round(SERVICES.store.deadline_s * 1000),
+    show_default=True,
+    help="How long one call to Redis may take.",
+)
 AUTH_FAILURES = click.option(
     "--auth-failures-per-minute",
     type=click.IntRange(min=1),

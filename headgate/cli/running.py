@@ -23,6 +23,7 @@ from headgate.cli.options import (
     RATELIMIT_CONFIG,
     SERVICES,
     STORE,
+    STORE_DEADLINE,
     HostPort,
 )
 from headgate.core.clock import SystemClock
@@ -43,6 +44,7 @@ _DEFAULT_POLICY = Path("headgate.yaml")
 @click.option("--listen", type=HostPort(), default=BOX.listen, show_default=True)
 @click.option("--admin", type=HostPort(), default=BOX.admin, show_default=True)
 @STORE
+@STORE_DEADLINE
 @click.option(
     "--records",
     type=FILE,
@@ -59,16 +61,33 @@ _DEFAULT_POLICY = Path("headgate.yaml")
     help=f"How many connections clients may hold open together [{MAX_CONNECTIONS}].",
 )
 @click.option(
+    "--drain-s",
+    type=click.FloatRange(min=0),
+    default=BOX.drain_s,
+    show_default=True,
+    help="How long running requests may take to end, once it is stopped.",
+)
+@click.option(
     "--run-dir",
     type=click.Path(path_type=Path, file_okay=False),
     help="Keeps sockets, Envoy's configuration and logs here [a temporary folder].",
 )
 @COUNTING
 def up_command(
-    demo: bool, store: str, tls_cert: Path | None, tls_key: Path | None, **options: Any
+    *,
+    demo: bool,
+    store: str,
+    store_deadline_ms: int,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    **options: Any,
 ) -> None:
     """One box: a real Envoy with the services, in front of one vLLM."""
-    settings = BoxSettings(store=StoreSettings(store), tls=_tls_files(tls_cert, tls_key), **options)
+    settings = BoxSettings(
+        store=StoreSettings(store, deadline_s=store_deadline_ms / 1000),
+        tls=_tls_files(tls_cert, tls_key),
+        **options,
+    )
     if demo and (settings.policy or settings.upstream):
         raise click.UsageError("--demo brings its own policy and upstream")
     if not demo and settings.policy is None:
@@ -81,13 +100,7 @@ def up_command(
 @click.option("--hooks", default=SERVICES.hooks, show_default=True, help="HOST:PORT or unix:PATH")
 @click.option("--admin", type=HostPort(), default=SERVICES.admin, show_default=True)
 @STORE
-@click.option(
-    "--store-deadline-ms",
-    type=click.IntRange(min=1),
-    default=round(SERVICES.store.deadline_s * 1000),
-    show_default=True,
-    help="How long one call to Redis may take.",
-)
+@STORE_DEADLINE
 @click.option(
     "--replicas",
     type=click.IntRange(min=1),
@@ -98,9 +111,10 @@ def up_command(
 @click.option("--records", type=FILE, help="Where usage records are appended [standard output].")
 @click.option(
     "--drain-s",
+    type=click.FloatRange(min=0),
     default=SERVICES.drain_s,
     show_default=True,
-    help="How long calls may take to end.",
+    help="How long running requests of the proxies may take to end.",
 )
 @AUTH_FAILURES
 @RATELIMIT_CONFIG

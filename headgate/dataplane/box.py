@@ -60,6 +60,11 @@ class OneBox:
         return self.folder / "bootstrap.json"
 
     @property
+    def listeners_file(self) -> Path:
+        """The clients' listener (LDS); at the end the file lists none, which closes the streams."""
+        return self.folder / "listeners.json"
+
+    @property
     def clusters_file(self) -> Path:
         """The models' clusters (CDS); Envoy follows every change."""
         return self.folder / "clusters.json"

@@ -19,6 +19,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     TypedExtensionConfig,
 )
 from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
+from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration
 from envoy_data_plane.envoy.extensions.access_loggers.grpc.v3 import (
     CommonGrpcAccessLogConfig,
     HttpGrpcAccessLogConfig,
@@ -42,7 +43,7 @@ from envoy_data_plane.google.protobuf import Any
 
 from headgate.core.contract import HEADER_PREFIX, RECORD_YES, CallerKey, Namespace
 from headgate.dataplane.box import OneBox
-from headgate.dataplane.filters import http_filters
+from headgate.dataplane.filters import http_filters, router
 from headgate.dataplane.hook_calls import grpc_service
 from headgate.dataplane.replies import local_reply_config
 from headgate.dataplane.routes import ROUTES_NAME
@@ -81,17 +82,32 @@ def listener(box: OneBox, services: str) -> Listener:
         ),
         filter_chains=[
             FilterChain(
-                filters=[
-                    Filter(
-                        name="envoy.filters.network.http_connection_manager",
-                        typed_config=Any.pack(manager),
-                    )
-                ],
+                filters=[_manager_filter(manager)],
                 transport_socket=None if box.certificate is None else door_tls(box),
                 transport_socket_connect_timeout=HANDSHAKE_TIMEOUT,
             )
         ],
         per_connection_buffer_high_watermark_timeout=UNREAD_TIMEOUT,
+    )
+
+
+def log_keeper(services: str) -> Listener:
+    """A listener without a socket, which keeps the access log alive after the door is closed.
+
+    Envoy drops a gRPC access log, with the entries that it has not sent, together with the last
+    listener that has it in its configuration. Closing the door cuts streams and logs them.
+    """
+    manager = HttpConnectionManager(
+        stat_prefix="log_keeper",
+        route_config=RouteConfiguration(name="none"),
+        http_filters=[router()],
+        access_log=[access_log(services)],
+    )
+    return Listener(
+        name="log_keeper",
+        address=Address(socket_address=SocketAddress(address="127.0.0.1", port_value=1)),
+        bind_to_port=False,
+        filter_chains=[FilterChain(filters=[_manager_filter(manager)])],
     )
 
 
@@ -182,6 +198,12 @@ def access_log(services: str) -> AccessLog:
         name="envoy.access_loggers.http_grpc",
         filter=AccessLogFilter(metadata_filter=MetadataFilter(matcher=recorded)),
         typed_config=Any.pack(config),
+    )
+
+
+def _manager_filter(manager: HttpConnectionManager) -> Filter:
+    return Filter(
+        name="envoy.filters.network.http_connection_manager", typed_config=Any.pack(manager)
     )
 
 

@@ -123,7 +123,7 @@ REPLIES = (
     ),
     LocalReply(
         # A 5xx of a hook has a body that says what is wrong.
-        when="response.code >= 500 && !response.code_details.startsWith('headgate_')",
+        when=f"response.code >= 500 && !({_details('headgate_', 'ext_authz_denied')})",
         retry_after_s=1,
         code="upstream_unavailable",
         openai_type="server_error",

@@ -26,6 +26,7 @@ from headgate.core.clock import Clock
 from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy, Prices
+from headgate.program.ending import Ending
 from headgate.program.settings import ServiceSettings, StoreSettings
 from ratelimit.descriptors.service import DescriptorLimits
 from ratelimit.descriptors.tree import Domains
@@ -47,6 +48,9 @@ _SERVER_OPTIONS = [
     # Two programs on one port would each get half of the calls, in silence.
     ("grpc.so_reuseport", 0),
 ]
+
+_STOP_GRACE_S = 1.0
+"""For calls in flight when the server stops. The access log's streams never end by themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +117,8 @@ class Parts:
     clock: Clock
     metrics: Metrics
     domains: Callable[[], Domains] | None = None
+    admits: Callable[[], bool] = lambda: True
+    """Whether new requests may come in; False once one box ends."""
 
 
 def build_hooks(
@@ -130,14 +136,18 @@ def build_hooks(
     limiter = _limiter(parts)
     if console is not None:
         sinks = (*sinks, ConsoleSink(console, limiter.left_of))
-    failures = FailureLimit(settings.auth_failures_per_minute)
     others = _descriptor_limits(settings, parts)
     return Hooks(
-        authorization=Authorization(parts.policy, failures, parts.clock, parts.metrics),
+        authorization=_authorization(settings, parts),
         processor=_processor(parts, estimator),
         rate_limit=RateLimitService(limiter, parts.metrics, parts.clock, others),
         access_log=_access_log(parts, limiter, estimator, sinks),
     )
+
+
+def _authorization(settings: ServiceSettings, parts: Parts) -> Authorization:
+    failures = FailureLimit(settings.auth_failures_per_minute)
+    return Authorization(parts.policy, failures, parts.clock, parts.metrics, parts.admits)
 
 
 def _limiter(parts: Parts) -> Limiter:
@@ -191,6 +201,7 @@ class HookServer:
     """The gRPC server of the hooks, with the standard health service."""
 
     def __init__(self, hooks: Hooks) -> None:
+        self._hooks = hooks
         self._server = grpc.aio.server(options=_SERVER_OPTIONS)
         self._server.add_generic_rpc_handlers(hooks.handlers())
         self._health = health.aio.HealthServicer()
@@ -208,7 +219,11 @@ class HookServer:
         await self._server.start()
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
 
-    async def drain(self, grace_s: float) -> None:
-        """Reports NOT_SERVING, gives calls in flight at most `grace_s`, then stops."""
+    async def drain(self, how: Ending) -> None:
+        """Reports NOT_SERVING, goes on serving while a proxy has requests to end, then stops.
+
+        A proxy keeps its access log stream open for as long as it may need the hooks.
+        """
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace_s)
+        await how.wait_while(lambda: self._hooks.access_log.open_streams > 0)
+        await self._server.stop(_STOP_GRACE_S)

@@ -33,6 +33,7 @@ from headgate.core.errors import ApiError, Refusal
 from headgate.dataplane.bootstrap import bootstrap, write_bootstrap
 from headgate.dataplane.box import OneBox, render, replace_file
 from headgate.dataplane.filters import BODY_FIELDS, http_filters
+from headgate.dataplane.listener import listener
 from headgate.dataplane.replies import REPLIES
 from headgate.dataplane.routes import route_table, write_dynamic
 from headgate.dataplane.upstream import BadUpstream, cluster_name, model_cluster
@@ -190,7 +191,7 @@ def test_field_names_with_digits_are_written_as_envoy_has_them(tmp_path: Path) -
 
 def test_every_slow_client_has_its_end(tmp_path: Path) -> None:
     """Envoy's own defaults for most of these are to wait for ever."""
-    config = json.loads(render(bootstrap(box(tmp_path))))["static_resources"]["listeners"][0]
+    config = json.loads(render(listener(box(tmp_path), "services")))
     manager = config["filter_chains"][0]["filters"][0]["typed_config"]
 
     assert config["filter_chains"][0]["transport_socket_connect_timeout"] == "10s"

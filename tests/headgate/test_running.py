@@ -34,7 +34,11 @@ UP: dict[str, tuple[list[str], object]] = {
     "upstream": (["--upstream", "http://u"], "http://u"),
     "listen": (["--listen", "0.0.0.0:5"], Address("0.0.0.0", 5)),
     "admin": SERVE["admin"],
-    "store": (["--store", "redis://r"], StoreSettings("redis://r")),
+    "store": (
+        ["--store", "redis://r", "--store-deadline-ms", "20"],
+        StoreSettings("redis://r", deadline_s=0.02),
+    ),
+    "drain_s": SERVE["drain_s"],
     "records": SERVE["records"],
     "tls": (["--tls-cert", "c", "--tls-key", "k"], TlsFiles(Path("c"), Path("k"))),
     "auth_failures_per_minute": SERVE["auth_failures_per_minute"],
