@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test test-alerts check format generate lock wheels dist render test-faults test-matrix test-mesh test-vllm \
+.PHONY: help setup run test test-alerts check format generate istio-fields lock wheels dist render test-faults test-matrix test-mesh test-vllm \
   soak bench clean
 
 help: ## list the targets
@@ -80,6 +80,9 @@ format: setup ## format and fix what can be fixed
 
 generate: setup ## compile protos/ into headgate/_gen
 	$(BIN)/python -m protos.generate
+
+istio-fields: setup ## write headgate/istio_check/fields.json from the CRDs of Istio (needs Go)
+	$(BIN)/python -m istio.crds.generate $(ISTIO)
 
 LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
   --no-header --no-emit-index-url --no-annotate --quiet

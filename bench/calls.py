@@ -1,5 +1,7 @@
-"""What does a request cost beside its decision: calls to Redis, and processor time in Envoy and in
-the services, for short answers and for long ones?
+"""What does a request cost beside its decision?
+
+It counts calls to Redis, and the processor time of Envoy and of the services, for short answers
+and for long ones.
 """
 
 import asyncio
@@ -34,9 +36,9 @@ SETUPS = (
 )
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Cost:
-    """What the processes of one fleet have used, in all turns together."""
+    """The cost of one fleet's processes, in all turns together."""
 
     fleet: Fleet
     requests: int = 0
@@ -44,16 +46,16 @@ class Cost:
     services_s: float = 0.0
     envoy_s: float = 0.0
     idle: float = 0.0
-    """The part of a processor that the services use when nobody asks them."""
+    """The part of a processor that the services use without requests."""
 
     async def rest(self) -> None:
-        """Finds out what is used without requests."""
+        """Measures the cost without requests."""
         before = self._used()
         await asyncio.sleep(_REST_S)
         self.idle = (self._used()[1] - before[1]) / _REST_S
 
     async def take_turn(self, requests: int, tokens: int) -> None:
-        """So many streamed answers of so many tokens each, sixteen at a time."""
+        """Reads streamed answers of `tokens` tokens each, sixteen at a time."""
         before, start_s = self._used(), perf_counter()
         await _stream(self.fleet.url, requests, tokens)
         after, taken_s = self._used(), perf_counter() - start_s
@@ -81,7 +83,7 @@ async def measure(
 
 async def _by_store(setups: Sequence[Setup], upstream: str, rounds: int, requests: int) -> Table:
     with ExitStack() as stack:
-        costs = [Cost(stack.enter_context(running(setup, upstream))) for setup in setups]
+        costs = [Cost(fleet=stack.enter_context(running(setup, upstream))) for setup in setups]
         await _in_turns(costs, [(requests, _SHORT_TOKENS)] * len(costs), rounds)
     rows: list[tuple[Cell, ...]] = []
     for setup, cost in zip(setups, costs, strict=True):
@@ -103,7 +105,7 @@ async def _by_length(upstream: str, rounds: int) -> Table:
         tapped = stack.enter_context(running(setup, upstream))
         untapped = stack.enter_context(running(setup, upstream))
         _take_out_tap(untapped)
-        costs = [Cost(tapped), Cost(tapped), Cost(untapped)]
+        costs = [Cost(fleet=tapped), Cost(fleet=tapped), Cost(fleet=untapped)]
         await _in_turns(costs, [(_AT_ONCE, tokens) for _, tokens in kinds], rounds)
     rows = [
         (tap, tokens, *_ratios(cost, costs[0]))
@@ -135,13 +137,13 @@ async def _stream(url: str, requests: int, tokens: int) -> None:
     turns = asyncio.Semaphore(_AT_ONCE)
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=120) as client:
 
-        async def one() -> None:
+        async def ask() -> None:
             async with turns, client.stream("POST", "/v1/chat/completions", json=body) as answer:
                 answer.raise_for_status()
                 async for _ in answer.aiter_raw():
                     pass
 
-        await asyncio.gather(*(one() for _ in range(requests)))
+        await asyncio.gather(*(ask() for _ in range(requests)))
 
 
 def _take_out_tap(fleet: Fleet) -> None:
@@ -152,7 +154,7 @@ def _take_out_tap(fleet: Fleet) -> None:
     (chain,) = listener["filter_chains"]
     (manager,) = chain["filters"]
     filters = manager["typed_config"]["http_filters"]
-    kept = [one for one in filters if one["name"] != _TAP]
+    kept = [each for each in filters if each["name"] != _TAP]
     assert len(kept) == len(filters) - 1
     manager["typed_config"]["http_filters"] = kept
     fleet.box.listeners_file.write_text(json.dumps(listeners))

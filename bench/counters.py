@@ -1,7 +1,7 @@
 """Is a decision as fast among a million live counters as among a thousand, and what does one take?
 
 10,000 tenants in 40 timezones with 20 limits each; every request meets all 20, with a counter of
-its own in each. The stores of all sizes stand side by side and are asked in turns.
+its own in each. The stores of all sizes run side by side and are asked in turns.
 """
 
 import asyncio
@@ -36,8 +36,9 @@ from headgate.core.policy import CompiledPolicy, Tenant
 from headgate.core.settlement import Estimate, Usage
 from headgate.program.app import running_store
 from headgate.program.settings import StoreSettings
+from ratelimit.answers import Admitted
 from ratelimit.demand import Claim
-from ratelimit.limiter import Admitted, Limiter
+from ratelimit.limiter import Limiter
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Hit, Store
 from ratelimit.store.redis import RedisStore
@@ -50,9 +51,9 @@ _USED = Usage(status=200, prompt=20, completion=40, complete=True)
 _HELD = Estimate(tokens=100, prompt=50)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Filled:
-    """A store with so many live counters, and how fast it decides."""
+    """A store with `counters` live counters, and how fast it decides."""
 
     name: str
     counters: int
@@ -86,7 +87,9 @@ async def measure(sizes: Sequence[int] = SIZES, calls: int = CALLS) -> list[Tabl
             await fill(store, policy, size, clock.now_s())
             limiter = Limiter(store, lambda: policy, clock)
             taken = in_fresh_process(memory_bytes, size) // size
-            memory.append(Filled("memory", size, limiter, taken))
+            memory.append(
+                Filled(name="memory", counters=size, limiter=limiter, bytes_per_counter=taken)
+            )
         for size in sizes:
             server = stack.enter_context(running_redis())
             taken = await redis_bytes(server, policy, size, clock.now_s()) // size
@@ -94,16 +97,18 @@ async def measure(sizes: Sequence[int] = SIZES, calls: int = CALLS) -> list[Tabl
             metrics = Metrics(CollectorRegistry(), clock)
             shared = await stack.enter_async_context(running_store(settings, clock, metrics))
             limiter = Limiter(shared, lambda: policy, clock)
-            redis.append(Filled("Redis", size, limiter, taken))
+            redis.append(
+                Filled(name="Redis", counters=size, limiter=limiter, bytes_per_counter=taken)
+            )
         rows = []
         for filled in (memory, redis):
-            await in_turns([one.decide for one in filled], calls)
-            rows += [_row(one, filled[0]) for one in filled]
+            await in_turns([store.decide for store in filled], calls)
+            rows += [_row(store, filled[0]) for store in filled]
     return [Table(_TITLE, _COLUMNS, rows, _NOTE)]
 
 
 async def fill(store: Store, policy: CompiledPolicy, counters: int, now_s: float) -> None:
-    """Makes so many live counters, by the keys that requests will ask for."""
+    """Makes live counters, by the keys that requests will ask for."""
     turns = asyncio.Semaphore(_AT_ONCE)
 
     async def add(tenant: Tenant, claims: tuple[Claim, ...]) -> None:
@@ -120,7 +125,7 @@ async def fill(store: Store, policy: CompiledPolicy, counters: int, now_s: float
 
 
 def memory_bytes(counters: int) -> int:
-    """What this process grows by with so many counters in memory."""
+    """The growth of this process with these counters in memory."""
     clock = RunningClock()
     policy = policy_of(counters // COUNTERS_PER_TENANT)
     asyncio.run(fill(MemoryStore(), policy, COUNTERS_PER_TENANT, clock.now_s()))
@@ -133,7 +138,7 @@ def memory_bytes(counters: int) -> int:
 async def redis_bytes(
     server: RedisServer, policy: CompiledPolicy, counters: int, now_s: float
 ) -> int:
-    """What Redis' memory grows by with so many counters in it, connections not counted."""
+    """The growth of Redis' memory with these counters, connections not counted."""
     with closing(server.client()) as client:
         before = used_bytes(client)
         store = RedisStore.from_url(server.url, PATIENT_S)
@@ -164,15 +169,15 @@ _NOTE = (
 )
 
 
-def _row(one: Filled, first: Filled) -> tuple[str | int | float, ...]:
+def _row(store: Filled, first: Filled) -> tuple[str | int | float, ...]:
     return (
-        one.name,
-        one.counters,
-        one.bytes_per_counter,
-        one.reserve.median_s / first.reserve.median_s,
-        one.reserve.p99_s / first.reserve.p99_s,
-        one.settle.median_s / first.settle.median_s,
-        one.settle.p99_s / first.settle.p99_s,
+        store.name,
+        store.counters,
+        store.bytes_per_counter,
+        store.reserve.median_s / first.reserve.median_s,
+        store.reserve.p99_s / first.reserve.p99_s,
+        store.settle.median_s / first.settle.median_s,
+        store.settle.p99_s / first.settle.p99_s,
     )
 
 

@@ -17,8 +17,9 @@ from bench.measure import (
 from bench.table import Table
 from bench.tenants import RunningClock, policy_of, request_of, tenant_name
 from headgate.core.settlement import Estimate, Usage
+from ratelimit.answers import Admitted
 from ratelimit.demand import Subject, claims_of, reservation_of
-from ratelimit.limiter import Admitted, Limiter
+from ratelimit.limiter import Limiter
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Store
 from ratelimit.store.redis import RedisStore
@@ -31,9 +32,9 @@ _USED = Usage(status=200, prompt=20, completion=40, complete=True)
 _ESTIMATE = Estimate(tokens=100, prompt=50)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Requests:
-    """Requests of ten tenants that meet so many limits each."""
+    """Requests of ten tenants that meet `limits` limits each."""
 
     limits: int
     limiter: Limiter
@@ -61,16 +62,16 @@ async def measure(
         shared = RedisStore.from_url(server.url, PATIENT_S)
         for name, store in (("memory", MemoryStore()), ("Redis", shared)):
             requests = [_requests(limits, store) for limits in matched]
-            await in_turns([one.decide for one in requests], calls)
+            await in_turns([each.decide for each in requests], calls)
             first = requests[0]
-            for one in requests:
+            for each in requests:
                 if name == "memory":
-                    taken = in_fresh_process(memory_bytes, one.limits, held)
+                    taken = in_fresh_process(memory_bytes, each.limits, held)
                 else:
-                    taken = await redis_bytes(one.limits, held)
-                reserve = one.reserve.median_s / first.reserve.median_s
-                settle = one.settle.median_s / first.settle.median_s
-                rows.append((name, one.limits, reserve, settle, taken // held))
+                    taken = await redis_bytes(each.limits, held)
+                reserve = each.reserve.median_s / first.reserve.median_s
+                settle = each.settle.median_s / first.settle.median_s
+                rows.append((name, each.limits, reserve, settle, taken // held))
         await shared.close()
     return [Table(_TITLE, _COLUMNS, rows, _NOTE)]
 
@@ -78,11 +79,11 @@ async def measure(
 def _requests(limits: int, store: Store) -> Requests:
     clock = RunningClock()
     policy = policy_of(10, limits)
-    return Requests(limits, Limiter(store, lambda: policy, clock))
+    return Requests(limits=limits, limiter=Limiter(store, lambda: policy, clock))
 
 
 def memory_bytes(limits: int, held: int) -> int:
-    """What this process grows by with so many reservations held in memory."""
+    """The growth of this process when it holds `held` reservations in memory."""
     asyncio.run(hold(MemoryStore(), limits, 10))
     before = resident_bytes()
     store = MemoryStore()
@@ -91,7 +92,7 @@ def memory_bytes(limits: int, held: int) -> int:
 
 
 async def redis_bytes(limits: int, held: int) -> int:
-    """What Redis' memory grows by with so many reservations, beside their counters."""
+    """The growth of Redis' memory with `held` reservations, beside their counters."""
     with running_redis() as server, closing(server.client()) as client:
         store = RedisStore.from_url(server.url, PATIENT_S)
         await hold(store, limits, 10)
@@ -103,7 +104,7 @@ async def redis_bytes(limits: int, held: int) -> int:
 
 
 async def hold(store: Store, limits: int, reservations: int) -> None:
-    """Reserves for so many requests that are not settled."""
+    """Makes this number of reservations that are not settled."""
     tenant = policy_of(1, limits).tenants[tenant_name(0)]
     now_s = RunningClock().now_s()
     for number in range(reservations):

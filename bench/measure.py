@@ -1,4 +1,4 @@
-"""Times and bytes, measured so that a busy machine does not tell in their ratios."""
+"""Times and bytes, measured so that other load on the machine does not change their ratios."""
 
 import multiprocessing
 import os
@@ -13,7 +13,7 @@ from redis import Redis
 T = TypeVar("T")
 
 _TURN = 50
-"""Calls to one candidate before it is another's turn: its data are in the caches again by then."""
+"""Calls to a candidate before the next one's turn: enough to have its data in the caches again."""
 
 _WARM_UP = 10
 """Calls of each turn that are not counted."""
@@ -45,9 +45,9 @@ class Durations:
 async def in_turns(
     candidates: Sequence[Callable[[bool], Awaitable[None]]], calls_each: int
 ) -> None:
-    """Calls each candidate so often, a few times at once, round and round.
+    """Calls each candidate in turn, a few times at once, round and round.
 
-    What else the machine does meets all of them alike. Each is told whether the call counts.
+    Other load on the machine then meets all of them alike. Each learns whether the call counts.
     """
     for _ in range(-(-calls_each // _TURN)):
         for candidate in candidates:
@@ -69,7 +69,7 @@ def resident_bytes() -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
-    raise OSError("/proc/self/status tells no VmRSS")
+    raise OSError("/proc/self/status has no VmRSS")
 
 
 def used_bytes(client: Redis) -> int:
@@ -84,7 +84,7 @@ def cpu_s(pid: int) -> float:
 
 
 def in_fresh_process(work: Callable[..., T], *arguments: object) -> T:
-    """Runs `work` in a new process: its memory knows nothing of what was measured before."""
+    """Runs `work` in a new process, whose memory earlier measurements have not changed."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context) as pool:
         return pool.submit(work, *arguments).result()

@@ -1,8 +1,8 @@
 """How many requests pass a limit that has room for ten, when a thousand come at once?
 
-A real Envoy with one worker, replicas of `headgate serve` and the vLLM simulator. Each request is
-estimated at exactly 1,000 tokens, and no admitted answer ends before the last request is decided:
-nothing is given back, nothing learned, so that exactly ten fit a limit of 10,000.
+It runs a real Envoy with one worker, replicas of `headgate serve` and the vLLM simulator. Each
+request is estimated at exactly 1,000 tokens. No admitted answer ends before the last request is
+decided: nothing is given back and nothing learned. So exactly ten fit a limit of 10,000.
 """
 
 import asyncio
@@ -58,8 +58,8 @@ SETUPS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of the requests.
+class OvershootOutcome:
+    """The results of the requests.
 
     `held` is counted when all are decided and those admitted still run; `settled` when they have
     ended and are charged `charged` tokens in all.
@@ -96,25 +96,27 @@ def running(setup: Setup, upstream: str) -> Iterator[Fleet]:
             yield fleet
 
 
-async def overshoot(fleet: Fleet, requests: int) -> Outcome:
-    """Sends so many requests at once and looks at the counter before and after they end."""
+async def overshoot(fleet: Fleet, requests: int) -> OvershootOutcome:
+    """Sends this number of requests at once and looks at the counter before and after they end."""
     async with asyncio.timeout(_DECIDED_WITHIN_S):
         async with _connected(fleet.box.listen_port, requests) as connections:
             message = _message()
             statuses = Counter(
-                await asyncio.gather(*(_status(one, message) for one in connections))
+                await asyncio.gather(*(_status(connection, message) for connection in connections))
             )
             counted = await asyncio.to_thread(_counted, fleet)
     assert len(counted) == 1, f"replica and Redis disagree: {counted}"
     charged = await asyncio.to_thread(_charged, fleet, statuses[200])
     settled = await asyncio.to_thread(_settled, fleet, charged)
-    return Outcome(statuses, counted.pop(), charged, settled)
+    return OvershootOutcome(statuses, counted.pop(), charged, settled)
 
 
-def check(outcome: Outcome, requests: int, setup: Setup) -> None:
-    """Exactly those that fit were admitted, and the counter says what was charged."""
+def check(outcome: OvershootOutcome, requests: int, setup: Setup) -> None:
+    """Exactly the requests that fit were admitted, and the count equals the charged tokens."""
     fit = LIMIT // TOKENS
-    expected = Outcome({200: fit, 429: requests - fit}, LIMIT, outcome.charged, outcome.charged)
+    expected = OvershootOutcome(
+        {200: fit, 429: requests - fit}, LIMIT, outcome.charged, outcome.charged
+    )
     if outcome != expected:
         raise AssertionError(f"{setup}: {outcome}")
 
@@ -124,7 +126,7 @@ _Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @asynccontextmanager
 async def _connected(port: int, number: int) -> AsyncIterator[list[_Connection]]:
-    """So many open connections; closed with the block, which aborts what still streams."""
+    """Open connections. The end of the block closes them and aborts all running streams."""
     turns = asyncio.Semaphore(_CONNECTING)
 
     async def connect() -> _Connection:
@@ -170,7 +172,7 @@ def _body(max_tokens: int) -> bytes:
 
 
 def _counted(fleet: Fleet) -> set[int]:
-    """What the caller's one limit counts now: by its enforcement, and by Redis where that is."""
+    """The count of the caller's only limit now, by enforcement and by Redis if there is one."""
     headers = {"authorization": f"Bearer {KEYS['alice']}"}
     answer = httpx.get(f"{fleet.url}/v1/headgate/limits", headers=headers, timeout=30)
     (limit,) = answer.raise_for_status().json()["data"]
@@ -186,16 +188,18 @@ def _charged(fleet: Fleet, admitted: int) -> int:
     """The tokens charged to those admitted, by their usage records."""
 
     def records() -> list[dict[str, Any]]:
-        found = [json.loads(line) for line in fleet.records().splitlines()]
-        answered = [one for one in found if one["status"] == 200 and one["api"] == "chat"]
+        lines = [json.loads(line) for line in fleet.records().splitlines()]
+        answered = [
+            record for record in lines if record["status"] == 200 and record["api"] == "chat"
+        ]
         return answered if len(answered) == admitted else []
 
     ended = wait_until(records, "the usage records")
-    return sum(one["prompt_tokens"] + one["completion_tokens"] for one in ended)
+    return sum(record["prompt_tokens"] + record["completion_tokens"] for record in ended)
 
 
 def _settled(fleet: Fleet, charged: int) -> int:
-    """What the counter says once it says what was charged."""
+    """The final count, after waiting until it equals the charged tokens."""
     wait_until(lambda: _counted(fleet) == {charged}, "the counter to be settled")
     return charged
 
@@ -215,7 +219,7 @@ _COLUMNS = (
 _NOTE = "Through a real Envoy. Ten fit."
 
 
-def _row(setup: Setup, requests: int, outcome: Outcome) -> tuple[str | int | float, ...]:
+def _row(setup: Setup, requests: int, outcome: OvershootOutcome) -> tuple[str | int | float, ...]:
     admitted, refused = outcome.statuses.get(200, 0), outcome.statuses.get(429, 0)
     return (
         f"{setup.store}{setup.more}",

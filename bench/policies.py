@@ -18,17 +18,19 @@ from bench.tenants import LIMITS, MODEL, USERS, RunningClock, limits_yaml, reque
 from headgate.core.clock import SystemClock
 from headgate.core.metrics import Metrics
 from headgate.program.reload import PolicyWatcher
-from ratelimit.limiter import Admitted, Limiter
+from ratelimit.answers import Admitted
+from ratelimit.limiter import Limiter
 from ratelimit.store.memory import MemoryStore
 
 SIZES = (100, 1_000, 10_000)
 _PAUSE_S = 0.002
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """One policy in a process of its own: what the process grew by with its load and with its
-    reload, and how long decisions waited, one every 2 ms.
+    """A policy in a process of its own: the growth of the process with its load and its reload.
+
+    `waits` is how long decisions waited during the reload, with one every 2 ms.
     """
 
     file_bytes: int
@@ -44,16 +46,16 @@ async def measure(sizes: Sequence[int] = SIZES) -> list[Table]:
     loaded = {tenants: in_fresh_process(load, tenants) for tenants in sizes}
     first = loaded[sizes[0]].load_cpu_s / sizes[0]
     rows: list[tuple[str | int | float, ...]] = []
-    for tenants, one in loaded.items():
+    for tenants, growth in loaded.items():
         rows.append(
             (
                 tenants,
                 tenants * LIMITS,
-                one.file_bytes,
-                one.load_cpu_s / tenants / first,
-                one.load_bytes // tenants,
-                max(0, one.reload_bytes) // tenants,
-                one.waits.at(1.0) / one.reload_s,
+                growth.file_bytes,
+                growth.load_cpu_s / tenants / first,
+                growth.load_bytes // tenants,
+                max(0, growth.reload_bytes) // tenants,
+                growth.waits.at(1.0) / growth.reload_s,
             )
         )
     return [Table(_TITLE, _COLUMNS, rows, _NOTE)]
@@ -80,12 +82,12 @@ async def _load(path: Path) -> Loaded:
     assert reloading.result()
     reload_s = perf_counter() - start_s
     return Loaded(
-        file_bytes,
-        load_cpu_s,
-        loaded_bytes - before_bytes,
-        resident_bytes() - loaded_bytes,
-        reload_s,
-        waits,
+        file_bytes=file_bytes,
+        load_cpu_s=load_cpu_s,
+        load_bytes=loaded_bytes - before_bytes,
+        reload_bytes=resident_bytes() - loaded_bytes,
+        reload_s=reload_s,
+        waits=waits,
     )
 
 

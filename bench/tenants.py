@@ -1,4 +1,4 @@
-"""Many tenants with many limits each, and the callers who meet them."""
+"""Many tenants with many limits each, and the callers that meet them."""
 
 import time
 from collections.abc import Iterator
@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from headgate.core.policy import Calendar, CompiledPolicy, Tenant
 from headgate.policy.load import parse_policy
+from ratelimit.answers import ReserveRequest
 from ratelimit.demand import Claim, Subject, claims_of
-from ratelimit.limiter import Request
 
 TENANTS = 10_000
 LIMITS = 20
@@ -41,7 +41,7 @@ class RunningClock:
 
 
 def limits_yaml(limits: int, indent: str) -> str:
-    """So many limits that one request meets all at once, as a policy file has them."""
+    """Limits that one request meets all at once, as a policy file has them."""
     lines = [
         f"{indent}- {{count: {count}, limit: {_LIMIT}, per: {per}, each: {each}}}\n"
         for each in _EACH
@@ -52,20 +52,20 @@ def limits_yaml(limits: int, indent: str) -> str:
 
 
 def policy_of(tenants: int, limits: int = LIMITS) -> CompiledPolicy:
-    """So many tenants in 40 timezones."""
+    """A policy of tenants in 40 timezones."""
     text = (
         f"models: {{{MODEL}: {{upstream: 'http://127.0.0.1:8000', context_tokens: 8192}}}}\n"
         f"tenants:\n  one:\n    models: [{MODEL}]\n    limits:\n" + limits_yaml(limits, "    ")
     )
     policy = parse_policy(text.encode(), "bench")
-    one = policy.tenants["one"]
+    template = policy.tenants["one"]
     names = sorted(name for name in available_timezones() if "/" in name)
     zones = [ZoneInfo(name) for name in names[:: len(names) // _ZONES]]
     return replace(
         policy,
         tenants={
             tenant_name(number): replace(
-                one, name=tenant_name(number), calendar=Calendar(zones[number % len(zones)])
+                template, name=tenant_name(number), calendar=Calendar(zones[number % len(zones)])
             )
             for number in range(tenants)
         },
@@ -76,20 +76,26 @@ def tenant_name(number: int) -> str:
     return f"tenant-{number:05}"
 
 
-def request_of(number: int, tenant: int, user: int) -> Request:
+def request_of(number: int, tenant: int, user: int) -> ReserveRequest:
     """The request `number` of one user, for 100 tokens."""
-    return Request(
-        f"{number:032x}", tenant_name(tenant), f"user-{user}", f"key-{user}", MODEL, None, 100
+    return ReserveRequest(
+        reservation=f"{number:032x}",
+        tenant=tenant_name(tenant),
+        user=f"user-{user}",
+        key=f"key-{user}",
+        model=MODEL,
+        api=None,
+        tokens=100,
     )
 
 
 def all_claims(
     policy: CompiledPolicy, tenants: int, now_s: float
 ) -> Iterator[tuple[Tenant, tuple[Claim, ...]]]:
-    """What each user of the first so many tenants meets."""
+    """The claims of each user of the first `tenants` tenants."""
     for tenant in range(tenants):
-        one = policy.tenants[tenant_name(tenant)]
+        of_tenant = policy.tenants[tenant_name(tenant)]
         for user in range(USERS):
             request = request_of(0, tenant, user)
             subject = Subject(request.tenant, request.user, request.key, request.model)
-            yield one, claims_of(one, subject, now_s)
+            yield of_tenant, claims_of(of_tenant, subject, now_s)

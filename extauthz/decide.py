@@ -38,7 +38,7 @@ class Allow:
     api: Api
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Deny:
     """The request ends here. `headers` are the headers that its status requires (RFC 9110).
 
@@ -61,11 +61,11 @@ def decide(request: CheckInput, policy: CompiledPolicy) -> CheckResult:
     caller = _authenticate(request.credentials, policy)
     anonymous = isinstance(caller, ApiError)
     if door.endpoint is None:
-        return Deny(_UNKNOWN_PATH, door.shape, anonymous=anonymous)
+        return Deny(error=_UNKNOWN_PATH, shape=door.shape, anonymous=anonymous)
     if request.method not in door.endpoint.methods:
         return _wrong_method(door.endpoint.methods, door.shape, anonymous)
     if isinstance(caller, ApiError):
-        return Deny(caller, door.shape, (("www-authenticate", "Bearer"),))
+        return Deny(error=caller, shape=door.shape, headers=(("www-authenticate", "Bearer"),))
     return Allow(caller, door.endpoint.api)
 
 
@@ -88,7 +88,7 @@ def too_many_failures(shape: ErrorShape, wait_s: float) -> Deny:
     )
     error = ApiError(Refusal.TOO_MANY_FAILURES, message)
     headers = (("retry-after", str(seconds)), ("x-should-retry", "false"))
-    return Deny(error, shape, headers, recorded=False)
+    return Deny(error=error, shape=shape, headers=headers, recorded=False)
 
 
 def _authenticate(
@@ -130,7 +130,8 @@ def _caller_of(key: bytes, policy: CompiledPolicy) -> Caller | None:
 def _wrong_method(methods: frozenset[str], shape: ErrorShape, anonymous: bool) -> Deny:
     allowed = ", ".join(sorted(methods))
     error = ApiError(Refusal.WRONG_METHOD, f"This path accepts only {allowed}.")
-    return Deny(error, shape, (("allow", allowed),), anonymous)
+    headers = (("allow", allowed),)
+    return Deny(error=error, shape=shape, headers=headers, anonymous=anonymous)
 
 
 _UNKNOWN_PATH = ApiError(

@@ -24,6 +24,8 @@ class State(Enum):
     ANSWER_BODY = auto()
     DONE = auto()
 
+    __hash__ = object.__hash__  # the table is read for each chunk, and Enum's own hash is slow
+
 
 class Event(Enum):
     """A message of Envoy's, or the result of the work on one."""
@@ -40,6 +42,8 @@ class Event(Enum):
     CHUNK = auto()
     LAST_CHUNK = auto()
     TRAILERS = auto()
+
+    __hash__ = object.__hash__
 
 
 TRANSITIONS: dict[tuple[State, Event], State] = {

@@ -1,7 +1,7 @@
 """Compiles the wire subset: `python -m protos.generate` writes it, `--check` compares it.
 
-The sources are in protos/ and are mapped to the virtual folder headgate/_gen, so
-that the generated modules import each other as `headgate._gen.x_pb2`.
+The sources in protos/ are mapped to the virtual folder headgate/_gen, so that the generated
+modules import each other as `headgate._gen.x_pb2`.
 """
 
 import sys
@@ -32,11 +32,11 @@ def generate(out: Path) -> None:
         ]
     )
     if code != 0:
-        raise RuntimeError(f"protoc ended with exit code {code}; its message stands above")
+        raise RuntimeError(f"protoc failed with exit code {code}; see its message above")
 
 
 def stale() -> list[str]:
-    """Names of generated files that differ from what the sources give now."""
+    """The names of generated files that differ from the result of the sources."""
     with tempfile.TemporaryDirectory() as folder:
         generate(Path(folder))
         fresh = {path.name: path.read_bytes() for path in Path(folder, GENERATED).iterdir()}
@@ -46,12 +46,12 @@ def stale() -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Generates, or with `--check` says what is stale; returns the exit code."""
+    """Generates, or with `--check` lists stale files; returns the exit code."""
     if arguments != ["--check"]:
         generate(ROOT)
         return 0
     for name in stale():
-        print(f"{GENERATED}/{name} is not what protos/ gives: run `make generate`", file=sys.stderr)
+        print(f"{GENERATED}/{name} differs from its source: run `make generate`", file=sys.stderr)
     return 1 if stale() else 0
 
 

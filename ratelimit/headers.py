@@ -20,7 +20,7 @@ from headgate.core.policy import (
     WeightedTokens,
     Windowed,
 )
-from ratelimit.limiter import Left, Reason, Refused
+from ratelimit.answers import LimitStatus, Reason, Refused
 
 _KINDS = (Count.REQUESTS, Count.TOKENS)
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
@@ -28,7 +28,9 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 Headers = list[tuple[str, str]]
 
 
-def quota_headers(quotas: Iterable[Left], now_s: float, hit: Left | None = None) -> Headers:
+def quota_headers(
+    quotas: Iterable[LimitStatus], now_s: float, hit: LimitStatus | None = None
+) -> Headers:
     """The limit, the remaining amount and the time to reset, for requests and for tokens.
 
     Of several limits of a kind, the headers show the one that was hit, or else the tightest. A
@@ -55,11 +57,11 @@ def refused_headers(refused: Refused, now_s: float) -> Headers:
     return [
         ("content-type", "application/json"),
         ("retry-after", str(refused.retry_after_s)),
-        *quota_headers(refused.left, now_s, refused.hit),
+        *quota_headers(refused.limits, now_s, refused.hit),
     ]
 
 
-def tightest(quotas: Iterable[Left]) -> Left | None:
+def tightest(quotas: Iterable[LimitStatus]) -> LimitStatus | None:
     """The limit with the smallest remaining share; of equals, the one that resets last."""
     return min(
         quotas,

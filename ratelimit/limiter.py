@@ -1,140 +1,66 @@
 """Is there budget left? Reserves for a request before it runs, settles what it really used.
 
-No transport: the rate-limit service and the access log both call it.
+It knows no transport: the rate-limit service and the access log both call it.
 """
 
-import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum, StrEnum
-from math import ceil, inf
+from enum import Enum
 
-from headgate.core.apis import Api
 from headgate.core.clock import Clock
-from headgate.core.policy import CompiledPolicy, Count, Limit, Per, Smooth, Windowed
+from headgate.core.policy import CompiledPolicy
 from headgate.core.settlement import Charge, Estimate, Source, Usage, charge
-from ratelimit.demand import Claim, Subject, claims_of, reservation_of
-from ratelimit.smooth import Refill, remaining_units
+from ratelimit.answers import (
+    Admitted,
+    LimitStatus,
+    Reason,
+    Refused,
+    ReserveRequest,
+    refusal_of,
+    statuses_of,
+)
+from ratelimit.demand import Subject, claims_of, reservation_of
+from ratelimit.store.concurrency import Turns
 from ratelimit.store.protocol import (
-    Decision,
-    Demand,
-    Lease,
-    Outcome,
     Reserved,
-    SettleHeld,
+    ReserveDecision,
+    SettleOutcome,
     Spent,
     Store,
     StoreAwayError,
 )
+from ratelimit.store.shared import SettleHeld
 
-_OUTAGE_WAIT_S = 5.0
-"""When to come back after a refusal that the store had no part in."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What asks to be let in. `tokens` is its estimate, `prompt_tokens` the prompt's part of it.
-
-    `api` and `prompt_tokens` are None where they are not known.
-    """
-
-    reservation: str
-    tenant: str
-    user: str
-    key: str
-    model: str
-    api: Api | None
-    tokens: int
-    prompt_tokens: int | None = None
+SettlementResult = Source | SettleOutcome
+"""Where the charged numbers come from or, when nothing changed, why. Its values are those of the
+metric headgate_settlements."""
 
 
-@dataclass(frozen=True, slots=True)
-class Left:
-    """What is left of one limit that can refuse: shadow limits are not shown to clients.
-
-    `limit` and `remaining` of cost are in nanos. `resets_at_s` (since the epoch) is None for
-    requests in flight; a smooth limit resets when all of it is left again.
-    """
-
-    rule: Limit
-    remaining: int
-    resets_at_s: float | None
-
-    @property
-    def id(self) -> str:
-        return self.rule.id
-
-    @property
-    def count(self) -> Count:
-        return self.rule.count
-
-    @property
-    def per(self) -> Per | None:
-        """The window of `limit`; None for requests in flight and for a burst."""
-        return self.rule.shape.per if isinstance(self.rule.shape, Windowed) else None
-
-    @property
-    def limit(self) -> int:
-        """The most that can remain: of a smooth limit its burst."""
-        return self.rule.capacity
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """All limits had room and hold the request now.
-
-    `exceeded` are the shadow limits that had none: they would have refused it. `held_by` goes with
-    it to whoever settles it (`Reserved.held_by`).
-    """
-
-    left: tuple[Left, ...]
-    exceeded: tuple[Limit, ...] = ()
-    held_by: str = ""
-
-
-class Reason(StrEnum):
-    """Why a request was refused."""
-
-    LIMIT = "limit"
-    UNKNOWN_TENANT = "unknown_tenant"
-    REPLAYED = "replayed"
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Nothing is held. `hit` is the limit to wait for, None if it was no limit's doing."""
-
-    reason: Reason
-    hit: Left | None
-    retry_after_s: int
-    left: tuple[Left, ...]
-
-
-class _State(Enum):
+class _ReservationState(Enum):
     HELD = "held"  # by the store
-    FREE = "free"  # meets no limit: the store knows nothing of it
+    FREE = "free"  # meets no limit: the store does not know it
     REFUSED = "refused"
     SETTLED = "settled"
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What became of a reservation here; `left` by the counter's key."""
+    """The state of a reservation here; `statuses` by the counter's key."""
 
     tenant: str
-    state: _State
-    left: Mapping[str, Left]
+    state: _ReservationState
+    statuses: Mapping[str, LimitStatus]
 
 
 class Limiter:
     """Decides by the policy that is in force at each call.
 
-    It remembers the last `remembered` reservations that it decided: settling one for the
-    second time, or one that was refused, asks the store nothing. Of one that it has forgotten
-    the store is asked, and knows: the memory, about 1 KB each, only spares questions, most of
-    which come within a second. `settle_held` is how the store settles what a replica holds,
-    where it has such a thing.
+    It remembers the last `remembered` reservations that it decided, about 1 KB each. A second
+    settlement of such a reservation, or one of a refused request, asks the store nothing. Most come
+    within a second. For a forgotten reservation it asks the store, which knows.
+
+    `settle_held` is how the store settles what a replica holds, if it can do that.
     """
 
     def __init__(
@@ -142,6 +68,7 @@ class Limiter:
         store: Store,
         policy: Callable[[], CompiledPolicy],
         clock: Clock,
+        *,
         remembered: int = 16_384,
         settle_held: SettleHeld | None = None,
     ) -> None:
@@ -151,23 +78,23 @@ class Limiter:
         self._remembered = remembered
         self._settle_held = settle_held
         self._known: OrderedDict[str, _Known] = OrderedDict()
-        self._settling: dict[str, asyncio.Event] = {}
+        self._settling = Turns()
 
-    async def reserve(self, request: Request) -> Admitted | Refused:
+    async def reserve(self, request: ReserveRequest) -> Admitted | Refused:
         """Holds the request in all limits that it meets, or in none. Raises StoreError.
 
-        A tenant that the policy does not know is refused. One without limits is let in and
-        the store is not asked.
+        A tenant that the policy does not know is refused. A request that meets no limit is
+        admitted without asking the store.
         """
         now_s = self._clock.now_s()
         tenant = self._policy().tenants.get(request.tenant)
         if tenant is None:
-            self._remember_unless_known(request, _State.REFUSED)
+            self._remember_unless_known(request, _ReservationState.REFUSED)
             return Refused(Reason.UNKNOWN_TENANT, None, 1, ())
         subject = Subject(request.tenant, request.user, request.key, request.model)
         claims = claims_of(tenant, subject, now_s)
         if not claims:
-            self._remember_unless_known(request, _State.FREE)
+            self._remember_unless_known(request, _ReservationState.FREE)
             return Admitted(())
         reservation = reservation_of(
             request.reservation,
@@ -180,84 +107,67 @@ class Limiter:
         try:
             reserved = await self._store.reserve(reservation)
         except StoreAwayError:
-            self._remember_unless_known(request, _State.REFUSED)
+            self._remember_unless_known(request, _ReservationState.REFUSED)
             raise
-        if reserved.decision is Decision.REPLAYED:
+        if reserved.decision is ReserveDecision.REPLAYED:
             return Refused(Reason.REPLAYED, None, 1, ())
-        claims = _in_store_order(claims)
-        left = _left_of_claims(claims, reserved, now_s)
-        admitted = reserved.decision is Decision.ADMITTED
-        held = _State.HELD if reserved.held else _State.FREE
-        state = held if admitted else _State.REFUSED
-        self._remember(request.reservation, _Known(request.tenant, state, left))
-        if not admitted:
-            hits = [
-                (
-                    left[claims[index].key],
-                    _fits_at_s(
-                        claims[index], reservation.asked[index], reserved.used[index], now_s
-                    ),
-                )
-                for index in reserved.refused
-            ]
-            # A share of a limit ends with the outage, and nobody knows when that is.
-            most_s = _OUTAGE_WAIT_S if reserved.degraded else inf
-            return _refused(hits, left, now_s, most_s)
-        exceeded = tuple(claims[index].limit for index in reserved.exceeded)
-        return Admitted(tuple(left.values()), exceeded, reserved.held_by)
+        met = {claim.key: claim for claim in claims}
+        statuses = statuses_of(reservation, met, reserved, now_s)
+        self._remember(request.reservation, _Known(request.tenant, _state_of(reserved), statuses))
+        if reserved.decision is ReserveDecision.REFUSED:
+            return refusal_of(reservation, met, reserved, statuses)
+        exceeded = tuple(met[key].limit for key in reserved.exceeded)
+        return Admitted(tuple(statuses.values()), exceeded, reserved.held_by)
 
     async def settle(
         self, reservation: str, tenant: str, usage: Usage, estimate: Estimate, held_by: str = ""
-    ) -> Source | Outcome:
+    ) -> SettlementResult:
         """Charges what a finished request used, once. Raises StoreError: then nothing is lost,
         settle again.
 
-        Returns where the charged numbers come from or, when nothing changed, why: DUPLICATE,
-        UNKNOWN (it was never admitted), DEFERRED (it is kept until the store is back) or FORWARDED
-        (to the replica that holds it). Those are the words of headgate_settlements.
+        When nothing changed, it returns DUPLICATE, UNKNOWN, DEFERRED or FORWARDED. An UNKNOWN one
+        was never admitted. A DEFERRED one is kept until the outage ends. A FORWARDED one goes to
+        the replica that holds the reservation.
 
-        The proxy's call and the access log's often meet: the later waits for the earlier one,
-        which spares the store a question that has its answer already.
+        The calls of the proxy and of the access log often meet. Then the later one waits for the
+        earlier one, and has its answer without asking the store.
         """
-        while (earlier := self._settling.get(reservation)) is not None:
-            await earlier.wait()
-        self._settling[reservation] = asyncio.Event()
-        try:
-            return await self._settle(reservation, tenant, usage, estimate, held_by)
-        finally:
-            self._settling.pop(reservation).set()
+        async with self._settling.of(reservation):
+            known = self._known.get(reservation)
+            if known is None or known.tenant != tenant:
+                known = _Known(tenant, _ReservationState.HELD, {})
+            return await self._settle(reservation, known, charge(usage, estimate), held_by)
 
     async def _settle(
-        self, reservation: str, tenant: str, usage: Usage, estimate: Estimate, held_by: str
-    ) -> Source | Outcome:
-        cost = charge(usage, estimate)
-        known = self._known.get(reservation)
-        if known is None or known.tenant != tenant:
-            known = _Known(tenant, _State.HELD, {})
-        if known.state is _State.SETTLED:
-            return Outcome.DUPLICATE
-        if known.state is _State.REFUSED:
-            return Outcome.UNKNOWN
-        left = known.left
-        outcome = Outcome.SETTLED
-        if known.state is _State.HELD:
+        self, reservation: str, known: _Known, cost: Charge, held_by: str
+    ) -> SettlementResult:
+        if known.state is _ReservationState.SETTLED:
+            return SettleOutcome.DUPLICATE
+        if known.state is _ReservationState.REFUSED:
+            return SettleOutcome.UNKNOWN
+        tenant, statuses = known.tenant, known.statuses
+        outcome = SettleOutcome.SETTLED
+        if known.state is _ReservationState.HELD:
             now_s = self._clock.now_s()
-            what = (reservation, tenant, _spent(cost), now_s)
+            settlement = (reservation, tenant, _spent(cost), now_s)
             if held_by and self._settle_held is not None:
-                settled = await self._settle_held(held_by, *what)
+                settled = await self._settle_held(held_by, *settlement)
             else:
-                settled = await self._store.settle(*what)
+                settled = await self._store.settle(*settlement)
             outcome = settled.outcome
-            left = _left_after(left, settled.used, now_s)
-        if outcome is Outcome.UNKNOWN:  # its reserve call may still be on the way: not remembered
+            statuses = _statuses_after(statuses, settled.used, now_s)
+        if outcome is SettleOutcome.UNKNOWN:  # not remembered: its reserve call may still come
             return outcome
-        self._remember(reservation, _Known(tenant, _State.SETTLED, left))
-        return cost.source if outcome is Outcome.SETTLED else outcome
+        self._remember(reservation, _Known(tenant, _ReservationState.SETTLED, statuses))
+        return cost.source if outcome is SettleOutcome.SETTLED else outcome
 
-    def left_of(self, reservation: str) -> tuple[Left, ...]:
-        """What was left after this process last heard of a reservation; empty if it did not."""
+    def limits_of(self, reservation: str) -> tuple[LimitStatus, ...]:
+        """The limits of a reservation, as they were after the last call about it in this process.
+
+        Empty if there was none.
+        """
         known = self._known.get(reservation)
-        return () if known is None else tuple(known.left.values())
+        return () if known is None else tuple(known.statuses.values())
 
     def _remember(self, reservation: str, known: _Known) -> None:
         self._known[reservation] = known
@@ -265,60 +175,27 @@ class Limiter:
         if len(self._known) > self._remembered:
             self._known.popitem(last=False)
 
-    def _remember_unless_known(self, request: Request, state: _State) -> None:
+    def _remember_unless_known(self, request: ReserveRequest, state: _ReservationState) -> None:
         """A repeated call after a change of the policy must not hide what the store holds."""
         if request.reservation not in self._known:
             self._remember(request.reservation, _Known(request.tenant, state, {}))
+
+
+def _state_of(reserved: Reserved) -> _ReservationState:
+    if reserved.decision is ReserveDecision.REFUSED:
+        return _ReservationState.REFUSED
+    return _ReservationState.HELD if reserved.held else _ReservationState.FREE
 
 
 def _spent(cost: Charge) -> Spent:
     return Spent(cost.requests, cost.prompt - cost.cached, cost.cached, cost.completion)
 
 
-def _in_store_order(claims: tuple[Claim, ...]) -> tuple[Claim, ...]:
-    """Counters first, then leases, as `Reserved` lists them."""
-    return tuple(sorted(claims, key=lambda claim: claim.is_slot))
-
-
-def _left_of_claims(claims: tuple[Claim, ...], reserved: Reserved, now_s: float) -> dict[str, Left]:
-    """What is left of each limit that can refuse; `claims` in the store's order."""
-    pairs = zip(claims, reserved.used, strict=True)
+def _statuses_after(
+    statuses: Mapping[str, LimitStatus], used: Mapping[str, int], now_s: float
+) -> dict[str, LimitStatus]:
+    """The statuses after a settlement; `used` may lack some of them."""
     return {
-        claim.key: _left(claim.limit, used, claim.window.end_s if claim.window else None, now_s)
-        for claim, used in pairs
-        if not claim.limit.shadow
+        key: status.after(used[key], now_s) if key in used else status
+        for key, status in statuses.items()
     }
-
-
-def _left_after(left: Mapping[str, Left], used: Mapping[str, int], now_s: float) -> dict[str, Left]:
-    return {
-        key: _left(item.rule, used[key], item.resets_at_s, now_s) if key in used else item
-        for key, item in left.items()
-    }
-
-
-def _left(rule: Limit, used: int, resets_at_s: float | None, now_s: float) -> Left:
-    if isinstance(rule.shape, Smooth):
-        resets_at_s = Refill(rule, used, now_s).full_at_s()
-    return Left(rule, remaining_units(rule, used), resets_at_s)
-
-
-def _fits_at_s(claim: Claim, asked: Demand | Lease, used: int, now_s: float) -> float:
-    """When what was refused may be had: a slot at any time."""
-    if claim.window is not None:
-        return claim.window.end_s
-    if isinstance(asked, Lease):
-        return now_s
-    return Refill(claim.limit, used, now_s).fits_at_s(asked.amount)
-
-
-def _refused(
-    hits: Sequence[tuple[Left, float]], left: Mapping[str, Left], now_s: float, most_s: float
-) -> Refused:
-    """Names the limit that has room last: to come back before that is in vain.
-
-    But nobody is told to wait for longer than `most_s`.
-    """
-    hit, fits_at_s = max(hits, key=lambda pair: pair[1])
-    wait_s = min(most_s, round(fits_at_s - now_s, 6))  # the difference is some 0.2 us off
-    return Refused(Reason.LIMIT, hit, max(1, ceil(wait_s)), tuple(left.values()))

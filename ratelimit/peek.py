@@ -4,6 +4,7 @@ Peeking holds and charges nothing.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -27,7 +28,7 @@ from headgate.core.policy import (
 )
 from ratelimit.demand import Claim, Subject, claims_of
 from ratelimit.smooth import Refill, drain_of, remaining_units, used_units
-from ratelimit.store.protocol import Store, StoreError
+from ratelimit.store.protocol import PeekQuery, Store, StoreError
 
 log = logging.getLogger("headgate.ratelimit")
 
@@ -62,21 +63,22 @@ class PeekLimits:
         now_s = self._clock.now_s()
         met = claims_by_models(tenant, caller, now_s)
         asked = [(claim, models) for claim, models in met if model is None or model in models]
-        # As in `Reserved`: counters first, then leases.
-        asked.sort(key=lambda pair: pair[0].is_slot)
-        counters = [claim.key for claim, _ in asked if not claim.is_slot]
-        leases = [claim.key for claim, _ in asked if claim.is_slot]
-        drains = {claim.key: drain for claim, _ in asked if (drain := drain_of(claim.limit))}
-        used: tuple[int, ...] = ()
+        query = PeekQuery(
+            tenant=tenant.name,
+            now_s=now_s,
+            counters=[claim.key for claim, _ in asked if not claim.is_slot],
+            leases=[claim.key for claim, _ in asked if claim.is_slot],
+            drains={claim.key: drain for claim, _ in asked if (drain := drain_of(claim.limit))},
+        )
+        used: Mapping[str, int] = {}
         if asked:
             try:
-                used = await self._store.peek(tenant.name, counters, leases, now_s, drains)
+                used = await self._store.peek(query)
             except StoreError as error:
                 self._metrics.store_errors.labels("peek").inc()
                 log.warning("cannot read the remaining amounts of limits: %s", error)
                 return None
-        pairs = zip(asked, used, strict=True)
-        standings = [Standing(claim, models, count) for (claim, models), count in pairs]
+        standings = [Standing(claim, models, used[claim.key]) for claim, models in asked]
         return limits_body(tenant, standings, now_s)
 
 

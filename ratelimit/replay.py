@@ -1,7 +1,7 @@
-"""Who would have been refused? Recorded requests once more through the limiter, in their time.
+"""Replays recorded requests through the limiter: which would another policy refuse?
 
-Each asks at the time at which it asked, for the tokens that were held for it, and is settled at
-the time at which it ended, with the tokens that it was charged.
+Each asks at its recorded time for the tokens that were held for it. It is settled at the time
+at which it ended, with the tokens that it was charged.
 """
 
 from collections import Counter
@@ -14,7 +14,8 @@ from msgspec import Struct
 
 from headgate.core.policy import CompiledPolicy
 from headgate.core.settlement import Estimate, Usage
-from ratelimit.limiter import Admitted, Limiter, Reason, Request
+from ratelimit.answers import Admitted, Reason, ReserveRequest
+from ratelimit.limiter import Limiter
 from ratelimit.store.memory import MemoryStore
 
 
@@ -27,11 +28,11 @@ class Used(Struct, frozen=True, array_like=True):
 
 
 class Recorded(Struct, frozen=True, array_like=True):
-    """One request that came as far as to the limits. Times are in seconds since the epoch.
+    """One request that reached the limits. Times are in seconds since the epoch.
 
-    `estimate` was held, `estimate_prompt` of it for the prompt (None where that is not known);
-    `used` was charged, None for one that was given back as a whole. One that was `refused` by a
-    limit used nothing: should it pass now, its estimate stands for that.
+    `estimate` was held, `estimate_prompt` of it for the prompt (None where that is not known).
+    `used` was charged; None if the whole request was given back. If a limit `refused` it, it used
+    nothing: should it pass now, it is charged its estimate.
     """
 
     start_s: float
@@ -48,12 +49,12 @@ class Recorded(Struct, frozen=True, array_like=True):
 
     @property
     def order(self) -> tuple[float, str]:
-        """What sorts by time, and puts copies of one record beside each other."""
+        """The key that sorts by time, and puts copies of a record beside each other."""
         return self.start_s, self.reservation
 
 
 class Gone(StrEnum):
-    """What a policy does not have of a recorded request: the door would refuse it now."""
+    """A part of a recorded request that the policy no longer has: the request would be denied."""
 
     TENANT = "tenant"
     USER = "user"
@@ -61,8 +62,8 @@ class Gone(StrEnum):
 
 
 @dataclass(slots=True)
-class Row:
-    """Requests of one user to one model. `by_limit` has who refused how many, by limit id."""
+class ReplayRow:
+    """Requests of one user to one model. `by_limit` counts the refusals by limit id."""
 
     requests: int = 0
     refused: int = 0
@@ -72,16 +73,16 @@ class Row:
 
 @dataclass(slots=True)
 class Replayed:
-    """What became of all requests. `repeated` were copies of others and count nowhere else."""
+    """The results of all requests. `repeated` were copies of others and count nowhere else."""
 
-    rows: dict[tuple[str, str, str], Row] = field(default_factory=dict)
+    rows: dict[tuple[str, str, str], ReplayRow] = field(default_factory=dict)
     """By tenant, user and model."""
     gone: Counter[Gone] = field(default_factory=Counter)
     repeated: int = 0
 
 
 class _RecordedClock:
-    """Stands where the records are."""
+    """Shows the time of the records."""
 
     def __init__(self) -> None:
         self.at_s = 0.0
@@ -123,21 +124,23 @@ class Replay:
 
     async def _ask(self, request: Recorded) -> None:
         answer = await self._limiter.reserve(
-            Request(
-                request.reservation,
-                request.tenant,
-                request.user,
-                request.key,
-                request.model,
-                None,
-                request.estimate,
-                request.estimate_prompt,
+            ReserveRequest(
+                reservation=request.reservation,
+                tenant=request.tenant,
+                user=request.user,
+                key=request.key,
+                model=request.model,
+                api=None,
+                tokens=request.estimate,
+                prompt_tokens=request.estimate_prompt,
             )
         )
         if not isinstance(answer, Admitted) and answer.reason is Reason.REPLAYED:
             self.replayed.repeated += 1
             return
-        row = self.replayed.rows.setdefault((request.tenant, request.user, request.model), Row())
+        row = self.replayed.rows.setdefault(
+            (request.tenant, request.user, request.model), ReplayRow()
+        )
         row.requests += 1
         row.refused_when_recorded += request.refused
         if isinstance(answer, Admitted):
@@ -164,9 +167,10 @@ class Replay:
 
 
 def _usage(request: Recorded) -> Usage:
-    """What settles to the tokens of the record.
+    """The usage that settles to the tokens of the record.
 
-    A whole answer without usage settles to the estimate, as output where its parts are not known.
+    A complete answer without usage settles to the estimate, as output where its parts are not
+    known.
     """
     used = request.used
     if request.refused:

@@ -9,9 +9,10 @@ from headgate.core.clock import Clock
 from headgate.core.contract import DOMAIN
 from headgate.core.errors import Refusal
 from headgate.core.metrics import Metrics
+from ratelimit.answers import Admitted, ReserveRequest
 from ratelimit.descriptors.service import DescriptorLimits
 from ratelimit.descriptors.wire import BadCallError
-from ratelimit.limiter import Admitted, Limiter, Request
+from ratelimit.limiter import Limiter
 from ratelimit.store.protocol import StoreError
 from ratelimit.wire import (
     BadDescriptorError,
@@ -74,7 +75,7 @@ class RateLimitService:
                 self._count("invalid_descriptor")
                 log.warning("refused a bad rate limit call: %s", error)
                 return await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-            operation = "reserve" if isinstance(call, Request) else "settle"
+            operation = "reserve" if isinstance(call, ReserveRequest) else "settle"
             try:
                 return await self._answer(call)
             except StoreError as error:
@@ -100,8 +101,8 @@ class RateLimitService:
         self._count("ok" if is_ok else Refusal.OVER_LIMIT.code)
         return response
 
-    async def _answer(self, call: Request | SettleCall) -> RateLimitResponse:
-        if isinstance(call, Request):
+    async def _answer(self, call: ReserveRequest | SettleCall) -> RateLimitResponse:
+        if isinstance(call, ReserveRequest):
             decision = await self._limiter.reserve(call)
             if isinstance(decision, Admitted):
                 self._count("ok")

@@ -26,8 +26,8 @@ from headgate.core.contract import (
 from headgate.core.errors import ApiError, Refusal
 from headgate.core.policy import Count, Per, Shape, Slots, Smooth, Windowed
 from headgate.core.settlement import Estimate, Usage, read_count, read_usage
+from ratelimit.answers import Admitted, LimitStatus, Refused, ReserveRequest
 from ratelimit.headers import Headers, quota_headers, refusal_message, refused_headers, tightest
-from ratelimit.limiter import Admitted, Left, Refused, Request
 
 _MAX_UINT32 = 2**32 - 1
 _NANOS_SHOWN = NANOS // 1000
@@ -63,7 +63,7 @@ class SettleCall:
     held_by: str = ""
 
 
-def decode(message: RateLimitRequest) -> Request | SettleCall:
+def decode(message: RateLimitRequest) -> ReserveRequest | SettleCall:
     """Reads one call. Raises BadDescriptorError: an unknown call is never let through."""
     if message.domain != DOMAIN:
         raise BadDescriptorError(f"the domain must be {DOMAIN}, not {_shown(message.domain)}")
@@ -83,9 +83,9 @@ def decode(message: RateLimitRequest) -> Request | SettleCall:
     raise BadDescriptorError(f"op must be {OP_RESERVE} or {OP_SETTLE}, not {_shown(op)}")
 
 
-def _decode_reserve(entries: Mapping[str, str], tokens: int) -> Request:
+def _decode_reserve(entries: Mapping[str, str], tokens: int) -> ReserveRequest:
     api = entries.get(AdmissionKey.API)
-    return Request(
+    return ReserveRequest(
         reservation=_needed(entries, AdmissionKey.RESERVATION),
         tenant=_needed(entries, AdmissionKey.TENANT),
         user=entries.get(AdmissionKey.USER, ABSENT),
@@ -154,13 +154,13 @@ def encode_settled() -> RateLimitResponse:
 
 
 def encode_decision(
-    request: Request, decision: Admitted | Refused, now_s: float
+    request: ReserveRequest, decision: Admitted | Refused, now_s: float
 ) -> RateLimitResponse:
     """The answer to a reserve call: Envoy forwards the request, or answers 429 with this body."""
     if isinstance(decision, Admitted):
         code = RateLimitResponse.OK
-        shown = tightest(decision.left)
-        headers = quota_headers(decision.left, now_s)
+        shown = tightest(decision.limits)
+        headers = quota_headers(decision.limits, now_s)
         body = b""
     else:
         code = RateLimitResponse.OVER_LIMIT
@@ -184,7 +184,7 @@ def _shape(api: Api | None) -> ErrorShape:
 
 
 def _status(
-    code: RateLimitResponse.Code, shown: Left | None, now_s: float
+    code: RateLimitResponse.Code, shown: LimitStatus | None, now_s: float
 ) -> RateLimitResponse.DescriptorStatus:
     """The status of the only descriptor, with the limit `shown`. Its numbers are uint32.
 

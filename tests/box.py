@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from tests.patience import PATIENCE_S, PATIENT_UP, wait_until
+from tests.patience import PATIENCE_S, PATIENT_HEADGATE, wait_until
 
 KEYS = {name: f"sk-test-{name}-0123456789abcdef" for name in ("alice", "bob", "carol", "dave")}
 
@@ -179,7 +179,9 @@ def running_box(folder: Path, policy_text: str, *options: str) -> Iterator[Box]:
 
 
 @contextmanager
-def started_up(folder: Path, *options: str, program: Sequence[str] = PATIENT_UP) -> Iterator[Box]:
+def started_up(
+    folder: Path, *options: str, program: Sequence[str] = PATIENT_HEADGATE
+) -> Iterator[Box]:
     """Starts `headgate up OPTIONS` on free ports and waits until it has said all of its welcome."""
     command = [*program, "up", "--listen", "127.0.0.1:0"]
     command += ["--admin", "127.0.0.1:0", "--run-dir", str(folder / "run")]

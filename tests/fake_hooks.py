@@ -157,8 +157,8 @@ class FakeServices:
 
     def descriptors(self, op: str) -> list[ratelimit_pb2.RateLimitDescriptor]:
         """All received descriptors of this op."""
-        every = [one for request in self.limits for one in request.descriptors]
-        return [one for one in every if entries(one).get("op") == op]
+        every = [descriptor for request in self.limits for descriptor in request.descriptors]
+        return [descriptor for descriptor in every if entries(descriptor).get("op") == op]
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Waits until what was received fulfils the condition. Raises TimeoutError."""

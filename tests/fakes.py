@@ -1,8 +1,8 @@
-"""Stand-ins that tests move by hand."""
+"""Fakes that tests move by hand."""
 
 
 class FakeClock:
-    """A clock that stands still until it is advanced; both readings move together."""
+    """A clock that moves only when it is advanced; both readings move together."""
 
     def __init__(self, now_s: float = 1_800_000_000.0) -> None:
         self._now_s = now_s

@@ -1,4 +1,4 @@
-"""`headgate` with a wall clock that stands still, so that no window ends while a test runs.
+"""`headgate` with a frozen wall clock, so that no window ends while a test runs.
 
 python -m tests.frozen_clock up ...
 """

@@ -14,13 +14,14 @@ from typing import Any
 from unittest.mock import patch
 
 PATIENCE_S = 120.0
-"""What is not there after this time never comes. pytest ends a test only after five such waits."""
+"""Nothing that a test waits for takes longer. pytest ends a test only after five such waits."""
 
-PATIENT_UP = (sys.executable, "-m", "tests.patience")
+PATIENT_HEADGATE = (sys.executable, "-m", "tests.patience")
 """The command `headgate`, with the longer limits. Append `up` and its options."""
 
 _ENVOY_WAITS = timedelta(seconds=60)
-_LONGER: dict[str, timedelta | float] = {
+_LONGER: dict[str, object] = {
+    "headgate.dataplane.envoy_admin.EnvoyAdmin.__init__.__defaults__": (PATIENCE_S,),
     "headgate.dataplane.filters.ANSWER_TIMEOUT": _ENVOY_WAITS,
     "headgate.dataplane.filters.HOOK_TIMEOUT": _ENVOY_WAITS,
     "headgate.dataplane.hook_calls._LONGEST_PAUSE": _ENVOY_WAITS,

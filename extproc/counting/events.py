@@ -107,10 +107,10 @@ def _blank(line: re.Match[bytes]) -> bytes:
 
 def _first_choice(json: bytes) -> int | None:
     """The index behind the brace of a chunk's first choice; None if it has no choices."""
-    found = find_member(json, _CHOICES)
-    if found is None:
+    member = find_member(json, _CHOICES)
+    if member is None:
         return None
-    first, value = found
+    first, value = member
     root = json.find(b"{")
     bracket = _BRACKET.search(json, root + 1) if root >= 0 else None
     if bracket is not None and bracket.start() < first:  # may be below another member

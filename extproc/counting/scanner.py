@@ -67,11 +67,11 @@ def outermost(text: bytes, key: bytes) -> Member | None:
     If there are several at one depth, the last, as in every JSON reader. None if there is none, or
     if the text ends within a string.
     """
-    found = find_member(text, key)
-    if found is None:
+    first_member = find_member(text, key)
+    if first_member is None:
         return None
     depth, member = 0, None
-    for token in _TOKEN.finditer(text, found[0]):
+    for token in _TOKEN.finditer(text, first_member[0]):
         char = text[token.start()]
         if char in _OPENING:
             depth += 1
@@ -155,5 +155,5 @@ def read_seconds(text: bytes, usage: Member | None) -> int | None:
     duration = outermost(text, DURATION)
     if duration is None or duration.depth != 1:
         return None
-    found = _SECONDS.match(text, duration.value)
-    return None if found is None else int(found[1]) + bool(found[2].strip(b"0"))
+    seconds = _SECONDS.match(text, duration.value)
+    return None if seconds is None else int(seconds[1]) + bool(seconds[2].strip(b"0"))

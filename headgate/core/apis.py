@@ -1,7 +1,7 @@
 """The API paths that Headgate serves, and the properties of each.
 
-This is an allow-list: every other path is refused with 404. vLLM serves paths that need no key or
-ignore the model (`/invocations`, `/adapters`, `/pooling`, `/classify`).
+This is an allow-list, and every other path is refused with 404. The reason is vLLM: some of its
+paths need no key or ignore the model (`/invocations`, `/adapters`, `/pooling`, `/classify`).
 """
 
 from collections.abc import Mapping

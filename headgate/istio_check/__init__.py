@@ -1,1 +1,1 @@
-"""Istio's YAML beside the policy: read, and checked together before it is applied."""
+"""Checks the YAML of a mesh together with the policy, before either is applied."""

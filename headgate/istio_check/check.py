@@ -1,4 +1,4 @@
-"""One report for the policy and the YAML of a mesh together."""
+"""Applies every rule to the policy and the YAML of a mesh together."""
 
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -9,7 +9,14 @@ from headgate.core.errors import OperatorError
 from headgate.dataplane.box import BODY_LIMIT_BYTES
 from headgate.dataplane.envoy_filters import SERVICES_CLUSTER, Attach, envoy_filters
 from headgate.dataplane.filters import http_filters
-from headgate.istio_check.findings import Finding, Report, Rule, found, sorted_findings
+from headgate.istio_check.findings import (
+    CheckReport,
+    Finding,
+    MeshRule,
+    Severity,
+    finding_at,
+    sorted_findings,
+)
 from headgate.istio_check.load import load_mesh_config, load_objects, load_policy_document
 from headgate.istio_check.mesh import Mesh
 from headgate.istio_check.rules import (
@@ -76,47 +83,52 @@ RULES: tuple[Callable[[Mesh], Iterator[Finding]], ...] = (
 )
 
 
-def check_files(policy: Path, istio: Path, config: Path | None = None) -> Report:
-    """Reads the files and applies every rule. Raises OperatorError where one cannot be read."""
+def check_files(policy: Path, istio: Path, config: Path | None = None) -> CheckReport:
+    """Reads the files and applies every rule. Raises OperatorError if a file cannot be read."""
     return check(mesh_of(policy, istio, config))
 
 
 def mesh_of(policy: Path, istio: Path, config: Path | None = None) -> Mesh:
-    """What the files hold. Raises OperatorError where one cannot be read."""
+    """The content of the files. Raises OperatorError if a file cannot be read."""
     manifests = tuple(load_objects(istio))
     if not manifests:
         raise OperatorError(f"{istio}: holds no object")
+    filters = http_filters(SERVICES_CLUSTER, BODY_LIMIT_BYTES)
     return Mesh(
-        manifests,
-        load_policy_document(policy),
-        None if config is None else load_mesh_config(config),
-        tuple(one.name for one in http_filters(SERVICES_CLUSTER, BODY_LIMIT_BYTES)),
-        BODY_LIMIT_BYTES,
+        manifests=manifests,
+        policy=load_policy_document(policy),
+        config=None if config is None else load_mesh_config(config),
+        chain=tuple(http_filter.name for http_filter in filters),
+        largest_body_bytes=BODY_LIMIT_BYTES,
     )
 
 
-def check(mesh: Mesh) -> Report:
-    """Applies every rule. Deterministic: findings stand in the order of files and lines."""
-    findings = [one for rule in RULES for one in rule(mesh)]
-    told = {one.object for one in findings}
-    findings += drift(mesh, _rendered(), told)
+def check(mesh: Mesh) -> CheckReport:
+    """Applies every rule. Deterministic: findings are in the order of files and lines."""
+    findings = [finding for rule in RULES for finding in rule(mesh)]
+    reported = {finding.object for finding in findings}
+    findings += drift(mesh, _rendered(), reported)
     if mesh.config is None:
-        what = "no mesh configuration was given: extension providers and statistics are not checked"
-        write = "--mesh-config FILE"
-        findings.append(found(Rule.NOT_CHECKED, mesh.policy.document, (), what, write))
-    listed = sorted_findings(findings)
-    return Report(listed, _summary(mesh, listed))
+        message = "without a mesh configuration, extension providers and statistics are not checked"
+        remedy = "--mesh-config FILE"
+        document = mesh.policy.document
+        findings.append(finding_at(MeshRule.NOT_CHECKED, document, (), message, remedy))
+    in_order = sorted_findings(findings)
+    return CheckReport(in_order, _summary(mesh, in_order))
 
 
 @cache
 def _rendered() -> list[dict[str, object]]:
     return [
-        one for attach in Attach for counting in Counting for one in envoy_filters(attach, counting)
+        manifest
+        for attach in Attach
+        for counting in Counting
+        for manifest in envoy_filters(attach, counting)
     ]
 
 
 def _summary(mesh: Mesh, findings: tuple[Finding, ...]) -> str:
-    errors = sum(one.severity == "error" for one in findings)
+    errors = sum(finding.severity is Severity.ERROR for finding in findings)
     warnings = len(findings) - errors
     return (
         f"{len(mesh.manifests)} objects and {len(mesh.policy.bases)} base models checked:"

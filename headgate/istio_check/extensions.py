@@ -1,14 +1,14 @@
-"""What Istio's Envoy has compiled in, as far as it differs from Envoy's API.
+"""The extensions of Envoy's API that Istio's builds of Envoy lack.
 
-From istio/proxy, `bazel/extension_config/extensions_build_config.bzl` at 1.29, 1.30 and 1.31. A
-proxy refuses the whole listener for an extension that it does not have; istiod does not.
+Source: istio/proxy, `bazel/extension_config/extensions_build_config.bzl` at 1.29, 1.30 and 1.31.
+istiod accepts an absent extension, but a proxy then refuses the whole listener.
 """
 
 import re
 
 VERSIONS = ("1.29", "1.30", "1.31")
 _MAX_PATTERN = 1024
-"""istiod ignores longer ones."""
+"""Characters; istiod ignores a longer pattern."""
 
 _HTTP = "envoy.extensions.filters.http."
 
@@ -40,14 +40,14 @@ ABSENT = (
     "envoy.extensions.access_loggers.filters.process_ratelimit.",
     "envoy.extensions.tracers.opentelemetry.samplers.",
 )
-"""Beginnings of the names of types that none of the versions has."""
+"""Prefixes of the names of types that no supported version has."""
 
 SINCE = {
     "envoy.extensions.access_loggers.stats.": "1.30",
     "envoy.extensions.filters.http.dynamic_modules.": "1.31",
     "envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.": "1.31",
 }
-"""Beginnings of the names of types, and the first version that has them."""
+"""Prefixes of the names of types, and the first version that has them."""
 
 
 def is_absent(type_name: str) -> bool:
@@ -56,12 +56,12 @@ def is_absent(type_name: str) -> bool:
 
 
 def since(type_name: str) -> str | None:
-    """The first version that has the type. None where all have it."""
+    """The first version that has the type. None if all have it."""
     return next((first for start, first in SINCE.items() if type_name.startswith(start)), None)
 
 
 def matching_versions(pattern: str) -> list[str]:
-    """The supported versions of Istio that a `proxyVersion` matches; all where it is empty."""
+    """The supported versions of Istio that a `proxyVersion` matches; all if it is empty."""
     if len(pattern) > _MAX_PATTERN:
         return []
     try:

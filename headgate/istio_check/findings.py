@@ -1,4 +1,4 @@
-"""What can be wrong between the policy and the YAML of a mesh, and how a reader is told."""
+"""The rules of `headgate check --istio`, and the findings that its report lists."""
 
 import json
 import os
@@ -17,17 +17,28 @@ class Severity(StrEnum):
     WARNING = auto()
 
 
-class Rule(StrEnum):
-    """Every rule of `headgate check --istio`. Each has a case in `tests/istio/bad` and a row in
-    docs/istio-check.md."""
+class MeshRule(StrEnum):
+    """Every rule, by its slug; an error unless it names another severity.
 
-    NOT_CHECKED = "not-checked"
+    Each has a case in `tests/istio/bad` and a row in docs/istio-check.md.
+    """
+
+    severity: Severity
+
+    def __new__(cls, slug: str, severity: Severity = Severity.ERROR) -> "MeshRule":
+        """A member is its slug."""
+        rule = str.__new__(cls, slug)
+        rule._value_ = slug
+        rule.severity = severity
+        return rule
+
+    NOT_CHECKED = "not-checked", Severity.WARNING
     NOT_AN_OBJECT = "not-an-object"
     FIELD_UNKNOWN = "field-unknown"
-    POLICY_DIFFERS = "policy-differs"
+    POLICY_DIFFERS = "policy-differs", Severity.WARNING
     NOTHING_ATTACHED = "nothing-attached"
     MODEL_WITHOUT_ROUTE = "model-without-route"
-    ROUTE_WITHOUT_MODEL = "route-without-model"
+    ROUTE_WITHOUT_MODEL = "route-without-model", Severity.WARNING
     VERSION_WITHOUT_ROUTE = "version-without-route"
     VERSION_WITHOUT_SUBSET = "version-without-subset"
     UPSTREAM_DIFFERS = "upstream-differs"
@@ -43,12 +54,12 @@ class Rule(StrEnum):
     PORT_PROTOCOL = "port-protocol"
     SUBSET_UNKNOWN = "subset-unknown"
     SUBSET_WITHOUT_PODS = "subset-without-pods"
-    RETRIES_DEFAULT = "retries-default"
+    RETRIES_DEFAULT = "retries-default", Severity.WARNING
     RETRIES_REPEAT = "retries-repeat"
     ROUTE_TIMEOUT = "route-timeout"
-    ROUTE_DROPS_FILTERS = "route-drops-filters"
+    ROUTE_DROPS_FILTERS = "route-drops-filters", Severity.WARNING
     IDLE_TIMEOUT = "idle-timeout"
-    NO_OUTLIER_DETECTION = "no-outlier-detection"
+    NO_OUTLIER_DETECTION = "no-outlier-detection", Severity.WARNING
     TLS_CONFLICT = "tls-conflict"
     METERED_TWICE = "metered-twice"
     PROVIDER_UNKNOWN = "provider-unknown"
@@ -56,16 +67,16 @@ class Rule(StrEnum):
     PROVIDER_SERVICE = "provider-service"
     PROVIDER_TIMEOUT = "provider-timeout"
     PROVIDER_FAILS_OPEN = "provider-fails-open"
-    PROVIDER_STATUS = "provider-status"
+    PROVIDER_STATUS = "provider-status", Severity.WARNING
     PROVIDERS_SEVERAL = "providers-several"
-    AUTHORIZATION_PARTIAL = "authorization-partial"
+    AUTHORIZATION_PARTIAL = "authorization-partial", Severity.WARNING
     NO_USAGE_RECORDS = "no-usage-records"
     ANCHOR_ABSENT = "anchor-absent"
     PATCH_OPERATION = "patch-operation"
     FILTER_CLASS = "filter-class"
-    PRIORITY_MISSING = "priority-missing"
-    PROXY_VERSION = "proxy-version"
-    REFERENCED_SERVICES = "referenced-services"
+    PRIORITY_MISSING = "priority-missing", Severity.WARNING
+    PROXY_VERSION = "proxy-version", Severity.WARNING
+    REFERENCED_SERVICES = "referenced-services", Severity.WARNING
     NO_SELECTOR = "no-selector"
     NO_WORKLOAD = "no-workload"
     FILTER_NAME = "filter-name"
@@ -80,59 +91,43 @@ class Rule(StrEnum):
     DESCRIPTOR = "descriptor"
     DEFAULT_VALUE = "default-value"
     BUFFER_LIMITS = "buffer-limits"
-    DRIFT = "drift"
-    STATS_EXCLUDED = "stats-excluded"
+    DRIFT = "drift", Severity.WARNING
+    STATS_EXCLUDED = "stats-excluded", Severity.WARNING
     NETWORK_POLICY = "network-policy"
     AUTHORIZATION_POLICY = "authorization-policy"
     SIDECAR_EGRESS = "sidecar-egress"
     SCALERS_SEVERAL = "scalers-several"
 
 
-WARNINGS = frozenset(
-    {
-        Rule.NOT_CHECKED,
-        Rule.POLICY_DIFFERS,
-        Rule.ROUTE_WITHOUT_MODEL,
-        Rule.RETRIES_DEFAULT,
-        Rule.ROUTE_DROPS_FILTERS,
-        Rule.NO_OUTLIER_DETECTION,
-        Rule.PROVIDER_STATUS,
-        Rule.AUTHORIZATION_PARTIAL,
-        Rule.PRIORITY_MISSING,
-        Rule.PROXY_VERSION,
-        Rule.REFERENCED_SERVICES,
-        Rule.DRIFT,
-        Rule.STATS_EXCLUDED,
-    }
-)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One mistake: where it stands, what is wrong, and what to write instead. `line` counts from
-    1; 0 where there is none. `path` is within the object."""
+    """One mistake: its place, what is wrong, and what to write instead.
 
-    rule: Rule
+    `line` counts from 1; it is 0 if the object has no line. `path` is within the object.
+    """
+
+    rule: MeshRule
     file: str
     line: int
     object: str
     path: str
-    what: str
-    write: str
+    message: str
+    remedy: str
 
     @property
     def severity(self) -> Severity:
-        """Each rule has one."""
-        return Severity.WARNING if self.rule in WARNINGS else Severity.ERROR
+        """The severity of the rule."""
+        return self.rule.severity
 
     def render(self) -> str:
-        """`FILE:LINE: severity: Kind ns/name: path: what; write: ... [rule]`, on one line."""
+        """`FILE:LINE: severity: Kind ns/name: path: message; write: remedy [rule]`, on one line."""
         place = f"{self.file}:{self.line}" if self.line else self.file
         where = ": ".join(part for part in (place, self.severity, self.object, self.path) if part)
-        return f"{where}: {redacted(self.what)}; write: {redacted(self.write)} [{self.rule}]"
+        message, remedy = redacted(self.message), redacted(self.remedy)
+        return f"{where}: {message}; write: {remedy} [{self.rule}]"
 
     def as_json(self) -> dict[str, str | int]:
-        """The fields in a stable order."""
+        """The fields in a stable order, under the names that `--format json` documents."""
         return {
             "rule": str(self.rule),
             "severity": str(self.severity),
@@ -140,39 +135,51 @@ class Finding:
             "line": self.line,
             "object": self.object,
             "path": self.path,
-            "what": redacted(self.what),
-            "write": redacted(self.write),
+            "what": redacted(self.message),
+            "write": redacted(self.remedy),
         }
 
 
-def found(rule: Rule, one: Manifest, path: KeyPath, what: str, write: str) -> Finding:
+def finding_at(
+    rule: MeshRule, manifest: Manifest, path: KeyPath, message: str, remedy: str
+) -> Finding:
     """A finding about the value at `path` of an object."""
-    file = os.path.normpath(one.file)
-    return Finding(rule, file, one.line_of(path), one.title, path_text(path), what, write)
+    return Finding(
+        rule=rule,
+        file=os.path.normpath(manifest.file),
+        line=manifest.line_of(path),
+        object=manifest.title,
+        path=path_text(path),
+        message=message,
+        remedy=remedy,
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What was found, in the order of the files, and what was looked at."""
+class CheckReport:
+    """The findings in the order of the files, and a line that counts the objects checked."""
 
     findings: tuple[Finding, ...]
     summary: str
 
     @property
     def has_errors(self) -> bool:
-        return any(one.severity is Severity.ERROR for one in self.findings)
+        return any(finding.severity is Severity.ERROR for finding in self.findings)
 
     def as_text(self) -> str:
         """One line for each finding, and the summary."""
-        return "\n".join([*(one.render() for one in self.findings), self.summary])
+        return "\n".join([*(finding.render() for finding in self.findings), self.summary])
 
     def as_json(self) -> str:
         """A JSON list with an object for each finding."""
-        return json.dumps([one.as_json() for one in self.findings], indent=2)
+        return json.dumps([finding.as_json() for finding in self.findings], indent=2)
 
 
 def sorted_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Without doubles, by file, line and rule."""
+    """Without duplicates, by file, line, path, rule and message."""
     return tuple(
-        sorted(set(findings), key=lambda one: (one.file, one.line, one.path, one.rule, one.what))
+        sorted(
+            set(findings),
+            key=lambda each: (each.file, each.line, each.path, each.rule, each.message),
+        )
     )

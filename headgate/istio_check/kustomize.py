@@ -1,7 +1,7 @@
-"""Builds a kustomization, as far as the folder istio/ goes, so that a check needs no other program.
+"""Builds a kustomization, so that a check needs no other program.
 
-What it does not know it refuses: the user then builds with kubectl and names the result. Objects
-keep the file and line that they came from.
+Only the keys that the folder istio/ uses are known. Any other key is refused: the user then builds
+with kubectl and names the result. Objects keep the file and line that they came from.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,40 +28,39 @@ def build(folder: Path) -> list[Manifest]:
 def _build(
     real: Path, shown: Path, base: list[Manifest], above: tuple[Path, ...]
 ) -> list[Manifest]:
-    """`base` is what a component changes; `above` are the folders that led here."""
+    """`base` holds the objects that a component changes; `above` the folders that led here."""
     if real in above:
         raise OperatorError(f"{shown / FILE}: leads back to itself")
     kustomization = _read(shown / FILE)
     inside = (*above, real)
-    found = list(base)
+    objects = list(base)
     for entry in _names(kustomization, "resources"):
-        found += _resource(shown, entry, inside)
-    found += [
-        _config_map(shown, one) for one in items(kustomization.value.get("configMapGenerator"))
-    ]
-    _refuse_twice(found)
+        objects += _resource(shown, entry, inside)
+    generators = items(kustomization.value.get("configMapGenerator"))
+    objects += [_config_map(shown, mapping(generator)) for generator in generators]
+    _refuse_duplicates(objects)
     for entry in _names(kustomization, "components"):
         folder = shown / entry
-        found = _build(folder.resolve(), folder, found, inside)
+        objects = _build(folder.resolve(), folder, objects, inside)
     for patch in items(kustomization.value.get("patches")):
-        found = _patched(found, shown, mapping(patch))
-    for one in items(kustomization.value.get("replicas")):
-        _set_replicas(found, mapping(one))
-    for one in items(kustomization.value.get("images")):
-        _set_image(found, mapping(one))
-    return found
+        objects = _patched(objects, shown, mapping(patch))
+    for replicas in items(kustomization.value.get("replicas")):
+        _set_replicas(objects, mapping(replicas))
+    for image in items(kustomization.value.get("images")):
+        _set_image(objects, mapping(image))
+    return objects
 
 
 def _read(file: Path) -> Manifest:
     manifests = read_manifests(file, named=False)
     if len(manifests) != 1:
-        raise OperatorError(f"{file}: holds {len(manifests)} documents, one is needed")
+        raise OperatorError(f"{file}: holds {len(manifests)} documents instead of one")
     kustomization = manifests[0]
     for key in kustomization.value:
         if key not in _KNOWN:
             raise OperatorError(
-                f"{file}:{kustomization.line_of((key,))}: {key}: is not known here; build with"
-                f" `kubectl kustomize {file.parent} > all.yaml` and name all.yaml instead"
+                f"{file}:{kustomization.line_of((key,))}: {key}: this check does not know the"
+                f" key; build with `kubectl kustomize {file.parent} > all.yaml` and name all.yaml"
             )
     options = mapping(kustomization.value.get("generatorOptions"))
     if "configMapGenerator" in kustomization.value and options != _WITHOUT_SUFFIX:
@@ -70,7 +69,7 @@ def _read(file: Path) -> Manifest:
 
 
 def _names(kustomization: Manifest, key: str) -> Iterator[str]:
-    return (text(one) for one in items(kustomization.value.get(key)))
+    return (text(name) for name in items(kustomization.value.get(key)))
 
 
 def _resource(folder: Path, entry: str, inside: tuple[Path, ...]) -> list[Manifest]:
@@ -81,26 +80,25 @@ def _resource(folder: Path, entry: str, inside: tuple[Path, ...]) -> list[Manife
 
 
 def _file(folder: Path, entry: str) -> Path:
-    """A file of the folder. kubectl takes folders from anywhere and files from no other folder."""
+    """A file of the folder. kubectl takes folders from anywhere, but files only from below."""
     path = folder / entry
     if not path.resolve().is_relative_to(folder.resolve()):
         raise OperatorError(
-            f"{folder / FILE}: {entry} is not below this folder, and kubectl reads no such file;"
+            f"{folder / FILE}: {entry} is not below this folder, so kubectl does not read it;"
             " name its folder, or put a copy here"
         )
     return path
 
 
-def _refuse_twice(found: list[Manifest]) -> None:
+def _refuse_duplicates(objects: list[Manifest]) -> None:
     seen: dict[tuple[str, str, str, str], Manifest] = {}
-    for one in found:
-        first = seen.setdefault((one.group, one.kind, one.namespace, one.name), one)
-        if first is not one:
-            raise OperatorError(f"{one.file}: {one.title} stands in {first.file} too")
+    for manifest in objects:
+        first = seen.setdefault(_identity(manifest), manifest)
+        if first is not manifest:
+            raise OperatorError(f"{manifest.file}: {manifest.title} is in {first.file} too")
 
 
-def _config_map(folder: Path, entry: object) -> Manifest:
-    generator = mapping(entry)
+def _config_map(folder: Path, generator: dict[str, object]) -> Manifest:
     data = YamlMapping(1)
     for name in items(generator.get("files")):
         key, _, source = text(name).rpartition("=")
@@ -110,62 +108,66 @@ def _config_map(folder: Path, entry: object) -> Manifest:
         except (OSError, UnicodeDecodeError) as error:
             raise OperatorError(f"{path}: cannot be read: {error}") from error
     metadata = {"name": generator.get("name"), "namespace": generator.get("namespace")}
-    whole = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+    fields = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
     value = YamlMapping(1)
-    value.update(whole)
-    value.lines.update(dict.fromkeys(whole, 1))
+    value.update(fields)
+    value.lines.update(dict.fromkeys(fields, 1))
     return Manifest(value, folder / FILE)
 
 
-def _patched(found: list[Manifest], folder: Path, patch: dict[str, object]) -> list[Manifest]:
+def _patched(objects: list[Manifest], folder: Path, patch: dict[str, object]) -> list[Manifest]:
     path = _file(folder, text(patch.get("path")))
     target = mapping(patch.get("target"))
     if set(patch) - {"path", "target"} or not path.is_file():
         raise OperatorError(
-            f"{folder / FILE}: patches: each needs a path that exists, maybe a target"
+            f"{folder / FILE}: patches: each needs the path of a file, and may have a target"
         )
     if target:
-        chosen = [one for one in found if _is_target(one, target)]
+        chosen = [manifest for manifest in objects if _is_target(manifest, target)]
         if not chosen:
-            raise OperatorError(f"{folder / FILE}: patches: {path.name}: its target is not there")
-        for one in chosen:
-            apply_json_patch(one, path)
-        return found
+            raise OperatorError(f"{folder / FILE}: patches: {path.name}: its target does not exist")
+        for manifest in chosen:
+            apply_json_patch(manifest, path)
+        return objects
     for change in read_manifests(path):
-        found = _merged(found, change)
-    return found
+        objects = _merged(objects, change)
+    return objects
 
 
-def _is_target(one: Manifest, target: dict[str, object]) -> bool:
+def _is_target(manifest: Manifest, target: dict[str, object]) -> bool:
     read: dict[str, Callable[[Manifest], str]] = {
         "group": lambda each: each.group,
         "kind": lambda each: each.kind,
         "name": lambda each: each.name,
         "namespace": lambda each: each.namespace,
     }
-    return all(key in read and read[key](one) == value for key, value in target.items())
+    return all(key in read and read[key](manifest) == value for key, value in target.items())
 
 
-def _merged(found: list[Manifest], change: Manifest) -> list[Manifest]:
-    for one in found:
-        same = (one.kind, one.name, one.namespace) == (change.kind, change.name, change.namespace)
-        if same and one.group == change.group:
+def _merged(objects: list[Manifest], change: Manifest) -> list[Manifest]:
+    for manifest in objects:
+        if _identity(manifest) == _identity(change):
             if change.value.get("$patch") == "delete":
-                return [other for other in found if other is not one]
-            merge(one.value, change.value, one.group)
-            return found
+                return [other for other in objects if other is not manifest]
+            merge(manifest.value, change.value, manifest.group)
+            return objects
     raise OperatorError(f"{change.file}: there is no {change.title} that it could change")
 
 
-def _set_replicas(found: list[Manifest], entry: dict[str, object]) -> None:
-    for one in found:
-        if one.name == entry.get("name") and one.kind in ("Deployment", "StatefulSet"):
-            one.spec["replicas"] = entry.get("count")
+def _identity(manifest: Manifest) -> tuple[str, str, str, str]:
+    return (manifest.group, manifest.kind, manifest.namespace, manifest.name)
 
 
-def _set_image(found: list[Manifest], entry: dict[str, object]) -> None:
-    for one in found:
-        pod = mapping(mapping(one.spec.get("template")).get("spec"))
+def _set_replicas(objects: list[Manifest], entry: dict[str, object]) -> None:
+    for manifest in objects:
+        is_scaled = manifest.kind in ("Deployment", "StatefulSet")
+        if is_scaled and manifest.name == entry.get("name"):
+            manifest.spec["replicas"] = entry.get("count")
+
+
+def _set_image(objects: list[Manifest], entry: dict[str, object]) -> None:
+    for manifest in objects:
+        pod = mapping(mapping(manifest.spec.get("template")).get("spec"))
         for container in map(mapping, items(pod.get("containers"))):
             name, _, tag = text(container.get("image")).partition(":")
             if name == entry.get("name"):

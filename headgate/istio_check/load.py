@@ -1,4 +1,4 @@
-"""From files and folders to what the rules read: the one way in."""
+"""Reads the files and folders that are checked: objects, mesh configuration and policy."""
 
 from pathlib import Path
 
@@ -23,23 +23,25 @@ def load_objects(path: Path) -> list[Manifest]:
     if (path / kustomize.FILE).is_file():
         return _flat(kustomize.build(path))
     files = sorted(
-        one for one in path.rglob("*") if one.suffix in _ENDINGS and not one.name.startswith(".")
+        file
+        for file in path.rglob("*")
+        if file.suffix in _ENDINGS and not file.name.startswith(".")
     )
-    nested = next((one for one in files if one.name == kustomize.FILE), None)
+    nested = next((file for file in files if file.name == kustomize.FILE), None)
     if nested is not None:
         raise OperatorError(
-            f"{path}: has no {kustomize.FILE} and {nested} below it: name a folder that has one"
+            f"{path}: has no {kustomize.FILE}, but {nested} is below it: name a folder that has one"
         )
-    return _flat([one for file in files for one in read_manifests(file)])
+    return _flat([manifest for file in files for manifest in read_manifests(file)])
 
 
 def load_mesh_config(path: Path) -> Manifest:
-    """The mesh configuration: by itself, or below `meshConfig` in values of Helm."""
+    """The mesh configuration: a file of its own, or below `meshConfig` in Helm values."""
     return mesh_config(read_plain(path, _CONFIG))
 
 
 def load_policy_document(path: Path) -> PolicyDocument:
-    """The policy, compiled and as it stands. Raises PolicyError with every mistake."""
+    """The policy: compiled, and its document. Raises PolicyError with every mistake."""
     data = read_policy(path)
     policy = parse_policy(data, str(path))
     document = read_plain(path, FileKind("policy", "models and tenants"))
@@ -47,16 +49,16 @@ def load_policy_document(path: Path) -> PolicyDocument:
 
 
 def _flat(manifests: list[Manifest]) -> list[Manifest]:
-    """A List, as kubectl prints it, stands for its items."""
-    found = []
-    for one in manifests:
-        inner = one.value.get("items")
-        if one.kind.endswith("List") and isinstance(inner, list):
-            found += [
-                Manifest(each, one.file, one.line)
-                for each in inner
-                if isinstance(each, type(one.value))
+    """Replaces a List, as kubectl prints it, by its items."""
+    flat = []
+    for manifest in manifests:
+        listed = manifest.value.get("items")
+        if manifest.kind.endswith("List") and isinstance(listed, list):
+            flat += [
+                Manifest(value, manifest.file, manifest.line)
+                for value in listed
+                if isinstance(value, type(manifest.value))
             ]
         else:
-            found.append(one)
-    return found
+            flat.append(manifest)
+    return flat

@@ -1,4 +1,4 @@
-"""The objects of YAML files, each with the place where it stands."""
+"""The objects of YAML files, each with its file and line."""
 
 import re
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ _SEPARATOR = re.compile(r"^---(?:[ \t].*)?$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One object. `line` is how many lines of its file come before its document."""
+    """One object. `line` is the number of lines of its file before its document."""
 
     value: YamlMapping
     file: Path
@@ -58,62 +58,62 @@ class Manifest:
 
     @property
     def title(self) -> str:
-        """`Kind namespace/name`, as messages call it."""
+        """`Kind namespace/name`, as findings show it."""
         place = f"{self.namespace}/" if self.namespace else ""
         return f"{self.kind} {place}{self.name}".strip()
 
     def line_of(self, path: KeyPath) -> int:
-        """The line in its file of the value at `path`, or of the closest one above it."""
+        """The line, in its file, of the value at `path` or of the closest value above it."""
         return self.line + line_of(self.value, path)
 
 
 def mapping(value: object) -> dict[str, object]:
-    """The value where it is a mapping, else an empty one."""
+    """The value if it is a mapping, else an empty mapping."""
     return value if isinstance(value, dict) else {}
 
 
 def items(value: object) -> list[object]:
-    """The value where it is a list, else an empty one."""
+    """The value if it is a list, else an empty list."""
     return value if isinstance(value, list) else []
 
 
 def text(value: object) -> str:
-    """The value where it is text, else ""."""
+    """The value if it is text, else ""."""
     return value if isinstance(value, str) else ""
 
 
 def whole(value: object) -> int | None:
-    """The value where it is a whole number, else None."""
+    """The value if it is a whole number, else None."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def read_manifests(file: Path, *, named: bool = True) -> list[Manifest]:
-    """The objects of a file; if they are `named`, each has its kind.
+    """The objects of a file; if they are `named`, each must have a kind and an apiVersion.
 
     Raises OperatorError with every mistake of its YAML, one line each.
     """
-    found, problems = [], []
+    manifests, mistakes = [], []
     for line, document in _documents(_read(file)):
         if not document.strip():
             continue
-        value, found_wrong = compose(document, _KIND)
-        # A patch takes a key away with null.
-        wrong = [one for one in found_wrong if one.rule is not PolicyRule.NO_VALUE]
-        problems += [f"{file}:{line + one.line}: {one.text}" for one in wrong]
-        if value is not None and not wrong:
+        value, problems = compose(document, _KIND)
+        # A patch removes a key with null.
+        problems = [problem for problem in problems if problem.rule is not PolicyRule.NO_VALUE]
+        mistakes += [f"{file}:{line + each.line}: {each.text}" for each in problems]
+        if value is not None and not problems:
             if named and not (text(value.get("kind")) and text(value.get("apiVersion"))):
-                problems.append(f"{file}:{line + value.line}: lacks apiVersion or kind")
-            found.append(Manifest(value, file, line))
-    if problems:
-        raise OperatorError("\n".join(problems))
-    return found
+                mistakes.append(f"{file}:{line + value.line}: lacks apiVersion or kind")
+            manifests.append(Manifest(value, file, line))
+    if mistakes:
+        raise OperatorError("\n".join(mistakes))
+    return manifests
 
 
 def read_plain(file: Path, kind: FileKind) -> Manifest:
-    """A file with one mapping that is no object. Raises OperatorError with every mistake."""
-    value, wrong = compose(_read(file), kind)
-    if value is None or wrong:
-        raise OperatorError("\n".join(one.render(str(file)) for one in wrong))
+    """A file with one mapping that is not an object. Raises OperatorError with every mistake."""
+    value, problems = compose(_read(file), kind)
+    if value is None or problems:
+        raise OperatorError("\n".join(problem.render(str(file)) for problem in problems))
     return Manifest(value, file)
 
 
@@ -127,8 +127,7 @@ def _read(file: Path) -> str:
 
 
 def _documents(content: str) -> Iterator[tuple[int, str]]:
-    """Each document with how many lines come before it. One without anything but comments is
-    left out."""
+    """Each document, with the number of lines before it; without those of comments only."""
     start = 0
     for separator in [*_SEPARATOR.finditer(content), None]:
         end = len(content) if separator is None else separator.start()

@@ -1,4 +1,4 @@
-"""What rules look things up in: the objects of a mesh, its configuration, and the policy."""
+"""The objects of a mesh, its configuration and the policy, indexed for the rules."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ _MAX_TEMPLATE_DEPTH = 4
 
 @dataclass(frozen=True, slots=True)
 class PolicyDocument:
-    """The compiled policy file and its document, which knows the lines."""
+    """The compiled policy, its document (with lines) and its source text."""
 
     compiled: CompiledPolicy
     document: Manifest
@@ -27,20 +27,22 @@ class PolicyDocument:
     def bases(self) -> dict[str, str]:
         """Each base model and its upstream."""
         models = self.compiled.models.values()
-        return {one.name: one.upstream for one in models if one.base == one.name}
+        return {model.name: model.upstream for model in models if model.base == model.name}
 
     @property
     def versions(self) -> dict[str, tuple[str, ...]]:
-        """The versions of each base model that has some."""
+        """The versions of each base model that has any."""
         models = self.compiled.models.values()
         return {
-            one.name: one.versions.names for one in models if one.base == one.name and one.versions
+            model.name: model.versions.names
+            for model in models
+            if model.base == model.name and model.versions
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A port of a service. `protocol` is what it says to speak, "" where only its name does."""
+    """A port of a service. `protocol` is its declared protocol, "" if only the name implies one."""
 
     number: int
     name: str
@@ -48,13 +50,13 @@ class Port:
 
     @property
     def shown(self) -> str:
-        """What istiod goes by."""
+        """The word by which istiod chooses the protocol, as findings show it."""
         return self.protocol or self.name or "nothing"
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A host that a request may be sent to."""
+    """A host that requests can be sent to."""
 
     host: str
     manifest: Manifest
@@ -64,19 +66,20 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Pods:
-    """Pods of one template: the labels that they carry, and how many there are."""
+    """Pods of one template: their labels and their number."""
 
     namespace: str
     labels: Mapping[str, object]
     replicas: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Mesh:
-    """All that is checked. `config` is None where the mesh configuration was not given;
-    `chain` are the names of the HTTP filters of
-    the request path, in their order, `largest_body_bytes` what a request's body may
-    have."""
+    """Everything that is checked. `config` is None if no mesh configuration was given.
+
+    `chain` holds the names of the HTTP filters of the request path, in their order.
+    `largest_body_bytes` is the size of the largest request body.
+    """
 
     manifests: tuple[Manifest, ...]
     policy: PolicyDocument
@@ -85,73 +88,74 @@ class Mesh:
     largest_body_bytes: int = 16 * 2**20
 
     def kind(self, kind: str, group_ends: str = "") -> Iterator[Manifest]:
-        """The objects of a kind; `group_ends` tells kinds apart that have the same name."""
-        return (one for one in self._by_kind.get(kind, ()) if one.group.endswith(group_ends))
+        """The objects of a kind; `group_ends` tells apart kinds of the same name."""
+        objects = self._by_kind.get(kind, ())
+        return (manifest for manifest in objects if manifest.group.endswith(group_ends))
 
     @cached_property
     def _by_kind(self) -> dict[str, list[Manifest]]:
         kinds: dict[str, list[Manifest]] = {}
-        for one in self.manifests:
-            kinds.setdefault(one.kind, []).append(one)
+        for manifest in self.manifests:
+            kinds.setdefault(manifest.kind, []).append(manifest)
         return kinds
 
     @cached_property
     def services(self) -> dict[str, Service]:
-        """By host: Services, ServiceEntries, and what Flagger makes of its Canaries."""
-        return {one.host: one for one in _services(self)}
+        """By host: Services, ServiceEntries, and the Services that Flagger makes of a Canary."""
+        return {service.host: service for service in _services(self)}
 
     @cached_property
     def pods(self) -> tuple[Pods, ...]:
-        """Of every workload."""
-        return tuple(pods for one in self.manifests for pods in _pods(one))
+        """The pods of every workload."""
+        return tuple(pods for manifest in self.manifests for pods in _pods(manifest))
 
     def pods_of(self, service: Service) -> list[Pods]:
         """The pods behind a service."""
         namespace, selector = service.manifest.namespace, service.selector
         return [
-            one
-            for one in self.pods
-            if selector and one.namespace == namespace and is_selected(selector, one.labels)
+            pods
+            for pods in self.pods
+            if selector and pods.namespace == namespace and is_selected(selector, pods.labels)
         ]
 
     def labels_of(self, service: Service) -> list[Mapping[str, object]]:
-        """The labels of its pods; what it selects them by where none are here."""
-        return [one.labels for one in self.pods_of(service)] or [service.selector]
+        """The labels of a service's pods, or its selector if no such pods are in the YAML."""
+        return [pods.labels for pods in self.pods_of(service)] or [service.selector]
 
     @cached_property
     def destination_rules(self) -> dict[str, list[Manifest]]:
-        """By full host name."""
+        """The DestinationRules, by full host name."""
         rules: dict[str, list[Manifest]] = {}
-        for one in self.kind("DestinationRule"):
-            host = full_host(text(one.spec.get("host")), one.namespace)
-            rules.setdefault(host, []).append(one)
+        for rule in self.kind("DestinationRule"):
+            host = full_host(text(rule.spec.get("host")), rule.namespace)
+            rules.setdefault(host, []).append(rule)
         return rules
 
     def providers(self) -> Iterator[tuple[KeyPath, Mapping[str, object]]]:
-        """The extension providers of the mesh configuration and where they stand."""
+        """The extension providers of the mesh configuration, each with its path."""
         if self.config is not None:
-            for index, one in enumerate(items(self.config.value.get("extensionProviders"))):
-                yield ("extensionProviders", index), mapping(one)
+            for index, entry in enumerate(items(self.config.value.get("extensionProviders"))):
+                yield ("extensionProviders", index), mapping(entry)
 
 
 def full_host(host: str, namespace: str) -> str:
-    """A host as istiod completes it: one without dots is of the object's own namespace."""
+    """A host as istiod completes it: a host without dots is in the object's own namespace."""
     return host if "." in host else f"{host}.{namespace}.svc.cluster.local"
 
 
 def upstream_address(url: str) -> tuple[str, int]:
-    """Host and port of an upstream's URL, which the policy has checked."""
+    """Host and port of an upstream's URL, which the policy file's rules have checked."""
     parts = urlsplit(url)
     return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def is_selected(selector: object, labels: Mapping[str, object]) -> bool:
-    """Whether all labels of a selector are there; an empty selector chooses everything."""
+    """Whether the labels include all those of a selector; an empty selector chooses everything."""
     return all(labels.get(key) == value for key, value in mapping(selector).items())
 
 
 def mesh_config(document: Manifest) -> Manifest:
-    """The mesh configuration itself, where a file has it below `meshConfig` as Helm's values do."""
+    """The mesh configuration, also if a file has it below `meshConfig` as Helm values do."""
     inner = document.value.get("meshConfig")
     if not isinstance(inner, YamlMapping):
         return document
@@ -159,39 +163,52 @@ def mesh_config(document: Manifest) -> Manifest:
 
 
 def _services(mesh: Mesh) -> Iterator[Service]:
-    for one in mesh.kind("Service"):
-        if one.group == "":
-            host = f"{one.name}.{one.namespace or 'default'}.svc.cluster.local"
-            ports = tuple(_ports(one.spec.get("ports"), "port"))
-            yield Service(host, one, ports, mapping(one.spec.get("selector")))
-    for one in mesh.kind("ServiceEntry"):
-        for entry in items(one.spec.get("hosts")):
-            yield Service(text(entry), one, tuple(_ports(one.spec.get("ports"), "number")), {})
-    for one in mesh.kind("Canary", "flagger.app"):
-        service = mapping(one.spec.get("service"))
-        name = text(service.get("name")) or text(mapping(one.spec.get("targetRef")).get("name"))
-        number = whole(service.get("port"))
-        ports = (Port(number, text(service.get("portName")) or "http", ""),) if number else ()
-        for ending in ("", "-primary", "-canary"):
-            yield Service(f"{name}{ending}.{one.namespace}.svc.cluster.local", one, ports, {})
+    for manifest in mesh.kind("Service"):
+        if manifest.group == "":
+            host = f"{manifest.name}.{manifest.namespace or 'default'}.svc.cluster.local"
+            ports = tuple(_ports(manifest.spec.get("ports"), "port"))
+            yield Service(host, manifest, ports, mapping(manifest.spec.get("selector")))
+    for manifest in mesh.kind("ServiceEntry"):
+        ports = tuple(_ports(manifest.spec.get("ports"), "number"))
+        for entry in items(manifest.spec.get("hosts")):
+            yield Service(text(entry), manifest, ports, {})
+    for manifest in mesh.kind("Canary", "flagger.app"):
+        yield from _services_of_canary(manifest)
 
 
-def _ports(ports: object, key: str) -> Iterator[Port]:
-    for one in map(mapping, items(ports)):
-        number = whole(one.get(key))
+def _services_of_canary(manifest: Manifest) -> Iterator[Service]:
+    name, service = canary_service(manifest)
+    number = whole(service.get("port"))
+    ports = (Port(number, text(service.get("portName")) or "http", ""),) if number else ()
+    for suffix in ("", "-primary", "-canary"):
+        host = f"{name}{suffix}.{manifest.namespace}.svc.cluster.local"
+        yield Service(host, manifest, ports, {})
+
+
+def canary_service(manifest: Manifest) -> tuple[str, dict[str, object]]:
+    """The name and the fields of the Service that Flagger makes of a Canary."""
+    service = mapping(manifest.spec.get("service"))
+    target = mapping(manifest.spec.get("targetRef"))
+    return text(service.get("name")) or text(target.get("name")), service
+
+
+def _ports(ports: object, number_key: str) -> Iterator[Port]:
+    protocol_key = "appProtocol" if number_key == "port" else "protocol"
+    for port in map(mapping, items(ports)):
+        number = whole(port.get(number_key))
         if number is not None:
-            protocol = text(one.get("appProtocol" if key == "port" else "protocol"))
-            yield Port(number, text(one.get("name")), protocol)
+            yield Port(number, text(port.get("name")), text(port.get(protocol_key)))
 
 
-def _pods(one: Manifest) -> Iterator[Pods]:
-    if one.kind == "Pod":
-        yield Pods(one.namespace, mapping(mapping(one.value.get("metadata")).get("labels")), 1)
+def _pods(manifest: Manifest) -> Iterator[Pods]:
+    if manifest.kind == "Pod":
+        metadata = mapping(manifest.value.get("metadata"))
+        yield Pods(manifest.namespace, mapping(metadata.get("labels")), 1)
     else:
-        given = whole(one.spec.get("replicas"))
+        given = whole(manifest.spec.get("replicas"))
         replicas = 1 if given is None else given
-        for labels in _template_labels(one.spec, _MAX_TEMPLATE_DEPTH):
-            yield Pods(one.namespace, labels, replicas)
+        for labels in _template_labels(manifest.spec, _MAX_TEMPLATE_DEPTH):
+            yield Pods(manifest.namespace, labels, replicas)
 
 
 def _template_labels(spec: Mapping[str, object], depth: int) -> Iterator[Mapping[str, object]]:
@@ -209,7 +226,7 @@ _HTTP = re.compile(r"http(-.*)?|http/1\.1", re.IGNORECASE)
 
 
 def speaks_grpc(port: Port) -> bool:
-    """Whether istiod speaks HTTP/2 to the port: by `appProtocol`, else by its name's beginning."""
+    """Whether istiod speaks HTTP/2 to the port, by `appProtocol` or the beginning of its name."""
     return bool(_GRPC.fullmatch(port.protocol) or _GRPC.fullmatch(port.name))
 
 

@@ -1,4 +1,4 @@
-"""Routes as rules read them, whether of a VirtualService or of an HTTPRoute."""
+"""Routes as the rules read them, of a VirtualService, an HTTPRoute or a Canary alike."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -7,18 +7,20 @@ from typing import TypeAlias
 
 from headgate.core.contract import Header
 from headgate.istio_check.manifests import KeyPath, Manifest, items, mapping, text, whole
-from headgate.istio_check.mesh import Mesh, full_host
+from headgate.istio_check.mesh import Mesh, canary_service, full_host
 
 Conditions: TypeAlias = frozenset[tuple[str, str]]
-"""What one match asks for; all of it must hold. A route without a match has an empty one."""
-
+"""The conditions of one match, all of which must hold; empty for a route without a match."""
 
 _EVERY_PATH = {"type": "PathPrefix", "value": "/"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
-    """Where a part of a route's requests goes. `port` is None where none is named."""
+    """The destination of a part of a route's requests.
+
+    `written` is the host as the YAML has it. `port` is None if none is named.
+    """
 
     path: KeyPath
     host: str
@@ -29,10 +31,13 @@ class Destination:
     is_mirror: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One HTTP route and where it stands. `exact` are the headers that its matches ask for exactly,
-    with the path of each."""
+    """One HTTP route, and its path in the object.
+
+    `exact` holds path, name and value of each header that a match compares exactly; `headers`
+    holds path and name of every header in a match.
+    """
 
     manifest: Manifest
     path: KeyPath
@@ -54,82 +59,98 @@ class Route:
 
 def routes(mesh: Mesh) -> list[Route]:
     """Every HTTP route, in the order of each object."""
-    found = [route for one in mesh.kind("VirtualService") for route in _of_virtual_service(one)]
-    found += [route for one in mesh.kind("HTTPRoute") for route in _of_http_route(one)]
-    found += [route for one in mesh.kind("Canary", "flagger.app") for route in _of_canary(one)]
-    return found
+    return [
+        *(
+            each
+            for manifest in mesh.kind("VirtualService")
+            for each in _of_virtual_service(manifest)
+        ),
+        *(each for manifest in mesh.kind("HTTPRoute") for each in _of_http_route(manifest)),
+        *(_of_canary(manifest) for manifest in mesh.kind("Canary", "flagger.app")),
+    ]
 
 
-def _of_virtual_service(one: Manifest) -> Iterator[Route]:
-    for index, http in enumerate(items(one.spec.get("http"))):
+def _of_virtual_service(manifest: Manifest) -> Iterator[Route]:
+    for index, http in enumerate(items(manifest.spec.get("http"))):
         body = mapping(http)
         path: KeyPath = ("spec", "http", index)
         destinations = [
-            _destination(one, (*path, "route", at), mapping(entry))
+            _destination(manifest, (*path, "route", at), mapping(entry))
             for at, entry in enumerate(items(body.get("route")))
         ]
-        destinations += list(_mirrors(one, path, body))
-        yield _route(one, path, body, destinations)
+        destinations += _mirrors(manifest, path, body)
+        yield _route(manifest, path, body, destinations)
+
+
+def _of_canary(manifest: Manifest) -> Route:
+    """Flagger writes the VirtualService itself, from the Canary's `service`."""
+    path: KeyPath = ("spec", "service")
+    name, body = canary_service(manifest)
+    host = f"{name}.{manifest.namespace}.svc.cluster.local"
+    port = whole(body.get("port"))
+    destination = Destination(path=path, host=host, written=host, port=port, subset="", weight=None)
+    return _route(manifest, path, body, [destination])
 
 
 def _route(
-    one: Manifest, path: KeyPath, body: Mapping[str, object], destinations: list[Destination]
+    manifest: Manifest, path: KeyPath, body: Mapping[str, object], destinations: list[Destination]
 ) -> Route:
+    """A route whose body has `match` as a VirtualService has it."""
     matches, exact, headers = [], [], []
-    for at, match in enumerate(items(body.get("match"))):
-        conditions = set()
-        for key, value in mapping(match).items():
-            if key == "headers":
-                for name, asked in mapping(value).items():
-                    header: KeyPath = (*path, "match", at, "headers", name)
-                    headers.append((header, name.lower()))
-                    conditions.add((name.lower(), _canonical(asked)))
-                    if "exact" in mapping(asked):
-                        exact.append((header, name.lower(), text(mapping(asked)["exact"])))
-            elif key != "name" and value != {"prefix": "/"}:
-                conditions.add((f"/{key}", _canonical(value)))
+    for at, match in enumerate(map(mapping, items(body.get("match")))):
+        conditions = {
+            (f"/{key}", _canonical(value))
+            for key, value in match.items()
+            if key not in ("headers", "name") and value != {"prefix": "/"}
+        }
+        for written, comparison in mapping(match.get("headers")).items():
+            header_path: KeyPath = (*path, "match", at, "headers", written)
+            name = written.lower()
+            headers.append((header_path, name))
+            conditions.add((name, _canonical(comparison)))
+            if "exact" in mapping(comparison):
+                exact.append((header_path, name, text(mapping(comparison)["exact"])))
         matches.append(frozenset(conditions))
-    whole_match = tuple(matches) or (frozenset(),)
-    return Route(one, path, whole_match, tuple(exact), tuple(headers), tuple(destinations), body)
-
-
-def _destination(
-    one: Manifest, path: KeyPath, entry: Mapping[str, object], *, is_mirror: bool = False
-) -> Destination:
-    destination = mapping(entry.get("destination"))
-    written = text(destination.get("host"))
-    port = whole(mapping(destination.get("port")).get("number"))
-    return Destination(
-        path,
-        full_host(written, one.namespace),
-        written,
-        port,
-        text(destination.get("subset")),
-        entry.get("weight"),
-        is_mirror,
+    return Route(
+        manifest=manifest,
+        path=path,
+        matches=tuple(matches) or (frozenset(),),
+        exact=tuple(exact),
+        headers=tuple(headers),
+        destinations=tuple(destinations),
+        body=body,
     )
 
 
-def _mirrors(one: Manifest, path: KeyPath, body: Mapping[str, object]) -> Iterator[Destination]:
+def _destination(
+    manifest: Manifest, path: KeyPath, entry: Mapping[str, object], *, is_mirror: bool = False
+) -> Destination:
+    destination = mapping(entry.get("destination"))
+    host = text(destination.get("host"))
+    return Destination(
+        path=path,
+        host=full_host(host, manifest.namespace),
+        written=host,
+        port=whole(mapping(destination.get("port")).get("number")),
+        subset=text(destination.get("subset")),
+        weight=entry.get("weight"),
+        is_mirror=is_mirror,
+    )
+
+
+def _mirrors(
+    manifest: Manifest, path: KeyPath, body: Mapping[str, object]
+) -> Iterator[Destination]:
     if mapping(body.get("mirror")):
         entry = {"destination": body["mirror"]}
-        yield _destination(one, (*path, "mirror"), entry, is_mirror=True)
+        yield _destination(manifest, (*path, "mirror"), entry, is_mirror=True)
     for at, mirror in enumerate(items(body.get("mirrors"))):
-        yield _destination(one, (*path, "mirrors", at), mapping(mirror), is_mirror=True)
+        mirror_path: KeyPath = (*path, "mirrors", at)
+        yield _destination(manifest, mirror_path, mapping(mirror), is_mirror=True)
 
 
-def _of_canary(one: Manifest) -> Iterator[Route]:
-    """Flagger writes the VirtualService itself, from the Canary's `service`."""
-    path: KeyPath = ("spec", "service")
-    body = mapping(one.spec.get("service"))
-    name = text(body.get("name")) or text(mapping(one.spec.get("targetRef")).get("name"))
-    host = f"{name}.{one.namespace}.svc.cluster.local"
-    destination = Destination(path, host, host, whole(body.get("port")), "", None)
-    yield _route(one, path, body, [destination])
-
-
-def _of_http_route(one: Manifest) -> Iterator[Route]:
-    for index, rule in enumerate(items(one.spec.get("rules"))):
+def _of_http_route(manifest: Manifest) -> Iterator[Route]:
+    for index, rule in enumerate(items(manifest.spec.get("rules"))):
         body = mapping(rule)
         path: KeyPath = ("spec", "rules", index)
         matches, exact, headers = [], [], []
@@ -140,38 +161,53 @@ def _of_http_route(one: Manifest) -> Iterator[Route]:
                 if key != "headers" and value != _EVERY_PATH
             }
             for number, header in enumerate(map(mapping, items(match.get("headers")))):
-                where: KeyPath = (*path, "matches", at, "headers", number)
+                header_path: KeyPath = (*path, "matches", at, "headers", number)
                 name, value = text(header.get("name")).lower(), text(header.get("value"))
-                kind = text(header.get("type")) or "Exact"
-                headers.append((where, name))
-                conditions.add((name, _canonical({kind.lower(): value})))
-                if kind == "Exact":
-                    exact.append((where, name, value))
+                comparison = text(header.get("type")) or "Exact"
+                headers.append((header_path, name))
+                conditions.add((name, _canonical({comparison.lower(): value})))
+                if comparison == "Exact":
+                    exact.append((header_path, name, value))
             matches.append(frozenset(conditions))
-        destinations = tuple(_backends(one, path, body))
-        whole_match = tuple(matches) or (frozenset(),)
-        yield Route(one, path, whole_match, tuple(exact), tuple(headers), destinations, body)
+        yield Route(
+            manifest=manifest,
+            path=path,
+            matches=tuple(matches) or (frozenset(),),
+            exact=tuple(exact),
+            headers=tuple(headers),
+            destinations=tuple(_backends(manifest, path, body)),
+            body=body,
+        )
 
 
-def _backends(one: Manifest, path: KeyPath, body: Mapping[str, object]) -> Iterator[Destination]:
-    """Those that are Services; others, such as an InferencePool, are not followed."""
+def _backends(
+    manifest: Manifest, path: KeyPath, body: Mapping[str, object]
+) -> Iterator[Destination]:
+    """The backends that are Services; others, such as an InferencePool, are not followed."""
     for at, entry in enumerate(map(mapping, items(body.get("backendRefs")))):
         if text(entry.get("kind")) in ("", "Service"):
-            yield _backend(one, (*path, "backendRefs", at), entry)
-    for at, part in enumerate(map(mapping, items(body.get("filters")))):
-        mirror = mapping(mapping(part.get("requestMirror")).get("backendRef"))
+            yield _backend(manifest, (*path, "backendRefs", at), entry)
+    for at, route_filter in enumerate(map(mapping, items(body.get("filters")))):
+        mirror = mapping(mapping(route_filter.get("requestMirror")).get("backendRef"))
         if mirror:
-            where: KeyPath = (*path, "filters", at, "requestMirror", "backendRef")
-            yield _backend(one, where, mirror, is_mirror=True)
+            mirror_path: KeyPath = (*path, "filters", at, "requestMirror", "backendRef")
+            yield _backend(manifest, mirror_path, mirror, is_mirror=True)
 
 
 def _backend(
-    one: Manifest, path: KeyPath, entry: Mapping[str, object], *, is_mirror: bool = False
+    manifest: Manifest, path: KeyPath, entry: Mapping[str, object], *, is_mirror: bool = False
 ) -> Destination:
-    namespace = text(entry.get("namespace")) or one.namespace
+    namespace = text(entry.get("namespace")) or manifest.namespace
     host = f"{text(entry.get('name'))}.{namespace}.svc.cluster.local"
-    port = whole(entry.get("port"))
-    return Destination(path, host, host, port, "", entry.get("weight"), is_mirror)
+    return Destination(
+        path=path,
+        host=host,
+        written=host,
+        port=whole(entry.get("port")),
+        subset="",
+        weight=entry.get("weight"),
+        is_mirror=is_mirror,
+    )
 
 
 def _canonical(value: object) -> str:

@@ -34,10 +34,10 @@ from ratelimit.limiter import Limiter
 from ratelimit.peek import PeekLimits
 from ratelimit.service import RateLimitService
 from ratelimit.store.memory import MemoryStore
+from ratelimit.store.outage.resilient import ResilientStore
 from ratelimit.store.protocol import Store
 from ratelimit.store.redis import RedisStore
-from ratelimit.store.resilient import ResilientStore
-from ratelimit.store.sliced import SlicedStore
+from ratelimit.store.slices.sliced import SlicedStore
 
 _SERVER_OPTIONS = [
     # A mesh has one connection for each proxy worker and thousands of short streams on it.
@@ -135,7 +135,7 @@ def build_hooks(
     estimator = Estimator()
     limiter = _limiter(parts)
     if console is not None:
-        sinks = (*sinks, ConsoleSink(console, limiter.left_of))
+        sinks = (*sinks, ConsoleSink(console, limiter.limits_of))
     others = _descriptor_limits(settings, parts)
     return Hooks(
         authorization=_authorization(settings, parts),

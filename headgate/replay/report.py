@@ -12,7 +12,7 @@ from headgate.core.errors import OperatorError
 from headgate.core.policy import CompiledPolicy
 from headgate.policy import limit_text
 from headgate.replay.records import Records, in_time_order
-from ratelimit.replay import Gone, Recorded, Replay, Replayed, Row
+from ratelimit.replay import Gone, Recorded, Replay, Replayed, ReplayRow
 
 _STEP = 1_000
 _HEADINGS = ("tenant", "user", "model", "requests", "would be refused", "share", "by which limit")
@@ -35,21 +35,21 @@ class ReplayReport:
     policy: CompiledPolicy
 
     @property
-    def rows(self) -> list[tuple[tuple[str, str, str], Row]]:
+    def rows(self) -> list[tuple[tuple[str, str, str], ReplayRow]]:
         """By tenant, user and model; the most refusals come first."""
         return sorted(self.replayed.rows.items(), key=lambda item: (-item[1].refused, item[0]))
 
     @property
-    def total(self) -> Row:
+    def total(self) -> ReplayRow:
         """All rows together."""
         rows = self.replayed.rows.values()
-        return Row(
+        return ReplayRow(
             requests=sum(row.requests for row in rows),
             refused=sum(row.refused for row in rows),
             refused_when_recorded=sum(row.refused_when_recorded for row in rows),
         )
 
-    def limits(self, tenant: str, row: Row) -> list[tuple[str, str, int]]:
+    def limits(self, tenant: str, row: ReplayRow) -> list[tuple[str, str, int]]:
         """Id, text and refusals of each limit that would refuse; the most refusals come first."""
         texts = {limit.id: limit_text(limit) for limit in self.policy.tenants[tenant].limits}
         return [(name, texts[name], count) for name, count in row.by_limit.most_common()]
@@ -112,7 +112,7 @@ def as_json(report: ReplayReport) -> str:
     return json.dumps(document, indent=2)
 
 
-def _numbers(row: Row) -> dict[str, int | float]:
+def _numbers(row: ReplayRow) -> dict[str, int | float]:
     return {
         "requests": row.requests,
         "refused": row.refused,
@@ -121,7 +121,7 @@ def _numbers(row: Row) -> dict[str, int | float]:
     }
 
 
-def _share(row: Row) -> float:
+def _share(row: ReplayRow) -> float:
     return row.refused / row.requests if row.requests else 0.0
 
 
@@ -140,7 +140,7 @@ def as_table(report: ReplayReport) -> str:
     return "\n".join(lines)
 
 
-def _cells(report: ReplayReport, caller: tuple[str, str, str], row: Row) -> tuple[str, ...]:
+def _cells(report: ReplayReport, caller: tuple[str, str, str], row: ReplayRow) -> tuple[str, ...]:
     limits = "; ".join(f"{text}: {count:,}" for _, text, count in report.limits(caller[0], row))
     return (*caller, f"{row.requests:,}", f"{row.refused:,}", f"{_share(row):.1%}", limits)
 

@@ -9,6 +9,8 @@ from typing import Any
 from headgate.simulator.vllm_errors import BODY_INVALID, VllmError, invalid_body
 
 _MAX_SALT_CHARS = 1024
+_MAX_DEPTH = 700
+"""Python's encoder goes some 1,000 frames deep, those of its callers included."""
 _TRUE = frozenset({"true", "1", "on", "t", "y", "yes"})
 _FALSE = frozenset({"false", "0", "off", "f", "n", "no"})
 
@@ -29,11 +31,29 @@ def read_json(content_type: str, body: bytes) -> "Fields":
         raise invalid_body("json_invalid", f"body.{error.pos}", "JSON decode error") from error
     except (ValueError, RecursionError) as error:  # not UTF-8, a number too long, too deep
         raise VllmError(400, BODY_INVALID, "There was an error parsing the body") from error
+    if _is_deeper_than(value, _MAX_DEPTH):
+        raise invalid_body("recursion_loop", "body", "The body is nested too deeply")
     if not isinstance(value, dict):
         raise invalid_body("model_attributes_type", "body", "Input should be a valid dictionary")
     if b"\\u" in body:
         _refuse_lone_surrogates(value)
     return Fields(value)
+
+
+def _is_deeper_than(value: object, depth: int) -> bool:
+    """Whether lists and objects are nested deeper: then encoding them again might fail later."""
+    level = [value]
+    for _ in range(depth):
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, dict | list)
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _refuse_lone_surrogates(value: object) -> None:

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from headgate.core.policy import Calendar
 from ratelimit.descriptors.tree import DescriptorEntry, DescriptorLevel, Met, Rate, meet
 from ratelimit.keys import CLOCK_SKEW_S, escaped
-from ratelimit.store.protocol import MAX_COUNT, Counted, Hit
+from ratelimit.store.protocol import MAX_COUNT, CountedHits, Hit
 from ratelimit.windows import Window, window
 
 UTC = Calendar(ZoneInfo("UTC"))
@@ -94,7 +94,7 @@ def hits_of(claims: tuple[RateClaim | None, ...]) -> tuple[Hit, ...]:
     return tuple(claim.hit for claim in claims if claim is not None and claim.hit is not None)
 
 
-def statuses_of(claims: tuple[RateClaim | None, ...], counted: Counted) -> tuple[Status, ...]:
+def statuses_of(claims: tuple[RateClaim | None, ...], counted: CountedHits) -> tuple[Status, ...]:
     """The answers for the descriptors in order. `counted` is the store's answer to `hits_of`."""
     statuses = []
     index = 0
@@ -134,7 +134,7 @@ def _claim(met: Met, descriptor: Descriptor, now_s: float, counts_refused: bool)
     return RateClaim(rate=rate, window=span, hit=hit, gives_back=descriptor.gives_back)
 
 
-def _status(claim: RateClaim, hit: Hit, index: int, counted: Counted) -> Status:
+def _status(claim: RateClaim, hit: Hit, index: int, counted: CountedHits) -> Status:
     rate, used = claim.rate, counted.used[index]
     base = Status(
         outcome=DescriptorOutcome.OK,

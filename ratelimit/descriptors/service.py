@@ -15,7 +15,7 @@ from ratelimit.descriptors.decide import (
 )
 from ratelimit.descriptors.tree import Domains
 from ratelimit.descriptors.wire import decode, encode
-from ratelimit.store.protocol import Counted, Store
+from ratelimit.store.protocol import CountedHits, Store
 
 _NONE = "-"
 
@@ -53,7 +53,7 @@ class DescriptorLimits:
         if top is not None:
             claims = claims_of(top, descriptors, now_s, self._counts_refused)
         hits = hits_of(claims)
-        counted = Counted(())
+        counted = CountedHits(())
         if hits:
             counted = await self._store.count(scope_of(message.domain), hits, now_s)
         statuses = statuses_of(claims, counted)

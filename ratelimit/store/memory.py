@@ -1,32 +1,30 @@
 """The store of one process. A method never awaits in the middle, which makes it one atomic step."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
-from itertools import chain
 
 from ratelimit.store.buckets import Buckets
 from ratelimit.store.protocol import (
     MAX_COUNT,
     SETTLED_KEPT_S,
-    Counted,
-    Decision,
+    CountedHits,
     Demand,
     Hit,
     Lease,
-    Outcome,
+    PeekQuery,
     Reservation,
     Reserved,
+    ReserveDecision,
     Settled,
+    SettleOutcome,
     Spent,
+    TenantKey,
     to_ms,
 )
 
 _CLEANED_PER_CALL = 64
-"""More than one call can add, so that cleaning keeps up and no call pays for all others."""
-
-_Key = tuple[str, str]
-"""The tenant, then the name of a counter, a lease or a reservation within it."""
+"""More than a call can add, so that cleaning keeps up and no call pays for all the others."""
 
 
 class _Leases:
@@ -41,7 +39,7 @@ class _Leases:
         heappush(self._queue, (end_s, holder))
 
     def end(self, holder: str) -> bool:
-        """Frees the holder's slot; tells whether others are left."""
+        """Frees the holder's slot; returns whether others remain."""
         self._ends_s.pop(holder, None)
         if len(self._queue) > 2 * len(self._ends_s) + 16:
             self._queue = [(end_s, holder) for holder, end_s in self._ends_s.items()]
@@ -57,11 +55,11 @@ class _Leases:
         return len(self._ends_s)
 
 
-@dataclass(slots=True)
-class _Record:
+@dataclass(slots=True, kw_only=True)
+class _ReservationRecord:
     """A reservation: held, or settled and remembered for a while.
 
-    `filled_ms` has when each of its buckets was filled, by the bucket's own time.
+    `filled_ms` says when each of its buckets was filled, by the bucket's own time.
     """
 
     until_s: float
@@ -72,38 +70,42 @@ class _Record:
 
 
 class MemoryStore:
-    """See `Store`. Everything is lost with the process."""
+    """See `Store`. Everything is lost when the process ends."""
 
     def __init__(self) -> None:
-        self._counters: dict[_Key, int] = {}
+        self._counters: dict[TenantKey, int] = {}
         self._buckets = Buckets()
-        self._leases: dict[_Key, _Leases] = {}
-        self._records: dict[_Key, _Record] = {}
-        self._expiring_counters: list[tuple[float, _Key]] = []
-        self._expiring_records: list[tuple[float, _Key]] = []
+        self._leases: dict[TenantKey, _Leases] = {}
+        self._records: dict[TenantKey, _ReservationRecord] = {}
+        self._expiring_counters: list[tuple[float, TenantKey]] = []
+        self._expiring_records: list[tuple[float, TenantKey]] = []
 
     async def reserve(self, reservation: Reservation) -> Reserved:
         self._clean(reservation.now_s)
         key = (reservation.tenant, reservation.id)
         record = self._live_record(key, reservation.now_s)
         if record is not None and record.settled:
-            return Reserved(Decision.REPLAYED)
+            return Reserved(decision=ReserveDecision.REPLAYED)
+        used = self._used(reservation)
         if record is not None:
-            return Reserved(Decision.ADMITTED, self._used(reservation))
-        refused, exceeded = self._lacking(reservation)
+            return Reserved(decision=ReserveDecision.ADMITTED, used=used)
+        refused, exceeded = _lacking(reservation, used)
         if refused:
-            return Reserved(Decision.REFUSED, self._used(reservation), refused, exceeded)
+            return Reserved(
+                decision=ReserveDecision.REFUSED, used=used, refused=refused, exceeded=exceeded
+            )
         self._grant(reservation, key)
-        return Reserved(Decision.ADMITTED, self._used(reservation), (), exceeded)
+        used = self._used(reservation)
+        return Reserved(decision=ReserveDecision.ADMITTED, used=used, exceeded=exceeded)
 
     async def settle(self, reservation: str, tenant: str, spent: Spent, now_s: float) -> Settled:
         self._clean(now_s)
         key = (tenant, reservation)
         record = self._live_record(key, now_s)
         if record is None:
-            return Settled(Outcome.UNKNOWN, {})
+            return Settled(SettleOutcome.UNKNOWN, {})
         if record.settled:
-            return Settled(Outcome.DUPLICATE, {})
+            return Settled(SettleOutcome.DUPLICATE, {})
         used: dict[str, int] = {}
         for demand in record.demands:
             counter, actual = (tenant, demand.key), demand.weights.amount(spent)
@@ -118,10 +120,10 @@ class MemoryStore:
         self._end_leases(key, record)
         for lease in record.leases:
             used[lease.key] = self._active((tenant, lease.key), now_s)
-        self._put(key, _Record(now_s + SETTLED_KEPT_S, settled=True))
-        return Settled(Outcome.SETTLED, used)
+        self._put(key, _ReservationRecord(until_s=now_s + SETTLED_KEPT_S, settled=True))
+        return Settled(SettleOutcome.SETTLED, used)
 
-    async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> Counted:
+    async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> CountedHits:
         self._clean(now_s)
         counts = {hit.key: self._counters.get((tenant, hit.key), 0) for hit in hits}
         before = tuple(counts[hit.key] for hit in hits)
@@ -135,26 +137,19 @@ class MemoryStore:
                 counts[hit.key] = min(MAX_COUNT, max(0, count + hit.amount))
             used.append(counts[hit.key])
         if refused:
-            return Counted(before, tuple(refused))
+            return CountedHits(before, tuple(refused))
         for hit in hits:
             if counts[hit.key] or (tenant, hit.key) in self._counters:
                 self._set((tenant, hit.key), counts[hit.key], hit.expires_at_s)
-        return Counted(tuple(used))
+        return CountedHits(tuple(used))
 
-    async def peek(
-        self,
-        tenant: str,
-        counters: Sequence[str],
-        leases: Sequence[str],
-        now_s: float,
-        drains: Mapping[str, int] = {},
-    ) -> tuple[int, ...]:
-        return tuple(
-            chain(
-                (self._count((tenant, key), drains.get(key, 0), now_s) for key in counters),
-                (self._active((tenant, key), now_s) for key in leases),
-            )
-        )
+    async def peek(self, query: PeekQuery) -> Mapping[str, int]:
+        tenant, now_s, drains = query.tenant, query.now_s, query.drains
+        counters = query.counters
+        used = {key: self._count((tenant, key), drains.get(key, 0), now_s) for key in counters}
+        for key in query.leases:
+            used[key] = self._active((tenant, key), now_s)
+        return used
 
     def remembered(self) -> int:
         """How many reservations it keeps, held and settled ones."""
@@ -166,36 +161,23 @@ class MemoryStore:
     async def close(self) -> None:
         """Nothing to end."""
 
-    def _used(self, reservation: Reservation) -> tuple[int, ...]:
+    def _used(self, reservation: Reservation) -> dict[str, int]:
         tenant, now_s = reservation.tenant, reservation.now_s
-        return tuple(
-            chain(
-                (self._count((tenant, one.key), one.drain, now_s) for one in reservation.demands),
-                (self._active((tenant, one.key), now_s) for one in reservation.leases),
-            )
-        )
+        used = {
+            demand.key: self._count((tenant, demand.key), demand.drain, now_s)
+            for demand in reservation.demands
+        }
+        for lease in reservation.leases:
+            used[lease.key] = self._active((tenant, lease.key), now_s)
+        return used
 
-    def _count(self, key: _Key, drain: int, now_s: float) -> int:
-        """What is in use of a counter, which is a bucket if it drains."""
+    def _count(self, key: TenantKey, drain: int, now_s: float) -> int:
+        """The use of a counter, which is a bucket if it drains."""
         if drain:
             return self._buckets.level(key, drain, to_ms(now_s)).amount
         return self._counters.get(key, 0)
 
-    def _lacking(self, reservation: Reservation) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The indexes of demands and leases without enough left: those enforced, the others."""
-        asked: Iterable[tuple[int, Demand | Lease]] = chain(
-            ((demand.amount, demand) for demand in reservation.demands),
-            ((1, lease) for lease in reservation.leases),
-        )
-        refused: list[int] = []
-        exceeded: list[int] = []
-        used = self._used(reservation)
-        for index, ((amount, one), count) in enumerate(zip(asked, used, strict=True)):
-            if count + amount > one.limit:
-                (refused if one.enforced else exceeded).append(index)
-        return tuple(refused), tuple(exceeded)
-
-    def _grant(self, reservation: Reservation, key: _Key) -> None:
+    def _grant(self, reservation: Reservation, key: TenantKey) -> None:
         filled_ms = {}
         for demand in reservation.demands:
             counter = (reservation.tenant, demand.key)
@@ -208,32 +190,36 @@ class MemoryStore:
         for lease in reservation.leases:
             slots = self._leases.setdefault((reservation.tenant, lease.key), _Leases())
             slots.add(reservation.id, reservation.now_s + lease.lease_s)
-        until_s = reservation.now_s + reservation.hold_s
-        record = _Record(until_s, reservation.demands, reservation.leases, filled_ms=filled_ms)
+        record = _ReservationRecord(
+            until_s=reservation.now_s + reservation.hold_s,
+            demands=reservation.demands,
+            leases=reservation.leases,
+            filled_ms=filled_ms,
+        )
         self._put(key, record)
 
-    def _set(self, counter: _Key, count: int, expires_at_s: float) -> None:
+    def _set(self, counter: TenantKey, count: int, expires_at_s: float) -> None:
         if counter not in self._counters:
             heappush(self._expiring_counters, (expires_at_s, counter))
         self._counters[counter] = count
 
-    def _put(self, key: _Key, record: _Record) -> None:
+    def _put(self, key: TenantKey, record: _ReservationRecord) -> None:
         self._records[key] = record
         heappush(self._expiring_records, (record.until_s, key))
         if len(self._expiring_records) > 2 * len(self._records) + 16:
             # Each settlement leaves an entry that would stay for as long as it could be held.
-            self._expiring_records = [(one.until_s, name) for name, one in self._records.items()]
+            self._expiring_records = [(kept.until_s, key) for key, kept in self._records.items()]
             heapify(self._expiring_records)
 
-    def _live_record(self, key: _Key, now_s: float) -> _Record | None:
+    def _live_record(self, key: TenantKey, now_s: float) -> _ReservationRecord | None:
         record = self._records.get(key)
         return record if record is not None and now_s < record.until_s else None
 
-    def _active(self, key: _Key, now_s: float) -> int:
+    def _active(self, key: TenantKey, now_s: float) -> int:
         slots = self._leases.get(key)
         return 0 if slots is None else slots.active(now_s)
 
-    def _end_leases(self, key: _Key, record: _Record) -> None:
+    def _end_leases(self, key: TenantKey, record: _ReservationRecord) -> None:
         tenant, holder = key
         for lease in record.leases:
             slots = self._leases.get((tenant, lease.key))
@@ -255,3 +241,19 @@ class MemoryStore:
             if record is not None and record.until_s == until_s:
                 self._end_leases(key, record)
                 del self._records[key]
+
+
+def _lacking(
+    reservation: Reservation, used: Mapping[str, int]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The keys of demands and leases without enough room: those enforced, then the others."""
+    lacking: list[Demand | Lease] = [
+        demand for demand in reservation.demands if used[demand.key] + demand.amount > demand.limit
+    ]
+    lacking += [lease for lease in reservation.leases if used[lease.key] >= lease.limit]
+    if not lacking:
+        return (), ()
+    return (
+        tuple(asked.key for asked in lacking if asked.enforced),
+        tuple(asked.key for asked in lacking if not asked.enforced),
+    )

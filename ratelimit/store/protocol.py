@@ -1,7 +1,10 @@
-"""What the limiter needs of a store, as plain values. `tests/contract` runs on every store."""
+"""The store of the limits: its operations and their plain values.
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+`tests/contract` runs on every store.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -16,20 +19,23 @@ SETTLED_KEPT_S = 120
 DRAINED_KEPT_S = 60
 """How long a bucket is kept once it has drained, for replicas whose clocks are late."""
 
+TenantKey = tuple[str, str]
+"""The tenant, then the name of a counter, a lease or a reservation within it."""
+
 
 class StoreError(Exception):
-    """The store did not answer in time, or not as it should. Its text is one line."""
+    """The store did not answer in time, or answered with an error. Its text is one line."""
 
 
 class StoreAwayError(StoreError):
-    """The store was not even asked, as it has been away: nothing can be held there."""
+    """The store was not asked, because an outage is known: it cannot hold anything."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a request really used. `input` are the prompt tokens that no prefix cache had.
+    """The real use of a request. `input` counts the prompt tokens that no prefix cache had.
 
-    A request that is given back as a whole has used nothing, no request either.
+    A request that is given back as a whole has used nothing, not even a request.
     """
 
     requests: int = 0
@@ -44,7 +50,7 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What a counter counts: how much each thing that was used adds to it, in thousandths."""
+    """How much each thing that a request used adds to a counter, in thousandths."""
 
     request: int = 0
     input: int = 0
@@ -52,7 +58,7 @@ class Weights:
     output: int = 0
 
     def amount(self, spent: Spent) -> int:
-        """What `spent` adds to the counter: rounded up, at most MAX_COUNT."""
+        """The amount that `spent` adds to the counter: rounded up, at most MAX_COUNT."""
         thousandths = (
             self.request * spent.requests
             + self.input * spent.input
@@ -73,22 +79,24 @@ REQUESTS = Weights(request=1000)
 TOKENS = Weights(input=1000, cached=1000, output=1000)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
     """An amount asked of one counter: granted while used + amount <= limit.
 
-    One that is not `enforced` is granted above its limit too, up to MAX_COUNT, and in an outage
-    whatever its `on_outage`. `amount` and `limit` lie in 0..MAX_COUNT. `key` names the counter
-    within its tenant and tells its window, so that `expires_at_s` (seconds since the epoch) is
-    only for cleaning up. `weights` turn what was really used into what replaces the amount.
+    `key` names the counter within its tenant and identifies its window, so `expires_at_s` (seconds
+    since the epoch) is only for cleaning up. `amount` and `limit` lie in 0..MAX_COUNT. `weights`
+    turn what was really used into the amount that replaces the held one.
 
-    A counter with a `drain` is a bucket without a window: so much of what is used drains in each
-    millisecond, down to 0. Settling gives back only what cannot have drained by then, and adds
-    in full what was used beyond the amount; `expires_at_s` is when the amount, and all that
-    there is room for below it, will have drained.
+    A demand that is not `enforced` is granted above its limit too, up to MAX_COUNT, and in an
+    outage whatever its `on_outage` says.
 
-    `slice` is how much of an enforced one without a drain a replica may take at a time, to decide
-    by itself; 0 where the shared store counts each request.
+    A counter with a `drain` is a bucket without a window. In each millisecond, `drain` of what is
+    used drains, down to 0. A settlement gives back only what cannot have drained since. It adds
+    in full what was used beyond the amount. `expires_at_s` is when a bucket that is full after
+    this amount will have drained.
+
+    `slice` is how much of an enforced counter without a drain a replica may reserve at a time, to
+    decide by itself. It is 0 where the shared store counts each request.
     """
 
     weights: Weights
@@ -102,11 +110,11 @@ class Demand:
     slice: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     """One of `limit` slots, which is free again on settlement or after `lease_s`.
 
-    One that is not `enforced` is granted when all are taken too, and in an outage.
+    A lease that is not `enforced` is granted when all slots are taken too, and in an outage.
     """
 
     key: str
@@ -116,11 +124,12 @@ class Lease:
     on_outage: OnOutage = OnOutage.CLOSED
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
     """Everything that one request asks for: granted as a whole or not at all.
 
-    Keys are distinct. For `hold_s` it can be settled; if it never is, its amounts stand.
+    Keys are distinct, those of leases too. For `hold_s` it can be settled; if it never is, its
+    amounts stay charged.
     """
 
     id: str
@@ -132,11 +141,11 @@ class Reservation:
 
     @property
     def asked(self) -> tuple[Demand | Lease, ...]:
-        """Its demands, then its leases: the order of `Reserved`."""
+        """Its demands, then its leases."""
         return (*self.demands, *self.leases)
 
 
-class Decision(StrEnum):
+class ReserveDecision(StrEnum):
     """The answer to a reservation."""
 
     ADMITTED = "admitted"
@@ -145,30 +154,31 @@ class Decision(StrEnum):
     """The id has been settled already: nothing is granted for it a second time."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reserved:
-    """A decision, and what is in use after it of each demand and then of each lease.
+    """A decision, and by key the count of each demand and lease after it.
 
-    `refused` holds the indexes of those without enough left, `exceeded` of those that had
-    not enough either and are not enforced (none for an id that is already held). All are empty
-    for a replay.
-    `degraded` means decided by each limit's `on_outage`, without the store: then `exceeded` is
-    empty, and where it is admitted, `held` is False when nothing anywhere holds it: there is
-    nothing to settle.
-    `held_by` is for whoever settles it, where a replica holds it in its slices: see `SettleHeld`.
+    `refused` holds the keys of those without enough room. `exceeded` holds those that had no room
+    either but are not enforced; it is empty for an id that is already held. Both are in the order
+    of `Reservation.asked`. All three are empty for a replay.
+
+    `degraded` means decided without the store, by each limit's `on_outage`: then `exceeded` is
+    empty. An admitted one is not `held` if nothing anywhere holds it: there is nothing to settle.
+
+    `held_by` names the replica that holds it in its slices: the settlement needs it (`SettleHeld`).
     """
 
-    decision: Decision
-    used: tuple[int, ...] = ()
-    refused: tuple[int, ...] = ()
-    exceeded: tuple[int, ...] = ()
+    decision: ReserveDecision
+    used: Mapping[str, int] = field(default_factory=dict)
+    refused: tuple[str, ...] = ()
+    exceeded: tuple[str, ...] = ()
     degraded: bool = False
     held: bool = True
     held_by: str = ""
 
 
-class Outcome(StrEnum):
-    """What a settlement did."""
+class SettleOutcome(StrEnum):
+    """The effect of a settlement."""
 
     SETTLED = "settled"
     DUPLICATE = "duplicate"
@@ -176,29 +186,29 @@ class Outcome(StrEnum):
     UNKNOWN = "unknown"
     """No such reservation (refused, never made, or held too long); nothing has changed."""
     DEFERRED = "deferred"
-    """The store is away; the settlement is kept and made when it is back."""
+    """There is an outage: the settlement is kept, and made when the store is back."""
     FORWARDED = "forwarded"
-    """Another replica holds the request in a slice, and makes the settlement that it is sent."""
+    """Another replica holds the request in a slice: the settlement is sent to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """An outcome and, if settled, what is in use by key of its counters and leases now.
+    """An outcome and, if settled, the counts of its counters and leases now, by key.
 
     A counter whose window is over may be missing; a bucket that has drained is at 0.
     """
 
-    outcome: Outcome
+    outcome: SettleOutcome
     used: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """What one call adds to a counter for good: nobody settles it.
+    """An amount that one call adds to a counter for good: there is no settlement.
 
-    `amount` lies in -MAX_COUNT..MAX_COUNT: below 0 it gives back, and 0 only looks. It is refused
-    where used + amount > limit, and a look where used >= limit; `limit` is None where nothing
-    refuses. Key and `expires_at_s` are as in `Demand`.
+    `amount` lies in -MAX_COUNT..MAX_COUNT: below 0 it gives back, and 0 only looks. A hit is
+    refused where used + amount > limit, and a look where used >= limit; a `limit` of None refuses
+    nothing. Key and `expires_at_s` are as in `Demand`.
     """
 
     key: str
@@ -208,14 +218,29 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
-    """What is in use after each hit, in their order; before them where any was refused.
+class CountedHits:
+    """The count after each hit, in their order; before them where any was refused.
 
-    `refused` holds the indexes of the hits that found no room: then nothing has changed.
+    `refused` holds the indexes of the hits without room: then nothing has changed. Not by key, as
+    several hits of a call may have one key.
     """
 
     used: tuple[int, ...]
     refused: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeekQuery:
+    """Asks for the counts of these counters and leases of a tenant, which share no key.
+
+    The drains of those counters that are buckets are in `drains`, by key.
+    """
+
+    tenant: str
+    now_s: float
+    counters: Sequence[str] = ()
+    leases: Sequence[str] = ()
+    drains: Mapping[str, int] = field(default_factory=dict)
 
 
 def to_ms(seconds: float) -> int:
@@ -229,7 +254,7 @@ class Store(Protocol):
     async def reserve(self, reservation: Reservation) -> Reserved:
         """Grants all demands and leases or, without changing anything, none.
 
-        One that is not enforced refuses nothing. An id that is already held is ADMITTED again
+        Those that are not enforced refuse nothing. An id that is already held is ADMITTED again
         and charged nothing more.
         """
         ...
@@ -237,31 +262,21 @@ class Store(Protocol):
     async def settle(self, reservation: str, tenant: str, spent: Spent, now_s: float) -> Settled:
         """Replaces the held amounts with the actual ones, in the very counters that held them.
 
-        The first settlement of an id wins. More than was held is recorded, above the limit
-        too; no counter falls below 0. Leases end.
+        The first settlement of an id wins. Use beyond the held amount is recorded, above the
+        limit too; no counter falls below 0. Leases end.
         """
         ...
 
-    async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> Counted:
-        """Adds all hits or, without changing anything, none. Nothing is kept but the counters.
+    async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> CountedHits:
+        """Adds all hits or, without changing anything, none. Only the counters are kept.
 
-        A key may be there twice: each hit finds what the ones before it added. No counter falls
+        Hits may share a key: each of them meets what the earlier ones added. No counter falls
         below 0 or rises above MAX_COUNT.
         """
         ...
 
-    async def peek(
-        self,
-        tenant: str,
-        counters: Sequence[str],
-        leases: Sequence[str],
-        now_s: float,
-        drains: Mapping[str, int] = {},
-    ) -> tuple[int, ...]:
-        """What is in use now of each counter, then of each lease.
-
-        Counters that are buckets have their drain in `drains`, by their key.
-        """
+    async def peek(self, query: PeekQuery) -> Mapping[str, int]:
+        """The count of each of them now, by key. Changes nothing."""
         ...
 
     async def ping(self) -> None:
@@ -270,54 +285,4 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Ends its connections."""
-        ...
-
-
-class SettleHeld(Protocol):
-    """Like `Store.settle`, of what was reserved with this `held_by`, at whatever replica."""
-
-    async def __call__(
-        self, held_by: str, reservation: str, tenant: str, spent: Spent, now_s: float, /
-    ) -> Settled: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Letter:
-    """What one replica tells another, whose id is `to`. `id` is this letter's own."""
-
-    to: str
-    id: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Exchanged:
-    """The letters for a replica. `gone` are those among whom it has written to that are not known
-    (any more): nobody may ever read what lies there for them.
-    """
-
-    letters: tuple[Letter, ...] = ()
-    gone: frozenset[str] = frozenset()
-
-
-class SharedStore(Store, Protocol):
-    """A store that several replicas use, where they also find out how many they are, and leave
-    letters for each other."""
-
-    async def announce(self, replica: str, life_s: float) -> int:
-        """Says that a replica is alive for `life_s` from now; returns how many are."""
-        ...
-
-    async def withdraw(self, replica: str) -> None:
-        """The replica ends: it no longer counts."""
-        ...
-
-    async def exchange(
-        self, replica: str, letters: Sequence[Letter], read: Collection[str]
-    ) -> Exchanged:
-        """Leaves letters of this replica and returns those for it, in one round trip.
-
-        Those with the ids in `read` are removed before: a letter comes again until it is. One
-        that is left twice lies there once.
-        """
         ...

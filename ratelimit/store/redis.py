@@ -1,16 +1,16 @@
 """The store that replicas share: Redis 6.2 or later, Redis Cluster or Valkey.
 
 Each of `reserve`, `settle` and `count` is one script and one round trip. All keys of a tenant
-share a hash tag, so that a script finds them on one node of a cluster:
+share a hash tag, so that a script finds them on the same node of a cluster.
 
-    {hg:TENANT}r:RESERVATION   record   hash
-    {hg:TENANT}c:KEY           counter  string
-    {hg:TENANT}b:KEY           bucket   string: its level, and the time of that
-    {hg:TENANT}l:KEY           lease    sorted set
-    hg:replicas                         sorted set: replica -> end of its life by Redis' clock
-    hg:post:REPLICA            letters  hash: letter's id -> text
+- A record is a hash: `{hg:TENANT}r:RESERVATION`.
+- A counter is a string: `{hg:TENANT}c:KEY`.
+- A bucket is a string with its level and the time of that: `{hg:TENANT}b:KEY`.
+- A lease is a member of a sorted set: `{hg:TENANT}l:KEY`.
+- The replicas are a sorted set, by the end of their life on Redis' clock: `hg:replicas`.
+- The batches for a replica are a hash, by their ids: `hg:post:REPLICA`.
 
-Every key has a time to live, counted by Redis; what has ended is decided by the caller's clock.
+Every key has a time to live by Redis' clock; the caller's clock decides what has ended.
 """
 
 import asyncio
@@ -26,34 +26,35 @@ from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from headgate.core.redis_client import redis_client
 from ratelimit.keys import escaped
-from ratelimit.store.buckets import Level
+from ratelimit.store.buckets import BucketLevel
 from ratelimit.store.protocol import (
     DRAINED_KEPT_S,
     SETTLED_KEPT_S,
-    Counted,
-    Decision,
-    Exchanged,
+    CountedHits,
     Hit,
-    Letter,
-    Outcome,
+    PeekQuery,
     Reservation,
     Reserved,
+    ReserveDecision,
     Settled,
+    SettleOutcome,
     Spent,
     StoreError,
     Weights,
 )
 from ratelimit.store.protocol import to_ms as _ms
+from ratelimit.store.shared import Batch, Exchanged
 
 TIMEOUT_S = 0.05
 _PARALLEL = 64
 _REPLICAS = "hg:replicas"
-_POST = "hg:post:"
-_LETTERS_KEPT_S = 600
-"""A replica that has not read its letters for this long reads them no more."""
+_BATCHES = "hg:post:"
+"""The keys of forwarded settlements. Replicas of every version share them: the word stays."""
+_BATCHES_KEPT_S = 600
+"""A replica that has not read its batches for this long will never read them."""
 _LAST_LOOKS = 3
-_DECISIONS = (Decision.REFUSED, Decision.ADMITTED, Decision.REPLAYED)
-_OUTCOMES = (Outcome.UNKNOWN, Outcome.SETTLED, Outcome.DUPLICATE)
+_DECISIONS = (ReserveDecision.REFUSED, ReserveDecision.ADMITTED, ReserveDecision.REPLAYED)
+_OUTCOMES = (SettleOutcome.UNKNOWN, SettleOutcome.SETTLED, SettleOutcome.DUPLICATE)
 
 
 class RedisStore:
@@ -66,9 +67,9 @@ class RedisStore:
         self._client = client
         self._timeout_s = timeout_s
         self._slots = asyncio.Semaphore(_PARALLEL)
-        self._reserve = _Script.load("reserve.lua")
-        self._settle = _Script.load("settle.lua")
-        self._count = _Script.load("count.lua")
+        self._reserve = _Script.load("numbers.lua", "bucket.lua", "reserve.lua")
+        self._settle = _Script.load("numbers.lua", "bucket.lua", "settle.lua")
+        self._count = _Script.load("numbers.lua", "count.lua")
 
     @classmethod
     def from_url(cls, url: str, timeout_s: float = TIMEOUT_S) -> "RedisStore":
@@ -90,14 +91,13 @@ class RedisStore:
         arguments.append(len(demands))
         for demand in demands:
             life_s = DRAINED_KEPT_S if demand.drain else demand.expires_at_s - now_s
-            arguments += [_written(demand.weights), demand.amount, demand.limit]
+            arguments += [_text_of(demand.weights), demand.amount, demand.limit]
             arguments += [max(1, _ms(life_s)), int(demand.enforced), demand.drain]
         for lease in leases:
             arguments += [lease.limit, _ms(lease.lease_s), int(lease.enforced)]
         async with self._bounded("reserve"):
             answer = await self._run(self._reserve, keys, arguments)
-        decision, used, refused, exceeded = answer
-        return Reserved(_DECISIONS[decision], tuple(used), tuple(refused), tuple(exceeded))
+        return _reserved(reservation, *answer)
 
     async def settle(self, reservation: str, tenant: str, spent: Spent, now_s: float) -> Settled:
         scope = _Scope.of(tenant)
@@ -108,7 +108,7 @@ class RedisStore:
         used = {scope.bare(key): count for key, count in zip(pairs[::2], pairs[1::2], strict=True)}
         return Settled(_OUTCOMES[outcome], used)
 
-    async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> Counted:
+    async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> CountedHits:
         scope = _Scope.of(tenant)
         arguments: list[str | int] = []
         for hit in hits:
@@ -117,29 +117,25 @@ class RedisStore:
         keys = [scope.counter(hit.key) for hit in hits]
         async with self._bounded("count"):
             used, refused = await self._run(self._count, keys, arguments)
-        return Counted(tuple(used), tuple(refused))
+        return CountedHits(tuple(used), tuple(refused))
 
-    async def peek(
-        self,
-        tenant: str,
-        counters: Sequence[str],
-        leases: Sequence[str],
-        now_s: float,
-        drains: Mapping[str, int] = {},
-    ) -> tuple[int, ...]:
-        scope = _Scope.of(tenant)
+    async def peek(self, query: PeekQuery) -> Mapping[str, int]:
+        scope, now_ms = _Scope.of(query.tenant), _ms(query.now_s)
         async with self._bounded("peek"):
             pipeline: Any = self._client.pipeline(transaction=False)
-            for key in counters:
-                pipeline.get(scope.counter(key, drains.get(key, 0)))
-            for key in leases:
-                pipeline.zcount(scope.lease(key), f"({_ms(now_s)}", "+inf")
-            found = await pipeline.execute()
-        for place, key in enumerate(counters):
-            if found[place] is not None and key in drains:
-                level = Level(*map(int, found[place].split()))
-                found[place] = level.drained(drains[key], _ms(now_s)).amount
-        return tuple(int(count or 0) for count in found)
+            for key in query.counters:
+                pipeline.get(scope.counter(key, query.drains.get(key, 0)))
+            for key in query.leases:
+                pipeline.zcount(scope.lease(key), f"({now_ms}", "+inf")
+            values = await pipeline.execute()
+        used = {}
+        for key, value in zip((*query.counters, *query.leases), values, strict=True):
+            if value is not None and key in query.drains:
+                level = BucketLevel(*map(int, value.split()))
+                used[key] = level.drained(query.drains[key], now_ms).amount
+            else:
+                used[key] = int(value or 0)
+        return used
 
     async def ping(self) -> None:
         """Returns when Redis answers. Raises StoreError."""
@@ -162,27 +158,27 @@ class RedisStore:
             await self._client.execute_command("ZREM", _REPLICAS, replica)
 
     async def exchange(
-        self, replica: str, letters: Sequence[Letter], read: Collection[str]
+        self, replica: str, batches: Sequence[Batch], read: Collection[str]
     ) -> Exchanged:
-        addressees = sorted({letter.to for letter in letters})
+        receivers = sorted({batch.to for batch in batches})
         async with self._bounded("exchange"):
             pipeline: Any = self._client.pipeline(transaction=False)
-            for letter in letters:
-                pipeline.hset(_POST + letter.to, letter.id, letter.text)
-            for addressee in addressees:
-                pipeline.pexpire(_POST + addressee, _ms(_LETTERS_KEPT_S))
-            # Asked when the letters are there: who withdraws after that finds them at its end.
-            for addressee in addressees:
-                pipeline.zscore(_REPLICAS, addressee)
+            for batch in batches:
+                pipeline.hset(_BATCHES + batch.to, batch.id, batch.text)
+            for receiver in receivers:
+                pipeline.pexpire(_BATCHES + receiver, _ms(_BATCHES_KEPT_S))
+            # Asked after the batches are stored: a replica that withdraws later reads them first.
+            for receiver in receivers:
+                pipeline.zscore(_REPLICAS, receiver)
             if read:
-                pipeline.hdel(_POST + replica, *read)
-            pipeline.hgetall(_POST + replica)
+                pipeline.hdel(_BATCHES + replica, *read)
+            pipeline.hgetall(_BATCHES + replica)
             answers = await pipeline.execute()
-        first = len(letters) + len(addressees)
-        pairs = zip(addressees, answers[first:], strict=False)
+        first = len(batches) + len(receivers)
+        pairs = zip(receivers, answers[first:], strict=False)
         return Exchanged(
-            tuple(Letter(replica, id.decode(), text.decode()) for id, text in answers[-1].items()),
-            frozenset(addressee for addressee, score in pairs if score is None),
+            tuple(Batch(replica, id.decode(), text.decode()) for id, text in answers[-1].items()),
+            frozenset(receiver for receiver, score in pairs if score is None),
         )
 
     async def close(self) -> None:
@@ -199,7 +195,7 @@ class RedisStore:
 
     @asynccontextmanager
     async def _bounded(self, operation: str) -> AsyncIterator[None]:
-        """Ends what takes too long, and turns whatever goes wrong into a StoreError."""
+        """Ends a call that takes too long, and turns every failure into a StoreError."""
         try:
             async with _deadline(self._timeout_s), self._slots:
                 yield
@@ -213,10 +209,10 @@ class RedisStore:
 
 @asynccontextmanager
 async def _deadline(seconds: float) -> AsyncIterator[None]:
-    """Like asyncio.timeout, but an answer that has arrived in time is read in time.
+    """Like asyncio.timeout, but an answer that has arrived in time is still read.
 
-    When this process was busy for longer than the deadline, timer and answer are both due: a
-    few more rounds of the loop let the answer win. Else every burst would look like an outage.
+    If this process was busy for longer than the deadline, timer and answer are both due. A few
+    more rounds of the loop let the answer win; else every burst would look like an outage.
     """
     loop = asyncio.get_running_loop()
     due: asyncio.Handle
@@ -242,14 +238,16 @@ class _Script:
     sha: str
 
     @classmethod
-    def load(cls, name: str) -> "_Script":
-        text = files("ratelimit.store").joinpath(name).read_text()
+    def load(cls, *names: str) -> "_Script":
+        """The script that these files are together."""
+        folder = files("ratelimit.store")
+        text = "\n".join(folder.joinpath(name).read_text() for name in names)
         return cls(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """The key names of one tenant. The braces hold an escaped name: no name breaks out of them."""
+    """The key names of one tenant. The braces hold an escaped name: no name can break out."""
 
     tag: str
 
@@ -268,11 +266,28 @@ class _Scope:
         return f"{self.tag}l:{key}"
 
     def bare(self, full_key: bytes) -> str:
-        """The key as it was asked for, of a counter or a lease."""
+        """The key of a counter or a lease as the caller knows it."""
         return full_key.decode()[len(self.tag) + 2 :]
 
 
-def _written(weights: Weights) -> str:
+def _reserved(
+    reservation: Reservation,
+    decision: int,
+    used: Sequence[int],
+    refused: Sequence[int],
+    exceeded: Sequence[int],
+) -> Reserved:
+    """The result of reserve.lua, which names counters and leases by their place in KEYS."""
+    keys = [asked.key for asked in reservation.asked]
+    return Reserved(
+        decision=_DECISIONS[decision],
+        used=dict(zip(keys, used, strict=False)),  # of a replay there is none
+        refused=tuple(keys[place] for place in refused),
+        exceeded=tuple(keys[place] for place in exceeded),
+    )
+
+
+def _text_of(weights: Weights) -> str:
     """As settle.lua reads them, in the order of `Spent`."""
     return f"{weights.request} {weights.input} {weights.cached} {weights.output}"
 

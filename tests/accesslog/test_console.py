@@ -80,7 +80,7 @@ LINES: dict[str, tuple[dict[str, Any], Sequence[LimitState], str]] = {
 
 
 @pytest.mark.parametrize(("changes", "limits", "expected"), LINES.values(), ids=LINES.keys())
-def test_a_request_is_told_in_one_line(
+def test_each_request_has_one_line(
     changes: dict[str, Any], limits: Sequence[LimitState], expected: str
 ) -> None:
     assert line(record(**changes), limits) == expected
@@ -109,13 +109,13 @@ def limits_of(reservation: str) -> Sequence[LimitState]:
     return {"r-1": LIMITS}[reservation]
 
 
-async def test_the_sink_says_each_record_with_what_its_reservation_left() -> None:
+async def test_the_sink_prints_each_record_with_the_limits_of_its_reservation() -> None:
     printed = list[str]()
     await ConsoleSink(printed.append, limits_of).write([record(), record(**REFUSED)])
     assert [" | left 88 of 100" in text for text in printed] == [True, False]
 
 
-async def test_a_terminal_that_went_away_stops_nothing() -> None:
+async def test_a_closed_terminal_stops_nothing() -> None:
     tried = list[str]()
 
     def say(line: str) -> None:

@@ -1,4 +1,4 @@
-"""One record for each finished request, with what is known and nothing that is not."""
+"""One record for each finished request, with the known values and no others."""
 
 from decimal import Decimal
 from typing import Any
@@ -89,7 +89,7 @@ CHARGES = {
 
 
 @pytest.mark.parametrize(("usage", "expected"), CHARGES.values(), ids=CHARGES.keys())
-def test_the_record_holds_what_the_settlement_charges(
+def test_the_record_has_the_charge_of_the_settlement(
     usage: dict[str, str], expected: tuple[int, int, Source]
 ) -> None:
     record = metered(usage=usage)
@@ -121,7 +121,7 @@ def test_a_request_without_a_known_key_has_a_record_without_names_or_tokens() ->
     assert (record.status, record.api, record.ip) == (401, "chat", "192.0.2.7")
 
 
-def test_a_refused_model_is_told_as_the_clients_word_and_never_as_a_model() -> None:
+def test_a_refused_model_is_recorded_as_requested_and_never_as_a_model() -> None:
     record = metered(
         status=404, admission={}, usage={}, request={"body": "read", "model": "../etc"}
     )
@@ -139,7 +139,7 @@ def test_a_refused_model_is_told_as_the_clients_word_and_never_as_a_model() -> N
         ("", "v1"),
     ],
 )
-def test_the_version_is_that_which_answered_else_that_which_was_chosen(
+def test_the_version_is_the_one_that_answered_or_else_the_chosen_one(
     cluster: str, version: str
 ) -> None:
     record = metered(admission={**ADMISSION, "version": "v1"}, upstream_cluster=cluster)
@@ -189,7 +189,7 @@ STREAMS = {
 
 
 @pytest.mark.parametrize(("request_", "expected"), STREAMS.values(), ids=STREAMS.keys())
-def test_stream_says_what_the_body_asked_for(
+def test_stream_says_whether_the_body_asked_for_one(
     request_: dict[str, str | bool], expected: bool | None
 ) -> None:
     assert metered(request=request_).stream is expected
@@ -248,7 +248,7 @@ def test_the_reservation_names_the_replica_that_holds_it(value: str, replica: st
 
 
 @pytest.mark.parametrize("missing", ["reservation", "tenant"])
-def test_nothing_is_held_without_a_reservation_or_its_tenant(missing: str) -> None:
+def test_without_a_reservation_or_its_tenant_there_is_nothing_to_settle(missing: str) -> None:
     for admission in (without(ADMISSION, missing), {**ADMISSION, missing: "-"}):
         assert reserved(admission=admission) is None
         assert metered(admission=admission).source is None

@@ -1,4 +1,4 @@
-"""The access log service behind a real grpc.aio server: kept, counted, taught, settled."""
+"""The access log service behind a real grpc.aio server: it records, counts, teaches, settles."""
 
 import asyncio
 import logging
@@ -26,8 +26,8 @@ CUT = {"status": "200", "events": "5"}
 
 
 @dataclass
-class Limiter:
-    """Settles each reservation once; `away` holds those whose store does not answer."""
+class FakeLimiter:
+    """Settles each reservation once; for those in `away` the store does not answer."""
 
     away: set[str] = field(default_factory=set)
     settled: dict[str, tuple[str, Usage, Estimate]] = field(default_factory=dict)
@@ -52,8 +52,8 @@ class Limiter:
 
 
 @dataclass
-class Kept:
-    """A sink that remembers, or whose disk is full."""
+class FakeSink:
+    """A sink that keeps the records, or whose disk is full."""
 
     full: bool = False
     records: list[UsageRecord] = field(default_factory=list)
@@ -88,15 +88,15 @@ class World:
     """The service with fakes around it, and a client on a socket of its own."""
 
     def __init__(self) -> None:
-        self.limiter = Limiter()
-        self.kept = Kept()
+        self.limiter = FakeLimiter()
+        self.sink = FakeSink()
         self.taught: list[tuple[str, str, int, int, int]] = []
         self.policy = CollectorRegistry()
         self.service = AccessLogService(
             settle=self.limiter.settle,
             learn=lambda *lesson: self.taught.append(lesson),
             prices_of=prices_of,
-            sinks=[self.kept],
+            sinks=[self.sink],
             policy=lambda: POLICY,
             metrics=Metrics(self.policy, FakeClock()),
         )
@@ -133,7 +133,7 @@ async def test_many_entries_in_many_messages_each_give_one_record_and_one_settle
 ) -> None:
     batches = [[numbered(100 * batch + n) for n in range(100)] for batch in range(5)]
     await world.send(*(message(*batch) for batch in batches))
-    assert [record.request_id for record in world.kept.records] == [f"q-{n}" for n in range(500)]
+    assert [record.request_id for record in world.sink.records] == [f"q-{n}" for n in range(500)]
     assert len(world.limiter.settled) == 500
     assert world.limiter.most_inside <= 32
     assert world.metric("records_total", outcome="written") == 500
@@ -149,7 +149,7 @@ async def test_two_envoys_stream_side_by_side(world: World) -> None:
     assert len(world.limiter.settled) == 100
 
 
-async def test_a_settlement_gets_what_was_held_and_what_was_seen(world: World) -> None:
+async def test_a_settlement_gets_the_estimate_and_the_usage(world: World) -> None:
     await world.send(message(entry(usage=CUT)))
     assert world.limiter.settled == {
         "r-1": ("acme", Usage(status=200, events=5), Estimate(300, 44))
@@ -169,7 +169,7 @@ async def test_a_second_settlement_changes_nothing_and_is_counted(world: World) 
 
 async def test_a_request_refused_before_admission_is_kept_and_not_settled(world: World) -> None:
     await world.send(message(entry(status=401, admission={}, usage={}, caller={}, request={})))
-    assert [record.status for record in world.kept.records] == [401]
+    assert [record.status for record in world.sink.records] == [401]
     assert world.limiter.settled == {}
     labels = {"tenant": "-", "model": "-", "api": "chat", "status": "401"}
     assert world.metric("requests_total", **labels) == 1
@@ -177,7 +177,7 @@ async def test_a_request_refused_before_admission_is_kept_and_not_settled(world:
 
 async def test_an_entry_about_a_running_request_is_neither_kept_nor_settled(world: World) -> None:
     await world.send(message(entry(duration_s=None), entry()))
-    assert len(world.kept.records) == 1
+    assert len(world.sink.records) == 1
     assert world.metric("records_total", outcome="written") == 1
 
 
@@ -187,7 +187,7 @@ async def test_a_store_that_is_away_loses_no_record_and_no_other_settlement(
     world.limiter.away = {"r-1", "r-3"}
     with caplog.at_level(logging.ERROR):
         await world.send(message(*(numbered(n) for n in range(5))))
-    assert len(world.kept.records) == 5
+    assert len(world.sink.records) == 5
     assert world.limiter.settled.keys() == {"r-0", "r-2", "r-4"}
     assert world.metric("store_errors_total", operation="settle") == 2
     (line,) = [entry.getMessage() for entry in caplog.records]
@@ -207,7 +207,7 @@ async def test_an_outage_of_the_store_is_logged_once(
 async def test_a_full_disk_ends_neither_the_stream_nor_the_settlements(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world.kept.full = True
+    world.sink.full = True
     with caplog.at_level(logging.ERROR):
         await world.send(message(numbered(1), numbered(2)), message(numbered(3)))
     assert world.limiter.settled.keys() == {"r-1", "r-2", "r-3"}
@@ -221,7 +221,7 @@ async def test_a_message_that_cannot_be_read_is_counted_and_the_next_is_handled(
 ) -> None:
     with caplog.at_level(logging.ERROR):
         await world.send(b"\x12\xff", message(entry()))
-    assert len(world.kept.records) == 1
+    assert len(world.sink.records) == 1
     assert world.metric("records_total", outcome="failed") == 1
     assert "dropped an access log message of 2 bytes" in caplog.text
 
@@ -239,7 +239,7 @@ async def test_requests_tokens_and_first_output_are_counted(world: World) -> Non
     assert world.metric("estimate_ratio_sum", model="llama-8b-sql") == 2 * 300 / 76
 
 
-async def test_no_word_of_a_client_becomes_a_label(world: World) -> None:
+async def test_no_text_of_a_client_becomes_a_label(world: World) -> None:
     await world.send(
         message(
             entry(status=404, admission={}, usage={}, request={"model": "EVIL"}, path="/EVIL"),
@@ -289,5 +289,5 @@ async def test_garbage_in_one_entry_leaves_the_others_alone(world: World) -> Non
         usage={"status": "two hundred", "prompt": "9" * 40, "first_event_ms": "-1"},
     )
     await world.send(message(garbage, numbered(2)))
-    assert len(world.kept.records) == 2
+    assert len(world.sink.records) == 2
     assert world.limiter.settled["r-9"] == ("acme", Usage(), Estimate(0, 0))

@@ -1,4 +1,4 @@
-"""Usage records reach the file as whole lines, whatever happens to the process or the disk."""
+"""Usage records reach the file as whole lines, even if the process dies or the disk is full."""
 
 import asyncio
 import json
@@ -62,7 +62,7 @@ async def test_a_new_run_appends(tmp_path: Path) -> None:
 
 
 async def test_a_batch_is_one_write(tmp_path: Path) -> None:
-    """Two sinks on one file never mix their lines, as O_APPEND writes whole batches."""
+    """Two sinks on one file never mix their lines, because O_APPEND writes whole batches."""
     path = tmp_path / "usage.jsonl"
     with JsonLinesSink.open(path) as first, JsonLinesSink.open(path) as second:
         for number in range(20):
@@ -107,7 +107,7 @@ async def test_a_full_disk_is_an_error_and_the_next_batch_is_whole_again(tmp_pat
 
 
 @pytest.mark.parametrize("name", ["", "missing/usage.jsonl"])
-def test_a_file_that_cannot_be_written_is_said_at_the_start(tmp_path: Path, name: str) -> None:
+def test_a_file_that_cannot_be_written_is_an_error_at_the_start(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     with pytest.raises(OperatorError, match="cannot write usage records to"):
         JsonLinesSink.open(path)

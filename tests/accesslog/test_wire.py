@@ -1,4 +1,4 @@
-"""Envoy's bytes become plain entries; no client's bytes spoil another's entry."""
+"""Envoy's bytes become plain entries; no client's bytes spoil another client's entry."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -51,8 +51,8 @@ def test_an_empty_entry_has_nothing() -> None:
     assert decoded(HTTPAccessLogEntry()) == LogEntry()
 
 
-def test_what_envoy_itself_encodes_is_read() -> None:
-    common = AccessLogCommon(
+def envoys_common() -> AccessLogCommon:
+    return AccessLogCommon(
         downstream_remote_address=Address(
             socket_address=SocketAddress(address="198.51.100.4", port_value=443)
         ),
@@ -64,6 +64,9 @@ def test_what_envoy_itself_encodes_is_read() -> None:
         ),
         stream_id="not read",
     )
+
+
+def test_a_message_that_envoy_encodes_is_read() -> None:
     request = HttpRequestProperties(
         request_method=RequestMethod.POST,
         path="/v1/messages?beta=true",
@@ -75,7 +78,9 @@ def test_what_envoy_itself_encodes_is_read() -> None:
     sent = EnvoyMessage(
         http_logs=EnvoyEntries(
             log_entry=[
-                HttpAccessLogEntry(common_properties=common, request=request, response=response)
+                HttpAccessLogEntry(
+                    common_properties=envoys_common(), request=request, response=response
+                )
             ]
         )
     )
@@ -102,11 +107,11 @@ def test_every_flag_of_envoy_has_its_short_name() -> None:
 
 
 @pytest.mark.parametrize("field", sorted(FLAG_NAMES.keys() - {"unauthorized_details"}))
-def test_a_flag_is_told_by_its_short_name(field: str) -> None:
+def test_a_flag_has_its_short_name(field: str) -> None:
     assert decoded(wire_entry(entry(), flags=(field,))).flags == (FLAG_NAMES[field],)
 
 
-def test_a_denial_by_ext_authz_is_told_as_uaex() -> None:
+def test_a_denial_by_ext_authz_has_the_flag_uaex() -> None:
     wire = HTTPAccessLogEntry()
     wire.common_properties.response_flags.unauthorized_details.reason = (
         ResponseFlags.Unauthorized.EXTERNAL_SERVICE
@@ -130,7 +135,7 @@ def test_an_unknown_method_is_no_method() -> None:
     assert decoded(wire).method == ""
 
 
-def test_metadata_that_is_no_string_was_not_written_by_us() -> None:
+def test_metadata_that_is_not_a_string_is_ignored() -> None:
     wire = wire_entry(entry(admission={}, usage={}))
     struct = Struct()
     struct.update({"reservation": 7, "tenant": None, "user": ["alice"], "key": {"a": "b"}})

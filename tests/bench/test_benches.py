@@ -59,12 +59,12 @@ async def test_policies_are_measured_with_all_their_limits() -> None:
 
 
 def test_an_overshoot_is_an_error() -> None:
-    fits = overshoot.Outcome({200: 10, 429: 90}, 10_000, 140, 140)
+    fits = overshoot.OvershootOutcome({200: 10, 429: 90}, 10_000, 140, 140)
     setup = overshoot.Setup("memory", 1)
 
     overshoot.check(fits, 100, setup)
     for statuses in ({200: 11, 429: 89}, {200: 9, 429: 91}, {200: 10, 429: 89, 503: 1}):
-        wrong = overshoot.Outcome(statuses, 10_000, 140, 140)
+        wrong = overshoot.OvershootOutcome(statuses, 10_000, 140, 140)
         with pytest.raises(AssertionError):
             overshoot.check(wrong, 100, setup)
 

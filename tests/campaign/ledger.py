@@ -1,4 +1,4 @@
-"""What clients saw of a fault, beside the usage records and what Redis has counted."""
+"""The requests of a fault as clients saw them, as usage records and as Redis counted them."""
 
 import itertools
 import json
@@ -22,9 +22,9 @@ Forgetful = Literal["redis", "replica"] | None
 class Run:
     """One fault under load: when it began and ended, and when every replica had noticed.
 
-    `gone_s` is when the fault was there in full: it lies a little after `began_s`. `forgetful` is
-    who lost then what it knew: Redis, a replica or nobody. Seconds since the epoch; infinity is
-    what has not happened yet.
+    `gone_s` is when the fault was there in full, a little after `began_s`. `forgetful` names the
+    part that lost its data: Redis, a replica or none. Times are seconds since the epoch, and
+    infinity for what has not happened yet.
     """
 
     load: Load
@@ -36,30 +36,30 @@ class Run:
     whole_s: float = math.inf
 
     def of(self, tenant: str) -> list[Sent]:
-        return self.load.where(lambda one: one.tenant == tenant)
+        return self.load.where(lambda sent: sent.tenant == tenant)
 
     def inside(self, tenant: str) -> list[Sent]:
         """Sent and answered while the fault lasted."""
         return [
-            one
-            for one in self.of(tenant)
-            if one.started_s >= self.gone_s and one.ended_s and one.ended_s < self.ended_s
+            sent
+            for sent in self.of(tenant)
+            if sent.started_s >= self.gone_s and sent.ended_s and sent.ended_s < self.ended_s
         ]
 
     def admitted(self, tenant: str) -> int:
         """Requests of the whole run that were let in, as clients saw it."""
-        return sum(one.status == 200 for one in self.of(tenant))
+        return sum(sent.status == 200 for sent in self.of(tenant))
 
     def admitted_inside(self, tenant: str) -> int:
         """Those sent while the fault lasted whose answer began then, too."""
         return sum(
-            one.status == 200 and (one.answered_s or 0) < self.ended_s
-            for one in self.of(tenant)
-            if one.started_s >= self.gone_s
+            sent.status == 200 and (sent.answered_s or 0) < self.ended_s
+            for sent in self.of(tenant)
+            if sent.started_s >= self.gone_s
         )
 
     def statuses(self, chosen: list[Sent]) -> Counter[int | None]:
-        return Counter(one.status for one in chosen)
+        return Counter(sent.status for sent in chosen)
 
     def __str__(self) -> str:
         lasted_s, late_s = self.ended_s - self.began_s, self.whole_s - self.ended_s
@@ -94,9 +94,9 @@ def charged(run: Run, tenant: str, records: dict[str, int]) -> tuple[Span, Span]
     """
     requests = [0, 0]
     tokens = [0, 0]
-    for one in run.of(tenant):
-        least, most = _counts(one, run)
-        known = records.get(one.request_id, one.tokens)
+    for sent in run.of(tenant):
+        least, most = _counts(sent, run)
+        known = records.get(sent.request_id, sent.tokens)
         requests[0] += least
         requests[1] += most
         tokens[0] += least * (known or 0)
@@ -104,30 +104,30 @@ def charged(run: Run, tenant: str, records: dict[str, int]) -> tuple[Span, Span]
     return Span(*requests), Span(*tokens)
 
 
-def _counts(one: Sent, run: Run) -> tuple[int, int]:
+def _counts(sent: Sent, run: Run) -> tuple[int, int]:
     """How often the request is counted, at least and at most: a client cannot know everything.
 
-    Answers of an `open` limit are not counted while Redis is away. What a replica let in by its
-    share, when an answer of Redis was late, it tells a Redis that lost its data, too; and
-    takes with it when it dies.
+    Answers of an `open` limit are not counted while Redis is away. A replica may have admitted a
+    request by its share, as an answer of Redis was late. It reports that even to a Redis that
+    lost its data, and forgets it when it dies.
     """
-    if one.status not in (200, None):
+    if sent.status not in (200, None):
         return 0, 0
-    if one.status is None or one.tenant == "open":
+    if sent.status is None or sent.tenant == "open":
         return 0, 1
-    if run.forgetful is None or one.started_s >= run.gone_s:
+    if run.forgetful is None or sent.started_s >= run.gone_s:
         return 1, 1
-    if one.tenant != "closed":
+    if sent.tenant != "closed":
         return 0, 1
     if run.forgetful == "replica":
         return 1, 1
-    return 0, int((one.answered_s or 0) >= run.began_s)
+    return 0, int((sent.answered_s or 0) >= run.began_s)
 
 
 def records_of(site: Site) -> list[dict[str, Any]]:
     """The usage records so far. No reservation is there twice."""
     records = [json.loads(line) for line in site.fleet.records().splitlines() if _is_whole(line)]
-    reservations = [one["reservation"] for one in records if one["reservation"]]
+    reservations = [record["reservation"] for record in records if record["reservation"]]
     assert len(reservations) == len(set(reservations))
     return records
 
@@ -138,10 +138,10 @@ def most_in_flight(site: Site, tenant: str, user: str) -> int:
     From its first output to its end an answer holds its slot, whoever reads it how late.
     """
     steps = []
-    for one in records_of(site):
-        if (one["tenant"], one["user"]) == (tenant, user) and one["ttft_s"] is not None:
-            start_s = datetime.fromisoformat(one["time"]).timestamp()
-            steps += [(start_s + one["ttft_s"], 1), (start_s + one["duration_s"], -1)]
+    for record in records_of(site):
+        if (record["tenant"], record["user"]) == (tenant, user) and record["ttft_s"] is not None:
+            start_s = datetime.fromisoformat(record["time"]).timestamp()
+            steps += [(start_s + record["ttft_s"], 1), (start_s + record["duration_s"], -1)]
     running = itertools.accumulate(step for _, step in sorted(steps))
     return max(running, default=0)
 
@@ -154,8 +154,8 @@ def _is_whole(line: str) -> bool:
 def differences(site: Site, run: Run) -> list[str]:
     """Counters in Redis that are not what was charged; empty when all of them agree."""
     records = {
-        one["request_id"]: (one["prompt_tokens"] or 0) + (one["completion_tokens"] or 0)
-        for one in records_of(site)
+        record["request_id"]: (record["prompt_tokens"] or 0) + (record["completion_tokens"] or 0)
+        for record in records_of(site)
     }
     found = []
     for tenant in run.load.keys:
@@ -164,6 +164,6 @@ def differences(site: Site, run: Run) -> list[str]:
             del spans["requests"]
         for count, span in spans.items():
             counted = site.counters(tenant, run.user, count)
-            if any(one < 0 for one in counted) or not span.holds(sum(counted)):
+            if min(counted, default=0) < 0 or not span.holds(sum(counted)):
                 found.append(f"{tenant}: {counted} {count} in Redis, {span} were charged")
     return found

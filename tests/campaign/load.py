@@ -79,14 +79,14 @@ class Load:
 
     def where(self, chosen: Callable[[Sent], bool]) -> list[Sent]:
         """Those sent so far that are chosen."""
-        return [one for one in self.sent if chosen(one)]
+        return [sent for sent in self.sent if chosen(sent)]
 
     async def _client(self, client: httpx.AsyncClient, tenant: str, kind: Kind, n: int) -> None:
         await asyncio.sleep(n * _PAUSE_S / len(self._kinds))
         while not self._ends:
             sent = Sent(tenant, time.time())
             self.sent.append(sent)
-            with suppress(httpx.HTTPError):  # cut off: what had come stands in `sent`
+            with suppress(httpx.HTTPError):  # cut off: `sent` has what came before
                 await self._ask(client, kind, sent)
             sent.ended_s = time.time()
             await asyncio.sleep(_PAUSE_S)

@@ -57,7 +57,7 @@ def _limits(tenant: str) -> str:
         f"{tokens}, per: year, on_outage: {tenant}",
         f"count: requests, limit: {LIMIT}, per: year, on_outage: {tenant}",
     ]
-    return f"[{', '.join(f'{{{one}, each: user}}' for one in limits)}]"
+    return f"[{', '.join(f'{{{limit}, each: user}}' for limit in limits)}]"
 
 
 def policy(upstream: str, users: list[str]) -> str:
@@ -90,7 +90,7 @@ class Site:
         return {tenant: key(tenant, user) for tenant in tenants}
 
     def counters(self, tenant: str, user: str, count: str) -> list[int]:
-        """What Redis has counted for a user, in each window that it has a counter of."""
+        """The counters of a user in Redis, one for each window."""
         with self.current.client() as client:
             names = client.scan_iter(f"{{hg:{tenant}}}c:{count}*user={user}/*", count=1000)
             return [int(client.get(name)) for name in names]
@@ -111,7 +111,7 @@ class Site:
         return file
 
     def start_with_clocks(self, offsets_s: Sequence[int]) -> None:
-        """Starts all replicas again, each with a clock that is wrong by so much."""
+        """Starts all replicas again, each with a clock that is wrong by its offset."""
 
         def start(number: int, offset_s: int) -> None:
             file = self.set_clock(number, offset_s)

@@ -119,12 +119,12 @@ def shows_an_outage(run: Run) -> bool:
 
 def answered(sent: list[Sent], *statuses: int) -> None:
     """Most of them: on a busy machine an answer of Redis may be late."""
-    as_wanted = [one for one in sent if one.status in statuses]
-    assert len(as_wanted) > len(sent) / 2, Counter(one.status for one in sent)
+    as_wanted = [request for request in sent if request.status in statuses]
+    assert len(as_wanted) > len(sent) / 2, Counter(request.status for request in sent)
 
 
 def keeps_the_bounds_of_an_outage(run: Run, times_empty: int = 0) -> None:
-    assert {one.status for one in run.inside("closed")} <= {503}
+    assert {sent.status for sent in run.inside("closed")} <= {503}
     assert run.admitted("closed") <= (1 + times_empty) * LIMIT
     answered(run.inside("share"), 200, 429)
     assert 0 < run.admitted_inside("share") <= LIMIT

@@ -8,10 +8,10 @@ from prometheus_client import CollectorRegistry
 
 from headgate.core.metrics import Metrics
 from ratelimit.store.memory import MemoryStore
+from ratelimit.store.outage.resilient import ResilientStore
 from ratelimit.store.protocol import Reservation, Reserved, Store
 from ratelimit.store.redis import RedisStore
-from ratelimit.store.resilient import ResilientStore
-from ratelimit.store.sliced import SlicedStore
+from ratelimit.store.slices.sliced import SlicedStore
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S
 from tests.redis_server import PATIENT_S, RedisServer, running_redis, running_redis_cluster
@@ -21,7 +21,9 @@ class InSlices(SlicedStore):
     """Takes every limit in slices of a quarter."""
 
     async def reserve(self, reservation: Reservation) -> Reserved:
-        demands = tuple(replace(one, slice=max(1, one.limit // 4)) for one in reservation.demands)
+        demands = tuple(
+            replace(demand, slice=max(1, demand.limit // 4)) for demand in reservation.demands
+        )
         answer = await super().reserve(replace(reservation, demands=demands))
         return replace(answer, held_by="")  # no other store has this to say
 

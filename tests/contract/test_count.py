@@ -1,4 +1,4 @@
-"""What every store does with hits that nobody settles."""
+"""Every store: hits, which have no settlement."""
 
 import asyncio
 from dataclasses import dataclass
@@ -8,22 +8,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ratelimit.store.memory import MemoryStore
-from ratelimit.store.protocol import MAX_COUNT, Counted, Hit, Store
-from tests.ratelimit.builders import EXPIRES_AT_S, NOW_S, Shop, tokens
+from ratelimit.store.protocol import MAX_COUNT, CountedHits, Hit, Store
+from tests.ratelimit.builders import EXPIRES_AT_S, NOW_S, Shop, peek, tokens
 
 
 def hit(amount: int, limit: int | None, key: str = "k") -> Hit:
     return Hit(key, amount, limit, EXPIRES_AT_S)
 
 
-async def count(store: Store, shop: Shop, *hits: Hit) -> Counted:
+async def count(store: Store, shop: Shop, *hits: Hit) -> CountedHits:
     return await store.count(shop.tenant, hits, NOW_S)
 
 
 async def test_hits_are_counted_up_to_exactly_the_limit(store: Store) -> None:
     shop = Shop()
     answers = [await count(store, shop, hit(2, 4)) for _ in range(3)]
-    assert answers == [Counted((2,)), Counted((4,)), Counted((4,), (0,))]
+    assert answers == [CountedHits((2,)), CountedHits((4,)), CountedHits((4,), (0,))]
 
 
 async def test_one_without_room_leaves_all_the_others_as_they_were(store: Store) -> None:
@@ -34,16 +34,16 @@ async def test_one_without_room_leaves_all_the_others_as_they_were(store: Store)
         store, shop, hit(1, 9, "wide"), hit(1, 5, "full"), hit(-2, None, "refunded")
     )
 
-    assert refused == Counted((0, 5, 3), (1,))
-    assert await store.peek(shop.tenant, ["wide", "full", "refunded"], [], NOW_S) == (0, 5, 3)
+    assert refused == CountedHits((0, 5, 3), (1,))
+    assert await peek(store, shop.tenant, ["wide", "full", "refunded"], [], NOW_S) == (0, 5, 3)
 
 
 async def test_a_look_changes_nothing_and_is_refused_at_the_limit(store: Store) -> None:
     shop = Shop()
-    assert await count(store, shop, hit(0, 1)) == Counted((0,))
+    assert await count(store, shop, hit(0, 1)) == CountedHits((0,))
     await count(store, shop, hit(1, 1))
-    assert await count(store, shop, hit(0, 1)) == Counted((1,), (0,))
-    assert await count(store, shop, hit(0, 0, "closed")) == Counted((0,), (0,))
+    assert await count(store, shop, hit(0, 1)) == CountedHits((1,), (0,))
+    assert await count(store, shop, hit(0, 0, "closed")) == CountedHits((0,), (0,))
 
 
 async def test_what_is_given_back_can_be_had_again_and_never_falls_below_zero(
@@ -51,34 +51,34 @@ async def test_what_is_given_back_can_be_had_again_and_never_falls_below_zero(
 ) -> None:
     shop = Shop()
     await count(store, shop, hit(3, 3))
-    assert await count(store, shop, hit(-2, 3)) == Counted((1,))
-    assert await count(store, shop, hit(-9, 3)) == Counted((0,))
-    assert await count(store, shop, hit(-9, 3, "never seen")) == Counted((0,))
-    assert await count(store, shop, hit(3, 3)) == Counted((3,))
+    assert await count(store, shop, hit(-2, 3)) == CountedHits((1,))
+    assert await count(store, shop, hit(-9, 3)) == CountedHits((0,))
+    assert await count(store, shop, hit(-9, 3, "never seen")) == CountedHits((0,))
+    assert await count(store, shop, hit(3, 3)) == CountedHits((3,))
 
 
 async def test_without_a_limit_nothing_is_refused(store: Store) -> None:
     shop = Shop()
     answers = [await count(store, shop, hit(MAX_COUNT - 1, None)) for _ in range(2)]
-    assert answers == [Counted((MAX_COUNT - 1,)), Counted((MAX_COUNT,))]
-    assert await count(store, shop, hit(-1, None)) == Counted((MAX_COUNT - 1,))
+    assert answers == [CountedHits((MAX_COUNT - 1,)), CountedHits((MAX_COUNT,))]
+    assert await count(store, shop, hit(-1, None)) == CountedHits((MAX_COUNT - 1,))
 
 
 async def test_a_counter_may_be_there_twice_in_one_call(store: Store) -> None:
     shop = Shop()
-    assert await count(store, shop, hit(1, 3), hit(1, 3)) == Counted((1, 2))
-    assert await count(store, shop, hit(1, 3), hit(1, 3)) == Counted((2, 2), (1,))
-    assert await store.peek(shop.tenant, ["k"], [], NOW_S) == (2,)
+    assert await count(store, shop, hit(1, 3), hit(1, 3)) == CountedHits((1, 2))
+    assert await count(store, shop, hit(1, 3), hit(1, 3)) == CountedHits((2, 2), (1,))
+    assert await peek(store, shop.tenant, ["k"], [], NOW_S) == (2,)
 
 
 async def test_hits_and_reservations_are_counted_together(store: Store) -> None:
     shop = Shop()
     await store.reserve(shop.ask(tokens(5, 10, "k")))
-    assert await count(store, shop, hit(5, 10)) == Counted((10,))
+    assert await count(store, shop, hit(5, 10)) == CountedHits((10,))
 
 
 async def test_no_hits_are_no_refusal(store: Store) -> None:
-    assert await count(store, Shop()) == Counted(())
+    assert await count(store, Shop()) == CountedHits(())
 
 
 async def test_a_thousand_at_once_get_exactly_what_there_is(store: Store) -> None:
@@ -88,7 +88,7 @@ async def test_a_thousand_at_once_get_exactly_what_there_is(store: Store) -> Non
     answers = await asyncio.gather(*calls)
 
     assert sum(not answer.refused for answer in answers) == 10
-    assert await store.peek(shop.tenant, ["k", "other"], [], NOW_S) == (100, 10)
+    assert await peek(store, shop.tenant, ["k", "other"], [], NOW_S) == (100, 10)
 
 
 hits = st.builds(
@@ -106,21 +106,21 @@ class Model:
 
     counts: dict[str, int]
 
-    def count(self, hits: list[Hit]) -> Counted:
+    def count(self, hits: list[Hit]) -> CountedHits:
         after = dict(self.counts)
         used, refused = [], []
-        for index, one in enumerate(hits):
-            now = after.get(one.key, 0)
-            asked = max(1, one.amount)
-            if one.amount >= 0 and one.limit is not None and now + asked > one.limit:
+        for index, hit in enumerate(hits):
+            now = after.get(hit.key, 0)
+            asked = max(1, hit.amount)
+            if hit.amount >= 0 and hit.limit is not None and now + asked > hit.limit:
                 refused.append(index)
             else:
-                after[one.key] = max(0, now + one.amount)
-            used.append(after.get(one.key, 0))
+                after[hit.key] = max(0, now + hit.amount)
+            used.append(after.get(hit.key, 0))
         if refused:
-            return Counted(tuple(self.counts.get(one.key, 0) for one in hits), tuple(refused))
+            return CountedHits(tuple(self.counts.get(hit.key, 0) for hit in hits), tuple(refused))
         self.counts = after
-        return Counted(tuple(used))
+        return CountedHits(tuple(used))
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -137,6 +137,6 @@ async def test_what_is_over_is_forgotten(amounts: tuple[int, ...]) -> None:
     for amount in amounts:
         await count(store, shop, hit(amount, 9))
     await store.count(shop.tenant, [], EXPIRES_AT_S + 1)
-    assert await store.peek(shop.tenant, ["k"], [], EXPIRES_AT_S + 1) == (0,)
+    assert await peek(store, shop.tenant, ["k"], [], EXPIRES_AT_S + 1) == (0,)
     assert not store._counters
     assert not store._expiring_counters

@@ -1,4 +1,4 @@
-"""Whatever comes in whatever order: no limit is passed, nothing is lost, nothing is negative."""
+"""In any order of calls no limit is passed, nothing is lost, nothing is negative."""
 
 import asyncio
 from dataclasses import dataclass, field, replace
@@ -6,8 +6,14 @@ from dataclasses import dataclass, field, replace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ratelimit.store.protocol import MAX_COUNT, Decision, Lease, Outcome, Reservation, Store
-from tests.ratelimit.builders import NOW_S, Shop, lease, requests, smooth, spent, tokens
+from ratelimit.store.protocol import (
+    MAX_COUNT,
+    Reservation,
+    ReserveDecision,
+    SettleOutcome,
+    Store,
+)
+from tests.ratelimit.builders import NOW_S, Shop, lease, peek, requests, smooth, spent, tokens
 
 DAY_LIMIT = 100
 MINUTE_LIMIT = 60
@@ -18,6 +24,7 @@ BURST = 80
 RATE = 7
 """What refills of the burst in a second."""
 LEASE_S = 10.0
+COUNTERS = ("day", "minute", "requests", "shadow", "smooth")
 
 ids = st.sampled_from(["a", "b", "c", "d", "e", "f"])
 
@@ -83,22 +90,25 @@ class Model:
         self.now_s += seconds
         self.drops = max(0, self.drops - int(RATE * 1000 * seconds))
 
+    def in_use_by_key(self) -> dict[str, int]:
+        return dict(zip((*COUNTERS, "slots"), self.in_use(), strict=True))
+
     def in_use(self) -> tuple[int, ...]:
         busy = sum(end_s > self.now_s for end_s in self.slots.values())
         return self.day, self.minute, self.requests, self.shadow, self.drops, busy
 
-    def ask(self, ask: Ask) -> Decision:
+    def ask(self, ask: Ask) -> ReserveDecision:
         if ask.id in self.settled:
-            return Decision.REPLAYED
+            return ReserveDecision.REPLAYED
         if ask.id in self.held:
-            return Decision.ADMITTED
+            return ReserveDecision.ADMITTED
         in_minute = min(ask.amount, MINUTE_LIMIT)
         in_bucket = min(ask.amount, BURST) * 1000
         asked = (ask.amount, in_minute, 1, 0, in_bucket, 1)
         limits = (DAY_LIMIT, MINUTE_LIMIT, REQUEST_LIMIT, MAX_COUNT, BURST * 1000, SLOTS)
         wanted = (used + amount for used, amount in zip(self.in_use(), asked, strict=True))
         if any(want > limit for want, limit in zip(wanted, limits, strict=True)):
-            return Decision.REFUSED
+            return ReserveDecision.REFUSED
         self.held[ask.id] = ask.amount
         self.day += ask.amount
         self.minute += in_minute
@@ -107,13 +117,13 @@ class Model:
         self.drops += in_bucket
         self.held_at_s[ask.id] = self.now_s
         self.slots[ask.id] = self.now_s + LEASE_S
-        return Decision.ADMITTED
+        return ReserveDecision.ADMITTED
 
-    def settle(self, settle: Settle) -> Outcome:
+    def settle(self, settle: Settle) -> SettleOutcome:
         if settle.id in self.settled:
-            return Outcome.DUPLICATE
+            return SettleOutcome.DUPLICATE
         if settle.id not in self.held:
-            return Outcome.UNKNOWN
+            return SettleOutcome.UNKNOWN
         amount = self.held.pop(settle.id)
         self.settled.add(settle.id)
         self.day = max(0, self.day + settle.used - amount)
@@ -122,20 +132,19 @@ class Model:
         self.shadow = max(0, self.shadow + settle.used - amount)
         self.drops = max(0, self.drops + self.more_in_bucket(settle, min(amount, BURST)))
         del self.slots[settle.id]
-        return Outcome.SETTLED
+        return SettleOutcome.SETTLED
 
     def more_in_bucket(self, settle: Settle, held: int) -> int:
-        """In drops. What may have drained since is not given back."""
+        """In drops. The part that may have drained since is not given back."""
         if settle.used >= held:
             return (settle.used - held) * 1000
         drained = int(RATE * 1000 * (self.now_s - self.held_at_s[settle.id]))
-        left, kept = held * 1000 - drained, settle.used * 1000 - drained
-        return max(0, kept) - max(0, left)
+        remains, kept = held * 1000 - drained, settle.used * 1000 - drained
+        return max(0, kept) - max(0, remains)
 
 
 async def in_use(store: Store, shop: Shop, now_s: float) -> tuple[int, ...]:
-    counters = ["day", "minute", "requests", "shadow", "smooth"]
-    return await store.peek(shop.tenant, counters, ["slots"], now_s, {"smooth": RATE})
+    return await peek(store, shop.tenant, COUNTERS, ["slots"], now_s, drains={"smooth": RATE})
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -149,9 +158,8 @@ async def test_any_sequence_does_what_the_rules_say(
             case Ask():
                 answer = await store.reserve(step.reservation(shop, model.now_s))
                 assert answer.decision is model.ask(step)
-                assert answer.used == (
-                    () if answer.decision is Decision.REPLAYED else model.in_use()
-                )
+                replayed = answer.decision is ReserveDecision.REPLAYED
+                assert answer.used == ({} if replayed else model.in_use_by_key())
             case Settle():
                 settled = await store.settle(
                     step.id, shop.tenant, spent(step.used, int(step.charged)), model.now_s
@@ -177,13 +185,13 @@ async def test_no_interleaving_passes_a_limit_or_loses_a_token(
     async def run(step: Ask | Settle) -> None:
         if isinstance(step, Ask):
             answer = await store.reserve(step.reservation(shop, NOW_S))
-            if answer.decision is Decision.REFUSED:
+            if answer.decision is ReserveDecision.REFUSED:
                 assert answer.refused
             return
         used = min(step.used, 1)  # never more than was held: a limit that is passed was overdrawn
         settled = await store.settle(step.id, shop.tenant, spent(used, int(step.charged)), NOW_S)
         assert all(count >= 0 for count in settled.used.values())
-        if settled.outcome is Outcome.SETTLED:
+        if settled.outcome is SettleOutcome.SETTLED:
             assert step.id not in charged
             charged[step.id] = Settle(step.id, used, step.charged)
 
@@ -211,18 +219,18 @@ async def test_no_client_count_admits_more_than_the_limit_while_others_settle(
     shop = Shop()
     used = 0
 
-    async def one(number: int) -> None:
+    async def ask_and_settle(number: int) -> None:
         nonlocal used
         name = f"r{number}"
-        answer = await store.reserve(shop.ask(tokens(10, 500), Lease("slots", 20, 60), id=name))
-        if answer.decision is Decision.ADMITTED:
-            assert answer.used[0] <= 500
-            assert answer.used[1] <= 20
+        answer = await store.reserve(shop.ask(tokens(10, 500), lease(20, lease_s=60), id=name))
+        if answer.decision is ReserveDecision.ADMITTED:
+            assert answer.used["tokens"] <= 500
+            assert answer.used["slots"] <= 20
             settled = await store.settle(name, shop.tenant, spent(7, 1), NOW_S)
-            assert settled.outcome is Outcome.SETTLED
+            assert settled.outcome is SettleOutcome.SETTLED
             used += 7
 
     for _ in range(3):
-        await asyncio.gather(*(one(number) for number in range(300)))
-    assert await store.peek(shop.tenant, ["tokens"], ["slots"], NOW_S) == (used, 0)
+        await asyncio.gather(*(ask_and_settle(number) for number in range(300)))
+    assert await peek(store, shop.tenant, ["tokens"], ["slots"], NOW_S) == (used, 0)
     assert used <= 500

@@ -1,8 +1,10 @@
-"""What only the memory store can get wrong: growing for ever."""
+"""Only the memory store can go wrong in this way: it could grow for ever."""
+
+from dataclasses import replace
 
 from ratelimit.store.memory import MemoryStore
-from ratelimit.store.protocol import SETTLED_KEPT_S, TOKENS, Demand
-from tests.ratelimit.builders import NOW_S, Shop, lease, smooth, spent
+from ratelimit.store.protocol import SETTLED_KEPT_S, Demand
+from tests.ratelimit.builders import NOW_S, Shop, lease, peek, smooth, spent, tokens
 
 
 def size(store: MemoryStore) -> int:
@@ -10,11 +12,16 @@ def size(store: MemoryStore) -> int:
     return sum(len(kept) for kept in vars(store).values())
 
 
+def ending(demand: Demand, at_s: int) -> Demand:
+    """The demand, of a counter that ends then."""
+    return replace(demand, expires_at_s=at_s)
+
+
 async def minute_of_traffic(store: MemoryStore, shop: Shop, minute: int, settle: bool) -> None:
     now_s = NOW_S + minute * 60
     for number in range(100):
         key = f"{minute}/{number}"
-        demand = Demand(TOKENS, key, 5, 100, int(now_s) + 60)
+        demand = ending(tokens(5, 100, key), int(now_s) + 60)
         bucket = smooth(5, 100, 1, key)
         asked = shop.ask(demand, bucket, lease(100, key), id=key, now_s=now_s, hold_s=300)
         await store.reserve(asked)
@@ -40,7 +47,7 @@ async def test_what_is_settled_does_not_stay_for_as_long_as_it_could_have_been_h
     sizes = []
     for number in range(5_000):
         now_s, key = NOW_S + number, f"r{number}"
-        demand = Demand(TOKENS, "k", 5, 10**6, int(NOW_S) + 10_000)
+        demand = ending(tokens(5, 10**6, "k"), int(NOW_S) + 10_000)
         await store.reserve(shop.ask(demand, id=key, now_s=now_s, hold_s=20_000))
         await store.settle(key, shop.tenant, spent(3, 1), now_s)
         sizes.append(size(store))
@@ -61,20 +68,20 @@ async def test_slots_that_come_and_go_leave_nothing_behind() -> None:
 
 async def test_settling_after_the_window_makes_no_counter_that_stays() -> None:
     store, shop = MemoryStore(), Shop()
-    await store.reserve(shop.ask(Demand(TOKENS, "k", 50, 100, int(NOW_S) + 60), id="late"))
+    await store.reserve(shop.ask(ending(tokens(50, 100, "k"), int(NOW_S) + 60), id="late"))
 
     settled = await store.settle("late", shop.tenant, spent(80, 1), NOW_S + 60)
 
     assert settled.used == {}
-    assert await store.peek(shop.tenant, ["k"], [], NOW_S + 60) == (0,)
+    assert await peek(store, shop.tenant, ["k"], [], NOW_S + 60) == (0,)
 
 
 async def test_a_counter_that_was_made_anew_does_not_fall_below_zero() -> None:
     store, shop = MemoryStore(), Shop()
-    await store.reserve(shop.ask(Demand(TOKENS, "k", 50, 100, int(NOW_S) + 1), id="old"))
+    await store.reserve(shop.ask(ending(tokens(50, 100, "k"), int(NOW_S) + 1), id="old"))
     later_s = NOW_S + 2
     await store.reserve(
-        shop.ask(Demand(TOKENS, "k", 5, 100, int(NOW_S) + 60), id="new", now_s=later_s)
+        shop.ask(ending(tokens(5, 100, "k"), int(NOW_S) + 60), id="new", now_s=later_s)
     )
 
     assert (await store.settle("old", shop.tenant, spent(0, 0), later_s)).used == {"k": 0}

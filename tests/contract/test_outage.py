@@ -12,13 +12,13 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from headgate.core.metrics import Metrics
-from ratelimit.breaker import PROBE_EVERY_S
-from ratelimit.replicas import ANNOUNCE_EVERY_S, LIFE_S
-from ratelimit.store.protocol import Decision, Outcome, StoreError
+from ratelimit.store.outage.breaker import PROBE_EVERY_S
+from ratelimit.store.outage.replicas import ANNOUNCE_EVERY_S, LIFE_S
+from ratelimit.store.outage.resilient import ResilientStore
+from ratelimit.store.protocol import ReserveDecision, SettleOutcome, StoreError
 from ratelimit.store.redis import RedisStore
-from ratelimit.store.resilient import ResilientStore
 from tests.fakes import FakeClock
-from tests.ratelimit.builders import NOW_S, Shop, lease, new_name, requests, spent, tokens
+from tests.ratelimit.builders import NOW_S, Shop, lease, new_name, peek, requests, spent, tokens
 from tests.ratelimit.outages import opened, shared_out
 from tests.redis_server import PATIENT_S, RedisServer, running_redis, running_redis_cluster
 from tests.slow_proxy import slow_proxy
@@ -26,7 +26,7 @@ from tests.slow_proxy import slow_proxy
 DEADLINE_S = 1.0
 """Longer than a Redis that is well ever takes, and short, as tests wait for it."""
 LIMIT = 30
-ADMITTED = Decision.ADMITTED
+ADMITTED = ReserveDecision.ADMITTED
 
 
 @pytest.fixture
@@ -53,10 +53,12 @@ class Fleet:
             for _ in range(count)
             for store in self.stores
         ]
-        answers = await asyncio.gather(*(store.reserve(one) for store, one in reservations))
-        for (_, one), answer in zip(reservations, answers, strict=True):
+        answers = await asyncio.gather(
+            *(store.reserve(reservation) for store, reservation in reservations)
+        )
+        for (_, reservation), answer in zip(reservations, answers, strict=True):
             if answer.decision is ADMITTED:
-                self.admitted[one.id] = answer.degraded
+                self.admitted[reservation.id] = answer.degraded
 
     async def tend(self) -> None:
         self.clock.advance(PROBE_EVERY_S)
@@ -75,7 +77,7 @@ class Fleet:
 
     async def in_redis(self, server: RedisServer) -> tuple[int, ...]:
         store = RedisStore.from_url(server.url, timeout_s=PATIENT_S)
-        used = await store.peek(self.shop.tenant, ["tokens"], ["slots"], self.clock.now_s())
+        used = await peek(store, self.shop.tenant, ["tokens"], ["slots"], self.clock.now_s())
         await store.close()
         return used
 
@@ -124,7 +126,7 @@ async def test_in_an_outage_three_replicas_admit_one_limit_and_redis_learns_it(
         await fleet.stores[2].settle(third, fleet.shop.tenant, spent(0, 0), NOW_S)
         for store in fleet.stores:  # no settlement counts twice, whoever hears it
             again = await store.settle(third, fleet.shop.tenant, spent(50, 1), NOW_S)
-            assert again.outcome is Outcome.DUPLICATE
+            assert again.outcome is SettleOutcome.DUPLICATE
         assert await fleet.in_redis(server) == (LIMIT - 3, LIMIT - 3)
 
 

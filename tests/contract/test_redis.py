@@ -1,4 +1,4 @@
-"""What only Redis can get wrong: round trips, lost scripts, time to live, outages."""
+"""Only Redis can go wrong in these ways: round trips, lost scripts, time to live, outages."""
 
 import asyncio
 import contextlib
@@ -8,9 +8,19 @@ from pathlib import Path
 import pytest
 
 from headgate.core.errors import OperatorError
-from ratelimit.store.protocol import Decision, Hit, Outcome, StoreError
+from ratelimit.store.protocol import Hit, ReserveDecision, SettleOutcome, StoreError
 from ratelimit.store.redis import RedisStore
-from tests.ratelimit.builders import NOW_S, Shop, lease, requests, smooth, spent, tokens
+from tests.ratelimit.builders import (
+    NOW_S,
+    Shop,
+    admitted,
+    lease,
+    peek,
+    requests,
+    smooth,
+    spent,
+    tokens,
+)
 from tests.redis_server import PATIENT_S, RedisServer, running_redis
 
 ASKED = (tokens(5, 100), tokens(5, 1000, "day"), requests(10), smooth(5, 100, 1), lease(3))
@@ -68,11 +78,14 @@ async def test_scripts_that_redis_has_lost_are_sent_again(
         client.script_flush()
     before = calls(server)
 
-    assert (await store.reserve(shop.ask(*ASKED, id="after"))).used == (10, 10, 2, 10_000, 2)
-    assert (await store.settle("after", shop.tenant, spent(0, 0), NOW_S)).outcome is Outcome.SETTLED
+    answer = await store.reserve(shop.ask(*ASKED, id="after"))
+    assert answer == admitted(tokens=10, day=10, requests=2, smooth=10_000, slots=2)
+    assert (
+        await store.settle("after", shop.tenant, spent(0, 0), NOW_S)
+    ).outcome is SettleOutcome.SETTLED
     assert (
         await store.settle("before", shop.tenant, spent(0, 0), NOW_S)
-    ).outcome is Outcome.SETTLED
+    ).outcome is SettleOutcome.SETTLED
 
     after = calls(server)
     assert after["eval"] - before.get("eval", 0) == 2
@@ -159,7 +172,7 @@ async def test_settling_after_the_window_makes_no_counter_that_stays(
         client.delete(f"{{hg:{shop.tenant}}}c:tokens")
         settled = await store.settle("late", shop.tenant, spent(80, 1), NOW_S)
         assert client.keys(f"{{hg:{shop.tenant}}}*") == [f"{{hg:{shop.tenant}}}r:late"]
-    assert settled.outcome is Outcome.SETTLED
+    assert settled.outcome is SettleOutcome.SETTLED
     assert settled.used == {"slots": 0}
 
 
@@ -195,7 +208,7 @@ async def test_without_redis_a_store_starts_and_every_call_is_one_clear_line(
     for call in (
         store.reserve(shop.ask(*ASKED)),
         store.settle("it", shop.tenant, spent(1, 1), NOW_S),
-        store.peek(shop.tenant, ["tokens"], [], NOW_S),
+        peek(store, shop.tenant, ["tokens"], [], NOW_S),
         store.ping(),
     ):
         with pytest.raises(StoreError, match=r"^redis: [a-z]+ failed: .+$") as raised:
@@ -230,8 +243,8 @@ async def test_a_redis_that_hangs_costs_one_deadline_and_is_used_again_afterward
 
         server.thaw()
         patient = RedisStore.from_url(server.url, timeout_s=PATIENT_S)
-        assert (await patient.reserve(shop.ask(requests(1)))).decision is Decision.ADMITTED
-        assert (await store.reserve(shop.ask(requests(2)))).decision is Decision.ADMITTED
+        assert (await patient.reserve(shop.ask(requests(1)))).decision is ReserveDecision.ADMITTED
+        assert (await store.reserve(shop.ask(requests(2)))).decision is ReserveDecision.ADMITTED
         await store.close()
         await patient.close()
 
@@ -248,7 +261,7 @@ async def test_a_restarted_redis_is_used_again_without_an_error() -> None:
 
         answers = await asyncio.gather(*(store.reserve(shop.ask(requests(100))) for _ in range(20)))
 
-        assert sorted(answer.used for answer in answers) == [(used,) for used in range(1, 21)]
+        assert sorted(answer.used["requests"] for answer in answers) == [*range(1, 21)]
         await store.close()
 
 
@@ -261,7 +274,7 @@ async def test_a_cancelled_call_does_not_give_its_answer_to_the_next(store: Redi
     await asyncio.gather(*tasks, return_exceptions=True)
 
     answers = await asyncio.gather(
-        *(store.peek(shop.tenant, [], ["slots"], NOW_S) for _ in range(40))
+        *(peek(store, shop.tenant, [], ["slots"], NOW_S) for _ in range(40))
     )
 
     assert answers == [(0,)] * 40

@@ -9,13 +9,14 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from headgate.core.metrics import Metrics
-from ratelimit.store.protocol import Decision, Exchanged, Letter, Outcome, Reserved
+from ratelimit.store.outage.resilient import ResilientStore
+from ratelimit.store.protocol import Reserved, ReserveDecision, SettleOutcome
 from ratelimit.store.redis import RedisStore
-from ratelimit.store.resilient import ResilientStore
-from ratelimit.store.sliced import TEND_EVERY_S, SlicedStore
-from ratelimit.store.slices import IDLE_S
+from ratelimit.store.shared import Batch, Exchanged
+from ratelimit.store.slices.pool import IDLE_S
+from ratelimit.store.slices.sliced import TEND_EVERY_S, SlicedStore
 from tests.fakes import FakeClock
-from tests.ratelimit.builders import NOW_S, Shop, new_name, spent, tokens
+from tests.ratelimit.builders import NOW_S, Shop, new_name, peek, spent, tokens
 from tests.redis_server import PATIENT_S, RedisServer
 
 
@@ -34,14 +35,14 @@ class Replicas:
         asked = self.shop.ask(demand, id=f"r{number}", now_s=self.clock.now_s())
         return await self.stores[number % 3].reserve(asked)
 
-    async def settle(self, number: int, place: int, held_by: str, used: int) -> Outcome:
+    async def settle(self, number: int, place: int, held_by: str, used: int) -> SettleOutcome:
         settled = await self.stores[place].settle_held(
             held_by, f"r{number}", self.shop.tenant, spent(used, 1), self.clock.now_s()
         )
         return settled.outcome
 
     async def rest(self) -> None:
-        """Nobody asks for a while: letters arrive, unused slices go back."""
+        """Nobody asks for a while: settlements are forwarded, unused slices go back."""
         for _ in range(2):
             self.clock.advance(IDLE_S)
             for _ in range(2):
@@ -49,7 +50,7 @@ class Replicas:
                     await store.tend()
 
     async def in_redis(self) -> int:
-        [used] = await self.shared.peek(self.shop.tenant, ["tokens"], [], NOW_S)
+        [used] = await peek(self.shared, self.shop.tenant, ["tokens"], [], NOW_S)
         return used
 
 
@@ -77,7 +78,9 @@ async def test_a_thousand_at_once_at_three_replicas_get_exactly_what_there_is(
     replicas: Replicas, size: int
 ) -> None:
     answers = await asyncio.gather(*(replicas.ask(n, 1000, 10_000, size) for n in range(1000)))
-    admitted = [n for n, answer in enumerate(answers) if answer.decision is Decision.ADMITTED]
+    admitted = [
+        n for n, answer in enumerate(answers) if answer.decision is ReserveDecision.ADMITTED
+    ]
     assert len(admitted) == 10
     assert await replicas.in_redis() == 10_000
 
@@ -103,7 +106,7 @@ async def test_a_busy_limit_costs_a_twentieth_of_a_round_trip_for_each_request(
                 *(replicas.ask(n, 100, 10_000_000, 20_000) for n in numbers)
             )
             for n, answer in zip(numbers, answers, strict=True):
-                assert answer.decision is Decision.ADMITTED
+                assert answer.decision is ReserveDecision.ADMITTED
                 await replicas.settle(n, n // 3 % 3, answer.held_by, n % 100)
                 charged += n % 100
             replicas.clock.advance(TEND_EVERY_S)
@@ -117,14 +120,14 @@ async def test_a_busy_limit_costs_a_twentieth_of_a_round_trip_for_each_request(
     assert await replicas.in_redis() == charged
 
 
-async def test_letters_lie_there_once_until_they_were_read(replicas: Replicas) -> None:
+async def test_a_batch_is_kept_once_until_it_was_read(replicas: Replicas) -> None:
     shared, me, you = replicas.shared, new_name("replica"), new_name("replica")
-    one, other = Letter(you, "1", '["\\u00fc"]'), Letter(you, "2", "")
+    first, other = Batch(you, "1", '["\\u00fc"]'), Batch(you, "2", "")
     await shared.announce(you, 30)
-    assert await shared.exchange(me, [one, other], []) == Exchanged()
-    assert await shared.exchange(me, [one], []) == Exchanged()
-    assert {*(await shared.exchange(you, [], [])).letters} == {one, other}
-    assert (await shared.exchange(you, [], ["1"])).letters == (other,)
+    assert await shared.exchange(me, [first, other], []) == Exchanged()
+    assert await shared.exchange(me, [first], []) == Exchanged()
+    assert {*(await shared.exchange(you, [], [])).batches} == {first, other}
+    assert (await shared.exchange(you, [], ["1"])).batches == (other,)
     assert await shared.exchange(you, [], ["1", "2"]) == Exchanged()
     await shared.withdraw(you)
-    assert await shared.exchange(me, [one], []) == Exchanged((), frozenset({you}))
+    assert await shared.exchange(me, [first], []) == Exchanged((), frozenset({you}))

@@ -1,4 +1,4 @@
-"""What every store does with counters that drain. Amounts are in drops: a thousand for a token."""
+"""Every store: counters that drain. Amounts are in drops: a thousand for a token."""
 
 import asyncio
 from dataclasses import dataclass, field, replace
@@ -10,21 +10,38 @@ from hypothesis import strategies as st
 from ratelimit.store.protocol import (
     MAX_COUNT,
     TOKENS,
-    Decision,
     Demand,
-    Outcome,
     Reserved,
+    ReserveDecision,
     Settled,
+    SettleOutcome,
     Store,
 )
-from tests.ratelimit.builders import EXPIRES_AT_S, NOW_S, Shop, lease, smooth, spent, tokens
+from tests.ratelimit.builders import (
+    EXPIRES_AT_S,
+    NOW_S,
+    Shop,
+    admitted,
+    lease,
+    peek,
+    refused,
+    smooth,
+    spent,
+    tokens,
+)
 
-ADMITTED, REFUSED, REPLAYED = Decision.ADMITTED, Decision.REFUSED, Decision.REPLAYED
+ADMITTED, REFUSED, REPLAYED = (
+    ReserveDecision.ADMITTED,
+    ReserveDecision.REFUSED,
+    ReserveDecision.REPLAYED,
+)
 
 
 async def level(store: Store, shop: Shop, after_s: float, per_s: int) -> int:
-    """What is in the bucket, in drops."""
-    [used] = await store.peek(shop.tenant, ["smooth"], [], NOW_S + after_s, {"smooth": per_s})
+    """The level of the bucket, in drops."""
+    [used] = await peek(
+        store, shop.tenant, ["smooth"], [], NOW_S + after_s, drains={"smooth": per_s}
+    )
     return used
 
 
@@ -35,20 +52,22 @@ async def ask(
 
 
 async def test_a_burst_is_granted_at_once_and_then_what_refills(store: Store) -> None:
-    shop, one = Shop(), smooth(1, 3, per_s=2)
+    shop, demand = Shop(), smooth(1, 3, per_s=2)
 
-    assert [(await ask(store, shop, one)).used for _ in range(3)] == [(1000,), (2000,), (3000,)]
-    assert await ask(store, shop, one) == Reserved(REFUSED, (3000,), (0,))
-    assert await ask(store, shop, one, 0.499) == Reserved(REFUSED, (2002,), (0,))
-    assert await ask(store, shop, one, 0.5) == Reserved(ADMITTED, (3000,))
-    assert await ask(store, shop, one, 0.5) == Reserved(REFUSED, (3000,), (0,))
+    assert [await ask(store, shop, demand) for _ in range(3)] == [
+        admitted(smooth=drops) for drops in (1000, 2000, 3000)
+    ]
+    assert await ask(store, shop, demand) == refused("smooth", smooth=3000)
+    assert await ask(store, shop, demand, 0.499) == refused("smooth", smooth=2002)
+    assert await ask(store, shop, demand, 0.5) == admitted(smooth=3000)
+    assert await ask(store, shop, demand, 0.5) == refused("smooth", smooth=3000)
 
 
 async def test_it_refills_to_its_burst_and_no_further(store: Store) -> None:
-    shop, one = Shop(), smooth(1, 3, per_s=2)
-    await ask(store, shop, one)
+    shop, demand = Shop(), smooth(1, 3, per_s=2)
+    await ask(store, shop, demand)
 
-    answers = [await ask(store, shop, one, 3600) for _ in range(4)]
+    answers = [await ask(store, shop, demand, 3600) for _ in range(4)]
 
     assert [answer.decision for answer in answers] == [ADMITTED] * 3 + [REFUSED]
 
@@ -63,29 +82,37 @@ async def test_one_without_room_leaves_windows_slots_and_buckets_as_they_were(
     shop = Shop()
     await store.reserve(shop.ask(smooth(3, 3, 1, "full"), tokens(9, 10, "window")))
 
-    for asked, refused in [
-        ((smooth(1, 9, 1), smooth(1, 3, 1, "full"), tokens(1, 10, "window"), lease(5)), (1,)),
-        ((smooth(1, 9, 1), tokens(2, 10, "window"), lease(5)), (1,)),
+    for asked, key in [
+        ((smooth(1, 9, 1), smooth(1, 3, 1, "full"), tokens(1, 10, "window"), lease(5)), "full"),
+        ((smooth(1, 9, 1), tokens(2, 10, "window"), lease(5)), "window"),
     ]:
-        assert (await store.reserve(shop.ask(*asked))).refused == refused
-    assert await store.peek(
-        shop.tenant, ["smooth", "full", "window"], ["slots"], NOW_S, {"smooth": 1, "full": 1}
+        assert (await store.reserve(shop.ask(*asked))).refused == (key,)
+    assert await peek(
+        store,
+        shop.tenant,
+        ["smooth", "full", "window"],
+        ["slots"],
+        NOW_S,
+        drains={"smooth": 1, "full": 1},
     ) == (0, 3000, 9, 0)
 
 
 async def test_a_repeated_reserve_is_charged_once_and_a_settled_one_never_again(
     store: Store,
 ) -> None:
-    shop, one = Shop(), smooth(2, 3, per_s=1)
-    assert [await ask(store, shop, one, id="it") for _ in range(2)] == [
-        Reserved(ADMITTED, (2000,))
+    shop, demand = Shop(), smooth(2, 3, per_s=1)
+    assert [await ask(store, shop, demand, id="it") for _ in range(2)] == [
+        admitted(smooth=2000)
     ] * 2
-    assert await ask(store, shop, one, 1.0, id="it") == Reserved(ADMITTED, (1000,))
+    assert await ask(store, shop, demand, 1.0, id="it") == admitted(smooth=1000)
 
     settled = [await store.settle("it", shop.tenant, spent(1, 1), NOW_S) for _ in range(2)]
 
-    assert settled == [Settled(Outcome.SETTLED, {"smooth": 1000}), Settled(Outcome.DUPLICATE, {})]
-    assert await ask(store, shop, one, id="it") == Reserved(REPLAYED)
+    assert settled == [
+        Settled(SettleOutcome.SETTLED, {"smooth": 1000}),
+        Settled(SettleOutcome.DUPLICATE, {}),
+    ]
+    assert await ask(store, shop, demand, id="it") == Reserved(decision=REPLAYED)
 
 
 async def test_what_was_not_used_is_given_back_at_once(store: Store) -> None:
@@ -98,7 +125,7 @@ async def test_what_was_not_used_is_given_back_at_once(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("after_s", "used", "left"),
+    ("after_s", "used", "remains"),
     [
         # Held are 10 beside 10 others; 2 drain in each second.
         (0.0, 0, 10_000),
@@ -114,7 +141,7 @@ async def test_what_was_not_used_is_given_back_at_once(store: Store) -> None:
     ],
 )
 async def test_given_back_is_only_what_cannot_have_drained(
-    store: Store, after_s: float, used: int, left: int
+    store: Store, after_s: float, used: int, remains: int
 ) -> None:
     shop = Shop()
     await ask(store, shop, smooth(10, 20, per_s=2), id="it")
@@ -122,33 +149,33 @@ async def test_given_back_is_only_what_cannot_have_drained(
 
     settled = await store.settle("it", shop.tenant, spent(used, 1), NOW_S + after_s)
 
-    assert settled.used == {"smooth": left}
-    assert await level(store, shop, after_s, 2) == left
+    assert settled.used == {"smooth": remains}
+    assert await level(store, shop, after_s, 2) == remains
 
 
 async def test_what_is_used_beyond_the_burst_has_to_drain_first(store: Store) -> None:
-    shop, one = Shop(), smooth(1, 10, per_s=2)
+    shop, demand = Shop(), smooth(1, 10, per_s=2)
     await ask(store, shop, smooth(10, 10, per_s=2), id="long")
 
     await store.settle("long", shop.tenant, spent(30, 1), NOW_S + 1)
 
     assert await level(store, shop, 1, 2) == 28_000
-    assert (await ask(store, shop, one, 10.499)).decision is REFUSED
-    assert (await ask(store, shop, one, 10.5)).decision is ADMITTED
+    assert (await ask(store, shop, demand, 10.499)).decision is REFUSED
+    assert (await ask(store, shop, demand, 10.5)).decision is ADMITTED
 
 
 async def test_a_clock_that_steps_back_neither_drains_nor_fills(store: Store) -> None:
-    shop, one = Shop(), smooth(1, 10, per_s=2)
+    shop, demand = Shop(), smooth(1, 10, per_s=2)
     await ask(store, shop, smooth(10, 10, per_s=2), 10.0, id="it")
 
     assert await level(store, shop, 0.0, 2) == 10_000
-    assert await ask(store, shop, one, 3.0) == Reserved(REFUSED, (10_000,), (0,))
+    assert await ask(store, shop, demand, 3.0) == refused("smooth", smooth=10_000)
     settled = await store.settle("it", shop.tenant, spent(8, 1), NOW_S + 5)
     assert settled.used == {"smooth": 8000}
-    assert await ask(store, shop, one, 5.0) == Reserved(ADMITTED, (9000,))
+    assert await ask(store, shop, demand, 5.0) == admitted(smooth=9000)
 
     # Right again, it has drained since it was at 10 s, and not since it was at 5 s.
-    assert await ask(store, shop, one, 11.0) == Reserved(ADMITTED, (8000,))
+    assert await ask(store, shop, demand, 11.0) == admitted(smooth=8000)
 
 
 async def test_what_other_clocks_have_drained_is_not_given_back(store: Store) -> None:
@@ -162,24 +189,30 @@ async def test_what_other_clocks_have_drained_is_not_given_back(store: Store) ->
 
 
 async def test_what_is_not_enforced_is_counted_above_the_burst(store: Store) -> None:
-    shop, one = Shop(), replace(smooth(2, 3, per_s=1), enforced=False)
+    shop, demand = Shop(), replace(smooth(2, 3, per_s=1), enforced=False)
 
-    answers = [await ask(store, shop, one) for _ in range(2)]
+    answers = [await ask(store, shop, demand) for _ in range(2)]
 
-    assert answers == [Reserved(ADMITTED, (2000,)), Reserved(ADMITTED, (4000,), (), (0,))]
+    assert answers == [admitted(smooth=2000), admitted("smooth", smooth=4000)]
     assert await level(store, shop, 3.5, 1) == 500
 
 
 async def test_numbers_are_exact_up_to_two_to_the_53_and_stay_below(store: Store) -> None:
     """A thousand million an hour, counted in milliseconds of the hour."""
     shop, unit, number = Shop(), 3_600_000, 10**9
-    weights = TOKENS.times(unit)
-    most = Demand(weights, "smooth", number * unit - 1, number * unit, EXPIRES_AT_S, drain=number)
+    most = Demand(
+        weights=TOKENS.times(unit),
+        key="smooth",
+        amount=number * unit - 1,
+        limit=number * unit,
+        expires_at_s=EXPIRES_AT_S,
+        drain=number,
+    )
     await ask(store, shop, most, id="most")
 
     assert (await ask(store, shop, replace(most, amount=2))).decision is REFUSED
     full = await ask(store, shop, replace(most, amount=1))
-    assert full == Reserved(ADMITTED, (number * unit,))
+    assert full == admitted(smooth=number * unit)
     assert await level(store, shop, 3599.999, number) == number
     await store.settle("most", shop.tenant, spent(MAX_COUNT, 1), NOW_S)
     assert await level(store, shop, 0, number) == MAX_COUNT
@@ -190,7 +223,7 @@ async def test_a_bucket_and_a_counter_may_have_one_name(store: Store) -> None:
     shop = Shop()
     await store.reserve(shop.ask(tokens(5, 10, "smooth")))
     await store.reserve(shop.ask(smooth(3, 10, 1)))
-    assert await store.peek(shop.tenant, ["smooth"], [], NOW_S) == (5,)
+    assert await peek(store, shop.tenant, ["smooth"], [], NOW_S) == (5,)
     assert await level(store, shop, 0, 1) == 3000
 
 
@@ -200,10 +233,12 @@ async def test_a_thousand_at_once_get_exactly_the_burst(store: Store) -> None:
         shop.ask(smooth(1, 10, per_s=2), smooth(1, 1000, per_s=1, key="wide")) for _ in range(1000)
     ]
 
-    answers = await asyncio.gather(*(store.reserve(one) for one in asked))
+    answers = await asyncio.gather(*(store.reserve(reservation) for reservation in asked))
 
     assert sum(answer.decision is ADMITTED for answer in answers) == 10
-    used = await store.peek(shop.tenant, ["smooth", "wide"], [], NOW_S, {"smooth": 2, "wide": 1})
+    used = await peek(
+        store, shop.tenant, ["smooth", "wide"], [], NOW_S, drains={"smooth": 2, "wide": 1}
+    )
     assert used == (10_000, 10_000)
 
 
@@ -226,7 +261,7 @@ class Hindsight:
     """What each took, as far as it is known."""
 
     def level(self) -> int:
-        """What had been in the bucket, had each taken from the start what it took."""
+        """The level of the bucket if each had taken from the start what it took in the end."""
         level, at_ms = 0, 0
         for name, (then_ms, _) in self.held.items():
             level = max(0, level - RATE * (then_ms - at_ms)) + self.known[name] * 1000
@@ -251,11 +286,11 @@ async def test_never_less_is_in_it_than_in_the_true_bucket(
 ) -> None:
     shop, true = Shop(), Hindsight()
     open_names: list[str] = []
-    for number, (what, amount) in enumerate(steps):
+    for number, (action, amount) in enumerate(steps):
         now_s = NOW_S + true.now_ms / 1000
-        if what == "wait":
+        if action == "wait":
             true.now_ms += amount
-        elif what == "ask":
+        elif action == "ask":
             before = await level(store, shop, true.now_ms / 1000, RATE)
             name = f"r{number}"
             answer = await store.reserve(
@@ -272,9 +307,9 @@ async def test_never_less_is_in_it_than_in_the_true_bucket(
             true.known[name] = amount if overuses else min(amount, held)
             await store.settle(name, shop.tenant, spent(true.known[name], 1), now_s)
 
-        found = await level(store, shop, true.now_ms / 1000, RATE)
-        assert found >= true.level()
+        drops = await level(store, shop, true.now_ms / 1000, RATE)
+        assert drops >= true.level()
         if true.known == {name: held for name, (_, held) in true.held.items()}:
-            assert found == true.level()
+            assert drops == true.level()
     if not overuses:
         true.assert_no_span_has_more_than_burst_and_rate()

@@ -1,10 +1,19 @@
-"""One real Envoy for each test module; each test starts with fresh scripts and empty records."""
+"""One real Envoy for each test module; each test starts with new scripts and empty records."""
 
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 
 from tests.envoy_process import Rig, running_envoy
+from tests.patience import PATIENCE_S
+
+
+@pytest.fixture(autouse=True)
+def patient_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives Envoy the time of a busy machine to start, and to take new files."""
+    for name in ("READY_TIMEOUT_S", "APPLY_TIMEOUT_S"):
+        monkeypatch.setattr(f"headgate.dataplane.supervisor.{name}", PATIENCE_S)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

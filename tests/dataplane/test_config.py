@@ -51,9 +51,9 @@ def box(folder: Path, **upstreams: str) -> OneBox:
 
 
 def filters(counting: Counting = Counting.PROXY) -> dict[str, dict[str, Any]]:
-    """The filters' configurations by name, in order, as Envoy reads them."""
-    rendered = [json.loads(render(one)) for one in http_filters("services", 1000, counting)]
-    return {one["name"]: one["typed_config"] for one in rendered}
+    """The configurations of the filters by name, in order, as Envoy reads them."""
+    rendered = [json.loads(render(added)) for added in http_filters("services", 1000, counting)]
+    return {added["name"]: added["typed_config"] for added in rendered}
 
 
 def rate_limits() -> list[dict[str, Any]]:
@@ -190,7 +190,7 @@ def test_field_names_with_digits_are_written_as_envoy_has_them(tmp_path: Path) -
 
 
 def test_every_slow_client_has_its_end(tmp_path: Path) -> None:
-    """Envoy's own defaults for most of these are to wait for ever."""
+    """Envoy's default for most of these is to wait forever."""
     config = json.loads(render(listener(box(tmp_path), "services")))
     manager = config["filter_chains"][0]["filters"][0]["typed_config"]
 
@@ -280,13 +280,13 @@ def test_files_are_replaced_in_one_step(tmp_path: Path) -> None:
         replace_file(path, "new")
         assert held.read() == "old"
     assert path.read_text() == "new"
-    assert [one.name for one in tmp_path.iterdir()] == ["routes.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["routes.json"]
 
 
 def test_everything_that_envoy_needs_is_in_the_folder(tmp_path: Path) -> None:
-    one = box(tmp_path / "new", m="http://10.0.0.1:8000")
-    write_bootstrap(one)
-    for file in (one.bootstrap_file, one.clusters_file, one.routes_file):
+    fresh = box(tmp_path / "new", m="http://10.0.0.1:8000")
+    write_bootstrap(fresh)
+    for file in (fresh.bootstrap_file, fresh.clusters_file, fresh.routes_file):
         json.loads(file.read_text())
 
 

@@ -1,4 +1,4 @@
-"""What ext_proc gets of answers where it counts them, and what becomes of its answers."""
+"""The answers that ext_proc gets to count, and the effect of its replies."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -34,7 +34,7 @@ async def rig(counting_envoy: Rig) -> Rig:
 
 
 def counting(on_body: Answer | None = None) -> Answer:
-    """ext_proc asks for the answer, and notes of it the status and each chunk's size."""
+    """ext_proc asks for the answer, and notes its status and the size of each chunk."""
     admit = route()
 
     def answer(message: ext_proc_pb2.ProcessingRequest) -> ext_proc_pb2.ProcessingResponse:
@@ -63,7 +63,7 @@ def kinds(rig: Rig) -> list[str | None]:
 
 
 async def settled(rig: Rig) -> dict[str, str]:
-    """The entries of the settle descriptor, once it has come."""
+    """The entries of the settle descriptor, once it has arrived."""
     await rig.services.until(lambda: bool(rig.services.descriptors(OP_SETTLE)))
     return entries(rig.services.descriptors(OP_SETTLE)[0])
 
@@ -78,7 +78,7 @@ async def test_the_answer_comes_in_pieces_and_what_is_noted_adds_up(rig: Rig) ->
 
 
 async def test_of_the_answer_s_headers_three_are_told(rig: Rig) -> None:
-    """And no other: the upstream sends `server` too."""
+    """And no other header: the upstream sends `server`, too."""
     rig.upstream.answer = reply(200, b"{}")
     await rig.post()
     headers = rig.services.streams[0][1].response_headers.headers.headers
@@ -99,7 +99,7 @@ async def test_an_answer_of_envoy_s_own_is_told_as_well(rig: Rig) -> None:
 
 
 async def test_a_service_that_ends_the_stream_gets_no_more_of_the_answer(rig: Rig) -> None:
-    """As it does at the headers of an error."""
+    """As it does after the headers of an error."""
     rig.upstream.answer = reply(500, b'{"error": 1}')
     rig.services.ends_after = 2
     answer = await rig.post()
@@ -110,7 +110,7 @@ async def test_a_service_that_ends_the_stream_gets_no_more_of_the_answer(rig: Ri
 async def test_a_service_that_fails_cuts_the_answer_and_what_was_known_is_settled(
     rig: Rig,
 ) -> None:
-    """Never does the rest pass uncounted."""
+    """The rest never passes uncounted."""
     ended = asyncio.Event()
 
     async def two(_: Received, writer: asyncio.StreamWriter) -> None:

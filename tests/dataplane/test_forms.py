@@ -1,4 +1,4 @@
-"""What ext_proc learns of a form, on the real Envoy: what the parser of vLLM reads, or nothing."""
+"""The fields of a form for ext_proc, on the real Envoy: those that vLLM's parser reads, or none."""
 
 import asyncio
 import random
@@ -232,7 +232,7 @@ async def test_a_form_elsewhere_is_no_body(rig: Rig) -> None:
     "kinds", [(KIND, KIND), (KIND, "multipart/form-data; boundary=b1"), (KIND, "b1")]
 )
 async def test_a_form_with_two_types_is_not_read(rig: Rig, kinds: tuple[str, str]) -> None:
-    """Envoy joins them by a comma, which no boundary has here."""
+    """Envoy joins them with a comma, which no boundary may have here."""
     headers = [("content-type", kind) for kind in kinds]
     body = (MODEL + FILE + END).encode()
     await rig.client.post(PATH, content=body, headers=headers)
@@ -248,7 +248,7 @@ async def test_a_form_of_the_largest_size_is_read(rig: Rig) -> None:
 
 
 def bent(body: str, rand: random.Random) -> str:
-    """The body with some of its pieces replaced by others that forms are made of."""
+    """The body with some of its pieces replaced by other pieces of forms."""
     words = [
         "\r\n",
         "--b0",

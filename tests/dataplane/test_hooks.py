@@ -1,4 +1,4 @@
-"""What each hook receives for one request through the real Envoy, how often and when."""
+"""The messages that each hook gets for one request through the real Envoy, and when."""
 
 import asyncio
 
@@ -34,7 +34,9 @@ async def test_one_request_costs_a_fixed_number_of_messages(rig: Rig) -> None:
     services = rig.services
     assert len(services.checks) == 1
     assert [len(stream) for stream in services.streams] == [1]
-    calls = [[entries(one)["op"] for one in call.descriptors] for call in services.limits]
+    calls = [
+        [entries(descriptor)["op"] for descriptor in call.descriptors] for call in services.limits
+    ]
     assert calls == [[OP_RESERVE], [OP_SETTLE]]
 
 
@@ -67,7 +69,7 @@ async def test_ext_authz_sees_path_method_and_credentials_only(rig: Rig) -> None
 
 
 async def test_a_forged_forwarding_header_does_not_change_the_address(rig: Rig) -> None:
-    """The address is the connection's, or a client could choose whose failures count."""
+    """The address is the connection's; otherwise a client could choose whose failures count."""
     forged = {"x-forwarded-for": "198.51.100.7", "forwarded": "for=198.51.100.7"}
     await rig.post(**forged, **{"x-real-ip": "198.51.100.7", "true-client-ip": "198.51.100.7"})
     source = rig.services.checks[0].attributes.source.address.socket_address
@@ -193,7 +195,7 @@ async def test_a_large_body_is_rewritten_too(rig: Rig) -> None:
 
 
 def rename(message: ext_proc_pb2.ProcessingRequest) -> ext_proc_pb2.ProcessingResponse:
-    """ext_proc asks for the body and names another model in it."""
+    """ext_proc asks for the body and puts another model into it."""
     if message.HasField("request_headers"):
         response = route()(message)
         mode = ext_proc_pb2.ProcessingMode

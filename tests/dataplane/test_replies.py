@@ -1,4 +1,4 @@
-"""Who speaks when no model answers: Envoy in our words, or the hook itself."""
+"""The replies if no model answers: Envoy's own in Headgate's form, or the hook's."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What ext_proc learns of a request body: `cases/request_fields.json`, on the real Envoy."""
+"""The fields of a request body for ext_proc: `cases/request_fields.json`, on the real Envoy."""
 
 import json
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 CASES = json.loads((Path(__file__).parent / "cases/request_fields.json").read_text("utf-8"))
 MAX_STRING = 8 * 1024
 FREE = {RequestKey.PROMPT_CACHE_KEY}
-"""It decides nothing: one that is too long counts as none."""
+"""It decides nothing: a value that is too long counts as absent."""
 
 
 def fields(rig: Rig) -> dict[str, Any]:
@@ -82,7 +82,7 @@ async def test_a_string_above_8_kib_looks_absent(rig: Rig, length: int, seen: bo
     "name", [path[0] for key, path in BODY_FIELDS.items() if len(path) == 1 and key not in FREE]
 )
 async def test_a_field_that_decides_is_never_hidden(rig: Rig, name: str) -> None:
-    """Each of them: vLLM would read a number that nobody here has seen."""
+    """For each field: vLLM would read a number that the filters do not show."""
     await rig.post(json.dumps({name: "0" * MAX_STRING + "3"}).encode())
     assert fields(rig) == {"body": "read", "hidden": name}
 
@@ -93,7 +93,7 @@ async def test_every_field_of_the_platform_is_seen(rig: Rig) -> None:
 
 
 async def test_a_script_that_fails_leaves_the_body_unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Envoy lets the request pass all the same; admission refuses it by this word."""
+    """Envoy still lets the request pass; ext_proc refuses it by this value."""
     source = "function envoy_on_request(handle) error('broken') end"
     monkeypatch.setattr(filters, "reader_source", lambda: source)
     async with running_envoy() as broken:

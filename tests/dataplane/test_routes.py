@@ -1,4 +1,4 @@
-"""Models come, move and go while Envoy runs; and where their requests arrive."""
+"""Models are added, moved and removed while Envoy runs, and their requests follow."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator

@@ -1,4 +1,4 @@
-"""Reserve and settle through the real Envoy, however a request ends."""
+"""Reserve and settle through the real Envoy, for every end of a request."""
 
 import asyncio
 import socket
@@ -33,7 +33,7 @@ USAGE = b'{"usage":{"prompt_tokens":7,"total_tokens":12,"completion_tokens":5}}'
 
 
 async def settled(rig: Rig) -> dict[str, str]:
-    """The entries of the settle descriptor, once it has come."""
+    """The entries of the settle descriptor, once it has arrived."""
     await rig.services.until(lambda: bool(rig.services.descriptors(OP_SETTLE)))
     return entries(rig.services.descriptors(OP_SETTLE)[0])
 
@@ -184,7 +184,7 @@ async def test_a_client_that_resets_its_http2_stream_before_the_answer_has_left(
 
 
 async def test_a_client_that_leaves_while_envoy_connects_has_left_nothing_at_vllm() -> None:
-    """Its own Envoy, as its upstream never takes a connection: its queue is full."""
+    """An Envoy of its own, because its upstream accepts no connection: its queue is full."""
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -204,7 +204,7 @@ async def test_a_client_that_leaves_while_envoy_connects_has_left_nothing_at_vll
 
 
 async def fill(full: socket.socket) -> socket.socket:
-    """One more that waits to be taken."""
+    """One more connection that waits to be accepted."""
     client = socket.socket()
     client.setblocking(False)
     with suppress(BlockingIOError):

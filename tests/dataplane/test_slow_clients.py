@@ -1,4 +1,4 @@
-"""Clients that are slow on purpose: each is ended, and nothing stays held for it."""
+"""Clients that are slow on purpose: each is disconnected, and nothing stays reserved for it."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ POST = f"POST {CHAT} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n".
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def envoy_of_module() -> AsyncIterator[Rig]:
-    """An Envoy with the same timeouts as always, but short."""
+    """An Envoy with the usual timeouts, but short."""
     with pytest.MonkeyPatch.context() as patch:
         for name, milliseconds in (
             ("HEADERS_TIMEOUT", 1000),
@@ -98,7 +98,7 @@ async def test_a_connection_without_a_request_is_closed(rig: Rig) -> None:
 
 
 async def endless(_: Received, writer: asyncio.StreamWriter) -> None:
-    """Streams events for as long as anybody takes them."""
+    """Streams events until the connection ends."""
     writer.write(b"HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\n")
     writer.write(b"transfer-encoding: chunked\r\n\r\n")
     event = b'data: {"x": "' + b"y" * 8000 + b'"}\n\n'
@@ -122,7 +122,7 @@ async def test_a_client_that_never_reads_is_cut_off_and_its_request_settled(rig:
 async def test_an_http2_client_that_opens_no_window_is_cut_off_and_its_request_settled(
     rig: Rig,
 ) -> None:
-    """What it may still be sent waits in the stream, where the time of an idle one counts."""
+    """The unsent bytes wait in the stream, so the timeout of an idle stream applies."""
     rig.upstream.answer = endless
     connection = H2Connection()
     connection.initiate_connection()
@@ -136,7 +136,7 @@ async def test_an_http2_client_that_opens_no_window_is_cut_off_and_its_request_s
 
 
 async def test_connections_beyond_the_bound_are_closed_as_they_come(rig: Rig) -> None:
-    """Those that are open go on, and so does Envoy's admin, which we need to end it in order."""
+    """Open connections continue, and so does Envoy's admin, which ends it in order."""
     async with asyncio.timeout(PATIENCE_S):
         ends = [
             await asyncio.open_connection("127.0.0.1", rig.box.listen_port)

@@ -1,4 +1,4 @@
-"""Envoy's messages are read from YAML as strictly as Envoy's own JSON."""
+"""Envoy's messages in YAML are checked as strictly as Envoy's own JSON."""
 
 from decimal import Decimal
 from importlib.util import find_spec
@@ -21,8 +21,8 @@ STRUCT = "type.googleapis.com/xds.type.v3.TypedStruct"
 
 
 def faults_in(config: object) -> list[str]:
-    found = faults(HttpFilter, {"name": "a", "typed_config": config})
-    return [f"{'.'.join(map(str, fault.path[1:]))}: {fault.problem}" for fault in found]
+    every = faults(HttpFilter, {"name": "a", "typed_config": config})
+    return [f"{'.'.join(map(str, fault.path[1:]))}: {fault.problem}" for fault in every]
 
 
 @pytest.mark.parametrize("counting", Counting)

@@ -1,4 +1,4 @@
-"""Envoy's life as a child: what keeps it from starting, how it ends, and that it always does."""
+"""Envoy as a child process: why it does not start, how it ends, and that it always ends."""
 
 import asyncio
 import os
@@ -36,7 +36,7 @@ asyncio.run(main())
 
 
 async def ended(pid: int, within_s: float = PATIENCE_S) -> bool:
-    """Whether the process ends in this time; it need not be our child."""
+    """Whether the process ends in this time; it need not be a child of this process."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""TLS at the door of the real Envoy: what a client is shown, and what changes without a restart."""
+"""TLS of the real Envoy: the certificate for clients, and its renewal without a restart."""
 
 import asyncio
 import ssl
@@ -24,7 +24,7 @@ MISMATCH = Certificate(pem("first"), pem("second.key"), 0.0)
 
 
 def trusting(*alpn: str) -> ssl.SSLContext:
-    """What a client needs to take the certificates of the tests."""
+    """A client's context that accepts the certificates of the tests."""
     context = ssl.create_default_context(cafile=AUTHORITY)
     context.set_alpn_protocols(alpn or ("http/1.1",))
     return context
@@ -46,7 +46,7 @@ async def rig(envoy_of_module: Rig) -> AsyncIterator[Rig]:
 
 
 async def handshake(rig: Rig, context: ssl.SSLContext) -> ssl.SSLObject:
-    """The client's end of a fresh connection."""
+    """The client's end of a new connection."""
     port = rig.box.listen_port
     _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
     end: ssl.SSLObject = writer.get_extra_info("ssl_object")
@@ -55,7 +55,7 @@ async def handshake(rig: Rig, context: ssl.SSLContext) -> ssl.SSLObject:
 
 
 async def shown(rig: Rig) -> str:
-    """The name in the certificate that a new connection is shown."""
+    """The name in the certificate of a new connection."""
     subject = (await handshake(rig, trusting())).getpeercert()
     assert subject
     return str(dict(part[0] for part in subject["subject"])["commonName"])
@@ -152,7 +152,7 @@ async def test_the_key_lies_in_a_file_for_its_owner_alone_and_in_no_other(rig: R
 
 
 async def test_a_pair_that_envoy_refuses_at_its_start_is_said_and_nothing_stays() -> None:
-    """It would start all the same, and reset every connection."""
+    """Otherwise it would start, and reset every connection."""
     async with short_folder() as folder:
         box = replace(make_box(folder, {}), certificate=MISMATCH)
         envoy = Envoy(box, concurrency=1)

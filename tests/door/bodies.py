@@ -1,4 +1,4 @@
-"""Generated requests: the members that matter in every spelling, kind, order and number."""
+"""Generated requests: the relevant members in every spelling, type, order and number."""
 
 import json
 
@@ -36,7 +36,7 @@ odd_spaces = st.sampled_from(["\v", "\f", "\0", "\u00a0", "/**/", "﻿"])
 
 @st.composite
 def spelled(draw: st.DrawFn, text: str) -> str:
-    """The text as a JSON string: plain, or with some of its letters escaped."""
+    """The text as a JSON string: plain, or with some of its characters escaped."""
     if draw(st.integers(0, 4)):
         return json.dumps(text, ensure_ascii=draw(st.booleans()))
     escape = draw(st.sampled_from(["\\u{:04x}", "\\u{:04X}"]))
@@ -69,7 +69,7 @@ json_values = st.one_of(*kinds, *kinds, *kinds, *kinds, st.sampled_from(NO_JSON)
 
 @st.composite
 def texts(draw: st.DrawFn, path: str) -> str:
-    """An object: the small request's members with others among, before and behind them."""
+    """An object: the small request's members with others before, between and after them."""
     members = [json.dumps(name) + ":" + json.dumps(value) for name, value in BODIES[path].items()]
     for key, value in draw(st.lists(st.tuples(keys(), json_values), max_size=5)):
         gap, other = draw(spaces), draw(spaces)
@@ -80,7 +80,7 @@ def texts(draw: st.DrawFn, path: str) -> str:
 
 @st.composite
 def broken(draw: st.DrawFn, body: bytes) -> bytes:
-    """The bytes as a careless or a sly client would send them."""
+    """The bytes as a careless or malicious client would send them."""
     place = draw(st.integers(0, len(body)))
     ways = [
         body[:place] + draw(odd_spaces).encode() + body[place:],

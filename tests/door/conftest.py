@@ -1,4 +1,4 @@
-"""One real Envoy for each module, and a reader of what vLLM reads.
+"""One real Envoy for each module, and vLLM's reading of each request.
 
 `HEADGATE_VLLM_PYTHON` names the Python of a vLLM installation; without it the simulator reads.
 """

@@ -1,4 +1,4 @@
-"""Generated forms: parts whose heads, names and borders are made of what readers differ in."""
+"""Generated forms: their heads, names and boundaries have pieces in which readers differ."""
 
 from hypothesis import strategies as st
 
@@ -45,7 +45,7 @@ ENDINGS = ("\r\n--b0--\r\n",) * 12 + (
 
 @st.composite
 def heads(draw: st.DrawFn) -> str:
-    """A head as clients write it; now and then with pieces put in anywhere."""
+    """A head as clients write it; sometimes with pieces inserted anywhere."""
     name = draw(st.sampled_from(NAMES))
     head = f'{FIRST}"{name}"'
     if draw(st.integers(0, 3)) == 0:

@@ -1,4 +1,4 @@
-"""HTTP/2 frames as a client may misuse them, and what becomes of each stream."""
+"""HTTP/2 frames that a client may misuse, and the outcome of each stream."""
 
 import asyncio
 from collections.abc import Iterable
@@ -26,13 +26,13 @@ assert CHAT in BODIES
 
 
 def block(pairs: Pairs) -> bytes:
-    """A header block; nothing of it is remembered, so that blocks may come in any order."""
+    """A header block that uses no dynamic table, so that blocks may come in any order."""
     fields = [hpack.NeverIndexedHeaderTuple(name, value) for name, value in pairs]
     return hpack.Encoder().encode(fields, huffman=False)
 
 
 def head(pairs: Pairs, *, stream: int = 1, end: bool = False, parts: int = 1) -> bytes:
-    """HEADERS, in `parts` pieces the further of which are CONTINUATION."""
+    """HEADERS in `parts` pieces; all but the first are CONTINUATION."""
     data = block(pairs)
     size = -(-len(data) // parts)
     pieces = [data[at : at + size] for at in range(0, len(data), size)]
@@ -55,7 +55,7 @@ def data(body: bytes, *, stream: int = 1, end: bool = True, padding: int = 0) ->
 
 
 def pieces(body: bytes, sizes: Iterable[int]) -> bytes:
-    """DATA frames of these sizes, the rest in a last one."""
+    """DATA frames of these sizes, and the rest in a last frame."""
     sent, at = b"", 0
     for size in sizes:
         sent += data(body[at : at + size], end=False)
@@ -69,27 +69,27 @@ def reset(stream: int = 1) -> bytes:
 
 
 async def outcomes(port: int, sent: bytes, streams: Iterable[int] = (1,)) -> dict[int, str]:
-    """What becomes of these streams: a status, or `ended`, alone or with the connection."""
-    found: dict[int, str] = {}
+    """The outcome of these streams: a status, or `ended`, alone or with the connection."""
+    by_stream: dict[int, str] = {}
     wanted = set(streams)
     decoder = hpack.Decoder()
     async with asyncio.timeout(PATIENCE_S):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             writer.write(PREFACE + sent)
-            while not wanted <= set(found):
+            while not wanted <= set(by_stream):
                 frame = await _next_frame(reader)
                 if frame is None or isinstance(frame, GoAwayFrame):
-                    return {stream: found.get(stream, "ended") for stream in wanted}
+                    return {stream: by_stream.get(stream, "ended") for stream in wanted}
                 if isinstance(frame, SettingsFrame) and "ACK" not in frame.flags:
                     writer.write(SettingsFrame(0, flags=["ACK"]).serialize())
                 elif isinstance(frame, HeadersFrame):
                     fields = dict(decoder.decode(frame.data))
                     if ":status" in fields and fields[":status"] != "100":
-                        found.setdefault(frame.stream_id, fields[":status"])
+                        by_stream.setdefault(frame.stream_id, fields[":status"])
                 elif isinstance(frame, RstStreamFrame):
-                    found.setdefault(frame.stream_id, "ended")
-            return found
+                    by_stream.setdefault(frame.stream_id, "ended")
+            return by_stream
         finally:
             writer.close()
 

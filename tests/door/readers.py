@@ -1,4 +1,4 @@
-"""What vLLM reads of a request: by its own code where there is one, else by the simulator's."""
+"""vLLM's reading of a request: by its own code if it is installed, else by the simulator's."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ PARSER = Path(__file__).parents[1] / "vllm" / "parser.py"
 
 @dataclass(frozen=True)
 class Reading:
-    """What one request asks for; `max` bounds each of `n` answers to each of the prompts."""
+    """The values of one request; `max` bounds each of `n` answers to each of the prompts."""
 
     model: str
     stream: bool = False
@@ -29,11 +29,11 @@ class Reading:
     prompts: int = 1
     cache_salt: str | None = None
     set: tuple[str, ...] = ()
-    """The platform's fields that were there; the simulator does not tell."""
+    """The platform's fields in the request; the simulator does not report them."""
 
 
 Reader = Callable[[str, str, bytes], Reading | None]
-"""Path, content type, body; None where vLLM refuses."""
+"""Path, content type, body; None if vLLM refuses the request."""
 
 _READERS: dict[str, Callable[[Fields], InferenceRequest]] = {
     "/v1/chat/completions": requests.read_chat,

@@ -1,4 +1,4 @@
-"""A real Envoy with the real decision behind it, in front of an upstream that keeps every byte."""
+"""A real Envoy with the real decision, in front of an upstream that keeps every byte."""
 
 import json
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ WITHOUT_OUTPUT = {Api.EMBEDDINGS, Api.SCORE, Api.RERANK, *OPEN}
 
 @dataclass
 class Decider:
-    """Answers ext_proc's messages as the service does, and keeps what it saw and decided."""
+    """Answers ext_proc's messages like the service, and keeps the facts and the decision."""
 
     policy: CompiledPolicy = DOOR
     facts: RequestFacts | None = None
@@ -66,7 +66,7 @@ class Decider:
 
 @dataclass(frozen=True)
 class Passage:
-    """What became of one request: the answer's status, and code and field of a refusal."""
+    """The outcome of one request: the answer's status, and the code and field of a refusal."""
 
     status: int
     code: str | None
@@ -81,7 +81,7 @@ class Passage:
 
 
 async def pass_through(rig: Rig, path: str, content_type: str, body: bytes) -> Passage:
-    """Sends one request through the door."""
+    """Sends one request through Envoy."""
     await rig.reset()
     decider = Decider()
     rig.services.process = decider.process
@@ -100,9 +100,10 @@ async def pass_through(rig: Rig, path: str, content_type: str, body: bytes) -> P
 
 
 def disagreement(passage: Passage, reading: Reading | None) -> str | None:
-    """How what vLLM reads differs from what was decided, None where it does not.
+    """The difference between vLLM's reading and the decision; None if they agree.
 
-    `reading` is that of the bytes that vLLM got; where it refuses them nothing is used.
+    `reading` is vLLM's reading of the bytes that it got; None if it refuses them, as it then uses
+    nothing.
     """
     if not isinstance(passage.decision, Admit) or reading is None:
         return None
@@ -153,6 +154,6 @@ BODIES: dict[str, dict[str, object]] = {
 
 
 def with_members(path: str, members: str) -> str:
-    """The small request of `path` and behind it these members, as JSON text."""
+    """The small request of `path`, followed by these members, as JSON text."""
     small = json.dumps(BODIES[path])
     return f"{small[:-1]}, {members}}}" if members else small

@@ -1,4 +1,4 @@
-"""What vLLM's parser reads of a form is what was decided on, or it is a 400."""
+"""vLLM's parser reads the form that was decided on, or the form is refused with 400."""
 
 import os
 
@@ -27,12 +27,12 @@ END = "\r\n--b0--\r\n"
 
 
 def behind_a_model(part: str) -> tuple[str, bytes]:
-    """A form with a model that is allowed, and this part behind it."""
+    """A form with an allowed model, and this part after it."""
     return KIND, (TINY + "--b0\r\n" + part + END).encode()
 
 
 HIDDEN = behind_a_model(f'{FIRST}"model"; a="\n{FIRST}"x"\r\n\r\nnobody')
-"""vLLM reads a second model here, one that looks for lines by their line feeds does not."""
+"""vLLM reads a second model here; a reader that splits lines at line feeds does not."""
 AFTER_PADDING = KIND, (TINY + f'--b0 \r\n{FIRST}"model"\r\n\r\nnobody' + END).encode()
 BEHIND_THE_END = KIND, (TINY + f'--b0--\r\n--b0\r\n{FIRST}"model"\r\n\r\nnobody' + END).encode()
 TWICE = behind_a_model(f'{FIRST}"model"\r\n\r\nnobody')
@@ -41,19 +41,19 @@ QUOTED = behind_a_model(f'{FIRST}"x\\"; name="model"\r\n\r\nnobody')
 
 
 async def seen_of(rig: Rig, kind: str, body: bytes) -> dict[str, object] | None:
-    """What ext_proc is told of a form; None for one that is refused."""
+    """The metadata of a form for ext_proc; None if the form is refused."""
     await rig.reset()
     await rig.client.post(PATH, content=body, headers={"content-type": kind})
     fields = rig.services.streams[0][0].metadata_context.filter_metadata[Namespace.REQUEST].fields
     if fields[RequestKey.BODY].string_value != "form":
         return None
-    told: dict[str, object] = {}
+    form: dict[str, object] = {}
     if RequestKey.MODEL in fields:
-        told["model"] = fields[RequestKey.MODEL].string_value
-        told["model_at"] = int(fields[RequestKey.MODEL_AT].number_value)
-    told["flags"] = {name: fields[key].bool_value for name, key in FLAGS.items() if key in fields}
-    told["not_served"] = set(filter(None, fields[RequestKey.PLATFORM].string_value.split(",")))
-    return told
+        form["model"] = fields[RequestKey.MODEL].string_value
+        form["model_at"] = int(fields[RequestKey.MODEL_AT].number_value)
+    form["flags"] = {name: fields[key].bool_value for name, key in FLAGS.items() if key in fields}
+    form["not_served"] = set(filter(None, fields[RequestKey.PLATFORM].string_value.split(",")))
+    return form
 
 
 @settings(

@@ -1,4 +1,4 @@
-"""How a request is cut out of a connection: one meaning, or none. `cases/framing.yaml`."""
+"""How requests are read from a connection: one meaning, or an error. `cases/framing.yaml`."""
 
 import asyncio
 import json
@@ -32,11 +32,11 @@ async def statuses(rig: Rig, sent: bytes) -> list[int]:
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.box.listen_port)
         try:
             writer.write(sent)
-            found = []
-            while not found or found[-1] < 200:
+            statuses = []
+            while not statuses or statuses[-1] < 200:
                 head = await reader.readuntil(b"\r\n\r\n")
-                found.append(int(head.split(b" ", 2)[1]))
-            return found
+                statuses.append(int(head.split(b" ", 2)[1]))
+            return statuses
         finally:
             writer.close()
 

@@ -1,4 +1,4 @@
-"""How a request is cut out of an HTTP/2 connection: one meaning, or none, and nothing is held."""
+"""How requests are read from an HTTP/2 connection: one meaning or an error, and no leftovers."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ ACTIVE = "http.door.downstream_rq_active"
 
 
 def but(name: str, *values: str) -> Pairs:
-    """The headers of a request with this one taken out, or with these values in its place."""
+    """The headers of a request without this header, or with these values of it."""
     at = next(index for index, (known, _) in enumerate(POST) if known == name)
     return [*POST[:at], *((name, value) for value in values), *POST[at + 1 :]]
 
@@ -116,11 +116,11 @@ REFUSED: dict[str, tuple[bytes, str]] = {
         "ended",
     ),
 }
-"""No byte reaches the upstream: an error, or the stream or the whole connection ends."""
+"""No byte reaches the upstream: there is an error, or the stream or the connection ends."""
 
 
 async def holds_nothing(rig: Rig) -> None:
-    """Waits until no request runs in Envoy and all that was reserved is settled."""
+    """Waits until no request runs in Envoy and every reservation is settled."""
     admin = EnvoyAdmin(rig.box.admin_socket)
     try:
         async with asyncio.timeout(PATIENCE_S):
@@ -135,7 +135,7 @@ async def holds_nothing(rig: Rig) -> None:
 
 
 def decide_each(message: ProcessingRequest) -> ProcessingResponse:
-    """As the service does, for requests that run at the same time and need no rewriting."""
+    """Like the service, for requests that run at the same time and need no rewrite."""
     return Decider().process(message)
 
 
@@ -166,7 +166,7 @@ async def test_a_request_without_one_meaning_reaches_nobody(rig: Rig, shape: str
 
 
 async def test_a_host_beside_another_authority_never_reaches_vllm(rig: Rig) -> None:
-    """Routes do not read either, and the upstream is told its own name."""
+    """Routes read neither, and the upstream gets its own name."""
     sent = head([*POST, ("host", "evil")]) + BODY
     outcome = await outcomes(await ready(rig), sent)
 
@@ -180,7 +180,7 @@ async def test_a_host_beside_another_authority_never_reaches_vllm(rig: Rig) -> N
 async def test_a_request_that_is_taken_back_before_its_end_reaches_nobody(
     rig: Rig, sent: bytes
 ) -> None:
-    """The stream behind it on the same connection is answered."""
+    """The next stream on the same connection is answered."""
     behind = head(POST, stream=3) + data(SMALL, stream=3)
 
     assert await outcomes(await ready(rig), sent + reset() + behind, [3]) == {3: "200"}
@@ -191,15 +191,15 @@ async def test_a_request_that_is_taken_back_before_its_end_reaches_nobody(
 async def test_a_request_that_is_taken_back_after_its_end_is_settled(rig: Rig) -> None:
     behind = head(POST, stream=3) + data(SMALL, stream=3)
 
-    found = await outcomes(await ready(rig), head(POST) + BODY + reset() + behind, [3])
+    statuses = await outcomes(await ready(rig), head(POST) + BODY + reset() + behind, [3])
     await holds_nothing(rig)
-    assert found == {3: "200"}
+    assert statuses == {3: "200"}
     reserved = len(rig.services.descriptors(OP_RESERVE))
     assert len(rig.services.descriptors(OP_SETTLE)) == reserved
 
 
 async def test_streams_among_each_other_keep_their_own_bodies(rig: Rig) -> None:
-    """Three requests whose frames are dealt out in turn, on one connection."""
+    """Three requests with interleaved frames on one connection."""
     streams = (1, 3, 5)
     bodies = {stream: SMALL.replace(b"Hi", b"H%d" % stream) for stream in streams}
     sent = b"".join(head(POST, stream=stream) for stream in streams)
@@ -212,9 +212,9 @@ async def test_streams_among_each_other_keep_their_own_bodies(rig: Rig) -> None:
     await rig.reset()
     rig.services.process = decide_each
 
-    found = await outcomes(rig.box.listen_port, sent, streams)
-    assert found == dict.fromkeys(streams, "200")
-    assert sorted(one.body for one in rig.upstream.received) == sorted(bodies.values())
+    statuses = await outcomes(rig.box.listen_port, sent, streams)
+    assert statuses == dict.fromkeys(streams, "200")
+    assert sorted(request.body for request in rig.upstream.received) == sorted(bodies.values())
     await holds_nothing(rig)
 
 

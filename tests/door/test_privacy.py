@@ -1,4 +1,4 @@
-"""No byte of a prompt leaves the proxy for the services, unless a body must be rewritten."""
+"""No byte of a prompt leaves the proxy for the services, unless its body must be rewritten."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ STREAMING = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/me
 
 
 def secretive(path: str, **more: object) -> bytes:
-    """A request that says the secret in its prompt, and wherever else text may stand."""
+    """A request with the secret in its prompt, and in every other text."""
     body = json.loads(json.dumps(BODIES[path]).replace('"Hi"', f'"{SECRET}"'))
     for name in ("text_1", "query"):
         if name in body:
@@ -28,7 +28,7 @@ def secretive(path: str, **more: object) -> bytes:
     return json.dumps({**body, "metadata": {"note": SECRET}, "user": SECRET, **more}).encode()
 
 
-def told(rig: Rig) -> Iterator[bytes]:
+def messages_to_services(rig: Rig) -> Iterator[bytes]:
     """Every message that the services have received."""
     services = rig.services
     for received in (services.checks, services.limits, services.logs, *services.streams):
@@ -37,7 +37,7 @@ def told(rig: Rig) -> Iterator[bytes]:
 
 
 async def finished(rig: Rig) -> None:
-    """Waits for the access log, which speaks last."""
+    """Waits for the access log, which comes last."""
     await rig.services.until(lambda: len(rig.services.logs) == 1)
 
 
@@ -51,7 +51,7 @@ async def send(rig: Rig, body: bytes, path: str = CHAT, **headers: str) -> int:
 
 def keeps_secret(rig: Rig) -> bool:
     log = rig.box.log_file.read_bytes()
-    return not any(SECRET.encode() in text for text in (*told(rig), log))
+    return not any(SECRET.encode() in text for text in (*messages_to_services(rig), log))
 
 
 @pytest.mark.parametrize("path", BODIES)
@@ -148,23 +148,23 @@ async def test_a_body_that_must_be_rewritten_is_sent_once_and_told_to_nobody_els
 ) -> None:
     """The exceptions, in docs/security.md."""
     assert await send(rig, secretive(CHAT, **more)) == 200
-    holding = [text for text in told(rig) if SECRET.encode() in text]
+    holding = [text for text in messages_to_services(rig) if SECRET.encode() in text]
     assert [ProcessingRequest.FromString(text).WhichOneof("request") for text in holding] == [
         "request_body"
     ]
 
 
 async def test_what_is_told_on_purpose(rig: Rig) -> None:
-    """The model as the client wrote it, its cache key, and its user agent and path."""
+    """The client's model, its cache key, its user agent and its path."""
     await send(
         rig, b'{"model": "m-1", "prompt_cache_key": "k-1", "n": "n-1"}', **{"user-agent": "a-1"}
     )
-    everything = b"".join(told(rig))
+    everything = b"".join(messages_to_services(rig))
     assert all(text in everything for text in (b"m-1", b"k-1", b"n-1", b"a-1"))
 
 
 def recording(model: str = "tiny", **more: str) -> tuple[str, bytes]:
-    """A form that says the secret in its file, its file's name and its other fields."""
+    """A form with the secret in its file, its file's name and its other fields."""
     parts = [
         f'--b0\r\nContent-Disposition: form-data; name="file"; filename="{SECRET}.wav"\r\n'
         f"Content-Type: audio/wav\r\n\r\nRIFF{SECRET}\r\n"
@@ -180,7 +180,7 @@ def recording(model: str = "tiny", **more: str) -> tuple[str, bytes]:
 @pytest.mark.parametrize("path", ["/v1/audio/transcriptions", "/v1/audio/translations"])
 @pytest.mark.parametrize("stream", ["false", "true"])
 async def test_no_recording_reaches_them(rig: Rig, path: str, stream: str) -> None:
-    """`tiny` forces usage, so that no stream of it needs a rewritten form either."""
+    """`tiny` forces usage, so its streams need no rewritten form either."""
     kind, body = recording(stream=stream)
     assert await send(rig, body, path, **{"content-type": kind}) == 200
     assert rig.upstream.received[0].body == body
@@ -209,7 +209,7 @@ async def test_a_recording_whose_form_must_be_rewritten_is_sent_once_and_told_to
     kind, body = recording(**more)
     assert await send(rig, body, "/v1/audio/transcriptions", **{"content-type": kind}) == 200
     assert SECRET.encode() in rig.upstream.received[0].body
-    holding = [text for text in told(rig) if SECRET.encode() in text]
+    holding = [text for text in messages_to_services(rig) if SECRET.encode() in text]
     assert [ProcessingRequest.FromString(text).WhichOneof("request") for text in holding] == [
         "request_body"
     ]

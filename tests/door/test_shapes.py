@@ -1,4 +1,4 @@
-"""What vLLM reads is what was decided on, or it is a 400."""
+"""vLLM reads the request that was decided on, or the request is refused with 400."""
 
 import json
 import os
@@ -24,7 +24,7 @@ JSON = "application/json"
 
 
 def filled(text: str) -> str:
-    """The text with its long stretches written out."""
+    """The text with its long parts written out."""
     text = text.replace("{9K}", " " * 9216).replace("{0K}", "0" * 9216)
     text = text.replace("{10M}", " " * 10_000_000)
     return re.sub(r"\{deep (\d+)\}", lambda m: "[" * int(m[1]) + "]" * int(m[1]), text)
@@ -43,7 +43,7 @@ def ids(case: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("case", CASES, ids=ids)
 async def test_our_answer_to_a_shape(rig: Rig, reads: Reader, case: dict[str, Any]) -> None:
-    """And whatever passed is read by vLLM as it was decided."""
+    """vLLM reads every request that passed as it was decided."""
     path, kind, body = case.get("path", CHAT), case.get("type", JSON), body_of(case)
     passage = await pass_through(rig, path, kind, body)
 
@@ -58,7 +58,7 @@ async def test_our_answer_to_a_shape(rig: Rig, reads: Reader, case: dict[str, An
 
 @pytest.mark.parametrize("case", CASES, ids=ids)
 async def test_what_vllm_itself_reads_of_a_shape(reads: Reader, case: dict[str, Any]) -> None:
-    """Without us in between: why the door is as it is."""
+    """vLLM alone, without Headgate: it explains the rules of the door."""
     path, kind = case.get("path", CHAT), case.get("type", JSON)
     read = reads(path, kind, body_of(case))
 

@@ -13,6 +13,7 @@ import pytest
 
 from headgate.core.contract import Counting
 from tests.box import Box, environment, policy, running_box
+from tests.patience import PATIENCE_S
 
 LIMITS = """
       - {count: requests, limit: 100000, per: minute}
@@ -23,7 +24,7 @@ LIMITS = """
 
 @dataclass(frozen=True)
 class Upstream:
-    """What stands behind Envoy, and its own count of tokens."""
+    """The server behind Envoy, and its own count of tokens."""
 
     url: str
     real: bool
@@ -54,7 +55,7 @@ def started_simulator(*arguments: str) -> Iterator[str]:
         yield ready.split()[-1]
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE_S)
         process.stdout.close()
 
 

@@ -49,7 +49,7 @@ class Fleet:
         return range(1, self.replicas + 1)
 
     def start_services(self, number: int = 1, program: Sequence[str] = HEADGATE) -> None:
-        """Starts replica `number` by `program serve` and waits until it says that it serves."""
+        """Starts replica `number` by `program serve` and waits until it serves."""
         command = [*program, "serve", "--store", self.store or self.redis.url]
         command += ["--replicas", str(self.replicas)]
         command += ["--policy", "headgate.yaml", "--hooks", f"unix:{self.socket(number)}"]
@@ -67,11 +67,11 @@ class Fleet:
         return self.box.folder / f"usage{_suffix(number)}.jsonl"
 
     def log(self, name: str) -> str:
-        """What one of them wrote since it was last started."""
+        """The output of a process since it was last started."""
         return (self.box.folder / f"{name}.log").read_text()
 
     def metrics(self, number: int = 1) -> str:
-        """The metrics of replica `number`, as its admin port tells them."""
+        """The metrics of replica `number`, from its admin port."""
         admin = re.search(r"admin on (\S+)", self.log(services(number)))
         assert admin is not None
         return httpx.get(f"{admin[1]}/metrics").text
@@ -84,7 +84,7 @@ class Fleet:
         wait_until(self._answers, "Envoy")
 
     def kill(self, name: str) -> None:
-        """Ends one of them as a crash would."""
+        """Ends a process as a crash would."""
         self.processes[name].kill()
         self.processes[name].wait()
 
@@ -98,13 +98,13 @@ class Fleet:
         return httpx.post(f"{self.url}/v1/chat/completions", **request(user, **fields))
 
     def records(self) -> str:
-        """The usage records so far, as they stand in the replicas' files."""
+        """The usage records so far, from the files of all replicas."""
         paths = map(self.records_file, self.numbers)
         texts = (path.read_text() for path in paths if path.exists())
         return "".join(f"{line}\n" for text in texts for line in whole_lines(text))
 
     def record_of(self, answer: httpx.Response) -> dict[str, Any]:
-        """Waits for the usage record of the request that was answered so."""
+        """Waits for the usage record of the request with this answer."""
         wanted = answer.headers["x-request-id"]
 
         def found() -> dict[str, Any] | None:
@@ -114,7 +114,7 @@ class Fleet:
         return cast("dict[str, Any]", wait_until(found, f"the record of {wanted}"))
 
     def wait_record(self, count: int) -> list[str]:
-        """Waits until so many records are written."""
+        """Waits until `count` records are written."""
         wait_until(lambda: self.records().count("\n") >= count, f"{count} records")
         return self.records().splitlines()
 
@@ -167,7 +167,7 @@ def fleet_to_start(
     redis_options: Sequence[str] = (),
     more_upstreams: Mapping[str, str] = {},
 ) -> Iterator[Fleet]:
-    """Starts Redis alone; ends with the block whatever the test has started by then.
+    """Starts Redis alone; at its end it stops all that the test has started.
 
     `upstream` is that of the model `tiny`, `more_upstreams` those of other base models.
     """

@@ -93,7 +93,7 @@ def test_a_number_padded_beyond_what_envoy_shows_is_refused(box: Box) -> None:
 
 
 def test_forged_identity_headers_never_reach_vllm(box: Box) -> None:
-    """What the client claims is removed before anything reads it; the record names the caller."""
+    """They are removed before anything reads them; the record names the caller."""
     answer = box.chat_with_headers(
         {
             "x-headgate-tenant": "globex",

@@ -1,4 +1,4 @@
-"""What one request may cost in calls, messages and bytes; counted by Envoy itself."""
+"""The calls, messages and bytes that a request may cost; counted by Envoy itself."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,8 +6,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.box import Box, metric, policy, running_box, small_chat
+from tests.box import Box, metric, policy, running_box, settlements, small_chat
 from tests.envoy.conftest import Upstream
+from tests.patience import wait_until
 
 ENVOY = {
     "checks": "ext_authz.ok",
@@ -15,14 +16,23 @@ ENVOY = {
     "sent": "ext_proc.stream_msgs_sent",
     "received": "ext_proc.stream_msgs_received",
 }
+RESERVED = 'headgate_decisions_total{decision="ok",hook="ratelimit"}'
 LIMIT_CALLS = 'headgate_hook_seconds_count{hook="ratelimit"}'
 
 
 def grown(box: Box, act: Callable[[], httpx.Response]) -> dict[str, int]:
-    """How many calls and messages one request took, from its start to its usage record."""
+    """How many calls and messages one request took, from its start to its record and settlement."""
     before = counted(box)
     box.record_of(act().headers["x-request-id"])
+    wait_until(lambda: settled_by_proxy(box), "the proxy's settlement")  # the record may be first
     return {name: value - before[name] for name, value in counted(box).items()}
+
+
+def settled_by_proxy(box: Box) -> bool:
+    """Whether the proxy has settled all that it has reserved; it settles refused requests too."""
+    page = box.metrics()
+    refused = settlements(page, "ratelimit", "unknown")
+    return settlements(page, "ratelimit") - refused == metric(page, RESERVED)
 
 
 def counted(box: Box) -> dict[str, int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.box import settlements
 from tests.envoy.conftest import Upstream
 from tests.envoy.fleet import Fleet, request, running_fleet
 from tests.patience import wait_until
@@ -52,6 +53,7 @@ def test_a_stream_that_outlives_the_services_is_settled_by_those_that_came_back(
     assert refused.json()["error"]["message"]
     assert len(events) == 19
     record = fleet.record_of(stream)
+    wait_until(lambda: settlements(fleet.metrics(), "accesslog") == 1, "the settlement")
     used = record["prompt_tokens"] + record["completion_tokens"]
     assert record["source"] == "usage"
     assert record["completion_tokens"] in (19, 20)

@@ -42,8 +42,10 @@ REQUESTS: list[tuple[str, dict[str, Any]]] = [
 def test_the_records_sum_to_what_the_upstream_counted(
     upstream: Upstream, tmp_path: Path, forces_usage: bool, counting: Counting
 ) -> None:
-    """With `forces_usage` no body is rewritten: the client asks for usage where a stream needs it,
-    as the upstream of this test need not be one that always sends it."""
+    """With `forces_usage` no body is rewritten, so that the client asks for usage in each stream.
+
+    The upstream of this test may be a vLLM that does not always send it.
+    """
     text = policy(upstream.url, forces_usage=forces_usage, limits=LIMITS)
     with running_box(tmp_path, text, "--counting", counting) as box:
         before = upstream.counters()

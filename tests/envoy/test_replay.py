@@ -1,4 +1,4 @@
-"""What Envoy recorded is what `headgate replay` reads."""
+"""`headgate replay` reads the records of a real Envoy."""
 
 import json
 import subprocess
@@ -30,8 +30,8 @@ def replay(box: Box, policy_text: str) -> dict[str, Any]:
         timeout=PATIENCE_S,
     )
     assert (ended.returncode, ended.stderr) == (0, "")
-    told: dict[str, Any] = json.loads(ended.stdout)
-    return told
+    report: dict[str, Any] = json.loads(ended.stdout)
+    return report
 
 
 def test_a_recorded_run_replays(upstream: Upstream, tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ def test_the_calls_of_one_proxy_spread_over_all_replicas(fleet: Fleet) -> None:
     for _ in range(12):
         assert fleet.chat().status_code == 200
     for number in fleet.numbers:
-        told = fleet.metrics(number)
+        page = fleet.metrics(number)
         for hook in HOOKS:
-            assert metric(told, f'headgate_hook_seconds_count{{hook="{hook}"}}') >= 1
+            assert metric(page, f'headgate_hook_seconds_count{{hook="{hook}"}}') >= 1
 
 
 def test_a_replica_that_is_dead_costs_no_request_while_another_one_lives(fleet: Fleet) -> None:

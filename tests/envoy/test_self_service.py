@@ -47,17 +47,17 @@ def by_count(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def test_it_says_what_the_headers_of_the_next_answer_say(box: Box) -> None:
     first = box.chat()
     record = box.record_of(first.headers["x-request-id"])
-    told = by_count(limits(box, "?model=tiny"))
+    shown = by_count(limits(box, "?model=tiny"))
     headers = box.chat().headers
 
-    assert told["requests"]["limit"] == int(headers["x-ratelimit-limit-requests"])
-    assert told["requests"]["remaining"] - 1 == int(headers["x-ratelimit-remaining-requests"])
-    assert told["tokens"]["limit"] == int(headers["x-ratelimit-limit-tokens"])
-    assert told["tokens"]["used"] == record["prompt_tokens"] + record["completion_tokens"]
+    assert shown["requests"]["limit"] == int(headers["x-ratelimit-limit-requests"])
+    assert shown["requests"]["remaining"] - 1 == int(headers["x-ratelimit-remaining-requests"])
+    assert shown["tokens"]["limit"] == int(headers["x-ratelimit-limit-tokens"])
+    assert shown["tokens"]["used"] == record["prompt_tokens"] + record["completion_tokens"]
     held = box.record_of(headers["x-request-id"])["estimated_tokens"]
-    assert told["tokens"]["remaining"] - held == int(headers["x-ratelimit-remaining-tokens"])
-    assert told["concurrent"]["remaining"] == 10
-    assert told["requests"]["resets_at"].endswith("-01-01T00:00:00+01:00")
+    assert shown["tokens"]["remaining"] - held == int(headers["x-ratelimit-remaining-tokens"])
+    assert shown["concurrent"]["remaining"] == 10
+    assert shown["requests"]["resets_at"].endswith("-01-01T00:00:00+01:00")
 
 
 def test_money_and_weighted_tokens_are_charged_by_kind_and_money_ends(
@@ -71,15 +71,15 @@ def test_money_and_weighted_tokens_are_charged_by_kind_and_money_ends(
 
     kinds = [
         (
-            one["prompt_tokens"] - one["cached_tokens"],
-            one["cached_tokens"],
-            one["completion_tokens"],
+            record["prompt_tokens"] - record["cached_tokens"],
+            record["cached_tokens"],
+            record["completion_tokens"],
         )
-        for one in records
+        for record in records
     ]
     spent = [a * 200 + b * 50 + c * 600 for a, b, c in kinds]
     assert upstream.real or records[1]["cached_tokens"] > 0
-    assert [one["cost"] for one in records] == [nanos / 1e9 for nanos in spent]
+    assert [record["cost"] for record in records] == [nanos / 1e9 for nanos in spent]
     assert (cost["limit"], cost["used"]) == (0.002, sum(spent) / 1e9)
     assert weighted["used"] == sum(ceil((10 * a + b + 40 * c) / 10) for a, b, c in kinds)
     assert weighted["weights"] == {"input": 1, "cached_input": 0.1, "output": 4}

@@ -100,7 +100,7 @@ def test_no_conversation_changes_its_version_while_weights_go_from_10_to_50(
     rolled_back = canary.versions_of(range(CONVERSATIONS))
 
     assert 60 < list(before.values()).count("v2") < 140
-    assert sum(before[one] != after[one] for one in before) == 0
+    assert sum(before[conversation] != after[conversation] for conversation in before) == 0
     assert 430 < list(fresh.values()).count("v2") < 570
     assert set(rolled_back.values()) == {"v1"}
 

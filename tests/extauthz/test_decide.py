@@ -1,4 +1,4 @@
-"""Who is calling: every way to send a key, and every way to be refused."""
+"""ext_authz's decision: every way to send a key, and every way to be refused."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ CASES: list[dict[str, Any]] = YAML(typ="safe").load(Path(__file__).parent / "cas
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["rule"])
 def test_each_case_of_the_matrix(case: dict[str, Any]) -> None:
-    """The answer is the one that the case names."""
+    """The decision is the one in the case."""
     request = check_input(
         *map(tuple, case["headers"]),
         method=case.get("method", "POST"),
@@ -38,7 +38,7 @@ def test_each_case_of_the_matrix(case: dict[str, Any]) -> None:
 
 
 def test_the_api_of_the_path_is_named() -> None:
-    """Whoever gets in goes to the API of the path."""
+    """An allowed request has the API of its path."""
     request = check_input(("x-api-key", KEY), path="/v1/messages")
 
     assert decide(request, POLICY) == Allow(ALICE, Api.MESSAGES)
@@ -87,7 +87,7 @@ def test_a_key_may_have_512_bytes_and_not_one_more() -> None:
     st.text(max_size=40),
 )
 def test_no_bytes_get_in_or_crash(credentials: list[tuple[str, bytes]], path: str) -> None:
-    """Whatever comes, only a known key passes, and no key is repeated to its sender."""
+    """Only a known key passes, and no key is repeated to its sender."""
     for asked in ("/v1/completions", path):
         decision = decide(CheckInput("POST", asked, tuple(credentials)), POLICY)
 
@@ -95,7 +95,7 @@ def test_no_bytes_get_in_or_crash(credentials: list[tuple[str, bytes]], path: st
 
 
 def test_a_key_is_compared_with_nothing_but_looked_up_by_its_digest_once() -> None:
-    """So that the time of an answer says nothing about how near a guess is to a key."""
+    """The time of an answer must not tell how similar a guess is to a key."""
     asked: list[object] = []
 
     class Keys(dict[bytes, Caller]):

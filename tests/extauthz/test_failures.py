@@ -1,4 +1,4 @@
-"""How often an address may come without a known key."""
+"""The limit of requests without a known key for each address."""
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ CLIENT, OTHER = "192.0.2.1", "192.0.2.2"
 
 
 def let_through(limit: FailureLimit, address: str, now_s: float, times: int) -> int:
-    """How many of these failures at once are within the limit."""
+    """The number of these simultaneous failures that are within the limit."""
     return sum(limit.count(address, now_s) is None for _ in range(times))
 
 
@@ -19,7 +19,7 @@ def test_as_many_failures_as_the_limit_says_are_let_through_at_once() -> None:
 
 
 def test_room_comes_back_evenly() -> None:
-    """30 a minute are one in two seconds."""
+    """30 a minute is one every two seconds."""
     limit = FailureLimit(30)
     let_through(limit, CLIENT, 0, 30)
 
@@ -44,17 +44,17 @@ def test_addresses_do_not_pay_for_each_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("address", "other"),
     [
         ("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff"),
         ("::ffff:192.0.2.1", "192.0.2.1"),
         ("", "/run/some.sock"),
     ],
 )
-def test_addresses_of_one_client_are_one(one: str, other: str) -> None:
+def test_addresses_of_one_client_are_one(address: str, other: str) -> None:
     """An IPv6 client has a whole /64 to choose from."""
     limit = FailureLimit(5)
-    let_through(limit, one, 0, 5)
+    let_through(limit, address, 0, 5)
 
     assert limit.count(other, 0) is not None
 
@@ -66,8 +66,8 @@ def test_neighbouring_ipv6_networks_are_two_clients() -> None:
     assert limit.count("2001:db8:0:2::1", 0) is None
 
 
-def test_memory_and_failures_let_through_are_bounded_whoever_comes() -> None:
-    """Beyond `max_addresses` all that are new share one count."""
+def test_memory_and_failures_let_through_are_bounded_for_all_addresses_together() -> None:
+    """Beyond `max_addresses` all new addresses share one count."""
     limit = FailureLimit(5, max_addresses=100)
     passed = sum(
         let_through(limit, f"10.0.{number // 250}.{number % 250}", 0, 10) for number in range(1000)
@@ -90,7 +90,7 @@ def test_the_table_is_of_some_megabytes_at_most() -> None:
 def test_no_minute_lets_more_through_than_twice_the_limit(
     calls: list[tuple[int, float]], per_minute: int
 ) -> None:
-    """The bucket that was full at its beginning, and what came back in it."""
+    """The full bucket at its beginning, and the refill within it."""
     limit, now_s = FailureLimit(per_minute, max_addresses=3), 0.0
     passed: dict[int, list[float]] = {}
     for client, pause_s in calls:

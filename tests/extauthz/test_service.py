@@ -21,8 +21,8 @@ CHECK = "/envoy.service.auth.v3.Authorization/Check"
 Check = Callable[[CheckRequest], Awaitable[CheckResponse]]
 
 
-class Door:
-    """A served Authorization: what it counts, and the policy it reads."""
+class AuthzServer:
+    """A running Authorization with its metrics, and the policy that it reads."""
 
     def __init__(self) -> None:
         self.policy: CompiledPolicy = POLICY
@@ -41,12 +41,12 @@ class Door:
 
 
 @pytest.fixture
-def door() -> Door:
-    return Door()
+def door() -> AuthzServer:
+    return AuthzServer()
 
 
 @pytest.fixture
-async def check(door: Door) -> AsyncIterator[Check]:
+async def check(door: AuthzServer) -> AsyncIterator[Check]:
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((door.service.handler(),))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -60,7 +60,7 @@ async def check(door: Door) -> AsyncIterator[Check]:
     await server.stop(PATIENCE_S)  # at once, as no call runs
 
 
-async def test_a_known_key_passes_and_is_counted(door: Door, check: Check) -> None:
+async def test_a_known_key_passes_and_is_counted(door: AuthzServer, check: Check) -> None:
     """One call, one decision."""
     response = await check(check_request(("authorization", f"Bearer {KEY}".encode())))
 
@@ -68,7 +68,7 @@ async def test_a_known_key_passes_and_is_counted(door: Door, check: Check) -> No
     assert door.decisions("ok") == 1
 
 
-async def test_a_refusal_is_counted_under_its_code(door: Door, check: Check) -> None:
+async def test_a_refusal_is_counted_under_its_code(door: AuthzServer, check: Check) -> None:
     """The label is the code that the client reads."""
     response = await check(check_request())
 
@@ -76,7 +76,7 @@ async def test_a_refusal_is_counted_under_its_code(door: Door, check: Check) -> 
     assert door.decisions("missing_api_key") == 1
 
 
-async def test_a_new_registry_counts_from_the_next_call(door: Door, check: Check) -> None:
+async def test_a_new_policy_is_in_force_from_the_next_call(door: AuthzServer, check: Check) -> None:
     """A revoked key is refused at once."""
     request = check_request(("api-key", KEY.encode()))
     assert (await check(request)).status.code == 0
@@ -100,7 +100,7 @@ RIGHT = ("authorization", f"Bearer {KEY}".encode())
 
 
 async def test_failures_beyond_the_limit_get_429_and_a_known_key_passes_all_the_same(
-    door: Door, check: Check
+    door: AuthzServer, check: Check
 ) -> None:
     """One client with a bad key must not lock out the office behind its address."""
     statuses = []
@@ -118,7 +118,7 @@ async def test_failures_beyond_the_limit_get_429_and_a_known_key_passes_all_the_
 
 
 async def test_the_429_says_when_and_leaves_no_record(check: Check) -> None:
-    """The official clients take a 429 as a call to try again, unless they are told otherwise."""
+    """The official clients retry after a 429 unless a header says otherwise."""
     for _ in range(3):
         assert not (await check(check_request(WRONG))).dynamic_metadata.fields
     response = await check(check_request(WRONG, path="/v1/messages"))
@@ -136,10 +136,10 @@ async def test_the_429_says_when_and_leaves_no_record(check: Check) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status"), [("GET", "/v1/chat/completions", 405), ("POST", "/nowhere", 404)]
 )
-async def test_whatever_comes_without_a_known_key_counts_and_nothing_that_comes_with_one(
+async def test_every_request_without_a_known_key_counts_and_none_with_one(
     check: Check, method: str, path: str, status: int
 ) -> None:
-    """Records of unknown paths fill a disk as those of unknown keys do."""
+    """Records of unknown paths fill a disk just like records of unknown keys."""
     for _ in range(9):
         known = await check(check_request(RIGHT, method=method, path=path))
         assert known.denied_response.status.code == status
@@ -150,8 +150,8 @@ async def test_whatever_comes_without_a_known_key_counts_and_nothing_that_comes_
     assert beyond.denied_response.status.code == 429
 
 
-async def test_what_a_client_says_of_its_address_changes_nothing(check: Check) -> None:
-    """Only the address that the proxy itself saw counts."""
+async def test_a_forged_address_changes_nothing(check: Check) -> None:
+    """Only the address that the proxy itself sees counts."""
     for number in range(3):
         forged = ("x-forwarded-for", f"198.51.100.{number}".encode())
         await check(check_request(WRONG, forged))
@@ -159,7 +159,7 @@ async def test_what_a_client_says_of_its_address_changes_nothing(check: Check) -
     assert (await check(check_request(WRONG, forged))).denied_response.status.code == 429
 
 
-async def test_the_time_of_each_answer_is_measured(door: Door, check: Check) -> None:
+async def test_the_time_of_each_answer_is_measured(door: AuthzServer, check: Check) -> None:
     """Every answer is one observation of the hook."""
     await check(check_request())
 

@@ -1,4 +1,4 @@
-"""Envoy's Check messages to our values and back."""
+"""The translation between Envoy's Check messages and ext_authz's values."""
 
 import json
 
@@ -15,7 +15,7 @@ from tests.extauthz.builders import ALICE, check_request
 
 
 def test_repeated_headers_stay_apart_and_raw() -> None:
-    """Nothing is joined and nothing needs to be UTF-8."""
+    """Headers are not joined and need not be UTF-8."""
     message = check_request(("x-api-key", b"one"), ("x-api-key", b"\xff"), ("api-key", b"three"))
 
     assert wire.decode(message) == CheckInput(
@@ -49,7 +49,7 @@ def test_an_empty_message_is_a_request_for_nothing() -> None:
 
 
 def test_the_credential_and_scheduling_headers_go_no_further() -> None:
-    """vLLM sees neither keys nor headers that change scheduling for others."""
+    """vLLM gets neither keys nor headers that change how it schedules other requests."""
     response = wire.encode(Allow(ALICE, Api.CHAT))
 
     removed = set(response.ok_response.headers_to_remove)
@@ -68,8 +68,9 @@ def test_the_caller_goes_on_as_metadata() -> None:
     ("refusal", "code"), [(Refusal.BAD_KEY, 16), (Refusal.WRONG_METHOD, 7)], ids=["401", "405"]
 )
 def test_a_refusal_is_a_complete_answer(refusal: Refusal, code: int) -> None:
-    """Status, JSON body and every header overwrite what Envoy would say itself."""
-    deny = Deny(ApiError(refusal, "no"), ErrorShape.OPENAI, (("allow", "GET"),))
+    """Status, JSON body and every header overwrite Envoy's own."""
+    error = ApiError(refusal, "no")
+    deny = Deny(error=error, shape=ErrorShape.OPENAI, headers=(("allow", "GET"),))
 
     response = wire.encode(deny)
 

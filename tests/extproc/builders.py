@@ -70,7 +70,7 @@ def headers_message(
     caller: Caller | None = ALICE,
     size_bytes: int = 1000,
 ) -> ProcessingRequest:
-    """The message at the header phase: pseudo headers, two namespaces, one attribute."""
+    """The header message: pseudo headers, two namespaces, one attribute."""
     message = ProcessingRequest()
     sent = message.request_headers.headers.headers
     sent.add(key=":path", raw_value=path.encode())

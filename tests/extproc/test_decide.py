@@ -1,4 +1,4 @@
-"""What is asked: every field that is refused, and what an admitted request carries."""
+"""ext_proc's decision: every field that is refused, and the values of an admitted request."""
 
 import json
 from dataclasses import replace
@@ -49,7 +49,7 @@ def refused(request: RequestFacts) -> Refuse:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["rule"])
 def test_each_case_of_the_matrix(case: dict[str, Any]) -> None:
-    """The answer is the one that the case names."""
+    """The decision is the one in the case."""
     values = {"model": "tiny", **case["values"]}
     decision = decided(facts(values, path=case.get("path", "/v1/chat/completions")))
 
@@ -75,7 +75,7 @@ def test_a_request_without_a_known_caller_is_refused(caller: Caller | None) -> N
 
 
 def test_anothers_adapter_looks_exactly_like_none() -> None:
-    """Names of others' adapters are never confirmed."""
+    """The name of another tenant's adapter is never confirmed."""
     theirs = refused(facts({"model": "rival"})).error
     none = refused(facts({"model": "nobody"})).error
 
@@ -155,7 +155,7 @@ OUTPUT_BOUNDS: list[tuple[str, dict[str, Value], int]] = [
 
 @pytest.mark.parametrize(("path", "values", "output"), OUTPUT_BOUNDS)
 def test_the_bound_of_each_api_counts(path: str, values: dict[str, Value], output: int) -> None:
-    """What is held for the output is what vLLM may generate."""
+    """The tokens reserved for the output are those that vLLM may generate."""
     admission = admitted(facts({"model": "tiny", **values}, path)).admission
 
     held = int(admission[AdmissionKey.ESTIMATE]) - int(admission[AdmissionKey.ESTIMATE_PROMPT])
@@ -165,10 +165,10 @@ def test_the_bound_of_each_api_counts(path: str, values: dict[str, Value], outpu
 def test_a_list_of_prompts_is_not_bounded_by_one_context() -> None:
     """An embeddings request may hold thousands of texts, each with its own context."""
     many = admitted(facts({"model": "tiny"}, "/v1/embeddings", size_bytes=1_000_000)).admission
-    one = admitted(facts({"model": "tiny"}, "/v1/messages", size_bytes=1_000_000)).admission
+    single = admitted(facts({"model": "tiny"}, "/v1/messages", size_bytes=1_000_000)).admission
 
     assert int(many[AdmissionKey.ESTIMATE_PROMPT]) == 555_556
-    assert int(one[AdmissionKey.ESTIMATE_PROMPT]) == 8192
+    assert int(single[AdmissionKey.ESTIMATE_PROMPT]) == 8192
 
 
 # path, fields, what the client asked to see, whether usage must be forced on an upstream
@@ -197,7 +197,7 @@ USAGE: list[tuple[str, dict[str, Value], str, bool]] = [
 def test_usage_is_forced_only_where_a_stream_would_lack_it(
     api: str, values: dict[str, Value], seen: str, forced: bool
 ) -> None:
-    """The body leaves the proxy only when something in it must change."""
+    """The body leaves the proxy only if something in it must change."""
     shy = admitted(facts({"model": "shy", **values}, f"/v1/{api}"))
     forcing = admitted(facts({"model": "tiny", **values}, f"/v1/{api}"))
 
@@ -208,7 +208,7 @@ def test_usage_is_forced_only_where_a_stream_would_lack_it(
 
 
 def test_the_cache_key_decides_affinity_and_is_safe_in_a_header() -> None:
-    """Any text of a client becomes hex; another tenant's same text becomes another one."""
+    """Any text becomes hex, and the same text of another tenant becomes another value."""
     text = "line\r\nx-forged: 1 😀"
     ours = admitted(facts({"model": "tiny", "prompt_cache_key": text}))
     again = admitted(facts({"model": "tiny", "prompt_cache_key": text}))
@@ -231,7 +231,7 @@ def test_without_a_cache_key_the_user_decides_affinity(key: Value) -> None:
 
 
 def test_the_model_list_is_the_tenants_own() -> None:
-    """Sorted, in OpenAI's shape, without what the tenant may not use or what is gone."""
+    """Sorted, in OpenAI's shape, only with existing models that the tenant may use."""
     decision = decided(facts(path="/v1/models?limit=1000"))
 
     assert isinstance(decision, Answer)
@@ -255,7 +255,7 @@ def test_the_model_list_is_the_tenants_own() -> None:
 
 @pytest.mark.parametrize("path", ["org/slashed", "org%2Fslashed", "org/slashed?x=1"])
 def test_one_model_is_found_by_its_id(path: str) -> None:
-    """Slashes may come as they are or escaped."""
+    """Slashes may be escaped or not."""
     decision = decided(facts(path=f"/v1/models/{path}"))
 
     assert isinstance(decision, Answer)
@@ -264,7 +264,7 @@ def test_one_model_is_found_by_its_id(path: str) -> None:
 
 @pytest.mark.parametrize("name", ["rival", "reserved", "gone", "nope", "%FF%00"])
 def test_a_model_that_is_not_the_tenants_is_not_there(name: str) -> None:
-    """404 for every id that the tenant may not use, for whatever reason."""
+    """404 for every id that the tenant may not use, for any reason."""
     error = refused(facts(path=f"/v1/models/{name}")).error
 
     assert error.refusal.status == 404
@@ -276,13 +276,13 @@ def test_a_long_name_is_not_sent_back_whole() -> None:
 
 
 def test_the_caller_of_the_metadata_is_charged() -> None:
-    """Nothing else tells who pays."""
+    """Nothing else decides who pays."""
     assert admitted(facts({"model": "tiny"})).admission[AdmissionKey.KEY] == ALICE.key
 
 
 @pytest.mark.parametrize("name", ["rival", "reserved", "gone", "nope", "", "%FF%00"])
 def test_limits_of_a_model_that_is_not_the_tenants_are_not_there(name: str) -> None:
-    """As in the model list: whatever is not the caller's own does not exist."""
+    """As in the model list, the models of other tenants do not exist."""
     error = refused(facts(path=f"/v1/headgate/limits?model={name}")).error
 
     assert (error.refusal.status, error.param) == (404, "model")
@@ -303,7 +303,7 @@ def test_limits_are_the_callers_own() -> None:
 def test_an_api_without_usage_costs_what_the_policy_says(
     path: str, cost: int | None, tokens: str
 ) -> None:
-    """All of it as its prompt, so that it stands however the answer ends."""
+    """The price is reserved as the prompt, so it is charged whatever way the answer ends."""
     policy = replace(POLICY, without_usage={Api.TOKENIZE: cost, Api.COUNT_TOKENS: cost})
     decision = decide(facts({"model": "tiny"}, path, size_bytes=900), policy, Estimator(), "r-1")
 
@@ -313,21 +313,21 @@ def test_an_api_without_usage_costs_what_the_policy_says(
 
 
 def test_what_only_the_platform_may_set_is_taken_out() -> None:
-    """The body leaves the proxy for that, and only then."""
+    """Only for that does the body leave the proxy."""
     sent = admitted(facts({"model": "tiny", "platform": "session_id,priority"}))
 
     assert sent.rewrite == Rewrite(None, False, drop=("priority", "session_id"))
 
 
 def test_a_clients_salt_is_kept_apart_by_tenant() -> None:
-    """With or without a salt of the tenant: it could be another tenant's."""
+    """Even if the tenant has no salt: the client's salt could be another tenant's."""
     sent = admitted(facts({"model": "tiny", "platform": "cache_salt"}))
 
     assert sent.rewrite == Rewrite(None, False, salt_tenant="acme")
 
 
 def test_a_tenant_with_a_salt_has_it_in_every_request() -> None:
-    """Whatever the client says of it."""
+    """Whether the client sends a salt or not."""
     tenants = {**POLICY.tenants, "acme": replace(POLICY.tenants["acme"], cache_salt=True)}
     salted = replace(POLICY, tenants=tenants)
     decision = decide(facts({"model": "tiny"}), salted, Estimator(), "r-1")
@@ -347,7 +347,7 @@ BY_SECOND = replace(POLICY, without_usage={Api.TRANSCRIPTIONS: PerSecond(50)})
     ids=["whole", "no stream", "a stream has output"],
 )
 def test_audio_holds_the_seconds_that_its_size_may_be(more: dict[str, Value], tokens: int) -> None:
-    """40,000 bytes of 4,000 a second."""
+    """40,000 bytes at 4,000 a second."""
     asked = facts(FORM | more, AUDIO, size_bytes=40_000)
     decision = decide(asked, BY_SECOND, Estimator(), "r-1")
 
@@ -358,7 +358,7 @@ def test_audio_holds_the_seconds_that_its_size_may_be(more: dict[str, Value], to
 
 
 def test_a_stream_of_audio_by_the_second_asks_for_usage_and_no_other_does() -> None:
-    """What its client asked for is shown, as of chat."""
+    """The client sees the usage that it asked for, as in chat."""
     model = replace(POLICY.models["tiny"], forces_usage=False)
     policy = replace(BY_SECOND, models={**POLICY.models, "tiny": model})
     flat = replace(policy, without_usage={Api.TRANSCRIPTIONS: 500})
@@ -366,12 +366,12 @@ def test_a_stream_of_audio_by_the_second_asks_for_usage_and_no_other_does() -> N
         {**FORM, "stream": True, "include_usage": False, "include_usage_at": 9.0}, AUDIO
     )
 
-    counted = decide(streamed, policy, Estimator(), "r-1")
-    assert isinstance(counted, Admit)
-    assert counted.rewrite == FormRewrite(54, b"tiny", b"tiny", UsageFields(9, None))
-    assert counted.admission[AdmissionKey.CLIENT_USAGE] == "none"
-    for asked, priced in ((facts(FORM, AUDIO), policy), (streamed, flat)):
-        decision = decide(asked, priced, Estimator(), "r-1")
+    priced = decide(streamed, policy, Estimator(), "r-1")
+    assert isinstance(priced, Admit)
+    assert priced.rewrite == FormRewrite(54, b"tiny", b"tiny", UsageFields(9, None))
+    assert priced.admission[AdmissionKey.CLIENT_USAGE] == "none"
+    for request, other in ((facts(FORM, AUDIO), policy), (streamed, flat)):
+        decision = decide(request, other, Estimator(), "r-1")
         assert isinstance(decision, Admit)
         assert decision.rewrite is None
         assert decision.admission[AdmissionKey.CLIENT_USAGE] == "untouched"

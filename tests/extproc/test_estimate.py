@@ -1,4 +1,4 @@
-"""The estimate: bounds that hold whatever was learned, and what learning does."""
+"""The estimate: its bounds, which always hold, and the effect of learning."""
 
 import pytest
 from hypothesis import given
@@ -86,12 +86,12 @@ def test_the_start_is_an_upper_bound_of_real_vocabularies() -> None:
 
 
 def test_a_body_of_unknown_size_may_fill_the_context() -> None:
-    """What is not known is not free."""
+    """An unknown size is not free."""
     assert estimate(Estimator(), size_bytes=None).prompt == CONTEXT
 
 
 def test_each_choice_may_use_the_maximum() -> None:
-    """n times the maximum is held."""
+    """n times the maximum is reserved."""
     assert estimate(Estimator(), n=5) == Estimate(tokens=1050, prompt=1000)
 
 
@@ -109,14 +109,14 @@ def test_a_learned_output_is_at_most_what_the_context_leaves() -> None:
 
 
 def test_a_given_maximum_is_never_learned_away() -> None:
-    """The client may use all that it asked for."""
+    """The client may use the whole maximum that it asked for."""
     held = estimate(taught(1000, 250, 1), size_bytes=1000, max_tokens=4000)
 
     assert held.tokens - held.prompt == 4000
 
 
 def test_the_largest_request_fits_into_envoys_addend() -> None:
-    """Envoy takes no hits_addend above 1e9."""
+    """Envoy accepts no hits_addend above 1e9."""
     held = Estimator().estimate(
         "acme", "tiny", 100, max_tokens=131_072, n=16_384, context_tokens=131_072
     )
@@ -125,7 +125,7 @@ def test_the_largest_request_fits_into_envoys_addend() -> None:
 
 
 def test_uniform_traffic_brings_the_estimate_close() -> None:
-    """After many like requests at most a tenth too much is held, and not too little."""
+    """After many similar requests the reservation is at most a tenth too large, never too small."""
     estimator = taught(1000, 250, 100)
 
     prompt = estimate(estimator, size_bytes=1000).prompt
@@ -136,7 +136,7 @@ def test_uniform_traffic_brings_the_estimate_close() -> None:
 
 @given(st.integers(1, 555), st.integers(0, 60))
 def test_learning_never_holds_less_than_uniform_traffic_uses(prompt: int, times: int) -> None:
-    """On the way down from the start the estimate stays above what is used."""
+    """While it falls from its start value, the estimate stays above the used tokens."""
     estimator = taught(1000, prompt, 50, times=times)
 
     assert estimate(estimator, size_bytes=1000).prompt >= prompt
@@ -180,7 +180,7 @@ def test_an_answer_without_output_teaches_only_the_ratio() -> None:
 
 
 def test_tenants_and_models_learn_apart() -> None:
-    """One tenant's short answers do not shrink what another holds."""
+    """One tenant's short answers do not shrink another tenant's reservations."""
     estimator = taught(1000, 10, 1)
     fresh = Estimator()
 
@@ -191,7 +191,7 @@ def test_tenants_and_models_learn_apart() -> None:
 
 
 def test_the_memory_is_bounded_and_forgets_the_oldest() -> None:
-    """A pair that learned long ago starts anew."""
+    """A pair that learned long ago starts again."""
     estimator = Estimator(max_entries=2)
     for tenant in ("a", "b", "a", "c"):
         for _ in range(50):

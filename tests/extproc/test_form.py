@@ -1,4 +1,4 @@
-"""Putting a name and the fields for usage into a form."""
+"""Puts a model name and the usage fields into a form."""
 
 import asyncio
 
@@ -17,7 +17,7 @@ INCLUDE, CONTINUOUS = "stream_include_usage", "stream_continuous_usage_stats"
 
 
 def form(fields: list[tuple[str, str]]) -> tuple[bytes, dict[str, int]]:
-    """A body, and where each value begins."""
+    """A body, and the offset of each value."""
     body, places = "", {}
     for name, value in fields:
         body += "--b0\r\n" + HEAD.format(name)

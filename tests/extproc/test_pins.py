@@ -1,4 +1,4 @@
-"""What remembers versions, in this process and in a real Redis: the same rules."""
+"""The memory of versions, in this process and in a real Redis, by the same rules."""
 
 import asyncio
 import socket
@@ -58,7 +58,7 @@ async def test_conversations_are_apart(pins: MemoryPins | RedisPins) -> None:
     assert await pins.keep(pin("v2", key="two")) == PinnedVersion("v2", remembered=False)
 
 
-async def test_a_pin_ends_so_long_after_its_last_request() -> None:
+async def test_a_pin_ends_kept_s_after_its_last_request() -> None:
     clock = FakeClock(0)
     pins = MemoryPins(clock)
     await pins.keep(pin("v1", kept_s=10))
@@ -70,13 +70,13 @@ async def test_a_pin_ends_so_long_after_its_last_request() -> None:
     assert await pins.keep(pin("v2", kept_s=10)) == PinnedVersion("v2", remembered=False)
 
 
-async def test_memory_is_bounded_and_forgets_what_was_not_used() -> None:
+async def test_memory_is_bounded_and_forgets_the_least_recently_used() -> None:
     pins = MemoryPins(FakeClock(0), most=2)
-    for key in ("one", "two", "one", "three"):
+    for key in ("first", "second", "first", "third"):
         await pins.keep(pin("v1", key=key))
 
-    assert (await pins.keep(pin("v2", key="one"))).remembered
-    assert not (await pins.keep(pin("v2", key="two"))).remembered
+    assert (await pins.keep(pin("v2", key="first"))).remembered
+    assert not (await pins.keep(pin("v2", key="second"))).remembered
 
 
 async def test_replicas_agree_and_one_that_starts_anew_knows(redis: RedisServer) -> None:
@@ -115,7 +115,7 @@ def scripts_run(redis: RedisServer) -> int:
     )
 
 
-async def test_without_redis_the_hash_stands_and_is_asked_about_once_a_second() -> None:
+async def test_without_redis_the_hash_decides_and_redis_is_tried_once_a_second() -> None:
     clock = FakeClock(0)
     pins = RedisPins("redis://127.0.0.1:1/0", PATIENT_S, clock)
     first = await pins.keep(pin("v2", key="x"))
@@ -128,7 +128,7 @@ async def test_without_redis_the_hash_stands_and_is_asked_about_once_a_second() 
 
 @pytest.mark.parametrize("later_s", [1, 361])
 async def test_redis_lost_what_this_replica_still_knows(redis: RedisServer, later_s: float) -> None:
-    """Also when it is time to tell Redis again."""
+    """Also when the pin must be renewed in Redis."""
     clock = FakeClock(0)
     pins = RedisPins(redis.url, PATIENT_S, clock)
     await pins.keep(pin("v1", key="lost"))
@@ -168,7 +168,7 @@ async def test_many_new_conversations_at_once_are_all_remembered(redis: RedisSer
 
 
 async def test_one_request_a_second_waits_for_a_redis_that_is_silent() -> None:
-    """Those that run when it falls silent may all wait: nobody knows yet."""
+    """Requests that run when it falls silent may all wait, because the failure is not known yet."""
     clock = FakeClock(0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         pins = RedisPins(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", 0.05, clock)

@@ -28,7 +28,7 @@ STREAM = b'data: {"choices":[{"index":0}],"usage":{"prompt_tokens":3,"completion
 
 
 def answer_messages(*chunks: bytes) -> list[ProcessingRequest]:
-    """A streamed answer, its end as HTTP/1 tells it: apart."""
+    """A streamed answer whose end comes as an empty last chunk, as in HTTP/1."""
     headers = ProcessingRequest()
     sent = headers.response_headers.headers.headers
     sent.add(key=":status", raw_value=b"200")
@@ -46,7 +46,7 @@ Exchange = Callable[..., Awaitable[list[ProcessingResponse]]]
 
 
 class Desk:
-    """A served ExternalProcessor and what it counts. Its ids are r1, r2, ..."""
+    """A running ExternalProcessor with its metrics. Its ids are r1, r2, ..."""
 
     def __init__(self) -> None:
         self.counted = CollectorRegistry()
@@ -73,7 +73,7 @@ class Desk:
         return self.limits
 
     def decisions(self) -> dict[str, float]:
-        """How often each decision was counted."""
+        """The count of each decision."""
         return {
             sample.labels["decision"]: sample.value
             for metric in self.counted.collect()
@@ -151,7 +151,7 @@ async def test_a_refusal_takes_one_message(desk: Desk, exchange: Exchange) -> No
 
 
 async def test_a_body_that_cannot_be_rewritten_is_refused(desk: Desk, exchange: Exchange) -> None:
-    """What was admitted at its headers counts as what became of it."""
+    """A request that is admitted at its headers and then refused counts once, as refused."""
     _, second = await exchange(headers_message({"model": "poet"}), body_message(b"[]"))
 
     assert second.immediate_response.status.code == 400
@@ -159,7 +159,7 @@ async def test_a_body_that_cannot_be_rewritten_is_refused(desk: Desk, exchange: 
 
 
 async def test_the_model_list_is_answered_here(exchange: Exchange) -> None:
-    """vLLM is not asked: it would tell of every tenant's adapters."""
+    """vLLM is not asked, because its list names every tenant's adapters."""
     (reply,) = await exchange(headers_message(path="/v1/models"))
 
     ids = {entry["id"] for entry in json.loads(reply.immediate_response.body)["data"]}
@@ -177,7 +177,7 @@ async def test_each_request_gets_its_own_reservation(exchange: Exchange) -> None
 
 
 async def test_answers_are_counted_where_envoy_says_so(desk: Desk, exchange: Exchange) -> None:
-    """By the call's own metadata: the service has no setting of it. One decision, as ever."""
+    """The call's metadata decides; the service has no setting. It is still one decision."""
     request = [headers_message({"model": "poet", "stream": True}), body_message(b"{}")]
     answer = answer_messages(STREAM[:30], STREAM[30:])
 
@@ -209,7 +209,7 @@ async def test_answers_are_counted_where_envoy_says_so(desk: Desk, exchange: Exc
 
 
 async def test_a_long_event_is_counted_like_a_short_one(exchange: Exchange) -> None:
-    """It is read apart, in the order of the stream."""
+    """It is read in a thread, in the order of the stream."""
     long = b'data: {"choices":[{"index":0,"text":"' + b"x" * 1_000_000 + b'"}]}\n\n'
     replies = await exchange(
         headers_message({"model": "tiny", "stream": True}),
@@ -226,7 +226,7 @@ async def test_a_long_event_is_counted_like_a_short_one(exchange: Exchange) -> N
     [ProcessingRequest(), body_message(b"{}"), headers_message({"model": "tiny"})],
     ids=["other kind", "request body", "request headers"],
 )
-async def test_what_is_no_part_of_an_answer_ends_with_an_error(
+async def test_a_message_that_is_no_part_of_an_answer_ends_with_an_error(
     exchange: Exchange, message: ProcessingRequest
 ) -> None:
     """A clean end would let the rest of the answer pass uncounted."""
@@ -249,7 +249,7 @@ async def test_what_is_no_part_of_an_answer_ends_with_an_error(
     ],
     ids=["body first", "other kind first", "headers twice", "other kind for the body"],
 )
-async def test_what_was_not_asked_for_ends_with_an_error(
+async def test_a_message_that_was_not_asked_for_ends_with_an_error(
     desk: Desk, exchange: Exchange, messages: list[ProcessingRequest]
 ) -> None:
     """A clean end would let Envoy pass the request; an error makes it refuse."""
@@ -261,19 +261,19 @@ async def test_what_was_not_asked_for_ends_with_an_error(
 
 
 async def test_messages_after_the_last_reply_change_nothing(exchange: Exchange) -> None:
-    """The stream is over by then."""
+    """The stream has already ended."""
     replies = await exchange(headers_message({"model": "tiny"}), body_message(b"{}"))
 
     assert len(replies) == 1
 
 
 async def test_a_stream_without_messages_ends_quietly(desk: Desk, exchange: Exchange) -> None:
-    """A client may leave before anything was said."""
+    """A client may disconnect before the first message."""
     assert await exchange() == []
     assert desk.decisions() == {}
 
 
-async def test_what_is_left_is_asked_for_the_caller_and_answered_in_one_message(
+async def test_limits_are_looked_up_for_the_caller_and_answered_in_one_message(
     desk: Desk, exchange: Exchange
 ) -> None:
     for query, model in (("", None), ("?model=org%2Fslashed", "org/slashed"), ("?x=1", None)):
@@ -286,9 +286,7 @@ async def test_what_is_left_is_asked_for_the_caller_and_answered_in_one_message(
     assert desk.decisions() == {"ok": 3}
 
 
-async def test_what_is_left_cannot_be_told_without_the_store(
-    desk: Desk, exchange: Exchange
-) -> None:
+async def test_without_the_store_the_limits_are_unavailable(desk: Desk, exchange: Exchange) -> None:
     desk.limits = None
     (reply,) = await exchange(headers_message(path="/v1/headgate/limits"))
 

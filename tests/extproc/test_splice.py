@@ -1,4 +1,4 @@
-"""Splicing: the members asked for change, every other byte of a value stays."""
+"""Splicing: the given members change, every other byte of a value stays."""
 
 import json
 import time
@@ -27,7 +27,7 @@ objects = st.dictionaries(names, values, max_size=6)
 def test_splicing_is_updating(
     body: dict[str, Any], members: dict[str, Any], ascii_only: bool, indent: int
 ) -> None:
-    """The result reads as the body with our members put in."""
+    """The result is the body with the given members put in."""
     sent = json.dumps(body, ensure_ascii=ascii_only, indent=indent or None).encode()
 
     spliced = splice(sent, {name: json.dumps(value).encode() for name, value in members.items()})
@@ -71,7 +71,7 @@ fragments = st.sampled_from(
 @given(st.lists(fragments | st.binary(max_size=3), max_size=12))
 @example([b'{"a":"', b"\xff", b'"}'])
 def test_any_bytes_are_spliced_or_refused(parts: list[bytes]) -> None:
-    """Nothing else than SpliceError comes out, and what comes out is a JSON object."""
+    """The only error is SpliceError, and every result is a JSON object."""
     try:
         spliced = splice(b"".join(parts), {"model": b'"y"'})
     except SpliceError:
@@ -80,7 +80,7 @@ def test_any_bytes_are_spliced_or_refused(parts: list[bytes]) -> None:
 
 
 def test_every_occurrence_of_a_name_is_replaced() -> None:
-    """Duplicates and escaped spellings are the same member; vLLM must see one."""
+    """Duplicates and escaped spellings are the same member; vLLM must see only one of them."""
     sent = b'{"model":"a","mo\\u0064el":"b","x":1,"\\u006dodel":"c"}'
 
     assert json.loads(splice(sent, {"model": b'"ours"'})) == {"model": "ours", "x": 1}
@@ -88,7 +88,7 @@ def test_every_occurrence_of_a_name_is_replaced() -> None:
 
 
 def test_a_nested_name_is_left_alone() -> None:
-    """Only the top level is ours."""
+    """Only the top level changes."""
     sent = b'{"messages":[{"model":"inner"}],"model":"a"}'
 
     assert splice(sent, {"model": b'"b"'}) == b'{"messages":[{"model":"inner"}],"model":"b"}'
@@ -105,7 +105,7 @@ def test_a_byte_order_mark_and_blanks_around_the_object_do_not_matter(sent: byte
     [b"", b"null", b"[1]", b'"text"', b"7", b"{", b'{"a":1}x', b'{"a":1,}', b'{"\xff":1}'],
 )
 def test_what_is_no_object_is_refused(body: bytes) -> None:
-    """The client reads that a JSON object is needed."""
+    """The error says that a JSON object is needed."""
     with pytest.raises(SpliceError, match="must be a JSON object"):
         splice(body, {})
 
@@ -130,7 +130,7 @@ def test_deep_nesting_is_refused_and_harms_nobody(depth: int) -> None:
     ids=["one string", "escapes", "brackets", "token ids"],
 )
 def test_ten_megabytes_are_spliced_in_well_under_a_second(value: bytes) -> None:
-    """Linear in the size, for every kind of content. It takes some 10 ms."""
+    """Linear in the size, for every kind of content. It takes about 10 ms."""
     start_s = time.process_time()
 
     spliced = splice(b'{"prompt":' + value + b',"model":"a"}', {"model": b'"b"'})
@@ -155,7 +155,7 @@ FORCED = {"include_usage": True, "continuous_usage_stats": True}
 def test_forcing_usage_keeps_the_clients_other_options(
     options: str | None, expected: dict[str, Any]
 ) -> None:
-    """Both switches are on, whatever the client said; the rest is the client's."""
+    """Both options are on, whatever the client sent; its other options stay."""
     member = "" if options is None else f', "stream_options": {options}'
     sent = f'{{"stream":true{member}}}'.encode()
 
@@ -174,14 +174,14 @@ def test_options_that_are_no_object_are_refused_by_name(options: bytes) -> None:
 
 
 def test_the_name_is_written_as_json() -> None:
-    """A served name may hold any letters."""
+    """A served name may have any characters."""
     body = rewrite_body(b'{"model":"a"}', Rewrite('org/"größe"', force_usage=False))
 
     assert json.loads(body) == {"model": 'org/"größe"'}
 
 
 def test_members_of_the_platform_are_taken_out_however_they_are_spelled() -> None:
-    """Every one of the name, and nothing below the top level."""
+    """Every member of the name, but none below the top level."""
     sent = rb'{"priority":1,"a":{"priority":2},"pri\u006frity":3,"session_id":"s"}'
 
     body = rewrite_body(sent, Rewrite(None, force_usage=False, drop=("priority", "session_id")))
@@ -195,7 +195,7 @@ def salted(tenant: str, sent: str) -> str:
 
 
 def test_a_salt_belongs_to_one_tenant() -> None:
-    """No salt that a client sends leads to another tenant's; the same one stays the same."""
+    """No client's salt gives another tenant's salt; equal salts of a tenant stay equal."""
     own = salted("acme", "{}")
     chosen = salted("acme", '{"cache_salt":"mine"}')
 

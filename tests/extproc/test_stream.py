@@ -32,7 +32,7 @@ def stream_of(decision: RequestDecision, wants_answer: bool = False) -> RequestS
 
 
 def counting_stream(rewrite: Rewrite | None = None) -> RequestStream:
-    """A stream whose request is decided and whose answer comes."""
+    """A stream whose request is decided, and which waits for the answer."""
     stream = stream_of(Admit(headers={}, admission=ADMISSION, rewrite=rewrite), wants_answer=True)
     stream.on_headers(facts())
     if rewrite is not None:
@@ -75,8 +75,8 @@ def test_a_body_that_cannot_be_rewritten_is_refused_in_the_paths_shape() -> None
 @pytest.mark.parametrize(
     "events", ["b", "hh", "hb", "rhh", "rhbb", "rhbh"], ids=lambda events: f"events {events}"
 )
-def test_what_was_not_asked_for_ends_the_stream(events: str) -> None:
-    """h: headers, b: body, r first: a rewrite is wanted. The last event is the wrong one."""
+def test_an_event_that_was_not_asked_for_ends_the_stream(events: str) -> None:
+    """h: headers, b: body. With r first a rewrite is wanted. Only the last event is illegal."""
     stream = stream_of(REWRITTEN if events.startswith("r") else PLAIN)
     feed = {"h": lambda: stream.on_headers(facts()), "b": lambda: stream.on_body(b"{}")}
     *legal, wrong = events.removeprefix("r")
@@ -91,7 +91,7 @@ def test_what_was_not_asked_for_ends_the_stream(events: str) -> None:
 
 @pytest.mark.parametrize("rewrite", [None, Rewrite("served", force_usage=False)])
 def test_a_counted_answer_goes_on_to_its_last_chunk(rewrite: Rewrite | None) -> None:
-    """A request that is decided is not done before."""
+    """The stream is not done when its request is decided."""
     stream = counting_stream(rewrite)
     assert (stream.request_done, stream.done) == (True, False)
 
@@ -136,7 +136,7 @@ def test_of_an_error_and_of_an_empty_answer_the_headers_are_all(status: int, is_
 
 @pytest.mark.parametrize("decision", [Answer(Api.MODELS, b"{}"), PLAIN], ids=["answer", "proxy"])
 def test_nothing_is_counted_that_was_not_admitted_here(decision: RequestDecision) -> None:
-    """An answer from here ends the stream; without `wants_answer` an admission does, too."""
+    """Headgate's own answer ends the stream; without `wants_answer` an admission does, too."""
     stream = stream_of(decision, wants_answer=isinstance(decision, Answer))
     stream.on_headers(facts())
 
@@ -146,7 +146,7 @@ def test_nothing_is_counted_that_was_not_admitted_here(decision: RequestDecision
 
 
 def test_an_answer_s_events_come_in_their_order() -> None:
-    """A chunk before the headers, headers twice, and the end twice are not Envoy's."""
+    """Envoy sends no chunk before the headers, and neither headers nor the end twice."""
     for wrong in (
         lambda stream: stream.on_answer_body(b"", False),
         lambda stream: stream.on_answer_trailers(),

@@ -1,4 +1,4 @@
-"""Which version answers: the hash, what is remembered, what a client may choose."""
+"""The choice of a version: by the hash, by the memory, or by the client."""
 
 import math
 from collections import Counter
@@ -144,7 +144,7 @@ def test_one_version_alone_needs_no_memory() -> None:
     assert admit.headers[Header.VERSION] == admit.admission[AdmissionKey.VERSION] == "v1"
 
 
-def test_without_versions_nothing_is_said_of_one() -> None:
+def test_without_versions_there_is_no_version_header() -> None:
     admit = decided(POLICY)
 
     assert admit.pin is None
@@ -163,7 +163,7 @@ def test_a_client_that_may_choose_gets_its_version_even_without_a_weight(version
     assert (admit.pin, admit.chose_version) == (None, True)
 
 
-def test_a_client_that_may_not_choose_is_not_heard() -> None:
+def test_the_choice_of_a_client_that_may_not_choose_is_ignored() -> None:
     for asked in ("v2", "nonsense"):
         admit = decided(policy_with(100, 0), asked)
         assert admit.pin is not None

@@ -1,4 +1,4 @@
-"""Envoy's processing messages to our values and back."""
+"""The translation between Envoy's processing messages and ext_proc's values."""
 
 import json
 from dataclasses import replace
@@ -21,14 +21,14 @@ PLAIN = Admit(headers={}, admission={}, rewrite=None)
 
 
 def headers_of(mutation: HeaderMutation) -> dict[str, bytes]:
-    """What is set; every one must overwrite."""
+    """The headers that are set; each must overwrite."""
     overwrite = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
     assert {option.append_action for option in mutation.set_headers} == {overwrite}
     return {option.header.key: option.header.raw_value for option in mutation.set_headers}
 
 
 def test_facts_come_from_headers_metadata_and_attributes() -> None:
-    """Every JSON type arrives as itself; an object only as being one."""
+    """Every JSON type arrives as itself, except that an object has no content."""
     message = headers_message({"model": "tiny", "n": 2.0, "stream": True, "max_tokens": None})
     message.metadata_context.filter_metadata[Namespace.REQUEST].update({"background": {"a": 1}})
 
@@ -48,7 +48,7 @@ def test_facts_come_from_headers_metadata_and_attributes() -> None:
 
 
 def test_an_empty_message_has_no_facts() -> None:
-    """No path, nobody, nothing; it will be refused."""
+    """No path, no caller, no values: it will be refused."""
     message = ProcessingRequest()
     message.request_headers.end_of_stream = True
 
@@ -61,12 +61,12 @@ def test_an_empty_message_has_no_facts() -> None:
     "caller", [Caller("", "alice", "k1"), Caller("acme", "", "k1"), Caller("acme", "alice", "")]
 )
 def test_a_caller_that_is_not_whole_is_nobody(caller: Caller) -> None:
-    """Half an identity is none."""
+    """Half an identity is no identity."""
     assert wire.decode_headers(headers_message(caller=caller)).caller is None
 
 
 def test_headers_name_nobody() -> None:
-    """A client can send headers; identity is read from metadata only."""
+    """A client can send headers, so identity is read only from metadata."""
     message = headers_message(caller=None)
     for header in Header:
         message.request_headers.headers.headers.add(key=header, raw_value=b"acme")
@@ -93,7 +93,7 @@ def test_headers_name_nobody() -> None:
 def test_the_size_is_what_envoy_counted_else_what_was_declared(
     attribute: float | None, content_length: bytes, size_bytes: int | None
 ) -> None:
-    """What is no size is not known."""
+    """An invalid size counts as unknown."""
     message = headers_message()
     message.request_headers.headers.headers.add(key="content-length", raw_value=content_length)
     del message.attributes["envoy.filters.http.ext_proc"]
@@ -105,7 +105,7 @@ def test_the_size_is_what_envoy_counted_else_what_was_declared(
 
 
 def test_a_path_that_is_not_utf8_is_no_crash() -> None:
-    """It is some unknown path."""
+    """It is an unknown path."""
     message = ProcessingRequest()
     message.request_headers.headers.headers.add(key=":path", raw_value=b"/\xff")
 
@@ -129,7 +129,7 @@ def test_an_admission_sets_headers_and_metadata_and_routes_anew() -> None:
 
 
 def test_forged_headers_are_removed_where_there_are_none_of_ours() -> None:
-    """What is not overwritten must not stay."""
+    """A client's header that is not overwritten must be removed."""
     plain = wire.encode_reply(PLAIN).request_headers.response.header_mutation
     ours = {Header.LORA: "poet", Header.VERSION: "v1", Header.TIER: "gold"}
     whole = wire.encode_reply(replace(PLAIN, headers=ours)).request_headers.response
@@ -139,7 +139,7 @@ def test_forged_headers_are_removed_where_there_are_none_of_ours() -> None:
 
 
 def test_a_rewrite_asks_for_the_whole_body_and_nothing_more() -> None:
-    """The other modes stay what the filter is configured with."""
+    """The other modes stay as the filter is configured."""
     response = wire.encode_reply(replace(PLAIN, rewrite=Rewrite("served", force_usage=False)))
 
     mode = response.mode_override
@@ -151,7 +151,7 @@ def test_a_rewrite_asks_for_the_whole_body_and_nothing_more() -> None:
 
 
 def test_a_new_body_brings_its_length() -> None:
-    """Envoy answers 500 to a body of another length than declared."""
+    """Envoy answers 500 to a body whose length differs from the declared one."""
     common = wire.encode_reply(Replace("größe".encode())).request_body.response
 
     assert common.body_mutation.body == "größe".encode()
@@ -159,7 +159,7 @@ def test_a_new_body_brings_its_length() -> None:
 
 
 def test_a_refusal_is_an_answer_in_the_clients_shape() -> None:
-    """The access log tells by its details why."""
+    """The details in the access log say why."""
     refuse = Refuse(ApiError(Refusal.UNKNOWN_MODEL, "no", "model"), ErrorShape.ANTHROPIC)
 
     immediate = wire.encode_reply(refuse).immediate_response
@@ -189,7 +189,7 @@ def test_an_answer_ends_the_request_with_200() -> None:
 
 
 def test_an_answer_s_head_is_read_from_three_headers() -> None:
-    """Values come as raw bytes, from older Envoys as text; of one that comes twice the first."""
+    """Values are raw bytes, from older Envoys text. The first of a repeated header counts."""
     message = ProcessingRequest().response_headers
     for key, raw in ((":status", b"200"), ("content-type", b"a/b"), ("content-type", b"c/d")):
         message.headers.headers.add(key=key, raw_value=raw)
@@ -203,7 +203,7 @@ def test_an_answer_s_head_is_read_from_three_headers() -> None:
 
 @pytest.mark.parametrize("rewrite", [None, Rewrite("served", force_usage=False)])
 def test_an_admission_asks_for_the_answer_where_it_is_counted(rewrite: Rewrite | None) -> None:
-    """By the mode of this request alone: of those that are not admitted no answer comes."""
+    """Only this request's mode changes: Envoy sends no answers of requests that are refused."""
     mode = wire.encode_reply(replace(PLAIN, rewrite=rewrite), wants_answer=True).mode_override
 
     body = ProcessingMode.BUFFERED if rewrite else ProcessingMode.NONE
@@ -213,8 +213,8 @@ def test_an_admission_asks_for_the_answer_where_it_is_counted(rewrite: Rewrite |
     assert mode.response_trailer_mode == ProcessingMode.SEND
 
 
-def test_a_chunk_passes_as_it_came_or_as_the_client_is_to_see_it() -> None:
-    """An empty body takes the chunk out; no body leaves it."""
+def test_a_chunk_passes_unchanged_or_as_the_client_must_see_it() -> None:
+    """An empty body removes the chunk; without a body it stays unchanged."""
     same = wire.encode_answer_reply(AnswerChunk(None, {}))
     empty = wire.encode_answer_reply(AnswerChunk(b"", {UsageKey.EVENTS: "1"}))
 
@@ -225,7 +225,7 @@ def test_a_chunk_passes_as_it_came_or_as_the_client_is_to_see_it() -> None:
 
 
 def test_an_answer_s_headers_lose_the_length_that_would_be_wrong() -> None:
-    """With `is_all` the rest does not come here."""
+    """With `is_all` Envoy sends no more of the answer."""
     kept = wire.encode_answer_reply(
         AnswerBegin({UsageKey.STATUS: "200"}, drops_length=False, is_all=False)
     )

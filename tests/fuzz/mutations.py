@@ -1,4 +1,4 @@
-"""What became of bytes on their way: seeds that a real Envoy has sent, bent at random."""
+"""Messages damaged on their way: seeds that a real Envoy has sent, changed at random."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Whatever bytes arrive where Envoy's messages do: a decision, or a refusal that Envoy understands.
+"""Any bytes in place of Envoy's messages get a decision, or a refusal that Envoy understands.
 
 No other error, no hang (each test has its time), and no more memory than in proportion.
 """

@@ -1,4 +1,4 @@
-"""What a refused client reads."""
+"""The errors that refused clients get."""
 
 import json
 
@@ -20,7 +20,7 @@ def test_every_refusal_has_a_body_in_both_shapes(refusal: Refusal) -> None:
     assert anthropic["type"] == "error"
 
 
-def test_codes_are_distinct_so_that_metrics_tell_refusals_apart() -> None:
+def test_codes_are_distinct_so_that_metrics_separate_refusals() -> None:
     codes = [refusal.code for refusal in Refusal]
 
     assert len(set(codes)) == len(codes)
@@ -30,7 +30,7 @@ def test_codes_are_distinct_so_that_metrics_tell_refusals_apart() -> None:
     "path",
     ["/invocations", "/v1/chat/completions/", "/v1/models/", "/v1", "/", "", "/V1/models", "?"],
 )
-def test_what_is_not_listed_is_no_endpoint(path: str) -> None:
+def test_an_unlisted_path_is_no_endpoint(path: str) -> None:
     assert door_of(path).endpoint is None
 
 

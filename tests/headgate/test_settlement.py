@@ -1,4 +1,4 @@
-"""What a finished request is charged."""
+"""The charge of a finished request."""
 
 import pytest
 from hypothesis import given
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from headgate.core.settlement import Charge, Estimate, Source, Usage, charge, read_usage
 
-HELD = Estimate(tokens=300, prompt=40)
+RESERVED = Estimate(tokens=300, prompt=40)
 
 CASES = {
     "no upstream answered": (Usage(), Charge(0, 0, Source.REFUND)),
@@ -24,7 +24,7 @@ CASES = {
         Usage(status=200, prompt=12, completion=64, cached=8, complete=True),
         Charge(12, 64, Source.USAGE, 8),
     ),
-    "more is called cached than there is": (
+    "more cached tokens than the prompt has": (
         Usage(status=200, prompt=12, completion=64, cached=99, complete=True),
         Charge(12, 64, Source.USAGE, 12),
     ),
@@ -46,27 +46,25 @@ CASES = {
 
 
 @pytest.mark.parametrize(("usage", "expected"), CASES.values(), ids=CASES)
-def test_a_request_is_charged_by_what_was_seen_of_its_answer(
-    usage: Usage, expected: Charge
-) -> None:
-    assert charge(usage, HELD) == expected
+def test_a_request_is_charged_by_the_usage_of_its_answer(usage: Usage, expected: Charge) -> None:
+    assert charge(usage, RESERVED) == expected
 
 
-def test_a_refund_does_not_even_charge_the_request() -> None:
-    assert charge(Usage(status=503), HELD).requests == 0
-    assert charge(Usage(status=200), HELD).requests == 1
+def test_a_refund_charges_no_request_either() -> None:
+    assert charge(Usage(status=503), RESERVED).requests == 0
+    assert charge(Usage(status=200), RESERVED).requests == 1
 
 
 @given(st.dictionaries(st.text(max_size=12), st.text(max_size=20)))
 def test_garbage_from_the_wire_is_never_a_charge_below_zero(values: dict[str, str]) -> None:
-    cost = charge(read_usage(values), HELD)
+    cost = charge(read_usage(values), RESERVED)
 
     assert cost.prompt >= 0
     assert cost.completion >= 0
 
 
 @pytest.mark.parametrize("text", ["", "-", "-1", "1.5", "1e3", " 7", "٣", "9" * 17, str(2**53)])
-def test_what_is_no_plain_number_was_not_seen(text: str) -> None:
+def test_a_malformed_number_counts_as_not_seen(text: str) -> None:
     assert read_usage({"prompt": text}).prompt is None
 
 
@@ -84,13 +82,13 @@ BY_SECOND = Estimate(tokens=300, prompt=300, per_second=50)
         (Usage(status=400, seconds=3, complete=True), Charge(0, 0, Source.REFUND)),
         (Usage(status=200, seconds=2**52, complete=True), Charge(2**53 - 1, 0, Source.USAGE)),
     ],
-    ids=["told", "none", "not told", "a stream", "cut off", "refused", "absurd"],
+    ids=["reported", "none", "not reported", "a stream", "cut off", "refused", "absurd"],
 )
 def test_seconds_of_audio_cost_their_price(usage: Usage, expected: Charge) -> None:
     assert charge(usage, BY_SECOND) == expected
 
 
-def test_seconds_without_a_price_cost_what_was_held() -> None:
+def test_seconds_without_a_price_cost_the_estimate() -> None:
     usage = Usage(status=200, seconds=3, complete=True)
 
     assert charge(usage, Estimate(500, 500)) == Charge(500, 0, Source.ESTIMATE)
@@ -109,11 +107,11 @@ def test_seconds_without_a_price_cost_what_was_held() -> None:
 def test_a_client_that_leaves_while_vllm_works_pays_its_prompt(
     usage: Usage, expected: Charge
 ) -> None:
-    """Else a prompt without a stream and with one token of output would be free to who leaves."""
-    assert charge(usage, HELD) == expected
+    """Otherwise a prompt without streaming would be free if its client disconnects early."""
+    assert charge(usage, RESERVED) == expected
 
 
-def test_only_envoys_own_word_says_that_a_client_left() -> None:
+def test_only_envoys_own_value_says_that_a_client_left() -> None:
     assert read_usage({"left": "true"}).client_left
-    for word in ("false", "1", "-", "True", ""):
-        assert not read_usage({"left": word}).client_left
+    for text in ("false", "1", "-", "True", ""):
+        assert not read_usage({"left": text}).client_left

@@ -1,4 +1,4 @@
-"""A good mesh to make mistakes in: the overlay for staging."""
+"""A good mesh, the overlay for staging, and edits that make mistakes in it."""
 
 import copy
 from collections.abc import Iterable
@@ -28,19 +28,19 @@ def good_mesh() -> Mesh:
 def changed(edits: Iterable[dict[str, Any]]) -> Mesh:
     """The good mesh after edits: of an object, of the mesh configuration, or of the policy's text.
 
-    `{object, op, path, value}` is an operation of a JSON patch, `{add}` brings an object,
-    `{remove}` takes one away, `{component}` and `{without component}` those of a component,
-    `{replace, by}` is of the policy's text.
+    `{object, op, path, value}` is an operation of a JSON patch. `{add}` adds an object, `{remove}`
+    removes one. `{component}` and `{without component}` do so with the objects of a component.
+    `{replace, by}` changes the policy's text.
     """
     mesh = good_mesh()
-    objects = {one.title: one for one in mesh.manifests}
+    objects = {manifest.title: manifest for manifest in mesh.manifests}
     config, policy = mesh.config, mesh.policy
     for edit in edits:
         if "component" in edit:
-            objects |= {one.title: one for one in _component(edit["component"])}
+            objects |= {added.title: added for added in _component(edit["component"])}
         elif "without component" in edit:
-            for one in _component(edit["without component"]):
-                del objects[one.title]
+            for removed in _component(edit["without component"]):
+                del objects[removed.title]
         elif "add" in edit:
             added = Manifest(in_place(edit["add"]), Path("added.yaml"))
             objects[added.title] = added
@@ -58,8 +58,13 @@ def changed(edits: Iterable[dict[str, Any]]) -> Mesh:
 
 def _component(name: str) -> list[Manifest]:
     files = sorted((ISTIO / "components" / name).glob("*.yaml"))
-    found = [one for file in files if file.stem != "kustomization" for one in read_manifests(file)]
-    return [one for one in found if one.kind != "Kustomization"]
+    manifests = [
+        manifest
+        for file in files
+        if file.stem != "kustomization"
+        for manifest in read_manifests(file)
+    ]
+    return [manifest for manifest in manifests if manifest.kind != "Kustomization"]
 
 
 def _policy(before: PolicyDocument, old: str, new: str) -> PolicyDocument:
@@ -71,19 +76,19 @@ def _policy(before: PolicyDocument, old: str, new: str) -> PolicyDocument:
 
 def _mounted(policy: PolicyDocument) -> Manifest:
     title = "ConfigMap headgate/headgate-policy"
-    one = next(each for each in good_mesh().manifests if each.title == title)
+    manifest = next(each for each in good_mesh().manifests if each.title == title)
     edit = {"op": "replace", "path": "/data/headgate.yaml", "value": policy.source}
-    return _edited(one, edit)
+    return _edited(manifest, edit)
 
 
-def _edited(one: Manifest | None, edit: dict[str, Any]) -> Manifest:
-    assert one is not None
-    value = copy.deepcopy(one.value)
+def _edited(manifest: Manifest | None, edit: dict[str, Any]) -> Manifest:
+    assert manifest is not None
+    value = copy.deepcopy(manifest.value)
     operate(value, edit)
-    return Manifest(value, one.file, one.line)
+    return Manifest(value, manifest.file, manifest.line)
 
 
 def in_place(value: dict[str, Any]) -> YamlMapping:
-    there = located(value, 1)
-    assert isinstance(there, YamlMapping)
-    return there
+    copied = located(value, 1)
+    assert isinstance(copied, YamlMapping)
+    return copied

@@ -1,4 +1,4 @@
-"""Which metrics there are: ours, vLLM's, Istio's and Envoy's."""
+"""The names of all metrics: ours, vLLM's, Istio's and Envoy's."""
 
 import re
 from functools import cache
@@ -17,10 +17,10 @@ ISTIO = HERE.parents[1] / "istio"
 COMPONENTS = ISTIO / "components"
 ISTIOS = {"istio_requests_total"}
 _REAL_VLLM_ONLY = {"vllm:num_preemptions_total"}
-"""What vLLM 0.32 shows and the simulator does not."""
+"""Metrics that vLLM 0.32 has and the simulator lacks."""
 _METRIC = re.compile(r"(?<![\w.])(?:vllm:|headgate_|istio_|envoy_)[a-z0-9_]+")
 _TAGS = (re.compile(r"^(cluster)\..+?;(\..+)$"), re.compile(r"^(http)\.[\w.\[\]:]+;(\..+)$"))
-"""Istio's bootstrap takes the name of the cluster or listener out of a statistic, as a label."""
+"""Istio's bootstrap turns the name of the cluster or listener in a statistic into a label."""
 
 
 def metrics_in(promql: str) -> set[str]:

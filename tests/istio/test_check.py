@@ -1,6 +1,7 @@
-"""`headgate check --istio`: what it reads and prints, and that nothing makes it fall over."""
+"""`headgate check --istio`: its input and output, and that no input makes it crash."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from headgate.cli import cli
 from headgate.core.errors import OperatorError
 from headgate.istio_check.check import check, check_files, mesh_of
-from headgate.istio_check.findings import Rule
+from headgate.istio_check.findings import MeshRule
 from headgate.istio_check.manifests import Manifest
 from headgate.istio_check.mesh import Mesh
 from tests.istio.good import ISTIO, MESH_CONFIG, OVERLAY, POLICY, good_mesh, in_place
@@ -27,8 +28,8 @@ def combined(folder: Path, *components: str, of: Path = OVERLAY) -> Path:
     return folder
 
 
-def rules(mesh: Mesh) -> set[Rule]:
-    return {one.rule for one in check(mesh).findings}
+def rules(mesh: Mesh) -> set[MeshRule]:
+    return {finding.rule for finding in check(mesh).findings}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda overlay: overlay.name)
@@ -63,8 +64,8 @@ def test_who_owns_the_weights_needs_a_policy_without_versions(
 ) -> None:
     folder = combined(tmp_path, component)
 
-    assert rules(mesh_of(POLICY, folder, MESH_CONFIG)) == {Rule.VERSION_WITHOUT_ROUTE}
-    assert rules(mesh_of(POLICY_WITHOUT_VERSIONS, folder, MESH_CONFIG)) == {Rule.POLICY_DIFFERS}
+    assert rules(mesh_of(POLICY, folder, MESH_CONFIG)) == {MeshRule.VERSION_WITHOUT_ROUTE}
+    assert rules(mesh_of(POLICY_WITHOUT_VERSIONS, folder, MESH_CONFIG)) == {MeshRule.POLICY_DIFFERS}
 
 
 @pytest.mark.parametrize("component", ["sidecar", "waypoint"])
@@ -93,15 +94,15 @@ def test_what_istiod_makes_at_a_gateway_it_need_not_make_at_a_pod(tmp_path: Path
     inbound = f"- {{op: replace, path: {context}, value: SIDECAR_INBOUND}}\n"
 
     (tmp_path / "p.yaml").write_text(anchored)
-    assert Rule.ANCHOR_ABSENT not in rules(mesh_of(POLICY, tmp_path, MESH_CONFIG))
+    assert MeshRule.ANCHOR_ABSENT not in rules(mesh_of(POLICY, tmp_path, MESH_CONFIG))
     (tmp_path / "p.yaml").write_text(anchored + inbound)
-    assert Rule.ANCHOR_ABSENT in rules(mesh_of(POLICY, tmp_path, MESH_CONFIG))
+    assert MeshRule.ANCHOR_ABSENT in rules(mesh_of(POLICY, tmp_path, MESH_CONFIG))
 
 
 def test_a_plain_folder_one_file_and_a_list_hold_the_same_objects(tmp_path: Path) -> None:
     folder, one_file, as_list = tmp_path / "folder", tmp_path / "all.yaml", tmp_path / "list.yaml"
     folder.mkdir()
-    objects = [json.dumps(one.value, default=str) for one in good_mesh().manifests]
+    objects = [json.dumps(each.value, default=str) for each in good_mesh().manifests]
     for at, text in enumerate(objects):
         (folder / f"{at}.yml").write_text(text)
     one_file.write_text("\n---\n".join(objects))
@@ -212,7 +213,7 @@ def paths(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | i
         inner = list(value.items())
     elif isinstance(value, list):
         inner = list(enumerate(value))
-    return [path, *(one for key, each in inner for one in paths(each, (*path, key)))]
+    return [path, *(below for key, each in inner for below in paths(each, (*path, key)))]
 
 
 ANYTHING = st.recursive(
@@ -234,22 +235,20 @@ def test_whatever_stands_anywhere_is_findings_and_never_a_crash(data: st.DataObj
     at = data.draw(st.integers(0, len(mesh.manifests)))
     config = mesh.config
     assert config is not None
-    one = [*mesh.manifests, config][at]
-    way = data.draw(st.sampled_from(paths(one.value)[1:]))
-    value = json.loads(json.dumps(one.value, default=float))
-    place = value
-    for part in way[:-1]:
-        place = place[part]
-    place[way[-1]] = data.draw(ANYTHING)
-    changed = Manifest(in_place(value), one.file)
-    manifests = [changed if each is one else each for each in mesh.manifests]
+    manifest = [*mesh.manifests, config][at]
+    *parents, last = data.draw(st.sampled_from(paths(manifest.value)[1:]))
+    value = json.loads(json.dumps(manifest.value, default=float))
+    parent = value
+    for key in parents:
+        parent = parent[key]
+    parent[last] = data.draw(ANYTHING)
+    changed = Manifest(in_place(value), manifest.file)
+    manifests = [changed if each is manifest else each for each in mesh.manifests]
     report = check(
-        Mesh(
-            tuple(manifests),
-            mesh.policy,
-            changed if one is config else config,
-            mesh.chain,
-            mesh.largest_body_bytes,
+        replace(
+            mesh,
+            manifests=tuple(manifests),
+            config=changed if manifest is config else config,
         )
     )
 
@@ -268,8 +267,8 @@ def test_a_hundred_models_are_checked_together(tmp_path: Path) -> None:
         POLICY_WITHOUT_VERSIONS.read_text().partition("tenants:")[2].replace("llama-8b", "model-1")
     )
     policy.write_text(f"models:\n{models}tenants:{rest}")
-    objects = [one for one in good_mesh().manifests if "llama-8b" not in one.name]
-    texts = [json.dumps(one.value, default=str) for one in objects if one.kind != "ConfigMap"]
+    objects = [each for each in good_mesh().manifests if "llama-8b" not in each.name]
+    texts = [json.dumps(each.value, default=str) for each in objects if each.kind != "ConfigMap"]
     for file in sorted((ISTIO / "models" / "llama-8b").glob("*.yaml")):
         if file.stem != "kustomization":
             texts += [file.read_text().replace("llama-8b", f"model-{n}") for n in range(100)]

@@ -16,15 +16,15 @@ OVERLAYS = Path(__file__).parents[2] / "istio" / "overlays"
 
 
 def by_name(objects: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
-    return {(one["kind"], one["metadata"]["name"]): one for one in objects}
+    return {(value["kind"], value["metadata"]["name"]): value for value in objects}
 
 
-def plain_of(one: Manifest) -> dict[str, Any]:
-    return dict(json.loads(json.dumps(one.value, default=float)))
+def plain_of(manifest: Manifest) -> dict[str, Any]:
+    return dict(json.loads(json.dumps(manifest.value, default=float)))
 
 
 def plain(folder: Path) -> list[dict[str, Any]]:
-    return [plain_of(one) for one in build(folder)]
+    return [plain_of(manifest) for manifest in build(folder)]
 
 
 def test_the_result_is_that_of_kubectl() -> None:
@@ -39,8 +39,12 @@ def test_the_result_is_that_of_kubectl() -> None:
 def test_every_object_of_an_overlay_stands_once_and_knows_its_file(overlay: str) -> None:
     built = build(OVERLAYS / overlay)
 
-    assert len({(one.kind, one.namespace, one.name) for one in built}) == len(built) > 20
-    assert all(one.file.is_file() for one in built)
+    assert (
+        len({(manifest.kind, manifest.namespace, manifest.name) for manifest in built})
+        == len(built)
+        > 20
+    )
+    assert all(manifest.file.is_file() for manifest in built)
 
 
 def test_lines_are_those_of_the_file() -> None:
@@ -63,13 +67,13 @@ def test_the_routes_of_the_gateway_api_take_the_place_of_the_virtual_services(
     further = [
         path.name for path in (istio / "components" / "gateway-api").iterdir() if path.is_dir()
     ]
-    names = [f"gateway-api/{one}" for one in further] if overlay == "prod" else []
+    names = [f"gateway-api/{name}" for name in further] if overlay == "prod" else []
     lines = [f"resources: [{istio}/overlays/{overlay}]", "components:"]
     lines += [
         f"  - {istio}/components/{name}" for name in ("gateway-api", "inference-pool", *names)
     ]
     (tmp_path / "kustomization.yaml").write_text("\n".join(lines))
-    kinds = [one.kind for one in build(tmp_path)]
+    kinds = [manifest.kind for manifest in build(tmp_path)]
 
     assert kinds.count("HTTPRoute") == 2 + len(names)
     assert kinds.count("InferencePool") == 2
@@ -83,7 +87,7 @@ def test_counting_in_ext_proc_takes_the_tap_out(tmp_path: Path) -> None:
     (tmp_path / "kustomization.yaml").write_text(
         f"resources: [{istio}/overlays/staging]\ncomponents: [{component}]\n"
     )
-    built = {(one.kind, one.name): plain_of(one) for one in build(tmp_path)}
+    built = {(manifest.kind, manifest.name): plain_of(manifest) for manifest in build(tmp_path)}
     patches = built[("EnvoyFilter", "headgate-filters")]["spec"]["configPatches"]
     names = [patch["patch"]["value"]["name"] for patch in patches]
 
@@ -92,7 +96,10 @@ def test_counting_in_ext_proc_takes_the_tap_out(tmp_path: Path) -> None:
 
 
 BAD = {
-    "an unknown key": ({"kustomization.yaml": "namePrefix: a-\n"}, "namePrefix: is not known here"),
+    "an unknown key": (
+        {"kustomization.yaml": "namePrefix: a-\n"},
+        "namePrefix: this check does not know the key",
+    ),
     "a file that is not there": ({"kustomization.yaml": "resources: [x.yaml]\n"}, "cannot be read"),
     "a file of another folder": (
         {"kustomization.yaml": "resources: [../x.yaml]\n"},
@@ -103,7 +110,7 @@ BAD = {
         "../p.yaml is not below this folder",
     ),
     "itself": ({"kustomization.yaml": "resources: [.]\n"}, "leads back to itself"),
-    "no YAML": ({"kustomization.yaml": "resources: [\n"}, "this is not YAML"),
+    "no YAML": ({"kustomization.yaml": "resources: [\n"}, "this is not valid YAML"),
     "an object that is none": (
         {"kustomization.yaml": "resources: [x.yaml]\n", "x.yaml": "a: 1\n"},
         "lacks apiVersion or kind",
@@ -122,7 +129,7 @@ BAD = {
             "x.yaml": "apiVersion: v1\nkind: Service\nmetadata: {name: one}\n",
             "p.yaml": "- {op: replace, path: /spec/ports/0, value: 1}\n",
         },
-        "/spec/ports/0: fits not Service one",
+        "/spec/ports/0: does not fit Service one",
     ),
     "an object twice": (
         {
@@ -130,7 +137,7 @@ BAD = {
             "x.yaml": "apiVersion: v1\nkind: Service\nmetadata: {name: one}\n",
             "y.yaml": "apiVersion: v1\nkind: Service\nmetadata: {name: one}\n",
         },
-        "stands in",
+        "Service one is in",
     ),
     "names with a suffix": (
         {"kustomization.yaml": "configMapGenerator: [{name: a, files: []}]\n"},

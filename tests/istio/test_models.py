@@ -12,12 +12,12 @@ from headgate.istio_check.kustomize import build
 from tests.istio.names import ISTIO
 
 OVERLAY = ISTIO / "overlays" / "prod"
-OBJECTS = [one.value for one in build(OVERLAY)]
+OBJECTS = [manifest.value for manifest in build(OVERLAY)]
 POLICY = YAML(typ="safe").load((OVERLAY / "headgate.yaml").read_text())["models"]
 
 
 @dataclass(frozen=True)
-class Server:
+class ModelServer:
     """The pods of one Deployment or leader that answer for a model."""
 
     name: str
@@ -51,46 +51,48 @@ class Server:
         return int(probe["periodSeconds"] * probe["failureThreshold"])
 
 
-def servers() -> Iterator[Server]:
-    for one in OBJECTS:
-        spec = one.get("spec", {})
-        if one["kind"] == "LeaderWorkerSet":
+def servers() -> Iterator[ModelServer]:
+    for value in OBJECTS:
+        spec = value.get("spec", {})
+        if value["kind"] == "LeaderWorkerSet":
             template = spec["leaderWorkerTemplate"]["leaderTemplate"]
-        elif one["kind"] == "Deployment":
+        elif value["kind"] == "Deployment":
             template = spec["template"]
         else:
             continue
         if "headgate.dev/serves" in template["metadata"]["labels"]:
-            yield Server(one["metadata"]["name"], one, template)
+            yield ModelServer(value["metadata"]["name"], value, template)
 
 
-SERVERS = {one.name: one for one in servers()}
+SERVERS = {server.name: server for server in servers()}
 each_server = pytest.mark.parametrize("server", SERVERS.values(), ids=SERVERS)
 
 
 def of_kind(kind: str) -> list[dict[str, Any]]:
     return [
-        one for one in OBJECTS if one["kind"] == kind and one["metadata"]["namespace"] == "vllm"
+        value
+        for value in OBJECTS
+        if value["kind"] == kind and value["metadata"]["namespace"] == "vllm"
     ]
 
 
 def selecting(kind: str, key: str, labels: dict[str, str]) -> list[dict[str, Any]]:
-    found = []
-    for one in of_kind(kind):
-        selector = one["spec"][key]
+    selected = []
+    for value in of_kind(kind):
+        selector = value["spec"][key]
         if (selector.get("matchLabels", selector)).items() <= labels.items():
-            found.append(one)
-    return found
+            selected.append(value)
+    return selected
 
 
 def test_every_model_of_the_policy_has_pods() -> None:
     bases = {name for name, model in POLICY.items() if "base" not in model}
 
-    assert {one.labels["app"] for one in SERVERS.values()} == bases
+    assert {server.labels["app"] for server in SERVERS.values()} == bases
 
 
 @each_server
-def test_streams_may_end_before_anything_is_killed(server: Server) -> None:
+def test_streams_may_end_before_anything_is_killed(server: ModelServer) -> None:
     (_, wait_s) = server.container["lifecycle"]["preStop"]["exec"]["command"]
     sidecar = server.template["metadata"]["annotations"]["proxy.istio.io/config"]
     (sidecar_s,) = re.findall(r"terminationDrainDuration: (\d+)s", sidecar)
@@ -101,14 +103,14 @@ def test_streams_may_end_before_anything_is_killed(server: Server) -> None:
 
 
 @each_server
-def test_a_pod_that_loads_is_no_failed_rollout(server: Server) -> None:
+def test_a_pod_that_loads_is_no_failed_rollout(server: ModelServer) -> None:
     if server.workload["kind"] == "Deployment":
         assert server.workload["spec"]["progressDeadlineSeconds"] > server.startup_s
     assert server.startup_s >= 1200
 
 
 @each_server
-def test_flags_say_what_the_policy_says(server: Server) -> None:
+def test_flags_say_what_the_policy_says(server: ModelServer) -> None:
     model = POLICY[server.labels["app"]]
 
     assert server.flag("served-model-name") == server.labels["app"]
@@ -117,9 +119,9 @@ def test_flags_say_what_the_policy_says(server: Server) -> None:
 
 
 @each_server
-def test_every_probe_and_service_finds_its_port(server: Server) -> None:
-    ports = {one["name"]: one["containerPort"] for one in server.container["ports"]}
-    probes = [server.container[f"{one}Probe"]["httpGet"] for one in ("startup", "readiness")]
+def test_every_probe_and_service_finds_its_port(server: ModelServer) -> None:
+    ports = {port["name"]: port["containerPort"] for port in server.container["ports"]}
+    probes = [server.container[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness")]
     services = selecting("Service", "selector", server.labels)
 
     assert services
@@ -129,8 +131,8 @@ def test_every_probe_and_service_finds_its_port(server: Server) -> None:
 
 
 @each_server
-def test_an_account_a_budget_and_a_network_policy_are_its_own(server: Server) -> None:
-    accounts = {one["metadata"]["name"] for one in of_kind("ServiceAccount")}
+def test_an_account_a_budget_and_a_network_policy_are_its_own(server: ModelServer) -> None:
+    accounts = {account["metadata"]["name"] for account in of_kind("ServiceAccount")}
 
     assert server.pod["serviceAccountName"] in accounts
     assert len(selecting("PodDisruptionBudget", "selector", server.labels)) == 1
@@ -138,27 +140,27 @@ def test_an_account_a_budget_and_a_network_policy_are_its_own(server: Server) ->
 
 
 @each_server
-def test_volumes_that_are_mounted_and_claimed_exist(server: Server) -> None:
-    volumes = {one["name"]: one for one in server.pod["volumes"]}
-    claims = {one["metadata"]["name"] for one in of_kind("PersistentVolumeClaim")}
+def test_volumes_that_are_mounted_and_claimed_exist(server: ModelServer) -> None:
+    volumes = {volume["name"]: volume for volume in server.pod["volumes"]}
+    claims = {claim["metadata"]["name"] for claim in of_kind("PersistentVolumeClaim")}
 
-    assert {one["name"] for one in server.container["volumeMounts"]} == set(volumes)
-    for one in volumes.values():
-        claim = one.get("persistentVolumeClaim")
+    assert {mount["name"] for mount in server.container["volumeMounts"]} == set(volumes)
+    for volume in volumes.values():
+        claim = volume.get("persistentVolumeClaim")
         assert claim is None or claim["claimName"] in claims
 
 
 def test_selectors_of_workloads_choose_their_own_pods_alone() -> None:
-    for one in of_kind("Deployment"):
-        labels = one["spec"]["selector"]["matchLabels"]
+    for deployment in of_kind("Deployment"):
+        labels = deployment["spec"]["selector"]["matchLabels"]
         chosen = [name for name, each in SERVERS.items() if labels.items() <= each.labels.items()]
-        assert chosen == [one["metadata"]["name"]]
+        assert chosen == [deployment["metadata"]["name"]]
 
 
 def test_gpus_of_a_pod_are_those_of_its_tensor_parallelism() -> None:
     for server in SERVERS.values():
         gpus = server.container["resources"]["limits"]["nvidia.com/gpu"]
-        parallel = [one for one in server.container["args"] if "--tensor-parallel-size" in one]
+        parallel = [arg for arg in server.container["args"] if "--tensor-parallel-size" in arg]
         assert gpus == (parallel[0].partition("=")[2] if parallel else "1"), server.name
 
 
@@ -166,7 +168,7 @@ def test_both_nodes_of_a_group_run_the_same_model_alike() -> None:
     (group,) = of_kind("LeaderWorkerSet")
     template = group["spec"]["leaderWorkerTemplate"]
     leader, worker = (
-        template[f"{one}Template"]["spec"]["containers"][0] for one in ("leader", "worker")
+        template[f"{role}Template"]["spec"]["containers"][0] for role in ("leader", "worker")
     )
     shared = ("parallel", "nnodes", "master", "max-model-len")
 

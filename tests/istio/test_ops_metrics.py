@@ -21,11 +21,11 @@ def load(file: Path) -> Any:
 
 def alerts() -> dict[str, dict[str, Any]]:
     rule = load(COMPONENTS / "monitoring" / "prometheusrule.yaml")
-    return {one["alert"]: one for group in rule["spec"]["groups"] for one in group["rules"]}
+    return {alert["alert"]: alert for group in rule["spec"]["groups"] for alert in group["rules"]}
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Every PromQL of the components, with what it belongs to."""
+    """Every PromQL query of the components, with the name of its object."""
     for name, alert in alerts().items():
         yield name, alert["expr"]
     board = load(COMPONENTS / "monitoring" / "dashboard.yaml")["data"]["headgate.json"]
@@ -43,7 +43,7 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 def allowed() -> list[re.Pattern[str]]:
     config = load(ISTIO / "mesh-config.yaml")["defaultConfig"]["proxyStatsMatcher"]
-    return [re.compile(one) for one in config["inclusionRegexps"]]
+    return [re.compile(pattern) for pattern in config["inclusionRegexps"]]
 
 
 @pytest.mark.parametrize(("owner", "promql"), list(expressions()))
@@ -82,21 +82,21 @@ def test_every_alert_says_how_bad_it_is_and_what_to_do_first(name: str) -> None:
 def test_the_page_on_alerts_has_a_section_for_each_and_no_other() -> None:
     text = (DOCS / "alerts.md").read_text()
     sections = re.findall(r"^## (\w+)\n`(\w+)`, (at once|after \w+)\.", text, flags=re.MULTILINE)
-    told = {
+    expected = {
         name: (
-            one["labels"]["severity"],
-            f"after {one['for']}" if one["for"] != "0m" else "at once",
+            alert["labels"]["severity"],
+            f"after {alert['for']}" if alert["for"] != "0m" else "at once",
         )
-        for name, one in alerts().items()
+        for name, alert in alerts().items()
     }
 
-    assert {name: (severity, when) for name, severity, when in sections} == told
-    assert len(re.findall(r"^## ", text, flags=re.MULTILINE)) == len(told)
+    assert {name: (severity, when) for name, severity, when in sections} == expected
+    assert len(re.findall(r"^## ", text, flags=re.MULTILINE)) == len(expected)
 
 
 def test_promtool_has_a_case_for_each_alert() -> None:
     cases = load(ALERT_TESTS / "firing.yaml")["tests"]
-    samples = [one for case in cases for one in case["promql_expr_test"][0]["exp_samples"]]
-    fired = {re.search(r'alertname="(\w+)"', one["labels"])[1] for one in samples}
+    samples = [sample for case in cases for sample in case["promql_expr_test"][0]["exp_samples"]]
+    fired = {re.search(r'alertname="(\w+)"', sample["labels"])[1] for sample in samples}
 
     assert fired == set(alerts())

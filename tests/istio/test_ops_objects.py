@@ -33,7 +33,7 @@ def with_components(tmp_path: Path) -> Any:
         }
         with (tmp_path / "kustomization.yaml").open("w") as file:
             YAML().dump(kustomization, file)
-        return {(one.kind, one.name): one.value for one in build(tmp_path)}
+        return {(manifest.kind, manifest.name): manifest.value for manifest in build(tmp_path)}
 
     return built
 
@@ -59,11 +59,15 @@ def test_flaggers_gates_ask_what_the_command_asks() -> None:
 
 def test_argos_gates_ask_what_the_command_asks() -> None:
     template = load(COMPONENTS / "argo-rollouts" / "analysistemplate.yaml")["spec"]
-    parts = [ModelPart("{{args.model}}", f"{{{{args.{one}}}}}", "{{args.window}}") for one in PARTS]
+    parts = [
+        ModelPart("{{args.model}}", f"{{{{args.{name}}}}}", "{{args.window}}") for name in PARTS
+    ]
 
-    asked = {one["name"]: one["provider"]["prometheus"]["query"] for one in template["metrics"]}
+    asked = {
+        metric["name"]: metric["provider"]["prometheus"]["query"] for metric in template["metrics"]
+    }
     assert asked == gates(*parts)
-    assert {one["name"] for one in template["args"]} == {"model", "window", *PARTS}
+    assert {argument["name"] for argument in template["args"]} == {"model", "window", *PARTS}
 
 
 PARTS = ("stable", "canary")
@@ -81,11 +85,11 @@ def test_argos_gates_take_nan_and_nothing_neither_for_good_nor_for_bad() -> None
 def test_flagger_asks_for_samples_first_and_uses_every_gate(with_components: Any) -> None:
     built = with_components("flagger")
     analysis = built["Canary", "llama-8b-v1"]["spec"]["analysis"]
-    named = [one["templateRef"]["name"] for one in analysis["metrics"]]
+    named = [metric["templateRef"]["name"] for metric in analysis["metrics"]]
 
     assert named[0] == "headgate-requests"
     assert set(named) == {name for kind, name in built if kind == "MetricTemplate"}
-    assert {one["interval"] for one in analysis["metrics"]} == {analysis["interval"]}
+    assert {metric["interval"] for metric in analysis["metrics"]} == {analysis["interval"]}
 
 
 def test_flagger_owns_the_weights_alone(with_components: Any) -> None:
@@ -112,16 +116,16 @@ def test_argo_finds_the_route_and_the_subsets_that_it_writes(with_components: An
     built = with_components("argo-rollouts")
     istio = built["Rollout", "llama-8b"]["spec"]["strategy"]["canary"]["trafficRouting"]["istio"]
     routes = built["VirtualService", "llama-8b"]["spec"]["http"]
-    subsets = [one["name"] for one in built["DestinationRule", "llama-8b"]["spec"]["subsets"]]
+    subsets = [subset["name"] for subset in built["DestinationRule", "llama-8b"]["spec"]["subsets"]]
 
-    assert istio["virtualService"]["routes"] == [one["name"] for one in routes]
+    assert istio["virtualService"]["routes"] == [route["name"] for route in routes]
     assert subsets == [
         istio["destinationRule"]["stableSubsetName"],
         istio["destinationRule"]["canarySubsetName"],
     ]
     split = routes[0]["route"]
-    assert [one["destination"]["subset"] for one in split] == subsets
-    assert [one["weight"] for one in split] == [100, 0]
+    assert [destination["destination"]["subset"] for destination in split] == subsets
+    assert [destination["weight"] for destination in split] == [100, 0]
 
 
 def test_argos_pods_may_change_their_version(with_components: Any) -> None:
@@ -196,7 +200,8 @@ def test_sidecars_show_the_metrics_of_every_pod_that_is_monitored(with_component
         if name == "headgate" or "headgate.dev/serves" in pod["metadata"]["labels"]:
             port = ports.get(name, "http")
             named = {
-                one["name"]: one["containerPort"] for one in pod["spec"]["containers"][0]["ports"]
+                port["name"]: port["containerPort"]
+                for port in pod["spec"]["containers"][0]["ports"]
             }
             said = pod["metadata"]["annotations"]
             assert said["prometheus.io/scrape"] == "true", name
@@ -210,7 +215,11 @@ def test_monitors_read_the_sidecars_port_in_clear_text() -> None:
     monitor = load(COMPONENTS / "monitoring" / "podmonitor-vllm.yaml")["spec"]
     service = load(COMPONENTS / "monitoring" / "servicemonitor-headgate.yaml")["spec"]
     for endpoint in (*monitor["podMetricsEndpoints"], *service["endpoints"]):
-        to = next(one for one in endpoint["relabelings"] if one["targetLabel"] == "__address__")
+        to = next(
+            relabeling
+            for relabeling in endpoint["relabelings"]
+            if relabeling["targetLabel"] == "__address__"
+        )
         port = {"http": 8000, "http-admin": 9002}[endpoint["port"]]
         moved = re.sub(to["regex"], to["replacement"].replace("$", "\\"), f"[fd00::1]:{port}")
         assert moved == "[fd00::1]:15020"
@@ -219,7 +228,7 @@ def test_monitors_read_the_sidecars_port_in_clear_text() -> None:
 def test_vllms_metrics_get_the_labels_that_tell_a_canary() -> None:
     monitor = load(COMPONENTS / "monitoring" / "podmonitor-vllm.yaml")["spec"]
     rules = monitor["podMetricsEndpoints"][0]["relabelings"]
-    workload = next(one for one in rules if one["targetLabel"] == "workload")
+    workload = next(relabeling for relabeling in rules if relabeling["targetLabel"] == "workload")
 
     assert {one.value for one in By} <= {one["targetLabel"] for one in rules}
     assert (
@@ -229,7 +238,9 @@ def test_vllms_metrics_get_the_labels_that_tell_a_canary() -> None:
 
 def test_every_patch_that_deletes_stands_in_a_file_of_its_own() -> None:
     """kubectl 1.32 (kustomize 5.5) dies of a file with several deletions."""
-    deleting = [one for one in COMPONENTS.glob("*/*.yaml") if "$patch: delete" in one.read_text()]
+    deleting = [
+        file for file in COMPONENTS.glob("*/*.yaml") if "$patch: delete" in file.read_text()
+    ]
 
     assert deleting
     for file in deleting:

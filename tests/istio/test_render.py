@@ -1,4 +1,4 @@
-"""The committed EnvoyFilters are what one box runs."""
+"""The committed EnvoyFilters hold the filters of one box."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_a_script_is_readable_text_of_several_lines() -> None:
 def test_patches_stand_in_the_order_of_their_priority_and_have_names_of_their_own() -> None:
     text = (COMPONENTS / "gateway" / "envoyfilters.yaml").read_text(encoding="utf-8")
     objects = list(YAML(typ="safe", pure=True).load_all(text))
-    priorities = [one["spec"]["priority"] for one in objects]
+    priorities = [manifest["spec"]["priority"] for manifest in objects]
     names = [
         patch["patch"]["value"]["name"]
         for patch in objects[-1]["spec"]["configPatches"]

@@ -23,15 +23,18 @@ FOLDERS = sorted(
 def own(folder: str) -> list[dict[str, Any]]:
     """The objects of Kubernetes' own kinds."""
     return [
-        json.loads(json.dumps(one.value, default=float))
-        for one in build(ISTIO / folder)
-        if is_own(one)
+        json.loads(json.dumps(manifest.value, default=float))
+        for manifest in build(ISTIO / folder)
+        if is_own(manifest)
     ]
 
 
-def is_own(one: Manifest) -> bool:
+def is_own(manifest: Manifest) -> bool:
     """Groups without a dot, and two of `*.k8s.io`."""
-    return "." not in one.group or one.group in ("networking.k8s.io", "rbac.authorization.k8s.io")
+    return "." not in manifest.group or manifest.group in (
+        "networking.k8s.io",
+        "rbac.authorization.k8s.io",
+    )
 
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
@@ -40,8 +43,8 @@ def test_objects_fit_the_schema(folder: str, version: str) -> None:
     objects = own(folder)
 
     assert objects
-    for one in objects:
-        kubernetes_validate.validate(one, version, strict=True)
+    for value in objects:
+        kubernetes_validate.validate(value, version, strict=True)
 
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
@@ -51,9 +54,9 @@ def test_objects_that_components_bring_fit_the_schema(version: str) -> None:
         folder = kustomization.parent
         (whole,) = read_manifests(kustomization, named=False)
         for name in whole.value.get("resources", []):
-            for one in filter(is_own, read_manifests(folder / name)):
-                kinds.add(one.kind)
-                plain = json.loads(json.dumps(one.value, default=float))
+            for manifest in filter(is_own, read_manifests(folder / name)):
+                kinds.add(manifest.kind)
+                plain = json.loads(json.dumps(manifest.value, default=float))
                 kubernetes_validate.validate(plain, version, strict=True)
 
     assert kinds == {"ConfigMap", "NetworkPolicy", "PodDisruptionBudget", "Service"}
@@ -68,7 +71,7 @@ def test_objects_that_components_bring_fit_the_schema(version: str) -> None:
     ],
 )
 def test_a_mistake_does_not_fit(change: dict[str, Any]) -> None:
-    (first, *_) = (one for one in own("overlays/dev") if one["kind"] == "Deployment")
+    (first, *_) = (value for value in own("overlays/dev") if value["kind"] == "Deployment")
     spec = first["spec"]
     template = change["spec"].pop("template", None)
     spec.update(change["spec"])

@@ -1,4 +1,4 @@
-"""The requests that a cell stands for: its answer ends after each of vLLM's events in turn."""
+"""The requests of a cell: its answer ends after each of vLLM's events in turn."""
 
 from dataclasses import dataclass
 
@@ -26,25 +26,27 @@ class Case:
 
 @dataclass(frozen=True)
 class Answer:
-    """The complete answer to a cell: as its client would see it without us, and vLLM's own
-    events when it is asked for all of its usage."""
+    """The complete answer to a cell.
+
+    `plain` is the answer without us; `vllm_events` are vLLM's own when asked for all usage.
+    """
 
     plain: Seen
-    told: list[bytes]
+    vllm_events: list[bytes]
 
     @property
     def last_word(self) -> int:
         """After how many events the final usage has passed; without any, all but the end mark."""
-        words = (index for index, event in enumerate(self.told) if is_last_word(event))
-        return 1 + max(words, default=len(self.told) - 2)
+        words = (index for index, event in enumerate(self.vllm_events) if is_last_word(event))
+        return 1 + max(words, default=len(self.vllm_events) - 2)
 
     def shown(self, after: int) -> int:
-        """How many of its own events a client has seen after so many of vLLM's."""
-        hides = len(self.told) > len(events_of(self.plain.body))
+        """How many of its own events a client has seen after this number of vLLM's."""
+        hides = len(self.vllm_events) > len(events_of(self.plain.body))
         return after - (hides and after >= self.last_word)
 
     def first(self, events: int) -> bytes:
-        """So many of its client's own events."""
+        """The first of its client's own events."""
         return b"".join(events_of(self.plain.body)[:events])
 
 
@@ -59,7 +61,7 @@ def cases_of(matrix: Matrix, cell: Cell, answer: Answer, *, every_event: bool) -
         elif point in ("start", "middle"):
             cases.append(Case(cell, point, after=0))
         else:
-            last, all_of_them = answer.last_word, len(answer.told)
+            last, all_of_them = answer.last_word, len(answer.vllm_events)
             events = range(1, last) if point == "event" else range(last, all_of_them + 1)
             if cell.choices != "one" and not every_event:
                 events = range(events[0], events[-1] + 1, max(1, len(events) - 1))

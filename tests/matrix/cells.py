@@ -1,4 +1,4 @@
-"""The matrix of `cells.yaml`: its axes, what each combination of them means, which do not exist."""
+"""The matrix of `cells.yaml`: its axes, and for each combination its outcome or its exclusion."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -27,7 +27,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Matrix:
-    """The file, as it stands."""
+    """The contents of the file."""
 
     axes: Mapping[str, list[str]]
     points: Mapping[str, Mapping[str, list[str]]]
@@ -69,7 +69,7 @@ class Matrix:
         return self.points[cell.ending].get(cell.answer, [])
 
     def outcome(self, cell: Cell, point: str) -> dict[str, Any]:
-        """What is charged, recorded and seen. LookupError where no entry says so."""
+        """The entry that says what is charged, recorded and seen. LookupError: there is none."""
         outcome = _first(self.outcomes, cell, point)
         if outcome is None:
             raise LookupError(f"no outcome of {cell}, {point}")

@@ -14,10 +14,10 @@ from tests.patience import PATIENCE_S
 
 @dataclass(frozen=True)
 class Seen:
-    """What a client saw. `end` is `whole`, `cut` by the other side, `left` by itself, or that it
-    waited in vain.
+    """An answer as its client saw it.
 
-    `status` is None where no answer began.
+    `end` is `whole`, `cut` by the other side, `left` by the client itself, or that nothing more
+    came. `status` is None where no answer began.
     """
 
     status: int | None
@@ -139,7 +139,7 @@ class _Exchange:
         return self._head is not None and self._enough(bytes(self._body))
 
     def seen(self, end: str) -> Seen:
-        """What has come so far, and how it ended."""
+        """The answer so far, and how it ended."""
         head = self._head
         if head is None:
             return Seen(None, {}, b"", end)

@@ -19,8 +19,10 @@ collect_ignore = [] if "HEADGATE_TEST_UPSTREAM" in os.environ else ["test_on_vll
 
 @dataclass(frozen=True)
 class Upstreams:
-    """URLs by the word of the axis `vllm`: those `behind` the box, and `plain` ones of the same
-    model, which all send usage when asked for it and not else."""
+    """URLs by the word of the axis `vllm`: those `behind` the box, and `plain` ones.
+
+    The plain ones serve the same model and send usage only when asked for it.
+    """
 
     behind: dict[str, str]
     plain: dict[str, str]

@@ -1,4 +1,4 @@
-"""What is wrong with one request of a cell: with what its client saw, or with its record."""
+"""Finds what is wrong with a request of a cell: in its answer, or in its record."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -18,9 +18,9 @@ from tests.matrix.oracle import (
 )
 
 FLAT_TOKENS = 50
-"""What the policy of the boxes charges for a request of `tokenize` or `translations`."""
+"""The price of a request of `tokenize` or `translations` in the policy of the boxes."""
 TOKENS_PER_SECOND = 40
-"""What it charges for a second of `transcriptions`."""
+"""The price of a second of `transcriptions`."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ def problems(
             if played.through.status == matrix.extproc["nothing_passed"]["record"]["status"]:
                 return _problems_of(matrix, played, matrix.extproc["nothing_passed"], headers, read)
             judged = []
-            for one in _as_far_as_passed(played):
-                outcome = matrix.outcome(case.cell, one.case.point)
-                judged.append(_problems_of(matrix, one, outcome, headers, read))
+            for passed in _as_far_as_passed(played):
+                outcome = matrix.outcome(case.cell, passed.case.point)
+                judged.append(_problems_of(matrix, passed, outcome, headers, read))
             return min(judged, key=len)
     outcome = matrix.outcome(case.cell, case.point)
     return _problems_of(matrix, played, outcome, headers, read)
@@ -69,7 +69,7 @@ def _problems_of(
     wrong = [*_seen(outcome["client"], played, headers, read), *_recorded(outcome, played)]
     if case.point == "end" and _shown(case.cell, played.through) != matrix.shown(case.cell):
         wrong.append(f"usage in {_shown(case.cell, played.through)}")
-    return [f"{case} ({outcome['what']}): {one}" for one in wrong]
+    return [f"{case} ({outcome['what']}): {problem}" for problem in wrong]
 
 
 def _as_far_as_passed(played: Played) -> list[Played]:
@@ -82,7 +82,7 @@ def _as_far_as_passed(played: Played) -> list[Played]:
     passed = len(events_of(played.through.body))
     plain = replace(played.plain, body=answer.first(passed))
     found = []
-    for after in range(len(answer.told) + 1):
+    for after in range(len(answer.vllm_events) + 1):
         if answer.shown(after) == passed:
             point = "start" if after == 0 else "event" if after < answer.last_word else "last"
             ended = replace(case, point=point, after=after)
@@ -127,7 +127,7 @@ def _recorded(outcome: Mapping[str, Any], played: Played) -> list[str]:
 
 
 def _tokens(kind: str, charged: Mapping[str, Any], played: Played) -> int | None:
-    """What the word of the matrix for these tokens comes to."""
+    """The number that the matrix means by its word for these tokens."""
     case, answer = played.case, played.answer
     if charged["source"] is None:
         return None
@@ -135,11 +135,11 @@ def _tokens(kind: str, charged: Mapping[str, Any], played: Played) -> int | None
     if word == "seconds":
         return int(json.loads(answer.plain.body)["usage"]["seconds"]) * TOKENS_PER_SECOND
     if word == "vllm":
-        told = usage_of(_final(case.cell, answer))
-        assert told is not None, case
-        prompt, completion = prompt_and_completion(told)
+        usage = usage_of(_final(case.cell, answer))
+        assert usage is not None, case
+        prompt, completion = prompt_and_completion(usage)
         return prompt if kind == "prompt" else completion
-    so_far = progress(answer.told[: case.after or 0], choices_of(case.cell))
+    so_far = progress(answer.vllm_events[: case.after or 0], choices_of(case.cell))
     numbers = {
         0: 0,
         "seen": so_far.prompt if kind == "prompt" else so_far.completion,
@@ -153,7 +153,7 @@ def _tokens(kind: str, charged: Mapping[str, Any], played: Played) -> int | None
 def _final(cell: Cell, answer: Answer) -> dict[str, Any]:
     if cell.answer == "whole":
         return dict(json.loads(answer.plain.body))
-    return data_of(answer.told[answer.last_word - 1])
+    return data_of(answer.vllm_events[answer.last_word - 1])
 
 
 def _shown(cell: Cell, seen: Seen) -> str:

@@ -1,4 +1,4 @@
-"""What usage an answer tells, read with a JSON parser: the second opinion on what was charged."""
+"""Reads the usage of an answer with a JSON parser: a second opinion on the charge."""
 
 import json
 import re
@@ -16,9 +16,12 @@ def masked(body: bytes) -> bytes:
 
 
 def gist(body: bytes) -> dict[str, Any]:
-    """What a stream says however its tokens are dealt to events: a real vLLM puts several of them
-    into one event where the reader or the machine is slow. For each choice its text, and the rest
-    of its events but of those with tokens in mid-choice; running numbers only as there or not."""
+    """The content of a stream, however its tokens are dealt to events.
+
+    A real vLLM puts several tokens into one event where the reader or the machine is slow. For each
+    choice this is its text and the rest of its events, without those in mid-choice that have
+    tokens. Running numbers are only there or not.
+    """
     said: dict[str, Any] = {}
     for event in events_of(masked(body)):
         if not event.endswith(b"\n\n") or b"data: [DONE]" in event:
@@ -121,7 +124,7 @@ def is_last_word(event: bytes) -> bool:
 
 @dataclass
 class Progress:
-    """What the events so far tell, one after the other."""
+    """The sums of the usage in the events so far."""
 
     n: int
     events: int = 0
@@ -158,7 +161,7 @@ class Progress:
 
 
 def progress(events: list[bytes], n: int) -> Progress:
-    """What these events tell, with `n` choices for each prompt."""
+    """The usage in these events, with `n` choices for each prompt."""
     so_far = Progress(n)
     for event in events:
         so_far.add(event)

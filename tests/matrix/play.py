@@ -77,8 +77,8 @@ class Stage:
         plain = await self._ask_plain(cell, plain_sent)
         if cell.answer == "whole":
             return Answer(plain, [])
-        told = await ask(self.behind_url, _with_all_usage(cell, plain_sent))
-        return Answer(plain, events_of(told.body))
+        seen = await ask(self.behind_url, _with_all_usage(cell, plain_sent))
+        return Answer(plain, events_of(seen.body))
 
     def _agent(self, case: Case) -> str:
         return f"{case}, behind {self.behind_url}"
@@ -101,7 +101,7 @@ class Stage:
             self._sent(case, f"headers_delay={_HOURS}", **own, **{"user-agent": self._agent(case)})
             for case in cases
         ]
-        tasks = [asyncio.ensure_future(ask(self.box.url, one, leave=leave)) for one in sent]
+        tasks = [asyncio.ensure_future(ask(self.box.url, request, leave=leave)) for request in sent]
         try:
             await asyncio.to_thread(
                 wait_until, lambda: self._waiting() >= len(cases), "the requests at the upstream"
@@ -124,7 +124,7 @@ class Stage:
         return await self._ask_plain(case.cell, self._sent(case, _words(case, after)))
 
     async def _ask_plain(self, cell: Cell, sent: Sent) -> Seen:
-        """What the client would see without us, but for what the cell is known to lack."""
+        """The answer without us, minus what the cell is known to lack."""
         own_id = {"x-request-id": str(uuid.uuid4())}  # as long as Envoy's
         seen = await ask(self.plain_url, replace(sent, headers={**sent.headers, **own_id}))
         lacks = self.matrix.lacks(cell)
@@ -156,7 +156,7 @@ class Stage:
             headers = {"authorization": f"Bearer {self.key}"}
             url = f"{self.box.url}/v1/headgate/limits?model={model}"
             limits = httpx.get(url, headers=headers).json()
-            used.update({one["count"]: one["used"] for one in limits["data"]})
+            used.update({limit["count"]: limit["used"] for limit in limits["data"]})
             return used == expected
 
         try:
@@ -188,11 +188,11 @@ def _words(case: Case, after: int | None) -> str:
 
 
 async def _all(coroutines: list[Any]) -> list[Any]:
-    """All of them, so many at once."""
+    """Runs all of them, AT_ONCE at a time."""
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def one(coroutine: Any) -> Any:
+    async def in_turn(coroutine: Any) -> Any:
         async with gate:
             return await coroutine
 
-    return await asyncio.gather(*(one(coroutine) for coroutine in coroutines))
+    return await asyncio.gather(*(in_turn(coroutine) for coroutine in coroutines))

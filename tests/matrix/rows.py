@@ -22,7 +22,7 @@ _CLIENT = {
 def rows() -> list[str]:
     """A line of the table for each outcome, in the order of the file."""
     matrix_ = matrix()
-    return [_row(one) for one in [*matrix_.outcomes, matrix_.extproc["nothing_passed"]]]
+    return [_row(outcome) for outcome in [*matrix_.outcomes, matrix_.extproc["nothing_passed"]]]
 
 
 def _row(outcome: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The data file is complete: it tells of every combination of the axes, and no line is idle."""
+"""The data file is complete: it covers every combination of the axes, and uses every line."""
 
 from pathlib import Path
 

@@ -37,7 +37,7 @@ ALL_USAGE = {"include_usage": True, "continuous_usage_stats": True}
 
 @dataclass(frozen=True)
 class Server:
-    """What this vLLM is, by the words of the matrix."""
+    """This vLLM in the words of the matrix."""
 
     vllm: str
     apis: list[str]
@@ -81,7 +81,7 @@ def sent(cell: Cell, more: dict[str, Any], **headers: str) -> Sent:
 
 
 async def plain(cell: Cell, more: dict[str, Any]) -> Seen:
-    """What the client would see without us; of a vLLM that forces usage, what it has asked for."""
+    """The answer without us; of a vLLM that forces usage, the part that was asked for."""
     seen = await ask(URL, sent(cell, more, **{"x-request-id": str(uuid.uuid4())}))
     body = seen.body
     if cell.vllm == "forces" and cell.answer == "stream" and seen.status == 200:
@@ -90,7 +90,7 @@ async def plain(cell: Cell, more: dict[str, Any]) -> Seen:
     return replace(seen, body=body if lacks is None else without_member(body, lacks))
 
 
-async def told(cell: Cell) -> list[bytes]:
+async def vllm_events(cell: Cell) -> list[bytes]:
     """vLLM's events with all of its usage."""
     if cell.answer == "whole":
         return []
@@ -105,7 +105,7 @@ async def through(box: Box, cell: Cell, more: dict[str, Any], name: str, **how: 
 
 def record_of(box: Box, name: str) -> dict[str, Any]:
     def found() -> dict[str, Any] | None:
-        return next((one for one in box.records() if one["user_agent"] == name), None)
+        return next((record for record in box.records() if record["user_agent"] == name), None)
 
     return dict(wait_until(found, f"the record of {name}"))
 
@@ -121,7 +121,7 @@ async def test_cells_that_end_by_themselves(box: Box, server: Server, counting: 
             case = Case(cell, point, error=400 if fails else None)
             seen = await through(box, cell, more, str(case))
             straight = await plain(cell, more)
-            answer = Answer(straight, [] if fails else await told(cell))
+            answer = Answer(straight, [] if fails else await vllm_events(cell))
             record = await asyncio.to_thread(record_of, box, str(case))
             played = Played(case, seen, straight, record, answer)
             is_stream = seen.status == 200 and cell.answer == "stream"
@@ -135,7 +135,7 @@ async def test_cells_whose_client_leaves(box: Box, server: Server) -> None:
     for cell in server.cells():
         if not MATRIX.is_real(cell, "event") or "event" not in MATRIX.points_of(cell):
             continue
-        answer = await told(cell)
+        answer = await vllm_events(cell)
         for after in LEAVES_AFTER:
             name = f"{cell}, after {after}"
             most = next(iter(MATRIX.long[cell.api].values())) * 4

@@ -1,7 +1,7 @@
 """A mesh on one machine: the files of istio/, the real istiod, a real Envoy and our services.
 
-What a cluster would add is stood in for: its API (`kube_api.py`), its pods (`pods.py`: processes on
-loopback addresses, simulators in place of vLLM). What differs from the files: `swapped`.
+Instead of a cluster there is a small Kubernetes API (`kube_api.py`). Its pods are processes on
+loopback addresses, with simulators as vLLM (`pods.py`). `swapped` makes all changes to the files.
 """
 
 import json
@@ -22,15 +22,15 @@ from ruamel.yaml import YAML
 from headgate.istio_check.kustomize import build
 from tests.box import KEYS, environment, small_chat, whole_lines
 from tests.envoy_process import free_port
+from tests.mesh.bootstrap import bootstrap
 from tests.mesh.kube_api import KubeApi, Object
 from tests.mesh.pods import Addresses, Pod, endpoint_slice, pods_of
-from tests.patience import wait_until
+from tests.patience import PATIENCE_S, wait_until
 from tests.redis_server import running_redis
 
 ROOT = Path(__file__).resolve().parents[2]
 ISTIO = ROOT / "istio"
 PILOT = Path(os.environ.get("HEADGATE_ISTIO_BIN", ROOT / ".mesh" / "bin")) / "pilot-discovery"
-ISTIO_VERSION = "1.31.0"
 _CRDS = {
     "networking": "virtualservices destinationrules gateways envoyfilters serviceentries sidecars"
     " workloadentries workloadgroups proxyconfigs",
@@ -52,18 +52,18 @@ _ISTIOD_ENV = {
 
 
 def swapped(objects: list[Object], port: int) -> list[Object]:
-    """The objects as this machine can run them: all that differs from the files."""
-    found = []
-    for one in objects:
-        if one["metadata"]["name"] == "headgate-metrics":
+    """The objects as this machine can run them."""
+    changed = []
+    for manifest in objects:
+        if manifest["metadata"]["name"] == "headgate-metrics":
             continue  # istio.stats is a filter of Istio's own proxy
-        if one["kind"] == "Gateway":
-            server = one["spec"]["servers"][0]
+        if manifest["kind"] == "Gateway":
+            server = manifest["spec"]["servers"][0]
             server |= {"port": {"number": port, "name": "http", "protocol": "HTTP"}}
             server |= {"bind": "127.0.0.1"}
             server.pop("tls", None)  # as its Secret is not there
-        found.append(one)
-    return found
+        changed.append(manifest)
+    return changed
 
 
 def mesh_config() -> Object:
@@ -73,8 +73,8 @@ def mesh_config() -> Object:
 
 
 @dataclass
-class Mesh:
-    """A running mesh. `objects` are those that were applied, by kind and name."""
+class RunningMesh:
+    """A running mesh. `objects` holds the applied objects, by kind and name."""
 
     folder: Path
     api: KubeApi
@@ -103,7 +103,7 @@ class Mesh:
         return dict(json.loads(json.dumps(self.objects[(kind, name)])))
 
     def start_pods(self, extra: Mapping[str, list[str]]) -> None:
-        """Starts what the Deployments ask for; `extra` are more options by the name of the app."""
+        """Starts the pods of the Deployments; `extra` holds more options by the name of the app."""
         self.pods = pods_of(self.objects.values(), self.addresses)
         for pod in self.pods:
             self.start_pod(pod, *extra.get(pod.labels["app"], ()))
@@ -112,15 +112,15 @@ class Mesh:
         self.publish()
 
     def publish(self) -> None:
-        """Tells of the pods that are ready, as Kubernetes does."""
+        """Publishes the pods that are ready, as Kubernetes does."""
         self.api.apply(*(pod.value() for pod in self.pods))
-        services = [one for (kind, _), one in self.objects.items() if kind == "Service"]
+        services = [service for (kind, _), service in self.objects.items() if kind == "Service"]
         self.api.apply(*(endpoint_slice(service, self.pods) for service in services))
 
     def start_pod(self, pod: Pod, *options: str) -> None:
         """Starts the process of one pod."""
         if pod.labels["app"] == "headgate":
-            own = [one for one in pod.args if not one.startswith(("--policy", "--store"))]
+            own = [arg for arg in pod.args if not arg.startswith(("--policy", "--store"))]
             command = ["headgate", *own, "--policy", str(self.folder / "headgate.yaml")]
             command += ["--store", self.store, "--store-deadline-ms", "1000"]
             command += ["--hooks", f"{pod.ip}:9001", "--admin", f"{pod.ip}:9002"]
@@ -162,18 +162,18 @@ class Mesh:
             )
 
     def kill(self, name: str) -> None:
-        """Ends it as a crash would."""
+        """Kills a program, as a crash would end it."""
         self.processes[name].kill()
-        self.processes[name].wait(10)
+        self.processes[name].wait(PATIENCE_S)
 
     def stop(self) -> None:
         for process in self.processes.values():
             process.send_signal(signal.SIGCONT)
             process.kill()
-            process.wait(10)
+            process.wait(PATIENCE_S)
 
     def start_istiod(self, environ: Mapping[str, str]) -> None:
-        """Starts the real istiod on the stand-in's objects and waits until it is ready."""
+        """Starts the real istiod on the objects of `KubeApi` and waits until it is ready."""
         for name in ("grpc", "http", "monitoring", "admin"):
             self.ports[name] = free_port()
         (self.folder / "kubeconfig").write_text(self.api.kubeconfig())
@@ -210,10 +210,10 @@ class Mesh:
         except httpx.HTTPError:
             return False
 
-    # --- what is asked of it -------------------------------------------------------------------
+    # --- requests and answers -------------------------------------------------------------------
 
     def chat(self, user: str = "alice", **fields: Any) -> httpx.Response:
-        """One small chat completion; `headers` among the fields are sent, too."""
+        """One small chat completion; `headers` among the fields become headers of the request."""
         headers = {"authorization": f"Bearer {KEYS[user]}", **fields.pop("headers", {})}
         body = {**small_chat(), "model": "llama-8b", **fields}
         url = f"{self.url}/v1/chat/completions"
@@ -228,13 +228,13 @@ class Mesh:
     def record_of(self, request_id: str) -> dict[str, Any]:
         """Waits for the usage record of one request."""
 
-        def found() -> dict[str, Any] | None:
+        def record() -> dict[str, Any] | None:
             return next((r for r in self.records() if r["request_id"] == request_id), None)
 
-        return dict(wait_until(found, f"the record of {request_id}"))
+        return dict(wait_until(record, f"the record of {request_id}"))
 
     def admin(self, path: str) -> str:
-        """What the gateway's Envoy says of itself."""
+        """The answer of the admin interface of the gateway's Envoy."""
         return httpx.get(f"http://127.0.0.1:{self.ports['admin']}{path}").text
 
     def stats(self) -> dict[str, int]:
@@ -257,58 +257,6 @@ def _is_200(url: str) -> bool:
         return False
 
 
-def bootstrap(node: str, ip: str, labels: Object, istiod_port: int, admin_port: int) -> Object:
-    """What Istio starts an Envoy with, as far as istiod needs it."""
-    metadata = {
-        **labels,
-        "ISTIO_VERSION": ISTIO_VERSION,
-        "CLUSTER_ID": "Kubernetes",
-        "INSTANCE_IPS": ip,
-        "INTERCEPTION_MODE": "NONE",
-        "SERVICE_ACCOUNT": "default",
-    }
-    ads = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
-    http2 = {
-        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-        "explicit_http_config": {"http2_protocol_options": {}},
-    }
-    istiod = {
-        "name": "xds-grpc",
-        "type": "STATIC",
-        "connect_timeout": "1s",
-        "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2
-        },
-        "load_assignment": {
-            "cluster_name": "xds-grpc",
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _socket(istiod_port)}}]}],
-        },
-    }
-    return {
-        "node": {
-            "id": node,
-            "cluster": "tests",
-            "metadata": metadata,
-        },
-        "admin": {"address": _socket(admin_port)},
-        "dynamic_resources": {
-            "lds_config": ads,
-            "cds_config": ads,
-            "ads_config": {
-                "api_type": "DELTA_GRPC",
-                "transport_api_version": "V3",
-                "set_node_on_first_message_only": True,
-                "grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc"}}],
-            },
-        },
-        "static_resources": {"clusters": [istiod]},
-    }
-
-
-def _socket(port: int) -> Object:
-    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
-
-
 @contextmanager
 def running_mesh(
     folder: Path,
@@ -316,16 +264,18 @@ def running_mesh(
     extra: Mapping[str, list[str]] = {},
     overlay: Path = ISTIO / "overlays" / "staging",
     environ: Mapping[str, str] = {},
-) -> Iterator[Mesh]:
-    """Everything of an overlay, started and ready; `extra` are more options by the app's name,
-    `environ` is more of istiod's environment."""
+) -> Iterator[RunningMesh]:
+    """Everything of an overlay, started and ready.
+
+    `extra` holds more options by the app's name; `environ` adds to istiod's environment.
+    """
     if not PILOT.exists():
         raise AssertionError(f"there is no istiod at {PILOT}: `make test-mesh` installs it")
     (folder / "headgate.yaml").write_text(policy)
     api = KubeApi()
     api.start()
     with running_redis() as redis:
-        mesh = Mesh(folder, api, redis.url)
+        mesh = RunningMesh(folder, api, redis.url)
         try:
             for group, names in _CRDS.items():
                 for name in names.split():
@@ -333,7 +283,9 @@ def running_mesh(
             for name in ("istio-system", "istio-ingress"):
                 api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
             manifests = build(overlay)
-            objects = [json.loads(json.dumps(one.value, default=float)) for one in manifests]
+            objects = [
+                json.loads(json.dumps(manifest.value, default=float)) for manifest in manifests
+            ]
             mesh.apply(*swapped(objects, mesh.port))
             mesh.start_pods(extra)
             mesh.start_istiod(environ)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mesh.cluster import Mesh, running_mesh
+from tests.mesh.cluster import RunningMesh, running_mesh
 from tests.mesh.policies import policy
 
 LIMITS = """
@@ -18,7 +18,7 @@ collect_ignore_glob = [] if os.environ.get("HEADGATE_TEST_MESH") else ["test_*.p
 
 
 @pytest.fixture(scope="module")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
     """A mesh whose limits refuse nobody."""
     folder: Path = tmp_path_factory.mktemp("mesh")
     with running_mesh(folder, policy(LIMITS)) as running:

@@ -1,7 +1,7 @@
-"""A stand-in for the Kubernetes API, as far as istiod uses it: keeps objects, tells of changes.
+"""The part of the Kubernetes API that istiod uses: it stores objects and streams their changes.
 
-It validates nothing, knows no user and starts no pod. istiod, unmodified, lists and watches here
-what a cluster would have; all that comes of these objects is istiod's own doing.
+It validates nothing, knows no user and starts no pod. An unmodified istiod lists and watches the
+objects here as in a cluster, and alone derives configuration from them.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ _KINDS = {
     "TrafficExtension", "ValidatingWebhookConfiguration", "VirtualService", "WasmPlugin",
     "WorkloadEntry", "WorkloadGroup", "XBackendTrafficPolicy", "XListenerSet",
 }  # fmt: skip
-"""Those whose name is not that of their resource without an s."""
+"""Kinds whose name is not their resource's without the s."""
 _VERSION = {"major": "1", "minor": "34", "gitVersion": "v1.34.0", "platform": "linux/amd64"}
 _METADATA = "as=PartialObjectMetadata"
 
@@ -49,7 +49,7 @@ def plural(kind: str) -> str:
 
 
 def key_of(value: Mapping[str, Any]) -> Key:
-    """Where an object is kept."""
+    """The key under which an object is stored."""
     group, _, _ = value["apiVersion"].rpartition("/")
     resource = plural(value["kind"])
     metadata = value["metadata"]
@@ -58,7 +58,7 @@ def key_of(value: Mapping[str, Any]) -> Key:
 
 
 class Objects:
-    """What is kept, and who waits to be told of changes."""
+    """The stored objects, and the events of their changes."""
 
     def __init__(self) -> None:
         self._objects: dict[Key, Object] = {}
@@ -83,7 +83,7 @@ class Objects:
         metadata["creationTimestamp"] = old.get("creationTimestamp", "2026-01-01T00:00:00Z")
         metadata["generation"] = old.get("generation", 0) + 1
         self._objects[key] = kept
-        self._tell("MODIFIED" if known else "ADDED", key, kept)
+        self._record("MODIFIED" if known else "ADDED", key, kept)
         return kept
 
     def delete(self, key: Key) -> Object | None:
@@ -91,7 +91,7 @@ class Objects:
         if known is not None:
             self._version += 1
             known["metadata"]["resourceVersion"] = self.version
-            self._tell("DELETED", key, known)
+            self._record("DELETED", key, known)
         return known
 
     def get(self, key: Key) -> Object | None:
@@ -101,7 +101,7 @@ class Objects:
         wanted = (group, resource, namespace)
         return [value for key, value in self._objects.items() if _is_in(key, wanted)]
 
-    def _tell(self, kind: str, key: Key, value: Object) -> None:
+    def _record(self, kind: str, key: Key, value: Object) -> None:
         self._events.append((kind, key, value))
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
@@ -109,7 +109,7 @@ class Objects:
     async def events(
         self, group: str, resource: str, namespace: str, since: int
     ) -> AsyncIterator[tuple[str, Object]]:
-        """What has changed after the version `since`, and what changes from now on."""
+        """The changes after the version `since`, and every later change."""
         at = 0
         while True:
             changed = self._changed
@@ -127,8 +127,10 @@ def _is_in(key: Key, wanted: tuple[str, str, str]) -> bool:
 
 
 class KubeApi:
-    """The server, in a thread of its own: lists, watches, and takes what istiod writes (leases, its
-    own config maps). Its methods are for the other threads."""
+    """The server, in its own thread: it answers istiod's lists, watches and writes.
+
+    istiod writes leases and config maps. The methods are for the other threads.
+    """
 
     def __init__(self) -> None:
         self.port = 0
@@ -161,7 +163,7 @@ class KubeApi:
             self._call(self._objects.apply, value)
 
     def delete(self, value: Object) -> None:
-        """Takes the object of this kind and name away."""
+        """Removes the object of this kind and name."""
         self._call(self._objects.delete, key_of(value))
 
     def _call(self, function: Callable[[Any], Any], argument: Any) -> None:
@@ -171,7 +173,7 @@ class KubeApi:
         asyncio.run_coroutine_threadsafe(call(), self._loop).result(10)
 
     def kubeconfig(self) -> str:
-        """What tells a client where this is."""
+        """A kubeconfig for this server, as a client reads it."""
         cluster = {"name": "c", "cluster": {"server": f"http://127.0.0.1:{self.port}"}}
         context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
         head = {"apiVersion": "v1", "kind": "Config", "current-context": "c"}
@@ -196,8 +198,8 @@ class KubeApi:
         if request.method != "GET":
             return await self._write(request, where, name)
         if name:
-            found = self._objects.get((group, rest[0], namespace, name))
-            return JSONResponse(found) if found else _not_found(name)
+            value = self._objects.get((group, rest[0], namespace, name))
+            return JSONResponse(value) if value else _not_found(name)
         return self._read(request, where, f"{group}/{version}" if group else version)
 
     def _read(self, request: Request, where: tuple[str, str, str], api_version: str) -> Response:
@@ -208,7 +210,7 @@ class KubeApi:
             since = 0 if starts else int(query.get("resourceVersion") or 0)
             events = self._stream(where, since, starts, only_metadata, api_version)
             return StreamingResponse(events, media_type="application/json")
-        items = [_shown(one, only_metadata) for one in self._objects.listed(*where)]
+        items = [_shown(value, only_metadata) for value in self._objects.listed(*where)]
         kind = "PartialObjectMetadata" if only_metadata else _kind(where[1])
         shown_version = "meta.k8s.io/v1" if only_metadata else api_version
         metadata = {"resourceVersion": self._objects.version}
@@ -225,8 +227,8 @@ class KubeApi:
     ) -> AsyncIterator[bytes]:
         if starts:
             since = int(self._objects.version)
-            for one in self._objects.listed(*where):
-                yield _event("ADDED", _shown(one, only_metadata))
+            for value in self._objects.listed(*where):
+                yield _event("ADDED", _shown(value, only_metadata))
             mark = {"k8s.io/initial-events-end": "true"}
             metadata = {"resourceVersion": str(since), "annotations": mark}
             kind = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"}
@@ -274,7 +276,7 @@ def _kind(resource: str) -> str:
 
 
 def _discovery(parts: list[str]) -> Object:
-    """Which groups there are: none is named, as istiod goes by custom resource definitions."""
+    """The API groups: none, as istiod relies on custom resource definitions instead."""
     if parts == ["api"]:
         return {"kind": "APIVersions", "versions": ["v1"]}
     if parts == ["apis"]:

@@ -1,4 +1,4 @@
-"""The pods that a cluster would have started: objects for istiod, processes on own addresses."""
+"""The pods of the Deployments: objects for istiod, and processes with their own addresses."""
 
 import random
 import socket
@@ -11,7 +11,7 @@ Object = dict[str, Any]
 
 @dataclass
 class Pod:
-    """One pod of a Deployment. While it is not `ready` it is in no endpoints."""
+    """One pod of a Deployment. An EndpointSlice lists it only while it is `ready`."""
 
     name: str
     namespace: str
@@ -22,7 +22,7 @@ class Pod:
     ready: bool = True
 
     def value(self) -> Object:
-        """The object that the kubelet would keep up to date."""
+        """The Pod object, as the kubelet reports it."""
         ready = {"type": "Ready", "status": "True"}
         metadata = {"name": self.name, "namespace": self.namespace, "labels": dict(self.labels)}
         status = {
@@ -38,7 +38,7 @@ class Pod:
 
 
 def _free_network() -> str:
-    """Three numbers of a network where nobody listens on a model's port."""
+    """The first three numbers of a network where no program listens on a model's port."""
     while True:
         network = f"127.{random.randint(10, 250)}.{random.randint(1, 250)}"
         with socket.socket() as probe:
@@ -59,22 +59,22 @@ class Addresses:
 
 
 def pods_of(objects: Iterable[Object], addresses: Addresses) -> list[Pod]:
-    """As many pods as each Deployment asks for, or the least that its autoscaler does."""
+    """The pods of each Deployment: its `replicas`, or the minimum of its autoscaler."""
     objects = list(objects)
     least = {
-        (one["metadata"]["namespace"], one["spec"]["scaleTargetRef"]["name"]): one["spec"]
-        for one in objects
-        if one["kind"] == "HorizontalPodAutoscaler"
+        (scaler["metadata"]["namespace"], scaler["spec"]["scaleTargetRef"]["name"]): scaler["spec"]
+        for scaler in objects
+        if scaler["kind"] == "HorizontalPodAutoscaler"
     }
     pods = []
-    for one in objects:
-        if one["kind"] != "Deployment":
+    for deployment in objects:
+        if deployment["kind"] != "Deployment":
             continue
-        metadata, template = one["metadata"], one["spec"]["template"]
+        metadata, template = deployment["metadata"], deployment["spec"]["template"]
         container = template["spec"]["containers"][0]
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         scaled = least.get((metadata["namespace"], metadata["name"]), {})
-        for number in range(one["spec"].get("replicas", scaled.get("minReplicas", 1))):
+        for number in range(deployment["spec"].get("replicas", scaled.get("minReplicas", 1))):
             name = f"{metadata['name']}-{number}"
             labels, args = template["metadata"]["labels"], container.get("args", [])
             ip = addresses.next()
@@ -83,7 +83,7 @@ def pods_of(objects: Iterable[Object], addresses: Addresses) -> list[Pod]:
 
 
 def endpoint_slice(service: Object, pods: Iterable[Pod]) -> Object:
-    """The addresses of the pods that a Service selects, as Kubernetes would list them."""
+    """The addresses of the pods that a Service selects, as Kubernetes lists them."""
     metadata, selector = service["metadata"], service["spec"]["selector"]
     chosen = [
         pod

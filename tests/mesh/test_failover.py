@@ -6,14 +6,14 @@ from typing import Any
 
 import httpx
 
-from tests.mesh.cluster import Mesh
+from tests.mesh.cluster import RunningMesh
 from tests.mesh.traffic import AT_ONCE, send, served
 from tests.patience import wait_until
 
 EJECTIONS = "cluster.outbound|8000|v1|llama-8b.vllm.svc.cluster.local;.outlier_detection"
 
 
-def all_to_v1(mesh: Mesh) -> None:
+def all_to_v1(mesh: RunningMesh) -> None:
     routes = mesh.changed("VirtualService", "llama-8b")
     routes["spec"]["http"] = routes["spec"]["http"][-1:]
     routes["spec"]["http"][0]["route"] = routes["spec"]["http"][0]["route"][:1]
@@ -24,21 +24,20 @@ def all_to_v1(mesh: Mesh) -> None:
             "weighted_clusters" not in mesh.admin("/config_dump?resource=dynamic_route_configs")
         ),
         "all traffic on v1",
-        20,
     )
 
 
-def quick_return(mesh: Mesh) -> None:
-    """The ejection of the file, but for two seconds in place of thirty: a test waits for it."""
+def quick_return(mesh: RunningMesh) -> None:
+    """Ejects for two seconds instead of the thirty in the file, as a test waits for the return."""
     rule = mesh.changed("DestinationRule", "llama-8b")
     rule["spec"]["trafficPolicy"]["outlierDetection"]["baseEjectionTime"] = "2s"
     mesh.apply(rule)
     wait_until(
-        lambda: '"base_ejection_time": "2s"' in mesh.admin("/config_dump"), "the shorter time", 20
+        lambda: '"base_ejection_time": "2s"' in mesh.admin("/config_dump"), "the shorter time"
     )
 
 
-def test_a_pod_that_fails_is_ejected_and_returns(mesh: Mesh) -> None:
+def test_a_pod_that_fails_is_ejected_and_returns(mesh: RunningMesh) -> None:
     all_to_v1(mesh)
     quick_return(mesh)
     ill = mesh.pods_named("llama-8b-v1")[0]
@@ -59,8 +58,8 @@ def test_a_pod_that_fails_is_ejected_and_returns(mesh: Mesh) -> None:
     assert served(mesh)[ill.name] > before[ill.name]
 
 
-def test_a_killed_pod_loses_no_request_that_had_not_started(mesh: Mesh) -> None:
-    """Connections to it are refused until its endpoint is gone: those requests go elsewhere."""
+def test_a_killed_pod_loses_no_request_that_had_not_started(mesh: RunningMesh) -> None:
+    """It refuses connections until its endpoint is gone, so those requests go to other pods."""
     all_to_v1(mesh)
     dead = mesh.pods_named("llama-8b-v1")[1]
     statuses: Counter[int] = Counter()
@@ -84,5 +83,5 @@ def test_a_killed_pod_loses_no_request_that_had_not_started(mesh: Mesh) -> None:
     assert send(mesh, ({} for _ in range(200))) == {200: 200}
 
 
-def recorded(mesh: Mesh) -> list[dict[str, Any]]:
+def recorded(mesh: RunningMesh) -> list[dict[str, Any]]:
     return [record for record in mesh.records() if record["user_agent"] == "killed"]

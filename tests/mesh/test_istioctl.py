@@ -12,7 +12,7 @@ from tests.mesh.cluster import ISTIO, PILOT
 ISTIOCTL = PILOT.with_name("istioctl")
 OVERLAYS = sorted(folder.name for folder in (ISTIO / "overlays").iterdir())
 EXPECTED = "EnvoyFilter exposes internal implementation details"
-"""What istioctl says of every EnvoyFilter."""
+"""The warning that istioctl prints for every EnvoyFilter."""
 
 
 @pytest.fixture(params=OVERLAYS)
@@ -20,7 +20,7 @@ def built(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """All objects of an overlay in one file."""
     objects = build(ISTIO / "overlays" / request.param)
     file = tmp_path / f"{request.param}.yaml"
-    plain = (json.dumps(one.value, default=float) for one in objects)
+    plain = (json.dumps(manifest.value, default=float) for manifest in objects)
     file.write_text("\n---\n".join(plain))
     return file
 

@@ -10,14 +10,14 @@ import openai
 import pytest
 
 from tests.box import KEYS
-from tests.mesh.cluster import Mesh, running_mesh
+from tests.mesh.cluster import RunningMesh, running_mesh
 from tests.mesh.policies import policy
 from tests.patience import wait_until
 
 CHAT = "/v1/chat/completions"
 
 
-def test_a_request_without_a_key_is_refused_in_openai_shape(mesh: Mesh) -> None:
+def test_a_request_without_a_key_is_refused_in_openai_shape(mesh: RunningMesh) -> None:
     answer = httpx.post(f"{mesh.url}{CHAT}", json={"model": "llama-8b"})
 
     assert answer.status_code == 401
@@ -26,7 +26,7 @@ def test_a_request_without_a_key_is_refused_in_openai_shape(mesh: Mesh) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/invocations", "/metrics", "/v1/load_lora_adapter"])
-def test_other_paths_do_not_exist(mesh: Mesh, path: str) -> None:
+def test_other_paths_do_not_exist(mesh: RunningMesh, path: str) -> None:
     headers = {"authorization": f"Bearer {KEYS['alice']}"}
     answer = httpx.get(f"{mesh.url}{path}", headers=headers)
 
@@ -34,14 +34,14 @@ def test_other_paths_do_not_exist(mesh: Mesh, path: str) -> None:
     assert "error" in answer.json()
 
 
-def test_a_model_that_is_not_in_the_policy_does_not_exist(mesh: Mesh) -> None:
+def test_a_model_that_is_not_in_the_policy_does_not_exist(mesh: RunningMesh) -> None:
     answer = mesh.chat(model="nobody")
 
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] == "model_not_found"
 
 
-def test_a_whole_answer_is_metered_once(mesh: Mesh) -> None:
+def test_a_whole_answer_is_metered_once(mesh: RunningMesh) -> None:
     answer = mesh.chat(max_tokens=7)
     record = mesh.record_of(answer.headers["x-request-id"])
     usage = answer.json()["usage"]
@@ -51,7 +51,7 @@ def test_a_whole_answer_is_metered_once(mesh: Mesh) -> None:
     assert (record["source"], record["user"], record["upstream_status"]) == ("usage", "alice", 200)
 
 
-def test_a_stream_shows_no_usage_that_was_not_asked_for_and_is_metered(mesh: Mesh) -> None:
+def test_a_stream_shows_no_usage_that_was_not_asked_for_and_is_metered(mesh: RunningMesh) -> None:
     with openai.OpenAI(base_url=f"{mesh.url}/v1", api_key=KEYS["bob"], max_retries=0) as client:
         raw = client.chat.completions.with_raw_response.create(
             model="llama-8b",
@@ -67,7 +67,7 @@ def test_a_stream_shows_no_usage_that_was_not_asked_for_and_is_metered(mesh: Mes
     assert record["ttft_s"] is not None
 
 
-def test_a_stream_that_its_client_leaves_is_charged_for_what_came(mesh: Mesh) -> None:
+def test_a_stream_that_its_client_leaves_is_charged_for_what_came(mesh: RunningMesh) -> None:
     headers = {"authorization": f"Bearer {KEYS['bob']}", "x-simulate": "interval=0.02"}
     body = {"model": "llama-8b", "max_tokens": 4000, "stream": True}
     body["messages"] = [{"role": "user", "content": "Hi"}]
@@ -83,7 +83,7 @@ def test_a_stream_that_its_client_leaves_is_charged_for_what_came(mesh: Mesh) ->
     assert "DC" in record["flags"]
 
 
-def test_forged_headers_decide_nothing(mesh: Mesh) -> None:
+def test_forged_headers_decide_nothing(mesh: RunningMesh) -> None:
     forged = {
         "x-headgate-tenant": "other",
         "x-headgate-base": "nobody",
@@ -99,18 +99,18 @@ def test_forged_headers_decide_nothing(mesh: Mesh) -> None:
     assert (record["tenant"], record["base"]) == ("acme", "llama-8b")
 
 
-def test_a_body_that_is_too_large_is_refused_in_openai_shape(mesh: Mesh) -> None:
+def test_a_body_that_is_too_large_is_refused_in_openai_shape(mesh: RunningMesh) -> None:
     answer = mesh.chat(messages=[{"role": "user", "content": "x" * (17 * 2**20)}])
 
     assert answer.status_code == 413
     assert answer.json()["error"]["code"] == "request_too_large"
 
 
-def test_an_address_that_keeps_failing_leaves_no_record(mesh: Mesh) -> None:
+def test_an_address_that_keeps_failing_leaves_no_record(mesh: RunningMesh) -> None:
     """The filter of the Telemetry object, in Envoy's CEL. Each of the two replicas allows 30."""
     answers = [httpx.get(f"{mesh.url}/v1/models") for _ in range(150)]
     statuses = [answer.status_code for answer in answers]
-    ids = {one.headers["x-request-id"] for one in answers if one.status_code == 429}
+    ids = {answer.headers["x-request-id"] for answer in answers if answer.status_code == 429}
     last_known = mesh.chat()
     mesh.record_of(last_known.headers["x-request-id"])
 
@@ -119,7 +119,7 @@ def test_an_address_that_keeps_failing_leaves_no_record(mesh: Mesh) -> None:
     assert not ids & {record["request_id"] for record in mesh.records()}
 
 
-def test_without_the_services_every_request_gets_503(mesh: Mesh) -> None:
+def test_without_the_services_every_request_gets_503(mesh: RunningMesh) -> None:
     pods = mesh.pods_named("headgate")
     for pod in pods:
         mesh.processes[pod.name].send_signal(signal.SIGSTOP)
@@ -136,14 +136,14 @@ def test_without_the_services_every_request_gets_503(mesh: Mesh) -> None:
 
 
 @pytest.fixture
-def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
     folder: Path = tmp_path_factory.mktemp("limited")
     limits = "[{count: requests, limit: 5, per: day, each: user}]"
     with running_mesh(folder, policy(limits)) as running:
         yield running
 
 
-def test_a_limit_holds_over_both_replicas_and_names_itself(limited: Mesh) -> None:
+def test_a_limit_holds_over_both_replicas_and_names_itself(limited: RunningMesh) -> None:
     answers = [limited.chat() for _ in range(8)]
 
     assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 3

@@ -1,16 +1,16 @@
-"""Which version gets a request: the split of the VirtualService, and what Headgate says."""
+"""Routing by version: the split of the VirtualService, and the version that Headgate names."""
 
 import math
 from typing import Any
 
-from tests.mesh.cluster import Mesh
+from tests.mesh.cluster import RunningMesh
 from tests.mesh.traffic import by_version, send, served
 from tests.patience import wait_until
 
 SPLIT = 10_000
 
 
-def weigh(mesh: Mesh, v1: int, v2: int) -> None:
+def weigh(mesh: RunningMesh, v1: int, v2: int) -> None:
     """Writes other weights into the split and waits until the gateway has them."""
     routes = mesh.changed("VirtualService", "llama-8b")
     split = routes["spec"]["http"][-1]["route"]
@@ -19,7 +19,7 @@ def weigh(mesh: Mesh, v1: int, v2: int) -> None:
     mesh.wait_until_taken(f'"weight": {v2}' if 0 < v2 < 100 else "v2|llama" if v2 else "v1|llama")
 
 
-def test_the_split_is_that_of_the_virtual_service(mesh: Mesh) -> None:
+def test_the_split_is_that_of_the_virtual_service(mesh: RunningMesh) -> None:
     """Within four standard deviations of 10 % in 10,000 requests."""
     before = served(mesh)
     statuses = send(mesh, ({} for _ in range(SPLIT)))
@@ -31,14 +31,14 @@ def test_the_split_is_that_of_the_virtual_service(mesh: Mesh) -> None:
     assert abs(versions["v2"] - SPLIT * 0.1) < 4 * deviation, versions
 
 
-def test_a_clients_own_version_header_chooses_nothing(mesh: Mesh) -> None:
+def test_a_clients_own_version_header_chooses_nothing(mesh: RunningMesh) -> None:
     before = served(mesh)
     send(mesh, ({} for _ in range(400)), **{"x-headgate-version": "v2", "x-model-version": "v2"})
 
     assert by_version(before, served(mesh))["v2"] < 100
 
 
-def test_a_rollback_is_one_weight(mesh: Mesh) -> None:
+def test_a_rollback_is_one_weight(mesh: RunningMesh) -> None:
     weigh(mesh, 50, 50)
     weigh(mesh, 100, 0)
     mesh.wait_until_taken('"cluster": "outbound|8000|v1|llama-8b.vllm.svc.cluster.local"')
@@ -51,7 +51,7 @@ def test_a_rollback_is_one_weight(mesh: Mesh) -> None:
     weigh(mesh, 90, 10)
 
 
-def test_mirrored_traffic_is_metered_once(mesh: Mesh) -> None:
+def test_mirrored_traffic_is_metered_once(mesh: RunningMesh) -> None:
     """Every request goes to v1 and, in the shadow, to v2."""
     routes = mesh.changed("VirtualService", "llama-8b")
     shadowed = mesh.changed("VirtualService", "llama-8b")
@@ -73,5 +73,5 @@ def test_mirrored_traffic_is_metered_once(mesh: Mesh) -> None:
     assert len(recorded(mesh)) == 200
 
 
-def recorded(mesh: Mesh) -> list[dict[str, Any]]:
+def recorded(mesh: RunningMesh) -> list[dict[str, Any]]:
     return [record for record in mesh.records() if record["user_agent"] == "shadowed"]

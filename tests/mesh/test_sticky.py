@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.box import KEYS, small_chat
-from tests.mesh.cluster import Mesh, running_mesh
+from tests.mesh.cluster import RunningMesh, running_mesh
 from tests.mesh.conftest import LIMITS
 from tests.mesh.policies import MODEL, policy
 from tests.mesh.traffic import AT_ONCE, by_version, send, served
@@ -25,13 +25,13 @@ def text(v1: int, v2: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def canary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+def canary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
     folder: Path = tmp_path_factory.mktemp("canary")
     with running_mesh(folder, text(90, 10)) as running:
         yield running
 
 
-def weigh(mesh: Mesh, v1: int, v2: int) -> None:
+def weigh(mesh: RunningMesh, v1: int, v2: int) -> None:
     """Writes other weights into the policy and waits until both replicas have them."""
     before = loads(mesh)
     draft = mesh.folder / "headgate.draft"
@@ -43,25 +43,25 @@ def weigh(mesh: Mesh, v1: int, v2: int) -> None:
     )
 
 
-def loads(mesh: Mesh) -> list[float]:
-    """How often each replica has taken a changed policy."""
+def loads(mesh: RunningMesh) -> list[float]:
+    """The number of policies that each replica has loaded."""
     name = 'headgate_policy_reloads_total{result="applied"}'
-    found = []
+    counts = []
     for pod in mesh.pods_named("headgate"):
         lines = httpx.get(f"http://{pod.ip}:9002/metrics").text.splitlines()
-        found.append(sum(float(line.split()[-1]) for line in lines if line.startswith(name)))
-    return found
+        counts.append(sum(float(line.split()[-1]) for line in lines if line.startswith(name)))
+    return counts
 
 
-def versions_of(mesh: Mesh) -> Mapping[str, str]:
-    """The version that each conversation's next request got, as its record tells."""
+def versions_of(mesh: RunningMesh) -> Mapping[str, str]:
+    """The version of each conversation's next request, from its usage record."""
     ids = asyncio.run(_send(mesh.url))
 
-    def found() -> dict[str, str] | None:
+    def recorded() -> dict[str, str] | None:
         records = {record["request_id"]: record["version"] for record in mesh.records()}
         return records if ids.keys() <= records.keys() else None
 
-    records = wait_until(found, "the records")
+    records = wait_until(recorded, "the records")
     return {conversation: records[request_id] for request_id, conversation in ids.items()}
 
 
@@ -83,17 +83,19 @@ async def _send(url: str) -> dict[str, str]:
     return ids
 
 
-def test_no_conversation_changes_its_version_while_weights_go_from_10_to_50(canary: Mesh) -> None:
+def test_no_conversation_changes_its_version_while_weights_go_from_10_to_50(
+    canary: RunningMesh,
+) -> None:
     """Two replicas decide; the version in the record is that of the pod that answered."""
     before = versions_of(canary)
     weigh(canary, 50, 50)
     after = versions_of(canary)
 
     assert 60 < list(before.values()).count("v2") < 140
-    assert sum(before[one] != after[one] for one in before) == 0
+    assert sum(before[user] != after[user] for user in before) == 0
 
 
-def test_a_restarted_replica_knows_who_is_on_which_version(canary: Mesh) -> None:
+def test_a_restarted_replica_knows_who_is_on_which_version(canary: RunningMesh) -> None:
     weigh(canary, 50, 50)
     before = versions_of(canary)
     for pod in canary.pods_named("headgate"):
@@ -104,7 +106,7 @@ def test_a_restarted_replica_knows_who_is_on_which_version(canary: Mesh) -> None
     assert versions_of(canary) == before
 
 
-def test_a_client_that_may_choose_gets_its_version(canary: Mesh) -> None:
+def test_a_client_that_may_choose_gets_its_version(canary: RunningMesh) -> None:
     weigh(canary, 100, 0)
     before = served(canary)
     send(canary, ({} for _ in range(50)), **{"x-model-version": "v2"})
@@ -116,7 +118,7 @@ def test_a_client_that_may_choose_gets_its_version(canary: Mesh) -> None:
     assert "v1, v2" in unknown.json()["error"]["message"]
 
 
-def test_a_weight_of_0_takes_everybody_back(canary: Mesh) -> None:
+def test_a_weight_of_0_takes_everybody_back(canary: RunningMesh) -> None:
     weigh(canary, 100, 0)
 
     assert set(versions_of(canary).values()) == {"v1"}

@@ -1,4 +1,4 @@
-"""Many requests at once through the gateway, and which pods they came to."""
+"""Sends many requests at once through the gateway, and counts them by pod."""
 
 import asyncio
 from collections import Counter
@@ -8,13 +8,13 @@ from typing import Any
 import httpx
 
 from tests.box import KEYS, small_chat
-from tests.mesh.cluster import Mesh
+from tests.mesh.cluster import RunningMesh
 
 AT_ONCE = 32
 
 
-def send(mesh: Mesh, bodies: Iterable[Mapping[str, Any]], **headers: str) -> Counter[int]:
-    """Sends these chats, some at once; how often each status came (0: none)."""
+def send(mesh: RunningMesh, bodies: Iterable[Mapping[str, Any]], **headers: str) -> Counter[int]:
+    """Sends these chats, up to `AT_ONCE` in parallel, and counts the statuses (0: no answer)."""
     return asyncio.run(_send(mesh.url, bodies, headers))
 
 
@@ -40,13 +40,13 @@ async def _send(
     return statuses
 
 
-def served(mesh: Mesh) -> Counter[str]:
-    """How many requests each vLLM pod has answered, as its own metrics say."""
+def served(mesh: RunningMesh) -> Counter[str]:
+    """The number of requests that each vLLM pod has answered, from its own metrics."""
     return Counter({pod.name: _count(pod.ip) for pod in mesh.pods_named("llama-8b") if pod.ready})
 
 
 def by_version(before: Counter[str], after: Counter[str]) -> dict[str, int]:
-    """How many requests each version has answered in between."""
+    """The number of requests that each version answered between two counts."""
     versions: Counter[str] = Counter()
     for name, count in after.items():
         versions[name.split("-")[2]] += count - before[name]

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -11,8 +12,8 @@ from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
 from headgate.program.app import running_store
 from headgate.program.settings import StoreSettings
-from ratelimit.store.protocol import Decision, Reserved, Store
-from tests.ratelimit.builders import Shop, requests
+from ratelimit.store.protocol import Reserved, Store
+from tests.ratelimit.builders import Shop, admitted, requests
 from tests.ratelimit.outages import shared_out
 from tests.redis_server import PATIENT_S, running_redis
 
@@ -39,10 +40,10 @@ async def test_it_starts_without_redis_finds_it_loses_it_and_finds_it_again(
         async with running_store(settings, CLOCK, metrics) as store:
             for _ in range(2):
                 await until_available(metrics, 0)
-                assert await ask(store) == Reserved(Decision.ADMITTED, (7,), degraded=True)
+                assert await ask(store) == replace(admitted(requests=7), degraded=True)
                 server.start()
                 await until_available(metrics, 1)
-                assert await ask(store) == Reserved(Decision.ADMITTED, (1,))
+                assert await ask(store) == admitted(requests=1)
                 server.stop()
             await until_available(metrics, 0)
             server.start()

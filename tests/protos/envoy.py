@@ -1,4 +1,4 @@
-"""Which message of Envoy each of ours stands for, and how to look into both sides.
+"""The message of Envoy that each of ours stands for, and how to look into both sides.
 
 envoy-data-plane is generated from Envoy's own sources; its message pool knows every
 message by Envoy's full name.
@@ -111,8 +111,8 @@ def envoy_name(message_class: Any) -> str:
     return default_message_pool.type_to_url[message_class].removeprefix("type.googleapis.com/")
 
 
-def _with_nested(found: Iterable[Descriptor]) -> Iterator[Descriptor]:
-    for message in found:
+def _with_nested(descriptors: Iterable[Descriptor]) -> Iterator[Descriptor]:
+    for message in descriptors:
         if not message.GetOptions().map_entry:
             yield message
             yield from _with_nested(message.nested_types)

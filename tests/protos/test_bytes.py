@@ -76,9 +76,9 @@ def unknown_fields(message: Any) -> Iterator[bytes]:
     for name in message._betterproto.sorted_field_names:
         held = getattr(message, name)
         inner = held.values() if isinstance(held, dict) else held
-        for one in inner if isinstance(held, list | dict) else [held]:
-            if isinstance(one, betterproto2.Message):
-                yield from unknown_fields(one)
+        for value in inner if isinstance(held, list | dict) else [held]:
+            if isinstance(value, betterproto2.Message):
+                yield from unknown_fields(value)
 
 
 @pytest.mark.parametrize("alternative", range(3))

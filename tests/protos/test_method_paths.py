@@ -28,7 +28,7 @@ BASES: dict[str, Any] = {
 
 
 class Call(NamedTuple):
-    """What grpc asks a handler: who serves this method?"""
+    """The details of a call by which grpc finds the handler of a method."""
 
     method: str
     invocation_metadata: tuple[()] = ()
@@ -60,7 +60,7 @@ def test_a_hook_answers_on_envoys_method_path(
 ) -> None:
     path, streams = envoy_method(source)
     call: Any = Call(path)
-    (served,) = [found for one in handlers if (found := one.service(call)) is not None]
+    (served,) = [method for handler in handlers if (method := handler.service(call)) is not None]
     assert (served.request_streaming, served.response_streaming) == (
         streams.client_streaming,
         streams.server_streaming,

@@ -1,10 +1,11 @@
 """Reservations and policies for tests, with what matters spelled out at the call."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from zoneinfo import ZoneInfo
 
+from headgate.core.apis import Api
 from headgate.core.policy import (
     Calendar,
     CompiledPolicy,
@@ -23,7 +24,19 @@ from headgate.core.policy import (
     WeightedTokens,
     Windowed,
 )
-from ratelimit.store.protocol import REQUESTS, TOKENS, Demand, Lease, Reservation, Spent
+from ratelimit.answers import ReserveRequest
+from ratelimit.store.protocol import (
+    REQUESTS,
+    TOKENS,
+    Demand,
+    Lease,
+    PeekQuery,
+    Reservation,
+    Reserved,
+    ReserveDecision,
+    Spent,
+    Store,
+)
 
 NOW_S = 1_800_000_000.0
 EXPIRES_AT_S = int(NOW_S) + 1800
@@ -42,26 +55,82 @@ def new_name(kind: str) -> str:
 
 
 def tokens(amount: int, limit: int, key: str = "tokens") -> Demand:
-    return Demand(TOKENS, key, amount, limit, EXPIRES_AT_S)
+    return Demand(weights=TOKENS, key=key, amount=amount, limit=limit, expires_at_s=EXPIRES_AT_S)
 
 
 def smooth(amount: int, burst: int, per_s: int, key: str = "smooth") -> Demand:
-    """Tokens of a bucket, in thousandths: so many drain in a millisecond as tokens in a second."""
-    weights, number = TOKENS.times(1000), amount * 1000
-    return Demand(weights, key, number, burst * 1000, EXPIRES_AT_S, drain=per_s)
+    """Tokens of a bucket, in thousandths: in a millisecond drain as many as tokens in a second."""
+    return Demand(
+        weights=TOKENS.times(1000),
+        key=key,
+        amount=amount * 1000,
+        limit=burst * 1000,
+        expires_at_s=EXPIRES_AT_S,
+        drain=per_s,
+    )
 
 
 def requests(limit: int, key: str = "requests") -> Demand:
-    return Demand(REQUESTS, key, 1, limit, EXPIRES_AT_S)
+    return Demand(weights=REQUESTS, key=key, amount=1, limit=limit, expires_at_s=EXPIRES_AT_S)
 
 
 def spent(tokens: int, requests: int) -> Spent:
-    """What a request used whose tokens are all generated ones."""
+    """The use of a request whose tokens are all generated."""
     return Spent(requests=requests, output=tokens)
 
 
 def lease(limit: int, key: str = "slots", lease_s: float = 30.0) -> Lease:
-    return Lease(key, limit, lease_s)
+    return Lease(key=key, limit=limit, lease_s=lease_s)
+
+
+def admitted(*exceeded: str, **used: int) -> Reserved:
+    """The answer that admits: what is in use now, and which shadow limits had no room."""
+    return Reserved(decision=ReserveDecision.ADMITTED, used=used, exceeded=exceeded)
+
+
+def refused(*keys: str, exceeded: tuple[str, ...] = (), **used: int) -> Reserved:
+    """The answer that refuses for these counters and leases."""
+    return Reserved(decision=ReserveDecision.REFUSED, used=used, refused=keys, exceeded=exceeded)
+
+
+async def peek(
+    store: Store,
+    tenant: str,
+    counters: Sequence[str],
+    leases: Sequence[str],
+    now_s: float,
+    *,
+    drains: Mapping[str, int] | None = None,
+) -> tuple[int, ...]:
+    """The use of each counter, then of each lease."""
+    used = await store.peek(
+        PeekQuery(tenant=tenant, now_s=now_s, counters=counters, leases=leases, drains=drains or {})
+    )
+    return tuple(used[key] for key in (*counters, *leases))
+
+
+def request(
+    reservation: str,
+    tokens: int,
+    *,
+    prompt_tokens: int | None = None,
+    tenant: str = "demo",
+    user: str = "alice",
+    key: str = "k",
+    model: str = "tiny",
+    api: Api | None = None,
+) -> ReserveRequest:
+    """A request that is estimated at `tokens`."""
+    return ReserveRequest(
+        reservation=reservation,
+        tenant=tenant,
+        user=user,
+        key=key,
+        model=model,
+        api=api,
+        tokens=tokens,
+        prompt_tokens=prompt_tokens,
+    )
 
 
 @dataclass(frozen=True)
@@ -76,8 +145,8 @@ class Shop:
         return Reservation(
             id=id or new_name("reservation"),
             tenant=self.tenant,
-            demands=tuple(one for one in asked if isinstance(one, Demand)),
-            leases=tuple(one for one in asked if isinstance(one, Lease)),
+            demands=tuple(each for each in asked if isinstance(each, Demand)),
+            leases=tuple(each for each in asked if isinstance(each, Lease)),
             hold_s=hold_s,
             now_s=now_s,
         )

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from prometheus_client import CollectorRegistry
 
 from headgate.core.metrics import Metrics
-from ratelimit.breaker import PROBE_EVERY_S
-from ratelimit.replicas import ANNOUNCE_EVERY_S
 from ratelimit.store.memory import MemoryStore
-from ratelimit.store.protocol import Demand, Reserved, Settled, Spent
-from ratelimit.store.resilient import ResilientStore
-from ratelimit.store.sliced import SlicedStore
-from ratelimit.store.slices import IDLE_S, Pool
+from ratelimit.store.outage.breaker import PROBE_EVERY_S
+from ratelimit.store.outage.replicas import ANNOUNCE_EVERY_S
+from ratelimit.store.outage.resilient import ResilientStore
+from ratelimit.store.protocol import Demand, PeekQuery, Reserved, Settled, Spent
+from ratelimit.store.slices.pool import IDLE_S, Pool
+from ratelimit.store.slices.sliced import SlicedStore
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, Shop, new_name
 from tests.ratelimit.outages import FakeShared
@@ -25,18 +25,11 @@ def sliced(demand: Demand, size: int) -> Demand:
 
 
 class Shared(FakeShared):
-    """One that cannot be looked at either while it is away."""
+    """A shared store that cannot be peeked at either in an outage."""
 
-    async def peek(
-        self,
-        tenant: str,
-        counters: Sequence[str],
-        leases: Sequence[str],
-        now_s: float,
-        drains: Mapping[str, int] = {},
-    ) -> tuple[int, ...]:
+    async def peek(self, query: PeekQuery) -> Mapping[str, int]:
         call = super().peek
-        return await self._heard(lambda: call(tenant, counters, leases, now_s, drains))
+        return await self._heard(lambda: call(query))
 
 
 @dataclass
@@ -55,12 +48,12 @@ class Sliced:
             await self.store.tend()
 
     def lost_if_it_died(self) -> int:
-        """What the store would count as used that nobody has used: room, and what is held."""
-        pools = self.store._book.pools()
-        return sum(one.amount - one.spent for pool in pools for one in pool.slices)
+        """The amount that the store would count, though it was not used: room, and held amounts."""
+        pools = self.store._pools.all()
+        return sum(each.amount - each.spent for pool in pools for each in pool.slices)
 
     def is_held(self, tenant: str, reservation: str, now_s: float) -> bool:
-        return self.store._book.hold_of(tenant, reservation, now_s) is not None
+        return self.store._holds.of(tenant, reservation, now_s) is not None
 
 
 @dataclass
@@ -95,26 +88,27 @@ class Fleet:
         return await store.settle_held(held_by, id, self.shop.tenant, spent, self.clock.now_s())
 
     def pools(self, place: int) -> Sequence[Pool]:
-        """What a replica knows of the counters that it has slices of."""
-        return self.replicas[place].store._book.pools()
+        """The counters that a replica has slices of."""
+        return self.replicas[place].store._pools.all()
 
     async def rest(self) -> None:
-        """Nobody asks for a while: letters arrive, unused slices go back."""
+        """Nobody asks for a while: settlements are forwarded, unused slices go back."""
         for _ in range(2):
             self.clock.advance(IDLE_S)
             for _ in range(2):
-                for one in self.replicas:
-                    await one.tend()
+                for replica in self.replicas:
+                    await replica.tend()
 
     async def recover(self) -> None:
-        """The store is there again, and every replica has noticed and told what it owed."""
+        """The store is there again, and every replica has noticed and paid its debt."""
         self.shared.away = self.shared.deaf = False
         for pause_s in (PROBE_EVERY_S, ANNOUNCE_EVERY_S, ANNOUNCE_EVERY_S):
             self.clock.advance(pause_s)
-            for one in self.replicas:
-                await one.tend()
+            for replica in self.replicas:
+                await replica.tend()
 
     async def in_store(self, *counters: str) -> tuple[int, ...]:
-        """What the shared store counts as used."""
-        peek = MemoryStore.peek(self.shared, self.shop.tenant, counters, [], self.clock.now_s())
-        return await peek
+        """The use in the shared store."""
+        asked = PeekQuery(tenant=self.shop.tenant, now_s=self.clock.now_s(), counters=counters)
+        used = await MemoryStore.peek(self.shared, asked)
+        return tuple(used[counter] for counter in counters)

@@ -8,22 +8,21 @@ from prometheus_client import CollectorRegistry
 
 from headgate.core.metrics import Metrics
 from headgate.core.policy import OnOutage
-from ratelimit.breaker import FAILURES, PROBE_EVERY_S
 from ratelimit.store.memory import MemoryStore
+from ratelimit.store.outage.breaker import FAILURES, PROBE_EVERY_S
+from ratelimit.store.outage.resilient import ResilientStore
 from ratelimit.store.protocol import (
-    Counted,
+    CountedHits,
     Demand,
-    Exchanged,
     Hit,
     Lease,
-    Letter,
     Reservation,
     Reserved,
     Settled,
     Spent,
     StoreError,
 )
-from ratelimit.store.resilient import ResilientStore
+from ratelimit.store.shared import Batch, Exchanged
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, Shop, new_name, requests
 
@@ -32,7 +31,7 @@ A = TypeVar("A")
 
 
 class FakeShared(MemoryStore):
-    """What replicas share. `away`: no call arrives; `deaf`: calls arrive, answers are lost."""
+    """A shared store. `away`: no call arrives; `deaf`: calls arrive, answers are lost."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +40,7 @@ class FakeShared(MemoryStore):
         self.fails: set[str] = set()
         self.calls = 0
         self.replicas: set[str] = set()
-        self.letters: dict[str, dict[str, str]] = {}
+        self.batches: dict[str, dict[str, str]] = {}
 
     async def reserve(self, reservation: Reservation) -> Reserved:
         call = super().reserve
@@ -51,7 +50,7 @@ class FakeShared(MemoryStore):
         call = super().settle
         return await self._heard(lambda: call(reservation, tenant, spent, now_s), reservation)
 
-    async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> Counted:
+    async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> CountedHits:
         call = super().count
         return await self._heard(lambda: call(tenant, hits, now_s))
 
@@ -72,16 +71,16 @@ class FakeShared(MemoryStore):
         await self._heard(removed)
 
     async def exchange(
-        self, replica: str, letters: Sequence[Letter], read: Collection[str]
+        self, replica: str, batches: Sequence[Batch], read: Collection[str]
     ) -> Exchanged:
         async def exchanged() -> Exchanged:
-            for letter in letters:
-                self.letters.setdefault(letter.to, {})[letter.id] = letter.text
-            box = self.letters.setdefault(replica, {})
+            for batch in batches:
+                self.batches.setdefault(batch.to, {})[batch.id] = batch.text
+            own = self.batches.setdefault(replica, {})
             for id in read:
-                box.pop(id, None)
-            gone = frozenset(letter.to for letter in letters) - self.replicas
-            return Exchanged(tuple(Letter(replica, id, box[id]) for id in box), gone)
+                own.pop(id, None)
+            gone = frozenset(batch.to for batch in batches) - self.replicas
+            return Exchanged(tuple(Batch(replica, id, own[id]) for id in own), gone)
 
         return await self._heard(exchanged)
 
@@ -121,7 +120,7 @@ class Replica:
         return self.metrics.get_sample_value(f"headgate_{name}", labels) or 0.0
 
 
-async def replica(
+async def new_replica(
     shared: FakeShared | None = None, clock: FakeClock | None = None, replicas: int = 1
 ) -> Replica:
     """One that has begun: its background task is `tend`, called by the test."""

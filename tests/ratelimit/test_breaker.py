@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit.breaker import Breaker, State
+from ratelimit.store.outage.breaker import Breaker, BreakerState
 from tests.fakes import FakeClock
 
 
@@ -30,7 +30,7 @@ def test_the_first_probe_is_due_after_a_while_and_one_caller_gets_it() -> None:
     clock.advance(0.1)
 
     assert [breaker.take_probe() for _ in range(3)] == [True, False, False]
-    assert breaker.state is State.HALF_OPEN
+    assert breaker.state is BreakerState.HALF_OPEN
     assert not breaker.is_closed
 
 
@@ -67,7 +67,7 @@ def test_calls_that_began_before_it_opened_change_nothing() -> None:
     assert breaker.take_probe()
     breaker.answered()
     breaker.failed()
-    assert breaker.state is State.HALF_OPEN
+    assert breaker.state is BreakerState.HALF_OPEN
 
 
 @given(st.lists(st.sampled_from(["answered", "failed", "wait", "probe", "back", "away"])))
@@ -96,5 +96,5 @@ def test_only_an_answered_probe_closes_it_and_there_is_one_probe_at_a_time(
                 breaker.probe_failed()
                 probes = 0
         assert probes <= 1
-        assert (breaker.state is State.HALF_OPEN) == (probes == 1)
-        assert not (breaker.is_closed and before is not State.CLOSED)
+        assert (breaker.state is BreakerState.HALF_OPEN) == (probes == 1)
+        assert not (breaker.is_closed and before is not BreakerState.CLOSED)

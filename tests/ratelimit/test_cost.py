@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from headgate.core.amounts import NANOS
 from headgate.core.policy import Count, Each, Limit, OnOutage, Per, Prices, TokenWeights
 from headgate.core.settlement import Estimate, Source, Usage
+from ratelimit.answers import Admitted, Refused
 from ratelimit.demand import Subject, claims_of
-from ratelimit.limiter import Admitted, Limiter, Refused, Request
+from ratelimit.limiter import Limiter
 from ratelimit.store.memory import MemoryStore
 from tests.fakes import FakeClock
-from tests.ratelimit.builders import NOW_S, limit, policy_with
-from tests.ratelimit.outages import replica
+from tests.ratelimit.builders import NOW_S, limit, peek, policy_with, request
+from tests.ratelimit.outages import new_replica
 
 PRICES = {
     "tiny": Prices(Decimal("0.20"), Decimal("0.05"), Decimal("0.60")),
@@ -43,7 +44,7 @@ class Desk:
         self, name: str, prompt: int, output: int, model: str = "tiny"
     ) -> Admitted | Refused:
         return await self.limiter.reserve(
-            Request(name, "demo", "alice", "k", model, None, prompt + output, prompt)
+            request(name, prompt + output, prompt_tokens=prompt, model=model)
         )
 
     async def settle(self, name: str, prompt: int, cached: int, output: int) -> object:
@@ -53,7 +54,7 @@ class Desk:
     async def used(self, model: str = "tiny") -> list[int]:
         tenant = self.policy.tenants["demo"]
         claims = claims_of(tenant, Subject("demo", "alice", "k", model), NOW_S)
-        return list(await self.store.peek("demo", [claim.key for claim in claims], [], NOW_S))
+        return list(await peek(self.store, "demo", [claim.key for claim in claims], [], NOW_S))
 
 
 async def test_a_request_holds_its_estimate_in_money_and_costs_what_it_used() -> None:
@@ -121,11 +122,11 @@ async def test_a_shadow_limit_of_cost_tells_and_refuses_nobody() -> None:
 
 
 async def test_in_an_outage_a_share_of_the_money_is_spent() -> None:
-    one = await replica(replicas=3)
-    await one.lose_the_store()
+    replica = await new_replica(replicas=3)
+    await replica.lose_the_store()
     policy = policy_with(replace(cost(100_000), on_outage=OnOutage.SHARE))
-    limiter = Limiter(one.store, lambda: policy, one.clock)
-    asked = [Request(f"r{n}", "demo", "alice", "k", "tiny", None, 20, 0) for n in range(4)]
+    limiter = Limiter(replica.store, lambda: policy, replica.clock)
+    asked = [request(f"r{n}", 20, prompt_tokens=0) for n in range(4)]
 
     answers = [isinstance(await limiter.reserve(request), Admitted) for request in asked]
 

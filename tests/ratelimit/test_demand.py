@@ -1,4 +1,4 @@
-"""Which limits a request meets, and that no two subjects share a counter."""
+"""The limits that a request meets, and that no two subjects share a counter."""
 
 from dataclasses import replace
 from datetime import UTC, datetime

@@ -1,9 +1,10 @@
-"""What a client reads about its limits."""
+"""The headers that tell a client its limits."""
 
 import pytest
 
 from headgate.core.amounts import NANOS
 from headgate.core.policy import Count, Each, Limit, Per, TokenWeights
+from ratelimit.answers import LimitStatus, Reason, Refused
 from ratelimit.headers import (
     quota_headers,
     refusal_message,
@@ -11,18 +12,17 @@ from ratelimit.headers import (
     reset_time,
     tightest,
 )
-from ratelimit.limiter import Left, Reason, Refused
 from tests.ratelimit.builders import NOW_S, limit
 
 
-def left(rule: Limit, remaining: int, resets_in_s: int | None = 60) -> Left:
-    return Left(rule, remaining, None if resets_in_s is None else int(NOW_S) + resets_in_s)
+def status(rule: Limit, remaining: int, resets_in_s: int | None = 60) -> LimitStatus:
+    return LimitStatus(rule, remaining, None if resets_in_s is None else int(NOW_S) + resets_in_s)
 
 
-MINUTE = left(limit(100, per=Per.MINUTE), 20, 30)
-DAY = left(limit(1000, per=Per.DAY), 900, 3600)
-TOKENS = left(limit(50_000, Count.TOKENS, per=Per.DAY), 49_000, 3600)
-SLOTS = left(limit(3, Count.CONCURRENT), 0, None)
+MINUTE = status(limit(100, per=Per.MINUTE), 20, 30)
+DAY = status(limit(1000, per=Per.DAY), 900, 3600)
+TOKENS = status(limit(50_000, Count.TOKENS, per=Per.DAY), 49_000, 3600)
+SLOTS = status(limit(3, Count.CONCURRENT), 0, None)
 
 
 def test_headers_show_the_tightest_limit_of_each_kind() -> None:
@@ -37,8 +37,8 @@ def test_headers_show_the_tightest_limit_of_each_kind() -> None:
 
 
 def test_weighted_tokens_are_tokens_and_cost_has_no_header() -> None:
-    weighted = left(limit(1000, Count.TOKENS, weights=TokenWeights(output=4000)), 10)
-    cost = left(limit(1000, Count.COST), 1)
+    weighted = status(limit(1000, Count.TOKENS, weights=TokenWeights(output=4000)), 10)
+    cost = status(limit(1000, Count.COST), 1)
     assert quota_headers([TOKENS, weighted, cost], NOW_S) == [
         ("x-ratelimit-limit-tokens", "1000"),
         ("x-ratelimit-remaining-tokens", "10"),
@@ -53,7 +53,7 @@ def test_where_there_is_no_limit_there_is_no_header() -> None:
 
 
 def test_of_equally_tight_limits_the_one_that_resets_last_is_shown() -> None:
-    early, late = left(limit(10), 0, 10), left(limit(10), 0, 99)
+    early, late = status(limit(10), 0, 10), status(limit(10), 0, 99)
     assert tightest([early, late]) is tightest([late, early]) is late
     assert tightest([]) is None
 
@@ -157,7 +157,7 @@ def test_reset_times_have_the_form_of_openai(seconds: float, text: str) -> None:
 def test_the_message_names_the_limit_and_the_wait(
     rule: Limit, remaining: int, retry_after_s: int, text: str
 ) -> None:
-    refused = Refused(Reason.LIMIT, left(rule, remaining), retry_after_s, ())
+    refused = Refused(Reason.LIMIT, status(rule, remaining), retry_after_s, ())
     assert refusal_message(refused, "demo") == f"Rate limit reached: {text}."
 
 

@@ -1,28 +1,38 @@
-"""What the limiter decides and remembers; the store is the one of one process."""
+"""The limiter's decisions and its memory, on the store of one process."""
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from headgate.core.policy import CompiledPolicy, Count, Each, Limit, Per
 from headgate.core.settlement import Estimate, Source, Usage
+from ratelimit.answers import Admitted, LimitStatus, Reason, Refused
 from ratelimit.demand import Subject, claims_of
-from ratelimit.limiter import Admitted, Left, Limiter, Reason, Refused, Request
+from ratelimit.limiter import Limiter, SettlementResult
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import (
-    Decision,
-    Outcome,
     Reservation,
     Reserved,
     Settled,
+    SettleOutcome,
     Spent,
     StoreAwayError,
     StoreError,
 )
 from tests.fakes import FakeClock
-from tests.ratelimit.builders import NOW_S, limit, new_name, policy_with
-from tests.ratelimit.outages import replica
+from tests.ratelimit.builders import (
+    NOW_S,
+    admitted,
+    limit,
+    new_name,
+    peek,
+    policy_with,
+    refused,
+    request,
+)
+from tests.ratelimit.outages import new_replica
 
 ALICE = Subject("demo", "alice", "k", "tiny")
 ESTIMATE = Estimate(tokens=500, prompt=100)
@@ -65,27 +75,32 @@ class Desk:
         self, tokens: int = 500, reservation: str = "", user: str = "alice", tenant: str = "demo"
     ) -> Admitted | Refused:
         name = reservation or new_name("r")
-        return await self.limiter.reserve(Request(name, tenant, user, "k", "tiny", None, tokens))
+        return await self.limiter.reserve(request(name, tokens, tenant=tenant, user=user))
 
     async def settle(
         self, reservation: str, usage: Usage = USED, tenant: str = "demo"
-    ) -> Source | Outcome:
+    ) -> SettlementResult:
         return await self.limiter.settle(reservation, tenant, usage, ESTIMATE)
 
+    def counter(self) -> str:
+        """The key of the one counter that alice meets."""
+        [claim] = claims_of(self.policy.tenants["demo"], ALICE, self.clock.now_s())
+        return claim.key
+
     async def remaining(self) -> list[int]:
-        """What the store has left for alice, of each window and then of the slots."""
+        """The rest of alice's limits in the store: of each window, then of the slots."""
         claims = claims_of(self.policy.tenants["demo"], ALICE, self.clock.now_s())
         windows = [claim for claim in claims if claim.window]
         slots = [claim for claim in claims if not claim.window]
-        used = await self.store.peek(
-            "demo", [c.key for c in windows], [c.key for c in slots], self.clock.now_s()
+        used = await peek(
+            self.store, "demo", [c.key for c in windows], [c.key for c in slots], self.clock.now_s()
         )
         both = zip(windows + slots, used, strict=True)
         return [claim.limit.limit - count for claim, count in both]
 
 
-def remaining(left: Sequence[Left]) -> list[int]:
-    return [item.remaining for item in left]
+def remaining(limits: Sequence[LimitStatus]) -> list[int]:
+    return [status.remaining for status in limits]
 
 
 async def test_an_admitted_request_learns_what_is_left_of_each_limit() -> None:
@@ -95,7 +110,7 @@ async def test_an_admitted_request_learns_what_is_left_of_each_limit() -> None:
     answer = await Desk(slots, requests, tokens).ask()
 
     assert isinstance(answer, Admitted)
-    by_limit = {left.id: (left.remaining, left.resets_at_s) for left in answer.left}
+    by_limit = {status.id: (status.remaining, status.resets_at_s) for status in answer.limits}
     assert by_limit == {
         requests.id: (9, int(NOW_S) + 60),
         tokens.id: (1500, int(NOW_S) + 57_600),
@@ -108,7 +123,7 @@ async def test_settling_charges_the_actual_tokens() -> None:
     await desk.ask(reservation="it")
 
     assert await desk.settle("it") is Source.USAGE
-    assert remaining(desk.limiter.left_of("it")) == [1850, 9, 2]
+    assert remaining(desk.limiter.limits_of("it")) == [1850, 9, 2]
     assert await desk.remaining() == [1850, 9, 2]
 
 
@@ -117,7 +132,7 @@ async def test_an_upstream_error_gives_everything_back() -> None:
     await desk.ask(reservation="it")
 
     assert await desk.settle("it", FAILED) is Source.REFUND
-    assert remaining(desk.limiter.left_of("it")) == [2000, 10]
+    assert remaining(desk.limiter.limits_of("it")) == [2000, 10]
 
 
 async def test_the_second_settlement_in_a_process_asks_no_store() -> None:
@@ -125,7 +140,7 @@ async def test_the_second_settlement_in_a_process_asks_no_store() -> None:
     await desk.ask(reservation="it")
     await desk.settle("it")
 
-    assert await desk.settle("it") is Outcome.DUPLICATE
+    assert await desk.settle("it") is SettleOutcome.DUPLICATE
     assert desk.store.trips == ["reserve", "settle"]
 
 
@@ -135,9 +150,9 @@ async def test_settling_a_refused_request_asks_no_store_and_changes_nothing() ->
     await desk.ask()
     await desk.ask(reservation="refused")
 
-    assert await desk.settle("refused", Usage()) is Outcome.UNKNOWN
+    assert await desk.settle("refused", Usage()) is SettleOutcome.UNKNOWN
     assert desk.store.trips == ["reserve", "reserve"]
-    assert remaining(desk.limiter.left_of("refused")) == [0]
+    assert remaining(desk.limiter.limits_of("refused")) == [0]
 
 
 async def test_a_refused_request_may_ask_again() -> None:
@@ -156,7 +171,7 @@ async def test_another_process_settles_what_this_one_reserved() -> None:
     await here.ask(reservation="it")
 
     assert await there.settle("it") is Source.USAGE
-    assert await here.settle("it") is Outcome.DUPLICATE
+    assert await here.settle("it") is SettleOutcome.DUPLICATE
     assert await here.remaining() == [1850]
 
 
@@ -164,7 +179,7 @@ async def test_settling_what_nobody_reserved_changes_nothing_and_is_not_remember
     """The settlement of an aborted request may overtake its reserve; the access log comes later."""
     desk = Desk(limit(2000, Count.TOKENS))
 
-    assert await desk.settle("early") is Outcome.UNKNOWN
+    assert await desk.settle("early") is SettleOutcome.UNKNOWN
     await desk.ask(reservation="early")
     assert await desk.settle("early") is Source.USAGE
 
@@ -177,7 +192,7 @@ async def test_a_replayed_call_of_a_settled_request_is_refused() -> None:
     answer = await desk.ask(reservation="it")
 
     assert answer == Refused(Reason.REPLAYED, None, 1, ())
-    assert remaining(desk.limiter.left_of("it")) == [1850]
+    assert remaining(desk.limiter.limits_of("it")) == [1850]
 
 
 async def test_a_tenant_that_the_policy_does_not_know_is_refused_without_the_store() -> None:
@@ -192,7 +207,7 @@ async def test_without_a_limit_neither_reserve_nor_settle_asks_the_store() -> No
 
     assert await desk.ask(reservation="free") == Admitted(())
     assert await desk.settle("free") is Source.USAGE
-    assert await desk.settle("free") is Outcome.DUPLICATE
+    assert await desk.settle("free") is SettleOutcome.DUPLICATE
     assert desk.store.trips == []
 
 
@@ -246,7 +261,7 @@ async def test_of_several_limits_hit_the_one_that_resets_last_is_named() -> None
     assert refused.hit is not None
     assert refused.hit.rule == day
     assert refused.retry_after_s == 57_600
-    assert len(refused.left) == 3
+    assert len(refused.limits) == 3
 
 
 @pytest.mark.parametrize(("late_s", "retry_after_s"), [(0.5, 60), (59.5, 1), (59.999, 1), (0, 60)])
@@ -294,8 +309,8 @@ async def test_only_the_last_reservations_are_remembered() -> None:
     for number in range(300):
         await desk.ask(reservation=f"n{number}")
 
-    assert desk.limiter.left_of("n199") == ()
-    assert remaining(desk.limiter.left_of("n200")) == [10_000 - 201]
+    assert desk.limiter.limits_of("n199") == ()
+    assert remaining(desk.limiter.limits_of("n200")) == [10_000 - 201]
     assert await desk.settle("n0") is Source.USAGE
 
 
@@ -313,7 +328,7 @@ async def test_two_who_settle_at_once_ask_the_store_once() -> None:
     await desk.ask(reservation="it")
     outcomes = await asyncio.gather(*(desk.settle("it") for _ in range(3)))
 
-    assert outcomes == [Source.USAGE, Outcome.DUPLICATE, Outcome.DUPLICATE]
+    assert outcomes == [Source.USAGE, SettleOutcome.DUPLICATE, SettleOutcome.DUPLICATE]
     assert desk.store.trips == ["reserve", "settle"]
 
 
@@ -352,12 +367,12 @@ async def test_clients_see_nothing_of_a_shadow_limit() -> None:
     refused = await desk.ask()
 
     assert isinstance(admitted, Admitted)
-    assert [left.id for left in admitted.left] == [force.id]
+    assert [status.id for status in admitted.limits] == [force.id]
     assert isinstance(refused, Refused)
     assert refused.hit is not None
-    assert (refused.hit.id, [left.id for left in refused.left]) == (force.id, [force.id])
+    assert (refused.hit.id, [status.id for status in refused.limits]) == (force.id, [force.id])
     assert await desk.settle("it") is Source.USAGE
-    assert [left.id for left in desk.limiter.left_of("it")] == [force.id]
+    assert [status.id for status in desk.limiter.limits_of("it")] == [force.id]
 
 
 async def test_a_shadow_limit_counts_beside_the_one_in_force_that_it_may_replace() -> None:
@@ -387,7 +402,7 @@ class AwayStore(CountingStore):
 
     async def settle(self, reservation: str, tenant: str, spent: Spent, now_s: float) -> Settled:
         self._trip("settle")
-        return Settled(Outcome.DEFERRED, {})
+        return Settled(SettleOutcome.DEFERRED, {})
 
 
 async def test_what_a_store_that_is_away_closed_is_not_settled() -> None:
@@ -395,43 +410,44 @@ async def test_what_a_store_that_is_away_closed_is_not_settled() -> None:
     with pytest.raises(StoreAwayError):
         await desk.ask(reservation="it")
 
-    assert await desk.settle("it", FAILED) is Outcome.UNKNOWN
+    assert await desk.settle("it", FAILED) is SettleOutcome.UNKNOWN
     assert desk.store.trips == ["reserve"]
 
 
 @pytest.mark.parametrize(("held", "trips"), [(False, 1), (True, 2)])
 async def test_what_is_held_nowhere_needs_no_settlement(held: bool, trips: int) -> None:
     store = AwayStore()
-    store.answer = Reserved(Decision.ADMITTED, (0,), degraded=True, held=held)
     desk = Desk(limit(10), store=store)
+    store.answer = replace(admitted(**{desk.counter(): 0}), degraded=True, held=held)
     assert isinstance(await desk.ask(reservation="it"), Admitted)
 
     settled = await desk.settle("it")
 
-    assert settled is (Outcome.DEFERRED if held else Source.USAGE)
-    assert await desk.settle("it") is Outcome.DUPLICATE
+    assert settled is (SettleOutcome.DEFERRED if held else Source.USAGE)
+    assert await desk.settle("it") is SettleOutcome.DUPLICATE
     assert len(store.trips) == trips
 
 
 async def test_after_a_refusal_without_the_store_clients_come_back_soon() -> None:
     """The outage may be over long before the window is."""
     store = AwayStore()
-    store.answer = Reserved(Decision.REFUSED, (10,), (0,), degraded=True)
     desk = Desk(limit(10, per=Per.DAY), store=store)
+    counter = desk.counter()
+    store.answer = replace(refused(counter, **{counter: 10}), degraded=True)
 
-    refused = await desk.ask()
+    answer = await desk.ask()
 
-    assert isinstance(refused, Refused)
-    assert refused.retry_after_s == 5
+    assert isinstance(answer, Refused)
+    assert answer.retry_after_s == 5
 
 
 async def test_a_tenant_with_shadow_limits_alone_is_let_in_while_the_store_is_away() -> None:
-    one = await replica()
-    await one.lose_the_store()
+    replica = await new_replica()
+    await replica.lose_the_store()
     policy = policy_with(limit(1, shadow=True), limit(1, Count.CONCURRENT, shadow=True))
-    limiter = Limiter(one.store, lambda: policy, one.clock)
-    asked = [Request(new_name("r"), "demo", "alice", "k", "tiny", None, 5) for _ in range(3)]
+    limiter = Limiter(replica.store, lambda: policy, replica.clock)
+    asked = [request(new_name("r"), 5) for _ in range(3)]
 
-    assert [await limiter.reserve(request) for request in asked] == [Admitted(())] * 3
-    outcomes = [await limiter.settle(it.reservation, "demo", USED, ESTIMATE) for it in asked]
+    assert [await limiter.reserve(each) for each in asked] == [Admitted(())] * 3
+    outcomes = [await limiter.settle(each.reservation, "demo", USED, ESTIMATE) for each in asked]
     assert outcomes == [Source.USAGE] * 3

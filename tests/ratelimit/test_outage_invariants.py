@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratelimit.breaker import PROBE_EVERY_S
 from ratelimit.store.memory import MemoryStore
-from ratelimit.store.protocol import Decision, Outcome
+from ratelimit.store.outage.breaker import PROBE_EVERY_S
+from ratelimit.store.protocol import ReserveDecision, SettleOutcome
 from tests.fakes import FakeClock
-from tests.ratelimit.builders import NOW_S, Shop, lease, requests, spent, tokens
-from tests.ratelimit.outages import FakeShared, Replica, replica, shared_out
+from tests.ratelimit.builders import NOW_S, Shop, lease, peek, requests, spent, tokens
+from tests.ratelimit.outages import FakeShared, Replica, new_replica, shared_out
 
 LIMIT = 90
 REPLICAS = 3
@@ -43,8 +43,8 @@ class Fleet:
     degraded: dict[str, int] = field(default_factory=dict)
     number: int = 0
 
-    async def do(self, what: str, place: int, amount: int) -> None:
-        match what:
+    async def do(self, action: str, place: int, amount: int) -> None:
+        match action:
             case "ask":
                 await self.ask(place, amount)
             case "settle" if self.open:
@@ -55,8 +55,8 @@ class Fleet:
                 self.clock.advance(PROBE_EVERY_S)
                 await self.replicas[place].store.tend()
             case "away" | "deaf" | "back":
-                self.shared.away = what == "away"
-                self.shared.deaf = what == "deaf"
+                self.shared.away = action == "away"
+                self.shared.deaf = action == "deaf"
 
     async def ask(self, place: int, amount: int) -> None:
         self.number += 1
@@ -68,7 +68,7 @@ class Fleet:
             now_s=self.clock.now_s(),
         )
         answer = await self.replicas[place].store.reserve(asked)
-        if answer.decision is Decision.ADMITTED:
+        if answer.decision is ReserveDecision.ADMITTED:
             self.open.append(name)
             self.charged[name] = amount
             if answer.degraded:
@@ -78,11 +78,11 @@ class Fleet:
         settled = await self.replicas[place].store.settle(
             name, self.shop.tenant, spent(self.charged[name], 1), self.clock.now_s()
         )
-        if settled.outcome is Outcome.UNKNOWN:
+        if settled.outcome is SettleOutcome.UNKNOWN:
             self.unknown.append(name)
 
     async def in_store(self) -> tuple[int, ...]:
-        return await self.shared.peek(self.shop.tenant, ["tokens"], ["slots"], self.clock.now_s())
+        return await peek(self.shared, self.shop.tenant, ["tokens"], ["slots"], self.clock.now_s())
 
 
 @settings(max_examples=400)
@@ -91,20 +91,22 @@ async def test_shares_are_kept_to_and_the_store_learns_everything_once(
     taken: list[tuple[str, int, int]],
 ) -> None:
     shared, clock = FakeShared(), FakeClock(NOW_S)
-    fleet = Fleet(shared, clock, [await replica(shared, clock, REPLICAS) for _ in range(REPLICAS)])
+    fleet = Fleet(
+        shared, clock, [await new_replica(shared, clock, REPLICAS) for _ in range(REPLICAS)]
+    )
     for step in taken:
         await fleet.do(*step)
     await fleet.do("back", 0, 0)
     for _ in range(2):
         clock.advance(5)
-        for one in fleet.replicas:
-            await one.store.tend()
+        for replica in fleet.replicas:
+            await replica.store.tend()
     for name in fleet.unknown:  # as the access log does
         await fleet.settle(0, name)
     for _ in range(2):
         clock.advance(5)
-        for one in fleet.replicas:
-            await one.store.tend()
+        for replica in fleet.replicas:
+            await replica.store.tend()
 
     for place in range(REPLICAS):
         admitted = [name for name, where in fleet.degraded.items() if where == place]
@@ -123,12 +125,12 @@ settles = st.tuples(st.just("settle"), st.sampled_from("abcdef"), st.integers(0,
 async def test_a_share_of_everything_decides_as_a_store_does(
     taken: list[tuple[str, str, int]],
 ) -> None:
-    one, plain, shop = await replica(), MemoryStore(), Shop()
-    await one.lose_the_store()
-    for what, name, amount in taken:
-        if what == "ask":
+    replica, plain, shop = await new_replica(), MemoryStore(), Shop()
+    await replica.lose_the_store()
+    for action, name, amount in taken:
+        if action == "ask":
             asked = (tokens(amount, 100), requests(4), lease(3))
-            mine = await one.store.reserve(shop.ask(*map(shared_out, asked), id=name))
+            mine = await replica.store.reserve(shop.ask(*map(shared_out, asked), id=name))
             theirs = await plain.reserve(shop.ask(*asked, id=name))
             assert (mine.decision, mine.used, mine.refused) == (
                 theirs.decision,
@@ -136,9 +138,9 @@ async def test_a_share_of_everything_decides_as_a_store_does(
                 theirs.refused,
             )
         else:
-            mine_too = await one.store.settle(name, shop.tenant, spent(amount, 1), NOW_S)
+            mine_too = await replica.store.settle(name, shop.tenant, spent(amount, 1), NOW_S)
             theirs_too = await plain.settle(name, shop.tenant, spent(amount, 1), NOW_S)
-            if theirs_too.outcome is Outcome.UNKNOWN:  # the store may know it: kept for it
-                assert mine_too.outcome in {Outcome.DEFERRED, Outcome.DUPLICATE}
+            if theirs_too.outcome is SettleOutcome.UNKNOWN:  # the store may know it: kept for it
+                assert mine_too.outcome in {SettleOutcome.DEFERRED, SettleOutcome.DUPLICATE}
                 return
             assert mine_too.outcome is theirs_too.outcome

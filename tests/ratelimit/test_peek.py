@@ -1,6 +1,7 @@
-"""What a caller is told of its limits is what enforcement would say."""
+"""A caller sees the limits exactly as enforcement would apply them."""
 
 import json
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -24,12 +25,13 @@ from headgate.core.policy import (
     TokenWeights,
 )
 from headgate.core.settlement import Estimate, Usage
-from ratelimit.limiter import Admitted, Limiter, Request
+from ratelimit.answers import Admitted
+from ratelimit.limiter import Limiter
 from ratelimit.peek import PeekLimits
 from ratelimit.store.memory import MemoryStore
-from ratelimit.store.protocol import StoreError
+from ratelimit.store.protocol import PeekQuery, StoreError
 from tests.fakes import FakeClock
-from tests.ratelimit.builders import NOW_S, limit
+from tests.ratelimit.builders import NOW_S, limit, request
 
 ALICE = Caller("demo", "alice", "k1")
 BOB = Caller("demo", "bob", "k2")
@@ -57,7 +59,7 @@ class Desk:
         self, reservation: str, tokens: int = 10, caller: Caller = ALICE, model: str = "tiny"
     ) -> Admitted:
         answer = await self.limiter.reserve(
-            Request(reservation, "demo", caller.user, caller.key, model, None, tokens)
+            request(reservation, tokens, user=caller.user, key=caller.key, model=model)
         )
         assert isinstance(answer, Admitted)
         return answer
@@ -168,8 +170,8 @@ async def test_cost_is_told_in_the_currency_and_only_where_a_model_costs_somethi
     [cost] = await desk.limits()
 
     assert (cost["count"], cost["models"]) == ("cost", ["tiny"])
-    told = (cost["limit"], cost["used"], cost["remaining"])
-    assert told == (Decimal(25), Decimal("0.0132"), Decimal("24.9868"))
+    shown = (cost["limit"], cost["used"], cost["remaining"])
+    assert shown == (Decimal(25), Decimal("0.0132"), Decimal("24.9868"))
     assert await desk.limits(model="huge") == []
 
 
@@ -193,7 +195,7 @@ async def test_a_new_window_begins_at_nothing() -> None:
 class UnreachableStore(MemoryStore):
     """Answers nothing."""
 
-    async def peek(self, *_: object) -> tuple[int, ...]:
+    async def peek(self, peek: PeekQuery) -> Mapping[str, int]:
         raise StoreError("redis: peek had no answer within 0.25 s")
 
 
@@ -236,12 +238,17 @@ async def test_it_says_what_the_last_answer_of_enforcement_said(
     for number, (tokens, caller, model) in enumerate(requests):
         answer = await desk.ask(f"r{number}", tokens, caller, model)
 
-        told = await desk.limits(caller, model)
+        shown = await desk.limits(caller, model)
 
-        assert sorted((e["count"], e["limit"], e["remaining"]) for e in told) == sorted(
-            (left.count, in_units(left.count, left.limit), in_units(left.count, left.remaining))
-            for left in answer.left
+        assert sorted((e["count"], e["limit"], e["remaining"]) for e in shown) == sorted(
+            (
+                status.count,
+                in_units(status.count, status.limit),
+                in_units(status.count, status.remaining),
+            )
+            for status in answer.limits
         )
-        assert {e["resets_in_s"] for e in told} == {
-            None if left.resets_at_s is None else left.resets_at_s - NOW_S for left in answer.left
+        assert {e["resets_in_s"] for e in shown} == {
+            None if status.resets_at_s is None else status.resets_at_s - NOW_S
+            for status in answer.limits
         }

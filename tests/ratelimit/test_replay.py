@@ -19,11 +19,12 @@ from headgate.core.policy import (
     TokenWeights,
 )
 from headgate.core.settlement import Estimate, Usage
-from ratelimit.limiter import Admitted, Limiter, Request
+from ratelimit.answers import Admitted
+from ratelimit.limiter import Limiter
 from ratelimit.replay import Gone, Recorded, Replay, Replayed, Used
 from ratelimit.store.memory import MemoryStore
 from tests.fakes import FakeClock
-from tests.ratelimit.builders import NOW_S, limit, new_name
+from tests.ratelimit.builders import NOW_S, limit, new_name, request
 
 USERS = ("alice", "bob")
 MODELS = ("tiny", "huge")
@@ -124,10 +125,10 @@ async def test_what_the_policy_does_not_have_is_counted_as_gone() -> None:
 
 
 async def test_a_record_that_is_there_twice_counts_once() -> None:
-    one = recorded(0)
-    late = recorded(1, reservation=one.reservation)
+    first = recorded(0)
+    late = recorded(1, reservation=first.reservation)
 
-    result = await replayed(policy_with(limit(1)), one, one, one, late)
+    result = await replayed(policy_with(limit(1)), first, first, first, late)
 
     assert result.repeated == 3
     assert [(row.requests, row.refused) for row in result.rows.values()] == [(1, 0)]
@@ -146,11 +147,11 @@ COSTS = {"tiny": TokenWeights(200, 50, 600)}
 
 async def test_cost_counts_the_kinds_of_the_record_by_the_prices_of_the_policy() -> None:
     limits = policy_with(limit(100, Count.COST, costs=COSTS))
-    one = recorded(0, estimate=200, prompt=50, used=Used(50, 40, 80))  # 100 held, then 52 spent
+    first = recorded(0, estimate=200, prompt=50, used=Used(50, 40, 80))  # 100 held, then 52 spent
 
-    assert await refused(limits, one, recorded(0.5, estimate=1, prompt=1)) == 1
-    assert await refused(limits, one, recorded(2, estimate=80, prompt=0)) == 0
-    assert await refused(limits, one, recorded(2, estimate=81, prompt=0)) == 1
+    assert await refused(limits, first, recorded(0.5, estimate=1, prompt=1)) == 1
+    assert await refused(limits, first, recorded(2, estimate=80, prompt=0)) == 0
+    assert await refused(limits, first, recorded(2, estimate=81, prompt=0)) == 1
 
 
 async def test_a_record_that_does_not_know_the_prompts_part_asks_for_the_dearest() -> None:
@@ -196,51 +197,67 @@ rules = st.builds(
 )
 
 
-async def record_run(policy: CompiledPolicy, asked: list[Arrival]) -> list[Recorded]:
-    """What the access log would have written of this run, in the order in which it asked."""
-    clock = FakeClock(NOW_S)
-    limiter = Limiter(MemoryStore(), lambda: policy, clock)
-    running: list[tuple[float, str, Used | None, Estimate]] = []
-    records = []
-    for number, (after, lasts, user, model, (prompt, output), charged) in enumerate(asked):
+def usage_of(charged: Used | None) -> Usage:
+    if charged is None:
+        return Usage()
+    return Usage(
+        status=200,
+        prompt=charged.prompt,
+        completion=charged.completion,
+        cached=charged.cached,
+    )
+
+
+class Run:
+    """Requests through a limiter, with the records that the access log would have written."""
+
+    def __init__(self, policy: CompiledPolicy) -> None:
+        self.records: list[Recorded] = []
+        self._clock = FakeClock(NOW_S)
+        self._limiter = Limiter(MemoryStore(), lambda: policy, self._clock)
+        self._running: list[tuple[float, str, Used | None, Estimate]] = []
+
+    async def arrive(self, name: str, arrival: Arrival) -> None:
+        after, lasts, user, model, (prompt, output), charged = arrival
         held = Estimate(prompt + output, prompt)
-        start_s = clock.now_s() + after
-        while running and running[0][0] <= start_s:
-            end_s, name, spent, estimate = heappop(running)
-            clock.advance(end_s - clock.now_s())
-            usage = Usage()
-            if spent is not None:
-                usage = Usage(
-                    status=200,
-                    prompt=spent.prompt,
-                    completion=spent.completion,
-                    cached=spent.cached,
-                )
-            await limiter.settle(name, "demo", usage, estimate)
-        clock.advance(start_s - clock.now_s())
-        name = f"r{number}"
-        answer = await limiter.reserve(
-            Request(name, "demo", user, f"{user}-key", model, None, held.tokens, held.prompt)
+        start_s = self._clock.now_s() + after
+        await self._settle_until(start_s)
+        self._clock.advance(start_s - self._clock.now_s())
+        asked = request(
+            name, held.tokens, prompt_tokens=prompt, user=user, key=f"{user}-key", model=model
         )
-        admitted = isinstance(answer, Admitted)
+        admitted = isinstance(await self._limiter.reserve(asked), Admitted)
         end_s = start_s + (lasts + 0.5 if admitted else 0)
         if admitted:
-            heappush(running, (end_s, name, charged, held))
-        records.append(
+            heappush(self._running, (end_s, name, charged, held))
+        self.records.append(
             recorded(
                 start_s - NOW_S,
                 lasts=end_s - start_s,
                 user=user,
                 model=model,
                 estimate=held.tokens,
-                prompt=held.prompt,
+                prompt=prompt,
                 tokens=None,
                 used=charged if admitted else None,
                 refused=not admitted,
                 reservation=name,
             )
         )
-    return records
+
+    async def _settle_until(self, at_s: float) -> None:
+        while self._running and self._running[0][0] <= at_s:
+            end_s, name, charged, estimate = heappop(self._running)
+            self._clock.advance(end_s - self._clock.now_s())
+            await self._limiter.settle(name, "demo", usage_of(charged), estimate)
+
+
+async def record_run(policy: CompiledPolicy, asked: list[Arrival]) -> list[Recorded]:
+    """The records of this run."""
+    run = Run(policy)
+    for number, arrival in enumerate(asked):
+        await run.arrive(f"r{number}", arrival)
+    return run.records
 
 
 @given(limits=st.lists(rules, max_size=5, unique_by=lambda rule: rule.id), asked=arrivals)
@@ -253,6 +270,6 @@ async def test_under_the_policy_of_the_recording_the_same_are_refused(
     result = await replayed(policy, *records)
 
     for (_, user, model), row in result.rows.items():
-        own = [one for one in records if (one.user, one.model) == (user, model)]
-        assert row.refused == row.refused_when_recorded == sum(one.refused for one in own)
+        own = [record for record in records if (record.user, record.model) == (user, model)]
+        assert row.refused == row.refused_when_recorded == sum(record.refused for record in own)
         assert row.requests == len(own)

@@ -1,6 +1,6 @@
 """How many replicas a replica believes in."""
 
-from ratelimit.replicas import LIFE_S, LiveReplicas
+from ratelimit.store.outage.replicas import LIFE_S, LiveReplicas
 from tests.fakes import FakeClock
 
 

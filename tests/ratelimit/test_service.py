@@ -17,7 +17,7 @@ from ratelimit.service import RateLimitService
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Reservation, Reserved, Settled, Spent, Store, StoreError
 from ratelimit.store.redis import RedisStore
-from ratelimit.store.sliced import SlicedStore
+from ratelimit.store.slices.sliced import SlicedStore
 from tests.fakes import FakeClock
 from tests.patience import PATIENCE_S
 from tests.ratelimit.builders import NOW_S, limit, policy_with
@@ -39,7 +39,7 @@ class Proxy:
 
     async def __call__(self, message: RateLimitRequest | bytes) -> RateLimitResponse:
         data = message if isinstance(message, bytes) else message.SerializeToString()
-        response: RateLimitResponse = await self._call(data, timeout=30)
+        response: RateLimitResponse = await self._call(data, timeout=PATIENCE_S)
         return response
 
     async def fails(self, message: RateLimitRequest | bytes) -> tuple[grpc.StatusCode, str]:

@@ -1,4 +1,4 @@
-"""A limit in slices, one rule at a time. What holds in any order: test_slices_invariants.py."""
+"""A limit in slices, one rule at a time. The invariants are in test_slices_invariants.py."""
 
 import asyncio
 import logging
@@ -8,25 +8,39 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit.breaker import FAILURES
-from ratelimit.store import slices
-from ratelimit.store.letters import Outbox, Settlement, read, write
+from ratelimit.store.outage.breaker import FAILURES
 from ratelimit.store.protocol import (
     MAX_COUNT,
     SETTLED_KEPT_S,
-    Decision,
-    Letter,
-    Outcome,
     Reserved,
+    ReserveDecision,
+    SettleOutcome,
     Spent,
     StoreError,
 )
-from ratelimit.store.slices import IDLE_S, REFUSED_FOR_S
-from tests.ratelimit.builders import NOW_S, Shop, lease, requests, spent, tokens
+from ratelimit.store.shared import Batch
+from ratelimit.store.slices import holds
+from ratelimit.store.slices.batches import ForwardedSettlement, ForwardingQueue, decode, encode
+from ratelimit.store.slices.pool import IDLE_S, REFUSED_FOR_S
+from tests.ratelimit.builders import (
+    NOW_S,
+    Shop,
+    admitted,
+    lease,
+    peek,
+    refused,
+    requests,
+    spent,
+    tokens,
+)
 from tests.ratelimit.fleets import Fleet, sliced
 from tests.ratelimit.outages import in_shadow, shared_out
 
-ADMITTED, REFUSED, REPLAYED = Decision.ADMITTED, Decision.REFUSED, Decision.REPLAYED
+ADMITTED, REFUSED, REPLAYED = (
+    ReserveDecision.ADMITTED,
+    ReserveDecision.REFUSED,
+    ReserveDecision.REPLAYED,
+)
 
 
 async def lose_the_store(fleet: Fleet, place: int = 0) -> None:
@@ -63,13 +77,13 @@ async def test_equal_requests_get_exactly_what_there_is_at_any_number_of_replica
 
 async def test_what_one_replica_has_taken_is_used_for_another_and_free_for_itself() -> None:
     fleet = await Fleet.of(2)
-    one, other = fleet.replicas
+    replica, other = fleet.replicas
     answer = await fleet.ask(0, sliced(tokens(10, 1000), 100))
-    assert answer.used == (10,)
+    assert answer.used == {"tokens": 10}
     tenant = fleet.shop.tenant
-    assert await one.store.peek(tenant, ["tokens"], [], NOW_S) == (10,)
-    assert await other.store.peek(tenant, ["tokens"], [], NOW_S) == (100,)
-    assert (await fleet.ask(1, sliced(tokens(10, 1000), 100))).used == (110,)
+    assert await peek(replica.store, tenant, ["tokens"], [], NOW_S) == (10,)
+    assert await peek(other.store, tenant, ["tokens"], [], NOW_S) == (100,)
+    assert (await fleet.ask(1, sliced(tokens(10, 1000), 100))).used == {"tokens": 110}
 
 
 async def test_a_slice_that_nobody_draws_from_goes_back() -> None:
@@ -104,7 +118,7 @@ async def test_nothing_is_drawn_from_a_slice_while_it_shrinks() -> None:
 
     async def reserve(reservation: object) -> Reserved:
         if not drawn:  # another request comes while the store is asked to shrink it
-            drawn.append(Reserved(REFUSED))
+            drawn.append(Reserved(decision=REFUSED))
             drawn[0] = await original(reservation)
             task = asyncio.create_task(fleet.ask(0, sliced(tokens(30, 100), 100), id="late"))
             for _ in range(5):
@@ -117,16 +131,16 @@ async def test_nothing_is_drawn_from_a_slice_while_it_shrinks() -> None:
     later: list[asyncio.Task[Reserved]] = []
     fleet.shared.reserve = reserve
     await fleet.replicas[0].tend()
-    assert (await later[0]).used == (40,)
-    assert sum(one.amount for pool in fleet.pools(0) for one in pool.slices) >= 40
+    assert (await later[0]).used == {"tokens": 40}
+    assert sum(each.amount for pool in fleet.pools(0) for each in pool.slices) >= 40
 
 
 async def test_what_was_used_above_a_slice_is_told_before_more_is_taken() -> None:
     fleet = await Fleet.of(1)
     answer = await fleet.ask(0, sliced(tokens(10, 100), 20), id="r")
     await fleet.settle(0, "r", answer.held_by, spent(95, 1))
-    assert await fleet.ask(0, sliced(tokens(10, 100), 20)) == Reserved(REFUSED, (95,), (0,))
-    assert (await fleet.ask(0, sliced(tokens(5, 100), 20))).used == (100,)
+    assert await fleet.ask(0, sliced(tokens(10, 100), 20)) == refused("tokens", tokens=95)
+    assert (await fleet.ask(0, sliced(tokens(5, 100), 20))).used == {"tokens": 100}
 
 
 async def test_what_is_used_up_is_asked_for_again_after_a_moment() -> None:
@@ -143,7 +157,7 @@ async def test_what_is_used_up_is_asked_for_again_after_a_moment() -> None:
     assert (await fleet.ask(1, sliced(requests(1), 1))).decision is ADMITTED
 
 
-async def test_crumbs_of_several_slices_are_put_together_before_a_request_is_refused() -> None:
+async def test_the_remainders_of_several_slices_are_joined_before_a_request_is_refused() -> None:
     fleet = await Fleet.of(1)
     held = {}
     for number in range(4):
@@ -161,12 +175,12 @@ async def test_a_settlement_at_another_replica_reaches_the_one_that_holds_it() -
     assert answer.held_by == fleet.replicas[0].name
     calls = fleet.shared.calls
     settled = await fleet.settle(1, "r", answer.held_by, spent(30, 1))
-    assert (settled.outcome, fleet.shared.calls) == (Outcome.FORWARDED, calls)
+    assert (settled.outcome, fleet.shared.calls) == (SettleOutcome.FORWARDED, calls)
     await fleet.rest()
     assert await fleet.in_store("tokens") == (30,)
     again = await fleet.settle(0, "r", answer.held_by, spent(30, 1))
-    assert again.outcome is Outcome.DUPLICATE
-    assert not any(fleet.shared.letters.values())
+    assert again.outcome is SettleOutcome.DUPLICATE
+    assert not any(fleet.shared.batches.values())
 
 
 async def test_the_part_that_redis_holds_is_settled_there_by_whoever_settles() -> None:
@@ -174,7 +188,9 @@ async def test_the_part_that_redis_holds_is_settled_there_by_whoever_settles() -
     store, shop = fleet.replicas[0].store, fleet.shop
     asked = shop.ask(sliced(tokens(100, 1000), 500), tokens(100, 900, "plain"), lease(1), id="r")
     answer = await store.reserve(asked)
-    assert answer == Reserved(ADMITTED, (100, 100, 1), held_by=f"{fleet.replicas[0].name}+")
+    assert answer == replace(
+        admitted(tokens=100, plain=100, slots=1), held_by=f"{fleet.replicas[0].name}+"
+    )
     settled = await fleet.settle(1, "r", answer.held_by, spent(30, 1))
     assert settled.used == {"plain": 30, "slots": 0}
     await fleet.rest()
@@ -184,7 +200,7 @@ async def test_the_part_that_redis_holds_is_settled_there_by_whoever_settles() -
 async def test_a_refusal_by_redis_holds_nothing_in_slices() -> None:
     fleet = await Fleet.of(1)
     asked = fleet.shop.ask(lease(0), sliced(tokens(100, 1000), 500))
-    assert await fleet.replicas[0].store.reserve(asked) == Reserved(REFUSED, (0, 0), (1,))
+    assert await fleet.replicas[0].store.reserve(asked) == refused("slots", tokens=0, slots=0)
     await fleet.rest()
     assert await fleet.in_store("tokens") == (0,)
 
@@ -193,7 +209,9 @@ async def test_what_died_with_its_replica_stands_and_a_settlement_of_it_harms_no
     fleet = await Fleet.of(2)
     answer = await fleet.ask(0, sliced(tokens(100, 1000), 500), id="r")
     fleet.shared.replicas.discard(fleet.replicas.pop(0).name)
-    assert (await fleet.settle(0, "r", answer.held_by, spent(30, 1))).outcome is Outcome.FORWARDED
+    assert (
+        await fleet.settle(0, "r", answer.held_by, spent(30, 1))
+    ).outcome is SettleOutcome.FORWARDED
     await fleet.rest()
     assert await fleet.in_store("tokens") == (500,)
 
@@ -204,14 +222,14 @@ async def test_what_runs_while_its_replica_leaves_is_settled_through_another() -
     second = await fleet.ask(0, sliced(tokens(100, 1000), 500), id="second")
     await fleet.settle(1, "second", second.held_by, spent(20, 1))
     await fleet.replicas[1].tend()  # posted, and not collected yet
-    await fleet.replicas.pop(0).store.take_leave()
+    await fleet.replicas.pop(0).store.withdraw()
     assert await fleet.in_store("tokens") == (120,)
     await fleet.settle(0, "first", first.held_by, spent(30, 1))
     await fleet.rest()
     assert await fleet.in_store("tokens") == (50,)
 
 
-async def test_a_letter_that_comes_while_its_replica_leaves_is_read() -> None:
+async def test_a_settlement_that_is_forwarded_while_its_replica_withdraws_is_made() -> None:
     fleet = await Fleet.of(2)
     answer = await fleet.ask(0, sliced(tokens(100, 1000), 500), id="r")
     leaving = fleet.replicas.pop(0)
@@ -223,11 +241,11 @@ async def test_a_letter_that_comes_while_its_replica_leaves_is_read() -> None:
         await original(replica)
 
     fleet.shared.withdraw = withdraw
-    await leaving.store.take_leave()
+    await leaving.store.withdraw()
     assert await fleet.in_store("tokens") == (30,)
 
 
-async def test_slices_serve_on_while_the_store_is_away_and_letters_wait() -> None:
+async def test_slices_serve_on_in_an_outage_and_forwarded_settlements_wait() -> None:
     fleet = await Fleet.of(2)
     first = await fleet.ask(0, sliced(tokens(100, 1000), 300), id="first")
     for place in (0, 1):
@@ -270,8 +288,8 @@ async def test_what_the_store_holds_as_a_whole_is_held_once_when_asked_again() -
     fleet.shared.reserve = only_whole
     assert (await fleet.ask(0, sliced(tokens(100, 1000), 300), id="r")).held_by == ""
     fleet.shared.reserve = original
-    assert (await fleet.ask(0, sliced(tokens(100, 1000), 300), id="r")).used == (100,)
-    assert (await fleet.settle(0, "r", "", spent(30, 1))).outcome is Outcome.SETTLED
+    assert (await fleet.ask(0, sliced(tokens(100, 1000), 300), id="r")).used == {"tokens": 100}
+    assert (await fleet.settle(0, "r", "", spent(30, 1))).outcome is SettleOutcome.SETTLED
     await fleet.rest()
     assert await fleet.in_store("tokens") == (30,)
 
@@ -294,16 +312,16 @@ async def test_a_call_that_is_given_up_loses_no_slice() -> None:
     go.set()
     await fleet.rest()
     assert await fleet.in_store("tokens") == (0,)
-    assert (await fleet.settle(0, "r", "", Spent())).outcome is Outcome.UNKNOWN
+    assert (await fleet.settle(0, "r", "", Spent())).outcome is SettleOutcome.UNKNOWN
 
 
 async def test_two_calls_of_one_id_hold_once() -> None:
     fleet = await Fleet.of(1)
     asked = sliced(tokens(100, 1000), 300)
     answers = await asyncio.gather(*(fleet.ask(0, asked, id="r") for _ in range(5)))
-    assert {answer.used for answer in answers} == {(100,)}
+    assert [answer.used for answer in answers] == [{"tokens": 100}] * 5
     await fleet.settle(0, "r", answers[0].held_by, spent(30, 1))
-    assert await fleet.ask(0, asked, id="r") == Reserved(REPLAYED)
+    assert await fleet.ask(0, asked, id="r") == Reserved(decision=REPLAYED)
 
 
 async def test_asked_again_at_another_replica_it_is_held_twice_and_charged_once() -> None:
@@ -322,7 +340,9 @@ async def test_what_is_never_settled_leaves_the_memory_and_stands() -> None:
     store, shop = fleet.replicas[0].store, fleet.shop
     answer = await store.reserve(shop.ask(sliced(tokens(10, 1000), 100), id="r", hold_s=60))
     fleet.clock.advance(60)
-    assert (await fleet.settle(0, "r", answer.held_by, spent(3, 1))).outcome is Outcome.UNKNOWN
+    assert (
+        await fleet.settle(0, "r", answer.held_by, spent(3, 1))
+    ).outcome is SettleOutcome.UNKNOWN
     await fleet.rest()
     assert await fleet.in_store("tokens") == (10,)
     await fleet.rest()
@@ -351,64 +371,90 @@ async def test_a_settled_id_is_remembered_for_a_while() -> None:
     await fleet.settle(0, "r", answer.held_by, spent(3, 1))
     fleet.clock.advance(SETTLED_KEPT_S)
     calls = fleet.shared.calls
-    assert (await fleet.settle(0, "r", answer.held_by, spent(3, 1))).outcome is Outcome.UNKNOWN
+    assert (
+        await fleet.settle(0, "r", answer.held_by, spent(3, 1))
+    ).outcome is SettleOutcome.UNKNOWN
     assert fleet.shared.calls == calls
 
 
 async def test_a_shadow_limit_is_not_sliced() -> None:
     fleet = await Fleet.of(1)
     answer = await fleet.ask(0, in_shadow(sliced(tokens(10, 5), 5)))
-    assert answer == Reserved(ADMITTED, (10,), (), (0,))
+    assert answer == admitted("tokens", tokens=10)
 
 
-async def test_a_full_book_leaves_the_rest_to_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slices, "MAX_HELD", 1)
+async def test_reservations_above_the_largest_number_of_holds_are_the_store_s(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(holds, "MAX_HELD", 1)
     fleet = await Fleet.of(1)
     assert (await fleet.ask(0, sliced(tokens(10, 1000), 100))).held_by
     assert not (await fleet.ask(0, sliced(tokens(10, 1000), 100))).held_by
     assert await fleet.in_store("tokens") == (110,)
 
 
-async def test_a_letter_that_nobody_can_read_is_lost_and_the_others_are_not(
+async def test_a_batch_that_cannot_be_read_is_logged_and_the_others_are_settled(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     fleet = await Fleet.of(2)
     answer = await fleet.ask(0, sliced(tokens(10, 1000), 100), id="r")
     name = fleet.replicas[0].name
     texts = ["", "{}", "[1]", '[["t", 1, {}]]', '[["t", "r", {"input": -1}]]', "[[" * 9999]
-    letters = [Letter(name, f"{n}", text) for n, text in enumerate(texts)]
-    await fleet.shared.exchange("somebody", letters, [])
+    batches = [Batch(name, f"{n}", text) for n, text in enumerate(texts)]
+    await fleet.shared.exchange("somebody", batches, [])
     await fleet.settle(1, "r", answer.held_by, spent(3, 1))
     with caplog.at_level(logging.ERROR):
         await fleet.rest()
     assert await fleet.in_store("tokens") == (3,)
-    assert len(caplog.records) == len(texts)
+    unread = "cannot read the settlements that another replica forwarded: "
+    assert [message.startswith(unread) for message in caplog.messages] == [True] * len(texts)
 
 
-def test_letters_wait_until_they_have_arrived_and_no_more_than_there_is_room_for(
+def test_batches_wait_until_the_store_has_them_and_no_more_than_there_is_room_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ratelimit.store.letters.MAX_WAITING", 2)
+    monkeypatch.setattr("ratelimit.store.slices.batches.MAX_WAITING", 2)
     names = iter("abc")
-    outbox = Outbox(lambda: next(names))
-    one = Settlement("t", "r", Spent())
-    assert [outbox.add("x", one), outbox.add("y", one), outbox.add("z", one)] == [True, True, False]
-    letters = outbox.letters()
-    assert outbox.letters() == letters
-    assert [*outbox.posted(letters)] == [("x", one), ("y", one)]
-    assert (outbox.letters(), len(outbox)) == ([], 0)
+    queue = ForwardingQueue(lambda: next(names))
+    settlement = ForwardedSettlement("t", "r", Spent())
+    assert [queue.add(replica, settlement) for replica in "xyz"] == [True, True, False]
+    batches = queue.batches()
+    assert queue.batches() == batches
+    assert [*queue.stored(batches)] == [("x", settlement), ("y", settlement)]
+    assert (queue.batches(), len(queue)) == ([], 0)
 
 
 counts = st.integers(0, MAX_COUNT)
 usages = st.builds(Spent, counts, counts, counts, counts)
 
 
-@given(st.lists(st.builds(Settlement, st.text(), st.text(), usages)))
-def test_a_letter_says_what_was_written(settlements: list[Settlement]) -> None:
-    assert read(write(settlements)) == settlements
+@given(st.lists(st.builds(ForwardedSettlement, st.text(), st.text(), usages)))
+def test_a_batch_holds_the_settlements_that_were_encoded(
+    settlements: list[ForwardedSettlement],
+) -> None:
+    assert decode(encode(settlements)) == settlements
 
 
 async def test_of_a_window_that_is_over_the_store_decides_as_a_whole() -> None:
     fleet = await Fleet.of(1)
     over = replace(sliced(tokens(10, 1000), 100), expires_at_s=int(NOW_S))
     assert (await fleet.ask(0, over)).held_by == ""
+
+
+async def test_a_replica_that_withdraws_in_an_outage_says_what_it_could_not_do(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fleet = await Fleet.of(2)
+    answer = await fleet.ask(0, sliced(tokens(10, 1000), 100), id="r")
+    await fleet.settle(1, "r", answer.held_by, spent(3, 1))
+    fleet.shared.away = True
+
+    for replica in fleet.replicas:
+        await replica.store.withdraw()
+
+    kept = "withdraw: could not give back all slices of limits: StoreError('away')"
+    assert caplog.messages == [
+        kept,
+        kept,
+        "withdraw: settlements that were not forwarded to the replicas that hold them: 1",
+    ]

@@ -1,5 +1,5 @@
-"""Whatever replicas do in whatever order: a limit in slices admits no more than there is, and
-the store learns of everything that was used, once.
+"""In any order of the replicas' actions, a limit in slices admits no more than there is. The store
+learns everything that was used, once.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from itertools import cycle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratelimit.store.protocol import Decision, StoreError
+from ratelimit.store.protocol import ReserveDecision, StoreError
 from tests.ratelimit.builders import spent, tokens
 from tests.ratelimit.fleets import Fleet, Shared, sliced
 from tests.ratelimit.outages import A
@@ -58,21 +58,23 @@ class World:
     number: int = 0
     lost: int = 0
 
-    async def do(self, what: str, place: int, amount: int) -> None:
-        open_ones = [one for one in self.asked if one.charged is None]
+    async def do(self, action: str, place: int, amount: int) -> None:
+        open_ones = [asked for asked in self.asked if asked.charged is None]
         before = self.lost
-        match what:
+        match action:
             case "ask" | "ask with rest":
-                await self.ask(place, amount, what != "ask")
+                await self.ask(place, amount, action != "ask")
             case "settle" if open_ones:
-                one = open_ones[amount % len(open_ones)]
-                await self.settle(place, one, amount if self.overuse else min(amount, one.amount))
+                asked = open_ones[amount % len(open_ones)]
+                await self.settle(
+                    place, asked, amount if self.overuse else min(amount, asked.amount)
+                )
             case "again" if open_ones:
                 await self.again(open_ones[amount % len(open_ones)])
             case "settle again" if len(self.asked) > len(open_ones):
-                ended = [one for one in self.asked if one.charged is not None]
-                one = ended[amount % len(ended)]
-                await self.settle(place, one, one.charged or 0)
+                ended = [asked for asked in self.asked if asked.charged is not None]
+                asked = ended[amount % len(ended)]
+                await self.settle(place, asked, asked.charged or 0)
             case "tend":
                 self.fleet.clock.advance(0.1)
                 await self.fleet.replicas[place].tend()
@@ -83,12 +85,12 @@ class World:
                 await self.end(place)
             case "leave":
                 await self.fleet.recover()
-                await self.fleet.replicas[place].store.take_leave()
+                await self.fleet.replicas[place].store.withdraw()
                 await self.end(place)
                 assert self.lost == before
             case "away" | "deaf":
-                self.fleet.shared.away = what == "away"
-                self.fleet.shared.deaf = what == "deaf"
+                self.fleet.shared.away = action == "away"
+                self.fleet.shared.deaf = action == "deaf"
             case "back":
                 await self.fleet.recover()
 
@@ -102,51 +104,52 @@ class World:
             answer = await self.fleet.ask(place, *demands, id=name)
         except StoreError:
             return
-        if answer.decision is Decision.ADMITTED:
+        if answer.decision is ReserveDecision.ADMITTED:
             self.asked.append(Asked(name, place, answer.held_by, amount, rest))
 
-    async def again(self, one: Asked) -> None:
+    async def again(self, asked: Asked) -> None:
         """A repeated call finds what the first has done, unless its replica is gone."""
-        if one.held_by.rstrip("+") != self.fleet.replicas[one.place].name:
+        if asked.held_by.rstrip("+") != self.fleet.replicas[asked.place].name:
             return
-        demands = [sliced(tokens(one.amount, LIMIT), SLICE)]
+        demands = [sliced(tokens(asked.amount, LIMIT), SLICE)]
         try:
-            answer = await self.fleet.ask(one.place, *demands, id=one.id)
+            answer = await self.fleet.ask(asked.place, *demands, id=asked.id)
         except StoreError:
             return
-        assert answer.decision is Decision.ADMITTED
-        assert answer.held_by == one.held_by
+        assert answer.decision is ReserveDecision.ADMITTED
+        assert answer.held_by == asked.held_by
 
-    async def settle(self, place: int, one: Asked, amount: int) -> None:
-        charged = one.charged = amount if one.charged is None else one.charged
-        await self.fleet.settle(place, one.id, one.held_by, spent(charged, 1))
+    async def settle(self, place: int, asked: Asked, amount: int) -> None:
+        charged = asked.charged = amount if asked.charged is None else asked.charged
+        await self.fleet.settle(place, asked.id, asked.held_by, spent(charged, 1))
 
     async def end(self, place: int) -> None:
         """Ends a replica, and what it held with it; a new one takes its place."""
         gone = self.fleet.replicas[place]
         self.lost += gone.lost_if_it_died()
-        for one in self.asked:
-            if gone.is_held(self.fleet.shop.tenant, one.id, self.fleet.clock.now_s()):
-                one.lost = True
+        for asked in self.asked:
+            if gone.is_held(self.fleet.shop.tenant, asked.id, self.fleet.clock.now_s()):
+                asked.lost = True
         self.fleet.shared.replicas.discard(gone.name)
         self.fleet.replicas[place] = await self.fleet.new()
 
     def in_use(self) -> int:
-        """What was let in, at what it holds or was charged."""
+        """Everything that was admitted, at the amount that it holds or was charged."""
         return sum(
-            one.amount if one.lost or one.charged is None else one.charged for one in self.asked
+            asked.amount if asked.lost or asked.charged is None else asked.charged
+            for asked in self.asked
         )
 
     async def end_all(self) -> tuple[int, int]:
-        """Ends every request. What the counters must be now: the one in slices, the other one."""
+        """Ends every request. Returns the right counts now: in slices, and the plain one."""
         await self.fleet.recover()
-        for one in self.asked:  # those that have ended, too, as the access log does
-            charged = one.amount // 2 if one.charged is None else one.charged
-            await self.settle((one.place + 1) % REPLICAS, one, charged)
+        for asked in self.asked:  # those that have ended, too, as the access log does
+            charged = asked.amount // 2 if asked.charged is None else asked.charged
+            await self.settle((asked.place + 1) % REPLICAS, asked, charged)
         await self.fleet.rest()
         return (
-            sum(one.charged or 0 for one in self.asked if not one.lost) + self.lost,
-            sum(one.charged or 0 for one in self.asked if one.rest),
+            sum(asked.charged or 0 for asked in self.asked if not asked.lost) + self.lost,
+            sum(asked.charged or 0 for asked in self.asked if asked.rest),
         )
 
 

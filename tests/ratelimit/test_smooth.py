@@ -22,15 +22,16 @@ from headgate.core.policy import (
     TokenWeights,
 )
 from headgate.core.settlement import Estimate, Source, Usage
+from ratelimit.answers import Admitted, Refused
 from ratelimit.headers import quota_headers, refusal_message, refused_headers
-from ratelimit.limiter import Admitted, Limiter, Refused, Request
+from ratelimit.limiter import Limiter
 from ratelimit.peek import PeekLimits
 from ratelimit.replay import Recorded, Replay
 from ratelimit.smooth import Refill, drops_per_unit
 from ratelimit.store.memory import MemoryStore
 from ratelimit.wire import encode_decision
 from tests.fakes import FakeClock
-from tests.ratelimit.builders import NOW_S, limit, new_name
+from tests.ratelimit.builders import NOW_S, limit, new_name, peek, request
 
 ALICE = Caller("demo", "alice", "k1")
 REQUESTS = limit(600, burst=100)
@@ -53,9 +54,7 @@ class Desk:
 
     async def ask(self, tokens: int = 500, reservation: str = "") -> Admitted | Refused:
         name = reservation or new_name("r")
-        return await self.limiter.reserve(
-            Request(name, "demo", "alice", "k1", "tiny", None, tokens)
-        )
+        return await self.limiter.reserve(request(name, tokens, key="k1"))
 
     async def admitted(self, count: int) -> int:
         answers = [await self.ask() for _ in range(count)]
@@ -76,7 +75,7 @@ class Desk:
         now_s = self.clock.now_s()
         if isinstance(answer, Refused):
             return dict(refused_headers(answer, now_s))
-        return dict(quota_headers(answer.left, now_s))
+        return dict(quota_headers(answer.limits, now_s))
 
 
 async def test_a_burst_may_come_at_once_and_then_the_rate() -> None:
@@ -150,9 +149,9 @@ async def test_settling_moves_what_is_left_and_the_time_of_the_reset() -> None:
 
     await desk.settle("it", 2_000)
 
-    [left] = desk.limiter.left_of("it")
-    assert (left.limit, left.per) == (8_000, None)
-    assert (left.remaining, left.resets_at_s) == (7_000, NOW_S + 2)
+    [status] = desk.limiter.limits_of("it")
+    assert (status.limit, status.per) == (8_000, None)
+    assert (status.remaining, status.resets_at_s) == (7_000, NOW_S + 2)
 
 
 @given(
@@ -170,17 +169,17 @@ async def test_times_are_exact_to_the_millisecond(
     for tokens, after_ms in asked:
         answer = await desk.ask(tokens)
         entry = await desk.peek()
-        [left] = answer.left
-        assert left.remaining == entry["remaining"]
-        assert left.resets_at_s is not None
+        [status] = answer.limits
+        assert status.remaining == entry["remaining"]
+        assert status.resets_at_s is not None
         now_s = desk.clock.now_s()
-        assert entry["resets_in_s"] == ceil(round(left.resets_at_s - now_s, 6))
-        desk.clock.advance(left.resets_at_s - now_s)
+        assert entry["resets_in_s"] == ceil(round(status.resets_at_s - now_s, 6))
+        desk.clock.advance(status.resets_at_s - now_s)
         assert (await desk.peek())["remaining"] == burst
         desk.clock.advance(now_s - desk.clock.now_s())
         if isinstance(answer, Refused):
             drops = drops_per_unit(rule)
-            [used] = await desk.store.peek("demo", [rule.id], [], now_s, {rule.id: rate})
+            [used] = await peek(desk.store, "demo", [rule.id], [], now_s, drains={rule.id: rate})
             fits_at_s = Refill(rule, used, now_s).fits_at_s(min(tokens, burst) * drops)
             assert 0 <= answer.retry_after_s - (fits_at_s - now_s) <= 1
             desk.clock.advance(fits_at_s - 0.001 - now_s)
@@ -255,7 +254,7 @@ async def test_a_smooth_shadow_limit_refuses_nobody_and_says_whom_it_would_have(
 
     answers = [await desk.ask() for _ in range(3)]
 
-    assert [bool(one.exceeded) for one in answers if isinstance(one, Admitted)] == [
+    assert [bool(answer.exceeded) for answer in answers if isinstance(answer, Admitted)] == [
         False,
         False,
         True,
@@ -266,9 +265,9 @@ async def test_a_smooth_shadow_limit_refuses_nobody_and_says_whom_it_would_have(
 
 async def test_envoy_is_told_the_rate_and_what_is_left_of_the_burst() -> None:
     desk = Desk(REQUESTS)
-    request = Request("r", "demo", "alice", "k1", "tiny", None, 1)
+    asked = request("r", 1, key="k1")
 
-    [status] = encode_decision(request, await desk.ask(), desk.clock.now_s()).statuses
+    [status] = encode_decision(asked, await desk.ask(), desk.clock.now_s()).statuses
 
     assert (status.current_limit.requests_per_unit, status.limit_remaining) == (600, 99)
     assert status.current_limit.unit == status.current_limit.MINUTE

@@ -7,105 +7,109 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratelimit.breaker import PROBE_EVERY_S
-from ratelimit.store.protocol import Decision, Demand, Reserved, StoreError
+from ratelimit.store.outage.breaker import PROBE_EVERY_S
+from ratelimit.store.protocol import Demand, Reserved, ReserveDecision, StoreError
 from tests.fakes import FakeClock
-from tests.ratelimit.builders import NOW_S, Shop, smooth, spent
-from tests.ratelimit.outages import FakeShared, Replica, in_shadow, opened, replica, shared_out
+from tests.ratelimit.builders import NOW_S, Shop, peek, smooth, spent
+from tests.ratelimit.outages import FakeShared, Replica, in_shadow, new_replica, opened, shared_out
 
-ADMITTED, REFUSED = Decision.ADMITTED, Decision.REFUSED
+ADMITTED, REFUSED = ReserveDecision.ADMITTED, ReserveDecision.REFUSED
 
 
-async def admitted(one: Replica, shop: Shop, demand: Demand, count: int = 30) -> int:
-    now_s = one.clock.now_s()
-    answers = [await one.store.reserve(shop.ask(demand, now_s=now_s)) for _ in range(count)]
+async def admitted(replica: Replica, shop: Shop, demand: Demand, count: int = 30) -> int:
+    now_s = replica.clock.now_s()
+    answers = [await replica.store.reserve(shop.ask(demand, now_s=now_s)) for _ in range(count)]
     return sum(answer.decision is ADMITTED for answer in answers)
 
 
-async def level(one: Replica, shop: Shop, per_s: int) -> int:
-    """What the shared store has in the bucket, in drops."""
-    now_s = one.clock.now_s()
-    [used] = await one.shared.peek(shop.tenant, ["smooth"], [], now_s, {"smooth": per_s})
+async def level(replica: Replica, shop: Shop, per_s: int) -> int:
+    """The level of the bucket in the shared store, in drops."""
+    now_s = replica.clock.now_s()
+    [used] = await peek(
+        replica.shared, shop.tenant, ["smooth"], [], now_s, drains={"smooth": per_s}
+    )
     return used
 
 
 async def test_a_share_is_a_part_of_the_burst_and_of_the_rate() -> None:
-    one, shop = await replica(replicas=3), Shop()
-    await one.lose_the_store()
+    replica, shop = await new_replica(replicas=3), Shop()
+    await replica.lose_the_store()
     asked = shared_out(smooth(1, 30, per_s=6))
 
-    assert await admitted(one, shop, asked) == 10
-    one.clock.advance(2)
-    assert await admitted(one, shop, asked) == 4
+    assert await admitted(replica, shop, asked) == 10
+    replica.clock.advance(2)
+    assert await admitted(replica, shop, asked) == 4
 
 
 async def test_a_rate_below_the_number_of_replicas_leaves_no_share() -> None:
-    one, shop = await replica(replicas=3), Shop()
-    await one.lose_the_store()
+    replica, shop = await new_replica(replicas=3), Shop()
+    await replica.lose_the_store()
 
-    assert await admitted(one, shop, shared_out(smooth(1, 30, per_s=2))) == 0
-    one.clock.advance(3600)
-    assert await admitted(one, shop, shared_out(smooth(1, 30, per_s=2))) == 0
+    assert await admitted(replica, shop, shared_out(smooth(1, 30, per_s=2))) == 0
+    replica.clock.advance(3600)
+    assert await admitted(replica, shop, shared_out(smooth(1, 30, per_s=2))) == 0
 
 
 async def test_the_answer_tells_what_is_left_of_the_share() -> None:
-    one, shop = await replica(replicas=2), Shop()
-    await one.lose_the_store()
+    replica, shop = await new_replica(replicas=2), Shop()
+    await replica.lose_the_store()
     asked = shared_out(smooth(2, 10, per_s=2))
 
-    assert await one.store.reserve(shop.ask(asked)) == Reserved(ADMITTED, (7000,), degraded=True)
+    assert await replica.store.reserve(shop.ask(asked)) == Reserved(
+        decision=ReserveDecision.ADMITTED, used={"smooth": 7000}, degraded=True
+    )
 
 
 @pytest.mark.parametrize(("kind", "count"), [(opened, 20), (in_shadow, 20)])
 async def test_what_is_open_refuses_nobody(kind: object, count: int) -> None:
-    one, shop = await replica(), Shop()
-    await one.lose_the_store()
-    assert await admitted(one, shop, kind(smooth(1, 3, 1)), count) == count  # type: ignore[operator]
+    replica, shop = await new_replica(), Shop()
+    await replica.lose_the_store()
+    assert await admitted(replica, shop, kind(smooth(1, 3, 1)), count) == count  # type: ignore[operator]
 
 
 async def test_what_is_closed_admits_nothing() -> None:
-    one, shop = await replica(), Shop()
-    await one.lose_the_store()
+    replica, shop = await new_replica(), Shop()
+    await replica.lose_the_store()
     with pytest.raises(StoreError):
-        await one.store.reserve(shop.ask(smooth(1, 3, 1)))
+        await replica.store.reserve(shop.ask(smooth(1, 3, 1)))
 
 
 async def test_the_store_learns_what_has_not_drained_of_one_replicas_share() -> None:
-    one, shop = await replica(), Shop()
-    await one.lose_the_store()
+    replica, shop = await new_replica(), Shop()
+    await replica.lose_the_store()
     asked = replace(shared_out(smooth(1, 20, per_s=1)), expires_at_s=int(NOW_S) + 20)
-    await admitted(one, shop, asked, count=8)
-    one.clock.advance(5)
-    await admitted(one, shop, asked, count=4)
-    one.clock.advance(1)
+    await admitted(replica, shop, asked, count=8)
+    replica.clock.advance(5)
+    await admitted(replica, shop, asked, count=4)
+    replica.clock.advance(1)
 
-    await one.find_the_store()
+    await replica.find_the_store()
 
-    passed = round((one.clock.now_s() - NOW_S - 6) * 1000)
-    assert await level(one, shop, 1) == 6000 - passed
+    passed = round((replica.clock.now_s() - NOW_S - 6) * 1000)
+    assert await level(replica, shop, 1) == 6000 - passed
 
 
 async def test_what_has_drained_before_the_store_is_back_is_left_alone() -> None:
-    one, shop = await replica(), Shop()
-    await one.lose_the_store()
+    replica, shop = await new_replica(), Shop()
+    await replica.lose_the_store()
     asked = replace(shared_out(smooth(1, 20, per_s=1)), expires_at_s=int(NOW_S) + 20)
-    await admitted(one, shop, asked)
-    one.clock.advance(20)
+    await admitted(replica, shop, asked)
+    replica.clock.advance(20)
 
-    await one.find_the_store()
+    await replica.find_the_store()
 
-    assert await level(one, shop, 1) == 0
-    assert one.count("outage_reconciled_total", what="expired") == 20
+    assert await level(replica, shop, 1) == 0
+    assert replica.count("outage_reconciled_total", what="expired") == 20
 
 
 async def test_tokens_of_a_bucket_are_told_as_tokens() -> None:
-    one, shop = await replica(), Shop()
-    await one.lose_the_store()
-    await one.store.reserve(shop.ask(shared_out(smooth(7, 20, per_s=1))))
+    replica, shop = await new_replica(), Shop()
+    await replica.lose_the_store()
+    await replica.store.reserve(shop.ask(shared_out(smooth(7, 20, per_s=1))))
 
-    await one.find_the_store()
+    await replica.find_the_store()
 
-    assert one.count("outage_reconciled_total", what="tokens") == 7
+    assert replica.count("outage_reconciled_total", what="tokens") == 7
 
 
 BURST, RATE, REPLICAS = 30, 6, 3
@@ -136,10 +140,10 @@ class Fleet:
     degraded: dict[str, tuple[int, int]] = field(default_factory=dict)
     """When each was let in, in ms, and what it took."""
 
-    async def do(self, number: int, what: str, place: int, amount: int) -> None:
+    async def do(self, number: int, action: str, place: int, amount: int) -> None:
         store, name = self.replicas[place].store, f"r{number}"
         now_s = self.clock.now_s()
-        match what:
+        match action:
             case "ask":
                 expires_at_s = ceil(now_s + BURST / RATE)
                 demand = shared_out(smooth(amount, BURST, RATE))
@@ -163,7 +167,7 @@ class Fleet:
             case "wait":
                 self.clock.advance(amount / 1000)
             case "away" | "deaf" | "back":
-                self.shared.away, self.shared.deaf = what == "away", what == "deaf"
+                self.shared.away, self.shared.deaf = action == "away", action == "deaf"
 
     def true_level(self) -> int:
         """Of the bucket that only these were in."""
@@ -187,7 +191,9 @@ async def test_shares_together_are_one_bucket_and_the_store_learns_of_no_less(
     taken: list[tuple[str, int, int]],
 ) -> None:
     shared, clock = FakeShared(), FakeClock(NOW_S)
-    fleet = Fleet(shared, clock, [await replica(shared, clock, REPLICAS) for _ in range(REPLICAS)])
+    fleet = Fleet(
+        shared, clock, [await new_replica(shared, clock, REPLICAS) for _ in range(REPLICAS)]
+    )
     for number, step in enumerate(taken):
         await fleet.do(number, *step)
     fleet.assert_no_span_has_more_than_burst_and_rate()
@@ -195,8 +201,8 @@ async def test_shares_together_are_one_bucket_and_the_store_learns_of_no_less(
     await fleet.do(len(taken), "back", 0, 0)
     for _ in range(2):
         clock.advance(0.3)
-        for one in fleet.replicas:
-            await one.store.tend()
-    for one in fleet.replicas:
-        assert not one.store._owed._admitted
-        assert await level(one, fleet.shop, RATE) >= fleet.true_level()
+        for replica in fleet.replicas:
+            await replica.store.tend()
+    for replica in fleet.replicas:
+        assert not replica.store._debt._admitted
+        assert await level(replica, fleet.shop, RATE) >= fleet.true_level()

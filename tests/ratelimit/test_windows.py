@@ -100,12 +100,12 @@ def local_date(at_s: float, tz: ZoneInfo) -> date:
 
 
 def assert_tiles(per: Per, calendar: Calendar, now_s: float) -> None:
-    found = window(per, calendar, now_s)
-    assert found.start_s <= now_s < found.end_s
-    assert window(per, calendar, found.start_s) == found
-    assert window(per, calendar, found.end_s - 1) == found
-    assert window(per, calendar, found.end_s).start_s == found.end_s
-    assert window(per, calendar, found.start_s - 1).end_s == found.start_s
+    span = window(per, calendar, now_s)
+    assert span.start_s <= now_s < span.end_s
+    assert window(per, calendar, span.start_s) == span
+    assert window(per, calendar, span.end_s - 1) == span
+    assert window(per, calendar, span.end_s).start_s == span.end_s
+    assert window(per, calendar, span.start_s - 1).end_s == span.start_s
 
 
 @given(pers, calendars, instants)
@@ -134,7 +134,7 @@ def test_windows_tile_time_around_every_clock_change(zone: str) -> None:
 @given(pers, calendars, instants)
 def test_a_window_is_as_long_as_its_name_says(per: Per, calendar: Calendar, now_s: float) -> None:
     """Never longer than an hour more than usual; skipped dates and changes make some shorter."""
-    found = window(per, calendar, now_s)
+    span = window(per, calendar, now_s)
     day_s = 86_400
     longest_s = {
         Per.SECOND: 1,
@@ -145,7 +145,7 @@ def test_a_window_is_as_long_as_its_name_says(per: Per, calendar: Calendar, now_
         Per.MONTH: 32 * day_s,
         Per.YEAR: 367 * day_s,
     }
-    assert 0 < found.end_s - found.start_s <= longest_s[per]
+    assert 0 < span.end_s - span.start_s <= longest_s[per]
 
 
 @pytest.mark.parametrize("zone", ZONES)
@@ -156,10 +156,10 @@ def test_every_billing_day_begins_every_month_on_it_or_on_its_last_day(zone: str
         days = []
         at_s = datetime(2027, 12, 15, tzinfo=tz).timestamp()
         for _ in range(15):  # over the leap day of 2028, to February 2029
-            found = window(Per.MONTH, calendar, at_s)
-            assert window(Per.DAY, calendar, found.start_s).start_s == found.start_s
-            days.append(local_date(found.start_s, tz))
-            at_s = found.end_s
+            span = window(Per.MONTH, calendar, at_s)
+            assert window(Per.DAY, calendar, span.start_s).start_s == span.start_s
+            days.append(local_date(span.start_s, tz))
+            at_s = span.end_s
         for before, after in pairwise(days):
             assert (after.year * 12 + after.month) - (before.year * 12 + before.month) == 1
         for day in days:
@@ -170,9 +170,9 @@ def test_every_billing_day_begins_every_month_on_it_or_on_its_last_day(zone: str
 @given(calendars, instants)
 def test_weeks_begin_on_their_day(calendar: Calendar, now_s: float) -> None:
     """Or on a later date where clocks skip that one, as Samoa did."""
-    found = window(Per.WEEK, calendar, now_s)
-    first = local_date(found.start_s, calendar.timezone)
-    skipped = local_date(found.start_s - 1, calendar.timezone) != first - timedelta(days=1)
+    span = window(Per.WEEK, calendar, now_s)
+    first = local_date(span.start_s, calendar.timezone)
+    skipped = local_date(span.start_s - 1, calendar.timezone) != first - timedelta(days=1)
     assert first.weekday() == calendar.week_start or skipped
 
 

@@ -18,13 +18,13 @@ from headgate.core.contract import (
 )
 from headgate.core.policy import Count, Per
 from headgate.core.settlement import Estimate, Usage
-from ratelimit.limiter import Admitted, Left, Reason, Refused, Request
+from ratelimit.answers import Admitted, LimitStatus, Reason, Refused, ReserveRequest
 from ratelimit.wire import BadDescriptorError, SettleCall, decode, encode_decision
-from tests.ratelimit.builders import NOW_S, limit
+from tests.ratelimit.builders import NOW_S, limit, request
 from tests.ratelimit.calls import reserve, settle
 
-REQUEST = Request("r1", "demo", "alice", "k1", "tiny", Api.CHAT, 500, 100)
-LEFT = Left(limit(10), 4, int(NOW_S) + 60)
+REQUEST = request("r1", 500, prompt_tokens=100, key="k1", api=Api.CHAT)
+LEFT = LimitStatus(limit(10), 4, int(NOW_S) + 60)
 
 
 def test_a_reserve_is_a_request_with_its_estimate() -> None:
@@ -34,29 +34,31 @@ def test_a_reserve_is_a_request_with_its_estimate() -> None:
 def test_the_estimate_may_stand_at_the_request_instead() -> None:
     call = reserve(None)
     call.hits_addend = 2**32 - 1
-    request = decode(call)
-    assert isinstance(request, Request)
-    assert request.tokens == 2**32 - 1
+    asked = decode(call)
+    assert isinstance(asked, ReserveRequest)
+    assert asked.tokens == 2**32 - 1
 
 
 def test_a_caller_without_user_or_model_is_taken_as_it_comes() -> None:
     call = reserve(user=ABSENT, key=ABSENT, model=ABSENT, api=ABSENT)
-    assert decode(call) == Request("r1", "demo", ABSENT, ABSENT, ABSENT, None, 500, 100)
+    assert decode(call) == request(
+        "r1", 500, prompt_tokens=100, user=ABSENT, key=ABSENT, model=ABSENT
+    )
 
 
 @pytest.mark.parametrize("prompt", [ABSENT, "", "501", "-1", "1.5", "many", "9" * 17])
 def test_a_prompt_that_is_no_part_of_the_estimate_is_not_known(prompt: str) -> None:
-    request = decode(reserve(estimate_prompt=prompt))
-    assert isinstance(request, Request)
-    assert (request.tokens, request.prompt_tokens) == (500, None)
+    asked = decode(reserve(estimate_prompt=prompt))
+    assert isinstance(asked, ReserveRequest)
+    assert (asked.tokens, asked.prompt_tokens) == (500, None)
 
 
 def test_a_proxy_that_does_not_send_the_prompts_part_is_understood() -> None:
     call = reserve()
     assert call.descriptors[0].entries.pop().key == "estimate_prompt"
-    request = decode(call)
-    assert isinstance(request, Request)
-    assert (request.tokens, request.prompt_tokens) == (500, None)
+    asked = decode(call)
+    assert isinstance(asked, ReserveRequest)
+    assert (asked.tokens, asked.prompt_tokens) == (500, None)
 
 
 def test_a_settlement_carries_what_the_tap_saw() -> None:
@@ -67,13 +69,13 @@ def test_a_settlement_carries_what_the_tap_saw() -> None:
 
 
 def test_a_settlement_says_who_holds_the_request_where_somebody_said_so() -> None:
-    told = [decode(settle()), decode(settle(held_by="abc+"))]
-    assert [one.held_by for one in told] == ["", "abc+"]
+    calls = [decode(settle()), decode(settle(held_by="abc+"))]
+    assert [call.held_by for call in calls] == ["", "abc+"]
 
 
 def test_only_a_request_that_a_replica_holds_is_marked_so() -> None:
     plain, held = Admitted((LEFT,)), Admitted((LEFT,), held_by="abc+")
-    answers = [encode_decision(REQUEST, one, NOW_S) for one in (plain, held)]
+    answers = [encode_decision(REQUEST, answer, NOW_S) for answer in (plain, held)]
     assert [dict(answer.dynamic_metadata) for answer in answers] == [{}, {"held_by": "abc+"}]
 
 
@@ -170,7 +172,7 @@ def headers(response: RateLimitResponse) -> dict[str, str]:
 
 
 def test_admitted_is_ok_with_headers_and_the_tightest_limit() -> None:
-    slack = Left(limit(100, per=Per.DAY), 99, int(NOW_S) + 9999)
+    slack = LimitStatus(limit(100, per=Per.DAY), 99, int(NOW_S) + 9999)
 
     response = encode_decision(REQUEST, Admitted((slack, LEFT)), NOW_S)
 
@@ -189,7 +191,7 @@ def test_refused_is_over_limit_with_the_body_of_the_api() -> None:
     refused = Refused(Reason.LIMIT, LEFT, 60, (LEFT,))
 
     openai = encode_decision(REQUEST, refused, NOW_S)
-    anthropic_request = Request("r1", "demo", "alice", "k1", "tiny", Api.MESSAGES, 500)
+    anthropic_request = request("r1", 500, key="k1", api=Api.MESSAGES)
     anthropic = encode_decision(anthropic_request, refused, NOW_S)
 
     assert openai.overall_code == anthropic.overall_code == RateLimitResponse.OVER_LIMIT
@@ -205,15 +207,15 @@ def test_refused_is_over_limit_with_the_body_of_the_api() -> None:
 
 @pytest.mark.parametrize("per", list(Per))
 def test_every_window_has_its_unit(per: Per) -> None:
-    left = Left(limit(10, per=per), 4, int(NOW_S) + 60)
-    [status] = encode_decision(REQUEST, Admitted((left,)), NOW_S).statuses
+    limit_status = LimitStatus(limit(10, per=per), 4, int(NOW_S) + 60)
+    [status] = encode_decision(REQUEST, Admitted((limit_status,)), NOW_S).statuses
     unit = RateLimitResponse.RateLimit.Unit.Name(status.current_limit.unit)
     assert unit == per.name
 
 
 def test_numbers_that_the_message_cannot_hold_are_cut_to_its_largest() -> None:
-    left = Left(limit(2**53, Count.TOKENS), 2**53 - 1, int(NOW_S) - 5)
-    response = encode_decision(REQUEST, Admitted((left,)), NOW_S)
+    limit_status = LimitStatus(limit(2**53, Count.TOKENS), 2**53 - 1, int(NOW_S) - 5)
+    response = encode_decision(REQUEST, Admitted((limit_status,)), NOW_S)
     [status] = response.statuses
     assert status.current_limit.requests_per_unit == status.limit_remaining == 2**32 - 1
     assert status.duration_until_reset.seconds == 0
@@ -221,8 +223,12 @@ def test_numbers_that_the_message_cannot_hold_are_cut_to_its_largest() -> None:
 
 
 def test_cost_is_told_in_thousandths_of_the_currency() -> None:
-    left = Left(limit(25 * NANOS, Count.COST, per=Per.MONTH), 13_999_999, int(NOW_S) + 60)
-    response = encode_decision(REQUEST, Refused(Reason.LIMIT, left, 60, (left,)), NOW_S)
+    limit_status = LimitStatus(
+        limit(25 * NANOS, Count.COST, per=Per.MONTH), 13_999_999, int(NOW_S) + 60
+    )
+    response = encode_decision(
+        REQUEST, Refused(Reason.LIMIT, limit_status, 60, (limit_status,)), NOW_S
+    )
     [status] = response.statuses
     assert (status.current_limit.requests_per_unit, status.limit_remaining) == (25_000, 13)
     assert status.current_limit.unit == RateLimitResponse.RateLimit.MONTH
@@ -231,8 +237,10 @@ def test_cost_is_told_in_thousandths_of_the_currency() -> None:
 
 
 def test_a_limit_of_slots_has_no_unit_and_no_reset() -> None:
-    left = Left(limit(3, Count.CONCURRENT), 0, None)
-    response = encode_decision(REQUEST, Refused(Reason.LIMIT, left, 1, (left,)), NOW_S)
+    limit_status = LimitStatus(limit(3, Count.CONCURRENT), 0, None)
+    response = encode_decision(
+        REQUEST, Refused(Reason.LIMIT, limit_status, 1, (limit_status,)), NOW_S
+    )
     assert response.statuses[0].current_limit.unit == RateLimitResponse.RateLimit.UNKNOWN
     assert headers(response) == {"content-type": "application/json", "retry-after": "1"}
     assert b"3 requests at once" in response.raw_body

@@ -73,10 +73,10 @@ def test_cached_tokens_are_the_whole_blocks_of_the_common_prefix(
     first: int, second: int, common: int
 ) -> None:
     cache = PrefixCache(1000)
-    one = prompts.from_ids([1] * min(first, common) + [2] * max(first - common, 0))
+    other = prompts.from_ids([1] * min(first, common) + [2] * max(first - common, 0))
     two = prompts.from_ids([1] * min(second, common) + [3] * max(second - common, 0))
 
-    assert cache.cached_tokens("tiny", "", one) == 0
+    assert cache.cached_tokens("tiny", "", other) == 0
     cached = cache.cached_tokens("tiny", "", two)
 
     shared = min(first, second, common)

@@ -18,12 +18,12 @@ async def answered(client: httpx.AsyncClient, path: str, **body: Any) -> dict[st
 
 
 async def test_each_pair_has_its_score_and_counts(client: httpx.AsyncClient) -> None:
-    one = await answered(client, "/v1/score", text_1="a b", text_2="c")
+    single = await answered(client, "/v1/score", text_1="a b", text_2="c")
     many = await answered(client, "/v1/score", queries="a b", documents=["c", "c", "d"])
 
     assert [entry["index"] for entry in many["data"]] == [0, 1, 2]
-    assert many["data"][0]["score"] == one["data"][0]["score"]
-    assert many["usage"]["prompt_tokens"] > one["usage"]["prompt_tokens"] > 0
+    assert many["data"][0]["score"] == single["data"][0]["score"]
+    assert many["usage"]["prompt_tokens"] > single["usage"]["prompt_tokens"] > 0
     assert many["usage"]["completion_tokens"] == 0
 
 
@@ -42,12 +42,12 @@ async def test_documents_come_in_the_order_of_their_scores(
 
 
 async def test_a_batch_has_a_choice_for_each_conversation(client: httpx.AsyncClient) -> None:
-    one = await answered(client, BATCH, messages=[TURN], max_tokens=3)
+    single = await answered(client, BATCH, messages=[TURN], max_tokens=3)
     two = await answered(client, BATCH, messages=[TURN, TURN], max_tokens=3, stream=True)
 
     assert [choice["index"] for choice in two["choices"]] == [0, 1]
     for kind in ("prompt_tokens", "completion_tokens"):
-        assert two["usage"][kind] == 2 * one["usage"][kind]
+        assert two["usage"][kind] == 2 * single["usage"][kind]
 
 
 async def test_counted_tokens_are_those_of_the_usage(client: httpx.AsyncClient) -> None:

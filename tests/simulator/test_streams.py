@@ -230,6 +230,6 @@ async def test_embeddings_answer_by_name_with_usage(client: httpx.AsyncClient) -
     answer = (await client.post("/v1/embeddings", json=body)).json()
 
     assert (answer["object"], answer["model"]) == ("list", "lora-a")
-    assert [one["index"] for one in answer["data"]] == [0, 1]
+    assert [item["index"] for item in answer["data"]] == [0, 1]
     assert answer["usage"]["prompt_tokens"] == answer["usage"]["total_tokens"] == 3
     assert answer["usage"]["completion_tokens"] == 0

@@ -235,7 +235,7 @@ async def test_the_same_request_gets_the_same_words(client: httpx.AsyncClient, p
     def words(answer: dict[str, Any]) -> str:
         members = ("choices", "output", "content")
         shown = next(answer[name] for name in members if answer.get(name))
-        return str([{**one, "id": ""} for one in shown])
+        return str([{**item, "id": ""} for item in shown])
 
     first = (await client.post(path, json=asking(path))).json()
     second = (await client.post(path, json=asking(path))).json()

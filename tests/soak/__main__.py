@@ -15,7 +15,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of requests and faults [1]")
     options = parser.parse_args()
     findings = uvloop.run(soak(Plan(options.minutes * 60, options.rate, options.seed)))
-    return 0 if all(one.holds for one in findings) else 1
+    return 0 if all(finding.holds for finding in findings) else 1
 
 
 if __name__ == "__main__":

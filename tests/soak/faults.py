@@ -1,4 +1,4 @@
-"""What goes wrong in a soak, and when: a schedule from a seed."""
+"""The faults of a soak and their times: a schedule from a seed."""
 
 import asyncio
 import random
@@ -49,23 +49,23 @@ class Faults:
 
     async def run(self, planned: Iterator[Planned]) -> None:
         start_s = time.monotonic()
-        for one in planned:
-            await asyncio.sleep(max(0.0, start_s + one.at_s - time.monotonic()))
-            if one.fault == "flush":
+        for fault in planned:
+            await asyncio.sleep(max(0.0, start_s + fault.at_s - time.monotonic()))
+            if fault.fault == "flush":
                 await asyncio.to_thread(self._flush)
             else:
-                await self._kill(one)
+                await self._kill(fault)
 
     def _flush(self) -> None:
         with self.fleet.redis.client() as client:
             client.script_flush()
         self.flushes += 1
 
-    async def _kill(self, one: Planned) -> None:
-        name = services(one.replica)
+    async def _kill(self, fault: Planned) -> None:
+        name = services(fault.replica)
         began_s = time.time()
         await asyncio.to_thread(self.fleet.kill, name)
         self.logs.append((name, self.fleet.log(name)))
-        await asyncio.sleep(one.away_s)
-        await asyncio.to_thread(self.fleet.start_services, one.replica)
+        await asyncio.sleep(fault.away_s)
+        await asyncio.to_thread(self.fleet.start_services, fault.replica)
         self.kills.append((began_s, time.time()))

@@ -39,7 +39,7 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose request it is."""
+    """The user of a request."""
 
     tenant: str
     user: str
@@ -137,8 +137,8 @@ def policy(steady: str, torn: str) -> str:
         lines += [f"      - {{{limit}, each: user}}" for limit in _limits(tenant)]
         lines.append("    keys:")
         lines += [
-            f'      - {{user: {one.user}, sha256: "{digest(one.secret)}"}}'
-            for one in callers(tenant)
+            f'      - {{user: {caller.user}, sha256: "{digest(caller.secret)}"}}'
+            for caller in callers(tenant)
         ]
     return "\n".join(lines)
 

@@ -22,7 +22,7 @@ _NOT_TOKENS = 2
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a soak compares of a usage record."""
+    """The part of a usage record that a soak compares."""
 
     caller: Caller
     model: str | None
@@ -64,24 +64,24 @@ class Records:
 
     def _add(self, line: str) -> None:
         try:
-            one = json.loads(line)
+            entry = json.loads(line)
         except ValueError:
             self.torn += 1
             return
-        if one["path"] == "/v1/models":
+        if entry["path"] == "/v1/models":
             return
-        if one["request_id"] in self.by_id:
-            self.twice.append(one["request_id"])
-        self.by_id[one["request_id"]] = Record(
-            Caller(one["tenant"] or "", one["user"] or ""),
-            one["model"],
-            one["status"],
-            one["source"],
-            one["prompt_tokens"] or 0,
-            one["completion_tokens"] or 0,
-            one["choices"] or 1,
-            one["estimated_tokens"] or 0,
-            f"{','.join(one['flags'])} {one['details']}",
+        if entry["request_id"] in self.by_id:
+            self.twice.append(entry["request_id"])
+        self.by_id[entry["request_id"]] = Record(
+            Caller(entry["tenant"] or "", entry["user"] or ""),
+            entry["model"],
+            entry["status"],
+            entry["source"],
+            entry["prompt_tokens"] or 0,
+            entry["completion_tokens"] or 0,
+            entry["choices"] or 1,
+            entry["estimated_tokens"] or 0,
+            f"{','.join(entry['flags'])} {entry['details']}",
         )
 
 
@@ -96,23 +96,23 @@ class Finding:
 
 @dataclass
 class Account:
-    """What clients saw, beside the records. `kills` are spans in which a replica was away."""
+    """The requests of clients beside their records. A replica was away in the spans `kills`."""
 
     sent: list[Sent]
     records: Records
     kills: list[tuple[float, float]]
 
     def __post_init__(self) -> None:
-        answered = [one for one in self.sent if one.request_id]
+        answered = [sent for sent in self.sent if sent.request_id]
         self.answered = answered
-        self.missing = [one for one in answered if one.request_id not in self.records.by_id]
-        self.strangers = len(self.records.by_id.keys() - {one.request_id for one in answered})
+        self.missing = [sent for sent in answered if sent.request_id not in self.records.by_id]
+        self.strangers = len(self.records.by_id.keys() - {sent.request_id for sent in answered})
         """Records of requests whose client left before it was told their id."""
 
-    def near_kill(self, one: Sent) -> bool:
+    def near_kill(self, sent: Sent) -> bool:
         """Whether a replica died, or was away, while the request ran or ended."""
         return any(
-            one.started_s < back_s + AFTER_KILL_S and one.ended_s > died_s - BEFORE_KILL_S
+            sent.started_s < back_s + AFTER_KILL_S and sent.ended_s > died_s - BEFORE_KILL_S
             for died_s, back_s in self.kills
         )
 
@@ -123,8 +123,8 @@ class Account:
         yield self._charged_as_seen()
 
     def _one_record_each(self) -> Finding:
-        unseen = sum(not one.request_id for one in self.sent)
-        unexplained = sum(not self.near_kill(one) for one in self.missing)
+        unseen = sum(not sent.request_id for sent in self.sent)
+        unexplained = sum(not self.near_kill(sent) for sent in self.missing)
         lost_unseen = unseen - self.strangers
         return Finding(
             "one usage record for each request",
@@ -135,40 +135,40 @@ class Account:
         )
 
     def _ends_as_planned(self) -> Finding:
-        odd = Counter(_oddity(one) for one in self.sent)
+        odd = Counter(_oddity(sent) for sent in self.sent)
         fine = odd.pop("", 0)
         return Finding(
             "every request ends, as it should",
             not odd,
-            f"{fine:,} did" + "".join(f"; {count} {what}" for what, count in odd.most_common(8)),
+            f"{fine:,} did" + "".join(f"; {count} {kind}" for kind, count in odd.most_common(8)),
         )
 
     def _unavailable(self) -> Finding:
         """A hook that is slower than 2 s is 503, as docs/failure-modes.md says."""
-        refused = [one for one in self.sent if one.status == 503]
-        slow = [one for one in refused if not self.near_kill(one)]
+        refused = [sent for sent in self.sent if sent.status == 503]
+        slow = [sent for sent in refused if not self.near_kill(sent)]
         why = Counter(
             record.details
-            for one in refused
-            if (record := self.records.by_id.get(one.request_id)) is not None
+            for sent in refused
+            if (record := self.records.by_id.get(sent.request_id)) is not None
         )
         return Finding(
             f"at most {_UNAVAILABLE_PART:.1%} get 503 while no replica dies",
             len(slow) <= _UNAVAILABLE_PART * len(self.sent),
             f"{len(refused) - len(slow)} around kills, {len(slow)} otherwise"
-            + "".join(f"; {count} x {what}" for what, count in why.most_common(4)),
+            + "".join(f"; {count} x {kind}" for kind, count in why.most_common(4)),
         )
 
     def _charged_as_seen(self) -> Finding:
         wrong = []
         compared = 0
-        for one in self.answered:
-            record = self.records.by_id.get(one.request_id)
+        for sent in self.answered:
+            record = self.records.by_id.get(sent.request_id)
             if record is None:
                 continue
             compared += 1
-            if not _agrees(one, record):
-                wrong.append(f"{one.kind.name} ({one.events} events, {one.tokens}): {record}")
+            if not _agrees(sent, record):
+                wrong.append(f"{sent.kind.name} ({sent.events} events, {sent.tokens}): {record}")
         return Finding(
             "each record is what the client saw",
             not wrong,
@@ -179,8 +179,8 @@ class Account:
         """Complete answers: the records, and lost ones by their kind, are the upstream's count."""
         tokens = Counter[str]()
         kinds = self._by_kind()
-        lost = [one for one in self.missing if _is_admitted(one, STEADY)]
-        made_up = [kinds[one.kind.name] for one in lost if one.kind.name in kinds]
+        lost = [sent for sent in self.missing if _is_admitted(sent, STEADY)]
+        made_up = [kinds[sent.kind.name] for sent in lost if sent.kind.name in kinds]
         for record in [*self.records.by_id.values(), *made_up]:
             if record.model == STEADY and record.is_charged:
                 # vLLM's counter has the prompt once for each choice, its usage has it once.
@@ -196,11 +196,12 @@ class Account:
 
     def torn(self, counted: dict[str, int]) -> Finding:
         """Answers that broke off: charged is at most what was generated, at least what came."""
-        charged = sum(one.completion for one in self.records.by_id.values() if one.model == TORN)
+        torn = (record for record in self.records.by_id.values() if record.model == TORN)
+        charged = sum(record.completion for record in torn)
         seen = sum(
-            max(0, one.events - _NOT_TOKENS)
-            for one in self.answered
-            if one.request_id in self.records.by_id and one.kind.body.get("model") == TORN
+            max(0, sent.events - _NOT_TOKENS)
+            for sent in self.answered
+            if sent.request_id in self.records.by_id and sent.kind.body.get("model") == TORN
         )
         return Finding(
             "records of broken answers: what came, at most what was generated",
@@ -218,67 +219,67 @@ class Account:
                 least[record.caller, "requests"] += 1
                 least[record.caller, "tokens"] += record.tokens
         unseen = self._unseen()
-        for one in self.missing + unseen:
-            if one.request_id and not _is_admitted(one, None) and one.status != 503:
+        for sent in self.missing + unseen:
+            if sent.request_id and not _is_admitted(sent, None) and sent.status != 503:
                 continue
-            like = kinds.get(one.kind.name)
+            like = kinds.get(sent.kind.name)
             most = _MOST_TOKENS if like is None else max(like.held, like.tokens)
-            if one.status != 200:
-                more[one.caller, "requests"] += 1
-                more[one.caller, "tokens"] += most
+            if sent.status != 200:
+                more[sent.caller, "requests"] += 1
+                more[sent.caller, "tokens"] += most
                 continue
-            known = like.tokens if like is not None and one.kind.ending == "complete" else 0
-            least[one.caller, "requests"] += 1
-            least[one.caller, "tokens"] += known
-            more[one.caller, "tokens"] += most - known
+            known = like.tokens if like is not None and sent.kind.ending == "complete" else 0
+            least[sent.caller, "requests"] += 1
+            least[sent.caller, "tokens"] += known
+            more[sent.caller, "tokens"] += most - known
         keys = least.keys() | more.keys()
         return {key: (least[key], least[key] + more[key]) for key in keys}
 
     def _unseen(self) -> list[Sent]:
         """Requests without an answer whose record may be lost: none where all have theirs."""
-        unseen = [one for one in self.sent if not one.request_id]
+        unseen = [sent for sent in self.sent if not sent.request_id]
         if len(unseen) == self.strangers:
             return []
-        return [one for one in unseen if self.near_kill(one)]
+        return [sent for sent in unseen if self.near_kill(sent)]
 
     def _by_kind(self) -> dict[str, Record]:
         """A record of each kind; of answers that end well all are alike but for the estimate."""
         kinds: dict[str, Record] = {}
-        for one in self.answered:
-            record = self.records.by_id.get(one.request_id)
+        for sent in self.answered:
+            record = self.records.by_id.get(sent.request_id)
             if record is None:
                 continue
-            known = kinds.get(one.kind.name)
+            known = kinds.get(sent.kind.name)
             if known is None or (record.is_charged, record.held) > (known.is_charged, known.held):
-                kinds[one.kind.name] = record
+                kinds[sent.kind.name] = record
         return kinds
 
 
-def _oddity(one: Sent) -> str:
-    """What should not have happened to a request; "" for nothing."""
-    if one.failure == "stuck":
-        return f"{one.kind.name} stuck"
-    if one.status is None:
-        return f"{one.kind.name}: {one.failure}" if one.failure else ""
-    if one.status == 503 or (one.status == 429 and not one.kind.statuses & _BEFORE_LIMITS):
+def _oddity(sent: Sent) -> str:
+    """The fault in a request's course; "" for none."""
+    if sent.failure == "stuck":
+        return f"{sent.kind.name} stuck"
+    if sent.status is None:
+        return f"{sent.kind.name}: {sent.failure}" if sent.failure else ""
+    if sent.status == 503 or (sent.status == 429 and not sent.kind.statuses & _BEFORE_LIMITS):
         return ""
-    if one.status not in one.kind.statuses:
-        return f"{one.kind.name}: {one.status}"
-    if one.kind.ending in ("complete", "refused") and not one.whole:
-        return f"{one.kind.name} broke off: {one.failure}"
+    if sent.status not in sent.kind.statuses:
+        return f"{sent.kind.name}: {sent.status}"
+    if sent.kind.ending in ("complete", "refused") and not sent.whole:
+        return f"{sent.kind.name} broke off: {sent.failure}"
     return ""
 
 
-def _agrees(one: Sent, record: Record) -> bool:
-    if one.status != record.status:
+def _agrees(sent: Sent, record: Record) -> bool:
+    if sent.status != record.status:
         return False
-    if one.status != 200:
+    if sent.status != 200:
         return record.tokens == 0
-    if one.kind.ending == "complete":
-        known = one.tokens is None or one.tokens == record.tokens
+    if sent.kind.ending == "complete":
+        known = sent.tokens is None or sent.tokens == record.tokens
         return record.source == "usage" and known
-    return max(0, one.events - _NOT_TOKENS) <= record.completion <= one.kind.most_tokens
+    return max(0, sent.events - _NOT_TOKENS) <= record.completion <= sent.kind.most_tokens
 
 
-def _is_admitted(one: Sent, model: str | None) -> bool:
-    return one.status == 200 and (model is None or one.kind.body.get("model") == model)
+def _is_admitted(sent: Sent, model: str | None) -> bool:
+    return sent.status == 200 and (model is None or sent.kind.body.get("model") == model)

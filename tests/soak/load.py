@@ -53,7 +53,7 @@ class Load:
     """Offers `rate` requests a second until it is ended.
 
     When more than MOST_AT_ONCE run, or the machine is late by more than a second, requests are
-    skipped, and counted as such: the proxy is then not offered what was planned.
+    skipped and counted as skipped. Then the proxy gets fewer requests than planned.
     """
 
     def __init__(self, port: int, rate: float, seed: int) -> None:
@@ -103,7 +103,7 @@ class Load:
                 await self._talk(sent, leaves_after)
         except TimeoutError:
             sent.failure = "stuck"
-        except (OSError, EOFError) as error:  # cut off: what had come stands in `sent`
+        except (OSError, EOFError) as error:  # cut off: `sent` has what came before
             sent.failure = type(error).__name__
         sent.ended_s = time.time()
 

@@ -171,9 +171,9 @@ def _redis(fleet: Fleet, account: Account) -> Iterator[Finding]:
         "Redis' counters = what the records charge",
         not wrong and not counted,
         f"{len(spans)} counters, {exact} of them without any leeway, {len(wrong)} differ"
-        + "".join(f"; {one}" for one in wrong[:3]),
+        + "".join(f"; {problem}" for problem in wrong[:3]),
     )
-    lost = sum(one.status in (200, None) for one in account.missing)
+    lost = sum(sent.status in (200, None) for sent in account.missing)
     yield Finding(
         "no reservation is still held",
         held <= lost,
@@ -213,7 +213,7 @@ def _logs(fleet: Fleet, faults: Faults) -> Finding:
 
 
 def _files(before: Mapping[str, Sample], watch: Watch) -> Finding:
-    more = {name: one.files - before[name].files for name, one in watch.latest().items()}
+    more = {name: sample.files - before[name].files for name, sample in watch.latest().items()}
     figures = ", ".join(f"{name} {count:+}" for name, count in more.items())
     most = {name: _MORE_FILES * (REPLICAS if name == "redis" else 1) for name in more}
     holds = all(count <= most[name] for name, count in more.items())

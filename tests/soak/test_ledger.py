@@ -61,16 +61,17 @@ def account(folder: Path, lines: Lines, kills: list[tuple[float, float]] | None 
     return Account(SENT, Records.read([path]), kills or [])
 
 
-def broken_rules(one: Account) -> set[str]:
-    findings = [*one.findings(), one.steady(STEADY_COUNT), one.torn({"generation": 9})]
+def broken_rules(compared: Account) -> set[str]:
+    steady, torn = compared.steady(STEADY_COUNT), compared.torn({"generation": 9})
+    findings = [*compared.findings(), steady, torn]
     return {found.rule for found in findings if not found.holds}
 
 
 def test_accounts_that_agree_break_no_rule(tmp_path: Path) -> None:
-    one = account(tmp_path, LINES)
+    compared = account(tmp_path, LINES)
 
-    assert broken_rules(one) == set()
-    assert one.spans() == {(ANN, "requests"): (3, 3), (ANN, "tokens"): (46, 46)}
+    assert broken_rules(compared) == set()
+    assert compared.spans() == {(ANN, "requests"): (3, 3), (ANN, "tokens"): (46, 46)}
 
 
 def without_the_last(lines: Lines) -> Lines:
@@ -136,6 +137,6 @@ def test_a_seed_is_a_schedule_and_the_first_replica_is_never_killed() -> None:
     faults = list(plan(7, 600, replicas=3))
 
     assert faults == list(plan(7, 600, replicas=3))
-    assert {one.fault for one in faults} == {"kill", "flush"}
-    assert {one.replica for one in faults} == {2, 3}
-    assert all(QUIET_S <= one.at_s < 600 - QUIET_S for one in faults)
+    assert {fault.fault for fault in faults} == {"kill", "flush"}
+    assert {fault.replica for fault in faults} == {2, 3}
+    assert all(QUIET_S <= fault.at_s < 600 - QUIET_S for fault in faults)

@@ -73,7 +73,7 @@ def memory(taken: list[Sample], start_s: float, end_s: float) -> Memory | None:
     """None for a process that was not there from the first third on."""
     third_s = (end_s - start_s) / 3
     thirds = [
-        [one.rss_bytes for one in taken if low <= (one.at_s - start_s) / third_s < low + 1]
+        [sample.rss_bytes for sample in taken if low <= (sample.at_s - start_s) / third_s < low + 1]
         for low in range(3)
     ]
     if taken[0].at_s > start_s + third_s or not all(thirds):

@@ -1,4 +1,4 @@
-"""Asks the tap about many answers at once."""
+"""Counts many answers at once with the tap."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from tests.tap.streams import Generated
 async def count_in_lua(
     batch: httpx.AsyncClient, answers: Sequence[Generated]
 ) -> list[tuple[bytes, dict[str, str]]]:
-    """What the tap, in Envoy's own Lua, passes on of each answer and notes of its usage."""
+    """The bytes that the tap, in Envoy's own Lua, passes on of each answer, and its usage."""
     response = await batch.post("/", content=b"".join(_record(answer) for answer in answers))
     assert response.status_code == 200, response.text
     rest, results = response.content, []

@@ -1,4 +1,4 @@
-"""The cases in `cases/*.yaml`: what an upstream sends, what the client sees, what is counted."""
+"""The cases in `cases/*.yaml`: the upstream's bytes, the client's bytes, and the usage."""
 
 import re
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ FAKE_TIME_MS = 1700000000123
 
 @dataclass(frozen=True)
 class Case:
-    """One answer; `marked` is its text with the marks of what is taken out."""
+    """One answer; `marked` is its text, with marks around the parts that are taken out."""
 
     name: str
     api: str
@@ -28,11 +28,11 @@ class Case:
     more: dict[str, str] = field(default_factory=dict)
 
     def sent(self, line_end: str = "\n") -> bytes:
-        """What the upstream sends."""
+        """The upstream's bytes."""
         return _MARKS.sub("", self.marked).replace("\n", line_end).encode()
 
     def seen(self, client_usage: str, line_end: str = "\n") -> bytes:
-        """What the client sees."""
+        """The client's bytes."""
         text = self.marked
         if client_usage in ("none", "final"):
             text = _LESS_THAN_CONTINUOUS.sub("", text)
@@ -41,7 +41,7 @@ class Case:
         return _MARKS.sub("", text).replace("\n", line_end).encode()
 
     def headers(self, client_usage: str) -> dict[str, str]:
-        """The request headers that the rig makes metadata of."""
+        """The request headers that the rig turns into metadata."""
         return {
             "x-client-usage": client_usage,
             "x-api": self.api,

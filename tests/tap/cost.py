@@ -1,7 +1,7 @@
-"""What a streamed chunk costs with either counter: `.venv/bin/python -m tests.tap.cost`.
+"""The cost of a streamed chunk with either counter: `.venv/bin/python -m tests.tap.cost`.
 
 CPU time of Envoy and of the service for each chunk of one token, at the same pace and in one run.
-Only the ratios mean anything on another machine, or on a busy one.
+On another machine, or on a busy one, only the ratios are meaningful.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ ADMISSION = {"x-client-usage": "none", "x-api": "chat", "x-kind": "text/event-st
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
-class Service:
-    """The service in a process of its own."""
+class ServiceProcess:
+    """The service in its own process."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -51,7 +51,9 @@ def event(number: int) -> bytes:
     return f"data: {text}\n\n".encode()
 
 
-async def measured(rig: TapEnvoy, service: Service, counting: Counting) -> tuple[float, float]:
+async def measured(
+    rig: TapEnvoy, service: ServiceProcess, counting: Counting
+) -> tuple[float, float]:
     """Microseconds of Envoy and of the service for each chunk."""
     script = Script([event(number) for number in range(CHUNKS)], interval_s=INTERVAL_S)
     await rig.answer(Script([event(1)]), ADMISSION, counting)
@@ -65,13 +67,13 @@ async def measured(rig: TapEnvoy, service: Service, counting: Counting) -> tuple
 
 async def run() -> None:
     """Prints a table: plain, tap, ext_proc."""
-    started: list[Service] = []
+    started: list[ServiceProcess] = []
 
-    async def serve(socket: Path) -> Service:
+    async def serve(socket: Path) -> ServiceProcess:
         process = await asyncio.create_subprocess_exec(sys.executable, "-m", __spec__.name, socket)
         while not socket.exists():  # noqa: ASYNC110,ASYNC240 - it says nothing when it is ready
             await asyncio.sleep(0.05)
-        started.append(Service(process))
+        started.append(ServiceProcess(process))
         return started[-1]
 
     print("way       Envoy, us   service, us   each chunk")

@@ -1,4 +1,4 @@
-"""The Python counter on one stream, with the admission as the rig's x-* headers say it."""
+"""The Python counter on one stream, with the admission from the rig's x-* headers."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ from tests.tap.cases_file import FAKE_TIME_MS
 
 
 def counter_of(admission: Mapping[str, str]) -> AnswerCounter:
-    """A fresh counter for an answer of the kind `x-kind`."""
+    """A new counter for an answer with the content type `x-kind`."""
     context = AnswerContext(
         Api(admission["x-api"]),
         ClientUsage(admission["x-client-usage"]),
@@ -21,7 +21,7 @@ def counter_of(admission: Mapping[str, str]) -> AnswerCounter:
 
 
 def count(admission: Mapping[str, str], pieces: Sequence[bytes]) -> tuple[bytes, dict[str, str]]:
-    """What the client sees of these pieces, and the usage that is noted."""
+    """The client's bytes of these pieces, and the noted usage."""
     counter = counter_of(admission)
     usage = {str(key): value for key, value in counter.begin().items()}
     seen = []
@@ -39,5 +39,5 @@ def cut_everywhere(body: bytes) -> list[list[bytes]]:
 
 
 def single_bytes(body: bytes) -> list[bytes]:
-    """One piece for each byte, and none at the end, as HTTP/1 ends a chunked body."""
+    """One piece for each byte, and an empty one, as HTTP/1 ends a chunked body."""
     return [body[at : at + 1] for at in range(len(body))] + [b""]

@@ -1,4 +1,4 @@
-"""The configuration of the rig's Envoy: a door for each counter, and two for Lua alone."""
+"""The configuration of the rig's Envoy: a listener for each counter, and two only for Lua."""
 
 import json
 from pathlib import Path
@@ -24,11 +24,11 @@ _ADMISSION = {"x-client-usage": "client_usage", "x-api": "api", "x-per-second": 
 
 
 def bootstrap(folder: Path, tap: bool) -> dict[str, Any]:
-    """All of it; sockets and the log lie in `folder`."""
+    """The whole configuration; sockets and the log are in `folder`."""
     door = [_metadata_filter(), *([_lua(TAP)] if tap else []), _router()]
     reader = request_reader(reader_source())
     counted = [json_to_metadata(), reader, ext_proc("hooks", Counting.EXTPROC)]
-    rendered = [json.loads(render(one)) for one in counted]
+    rendered = [json.loads(render(added)) for added in counted]
     return {
         "static_resources": {
             "listeners": [
@@ -40,7 +40,7 @@ def bootstrap(folder: Path, tap: bool) -> dict[str, Any]:
             ],
             "clusters": [
                 _cluster("upstream", folder / "upstream"),
-                # An upstream that speaks HTTP/2: Envoy once more, on the way to the same one.
+                # An upstream that speaks HTTP/2: this Envoy again, in front of the same upstream.
                 _cluster("h2", folder / "h2", http2=True),
                 _cluster("hooks", folder / "hooks", http2=True),
             ],
@@ -121,13 +121,13 @@ def _access_log(folder: Path) -> dict[str, Any]:
 
 
 def _metadata_filter() -> dict[str, Any]:
-    """Writes what json_to_metadata and ext_proc would, from the request's x-* headers."""
+    """Writes the metadata of json_to_metadata and ext_proc from the request's x-* headers."""
     rules = [_rule(name, "headgate.admission", key) for name, key in _ADMISSION.items()]
     return _header_to_metadata([*rules, _rule("x-n", "headgate.request", "n", "NUMBER")])
 
 
 def _caller_filter() -> dict[str, Any]:
-    """Writes what ext_authz would."""
+    """Writes the metadata of ext_authz."""
     caller = {CallerKey.TENANT: "acme", CallerKey.USER: "alice", CallerKey.KEY: "k1"}
     return _header_to_metadata(
         [_rule("x-id", Namespace.CALLER, key, value=value) for key, value in caller.items()]

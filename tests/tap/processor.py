@@ -32,7 +32,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def request_body(admission: Mapping[str, str]) -> tuple[str, bytes]:
-    """Content type and body of the request whose admission is that of the rig's x-* headers."""
+    """Content type and body of a request that is admitted like the rig's x-* headers say."""
     if "x-per-second" in admission:
         return _form(admission["x-client-usage"])
     options = _OPTIONS.get(admission.get("x-client-usage", ""), {})
@@ -52,7 +52,7 @@ def _form(client_usage: str) -> tuple[str, bytes]:
 
 
 class Running(Protocol):
-    """A service that was started."""
+    """A running service."""
 
     async def stop(self, grace: float | None) -> object:
         """Ends it."""

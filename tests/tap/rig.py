@@ -1,4 +1,4 @@
-"""A real Envoy with either counter in it, before an upstream that sends given pieces."""
+"""A real Envoy with either counter, in front of an upstream that sends given pieces."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from tests.tap.processor import PATHS, Serve, request_body, serve_processor
 
 @dataclass(frozen=True)
 class Script:
-    """What the upstream answers: its pieces are written one by one, then the body ends.
+    """The upstream's answer: its pieces are written one at a time, then the body ends.
 
     `ending`: `end` closes the body properly, `trailers` with trailers, `cut` drops the connection,
     `stall` sends no more. It comes once `gate` is open.
@@ -43,7 +43,7 @@ class TapEnvoy:
         self._folder = folder
         self._scripts: dict[str, Script] = {}
         self._logs: dict[str, asyncio.Future[dict[str, str]]] = {}
-        self.doors = {counting: self._client(counting) for counting in Counting}
+        self.listeners = {counting: self._client(counting) for counting in Counting}
         self.splitter = self._client("splits")
         self.batch = self._client("batch")
         self.pid = 0
@@ -60,9 +60,9 @@ class TapEnvoy:
         counting: Counting = Counting.PROXY,
         upstream: str = "upstream",
     ) -> AsyncIterator[tuple[httpx.Response, "asyncio.Future[dict[str, str]]"]]:
-        """One request; gives the open answer and, to await once it is over, its usage metadata.
+        """One request. Yields the open answer, and a future of its usage metadata.
 
-        `upstream` is `upstream`, or `h2` for one that speaks HTTP/2.
+        `upstream` is `upstream`, or `h2` for an upstream that speaks HTTP/2.
         """
         request_id = str(len(self._logs))
         self._scripts[request_id] = script
@@ -70,8 +70,8 @@ class TapEnvoy:
         headers = {**admission, "x-id": request_id, "x-upstream": upstream}
         kind, body = request_body(admission)
         headers |= {"content-type": kind}
-        door, path = self.doors[counting], PATHS.get(admission.get("x-api", ""), "/")
-        async with door.stream("POST", path, headers=headers, content=body) as response:
+        listener, path = self.listeners[counting], PATHS.get(admission.get("x-api", ""), "/")
+        async with listener.stream("POST", path, headers=headers, content=body) as response:
             yield response, usage
 
     async def answer(
@@ -81,13 +81,13 @@ class TapEnvoy:
         counting: Counting = Counting.PROXY,
         upstream: str = "upstream",
     ) -> tuple[httpx.Response, bytes, dict[str, str]]:
-        """One whole answer: response, the body's bytes as the client saw them, usage metadata."""
+        """One whole answer: the response, its body as the client saw it, and its usage metadata."""
         async with self.stream(script, admission, counting, upstream) as (response, usage):
             body = b"".join([part async for part in response.aiter_raw()])
         return response, body, await asyncio.wait_for(usage, PATIENCE_S)
 
     async def upstream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serves one connection of Envoy's."""
+        """Serves one connection from Envoy."""
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
@@ -100,7 +100,7 @@ class TapEnvoy:
             writer.close()
 
     async def read_logs(self, reader: asyncio.StreamReader) -> None:
-        """Hands each line of Envoy's access log to the request that waits for it."""
+        """Gives each line of Envoy's access log to the request that waits for it."""
         async for line in reader:
             entry = json.loads(line)
             waiting = self._logs[entry["id"]]
@@ -109,7 +109,7 @@ class TapEnvoy:
 
 
 async def _open_pipe(path: Path) -> tuple[asyncio.ReadTransport, asyncio.StreamReader]:
-    """A named pipe for Envoy's access log: its lines come at once, and no file is polled."""
+    """A named pipe for Envoy's access log: its lines come at once, without polling a file."""
     os.mkfifo(path)
     reader = asyncio.StreamReader()
     pipe = open(path, "r+b", buffering=0)  # noqa: ASYNC230,SIM115 - held open by us: never blocks
@@ -141,11 +141,21 @@ async def _send(script: Script, reader: asyncio.StreamReader, writer: asyncio.St
         raise ConnectionAbortedError
 
 
+async def _until_started(output: asyncio.StreamReader) -> None:
+    lines = []
+    async with asyncio.timeout(PATIENCE_S):
+        async for line in output:
+            lines.append(line.decode())
+            if b"starting main dispatch loop" in line:
+                return
+    raise AssertionError("".join(lines))
+
+
 @asynccontextmanager
 async def running_tap(
     folder: Path, *, tap: bool = True, serve: Serve = serve_processor
 ) -> AsyncIterator[TapEnvoy]:
-    """Starts Envoy with its files in `folder`; without `tap` that door only passes the bytes on.
+    """Starts Envoy with its files in `folder`; without `tap` its listener only passes bytes on.
 
     `serve` starts the ext_proc service on a socket.
     """
@@ -163,20 +173,13 @@ async def running_tap(
     rig.pid = process.pid
     assert process.stderr is not None
     try:
-        seen = []
-        async with asyncio.timeout(PATIENCE_S):
-            async for line in process.stderr:
-                seen.append(line.decode())
-                if b"starting main dispatch loop" in line:
-                    break
-            else:
-                raise AssertionError("".join(seen))
+        await _until_started(process.stderr)
         logs = asyncio.create_task(rig.read_logs(log))
         errors = asyncio.create_task(process.stderr.read())
         yield rig
     finally:
-        for door in rig.doors.values():
-            await door.aclose()
+        for listener in rig.listeners.values():
+            await listener.aclose()
         await rig.splitter.aclose()
         await rig.batch.aclose()
         process.terminate()

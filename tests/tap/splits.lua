@@ -1,8 +1,9 @@
--- Runs the tap on one stream cut in every way, inside Envoy's own Lua. Appended to the tap.
+-- Runs the tap on one stream with every cut, inside Envoy's own Lua. It is appended to the tap.
 --
--- A request carries the stream as its body and the admission in x-* headers. Its answer is what the
--- client would see, the usage in a `usage` header (`key=value` joined by `;`). The stream is run whole, in
--- single bytes and cut in two at each byte; where any two differ the answer is 500 and says which.
+-- A request carries the stream as its body and the admission in x-* headers. Its answer has the
+-- bytes that a client would see, and the usage in a `usage` header (`key=value` joined by `;`). The
+-- stream is run whole, in single bytes, and cut in two at each byte. If any two results differ, the
+-- answer is 500 and says which.
 
 local function fake_handle(request, pieces)
   local result = { out = {}, usage = {} }

@@ -1,7 +1,7 @@
-"""Answers that nobody wrote by hand, as a random generator makes them: with what is true of each.
+"""Random answers, with the true numbers of each.
 
-The truth is kept while an answer is written, by other means than either counter's: marks as in the
-case files stand around what is to be taken out, and the numbers are added up beside the text.
+The truth is recorded while an answer is written, in another way than either counter's. Marks as in
+the case files are around the parts to take out, and the numbers are added up beside the text.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from tests.tap.writer import ECHOES, TEXTS, Writer
 def usage_object(
     writer: Writer, prompt: str, completion: str, more: bool
 ) -> tuple[str, dict[str, int | None]]:
-    """A usage object of OpenAI's chat and completions, and the details that it tells."""
+    """A usage object of OpenAI's chat and completions, with its details."""
     members = [("prompt_tokens", prompt), ("completion_tokens", completion)]
     details: dict[str, int | None] = {}
     if more:
@@ -65,7 +65,7 @@ def chunk_stream(chance: random.Random, name: str) -> Case:
 
 
 def choice(writer: Writer, api: str, index: int, opens: bool) -> str:
-    """One choice with output, or, where it opens a chat choice, without."""
+    """One choice with output; without output if it opens a chat choice."""
     text = writer.value(writer.chance.choice(TEXTS))
     members = [("index", str(index))]
     if api == "completions":
@@ -131,7 +131,7 @@ def response_stream(chance: random.Random, name: str) -> Case:
 
 
 def response_usage(writer: Writer) -> str:
-    """A usage object of responses, noted."""
+    """A usage object of responses, whose numbers are noted."""
     members = []
     for key, known in (("input_tokens", "prompt"), ("output_tokens", "completion")):
         text, count = writer.count()
@@ -196,7 +196,7 @@ def message_usage(writer: Writer) -> Counts:
 
 
 def known_prompt(usage: Counts) -> int | None:
-    """input_tokens leaves out what the cache read or wrote."""
+    """input_tokens excludes the tokens that the cache read or wrote."""
     seen = {key: count for key, (_, count) in usage.items()}
     if seen.get("input_tokens") is None:
         return None
@@ -211,7 +211,7 @@ def written(writer: Writer, usage: Counts) -> str:
 
 
 def json_body(chance: random.Random, name: str) -> Case:
-    """An answer that is not streamed."""
+    """An answer without streaming."""
     writer = Writer(chance)
     api = chance.choice(("chat", "completions", "responses", "embeddings"))
     members = [("id", '"a"'), ("data", writer.value([0.5, -2e-3])), ("text", writer.value(TEXTS))]
@@ -236,7 +236,7 @@ KINDS = (chunk_stream, chunk_stream, response_stream, message_stream, json_body)
 
 @dataclass(frozen=True)
 class Generated:
-    """One answer on its way: who asked, the bytes in pieces, and the truth, if it is known."""
+    """One answer: its request's headers, its bytes in pieces, and the truth, if it is known."""
 
     headers: dict[str, str]
     pieces: list[bytes]
@@ -249,7 +249,7 @@ class Generated:
 
 
 def generated(seed: int) -> Generated:
-    """The answer of this seed. One in four is damaged: only agreement can be asked of it."""
+    """The answer of this seed. One in four is damaged: then only agreement can be tested."""
     chance = random.Random(seed)
     case = chance.choice(KINDS)(chance, f"seed {seed}")
     client_usage = chance.choice(CLIENT_USAGES)
@@ -264,7 +264,7 @@ def generated(seed: int) -> Generated:
 
 
 def damaged(chance: random.Random, sent: bytes) -> bytes:
-    """The same with some bytes missing, doubled or others."""
+    """The same with some bytes missing, doubled or changed."""
     for _ in range(chance.randint(1, 3)):
         at = chance.randrange(len(sent)) if sent else 0
         until = at + chance.choice((1, 1, 5, 50, len(sent)))
@@ -276,7 +276,7 @@ def damaged(chance: random.Random, sent: bytes) -> bytes:
 
 
 def cut(chance: random.Random, sent: bytes) -> list[bytes]:
-    """In a few pieces, or in single bytes now and then."""
+    """The bytes in a few pieces, or sometimes in single bytes."""
     if chance.random() < 0.05:
         return [sent[at : at + 1] for at in range(len(sent))] or [b""]
     cuts = sorted(chance.randrange(len(sent) + 1) for _ in range(chance.randint(0, 8)))

@@ -1,4 +1,4 @@
-"""Both counters on answers that nobody wrote by hand: they agree, and say what is true."""
+"""Both counters on generated answers: they agree, and their numbers are true."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ AT_ONCE = 8
 
 @pytest.mark.asyncio(loop_scope="session")
 async def test_both_count_the_same_of_generated_answers(tap: TapEnvoy) -> None:
-    """Five times as many as go through Envoy one by one, in the same pieces."""
+    """Five times as many as go through Envoy one at a time, in the same pieces."""
     for first in range(0, IN_LUA, 100):
         answers = [generated(seed) for seed in range(first, first + 100)]
         for answer, by_tap in zip(answers, await count_in_lua(tap.batch, answers), strict=True):
@@ -35,7 +35,7 @@ async def test_both_count_the_same_of_generated_answers(tap: TapEnvoy) -> None:
 @pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.timeout(600 + THROUGH_ENVOY)
 async def test_both_agree_through_envoy(tap: TapEnvoy) -> None:
-    """As clients and the settlement see it. HEADGATE_TEST_STREAMS=10000 sends so many."""
+    """As clients and the settlement see them. HEADGATE_TEST_STREAMS sets their number."""
     seeds = iter(range(THROUGH_ENVOY))
 
     async def send() -> None:
@@ -52,7 +52,7 @@ async def test_both_agree_through_envoy(tap: TapEnvoy) -> None:
 async def through(
     tap: TapEnvoy, answer: Generated, counting: Counting
 ) -> tuple[bytes, dict[str, str]]:
-    """What the client sees of the answer, and the usage in the access log."""
+    """The client's view of the answer, and the usage in the access log."""
     script = Script(answer.pieces, {"content-type": answer.headers["x-kind"]})
     _, seen, usage = await tap.answer(script, answer.headers, counting)
     if "first_event_ms" in usage:
@@ -90,7 +90,7 @@ ADMISSIONS = st.fixed_dictionaries(
 def test_ext_proc_reads_garbage_the_same_however_it_is_cut(
     body: bytes, admission: dict[str, str]
 ) -> None:
-    """Unaltered, all of it passes as it came."""
+    """Without alterations all bytes pass unchanged."""
     seen, usage = count(admission, [body])
     assert count(admission, single_bytes(body)) == (seen, usage)
     for pieces in cut_everywhere(body):
@@ -101,7 +101,7 @@ def test_ext_proc_reads_garbage_the_same_however_it_is_cut(
 
 @pytest.mark.parametrize("kind", ["text/event-stream", "application/json"])
 def test_ext_proc_never_holds_more_than_its_bound(kind: str) -> None:
-    """An event without an end passes in pieces; of a JSON answer only the tail is kept."""
+    """An event without an end passes in pieces; only the tail of a JSON answer is kept."""
     admission = {"x-api": "chat", "x-client-usage": "none", "x-n": "1", "x-kind": kind}
     counter, chunk, passed = counter_of(admission), b'"usage":{"a":[1,2],' * 4096, 0
     sent = 3 * MAX_HELD_BYTES // len(chunk)

@@ -1,4 +1,4 @@
-"""Invariants of the tap on events that nobody wrote by hand."""
+"""Invariants of the tap on generated events."""
 
 import json
 from typing import Any
@@ -48,11 +48,13 @@ async def test_usage_of_the_root_and_nothing_else_is_counted_and_cut(
     headers = {"x-client-usage": "final", "x-api": "chat", "x-kind": "text/event-stream"}
     response = await tap.splitter.post("/", headers=headers, content=stream(sent))
     assert response.status_code == 200, response.text
-    without_usage = [{k: v for k, v in one.items() if k != "usage"} for one in sent]
+    without_usage = [{k: v for k, v in event.items() if k != "usage"} for event in sent]
     assert response.content == stream(without_usage)
-    running = {one["choices"][0]["index"]: one["usage"] for one in sent if "usage" in one}
+    running = {event["choices"][0]["index"]: event["usage"] for event in sent if "usage" in event}
     usage = dict(pair.split("=") for pair in response.headers["usage"].split(";"))
-    expected = str(sum(one["completion_tokens"] for one in running.values())) if running else None
+    expected = (
+        str(sum(usage["completion_tokens"] for usage in running.values())) if running else None
+    )
     assert usage.get("completion") == expected
 
 
@@ -75,7 +77,7 @@ async def test_usage_of_the_root_and_nothing_else_is_counted_and_cut(
 async def test_garbage_does_no_harm(
     tap: TapEnvoy, body: bytes, kind: str, api: str, client_usage: str
 ) -> None:
-    """Every cut gives the same (splits.lua sees to it); unaltered, all passes as it came."""
+    """Every cut gives the same (splits.lua checks it). Without alterations all bytes stay."""
     headers = {"x-client-usage": client_usage, "x-api": api, "x-kind": kind}
     if api == "audio":
         headers |= {"x-api": "translations", "x-per-second": "50"}

@@ -1,4 +1,4 @@
-"""Every case, cut at every byte, by both counters: same bytes out, same usage."""
+"""Every case, cut at every byte, in both counters: the same bytes and the same usage."""
 
 import pytest
 
@@ -14,7 +14,7 @@ CHUNKS, NAMED_EVENTS, BODIES = (
 async def split(
     tap: TapEnvoy, case: Case, client_usage: str, line_end: str = "\n"
 ) -> tuple[bytes, dict[str, str]]:
-    """Runs a case in all its cuts in Envoy's own Lua. Gives what the client saw and the usage."""
+    """Runs a case in all its cuts in Envoy's own Lua. Returns the client's bytes and the usage."""
     headers = case.headers(client_usage)
     response = await tap.splitter.post("/", headers=headers, content=case.sent(line_end))
     assert response.status_code == 200, response.text

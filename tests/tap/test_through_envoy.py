@@ -1,4 +1,4 @@
-"""Both counters on real answers: the bytes on the wire, and the usage in the access log."""
+"""Both counters on real answers: the client's bytes, and the usage in the access log."""
 
 import asyncio
 import random
@@ -21,7 +21,7 @@ MIB = 1024 * 1024
 
 
 def event(completion: int, index: int = 0, usage: bool = True) -> bytes:
-    """A chat event with one token of choice `index`."""
+    """A chat event with one token for the choice `index`."""
     numbers = f',"usage":{{"prompt_tokens":13,"completion_tokens":{completion}}}' if usage else ""
     choice = f'{{"index":{index},"delta":{{"content":"a"}}}}'
     return f'data: {{"choices":[{choice}]{numbers}}}\n\n'.encode()
@@ -47,7 +47,7 @@ async def test_a_stream_in_pieces_reaches_the_client_as_if_unmetered(
     tap: TapEnvoy, counting: Counting, case: Case, client_usage: str
 ) -> None:
     sent = case.sent()
-    for pieces in (random_pieces(sent, 1), random_pieces(sent, 2), [b"%c" % one for one in sent]):
+    for pieces in (random_pieces(sent, 1), random_pieces(sent, 2), [b"%c" % byte for byte in sent]):
         before_ms = int(time.time() * 1000)
         _, seen, usage = await tap.answer(Script(pieces), case.headers(client_usage), counting)
         assert seen == case.seen(client_usage)
@@ -109,8 +109,8 @@ async def test_a_cut_by_the_upstream_is_not_complete(tap: TapEnvoy, counting: Co
 
 
 async def test_what_ext_proc_still_has_at_a_cut_is_neither_seen_nor_counted(tap: TapEnvoy) -> None:
-    """Envoy drops what it holds when the upstream breaks off; before the answer has begun the
-    client gets Envoy's own error."""
+    """Envoy drops the bytes that it holds when the upstream breaks off. Before the answer has begun
+    the client gets Envoy's own error."""
     script = Script([event(number) for number in range(1, 40)], ending="cut")
     async with tap.stream(script, CHAT, Counting.EXTPROC) as (answer, log):
         seen = b""
@@ -153,7 +153,7 @@ async def test_who_was_not_admitted_is_neither_counted_nor_altered(tap: TapEnvoy
 async def test_a_content_length_goes_only_where_it_would_be_wrong(
     tap: TapEnvoy, counting: Counting, client_usage: str
 ) -> None:
-    """Or where Envoy streams the answer to ext_proc: then it takes every content-length."""
+    """Also if Envoy streams the answer to ext_proc: then it removes every content-length."""
     headers = {"content-type": "text/event-stream", "content-length": str(len(event(1)))}
     script = Script([event(1)[:20], event(1)[20:]], headers)
     response, seen, usage = await tap.answer(

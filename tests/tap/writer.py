@@ -1,4 +1,4 @@
-"""Writes JSON answers as a random generator would have them, and notes what is true of them."""
+"""Writes random JSON answers, and notes their true numbers."""
 
 import json
 import random
@@ -40,25 +40,25 @@ SPACES = ("", " ", "\ndata: ", "  ")
 
 @dataclass
 class Writer:
-    """Writes one answer and notes what is true of it."""
+    """Writes one answer and notes its true numbers."""
 
     chance: random.Random
     marked: str = ""
     usage: dict[str, str] = field(default_factory=dict)
     events: int = 0
     breaks: bool = False
-    """Whether data may go over several lines."""
+    """Whether data may have several lines."""
 
     def space(self) -> str:
         space = self.chance.choice(SPACES) if self.chance.random() < 0.3 else ""
         return space if self.breaks or "\n" not in space else " "
 
     def value(self, value: Any) -> str:
-        """JSON, with characters above ASCII escaped or not."""
+        """JSON, with non-ASCII characters escaped or not."""
         return json.dumps(value, ensure_ascii=self.chance.random() < 0.5)
 
     def count(self) -> tuple[str, int | None]:
-        """A count as it is written and as it is seen: what is too large or no count is not."""
+        """A count as it is written, and as it is seen: None if it is too large or no count."""
         if self.chance.random() < 0.02:
             odd = self.chance.choice(("1" * 16, "9" * 400, "-1", "1.5", "1e3", '"7"', "null"))
             return odd, None
@@ -66,7 +66,7 @@ class Writer:
         return str(count), count
 
     def object(self, members: list[tuple[str, str]], cut: str = "", marks: str = "«»") -> str:
-        """An object of members in this order; `marks` stand around the one that is cut out."""
+        """An object with members in this order; `marks` are around the member that is cut out."""
         opened = self.space()
         text = "{" + opened
         for number, (key, value) in enumerate(members):
@@ -85,7 +85,7 @@ class Writer:
         return text + self.space() + "}"
 
     def noise(self) -> str:
-        """What may stand before an event's data and means nothing."""
+        """The lines that may precede an event's data without a meaning."""
         return self.chance.choice(NOISE) if self.chance.random() < 0.2 else ""
 
     def event(self, data: str, name: str = "", with_noise: bool = True) -> None:

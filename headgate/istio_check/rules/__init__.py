@@ -1,1 +1,1 @@
-"""The rules of `headgate check --istio`: each a function from the mesh to findings."""
+"""The rules of `headgate check --istio`, each a function from the mesh to findings."""

@@ -1,10 +1,10 @@
-"""Do proxies reach the services, and gateways the model servers?"""
+"""Can proxies reach the services, and gateways the model servers?"""
 
 import fnmatch
 from collections.abc import Iterator, Mapping
 
-from headgate.istio_check.attachments import our_places
-from headgate.istio_check.findings import Finding, Rule, found
+from headgate.istio_check.attachments import Attachment, our_attachments
+from headgate.istio_check.findings import Finding, MeshRule, finding_at
 from headgate.istio_check.manifests import KeyPath, Manifest, items, mapping, text
 from headgate.istio_check.mesh import Mesh, Service, is_selected
 from headgate.istio_check.routing import routes
@@ -14,73 +14,97 @@ _NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 
 
 def network_policies(mesh: Mesh) -> Iterator[Finding]:
-    """Kubernetes lets the calls through: the packets of a refused one just vanish."""
+    """Kubernetes lets the calls through; it drops the packets of a refused call silently."""
     for service, number, namespace in _calls(mesh):
-        chosen = [one for one in mesh.kind("NetworkPolicy") if _is_inbound(mesh, one, service)]
+        policies = [
+            policy
+            for policy in mesh.kind("NetworkPolicy")
+            if _limits_inbound(mesh, policy, service)
+        ]
         labels = {_NAMESPACE_LABEL: namespace, **_namespace_labels(mesh, namespace)}
-        if chosen and not any(_admits_packets(one, service, number, labels) for one in chosen):
-            what = f"calls from {namespace} to port {number} of {service.host} are dropped"
-            write = f"an ingress rule for {_NAMESPACE_LABEL}: {namespace} and port {number}"
-            yield found(Rule.NETWORK_POLICY, chosen[0], ("spec", "ingress"), what, write)
+        if policies and not any(
+            _admits_packets(policy, service, number, labels) for policy in policies
+        ):
+            message = f"calls from {namespace} to port {number} of {service.host} are dropped"
+            remedy = f"an ingress rule for {_NAMESPACE_LABEL}: {namespace} and port {number}"
+            path: KeyPath = ("spec", "ingress")
+            yield finding_at(MeshRule.NETWORK_POLICY, policies[0], path, message, remedy)
 
 
 def authorization_policies(mesh: Mesh) -> Iterator[Finding]:
-    """Istio lets the calls through: where there is an ALLOW policy all others are refused."""
+    """Istio lets the calls through; beside an ALLOW policy it refuses every other call."""
     for service, number, namespace in _calls(mesh):
-        allowing = [
-            one
-            for one in mesh.kind("AuthorizationPolicy")
-            if one.spec.get("action", "ALLOW") == "ALLOW"
-            and one.namespace == service.manifest.namespace
-            and _chooses(mesh, service, mapping(one.spec.get("selector")))
-            and not one.spec.get("targetRefs")
+        policies = [
+            policy
+            for policy in mesh.kind("AuthorizationPolicy")
+            if policy.spec.get("action", "ALLOW") == "ALLOW"
+            and policy.namespace == service.manifest.namespace
+            and _chooses(mesh, service, mapping(policy.spec.get("selector")))
+            and not policy.spec.get("targetRefs")
         ]
-        if allowing and not any(_allows(one, number, namespace) for one in allowing):
-            what = f"calls from {namespace} to port {number} of {service.host} get 403"
-            write = f'a rule from principals ["*/ns/{namespace}/sa/*"] to ports ["{number}"]'
-            yield found(Rule.AUTHORIZATION_POLICY, allowing[0], ("spec", "rules"), what, write)
+        if policies and not any(_allows(policy, number, namespace) for policy in policies):
+            message = f"calls from {namespace} to port {number} of {service.host} get 403"
+            remedy = f'a rule from principals ["*/ns/{namespace}/sa/*"] to ports ["{number}"]'
+            path: KeyPath = ("spec", "rules")
+            yield finding_at(MeshRule.AUTHORIZATION_POLICY, policies[0], path, message, remedy)
 
 
 def sidecar_egress(mesh: Mesh) -> Iterator[Finding]:
-    """A Sidecar that lists what its pods call must list us: else the cluster is not there."""
-    for place in our_places(mesh):
-        hosts = {host for patch in place.patches for host in clusters_named(patch)}
-        for one in mesh.kind("Sidecar"):
-            if not place.takes(one) or place.targets or "GATEWAY" in place.contexts:
-                continue
-            listed = [
-                text(host)
-                for egress in items(one.spec.get("egress"))
-                for host in items(mapping(egress).get("hosts"))
-            ]
-            for host in sorted(hosts):
-                if listed and not any(_exports(entry, host, one.namespace) for entry in listed):
-                    what = f"{host} is not among the hosts: the filters' calls have no cluster"
-                    path: KeyPath = ("spec", "egress")
-                    write = f"{host.split('.')[1]}/* among the hosts"
-                    yield found(Rule.SIDECAR_EGRESS, one, path, what, write)
+    """A Sidecar that lists hosts lists our services; otherwise their clusters do not exist."""
+    for attached in our_attachments(mesh):
+        if attached.targets or "GATEWAY" in attached.contexts:
+            continue
+        for sidecar in mesh.kind("Sidecar"):
+            if attached.is_chosen_by(sidecar):
+                yield from _egress_of(sidecar, attached)
+
+
+def _egress_of(sidecar: Manifest, attached: Attachment) -> Iterator[Finding]:
+    hosts = {host for patch in attached.patches for host in clusters_named(patch)}
+    listed = [
+        text(host)
+        for egress in items(sidecar.spec.get("egress"))
+        for host in items(mapping(egress).get("hosts"))
+    ]
+    for host in sorted(hosts):
+        if listed and not any(_exports(entry, host, sidecar.namespace) for entry in listed):
+            message = f"{host} is not among the hosts, so the filters' calls have no cluster"
+            path: KeyPath = ("spec", "egress")
+            remedy = f"{host.split('.')[1]}/* among the hosts"
+            yield finding_at(MeshRule.SIDECAR_EGRESS, sidecar, path, message, remedy)
 
 
 def _calls(mesh: Mesh) -> Iterator[tuple[Service, int, str]]:
-    """Who calls what: the filters our services, gateways the model servers."""
+    """Each call that must pass, once: the service, its port and the namespace of the caller."""
     seen = set()
-    for place in our_places(mesh):
-        for patch in place.patches:
+    for service, number, namespace in (*_calls_of_filters(mesh), *_calls_of_gateways(mesh)):
+        if (service.host, namespace) not in seen:
+            seen.add((service.host, namespace))
+            yield service, number, namespace
+
+
+def _calls_of_filters(mesh: Mesh) -> Iterator[tuple[Service, int, str]]:
+    for attached in our_attachments(mesh):
+        for patch in attached.patches:
             for host in clusters_named(patch):
                 service = mesh.services.get(host)
                 for port in service.ports if service else ():
-                    if "grpc" in port.name and service and (host, place.namespace) not in seen:
-                        seen.add((host, place.namespace))
-                        yield service, port.number, place.namespace
-    gateways = {place.namespace for place in our_places(mesh) if "GATEWAY" in place.contexts}
+                    if "grpc" in port.name and service:
+                        yield service, port.number, attached.namespace
+
+
+def _calls_of_gateways(mesh: Mesh) -> Iterator[tuple[Service, int, str]]:
+    gateways = {
+        attached.namespace for attached in our_attachments(mesh) if "GATEWAY" in attached.contexts
+    }
     for route in routes(mesh):
-        for one in route.destinations if route.models else ():
-            service = mesh.services.get(one.host)
-            for namespace in gateways if service and service.selector else ():
-                number = one.port or 0
-                known = service and number in {port.number for port in service.ports}
-                if service and known and (one.host, namespace) not in seen:
-                    seen.add((one.host, namespace))
+        for destination in route.destinations if route.models else ():
+            service = mesh.services.get(destination.host)
+            if service is None or not service.selector:
+                continue
+            number = destination.port or 0
+            if number in {port.number for port in service.ports}:
+                for namespace in gateways:
                     yield service, number, namespace
 
 
@@ -89,11 +113,11 @@ def _chooses(mesh: Mesh, service: Service, selector: Mapping[str, object]) -> bo
     return any(is_selected(labels, pods) for pods in mesh.labels_of(service))
 
 
-def _is_inbound(mesh: Mesh, one: Manifest, service: Service) -> bool:
-    selector = mapping(one.spec.get("podSelector"))
-    types = items(one.spec.get("policyTypes"))
+def _limits_inbound(mesh: Mesh, policy: Manifest, service: Service) -> bool:
+    selector = mapping(policy.spec.get("podSelector"))
+    types = items(policy.spec.get("policyTypes"))
     return (
-        one.namespace == service.manifest.namespace
+        policy.namespace == service.manifest.namespace
         and "matchExpressions" not in selector
         and _chooses(mesh, service, selector)
         and (not types or "Ingress" in types)
@@ -101,16 +125,16 @@ def _is_inbound(mesh: Mesh, one: Manifest, service: Service) -> bool:
 
 
 def _namespace_labels(mesh: Mesh, namespace: str) -> Mapping[str, object]:
-    for one in mesh.kind("Namespace"):
-        if one.name == namespace:
-            return mapping(mapping(one.value.get("metadata")).get("labels"))
+    for manifest in mesh.kind("Namespace"):
+        if manifest.name == namespace:
+            return mapping(mapping(manifest.value.get("metadata")).get("labels"))
     return {}
 
 
 def _admits_packets(
-    one: Manifest, service: Service, number: int, labels: Mapping[str, object]
+    policy: Manifest, service: Service, number: int, labels: Mapping[str, object]
 ) -> bool:
-    for rule in map(mapping, items(one.spec.get("ingress"))):
+    for rule in map(mapping, items(policy.spec.get("ingress"))):
         sources = [mapping(source) for source in items(rule.get("from"))]
         ports = [mapping(port).get("port") for port in items(rule.get("ports"))]
         names = {number, *(port.name for port in service.ports if port.number == number)}
@@ -122,7 +146,7 @@ def _admits_packets(
 
 
 def _is_source(source: Mapping[str, object], labels: Mapping[str, object]) -> bool:
-    """What cannot be told from the files is taken to admit: addresses, expressions."""
+    """A source that the files cannot resolve (addresses, expressions) counts as admitting."""
     if "ipBlock" in source:
         return True
     if "namespaceSelector" not in source:
@@ -131,34 +155,34 @@ def _is_source(source: Mapping[str, object], labels: Mapping[str, object]) -> bo
     return "matchExpressions" in selector or is_selected(selector.get("matchLabels"), labels)
 
 
-def _allows(one: Manifest, number: int, namespace: str) -> bool:
-    principal = f"cluster.local/ns/{namespace}/sa/any"
-    for rule in map(mapping, items(one.spec.get("rules"))):
-        sources = [mapping(mapping(each).get("source")) for each in items(rule.get("from"))]
+def _allows(policy: Manifest, number: int, namespace: str) -> bool:
+    for rule in map(mapping, items(policy.spec.get("rules"))):
+        sources = [mapping(mapping(entry).get("source")) for entry in items(rule.get("from"))]
         ports = [
             text(port)
-            for each in items(rule.get("to"))
-            for port in items(mapping(mapping(each).get("operation")).get("ports"))
+            for entry in items(rule.get("to"))
+            for port in items(mapping(mapping(entry).get("operation")).get("ports"))
         ]
         if ports and str(number) not in ports:
             continue
-        if not sources or any(_is_principal(each, principal, namespace) for each in sources):
+        if not sources or any(_is_principal(source, namespace) for source in sources):
             return True
     return False
 
 
-def _is_principal(source: Mapping[str, object], principal: str, namespace: str) -> bool:
-    """What cannot be told from the files, such as addresses, is taken to admit."""
+def _is_principal(source: Mapping[str, object], namespace: str) -> bool:
+    """A source that the files cannot resolve, such as addresses, counts as admitting."""
     if not {"principals", "namespaces"} & set(source):
         return True
-    patterns = [text(one) for one in items(source.get("principals"))]
+    principal = f"cluster.local/ns/{namespace}/sa/any"
     by_name = any(
-        fnmatch.fnmatchcase(principal, one) or f"/ns/{namespace}/sa/" in one for one in patterns
+        fnmatch.fnmatchcase(principal, pattern) or f"/ns/{namespace}/sa/" in pattern
+        for pattern in map(text, items(source.get("principals")))
     )
     return by_name or namespace in items(source.get("namespaces"))
 
 
-def _exports(entry: str, host: str, own: str) -> bool:
+def _exports(entry: str, host: str, own_namespace: str) -> bool:
     namespace, _, pattern = entry.partition("/")
-    namespace = own if namespace == "." else namespace
+    namespace = own_namespace if namespace == "." else namespace
     return namespace in ("*", host.split(".")[1]) and fnmatch.fnmatchcase(host, pattern)

@@ -3,30 +3,31 @@
 from collections.abc import Collection, Iterator
 from decimal import Decimal
 
-from headgate.istio_check.findings import Finding, Rule, found
+from headgate.istio_check.findings import Finding, MeshRule, finding_at
 from headgate.istio_check.manifests import KeyPath
 from headgate.istio_check.mesh import Mesh
 
 
 def drift(
-    mesh: Mesh, rendered: list[dict[str, object]], known: Collection[str]
+    mesh: Mesh, rendered: list[dict[str, object]], reported: Collection[str]
 ) -> Iterator[Finding]:
-    """Compares the patches of EnvoyFilters by their names; namespaces and selectors may differ.
+    """Compares the patches of EnvoyFilters of the same name; namespace and selector may differ.
 
-    `rendered` are the objects of every way to attach and to count. Objects in `known` have been
-    told already: whatever is wrong with them makes them differ.
+    `rendered` holds the objects of every way to attach and to count. Objects in `reported` have
+    findings already, and are left out: their mistakes make them differ.
     """
-    for one in mesh.kind("EnvoyFilter"):
-        alike = [each for each in rendered if _name(each) == one.name]
-        if not alike or one.title in known:
+    for manifest in mesh.kind("EnvoyFilter"):
+        variants = [variant for variant in rendered if _name(variant) == manifest.name]
+        if not variants or manifest.title in reported:
             continue
-        mine = one.spec.get("configPatches")
-        differences = [_difference(mine, _patches(each), ()) for each in alike]
+        patches = manifest.spec.get("configPatches")
+        differences = [_difference(patches, _patches(variant), ()) for variant in variants]
         if None not in differences:
-            path: KeyPath = max((each for each in differences if each is not None), key=len)
-            what = "this is not what this version of Headgate renders"
-            write = "the output of `headgate render istio`"
-            yield found(Rule.DRIFT, one, ("spec", "configPatches", *path), what, write)
+            deepest: KeyPath = max((path for path in differences if path is not None), key=len)
+            path: KeyPath = ("spec", "configPatches", *deepest)
+            message = "this version of Headgate renders something else here"
+            remedy = "the output of `headgate render istio`"
+            yield finding_at(MeshRule.DRIFT, manifest, path, message, remedy)
 
 
 def _name(rendered: dict[str, object]) -> str:
@@ -39,19 +40,20 @@ def _patches(rendered: dict[str, object]) -> object:
     return spec["configPatches"] if isinstance(spec, dict) else []
 
 
-def _difference(mine: object, theirs: object, path: KeyPath) -> KeyPath | None:
-    """The path of the first difference. None where there is none."""
-    if isinstance(mine, dict) and isinstance(theirs, dict):
-        for key in [*mine, *(key for key in theirs if key not in mine)]:
-            if key not in mine or key not in theirs:
+def _difference(value: object, expected: object, path: KeyPath) -> KeyPath | None:
+    """The path of the first difference. None if there is none."""
+    if isinstance(value, dict) and isinstance(expected, dict):
+        for key in [*value, *(key for key in expected if key not in value)]:
+            if key not in value or key not in expected:
                 return (*path, key)
-            if (inner := _difference(mine[key], theirs[key], (*path, key))) is not None:
+            if (inner := _difference(value[key], expected[key], (*path, key))) is not None:
                 return inner
         return None
-    if isinstance(mine, list) and isinstance(theirs, list):
-        for at, (left, right) in enumerate(zip(mine, theirs, strict=False)):
-            if (inner := _difference(left, right, (*path, at))) is not None:
+    if isinstance(value, list) and isinstance(expected, list):
+        for at, (item, expected_item) in enumerate(zip(value, expected, strict=False)):
+            if (inner := _difference(item, expected_item, (*path, at))) is not None:
                 return inner
-        return None if len(mine) == len(theirs) else (*path, min(len(mine), len(theirs)))
-    left = float(mine) if isinstance(mine, Decimal) else mine
-    return None if left == theirs else path
+        is_same_length = len(value) == len(expected)
+        return None if is_same_length else (*path, min(len(value), len(expected)))
+    number = float(value) if isinstance(value, Decimal) else value
+    return None if number == expected else path

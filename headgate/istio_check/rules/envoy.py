@@ -1,4 +1,4 @@
-"""Is the Envoy configuration in EnvoyFilters what Envoy and Istio's build of it take?"""
+"""Do Envoy and Istio's build of it accept the configuration in EnvoyFilters?"""
 
 from collections.abc import Iterator, Mapping
 
@@ -11,9 +11,9 @@ from envoy_data_plane.envoy.config.route.v3 import Route, RouteConfiguration, Vi
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 
 from headgate.dataplane.strict import faults
-from headgate.istio_check.attachments import Patch, patches_of
+from headgate.istio_check.attachments import Patch, all_patches
 from headgate.istio_check.extensions import is_absent, matching_versions, since
-from headgate.istio_check.findings import Finding, Rule, found
+from headgate.istio_check.findings import Finding, MeshRule, finding_at
 from headgate.istio_check.manifests import KeyPath, items, mapping, text
 from headgate.istio_check.mesh import Mesh, speaks_grpc
 from headgate.policy.problems import hint
@@ -31,125 +31,134 @@ MESSAGES: dict[str, type[betterproto2.Message]] = {
     "EXTENSION_CONFIG": TypedExtensionConfig,
     "BOOTSTRAP": Bootstrap,
 }
-"""What the value of a patch is, by `applyTo`."""
+"""The message of Envoy that the value of a patch must be, by `applyTo`."""
 
 _CLUSTER_KEYS = ("cluster_name", "clusterName", "cluster")
 _OF_ISTIO = ("xds-grpc", "sds-grpc", "agent", "prometheus_stats", "BlackHoleCluster")
+_TYPE_KEYS = ("@type", "type_url", "typeUrl")
 _MAX_DEPTH = 40
 
 
 def typed_config(mesh: Mesh) -> Iterator[Finding]:
-    """Every field exists: istiod drops one that it does not know, without a word."""
-    for one in _patches(mesh):
-        kind = MESSAGES.get(one.to)
+    """Every field exists: istiod silently drops a field that it does not know."""
+    for patch in all_patches(mesh):
+        kind = MESSAGES.get(patch.apply_to)
         if kind is None:
-            what = f"{one.to or 'nothing'} is nothing that can be patched"
-            write = f"one of: {', '.join(MESSAGES)}"
-            yield found(Rule.TYPED_CONFIG, one.manifest, (*one.path, "applyTo"), what, write)
+            message = f"istiod cannot patch {patch.apply_to or 'an object without applyTo'}"
+            remedy = f"one of: {', '.join(MESSAGES)}"
+            path: KeyPath = (*patch.path, "applyTo")
+            yield finding_at(MeshRule.TYPED_CONFIG, patch.manifest, path, message, remedy)
             continue
-        for fault in faults(kind, one.value):
-            if not _is_absent_type(one, fault.path):
-                path: KeyPath = (*_value(one), *fault.path)
-                yield found(Rule.TYPED_CONFIG, one.manifest, path, fault.problem, fault.write)
+        for fault in faults(kind, patch.value):
+            if not _is_absent_type(patch, fault.path):
+                path = (*_value_path(patch), *fault.path)
+                yield finding_at(
+                    MeshRule.TYPED_CONFIG, patch.manifest, path, fault.problem, fault.write
+                )
 
 
 def extensions(mesh: Mesh) -> Iterator[Finding]:
-    """Every extension is compiled into Istio's Envoy: a proxy refuses the listener otherwise."""
-    for one in _patches(mesh):
-        for path, key, value in strings(one.value):
-            if key not in ("@type", "type_url", "typeUrl"):
+    """Istio's Envoy has every extension compiled in; otherwise proxies refuse the listener."""
+    for patch in all_patches(mesh):
+        for path, key, value in strings(patch.value):
+            if key not in _TYPE_KEYS:
                 continue
             name = value.rpartition("/")[2]
-            where: KeyPath = (*_value(one), *path)
-            if is_absent(name):
-                what = f"{name} is in no Envoy of Istio 1.29 to 1.31: proxies refuse the listener"
-                write = "an extension that Istio's build has, or the ext_proc service"
-                yield found(Rule.EXTENSION_ABSENT, one.manifest, where, what, write)
-            first = since(name)
-            old = [
-                each
-                for each in matching_versions(one.proxy_version)
-                if first is not None and each < first
-            ]
-            if old:
-                what = f"{name} came with Istio {first}; the patch goes to {', '.join(old)}, too"
-                write = f"a proxyVersion from {first} on"
-                yield found(Rule.EXTENSION_ABSENT, one.manifest, where, what, write)
+            for message, remedy in _extension_faults(patch, name):
+                full_path: KeyPath = (*_value_path(patch), *path)
+                yield finding_at(
+                    MeshRule.EXTENSION_ABSENT, patch.manifest, full_path, message, remedy
+                )
 
 
 def clusters(mesh: Mesh) -> Iterator[Finding]:
-    """Clusters of Services are named as istiod names them, and are there."""
-    added = {one.name for one in _patches(mesh) if one.to == "CLUSTER" and one.operation == "ADD"}
-    for one in _patches(mesh):
-        for path, key, value in strings(one.value):
+    """Clusters of Services have the names that istiod gives them, and exist."""
+    added = {
+        patch.name
+        for patch in all_patches(mesh)
+        if patch.apply_to == "CLUSTER" and patch.operation == "ADD"
+    }
+    for patch in all_patches(mesh):
+        for path, key, value in strings(patch.value):
             if key in _CLUSTER_KEYS and value not in added and value not in _OF_ISTIO:
-                where: KeyPath = (*_value(one), *path)
-                for what, write in _cluster_faults(mesh, value):
-                    yield found(Rule.CLUSTER_UNKNOWN, one.manifest, where, what, write)
+                full_path: KeyPath = (*_value_path(patch), *path)
+                for message, remedy in _cluster_faults(mesh, value):
+                    yield finding_at(
+                        MeshRule.CLUSTER_UNKNOWN, patch.manifest, full_path, message, remedy
+                    )
 
 
-def clusters_named(one: Patch) -> Iterator[str]:
+def clusters_named(patch: Patch) -> Iterator[str]:
     """The hosts of the clusters that a patch uses."""
-    for _, key, value in strings(one.value):
+    for _, key, value in strings(patch.value):
         if key in _CLUSTER_KEYS and value.startswith("outbound|"):
             yield value.rpartition("|")[2]
 
 
 def strings(value: object, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str, str]]:
-    """Every text within a value, with its path and its key."""
+    """The path, key and text of every text within a value."""
     if len(path) > _MAX_DEPTH:
         return
-    inner: list[tuple[str | int, object]] = []
+    entries: list[tuple[str | int, object]] = []
     if isinstance(value, Mapping):
-        inner = [(str(key), each) for key, each in value.items()]
+        entries = [(str(key), inner) for key, inner in value.items()]
     elif isinstance(value, list):
-        inner = list(enumerate(value))
-    for key, each in inner:
-        if isinstance(each, str):
-            yield (*path, key), str(key), each
+        entries = list(enumerate(value))
+    for key, inner in entries:
+        if isinstance(inner, str):
+            yield (*path, key), str(key), inner
         else:
-            yield from strings(each, (*path, key))
+            yield from strings(inner, (*path, key))
 
 
-def _patches(mesh: Mesh) -> Iterator[Patch]:
-    for one in mesh.kind("EnvoyFilter"):
-        yield from patches_of(one)
+def _value_path(patch: Patch) -> KeyPath:
+    return (*patch.path, "patch", "value")
 
 
-def _value(one: Patch) -> KeyPath:
-    return (*one.path, "patch", "value")
-
-
-def _is_absent_type(one: Patch, path: KeyPath) -> bool:
-    """A type that Envoy's API does not have and Istio's build neither is told once."""
-    value: object = one.value
-    for part in path:
-        value = items(value)[part] if isinstance(part, int) else mapping(value).get(part)
+def _is_absent_type(patch: Patch, path: KeyPath) -> bool:
+    """Whether the rule `extension-absent` reports the type, which Envoy's API lacks as well."""
+    value: object = patch.value
+    for key in path:
+        value = items(value)[key] if isinstance(key, int) else mapping(value).get(key)
     return bool(path) and path[-1] == "@type" and is_absent(text(value).rpartition("/")[2])
 
 
-def _cluster_faults(mesh: Mesh, value: str) -> Iterator[tuple[str, str]]:
-    parts = value.split("|")
+def _extension_faults(patch: Patch, name: str) -> Iterator[tuple[str, str]]:
+    """The message and remedy of each fault of an extension's type."""
+    if is_absent(name):
+        message = f"Envoy in Istio 1.29 to 1.31 has no {name}: proxies refuse the listener"
+        yield message, "an extension that Istio's build has, or the ext_proc service"
+    first = since(name)
+    if first is not None:
+        older = [each for each in matching_versions(patch.proxy_version) if each < first]
+        if older:
+            message = f"{name} needs Istio {first}, but the patch also goes to {', '.join(older)}"
+            yield message, f"a proxyVersion from {first} on"
+
+
+def _cluster_faults(mesh: Mesh, cluster: str) -> Iterator[tuple[str, str]]:
+    """The message and remedy of each fault of a cluster's name."""
+    parts = cluster.split("|")
     if parts[0] != "outbound" or len(parts) != 4:
-        what = f"{value} is the name of no cluster that istiod makes"
-        yield what, "outbound|PORT||HOST, as outbound|9001||headgate.headgate.svc.cluster.local"
+        message = f"istiod makes no cluster with the name {cluster}"
+        yield message, "outbound|PORT||HOST, as outbound|9001||headgate.headgate.svc.cluster.local"
         return
     _, number, subset, host = parts
     service = mesh.services.get(host)
     if service is None:
         yield f"there is no service {host}" + hint(host, mesh.services), "the host of a Service"
         return
-    port = next((one for one in service.ports if str(one.number) == number), None)
+    port = next((port for port in service.ports if str(port.number) == number), None)
     if port is None:
-        numbers = ", ".join(str(one.number) for one in service.ports)
+        numbers = ", ".join(str(port.number) for port in service.ports)
         yield f"{host} has no port {number}", f"one of: {numbers}"
     elif not speaks_grpc(port):
-        what = f"port {number} of {host} is called {port.shown}: istiod speaks no gRPC to it"
-        yield what, "a port that is named grpc-..."
+        message = f"port {number} of {host} declares {port.shown}: istiod does not speak gRPC to it"
+        yield message, "a port with a name of the form grpc-..."
     subsets = [
-        text(mapping(one).get("name"))
+        text(mapping(entry).get("name"))
         for rule in mesh.destination_rules.get(host, [])
-        for one in items(rule.spec.get("subsets"))
+        for entry in items(rule.spec.get("subsets"))
     ]
     if subset and subset not in subsets:
         yield f"{host} has no subset {subset}" + hint(subset, subsets), "outbound|PORT||HOST"

@@ -1,23 +1,22 @@
-"""Is every object one that the other rules can read?"""
+"""Can the other rules read every object?"""
 
 from collections.abc import Iterator
 
-from headgate.istio_check.findings import Finding, Rule, found
+from headgate.istio_check.findings import Finding, MeshRule, finding_at
 from headgate.istio_check.mesh import Mesh
 
-READ = frozenset({"EnvoyFilter", "Gateway", "HTTPRoute", "Service", "VirtualService"})
-"""Kinds that mean nothing without a specification."""
+NEED_A_SPEC = frozenset({"EnvoyFilter", "Gateway", "HTTPRoute", "Service", "VirtualService"})
 
 
 def objects(mesh: Mesh) -> Iterator[Finding]:
-    """Each has a name, and a specification that is a mapping."""
-    for one in mesh.manifests:
-        if not one.name:
-            what = "the object has no name"
-            yield found(Rule.NOT_AN_OBJECT, one, ("metadata",), what, "metadata: {name: ...}")
-        if "spec" in one.value and not isinstance(one.value["spec"], dict):
-            what = "spec is no mapping"
-            yield found(Rule.NOT_AN_OBJECT, one, ("spec",), what, "a mapping, its keys indented")
-        if one.kind in READ and "spec" not in one.value:
-            what = f"a {one.kind} without a spec does nothing"
-            yield found(Rule.NOT_AN_OBJECT, one, (), what, "spec: ...")
+    """Each object has a name, and a specification that is a mapping."""
+    for manifest in mesh.manifests:
+        if not manifest.name:
+            message, remedy = "the object has no name", "metadata: {name: ...}"
+            yield finding_at(MeshRule.NOT_AN_OBJECT, manifest, ("metadata",), message, remedy)
+        if "spec" in manifest.value and not isinstance(manifest.value["spec"], dict):
+            message, remedy = "spec is not a mapping", "a mapping, with its keys indented"
+            yield finding_at(MeshRule.NOT_AN_OBJECT, manifest, ("spec",), message, remedy)
+        if manifest.kind in NEED_A_SPEC and "spec" not in manifest.value:
+            message = f"a {manifest.kind} without a spec does nothing"
+            yield finding_at(MeshRule.NOT_AN_OBJECT, manifest, (), message, "spec: ...")

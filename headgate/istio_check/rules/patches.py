@@ -1,202 +1,216 @@
-"""Do the patches of EnvoyFilters do anything, and where they should?"""
+"""Do the patches of EnvoyFilters take effect, and in the right place?"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from headgate.istio_check.attachments import (
     EXT_AUTHZ,
+    OURS,
+    Attachment,
     Patch,
-    applied,
-    generated,
-    our_places,
+    all_patches,
+    attachments,
+    generated_chain,
+    our_attachments,
+    patched_chain,
     patches_of,
-    places,
 )
 from headgate.istio_check.extensions import VERSIONS, matching_versions
-from headgate.istio_check.findings import Finding, Rule, found
-from headgate.istio_check.manifests import KeyPath, Manifest, items, mapping, text
+from headgate.istio_check.findings import Finding, MeshRule, finding_at
+from headgate.istio_check.manifests import KeyPath, items, mapping, text
 from headgate.istio_check.mesh import Mesh, is_selected
 from headgate.istio_check.rules.envoy import clusters_named
 from headgate.policy.problems import hint
 
 INSERTS = ("INSERT_FIRST", "INSERT_BEFORE", "INSERT_AFTER")
+_SUB_FILTER = ("match", "listener", "filterChain", "filter", "subFilter", "name")
 _GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
 _REFERENCED = "envoyfilter.istio.io/referenced-services"
+_PROXY_VERSION = r"proxyVersion: ^1\.(29|30|31)\..*"
+_NOT_ALWAYS_PATCHED = (EXT_AUTHZ, "headgate.usage_tap")
+"""Steps of the request path that istiod adds, or that one way of counting does without."""
 
 
 def anchors(mesh: Mesh) -> Iterator[Finding]:
-    """A patch beside a filter that is not there does nothing, and nobody says so."""
-    for place in places(mesh):
-        chain = generated(mesh, place)
-        now, lost = applied(chain, place.patches)
-        for one in lost:
-            path: KeyPath = (
-                *one.path,
-                "match",
-                "listener",
-                "filterChain",
-                "filter",
-                "subFilter",
-                "name",
-            )
-            what = f"no filter {one.anchor} is there: the patch does nothing" + hint(
-                one.anchor, now
-            )
-            if one.anchor == EXT_AUTHZ:
-                what += "; an AuthorizationPolicy with the action CUSTOM for these pods makes it"
-            write = f"one of: {', '.join(dict.fromkeys(now))}"
-            yield found(Rule.ANCHOR_ABSENT, one.manifest, path, what, write)
+    """A patch beside an absent filter does nothing, and no log line says so."""
+    for attached in attachments(mesh):
+        chain, lost = patched_chain(generated_chain(mesh, attached), attached.patches)
+        for patch in lost:
+            message = f"there is no filter {patch.anchor}, so the patch does nothing"
+            message += hint(patch.anchor, chain)
+            if patch.anchor == EXT_AUTHZ:
+                message += "; an AuthorizationPolicy with the action CUSTOM for these pods adds it"
+            remedy = f"one of: {', '.join(dict.fromkeys(chain))}"
+            path: KeyPath = (*patch.path, *_SUB_FILTER)
+            yield finding_at(MeshRule.ANCHOR_ABSENT, patch.manifest, path, message, remedy)
 
 
 def operations(mesh: Mesh) -> Iterator[Finding]:
-    """HTTP filters are inserted: the router is the last one."""
-    for one in _all(mesh):
-        operation: KeyPath = (*one.path, "patch", "operation")
-        if one.to == "HTTP_FILTER" and one.operation == "ADD":
-            what = "ADD puts the filter behind the router, and Envoy refuses the listener"
-            yield found(Rule.PATCH_OPERATION, one.manifest, operation, what, "INSERT_BEFORE")
-        change = mapping(_at(one, "patch"))
-        if "filterClass" in change:
-            path: KeyPath = (*one.path, "patch", "filterClass")
-            what = "istiod reads filterClass nowhere: it does not order filters"
-            write = "INSERT_BEFORE or INSERT_AFTER with a subFilter"
-            yield found(Rule.FILTER_CLASS, one.manifest, path, what, write)
+    """HTTP filters are inserted before the router, which must be the last filter."""
+    for patch in all_patches(mesh):
+        if patch.apply_to == "HTTP_FILTER" and patch.operation == "ADD":
+            path: KeyPath = (*patch.path, "patch", "operation")
+            message = "ADD puts the filter behind the router, so Envoy refuses the listener"
+            yield finding_at(
+                MeshRule.PATCH_OPERATION, patch.manifest, path, message, "INSERT_BEFORE"
+            )
+        if "filterClass" in _change(patch):
+            path = (*patch.path, "patch", "filterClass")
+            message = "istiod ignores filterClass: it does not order filters"
+            remedy = "INSERT_BEFORE or INSERT_AFTER with a subFilter"
+            yield finding_at(MeshRule.FILTER_CLASS, patch.manifest, path, message, remedy)
 
 
 def priorities(mesh: Mesh) -> Iterator[Finding]:
-    """Several objects that insert filters are applied by priority, else by age."""
-    for one in mesh.kind("EnvoyFilter"):
-        if "priority" not in one.spec and any(p.operation in INSERTS for p in patches_of(one)):
-            what = "without a priority the age of the objects orders their filters"
-            write = "priority: a multiple of 10"
-            yield found(Rule.PRIORITY_MISSING, one, ("spec", "priority"), what, write)
+    """istiod applies several objects that insert filters by priority, and then by age."""
+    for manifest in mesh.kind("EnvoyFilter"):
+        inserts = any(patch.operation in INSERTS for patch in patches_of(manifest))
+        if "priority" not in manifest.spec and inserts:
+            message = "without a priority, the age of the objects decides the order of filters"
+            path: KeyPath = ("spec", "priority")
+            remedy = "priority: a multiple of 10"
+            yield finding_at(MeshRule.PRIORITY_MISSING, manifest, path, message, remedy)
 
 
 def versions(mesh: Mesh) -> Iterator[Finding]:
-    """A patch is for the versions of Istio that it has been tried with."""
-    for one in _all(mesh):
-        path: KeyPath = (*one.path, "match", "proxy", "proxyVersion")
-        if not one.proxy_version:
-            if one.name.startswith("headgate."):
-                what = "the patch goes to any version of Istio, whatever its Envoy knows"
-                write = r"proxyVersion: ^1\.(29|30|31)\..*"
-                yield found(Rule.PROXY_VERSION, one.manifest, path, what, write)
-        elif not matching_versions(one.proxy_version):
-            what = (
-                f"{one.proxy_version} matches none of {', '.join(VERSIONS)}: the patch does nothing"
-            )
-            write = r"proxyVersion: ^1\.(29|30|31)\..*"
-            yield found(Rule.PROXY_VERSION, one.manifest, path, what, write)
+    """A patch goes only to versions of Istio that it was tested with."""
+    for patch in all_patches(mesh):
+        pattern = patch.proxy_version
+        if pattern and not matching_versions(pattern):
+            message = f"{pattern} matches none of {', '.join(VERSIONS)}: the patch does nothing"
+        elif not pattern and patch.name.startswith(OURS):
+            message = "the patch goes to every version of Istio, even if its Envoy lacks the filter"
+        else:
+            continue
+        path: KeyPath = (*patch.path, "match", "proxy", "proxyVersion")
+        yield finding_at(MeshRule.PROXY_VERSION, patch.manifest, path, message, _PROXY_VERSION)
 
 
 def referenced(mesh: Mesh) -> Iterator[Finding]:
-    """Gateways and waypoints get the clusters of what they use; patches have to say."""
-    for one in mesh.kind("EnvoyFilter"):
-        annotations = mapping(mapping(one.value.get("metadata")).get("annotations"))
-        said = {
+    """An annotation names the services that patches use.
+
+    Some gateways and waypoints get only the clusters of services that are referenced.
+    """
+    for manifest in mesh.kind("EnvoyFilter"):
+        annotations = mapping(mapping(manifest.value.get("metadata")).get("annotations"))
+        named = {
             part.strip().rpartition("/")[2]
             for part in text(annotations.get(_REFERENCED)).split(",")
         }
-        hosts = {host for patch in patches_of(one) for host in clusters_named(patch)}
-        for host in sorted(hosts - said):
-            what = (
-                f"the clusters of {host} are used and not referenced: some gateways do not get them"
-            )
+        hosts = {host for patch in patches_of(manifest) for host in clusters_named(patch)}
+        for host in sorted(hosts - named):
+            message = f"the clusters of {host} are used but not referenced: some gateways lack them"
             path: KeyPath = ("metadata", "annotations", _REFERENCED)
-            yield found(
-                Rule.REFERENCED_SERVICES, one, path, what, f"{_REFERENCED}: {_reference(host)}"
-            )
+            remedy = f"{_REFERENCED}: {_reference(host)}"
+            yield finding_at(MeshRule.REFERENCED_SERVICES, manifest, path, message, remedy)
 
 
 def selectors(mesh: Mesh) -> Iterator[Finding]:
-    """Whose proxies are patched."""
-    for one in mesh.kind("EnvoyFilter"):
-        labels = mapping(mapping(one.spec.get("workloadSelector")).get("labels"))
-        if not labels and not items(one.spec.get("targetRefs")):
-            what = f"every proxy in {one.namespace or 'its namespace'} is patched"
-            write = "workloadSelector.labels of the pods, or targetRefs for a waypoint"
-            yield found(Rule.NO_SELECTOR, one, ("spec",), what, write)
-        elif labels and not _has_workload(mesh, one, labels):
+    """An EnvoyFilter patches the proxies of some workloads, and not of the whole namespace."""
+    for manifest in mesh.kind("EnvoyFilter"):
+        labels = mapping(mapping(manifest.spec.get("workloadSelector")).get("labels"))
+        namespace = manifest.namespace
+        if not labels and not items(manifest.spec.get("targetRefs")):
+            message = f"every proxy in {namespace or 'its namespace'} is patched"
+            remedy = "workloadSelector.labels of the pods, or targetRefs for a waypoint"
+            yield finding_at(MeshRule.NO_SELECTOR, manifest, ("spec",), message, remedy)
+        elif labels and not _has_workload(mesh, namespace, labels):
             shown = ", ".join(f"{key}: {value}" for key, value in labels.items())
-            what = f"no Gateway and no pods in {one.namespace} have {shown}: nothing is patched"
-            write = "the labels and the namespace of the gateway's pods"
+            message = f"no Gateway and no pods in {namespace} have {shown}: nothing is patched"
+            remedy = "the labels and the namespace of the gateway's pods"
             path: KeyPath = ("spec", "workloadSelector", "labels")
-            yield found(Rule.NO_WORKLOAD, one, path, what, write)
+            yield finding_at(MeshRule.NO_WORKLOAD, manifest, path, message, remedy)
 
 
 def names(mesh: Mesh) -> Iterator[Finding]:
-    """Per-route configuration finds filters by name: each has one of its own."""
-    for place in places(mesh):
+    """Each filter has a name of its own: per-route configuration finds filters by name."""
+    for attached in attachments(mesh):
         seen: set[str] = set()
-        for one in place.patches:
-            if one.to != "HTTP_FILTER" or one.operation not in (*INSERTS, "ADD"):
+        for patch in attached.patches:
+            if patch.apply_to != "HTTP_FILTER" or patch.operation not in (*INSERTS, "ADD"):
                 continue
-            path: KeyPath = (*one.path, "patch", "value", "name")
-            if one.name.startswith("envoy.filters.http."):
-                what = (
-                    f"{one.name} is the name of filters that istiod makes, as for an InferencePool"
-                )
-                write = "a name of its own, as headgate.ext_proc"
-                yield found(Rule.FILTER_NAME, one.manifest, path, what, write)
-            elif one.name in seen:
-                what = f"a filter {one.name} is inserted already: requests would pass it twice"
-                yield found(Rule.FILTER_NAME, one.manifest, path, what, "one of them")
-            seen.add(one.name)
+            path: KeyPath = (*patch.path, "patch", "value", "name")
+            if patch.name.startswith("envoy.filters.http."):
+                message = f"istiod gives filters the name {patch.name}, as for an InferencePool"
+                remedy = "a name of its own, as headgate.ext_proc"
+                yield finding_at(MeshRule.FILTER_NAME, patch.manifest, path, message, remedy)
+            elif patch.name in seen:
+                message = f"a filter {patch.name} is inserted already: requests would pass it twice"
+                remedy = "one of them"
+                yield finding_at(MeshRule.FILTER_NAME, patch.manifest, path, message, remedy)
+            seen.add(patch.name)
 
 
 def chain(mesh: Mesh) -> Iterator[Finding]:
-    """Where requests are decided all steps are there, in the order of the request path."""
-    for place in our_places(mesh):
-        now, _ = applied(generated(mesh, place), place.patches)
-        ours = list(dict.fromkeys(name for name in now if name in mesh.chain))
-        asked = [name for name in mesh.chain if name in ours]
-        by_name = {
-            one.name: one
-            for one in place.patches
-            if one.operation in INSERTS and one.name in mesh.chain
+    """Workloads that decide requests have all steps of the request path, in its order."""
+    for attached in our_attachments(mesh):
+        patched, _ = patched_chain(generated_chain(mesh, attached), attached.patches)
+        steps = list(dict.fromkeys(name for name in patched if name in mesh.chain))
+        inserted = {
+            patch.name: patch
+            for patch in attached.patches
+            if patch.operation in INSERTS and patch.name in mesh.chain
         }
-        for name in mesh.chain:
-            if name not in ours and name not in (EXT_AUTHZ, "headgate.usage_tap"):
-                what = f"the step {name} of the request path is missing"
-                write = "the EnvoyFilters that `headgate render istio` prints"
-                first = by_name[min(by_name, key=mesh.chain.index)] if by_name else place.patches[0]
-                yield found(Rule.FILTER_MISSING, first.manifest, ("spec",), what, write)
-        wrong = next((has for has, wants in zip(ours, asked, strict=True) if has != wants), None)
-        if wrong is not None and wrong in by_name:
-            one = by_name[wrong]
-            path: KeyPath = (*one.path, "patch", "value", "name")
-            what = f"the filters stand as {', '.join(ours)}"
-            yield found(Rule.FILTER_ORDER, one.manifest, path, what, ", ".join(asked))
+        yield from _missing_steps(mesh, attached, steps, inserted)
+        yield from _misplaced_step(mesh, steps, inserted)
 
 
-def _all(mesh: Mesh) -> Iterator[Patch]:
-    for one in mesh.kind("EnvoyFilter"):
-        yield from patches_of(one)
+def _missing_steps(
+    mesh: Mesh, attached: Attachment, steps: Sequence[str], inserted: dict[str, Patch]
+) -> Iterator[Finding]:
+    first = inserted[min(inserted, key=mesh.chain.index)] if inserted else attached.patches[0]
+    for name in mesh.chain:
+        if name not in steps and name not in _NOT_ALWAYS_PATCHED:
+            message = f"the step {name} of the request path is missing"
+            remedy = "the EnvoyFilters that `headgate render istio` prints"
+            yield finding_at(MeshRule.FILTER_MISSING, first.manifest, ("spec",), message, remedy)
 
 
-def _at(one: Patch, key: str) -> object:
-    entries = items(one.manifest.spec.get("configPatches"))
-    return mapping(entries[int(one.path[-1])]).get(key)
+def _misplaced_step(
+    mesh: Mesh, steps: Sequence[str], inserted: dict[str, Patch]
+) -> Iterator[Finding]:
+    expected = [name for name in mesh.chain if name in steps]
+    pairs = zip(steps, expected, strict=True)
+    misplaced = next((step for step, wanted in pairs if step != wanted), None)
+    if misplaced is not None and misplaced in inserted:
+        patch = inserted[misplaced]
+        path: KeyPath = (*patch.path, "patch", "value", "name")
+        message = f"the order of the filters is {', '.join(steps)}"
+        remedy = ", ".join(expected)
+        yield finding_at(MeshRule.FILTER_ORDER, patch.manifest, path, message, remedy)
+
+
+def _change(patch: Patch) -> dict[str, object]:
+    """The field `patch` of an entry of `configPatches`."""
+    entries = items(patch.manifest.spec.get("configPatches"))
+    return mapping(mapping(entries[int(patch.path[-1])]).get("patch"))
 
 
 def _reference(host: str) -> str:
     return f"{host.split('.')[1]}/{host}" if host.count(".") > 1 else host
 
 
-def _has_workload(mesh: Mesh, one: Manifest, labels: dict[str, object]) -> bool:
-    """The gateway's pods are the platform's: what stands for them is the Gateway's selector."""
-    gateway = any(
-        each.namespace == one.namespace and is_selected(labels, mapping(each.spec.get("selector")))
-        for each in mesh.kind("Gateway", "istio.io")
+def _has_workload(mesh: Mesh, namespace: str, labels: dict[str, object]) -> bool:
+    """Whether pods or a Gateway have the labels.
+
+    The platform owns the gateway's pods, so the Gateway's selector counts as their labels.
+    """
+    has_gateway = any(
+        gateway.namespace == namespace
+        and is_selected(labels, mapping(gateway.spec.get("selector")))
+        for gateway in mesh.kind("Gateway", "istio.io")
     )
-    pods = any(
-        each.namespace == one.namespace and is_selected(labels, each.labels) for each in mesh.pods
+    has_pods = any(
+        pods.namespace == namespace and is_selected(labels, pods.labels) for pods in mesh.pods
     )
-    return gateway or pods or _has_kubernetes_gateway(mesh, one, labels)
+    return has_gateway or has_pods or _has_kubernetes_gateway(mesh, namespace, labels)
 
 
-def _has_kubernetes_gateway(mesh: Mesh, one: Manifest, labels: dict[str, object]) -> bool:
-    """Its pods are istiod's, labelled with its name, or the platform's (`addresses`)."""
+def _has_kubernetes_gateway(mesh: Mesh, namespace: str, labels: dict[str, object]) -> bool:
+    """Whether a Gateway of the Gateway API has the labels.
+
+    Its pods are istiod's, labelled with its name, or the platform's (`addresses`).
+    """
     return any(
-        each.namespace == one.namespace and labels.get(_GATEWAY_NAME, each.name) == each.name
-        for each in mesh.kind("Gateway", "k8s.io")
+        gateway.namespace == namespace and labels.get(_GATEWAY_NAME, gateway.name) == gateway.name
+        for gateway in mesh.kind("Gateway", "k8s.io")
     )

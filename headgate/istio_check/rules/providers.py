@@ -1,9 +1,10 @@
-"""Do ext_authz and the usage records come by extension providers that exist and fail closed?"""
+"""Are ext_authz and usage records configured by extension providers that exist and fail closed?"""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-from headgate.istio_check.attachments import our_places
-from headgate.istio_check.findings import Finding, Rule, found
+from headgate.istio_check.attachments import our_attachments
+from headgate.istio_check.findings import Finding, MeshRule, finding_at
 from headgate.istio_check.manifests import KeyPath, Manifest, items, mapping, text, whole
 from headgate.istio_check.mesh import Mesh, speaks_grpc
 from headgate.istio_check.rules.routes import seconds
@@ -16,85 +17,111 @@ BUILT_IN = ("prometheus", "envoy", "stackdriver", "otel")
 """Providers that istiod brings."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Reference:
+    """A field of an object that names a provider."""
+
+    manifest: Manifest
+    path: KeyPath
+    name: str
+    is_authz: bool
+
+
 def providers_named(mesh: Mesh) -> Iterator[Finding]:
-    """Whoever names a provider finds it in the mesh configuration."""
+    """The mesh configuration has every provider that an object names."""
     if mesh.config is None:
         return
-    known = {text(one.get("name")): one for _, one in mesh.providers()}
-    for one, path, name, kinds in _named(mesh):
+    known = {text(provider.get("name")): provider for _, provider in mesh.providers()}
+    for reference in _references(mesh):
+        name, is_authz = reference.name, reference.is_authz
         provider = known.get(name)
         if provider is None:
-            if name not in BUILT_IN or kinds == AUTHZ_KINDS:
-                what = f"the mesh configuration has no provider {name}" + hint(name, known)
-                write = f"one of: {', '.join(known) or 'none is there'}"
-                yield found(Rule.PROVIDER_UNKNOWN, one, path, what, write)
-        elif kinds == AUTHZ_KINDS and not any(kind in provider for kind in kinds):
-            what = f"the provider {name} is no {' or '.join(kinds)}: istiod refuses every request"
-            yield found(Rule.PROVIDER_KIND, one, path, what, "a provider for ext_authz")
+            if name in BUILT_IN and not is_authz:
+                continue
+            rule = MeshRule.PROVIDER_UNKNOWN
+            message = f"the mesh configuration has no provider {name}" + hint(name, known)
+            remedy = f"one of: {', '.join(known) or 'there is none'}"
+        elif is_authz and not any(kind in provider for kind in AUTHZ_KINDS):
+            rule = MeshRule.PROVIDER_KIND
+            kinds = " or ".join(AUTHZ_KINDS)
+            message = f"the provider {name} is not an {kinds}: istiod refuses every request"
+            remedy = "a provider for ext_authz"
+        else:
+            continue
+        yield finding_at(rule, reference.manifest, reference.path, message, remedy)
 
 
 def providers_themselves(mesh: Mesh) -> Iterator[Finding]:
     """Service, timeout and failure mode of the providers that are used."""
     if mesh.config is None:
         return
-    used = {name for _, _, name, _ in _named(mesh)}
+    used = {reference.name for reference in _references(mesh)}
     for path, provider in mesh.providers():
         for kind in (*AUTHZ_KINDS, LOG_KIND):
             if kind in provider and text(provider.get("name")) in used:
-                own = mapping(provider.get(kind))
-                yield from _service(mesh, mesh.config, (*path, kind), own, kind)
+                settings = mapping(provider.get(kind))
+                yield from _service(mesh, mesh.config, (*path, kind), settings)
                 if kind in AUTHZ_KINDS:
-                    yield from _authz(mesh.config, (*path, kind), own)
+                    yield from _authz(mesh.config, (*path, kind), settings)
 
 
 def authorization(mesh: Mesh) -> Iterator[Finding]:
-    """One provider for a workload, and for every request."""
-    for place in our_places(mesh):
-        policies = place.custom_policies(mesh)
-        names = {text(mapping(one.spec.get("provider")).get("name")) for one in policies}
+    """A workload has one provider, and calls it for every request."""
+    for attached in our_attachments(mesh):
+        policies = attached.custom_policies(mesh)
+        names = {text(mapping(policy.spec.get("provider")).get("name")) for policy in policies}
         if len(names) > 1:
-            several = ", ".join(sorted(names))
-            what = f"several providers for the same pods ({several}): istiod refuses every request"
+            shown = ", ".join(sorted(names))
+            message = (
+                f"the same pods have several providers ({shown}): istiod refuses every request"
+            )
             path: KeyPath = ("spec", "provider", "name")
-            yield found(Rule.PROVIDERS_SEVERAL, policies[-1], path, what, "one provider")
-        if policies and not any(_takes_everything(one) for one in policies):
-            what = "requests that no rule takes are not identified, and get 503"
-            write = "rules: [{}]"
-            yield found(Rule.AUTHORIZATION_PARTIAL, policies[0], ("spec", "rules"), what, write)
+            yield finding_at(
+                MeshRule.PROVIDERS_SEVERAL, policies[-1], path, message, "one provider"
+            )
+        if policies and not any(_takes_everything(policy) for policy in policies):
+            message = "requests that no rule matches are not identified, and get 503"
+            path = ("spec", "rules")
+            yield finding_at(
+                MeshRule.AUTHORIZATION_PARTIAL, policies[0], path, message, "rules: [{}]"
+            )
 
 
 def usage_records(mesh: Mesh) -> Iterator[Finding]:
-    """Wherever requests are decided their access log goes to us."""
-    kinds = {text(one.get("name")): set(one) for _, one in mesh.providers()}
-    for place in our_places(mesh):
+    """Workloads that decide requests send their access log to Headgate."""
+    kinds = {text(provider.get("name")): set(provider) for _, provider in mesh.providers()}
+    for attached in our_attachments(mesh):
         names = [
-            name for one in mesh.kind("Telemetry") if place.takes(one) for name in _loggers(one)
+            name
+            for telemetry in mesh.kind("Telemetry")
+            if attached.is_chosen_by(telemetry)
+            for name in _loggers(telemetry)
         ]
         if not names or (mesh.config is not None and not _has_log(names, kinds)):
-            first = place.patches[0].manifest
-            what = (
+            first = attached.patches[0].manifest
+            message = (
                 "no Telemetry sends these pods' access log to Headgate: there are no usage records"
             )
-            write = "a Telemetry as istio/components/gateway/telemetry-records.yaml"
-            yield found(Rule.NO_USAGE_RECORDS, first, (), what, write)
+            remedy = "a Telemetry as istio/components/gateway/telemetry-records.yaml"
+            yield finding_at(MeshRule.NO_USAGE_RECORDS, first, (), message, remedy)
 
 
-def _named(mesh: Mesh) -> Iterator[tuple[Manifest, KeyPath, str, tuple[str, ...]]]:
-    """Each place where a provider is named: the object, the path, the name and its kinds."""
-    for one in mesh.kind("AuthorizationPolicy"):
-        if one.spec.get("action") == "CUSTOM":
-            name = text(mapping(one.spec.get("provider")).get("name"))
-            yield one, ("spec", "provider", "name"), name, AUTHZ_KINDS
-    for one in mesh.kind("Telemetry"):
+def _references(mesh: Mesh) -> Iterator[_Reference]:
+    for policy in mesh.kind("AuthorizationPolicy"):
+        if policy.spec.get("action") == "CUSTOM":
+            name = text(mapping(policy.spec.get("provider")).get("name"))
+            yield _Reference(policy, ("spec", "provider", "name"), name, is_authz=True)
+    for telemetry in mesh.kind("Telemetry"):
         for key in ("accessLogging", "metrics", "tracing"):
-            for at, entry in enumerate(items(one.spec.get(key))):
+            for at, entry in enumerate(items(telemetry.spec.get(key))):
                 for number, provider in enumerate(items(mapping(entry).get("providers"))):
                     path: KeyPath = ("spec", key, at, "providers", number, "name")
-                    yield one, path, text(mapping(provider).get("name")), ()
+                    name = text(mapping(provider).get("name"))
+                    yield _Reference(telemetry, path, name, is_authz=False)
 
 
-def _loggers(one: Manifest) -> Iterator[str]:
-    for entry in map(mapping, items(one.spec.get("accessLogging"))):
+def _loggers(telemetry: Manifest) -> Iterator[str]:
+    for entry in map(mapping, items(telemetry.spec.get("accessLogging"))):
         if entry.get("disabled") is not True:
             for provider in items(entry.get("providers")):
                 yield text(mapping(provider).get("name"))
@@ -105,47 +132,53 @@ def _has_log(names: list[str], kinds: Mapping[str, set[str]]) -> bool:
 
 
 def _service(
-    mesh: Mesh, config: Manifest, path: KeyPath, own: Mapping[str, object], kind: str
+    mesh: Mesh, config: Manifest, path: KeyPath, settings: Mapping[str, object]
 ) -> Iterator[Finding]:
-    host = text(own.get("service")).rpartition("/")[2]
-    number = whole(own.get("port"))
+    """Checks the service of a provider; `path` ends with the provider's kind."""
+    host = text(settings.get("service")).rpartition("/")[2]
+    number = whole(settings.get("port"))
     service = mesh.services.get(host)
     if service is None:
-        what = f"there is no service {host}: istiod refuses every request" + hint(
-            host, mesh.services
-        )
-        yield found(
-            Rule.PROVIDER_SERVICE, config, (*path, "service"), what, "the host of a Service"
-        )
+        message = f"there is no service {host}: istiod refuses every request"
+        message += hint(host, mesh.services)
+        remedy = "the host of a Service"
+        yield finding_at(MeshRule.PROVIDER_SERVICE, config, (*path, "service"), message, remedy)
         return
-    port = next((one for one in service.ports if one.number == number), None)
+    port = next((port for port in service.ports if port.number == number), None)
     if port is None:
-        numbers = ", ".join(str(one.number) for one in service.ports)
-        what = f"{host} has no port {own.get('port')}"
-        yield found(Rule.PROVIDER_SERVICE, config, (*path, "port"), what, f"one of: {numbers}")
-    elif kind != "envoyExtAuthzHttp" and not speaks_grpc(port):
-        name = port.shown
-        what = f"port {number} is called {name}: istiod speaks HTTP/1.1 to it, and every call fails"
-        yield found(
-            Rule.PORT_PROTOCOL, service.manifest, ("spec", "ports"), what, "name: grpc-hooks"
+        message = f"{host} has no port {settings.get('port')}"
+        remedy = f"one of: {', '.join(str(port.number) for port in service.ports)}"
+        yield finding_at(MeshRule.PROVIDER_SERVICE, config, (*path, "port"), message, remedy)
+    elif path[-1] != "envoyExtAuthzHttp" and not speaks_grpc(port):
+        message = (
+            f"port {number} declares {port.shown}: istiod speaks HTTP/1.1 to it,"
+            " so every call fails"
         )
+        ports_path: KeyPath = ("spec", "ports")
+        remedy = "name: grpc-hooks"
+        yield finding_at(MeshRule.PORT_PROTOCOL, service.manifest, ports_path, message, remedy)
 
 
-def _authz(config: Manifest, path: KeyPath, own: Mapping[str, object]) -> Iterator[Finding]:
-    timeout = seconds(own.get("timeout"))
+def _authz(config: Manifest, path: KeyPath, settings: Mapping[str, object]) -> Iterator[Finding]:
+    timeout = seconds(settings.get("timeout"))
     if not timeout or timeout > LONGEST_TIMEOUT_S:
-        given = text(own.get("timeout")) or "600s (istiod's default)"
-        what = f"a replica that hangs holds each request for {given}"
-        yield found(Rule.PROVIDER_TIMEOUT, config, (*path, "timeout"), what, "timeout: 2s")
-    if own.get("failOpen", False) is not False:
-        what = "requests pass without a key while the services do not answer"
-        yield found(Rule.PROVIDER_FAILS_OPEN, config, (*path, "failOpen"), what, "failOpen: false")
-    if str(own.get("statusOnError", "")) != "503":
-        given = str(own.get("statusOnError", "403 (istiod's default)"))
-        what = f"clients get {given} while the services do not answer, and take their key for wrong"
-        where: KeyPath = (*path, "statusOnError")
-        yield found(Rule.PROVIDER_STATUS, config, where, what, 'statusOnError: "503"')
+        given = text(settings.get("timeout")) or "600s (istiod's default)"
+        message = f"a replica that hangs holds each request for {given}"
+        where: KeyPath = (*path, "timeout")
+        yield finding_at(MeshRule.PROVIDER_TIMEOUT, config, where, message, "timeout: 2s")
+    if settings.get("failOpen", False) is not False:
+        message = "requests pass without a key while the services do not answer"
+        where = (*path, "failOpen")
+        yield finding_at(MeshRule.PROVIDER_FAILS_OPEN, config, where, message, "failOpen: false")
+    if str(settings.get("statusOnError", "")) != "503":
+        given = str(settings.get("statusOnError", "403 (istiod's default)"))
+        message = (
+            f"clients get {given} while the services do not answer, as if their key were wrong"
+        )
+        where = (*path, "statusOnError")
+        remedy = 'statusOnError: "503"'
+        yield finding_at(MeshRule.PROVIDER_STATUS, config, where, message, remedy)
 
 
-def _takes_everything(one: Manifest) -> bool:
-    return any(rule == {} for rule in items(one.spec.get("rules")))
+def _takes_everything(policy: Manifest) -> bool:
+    return any(rule == {} for rule in items(policy.spec.get("rules")))

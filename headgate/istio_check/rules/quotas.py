@@ -1,6 +1,7 @@
-"""Do the filters that ask our services fail closed and say what the services read?"""
+"""Do the filters that call our services fail closed, and send the fields the services read?"""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from headgate.core.contract import (
     DOMAIN,
@@ -14,8 +15,8 @@ from headgate.core.contract import (
     AdmissionKey,
     Namespace,
 )
-from headgate.istio_check.attachments import EXT_PROC, OURS, Patch, patches_of
-from headgate.istio_check.findings import Finding, Rule, found
+from headgate.istio_check.attachments import EXT_PROC, OURS, Patch, all_patches
+from headgate.istio_check.findings import Finding, MeshRule, finding_at
 from headgate.istio_check.manifests import KeyPath, items, mapping, text, whole
 from headgate.istio_check.mesh import Mesh
 
@@ -30,29 +31,47 @@ REQUIRED = {
         **{str(key): str(Namespace.USAGE) for key in SETTLE_USAGE_ENTRIES},
     },
 }
-"""Each descriptor by its `op`: its entries, and the namespace that each is read from."""
+"""The entries of each descriptor, by its `op`, and the namespace that each is read from."""
+_OUR_FILTER = "the filter that `headgate render istio` prints"
+_BUFFER_LIMIT = "per_connection_buffer_limit_bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class _Filter:
+    """A patch that adds or changes a filter that calls our services.
+
+    `config` is the filter's `typed_config`, and `path` is the path of it in the object.
+    """
+
+    patch: Patch
+    path: KeyPath
+    config: Mapping[str, object]
+
+    def finding(self, rule: MeshRule, below: KeyPath, message: str, remedy: str) -> Finding:
+        """A finding about the value at the path `below` the configuration."""
+        return finding_at(rule, self.patch.manifest, (*self.path, *below), message, remedy)
 
 
 def failure_modes(mesh: Mesh) -> Iterator[Finding]:
-    """Nothing passes without a decision."""
-    for one, path, config in _ours(mesh):
-        name = str(config.get("@type", "")).rpartition(".")[2]
-        allow = _key(config, "failure_mode_allow")
-        if name in ("ExternalProcessor", "ExtAuthz") and config.get(allow) is True:
-            what = "requests pass undecided while the service does not answer"
-            yield found(Rule.FAILS_OPEN, one.manifest, (*path, allow), what, f"{allow}: false")
-        deny = _key(config, "failure_mode_deny")
-        if name == "RateLimit" and config.get(deny) in (None, False):
-            what = "requests pass unlimited while the service does not answer"
-            yield found(Rule.FAILS_OPEN, one.manifest, (*path, deny), what, f"{deny}: true")
+    """No request passes without a decision."""
+    for ours in _our_filters(mesh):
+        kind = str(ours.config.get("@type", "")).rpartition(".")[2]
+        allow = _key(ours.config, "failure_mode_allow")
+        if kind in ("ExternalProcessor", "ExtAuthz") and ours.config.get(allow) is True:
+            message = "requests pass without a decision while the service does not answer"
+            yield ours.finding(MeshRule.FAILS_OPEN, (allow,), message, f"{allow}: false")
+        deny = _key(ours.config, "failure_mode_deny")
+        if kind == "RateLimit" and ours.config.get(deny) in (None, False):
+            message = "requests pass without limits while the service does not answer"
+            yield ours.finding(MeshRule.FAILS_OPEN, (deny,), message, f"{deny}: true")
 
 
 def metadata(mesh: Mesh) -> Iterator[Finding]:
-    """ext_proc's metadata reaches the other filters only by namespaces that its filter names."""
-    for one, path, config in _ours(mesh):
-        if one.name != EXT_PROC:
+    """ext_proc's filter names the metadata namespaces that it exchanges with other filters."""
+    for ours in _our_filters(mesh):
+        if ours.patch.name != EXT_PROC:
             continue
-        options = mapping(_get(config, "metadata_options"))
+        options = mapping(_get(ours.config, "metadata_options"))
         for key, needed in (
             ("forwarding_namespaces", (Namespace.CALLER, Namespace.REQUEST)),
             ("receiving_namespaces", (Namespace.ADMISSION,)),
@@ -60,119 +79,113 @@ def metadata(mesh: Mesh) -> Iterator[Finding]:
             given = items(mapping(_get(options, key)).get("untyped"))
             for namespace in needed:
                 if namespace not in given:
-                    what = f"the namespace {namespace} is not among them"
-                    where: KeyPath = (*path, "metadata_options", key, "untyped")
-                    yield found(Rule.METADATA_NAMESPACE, one.manifest, where, what, str(namespace))
+                    message = f"the namespace {namespace} is missing"
+                    below: KeyPath = ("metadata_options", key, "untyped")
+                    remedy = str(namespace)
+                    yield ours.finding(MeshRule.METADATA_NAMESPACE, below, message, remedy)
 
 
 def ratelimit_domain(mesh: Mesh) -> Iterator[Finding]:
     """The service knows its limits by this domain."""
-    for one, path, config in _ours(mesh):
-        if one.name == RATELIMIT and config.get("domain") != DOMAIN:
-            what = f"the services answer for no domain {config.get('domain')}: nothing is limited"
-            yield found(Rule.RATELIMIT_DOMAIN, one.manifest, (*path, "domain"), what, DOMAIN)
+    for ours in _our_filters(mesh):
+        domain = ours.config.get("domain")
+        if ours.patch.name == RATELIMIT and domain != DOMAIN:
+            message = f"the services know no domain {domain}, so they limit nothing"
+            yield ours.finding(MeshRule.RATELIMIT_DOMAIN, ("domain",), message, DOMAIN)
 
 
 def descriptors(mesh: Mesh) -> Iterator[Finding]:
-    """What is reserved and settled, and that no entry can drop its descriptor."""
-    for one, path, config in _ours(mesh):
-        if one.name != RATELIMIT:
+    """The descriptors of reservation and settlement are complete, and no entry can drop one."""
+    for ours in _our_filters(mesh):
+        if ours.patch.name != RATELIMIT:
             continue
-        key = _key(config, "rate_limits")
+        key = _key(ours.config, "rate_limits")
         seen = set()
-        for at, limit in enumerate(map(mapping, items(config.get(key)))):
-            where: KeyPath = (*path, key, at, "actions")
+        for at, limit in enumerate(map(mapping, items(ours.config.get(key)))):
             actions = [mapping(action) for action in items(limit.get("actions"))]
             op = _op(actions)
             seen.add(op)
-            yield from _entries(one, where, op, actions)
-            yield from _default_values(one, where, actions)
+            yield from _entries(ours, (key, at, "actions"), op, actions)
+            yield from _default_values(ours, (key, at, "actions"), actions)
             amount = text(mapping(_get(limit, "hits_addend")).get("format"))
             if op == OP_RESERVE and amount != ESTIMATE:
-                place: KeyPath = (*path, key, at, "hits_addend", "format")
-                what = f"{amount or 'one token'} is reserved for each request"
-                yield found(Rule.DESCRIPTOR, one.manifest, place, what, ESTIMATE)
+                message = f"each request reserves {amount or 'one token'}"
+                below: KeyPath = (key, at, "hits_addend", "format")
+                yield ours.finding(MeshRule.DESCRIPTOR, below, message, ESTIMATE)
         for op in REQUIRED:
             if op not in seen:
-                what = f"no descriptor has {OP}={op}"
-                write = "the filter that `headgate render istio` prints"
-                yield found(Rule.DESCRIPTOR, one.manifest, (*path, key), what, write)
+                message = f"no descriptor has {OP}={op}"
+                yield ours.finding(MeshRule.DESCRIPTOR, (key,), message, _OUR_FILTER)
 
 
 def buffer_limits(mesh: Mesh) -> Iterator[Finding]:
-    """A body that the proxy takes is one that it can hold and the services can read."""
-    for one, path, config in _ours(mesh):
-        if one.name != BODY_LIMIT:
+    """The proxy can hold, and the services can read, every body that the proxy admits."""
+    for ours in _our_filters(mesh):
+        if ours.patch.name != BODY_LIMIT:
             continue
-        key = _key(config, "max_request_bytes")
-        limit = whole(config.get(key)) or 0
-        for other in _listener_limits(mesh):
-            size = whole(_get(other.value, "per_connection_buffer_limit_bytes"))
-            if size is not None and size > limit > 0:
-                what = f"connections hold {size} bytes, bodies may have {limit}"
-                where: KeyPath = (
-                    *other.path,
-                    "patch",
-                    "value",
-                    "per_connection_buffer_limit_bytes",
-                )
-                write = f"at most {limit}"
-                yield found(Rule.BUFFER_LIMITS, other.manifest, where, what, write)
+        key = _key(ours.config, "max_request_bytes")
+        limit = whole(ours.config.get(key)) or 0
+        yield from _listener_limits(mesh, limit)
         if limit > mesh.largest_body_bytes:
-            what = f"{limit} bytes: the services take messages of {mesh.largest_body_bytes}"
-            write = f"at most {mesh.largest_body_bytes}"
-            yield found(Rule.BUFFER_LIMITS, one.manifest, (*path, key), what, write)
+            largest = mesh.largest_body_bytes
+            message = f"bodies may have {limit} bytes, but the services take {largest}"
+            yield ours.finding(MeshRule.BUFFER_LIMITS, (key,), message, f"at most {largest}")
 
 
-def _ours(mesh: Mesh) -> Iterator[tuple[Patch, KeyPath, Mapping[str, object]]]:
-    """Patches that bring or change a filter that asks our services, with their typed_config."""
-    for manifest in mesh.kind("EnvoyFilter"):
-        for one in patches_of(manifest):
-            if one.name.startswith(OURS) or one.name == Namespace.CALLER:
-                key = _key(one.value, "typed_config")
-                path: KeyPath = (*one.path, "patch", "value", key)
-                yield one, path, mapping(one.value.get(key))
+def _listener_limits(mesh: Mesh, limit: int) -> Iterator[Finding]:
+    for patch in all_patches(mesh):
+        size = whole(_get(patch.value, _BUFFER_LIMIT))
+        if patch.apply_to == "LISTENER" and size is not None and size > limit > 0:
+            message = f"connections hold {size} bytes, but bodies may have only {limit}"
+            path: KeyPath = (*patch.path, "patch", "value", _BUFFER_LIMIT)
+            remedy = f"at most {limit}"
+            yield finding_at(MeshRule.BUFFER_LIMITS, patch.manifest, path, message, remedy)
 
 
-def _listener_limits(mesh: Mesh) -> Iterator[Patch]:
-    for manifest in mesh.kind("EnvoyFilter"):
-        yield from (one for one in patches_of(manifest) if one.to == "LISTENER")
+def _our_filters(mesh: Mesh) -> Iterator[_Filter]:
+    for patch in all_patches(mesh):
+        if patch.name.startswith(OURS) or patch.name == Namespace.CALLER:
+            key = _key(patch.value, "typed_config")
+            path: KeyPath = (*patch.path, "patch", "value", key)
+            yield _Filter(patch, path, mapping(patch.value.get(key)))
 
 
 def _entries(
-    one: Patch, path: KeyPath, op: str, actions: Sequence[Mapping[str, object]]
+    ours: _Filter, below: KeyPath, op: str, actions: Sequence[Mapping[str, object]]
 ) -> Iterator[Finding]:
     required = REQUIRED.get(op)
     if required is None:
-        what = f"the services know no {OP}={op or 'none'}"
-        write = f"{OP} {' or '.join(REQUIRED)}, by a generic_key"
-        yield found(Rule.DESCRIPTOR, one.manifest, path, what, write)
+        message = f"the services know no {OP}={op or 'none'}"
+        remedy = f"{OP} {' or '.join(REQUIRED)}, by a generic_key"
+        yield ours.finding(MeshRule.DESCRIPTOR, below, message, remedy)
         return
     given = {}
     for action in actions:
         entry = mapping(action.get("metadata"))
-        name = mapping(_get(entry, "metadata_key")).get("key")
-        given[text(_get(entry, "descriptor_key"))] = text(name)
-    for key, namespace in required.items():
-        if given.get(key) != namespace:
-            source = f"from {given[key]}" if key in given else "nowhere"
-            what = (
-                f"the entry {key} of {OP}={op} comes {source}; it belongs into it from {namespace}"
-            )
-            write = "the filter that `headgate render istio` prints"
-            yield found(Rule.DESCRIPTOR, one.manifest, path, what, write)
+        namespace = mapping(_get(entry, "metadata_key")).get("key")
+        given[text(_get(entry, "descriptor_key"))] = text(namespace)
+    for key, expected in required.items():
+        if key not in given:
+            message = f"{OP}={op} has no entry {key}; it must come from {expected}"
+        elif given[key] != expected:
+            message = f"the entry {key} of {OP}={op} comes from {given[key]}, not {expected}"
+        else:
+            continue
+        yield ours.finding(MeshRule.DESCRIPTOR, below, message, _OUR_FILTER)
 
 
 def _default_values(
-    one: Patch, path: KeyPath, actions: Sequence[Mapping[str, object]]
+    ours: _Filter, below: KeyPath, actions: Sequence[Mapping[str, object]]
 ) -> Iterator[Finding]:
     for at, action in enumerate(actions):
         entry = mapping(action.get("metadata"))
         if entry and not text(_get(entry, "default_value")):
             name = text(_get(entry, "descriptor_key"))
-            what = f"a request without {name} in its metadata loses its descriptor, and all limits"
-            where: KeyPath = (*path, at, "metadata", "default_value")
-            yield found(Rule.DEFAULT_VALUE, one.manifest, where, what, 'default_value: "-"')
+            message = (
+                f"a request without {name} in its metadata loses its descriptor, and all limits"
+            )
+            entry_path: KeyPath = (*below, at, "metadata", "default_value")
+            yield ours.finding(MeshRule.DEFAULT_VALUE, entry_path, message, 'default_value: "-"')
 
 
 def _op(actions: Sequence[Mapping[str, object]]) -> str:
@@ -184,7 +197,7 @@ def _op(actions: Sequence[Mapping[str, object]]) -> str:
 
 
 def _key(value: Mapping[str, object], snake: str) -> str:
-    """The key as it is written: JSON takes the names of fields in both cases."""
+    """The key as the YAML has it: Envoy's JSON takes field names in both cases."""
     first, *rest = snake.split("_")
     camel = first + "".join(part.capitalize() for part in rest)
     return camel if camel in value else snake

@@ -1,96 +1,102 @@
-"""Are routes in order: weights, precedence, gateways, retries, timeouts?"""
+"""Are the weights, precedence, gateways, retries and timeouts of routes right?"""
 
 import re
 from collections.abc import Iterator
 
-from headgate.istio_check.findings import Finding, Rule, found
-from headgate.istio_check.manifests import KeyPath, items, mapping, text, whole
+from headgate.istio_check.findings import Finding, MeshRule, finding_at
+from headgate.istio_check.manifests import KeyPath, Manifest, items, mapping, text, whole
 from headgate.istio_check.mesh import Mesh
 from headgate.istio_check.routing import Route, routes
 
 SAFE_RETRIES = frozenset({"connect-failure", "refused-stream", "reset-before-request"})
-"""What vLLM cannot have begun. Others run a generation twice."""
+"""Failures before vLLM can have begun. A retry after any other may run a generation twice."""
 SHORTEST_ROUTE_S = 600
-"""A stream of a large model may last so long."""
+"""A stream of a large model may last this long."""
 _RETRIES = "retries: {attempts: 2, retryOn: connect-failure,refused-stream,reset-before-request}"
-_BY_DEFAULT = "Istio's default retries apply, of which not all are for model servers"
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def weights(mesh: Mesh) -> Iterator[Finding]:
-    """The weights of a split are hundredths: Flagger, Argo Rollouts and people read them so."""
+    """The weights of a split are percentages, as Flagger, Argo Rollouts and people read them."""
     for route in routes(mesh):
         if route.manifest.kind != "VirtualService":
             continue
-        split = [one for one in route.destinations if not one.is_mirror]
-        given = [whole(one.weight) for one in split if one.weight is not None]
+        split = [each.weight for each in route.destinations if not each.is_mirror]
+        given = [whole(weight) for weight in split if weight is not None]
         if len(split) < 2 and not given:
             continue
-        total = sum(one for one in given if one is not None)
-        if total != 100 or len(given) < len(split) or any(one is None or one < 0 for one in given):
-            shown = ", ".join("none" if one.weight is None else str(one.weight) for one in split)
-            what = f"the weights are {shown}: together {total}"
+        total = sum(weight for weight in given if weight is not None)
+        has_wrong = any(weight is None or weight < 0 for weight in given)
+        if total != 100 or len(given) < len(split) or has_wrong:
+            shown = ", ".join("none" if weight is None else str(weight) for weight in split)
+            message = f"the weights are {shown}, with a sum of {total}"
             path: KeyPath = (*route.path, "route")
-            yield found(Rule.WEIGHTS, route.manifest, path, what, "whole weights that sum to 100")
+            remedy = "whole weights that sum to 100"
+            yield finding_at(MeshRule.WEIGHTS, route.manifest, path, message, remedy)
 
 
 def precedence(mesh: Mesh) -> Iterator[Finding]:
-    """The first route that matches wins: one that asks for less must not stand before."""
-    before: list[Route] = []
+    """The first matching route wins, so a route with fewer conditions comes later."""
+    earlier: list[Route] = []
     for route in routes(mesh):
         if route.manifest.kind != "VirtualService":
             continue
-        if before and before[-1].manifest is not route.manifest:
-            before = []
-        shadow = next((one for one in before if _takes_all_of(one, route)), None)
+        if earlier and earlier[-1].manifest is not route.manifest:
+            earlier = []
+        shadow = next((each for each in earlier if _takes_all_of(each, route)), None)
         if shadow is not None:
             name = text(shadow.body.get("name")) or f"http[{shadow.path[-1]}]"
-            what = f"it is never reached: {name} above takes all of its requests"
-            write = f"this route before {name}: those with more conditions first"
-            yield found(Rule.ROUTE_NEVER_REACHED, route.manifest, route.path, what, write)
-        before.append(route)
+            message = f"no request reaches it: {name} above takes them all"
+            remedy = f"this route before {name}: routes with more conditions come first"
+            rule, manifest = MeshRule.ROUTE_NEVER_REACHED, route.manifest
+            yield finding_at(rule, manifest, route.path, message, remedy)
+        earlier.append(route)
 
 
 def gateways(mesh: Mesh) -> Iterator[Finding]:
-    """Each gateway that a route names is there."""
-    istio = {f"{one.namespace}/{one.name}" for one in mesh.kind("Gateway", "istio.io")}
-    kubernetes = {f"{one.namespace}/{one.name}" for one in mesh.kind("Gateway", "k8s.io")}
-    for one in mesh.kind("VirtualService"):
-        for at, name in enumerate(items(one.spec.get("gateways"))):
-            full = text(name) if "/" in text(name) else f"{one.namespace}/{text(name)}"
-            if text(name) != "mesh" and full not in istio:
-                write = f"one of: {', '.join(sorted(istio)) or 'none is there'}"
-                what = f"there is no Gateway {full}: the routes are on no listener"
-                yield found(Rule.GATEWAY_UNKNOWN, one, ("spec", "gateways", at), what, write)
-    for one in mesh.kind("HTTPRoute"):
-        for at, parent in enumerate(map(mapping, items(one.spec.get("parentRefs")))):
-            full = f"{text(parent.get('namespace')) or one.namespace}/{text(parent.get('name'))}"
-            if text(parent.get("kind")) in ("", "Gateway") and full not in kubernetes:
-                write = f"one of: {', '.join(sorted(kubernetes)) or 'none is there'}"
-                what = f"there is no Gateway {full}: the routes are on no listener"
-                yield found(Rule.GATEWAY_UNKNOWN, one, ("spec", "parentRefs", at), what, write)
+    """Every gateway that a route names exists."""
+    istio = {f"{each.namespace}/{each.name}" for each in mesh.kind("Gateway", "istio.io")}
+    kubernetes = {f"{each.namespace}/{each.name}" for each in mesh.kind("Gateway", "k8s.io")}
+    for service in mesh.kind("VirtualService"):
+        for at, name in enumerate(map(text, items(service.spec.get("gateways")))):
+            gateway = name if "/" in name else f"{service.namespace}/{name}"
+            if name != "mesh" and gateway not in istio:
+                yield _no_gateway(service, ("spec", "gateways", at), gateway, istio)
+    for route in mesh.kind("HTTPRoute"):
+        for at, parent in enumerate(map(mapping, items(route.spec.get("parentRefs")))):
+            namespace = text(parent.get("namespace")) or route.namespace
+            gateway = f"{namespace}/{text(parent.get('name'))}"
+            if text(parent.get("kind")) in ("", "Gateway") and gateway not in kubernetes:
+                yield _no_gateway(route, ("spec", "parentRefs", at), gateway, kubernetes)
+
+
+def _no_gateway(manifest: Manifest, path: KeyPath, gateway: str, known: set[str]) -> Finding:
+    message = f"there is no Gateway {gateway}, so no listener has the routes"
+    remedy = f"one of: {', '.join(sorted(known)) or 'there is none'}"
+    return finding_at(MeshRule.GATEWAY_UNKNOWN, manifest, path, message, remedy)
 
 
 def retries(mesh: Mesh) -> Iterator[Finding]:
-    """A generation that has started is never run again."""
+    """No retry runs a generation again that has started."""
     default = mapping(mesh.config.value.get("defaultHttpRetryPolicy")) if mesh.config else {}
     for route in _model_routes(mesh):
         if route.manifest.kind == "HTTPRoute":
             yield from _retried_codes(route)
             continue
-        given = mapping(route.body.get("retries"))
+        policy = mapping(route.body.get("retries")) or default
         path: KeyPath = (*route.path, "retries")
-        policy = given or default
         retry_on = text(policy.get("retryOn"))
         if policy.get("attempts") == 0:
             continue
         if not retry_on:
-            yield found(Rule.RETRIES_DEFAULT, route.manifest, path, _BY_DEFAULT, _RETRIES)
+            message = "Istio's default retries apply, and not all of them suit model servers"
+            yield finding_at(MeshRule.RETRIES_DEFAULT, route.manifest, path, message, _RETRIES)
         unsafe = [word for word in retry_on.replace(" ", "").split(",") if word not in SAFE_RETRIES]
         if retry_on and unsafe:
-            what = f"{', '.join(unsafe)} repeats a generation that may have started"
-            yield found(Rule.RETRIES_REPEAT, route.manifest, (*path, "retryOn"), what, _RETRIES)
+            message = f"{', '.join(unsafe)} repeats a generation that may have started"
+            path = (*path, "retryOn")
+            yield finding_at(MeshRule.RETRIES_REPEAT, route.manifest, path, message, _RETRIES)
 
 
 def timeouts(mesh: Mesh) -> Iterator[Finding]:
@@ -98,7 +104,7 @@ def timeouts(mesh: Mesh) -> Iterator[Finding]:
     for route in _model_routes(mesh):
         of_retries = mapping(route.body.get("retries"))
         of_route = mapping(route.body.get("timeouts"))
-        for path, value in (
+        for below, value in (
             (("timeout",), route.body.get("timeout")),
             (("retries", "perTryTimeout"), of_retries.get("perTryTimeout")),
             (("timeouts", "request"), of_route.get("request")),
@@ -106,20 +112,22 @@ def timeouts(mesh: Mesh) -> Iterator[Finding]:
         ):
             limit = seconds(value)
             if limit and limit < SHORTEST_ROUTE_S:
-                what = f"{text(value)} cuts streams: the time counts to the end of the answer"
-                write = "no timeout here; a limit of time belongs into the client or vLLM"
-                yield found(Rule.ROUTE_TIMEOUT, route.manifest, (*route.path, *path), what, write)
+                message = f"{text(value)} cuts streams: the timeout runs to the end of the answer"
+                remedy = "no timeout here; a time limit belongs in the client or in vLLM"
+                path: KeyPath = (*route.path, *below)
+                yield finding_at(MeshRule.ROUTE_TIMEOUT, route.manifest, path, message, remedy)
 
 
 def dropped_filters(mesh: Mesh) -> Iterator[Finding]:
-    """istiod writes these over what it has put there for filters of a route."""
+    """A route of a model has no field that makes istiod drop its per-route filter settings."""
     for route in _model_routes(mesh):
         for key in ("fault", "corsPolicy"):
             if key in route.body:
-                what = f"{key} takes away what filters are told for this route (an InferencePool's)"
-                write = f"no {key} on the route of a model"
+                message = f"{key} drops the filter settings of this route (an InferencePool's)"
+                remedy = f"no {key} on the route of a model"
                 path: KeyPath = (*route.path, key)
-                yield found(Rule.ROUTE_DROPS_FILTERS, route.manifest, path, what, write)
+                rule = MeshRule.ROUTE_DROPS_FILTERS
+                yield finding_at(rule, route.manifest, path, message, remedy)
 
 
 def seconds(value: object) -> float | None:
@@ -131,17 +139,17 @@ def seconds(value: object) -> float | None:
 
 
 def _model_routes(mesh: Mesh) -> list[Route]:
-    return [one for one in routes(mesh) if one.models]
+    return [route for route in routes(mesh) if route.models]
 
 
 def _takes_all_of(first: Route, second: Route) -> bool:
-    return all(any(less <= more for less in first.matches) for more in second.matches)
+    return all(any(fewer <= more for fewer in first.matches) for more in second.matches)
 
 
 def _retried_codes(route: Route) -> Iterator[Finding]:
-    """An HTTPRoute cannot say more than which statuses are retried."""
-    codes = ", ".join(str(one) for one in items(mapping(route.body.get("retry")).get("codes")))
+    """An HTTPRoute names only the statuses that are retried."""
+    codes = ", ".join(str(code) for code in items(mapping(route.body.get("retry")).get("codes")))
     if codes:
-        what = f"an answer with {codes} may be of a generation that has started"
+        message = f"an answer with {codes} may come from a generation that has started"
         path: KeyPath = (*route.path, "retry", "codes")
-        yield found(Rule.RETRIES_REPEAT, route.manifest, path, what, "no codes")
+        yield finding_at(MeshRule.RETRIES_REPEAT, route.manifest, path, message, "no codes")

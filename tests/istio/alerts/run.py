@@ -23,7 +23,7 @@ def main() -> int:
         groups = YAML(typ="safe").load(RULE.read_text())["spec"]["groups"]
         with (folder / "rules.yaml").open("w") as file:
             YAML().dump({"groups": groups}, file)
-        tests = [Path(shutil.copy(one, folder)).name for one in sorted(HERE.glob("*.yaml"))]
+        tests = [Path(shutil.copy(file, folder)).name for file in sorted(HERE.glob("*.yaml"))]
         for words in (["check", "rules", "rules.yaml"], ["test", "rules", *tests]):
             done = subprocess.run([promtool, *words], cwd=folder, check=False)
             if done.returncode:

@@ -1,4 +1,4 @@
-"""How many replicas share the limits, as far as this one knows. Pure, but for a clock."""
+"""How many replicas share the limits, as this one knows. Pure, but for the type of a clock."""
 
 from headgate.core.clock import Clock
 
@@ -8,11 +8,11 @@ LIFE_S = 15.0
 
 
 class LiveReplicas:
-    """The last count seen in the store; until then, what the operator says.
+    """The last count that the store gave; before that, the operator's number.
 
-    More replicas count at once: a share that is too small harms less than one too large.
-    Fewer are believed only after `LIFE_S` without a failure, because a store that comes back,
-    maybe empty, knows only those who have announced themselves again.
+    More replicas count at once: a share that is too small does less harm than one too large.
+    Fewer count only after `LIFE_S` without a failure. A store that comes back, maybe empty,
+    knows only the replicas that have announced themselves again.
     """
 
     def __init__(self, configured: int, clock: Clock) -> None:
@@ -25,7 +25,7 @@ class LiveReplicas:
         return self._count
 
     def seen(self, count: int) -> None:
-        """The store has told a count, this replica included."""
+        """The store has given a count, this replica included."""
         count = max(1, count)
         now_s = self._clock.monotonic_s()
         if count >= self._count:
@@ -38,5 +38,5 @@ class LiveReplicas:
             self._fewer_since_s = None
 
     def lost(self) -> None:
-        """The store did not answer: the last count stands."""
+        """The store did not answer: the last count stays."""
         self._fewer_since_s = None

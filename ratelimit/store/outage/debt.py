@@ -1,7 +1,7 @@
-"""What the store has missed while it was away, and how it gets to know, exactly once.
+"""The debt of an outage: everything that the store has missed. It learns that exactly once.
 
-Everything is given under the reservation's own id, for which the store does each thing only
-once: an answer that was lost, or a call that arrives late, changes nothing twice.
+Everything is sent under the reservation's own id, for which the store does each thing only
+once. So nothing changes twice, even if an answer was lost or a call arrives late.
 """
 
 import asyncio
@@ -9,108 +9,109 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from headgate.core.clock import Clock
+from ratelimit.store.concurrency import groups
 from ratelimit.store.protocol import (
     MAX_COUNT,
     TOKENS,
-    Outcome,
     Reservation,
+    SettleOutcome,
     Spent,
     Store,
     StoreError,
+    TenantKey,
 )
 
 MAX_SETTLEMENTS = 100_000
-"""Settlements that are kept: some 40 MB."""
+"""How many settlements are kept: some 40 MB."""
 
 ASK_AGAIN_S = 30.0
 """How long an unknown reservation may still come from the replica that admitted it."""
 
-_AT_ONCE = 16
 _GIVE_UP_AFTER = 64
-"""So many failures mean that the store is away again; a few may be about single keys."""
-
-_Key = tuple[str, str]
-"""The tenant, then the reservation's id."""
+"""So many failures mean that the store is away again; a few may concern single keys."""
 
 
 @dataclass(slots=True)
-class _Admitted:
+class _AdmittedHere:
     reservation: Reservation
     settled: Spent | None = None
     in_store: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class _Settlement:
+class _KeptSettlement:
     spent: Spent
     since_s: float
 
 
-class Owed:
-    """Reservations admitted from a share, and settlements of all reservations, by their id.
+class Debt:
+    """Reservations admitted from a share, and settlements of any reservation, by tenant and id.
 
-    `count` is told what the store was given: a word of headgate_outage_reconciled, a number.
+    `count` gets what the store has learned: a word of headgate_outage_reconciled, and a number.
     """
 
     def __init__(self, clock: Clock, count: Callable[[str, int], None]) -> None:
         self._clock = clock
         self._count = count
-        self._admitted: dict[_Key, _Admitted] = {}
-        self._settlements: dict[_Key, _Settlement] = {}
+        self._admitted: dict[TenantKey, _AdmittedHere] = {}
+        self._settlements: dict[TenantKey, _KeptSettlement] = {}
 
     def __len__(self) -> int:
         return len(self._admitted) + len(self._settlements)
 
     def add_admitted(self, reservation: Reservation) -> None:
-        """The store has to take this up. It is known here until the store has."""
+        """Keeps a reservation until the store has taken it over."""
         key = (reservation.tenant, reservation.id)
-        self._admitted.setdefault(key, _Admitted(reservation))
+        self._admitted.setdefault(key, _AdmittedHere(reservation))
 
     def is_admitted(self, tenant: str, reservation: str) -> bool:
         return (tenant, reservation) in self._admitted
 
     def settle_admitted(self, tenant: str, reservation: str, spent: Spent) -> None:
-        """Of one that is admitted here: what it really used."""
+        """Keeps the real use of a reservation that is admitted here."""
         self._admitted[tenant, reservation].settled = spent
 
     def add_settlement(self, tenant: str, reservation: str, spent: Spent) -> bool:
         """Keeps a settlement, the first one of an id. False when there is no room.
 
-        Those that charge nothing get half of the room: most are of requests that were refused.
+        Settlements that charge nothing get half of the room: most are of refused requests.
         """
         room = MAX_SETTLEMENTS // 2 if spent == Spent() else MAX_SETTLEMENTS
         key = (tenant, reservation)
         if key not in self._settlements:
             if len(self._settlements) >= room:
                 return False
-            self._settlements[key] = _Settlement(spent, self._clock.monotonic_s())
+            self._settlements[key] = _KeptSettlement(spent, self._clock.monotonic_s())
         return True
 
     def has_settlement(self, tenant: str, reservation: str) -> bool:
         return (tenant, reservation) in self._settlements
 
-    async def give(self, store: Store, back_since_s: float) -> bool:
-        """Tells the store all of it. What it has taken is forgotten here.
+    async def reconcile(self, store: Store, back_since_s: float) -> bool:
+        """Sends the store everything, and forgets what it has taken.
 
-        False if something failed: it is kept, to be given again.
+        False if something failed: that is kept for the next time.
         """
-        failures = await self._give_each([*self._admitted], self._give_admitted, store)
+        failures = await self._each([*self._admitted], self._send_admitted, store)
         if failures < _GIVE_UP_AFTER:
 
-            async def settle(key: _Key, store: Store) -> None:
-                await self._give_settlement(key, store, back_since_s)
+            async def settle(key: TenantKey, store: Store) -> None:
+                await self._send_settlement(key, store, back_since_s)
 
-            failures += await self._give_each([*self._settlements], settle, store)
+            failures += await self._each([*self._settlements], settle, store)
         return not failures
 
-    async def _give_each(
-        self, keys: Sequence[_Key], give: Callable[[_Key, Store], Awaitable[None]], store: Store
+    async def _each(
+        self,
+        keys: Sequence[TenantKey],
+        send: Callable[[TenantKey, Store], Awaitable[None]],
+        store: Store,
     ) -> int:
+        """Sends some at a time; returns how many failed."""
         failures = 0
-        for start in range(0, len(keys), _AT_ONCE):
+        for group in groups(keys):
             results = await asyncio.gather(
-                *(give(key, store) for key in keys[start : start + _AT_ONCE]),
-                return_exceptions=True,
+                *(send(key, store) for key in group), return_exceptions=True
             )
             for result in results:
                 if isinstance(result, StoreError):
@@ -121,7 +122,7 @@ class Owed:
                 break
         return failures
 
-    async def _give_admitted(self, key: _Key, store: Store) -> None:
+    async def _send_admitted(self, key: TenantKey, store: Store) -> None:
         """Reserves it there above any limit, then settles it if it has been settled here.
 
         Never reserves again after the first answer: the store forgets settled ids in time.
@@ -139,44 +140,47 @@ class Owed:
         del self._admitted[key]
         self._count("tokens", _tokens(admitted))
 
-    async def _give_settlement(self, key: _Key, store: Store, back_since_s: float) -> None:
+    async def _send_settlement(self, key: TenantKey, store: Store, back_since_s: float) -> None:
         kept = self._settlements[key]
         settled = await store.settle(key[1], key[0], kept.spent, self._clock.now_s())
-        if settled.outcome is Outcome.UNKNOWN:
+        if settled.outcome is SettleOutcome.UNKNOWN:
             waits_s = self._clock.monotonic_s() - max(kept.since_s, back_since_s)
             if waits_s < ASK_AGAIN_S:
                 return
         del self._settlements[key]
-        if settled.outcome is Outcome.SETTLED:
+        if settled.outcome is SettleOutcome.SETTLED:
             self._count("settlements", 1)
 
 
 def _still_due(reservation: Reservation, runs: bool, now_s: float) -> Reservation | None:
-    """What still counts of it: windows that have not ended and, if it runs, its slots.
+    """The part that still counts: windows that have not ended and, if it runs, its slots.
 
-    It is still reserved as of its own time, so that a bucket has drained since. Of buckets that
-    others have filled at a later time, what drained in between counts as if it had not.
+    It is reserved as of its own time, so that a bucket has drained since. If other replicas have
+    filled the bucket at a later time, the drain in between does not apply to this amount.
     """
     passed_s = now_s - reservation.now_s
     demands = tuple(
-        replace(one, limit=MAX_COUNT) for one in reservation.demands if one.expires_at_s > now_s
+        replace(demand, limit=MAX_COUNT)
+        for demand in reservation.demands
+        if demand.expires_at_s > now_s
     )
     leases = tuple(
-        replace(one, limit=MAX_COUNT)
-        for one in reservation.leases
-        if runs and one.lease_s > passed_s
+        replace(lease, limit=MAX_COUNT)
+        for lease in reservation.leases
+        if runs and lease.lease_s > passed_s
     )
     if reservation.hold_s <= passed_s or not (demands or leases):
         return None
     return replace(reservation, demands=demands, leases=leases)
 
 
-def _tokens(admitted: _Admitted) -> int:
+def _tokens(admitted: _AdmittedHere) -> int:
+    """The tokens that it used or, where that is not known, held."""
     if admitted.settled is not None:
         return admitted.settled.tokens
-    found = 0
-    for one in admitted.reservation.demands:
-        unit = one.weights.input // TOKENS.input
-        if unit and one.weights == TOKENS.times(unit):
-            found = max(found, one.amount // unit)
-    return found
+    tokens = 0
+    for demand in admitted.reservation.demands:
+        unit = demand.weights.input // TOKENS.input
+        if unit and demand.weights == TOKENS.times(unit):
+            tokens = max(tokens, demand.amount // unit)
+    return tokens

@@ -1,7 +1,7 @@
-"""A shared store that may go away: each limit's `on_outage` then decides, at once.
+"""A shared store that may go away: in an outage each limit's `on_outage` decides, at once.
 
 A breaker keeps requests from waiting for a store that is down. Only the background task
-(`tend`) probes it, counts the replicas and gives it what it has missed.
+(`tend`) probes it, counts the replicas, and sends it what it has missed.
 """
 
 import asyncio
@@ -12,25 +12,25 @@ from typing import TypeVar
 from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
 from headgate.core.policy import OnOutage
-from ratelimit.breaker import Breaker
-from ratelimit.replicas import ANNOUNCE_EVERY_S, LIFE_S, LiveReplicas
-from ratelimit.store.owed import ASK_AGAIN_S, Owed
+from ratelimit.store.background import BackgroundTask
+from ratelimit.store.outage.breaker import Breaker
+from ratelimit.store.outage.debt import ASK_AGAIN_S, Debt
+from ratelimit.store.outage.replicas import ANNOUNCE_EVERY_S, LIFE_S, LiveReplicas
+from ratelimit.store.outage.shares import Shares, on_outage, shared_part
 from ratelimit.store.protocol import (
-    Counted,
-    Decision,
-    Exchanged,
+    CountedHits,
     Hit,
-    Letter,
-    Outcome,
+    PeekQuery,
     Reservation,
     Reserved,
+    ReserveDecision,
     Settled,
-    SharedStore,
+    SettleOutcome,
     Spent,
     StoreAwayError,
     StoreError,
 )
-from ratelimit.store.shares import Shares, on_outage, shared_part
+from ratelimit.store.shared import Batch, Exchanged, SharedStore
 
 _PARALLEL = 64
 _TEND_EVERY_S = 0.1
@@ -44,8 +44,8 @@ log = logging.getLogger("headgate.ratelimit")
 class ResilientStore:
     """See `Store`. An async context manager: inside it the background task runs.
 
-    `replica` names this process among those that share the store; `replicas` is how many
-    there are, as long as the store has not been asked.
+    `replica` names this process among those that share the store. `replicas` is how many there
+    are, until the store has been asked.
     """
 
     def __init__(
@@ -58,29 +58,27 @@ class ResilientStore:
         self._replicas = LiveReplicas(replicas, clock)
         self._breaker = Breaker(clock)
         self._shares = Shares()
-        self._owed = Owed(clock, lambda what, n: metrics.outage_reconciled.labels(what).inc(n))
-        self._turns = asyncio.Semaphore(_PARALLEL)
+        self._debt = Debt(clock, lambda word, n: metrics.outage_reconciled.labels(word).inc(n))
+        self._slots = asyncio.Semaphore(_PARALLEL)
         self._error = ""
         self._away_since_s = self._accounted_s = self._announce_at_s = clock.monotonic_s()
         self._back_since_s = float("-inf")
-        self._task: asyncio.Task[None] | None = None
+        self._background = BackgroundTask("the store", self.tend, _TEND_EVERY_S)
 
     async def __aenter__(self) -> "ResilientStore":
         await self.tend()
-        self._task = asyncio.create_task(self._tend_for_ever())
+        self._background.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._background.stop()
         await self.close()
 
     async def reserve(self, reservation: Reservation) -> Reserved:
         tenant, name = reservation.tenant, reservation.id
-        if self._owed.has_settlement(tenant, name):
-            return Reserved(Decision.REPLAYED, degraded=True)
-        if self._owed.is_admitted(tenant, name):
+        if self._debt.has_settlement(tenant, name):
+            return Reserved(decision=ReserveDecision.REPLAYED, degraded=True)
+        if self._debt.is_admitted(tenant, name):
             return await self._shares.reserve(reservation, self._replicas.count)
         try:
             return await self._ask(lambda: self._store.reserve(reservation))
@@ -89,52 +87,45 @@ class ResilientStore:
 
     async def settle(self, reservation: str, tenant: str, spent: Spent, now_s: float) -> Settled:
         here = await self._shares.settle(reservation, tenant, spent, now_s)
-        if self._owed.is_admitted(tenant, reservation):
-            if here.outcome is Outcome.SETTLED:
-                self._owed.settle_admitted(tenant, reservation, spent)
+        if self._debt.is_admitted(tenant, reservation):
+            if here.outcome is SettleOutcome.SETTLED:
+                self._debt.settle_admitted(tenant, reservation, spent)
             return here
-        if self._owed.has_settlement(tenant, reservation):
-            return Settled(Outcome.DUPLICATE, {})
+        if self._debt.has_settlement(tenant, reservation):
+            return Settled(SettleOutcome.DUPLICATE, {})
         try:
             settled = await self._ask(lambda: self._store.settle(reservation, tenant, spent, now_s))
         except StoreError as error:
-            if not self._owed.add_settlement(tenant, reservation, spent):
+            if not self._debt.add_settlement(tenant, reservation, spent):
                 raise
             self._count_absorbed("settle", error)
-            return Settled(Outcome.DEFERRED, {})
-        if settled.outcome is not Outcome.UNKNOWN or not self._is_back_since_short():
+            return Settled(SettleOutcome.DEFERRED, {})
+        if settled.outcome is not SettleOutcome.UNKNOWN or not self._is_back_recently():
             return settled
-        # The replica that admitted it may not have told the store yet.
-        kept = self._owed.add_settlement(tenant, reservation, spent)
-        return Settled(Outcome.DEFERRED, {}) if kept else settled
+        # The replica that admitted it in the outage may not have sent it to the store yet.
+        kept = self._debt.add_settlement(tenant, reservation, spent)
+        return Settled(SettleOutcome.DEFERRED, {}) if kept else settled
 
-    async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> Counted:
-        """Hits have no `on_outage`: while the store is away, StoreAwayError at once."""
+    async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> CountedHits:
+        """Hits have no `on_outage`: in an outage, StoreAwayError at once."""
         return await self._ask(lambda: self._store.count(tenant, hits, now_s))
 
-    async def peek(
-        self,
-        tenant: str,
-        counters: Sequence[str],
-        leases: Sequence[str],
-        now_s: float,
-        drains: Mapping[str, int] = {},
-    ) -> tuple[int, ...]:
-        return await self._ask(lambda: self._store.peek(tenant, counters, leases, now_s, drains))
+    async def peek(self, query: PeekQuery) -> Mapping[str, int]:
+        return await self._ask(lambda: self._store.peek(query))
 
     @property
     def is_away(self) -> bool:
-        """Whether the store is not asked at the moment."""
+        """Whether there is an outage: the store is not asked."""
         return not self._breaker.is_closed
 
     async def exchange(
-        self, replica: str, letters: Sequence[Letter], read: Collection[str]
+        self, replica: str, batches: Sequence[Batch], read: Collection[str]
     ) -> Exchanged:
-        """See `SharedStore`. While the store is away, StoreAwayError at once."""
-        return await self._ask(lambda: self._store.exchange(replica, letters, read))
+        """See `SharedStore`. In an outage, StoreAwayError at once."""
+        return await self._ask(lambda: self._store.exchange(replica, batches, read))
 
     async def withdraw(self, replica: str) -> None:
-        """See `SharedStore`. While the store is away, StoreAwayError at once."""
+        """See `SharedStore`. In an outage, StoreAwayError at once."""
         await self._ask(lambda: self._store.withdraw(replica))
 
     async def ping(self) -> None:
@@ -142,16 +133,19 @@ class ResilientStore:
         await self._ask(self._store.ping)
 
     async def close(self) -> None:
-        """Gives the store what it can, withdraws this replica, ends the connections."""
+        """Sends the store what it can, withdraws this replica, then ends the connections."""
         if self._breaker.is_closed:
             try:
                 async with asyncio.timeout(_CLOSE_WITHIN_S):
-                    await self._owed.give(self._store, self._back_since_s)
+                    await self._debt.reconcile(self._store, self._back_since_s)
                     await self._store.withdraw(self._replica)
             except (StoreError, TimeoutError) as error:
-                log.warning("could not take leave of the store: %r", error)
-        if self._owed:
-            log.error("%d reservations and settlements never reached the store", len(self._owed))
+                log.warning("could not withdraw this replica from the store: %r", error)
+        if self._debt:
+            log.error(
+                "reservations and settlements of the outage that never reached the store: %d",
+                len(self._debt),
+            )
         await self._store.close()
 
     async def tend(self) -> None:
@@ -168,15 +162,7 @@ class ResilientStore:
                 return
             self._breaker.answered()
             self._announce_at_s = now_s + ANNOUNCE_EVERY_S
-            await self._owed.give(self._store, self._back_since_s)
-
-    async def _tend_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(_TEND_EVERY_S)
-            try:
-                await self.tend()
-            except Exception:  # without it nobody would ever see the store come back
-                log.exception("the background task of the store failed")
+            await self._debt.reconcile(self._store, self._back_since_s)
 
     async def _probe(self) -> None:
         back = False
@@ -190,9 +176,11 @@ class ResilientStore:
                 self._breaker.probe_failed()
         if back:
             now_s = self._clock.monotonic_s()
-            self._announce_at_s = now_s  # what was admitted while giving is still owed
+            self._announce_at_s = now_s  # sends what was admitted meanwhile
             self._metrics.store_available.set(1)
-            log.warning("the store answers again after %.1f s", now_s - self._away_since_s)
+            log.warning(
+                "the store answers again after an outage of %.1f s", now_s - self._away_since_s
+            )
 
     def _account(self) -> None:
         """Counts the time without the store, up to now."""
@@ -202,11 +190,11 @@ class ResilientStore:
         self._accounted_s = now_s
 
     async def _is_back(self) -> bool:
-        """Whether it answers, and has heard of all that was admitted without it."""
+        """Whether it answers, and has been sent everything that it has missed."""
         try:
             await self._announce()
             self._back_since_s = self._clock.monotonic_s()
-            if not await self._owed.give(self._store, self._back_since_s):
+            if not await self._debt.reconcile(self._store, self._back_since_s):
                 await self._store.ping()
         except StoreError as error:
             self._error = str(error)
@@ -220,7 +208,7 @@ class ResilientStore:
     async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
         """Asks the store unless it is away: then raises StoreAwayError without waiting."""
         if self._breaker.is_closed:
-            async with self._turns:  # outside of the deadline: waiting here is not its fault
+            async with self._slots:  # outside of its deadline: this wait is ours
                 if self._breaker.is_closed:
                     try:
                         answer = await call()
@@ -235,45 +223,47 @@ class ResilientStore:
         self._error = str(error)
         self._replicas.lost()
         now_s = self._clock.monotonic_s()
-        self._announce_at_s = now_s  # to see soon whether it is away, and to tell what it missed
+        self._announce_at_s = now_s  # to see soon whether this is an outage
         if self._breaker.failed():
             self._away_since_s = self._accounted_s = now_s
             self._metrics.store_available.set(0)
             log.warning("the store is away, limits do what their on_outage says: %s", error)
 
     async def _decide(self, reservation: Reservation, error: StoreError) -> Reserved:
-        """The answer without the store. Raises `error` where no limit may answer for it."""
+        """The answer without the store. Raises `error` where the limits refuse without counting."""
         tried = not isinstance(error, StoreAwayError)
         policy = _policy(reservation)
         reserved: Reserved | None = None
         if policy is OnOutage.OPEN:
-            not_counted = (0,) * len(reservation.asked)
-            reserved = Reserved(Decision.ADMITTED, not_counted, degraded=True, held=tried)
+            not_counted = {asked.key: 0 for asked in reservation.asked}
+            reserved = Reserved(
+                decision=ReserveDecision.ADMITTED, used=not_counted, degraded=True, held=tried
+            )
         elif policy is OnOutage.SHARE and not self._shares.is_full():
             reserved = await self._shares.reserve(reservation, self._replicas.count)
-        admitted = reserved is not None and reserved.decision is Decision.ADMITTED
+        admitted = reserved is not None and reserved.decision is ReserveDecision.ADMITTED
         self._metrics.outage_decisions.labels(policy, "admitted" if admitted else "refused").inc()
         if admitted and policy is OnOutage.SHARE:
-            self._owed.add_admitted(shared_part(reservation))
-        if tried and not admitted:  # the store may hold it all the same
-            self._owed.add_settlement(reservation.tenant, reservation.id, Spent())
+            self._debt.add_admitted(shared_part(reservation))
+        if tried and not admitted:  # the store may have reserved it nevertheless
+            self._debt.add_settlement(reservation.tenant, reservation.id, Spent())
         if reserved is None:
             raise error
         self._count_absorbed("reserve", error)
         return reserved
 
     def _count_absorbed(self, operation: str, error: StoreError) -> None:
-        """Failures that our callers hear of are counted by them."""
+        """Counts a failure that our callers do not see. They count those that they see."""
         if not isinstance(error, StoreAwayError):
             self._metrics.store_errors.labels(operation).inc()
 
-    def _is_back_since_short(self) -> bool:
+    def _is_back_recently(self) -> bool:
         return self._clock.monotonic_s() - self._back_since_s < ASK_AGAIN_S
 
 
 def _policy(reservation: Reservation) -> OnOutage:
-    """The strictest one of its limits decides."""
-    policies = {on_outage(one) for one in reservation.asked}
+    """The strictest of its limits decides."""
+    policies = {on_outage(asked) for asked in reservation.asked}
     for policy in (OnOutage.CLOSED, OnOutage.SHARE):
         if policy in policies:
             return policy

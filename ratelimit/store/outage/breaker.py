@@ -1,17 +1,17 @@
-"""Whether to ask a store that may be down. Pure: it is told what happened, and reads a clock."""
+"""Decides whether to ask a store that may be down. Pure, but for the type of a clock."""
 
 from enum import StrEnum
 
 from headgate.core.clock import Clock
 
 FAILURES = 5
-"""Calls in a row that fail before the store counts as away."""
+"""How many calls in a row fail before an outage begins."""
 
 PROBE_EVERY_S = 0.25
 
 
-class State(StrEnum):
-    """Closed: calls go through. Open: none does. Half open: one probe is on its way."""
+class BreakerState(StrEnum):
+    """Closed: calls go through. Open: no call does. Half open: one probe is running."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -21,7 +21,7 @@ class State(StrEnum):
 class Breaker:
     """Closed until `failures` calls in a row have failed; then only a probe closes it again.
 
-    Calls that began before it opened may still end afterwards: they change nothing any more.
+    Calls that began before it opened may end afterwards: they no longer change anything.
     """
 
     def __init__(
@@ -32,16 +32,16 @@ class Breaker:
         self._probe_every_s = probe_every_s
         self._in_a_row = 0
         self._probe_at_s = 0.0
-        self._state = State.CLOSED
+        self._state = BreakerState.CLOSED
 
     @property
-    def state(self) -> State:
+    def state(self) -> BreakerState:
         return self._state
 
     @property
     def is_closed(self) -> bool:
         """Whether a call may be tried."""
-        return self._state is State.CLOSED
+        return self._state is BreakerState.CLOSED
 
     def answered(self) -> None:
         """A call was answered."""
@@ -49,7 +49,7 @@ class Breaker:
 
     def failed(self) -> bool:
         """A call was not answered. True if this is what opens the breaker."""
-        if self._state is not State.CLOSED:
+        if self._state is not BreakerState.CLOSED:
             return False
         self._in_a_row += 1
         if self._in_a_row < self._failures:
@@ -58,21 +58,21 @@ class Breaker:
         return True
 
     def take_probe(self) -> bool:
-        """True for the one caller who is to probe now, and who then reports how it went."""
-        if self._state is not State.OPEN or self._clock.monotonic_s() < self._probe_at_s:
+        """True for the one caller that must probe now; it then reports the result."""
+        if self._state is not BreakerState.OPEN or self._clock.monotonic_s() < self._probe_at_s:
             return False
-        self._state = State.HALF_OPEN
+        self._state = BreakerState.HALF_OPEN
         return True
 
     def probe_answered(self) -> None:
         """The store is back."""
         self._in_a_row = 0
-        self._state = State.CLOSED
+        self._state = BreakerState.CLOSED
 
     def probe_failed(self) -> None:
         """The store is still away: the next probe is due after a while."""
         self._open()
 
     def _open(self) -> None:
-        self._state = State.OPEN
+        self._state = BreakerState.OPEN
         self._probe_at_s = self._clock.monotonic_s() + self._probe_every_s
