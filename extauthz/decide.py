@@ -72,7 +72,8 @@ def decide(request: CheckInput, policy: CompiledPolicy) -> CheckResult:
 def ending(request: CheckInput) -> Deny:
     """The refusal of every request while the gateway ends. The official clients try again."""
     error = ApiError(Refusal.UNAVAILABLE, "The gateway is shutting down. Try again.")
-    return Deny(error, door_of(request.path).shape, (("retry-after", "1"),), anonymous=False)
+    shape, headers = door_of(request.path).shape, (("retry-after", "1"),)
+    return Deny(error=error, shape=shape, headers=headers, anonymous=False)
 
 
 def too_many_failures(shape: ErrorShape, wait_s: float) -> Deny:

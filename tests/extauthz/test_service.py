@@ -86,7 +86,9 @@ async def test_a_new_policy_is_in_force_from_the_next_call(door: AuthzServer, ch
     assert (await check(request)).status.code == 16
 
 
-async def test_while_the_gateway_ends_every_request_gets_503(door: Door, check: Check) -> None:
+async def test_while_the_gateway_ends_every_request_gets_503(
+    door: AuthzServer, check: Check
+) -> None:
     door.admits = False
     for credential in (RIGHT, WRONG):
         response = await check(check_request(credential))
