@@ -16,6 +16,7 @@ import uvloop
 
 from headgate.cli.options import (
     AUTH_FAILURES,
+    BODY_LIMIT,
     BOX,
     COUNTING,
     FILE,
@@ -72,6 +73,7 @@ _DEFAULT_POLICY = Path("headgate.yaml")
     type=click.Path(path_type=Path, file_okay=False),
     help="Keeps sockets, Envoy's configuration and logs here [a temporary folder].",
 )
+@BODY_LIMIT
 @COUNTING
 def up_command(
     *,

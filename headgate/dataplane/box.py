@@ -11,7 +11,14 @@ import betterproto2
 from headgate.core.contract import Counting
 from headgate.core.errors import OperatorError
 
-BODY_LIMIT_BYTES = 16 * 2**20
+BODY_LIMIT_BYTES = 32 * 2**20
+"""For images, PDFs and recordings: Anthropic's API takes requests up to 32 MB, and vLLM recordings
+up to 25 MB. Envoy holds the whole body while it is read, so the default is no larger."""
+MIN_BODY_LIMIT_BYTES = 4 * 2**20
+"""While ext_authz answers, Envoy holds up to 1.5 MiB (its buffer and a window of HTTP/2). If a
+limit below twice of that came into force then, Envoy would neither read on nor answer."""
+MAX_BODY_LIMIT_BYTES = 64 * 2**20
+"""The largest body that the services take, to rewrite it."""
 MAX_CONNECTIONS = 10_000
 
 
@@ -82,6 +89,14 @@ class OneBox:
     @property
     def log_file(self) -> Path:
         return self.folder / "envoy.log"
+
+
+def size_text(size_bytes: int) -> str:
+    """The size as people and `--body-limit` write it, such as `32 MiB` or `50 MB`."""
+    for unit, unit_bytes in (("MiB", 2**20), ("MB", 10**6), ("KiB", 2**10), ("kB", 10**3)):
+        if size_bytes % unit_bytes == 0 and size_bytes:
+            return f"{size_bytes // unit_bytes} {unit}"
+    return f"{size_bytes} bytes"
 
 
 def render(message: betterproto2.Message) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from headgate.core.contract import Counting
 from headgate.core.errors import OperatorError
-from headgate.dataplane.box import BODY_LIMIT_BYTES
+from headgate.dataplane.box import BODY_LIMIT_BYTES, MAX_BODY_LIMIT_BYTES
 from headgate.dataplane.envoy_filters import SERVICES_CLUSTER, Attach, envoy_filters
 from headgate.dataplane.filters import http_filters
 from headgate.istio_check.findings import (
@@ -99,7 +99,7 @@ def mesh_of(policy: Path, istio: Path, config: Path | None = None) -> Mesh:
         policy=load_policy_document(policy),
         config=None if config is None else load_mesh_config(config),
         chain=tuple(http_filter.name for http_filter in filters),
-        largest_body_bytes=BODY_LIMIT_BYTES,
+        largest_body_bytes=MAX_BODY_LIMIT_BYTES,
     )
 
 

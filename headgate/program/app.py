@@ -26,6 +26,7 @@ from headgate.core.clock import Clock
 from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy, Prices
+from headgate.dataplane.box import MAX_BODY_LIMIT_BYTES
 from headgate.program.ending import Ending
 from headgate.program.settings import ServiceSettings, StoreSettings
 from ratelimit.descriptors.service import DescriptorLimits
@@ -39,12 +40,13 @@ from ratelimit.store.protocol import Store
 from ratelimit.store.redis import RedisStore
 from ratelimit.store.slices.sliced import SlicedStore
 
+_MESSAGE_ROOM_BYTES = 2**20
 _SERVER_OPTIONS = [
     # A mesh has one connection for each proxy worker and thousands of short streams on it.
     ("grpc.max_concurrent_streams", 2**31 - 1),
-    # A rewritten body travels to us and back; the door refuses larger ones before that.
-    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
-    ("grpc.max_send_message_length", 64 * 1024 * 1024),
+    # A body to rewrite comes in one message and goes back in another, with its headers.
+    ("grpc.max_receive_message_length", MAX_BODY_LIMIT_BYTES + _MESSAGE_ROOM_BYTES),
+    ("grpc.max_send_message_length", MAX_BODY_LIMIT_BYTES + _MESSAGE_ROOM_BYTES),
     # Two programs on one port would each get half of the calls, in silence.
     ("grpc.so_reuseport", 0),
 ]

@@ -29,6 +29,7 @@ def box_of(
         versions=_versions(policy),
         certificate=certificate,
         max_connections=settings.max_connections or MAX_CONNECTIONS,
+        body_limit_bytes=settings.body_limit_bytes,
         counting=settings.counting,
     )
 

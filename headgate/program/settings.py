@@ -8,6 +8,7 @@ from pathlib import Path
 
 from extauthz.failures import DEFAULT_PER_MINUTE
 from headgate.core.contract import Counting
+from headgate.dataplane.box import BODY_LIMIT_BYTES
 from ratelimit.store.redis import TIMEOUT_S
 
 
@@ -90,6 +91,8 @@ class BoxSettings(ServiceSettings):
     max_connections: int | None = None
     """How many connections clients may hold open together. None for MAX_CONNECTIONS, or for as
     many as the limit of open files allows."""
+    body_limit_bytes: int = BODY_LIMIT_BYTES
+    """The largest request body; a larger one gets 413."""
     counting: Counting = Counting.PROXY
     """Whether a filter in Envoy or ext_proc counts the tokens of answers."""
     run_dir: Path | None = None

@@ -31,10 +31,10 @@ from headgate.core.contract import (
 )
 from headgate.core.errors import ApiError, Refusal
 from headgate.dataplane.bootstrap import bootstrap, write_bootstrap
-from headgate.dataplane.box import OneBox, render, replace_file
+from headgate.dataplane.box import BODY_LIMIT_BYTES, OneBox, render, replace_file
 from headgate.dataplane.filters import BODY_FIELDS, http_filters
 from headgate.dataplane.listener import listener
-from headgate.dataplane.replies import REPLIES
+from headgate.dataplane.replies import replies
 from headgate.dataplane.routes import route_table, write_dynamic
 from headgate.dataplane.upstream import BadUpstream, cluster_name, model_cluster
 
@@ -292,7 +292,7 @@ def test_everything_that_envoy_needs_is_in_the_folder(tmp_path: Path) -> None:
 
 def test_local_replies_have_the_shapes_of_refusals() -> None:
     refusal = ApiError(Refusal.BAD_REQUEST, "x")
-    for reply in REPLIES:
+    for reply in replies(BODY_LIMIT_BYTES):
         openai = json.loads(reply.body(ErrorShape.OPENAI))
         assert openai["error"].keys() == json.loads(refusal.body(ErrorShape.OPENAI))["error"].keys()
         anthropic = json.loads(reply.body(ErrorShape.ANTHROPIC))

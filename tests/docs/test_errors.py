@@ -13,8 +13,10 @@ import pytest
 
 from headgate.core.apis import ErrorShape
 from headgate.core.errors import ApiError, Refusal
-from headgate.dataplane.replies import REPLIES, Reply
+from headgate.dataplane.box import BODY_LIMIT_BYTES
+from headgate.dataplane.replies import LocalReply, replies
 
+REPLIES = replies(BODY_LIMIT_BYTES)
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "errors.md").read_text()
 
 
@@ -57,7 +59,7 @@ def test_a_refusal_has_its_status_and_types(refusal: Refusal) -> None:
 
 
 @pytest.mark.parametrize("reply", REPLIES, ids=lambda reply: reply.code)
-def test_a_reply_of_envoy_has_its_status_and_types(reply: Reply) -> None:
+def test_a_reply_of_envoy_has_its_status_and_types(reply: LocalReply) -> None:
     named = [int(status) for status in re.findall(r"response\.code == (\d+)", reply.when)]
     fixed = [reply.status] if reply.status is not None else named
 
