@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test test-alerts check format generate istio-fields lock wheels dist render test-faults test-matrix test-mesh test-vllm \
+.PHONY: help setup run test test-alerts check format generate istio-fields lock wheels dist render test-faults test-matrix test-mesh test-vllm test-h2spec test-clients \
   soak bench clean
 
 help: ## list the targets
@@ -45,6 +45,26 @@ $(HEADGATE_ISTIO_BIN)/istioctl: ISTIO_PACKAGE = istioctl/cmd/istioctl
 $(ISTIO_TOOLS):
 	@command -v go >/dev/null || { echo "make test-mesh needs Go 1.26 or newer, to build istiod" >&2; exit 1; }
 	GOBIN=$(HEADGATE_ISTIO_BIN) GOFLAGS=-buildvcs=false go install istio.io/istio/$(ISTIO_PACKAGE)@$(ISTIO)
+
+H2SPEC := v2.2.1+incompatible
+HEADGATE_H2SPEC ?= $(CURDIR)/.h2spec/h2spec
+
+test-h2spec: setup $(HEADGATE_H2SPEC) ## h2spec, the HTTP/2 conformance suite, against our gRPC server (needs Go to build it)
+	$(BIN)/python -m tests.grpc_server.h2spec $(HEADGATE_H2SPEC)
+
+$(HEADGATE_H2SPEC):
+	@command -v go >/dev/null || { echo "make test-h2spec needs Go, to build h2spec" >&2; exit 1; }
+	GOBIN=$(dir $@) GOFLAGS=-buildvcs=false go install github.com/summerwind/h2spec/cmd/h2spec@$(H2SPEC)
+
+HEADGATE_CLIENTS ?= $(CURDIR)/.clients
+test-clients: setup $(HEADGATE_CLIENTS)/.ready ## the official Python and Node clients at a limit (needs Node 20 and npm)
+	HEADGATE_CLIENTS=$(HEADGATE_CLIENTS) $(BIN)/pytest tests/clients
+
+$(HEADGATE_CLIENTS)/.ready: tests/clients/node/package-lock.json
+	mkdir -p $(HEADGATE_CLIENTS)
+	cp tests/clients/node/package.json tests/clients/node/package-lock.json $(HEADGATE_CLIENTS)
+	npm ci --prefix $(HEADGATE_CLIENTS) --no-audit --no-fund
+	@touch $@
 
 test-alerts: setup ## the alerts of istio/components/monitoring and their tests, by Prometheus' promtool
 	$(BIN)/python -m tests.istio.alerts.run

@@ -2,30 +2,35 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Callable, Container, Sequence
-from typing import Protocol
-
-import grpc
+from collections.abc import AsyncIterable, Callable, Container, Iterator, Sequence
+from typing import Protocol, TypeVar
 
 from accesslog.meter import FinishedRequest, PricesOf, meter
 from accesslog.sink import Sink
-from accesslog.types import OpenReservation, UsageRecord
+from accesslog.types import LogEntry, OpenReservation, UsageRecord
 from accesslog.wire import decode
 from headgate._gen.accesslog_pb2 import StreamAccessLogsResponse
 from headgate.core.apis import FORM_APIS, Api
 from headgate.core.contract import ABSENT
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
+from headgate.core.rpc import Method
 from headgate.core.settlement import Estimate, Source, Usage
 
 SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 METHOD = "StreamAccessLogs"
 
 _SETTLES_AT_ONCE = 32
+ENTRIES_AT_ONCE = 8
+"""Entries are handled in groups of this size. Between two groups the loop runs the hooks."""
+_CHECKED = "ext_authz_"
+"""How Envoy's details begin for a request that ext_authz refused, or could not decide about."""
 _STATUSES = range(100, 600)
 _APIS = frozenset(Api)
 
 log = logging.getLogger("headgate.accesslog")
+
+T = TypeVar("T")
 
 
 class SettleReservation(Protocol):
@@ -54,8 +59,17 @@ class LearnUsage(Protocol):
     ) -> None: ...
 
 
+class WithinLimit(Protocol):
+    """Counts a request without a known key against its address; False beyond the limit."""
+
+    def __call__(self, address: str, /) -> bool: ...
+
+
 class AccessLogService:
     """`envoy.service.accesslog.v3.AccessLogService`: records, teaches and settles.
+
+    A request that ended before ext_authz saw it gets a record only `within_limit`. Otherwise a
+    client without a key could fill the disk.
 
     For each message the records are written first. Then every reservation is settled a second time,
     in case the rate-limit service's own settlement was lost.
@@ -74,6 +88,7 @@ class AccessLogService:
         sinks: Sequence[Sink],
         policy: Callable[[], CompiledPolicy],
         metrics: Metrics,
+        within_limit: WithinLimit,
     ) -> None:
         self._settle = settle
         self._learn = learn
@@ -81,6 +96,7 @@ class AccessLogService:
         self._sinks = sinks
         self._policy = policy
         self._metrics = metrics
+        self._within_limit = within_limit
         self._settling = asyncio.Semaphore(_SETTLES_AT_ONCE)
         self._settle_fails = False
         self.open_streams = 0
@@ -88,16 +104,16 @@ class AccessLogService:
         self.handled_entries = 0
         """How many log entries have been recorded and settled, or dropped as unreadable."""
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """The handler for a grpc.aio server. Messages come as bytes, to count bad ones here."""
-        stream: grpc.RpcMethodHandler[bytes, StreamAccessLogsResponse] = (
-            grpc.stream_unary_rpc_method_handler(
-                self.stream_access_logs,
-                request_deserializer=None,
-                response_serializer=StreamAccessLogsResponse.SerializeToString,
-            )
+    def methods(self) -> tuple[Method, ...]:
+        """The methods of the service. Messages come as bytes, to count bad ones here."""
+        method = Method(
+            path=f"/{SERVICE}/{METHOD}",
+            behavior=self.stream_access_logs,
+            read=bytes,
+            write=StreamAccessLogsResponse.SerializeToString,
+            takes_stream=True,
         )
-        return grpc.method_handlers_generic_handler(SERVICE, {METHOD: stream})
+        return (method,)
 
     async def stream_access_logs(
         self, messages: AsyncIterable[bytes], _context: object
@@ -120,17 +136,34 @@ class AccessLogService:
             self._metrics.records.labels("failed").inc()
             log.error("dropped an access log message of %d bytes: %s", len(message), error)
             return
+        open_ones: list[OpenReservation] = []
+        for some in _groups(entries, ENTRIES_AT_ONCE):
+            open_ones += await self._record(some)
+            await asyncio.sleep(0)
+        for some_open in _groups(open_ones, _SETTLES_AT_ONCE):
+            await self._settle_all(some_open)
+        self.handled_entries += len(entries)
+
+    async def _record(self, entries: Sequence[LogEntry]) -> list[OpenReservation]:
+        """Writes and counts the records of some entries; returns what has to be settled."""
         metered = (meter(entry, self._prices_of) for entry in entries)
         finished: list[FinishedRequest] = [request for request in metered if request is not None]
-        await self._write([request.record for request in finished])
+        records = [request.record for request in finished]
+        await self._write([record for record in records if self._is_recorded(record)])
         for request in finished:
             self._count(request.record)
             if request.reservation is not None and request.reservation.usage.complete:
                 self._teach(request.record)
-        await self._settle_all(
-            [request.reservation for request in finished if request.reservation is not None]
-        )
-        self.handled_entries += len(entries)
+        return [request.reservation for request in finished if request.reservation is not None]
+
+    def _is_recorded(self, record: UsageRecord) -> bool:
+        """ext_authz has counted what it refused; all others without a caller it has not seen."""
+        if record.tenant is not None or (record.details or "").startswith(_CHECKED):
+            return True
+        if self._within_limit(record.ip or ""):
+            return True
+        self._metrics.records.labels("left_out").inc()
+        return False
 
     async def _write(self, records: Sequence[UsageRecord]) -> None:
         """Gives the records to every sink; they count as written once all sinks wrote them."""
@@ -210,3 +243,7 @@ class AccessLogService:
 
 def _known(label: object, labels: Container[object]) -> str:
     return str(label) if label in labels else ABSENT
+
+
+def _groups(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[begin : begin + size] for begin in range(0, len(items), size))

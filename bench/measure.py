@@ -83,6 +83,16 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def context_switches(pid: int) -> int:
+    """How often the threads of a process have given up a processor, or lost it."""
+    total = 0
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        for line in status.read_text().splitlines():
+            if line.startswith(("voluntary_ctxt", "nonvoluntary_ctxt")):
+                total += int(line.split()[1])
+    return total
+
+
 def in_fresh_process(work: Callable[..., T], *arguments: object) -> T:
     """Runs `work` in a new process, whose memory earlier measurements have not changed."""
     context = multiprocessing.get_context("spawn")

@@ -2,10 +2,20 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from headgate.core.apis import ENDPOINTS, Api, ErrorShape, door_of
-from headgate.core.errors import ApiError, Refusal
+from extauthz import cors
+from headgate.core.apis import (
+    ENDPOINTS,
+    HEALTH,
+    WITHOUT_USAGE,
+    Api,
+    Door,
+    ErrorShape,
+    door_of,
+    without_final_slash,
+)
+from headgate.core.errors import ApiError, Refusal, retry_headers
 from headgate.core.keys import digest_of
 from headgate.core.policy import Caller, CompiledPolicy
 
@@ -21,13 +31,16 @@ class CheckInput:
 
     `credentials` holds the name in lower case and the raw value of each credential header, in their
     order, with repeated headers. `address` is the client's address as the proxy knows it; it does
-    not identify the caller.
+    not identify the caller. `page` holds the headers that a browser adds. `opens_websocket`: the
+    client wants to go on as a WebSocket.
     """
 
     method: str
     path: str
     credentials: tuple[tuple[str, bytes], ...]
     address: str = ""
+    page: cors.PageHeaders = cors.NO_PAGE
+    opens_websocket: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,28 +55,45 @@ class Allow:
 class Deny:
     """The request ends here. `headers` are the headers that its status requires (RFC 9110).
 
-    `anonymous`: it came without a known key. `recorded`: it gets a usage record.
+    `counted`: it came without a known key, and counts against its address. `recorded`: it gets a
+    usage record.
     """
 
     error: ApiError
     shape: ErrorShape
     headers: tuple[tuple[str, str], ...] = ()
-    anonymous: bool = True
+    counted: bool = True
     recorded: bool = True
 
 
-CheckResult = Allow | Deny
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The request ends here with this status, without a body, a key or a record.
+
+    `kind` is its label in the metrics.
+    """
+
+    kind: str
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+CheckResult = Allow | Deny | Answer
 
 
 def decide(request: CheckInput, policy: CompiledPolicy) -> CheckResult:
     """Allows a request for a known path with exactly one known API key."""
     door = door_of(request.path)
+    if request.method == "OPTIONS":
+        return _options(request, door, policy)
     caller = _authenticate(request.credentials, policy)
     anonymous = isinstance(caller, ApiError)
     if door.endpoint is None:
-        return Deny(error=_UNKNOWN_PATH, shape=door.shape, anonymous=anonymous)
+        return _not_served(request, door.shape, policy, counted=anonymous)
+    if request.opens_websocket:
+        return _no_websocket(door.shape, counted=anonymous)
     if request.method not in door.endpoint.methods:
-        return _wrong_method(door.endpoint.methods, door.shape, anonymous)
+        return _wrong_method(door.endpoint.methods, door.shape, counted=anonymous)
     if isinstance(caller, ApiError):
         return Deny(error=caller, shape=door.shape, headers=(("www-authenticate", "Bearer"),))
     return Allow(caller, door.endpoint.api)
@@ -73,14 +103,15 @@ def ending(request: CheckInput) -> Deny:
     """The refusal of every request while the gateway ends. The official clients try again."""
     error = ApiError(Refusal.UNAVAILABLE, "The gateway is shutting down. Try again.")
     shape, headers = door_of(request.path).shape, (("retry-after", "1"),)
-    return Deny(error=error, shape=shape, headers=headers, anonymous=False)
+    return Deny(error=error, shape=shape, headers=headers, counted=False)
 
 
 def too_many_failures(shape: ErrorShape, wait_s: float) -> Deny:
     """The refusal of an anonymous request beyond `FailureLimit`, in place of its own refusal.
 
     The official clients retry after a 429 but never after a 401; `x-should-retry` makes them treat
-    this 429 like a 401. It gets no usage record, because a flood of records would fill the disk.
+    this 429 like a 401, whatever the wait. It gets no usage record, because a flood of records
+    would fill the disk.
     """
     seconds = max(1, math.ceil(wait_s))
     message = (
@@ -88,7 +119,7 @@ def too_many_failures(shape: ErrorShape, wait_s: float) -> Deny:
         f" key passes at any time. To learn what is wrong with your key, try again in {seconds} s."
     )
     error = ApiError(Refusal.TOO_MANY_FAILURES, message)
-    headers = (("retry-after", str(seconds)), ("x-should-retry", "false"))
+    headers = tuple({**dict(retry_headers(seconds)), "x-should-retry": "false"}.items())
     return Deny(error=error, shape=shape, headers=headers, recorded=False)
 
 
@@ -105,20 +136,26 @@ def _authenticate(
 
 
 def _keys(credentials: Iterable[tuple[str, bytes]]) -> Iterable[bytes]:
-    """Every API key of the request. A scheme other than Bearer carries no key."""
+    """Every API key of the request. A scheme other than Bearer carries no key.
+
+    An empty value is no key: clients send one if their setting is an empty text.
+    """
     for name, value in credentials:
-        if name != _AUTHORIZATION:
-            yield value.strip(_BLANKS)
-        else:
-            # The scheme is case-insensitive and ends at the first blank (RFC 9110, 11.1).
-            scheme, _, token = value.strip(_BLANKS).replace(b"\t", b" ").partition(b" ")
-            if scheme.lower() == _SCHEME:
-                yield token.strip(_BLANKS)
+        key = _bearer_token(value) if name == _AUTHORIZATION else value.strip(_BLANKS)
+        if key:
+            yield key
+
+
+def _bearer_token(value: bytes) -> bytes:
+    """The token of an `authorization` header; empty if it has none, or has another scheme."""
+    # The scheme is case-insensitive and ends at the first blank (RFC 9110, 11.1).
+    scheme, _, token = value.strip(_BLANKS).replace(b"\t", b" ").partition(b" ")
+    return token.strip(_BLANKS) if scheme.lower() == _SCHEME else b""
 
 
 def _caller_of(key: bytes, policy: CompiledPolicy) -> Caller | None:
     """The caller of an API key; None for an unknown key, and for a tenant that was removed."""
-    if not key or len(key) > _MAX_KEY_BYTES or not key.isascii():
+    if len(key) > _MAX_KEY_BYTES or not key.isascii():
         return None
     # The key itself is never compared. The time of the look-up may depend on the digest of the
     # sent text. The digest does not tell how similar the text is to a key.
@@ -128,16 +165,69 @@ def _caller_of(key: bytes, policy: CompiledPolicy) -> Caller | None:
     return caller
 
 
-def _wrong_method(methods: frozenset[str], shape: ErrorShape, anonymous: bool) -> Deny:
+def _options(request: CheckInput, door: Door, policy: CompiledPolicy) -> Deny | Answer:
+    """The answer to OPTIONS, which a browser sends before a page's request, without its key.
+
+    It is neither a failed key nor recorded: the browser alone sends it, and a page's every request
+    may cause one.
+    """
+    if policy.cors_origins and request.page.is_preflight:
+        if not cors.is_allowed(request.page.origin, policy.cors_origins):
+            return _uncounted(Deny(error=_FORBIDDEN_ORIGIN, shape=door.shape))
+        methods = _ALL_METHODS if door.endpoint is None else door.endpoint.methods
+        return Answer("preflight", 204, cors.preflight_headers(request.page, methods))
+    if door.endpoint is None:
+        return _uncounted(_unknown_path(request.path, door.shape, policy))
+    return _uncounted(_wrong_method(door.endpoint.methods, door.shape, counted=False))
+
+
+def _uncounted(deny: Deny) -> Deny:
+    return replace(deny, counted=False, recorded=False)
+
+
+def _not_served(
+    request: CheckInput, shape: ErrorShape, policy: CompiledPolicy, *, counted: bool
+) -> Deny | Answer:
+    if request.path.partition("?")[0] == HEALTH and request.method in _READS:
+        return _HEALTHY
+    return replace(_unknown_path(request.path, shape, policy), counted=counted)
+
+
+def _unknown_path(path: str, shape: ErrorShape, policy: CompiledPolicy) -> Deny:
+    """Names the paths that are served: those of closed APIs are not among them."""
+    served = [
+        known
+        for known, endpoint in ENDPOINTS.items()
+        if endpoint.api not in WITHOUT_USAGE or endpoint.api in policy.without_usage
+    ]
+    hint = without_final_slash(path)
+    slash = f" Remove the slash at its end: {hint}." if hint in served else ""
+    message = f"Headgate does not serve this path.{slash} It serves {', '.join(served)}."
+    return Deny(error=ApiError(Refusal.UNKNOWN_PATH, message), shape=shape)
+
+
+def _no_websocket(shape: ErrorShape, *, counted: bool) -> Deny:
+    """The status at which Codex goes on over HTTP at once. Envoy sends no `upgrade` header."""
+    headers = (("x-should-retry", "false"),)
+    return Deny(error=_NO_WEBSOCKET, shape=shape, headers=headers, counted=counted)
+
+
+def _wrong_method(methods: frozenset[str], shape: ErrorShape, *, counted: bool) -> Deny:
     allowed = ", ".join(sorted(methods))
     error = ApiError(Refusal.WRONG_METHOD, f"This path accepts only {allowed}.")
-    headers = (("allow", allowed),)
-    return Deny(error=error, shape=shape, headers=headers, anonymous=anonymous)
+    return Deny(error=error, shape=shape, headers=(("allow", allowed),), counted=counted)
 
 
-_UNKNOWN_PATH = ApiError(
-    Refusal.UNKNOWN_PATH,
-    f"Headgate does not serve this path. It serves {', '.join(ENDPOINTS)}.",
+_READS = frozenset({"GET", "HEAD"})
+_ALL_METHODS = frozenset().union(*(endpoint.methods for endpoint in ENDPOINTS.values()))
+_HEALTHY = Answer("health", 200)
+_FORBIDDEN_ORIGIN = ApiError(
+    Refusal.FORBIDDEN_ORIGIN,
+    "Pages of this origin may not call from a browser. The operator can add it to `cors.origins`.",
+)
+_NO_WEBSOCKET = ApiError(
+    Refusal.NO_WEBSOCKET,
+    "This path serves no WebSocket. Send the request over plain HTTP; it may be streamed.",
 )
 _NO_KEY = ApiError(
     Refusal.NO_KEY,

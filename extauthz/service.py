@@ -2,18 +2,27 @@
 
 from collections.abc import Callable
 
-import grpc
-
 from extauthz import wire
-from extauthz.decide import CheckInput, CheckResult, Deny, decide, ending, too_many_failures
+from extauthz.cors import answer_headers
+from extauthz.decide import (
+    Allow,
+    Answer,
+    CheckInput,
+    CheckResult,
+    Deny,
+    decide,
+    ending,
+    too_many_failures,
+)
 from extauthz.failures import FailureLimit
 from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
 from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
+from headgate.core.rpc import Method
 
 _HOOK = "ext_authz"
-_SERVICE = "envoy.service.auth.v3.Authorization"
+_CHECK = "/envoy.service.auth.v3.Authorization/Check"
 
 
 class Authorization:
@@ -38,32 +47,40 @@ class Authorization:
         self._clock = clock
         self._metrics = metrics
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """The gRPC handler of `envoy.service.auth.v3.Authorization`."""
-        check = grpc.unary_unary_rpc_method_handler(
-            self.check,
-            request_deserializer=CheckRequest.FromString,
-            response_serializer=CheckResponse.SerializeToString,
+    def methods(self) -> tuple[Method, ...]:
+        """The methods of `envoy.service.auth.v3.Authorization`."""
+        check = Method(
+            path=_CHECK,
+            behavior=self.check,
+            read=CheckRequest.FromString,
+            write=CheckResponse.SerializeToString,
         )
-        return grpc.method_handlers_generic_handler(_SERVICE, {"Check": check})
+        return (check,)
 
     async def check(self, message: CheckRequest, _context: object) -> CheckResponse:
         """Authenticates one request."""
         with self._metrics.time_hook(_HOOK):
-            result = self._decide(wire.decode(message))
-            response = wire.encode(result)
+            request, policy = wire.decode(message), self._policy()
+            result = self._decide(request, policy)
+            response = wire.encode(result, answer_headers(request.page.origin, policy.cors_origins))
         self._metrics.decisions.labels(_HOOK, _label(result)).inc()
         return response
 
-    def _decide(self, request: CheckInput) -> CheckResult:
+    def _decide(self, request: CheckInput, policy: CompiledPolicy) -> CheckResult:
         if not self._admits():
             return ending(request)
-        result = decide(request, self._policy())
-        if not isinstance(result, Deny) or not result.anonymous:
+        result = decide(request, policy)
+        if not isinstance(result, Deny) or not result.counted:
             return result
         wait_s = self._failures.count(request.address, self._clock.monotonic_s())
         return result if wait_s is None else too_many_failures(result.shape, wait_s)
 
 
 def _label(result: CheckResult) -> str:
-    return result.error.refusal.code if isinstance(result, Deny) else "ok"
+    match result:
+        case Deny():
+            return result.error.refusal.code
+        case Answer():
+            return result.kind
+        case Allow():
+            return "ok"

@@ -1,9 +1,29 @@
 """Translates between Envoy's authorization messages and ext_authz's values."""
 
-from extauthz.decide import Allow, CheckInput, CheckResult, Deny
-from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
-from headgate._gen.base_pb2 import HeaderValueOption
-from headgate.core.contract import CREDENTIAL_HEADERS, RECORD_NO, STRIPPED_HEADERS, CallerKey
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from extauthz.cors import Headers, PageHeaders
+from extauthz.decide import Allow, Answer, CheckInput, CheckResult, Deny
+from headgate._gen.auth_pb2 import AttributeContext, CheckRequest, CheckResponse
+from headgate._gen.base_pb2 import HeaderValue, HeaderValueOption
+from headgate.core.contract import (
+    CHECKED_HEADERS,
+    CREDENTIAL_HEADERS,
+    ORIGIN,
+    PREFLIGHT_HEADERS,
+    PREFLIGHT_METHOD,
+    RECORD_NO,
+    STRIPPED_HEADERS,
+    WEBSOCKET_KEY,
+    CallerKey,
+)
+
+if TYPE_CHECKING:
+    from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
+
+_READ = frozenset(CHECKED_HEADERS)
+_PAGE = (ORIGIN, PREFLIGHT_METHOD, PREFLIGHT_HEADERS)
 
 # google.rpc.Code. Envoy answers with `denied_response` for any code that is not OK.
 _PERMISSION_DENIED = 7
@@ -11,40 +31,56 @@ _UNAUTHENTICATED = 16
 
 
 def decode(message: CheckRequest) -> CheckInput:
-    """Reads the request's path, method, credential headers and the client's address.
+    """Reads the request's path, method, the headers that Envoy sends and the client's address.
 
     With `encode_raw_headers` Envoy fills `header_map`, with repeated headers and raw bytes. Without
     it Envoy fills `headers`, with repeated headers joined by commas.
     """
     http = message.attributes.request.http
-    credentials = tuple(
-        (header.key, header.raw_value or header.value.encode())
-        for header in http.header_map.headers
-        if header.key in CREDENTIAL_HEADERS
-    )
-    if not http.header_map.headers:
-        credentials = tuple(
-            (name, http.headers[name].encode())
-            for name in CREDENTIAL_HEADERS
-            if name in http.headers
-        )
+    pairs = [(header.key, header.raw_value or header.value.encode()) for header in _raw(http)]
+    if not pairs:
+        pairs = [(name, http.headers[name].encode()) for name in _READ if name in http.headers]
+    credentials = tuple(pair for pair in pairs if pair[0] in CREDENTIAL_HEADERS)
     address = message.attributes.source.address.socket_address.address
-    return CheckInput(http.method, http.path, credentials, address)
+    if len(credentials) == len(pairs):
+        return CheckInput(http.method, http.path, credentials, address)
+    others = {name: value.decode("latin-1") for name, value in pairs}
+    page = PageHeaders(*(others.get(name, "") for name in _PAGE))
+    return CheckInput(
+        method=http.method,
+        path=http.path,
+        credentials=credentials,
+        address=address,
+        page=page,
+        opens_websocket=WEBSOCKET_KEY in others,
+    )
 
 
-def encode(result: CheckResult) -> CheckResponse:
-    """The message that makes Envoy carry out the decision."""
+def _raw(http: AttributeContext.HttpRequest) -> Iterable[HeaderValue]:
+    return (header for header in http.header_map.headers if header.key in _READ)
+
+
+def encode(result: CheckResult, cors: Headers = ()) -> CheckResponse:
+    """The message that makes Envoy carry out the decision. `cors` are headers of the answer."""
     match result:
         case Allow():
-            return _ok(result)
+            return _ok(result, cors)
         case Deny():
-            return _denied(result)
+            return _denied(result, cors)
+        case Answer():
+            return _answer(result, cors)
 
 
-def _ok(allow: Allow) -> CheckResponse:
-    """Passes the caller on as metadata. The key itself never reaches vLLM."""
+def _ok(allow: Allow, cors: Headers) -> CheckResponse:
+    """Passes the caller on as metadata. The key itself never reaches vLLM.
+
+    Neither does the origin of a page: vLLM would allow it by a rule of its own.
+    """
     response = CheckResponse()
     response.CopyFrom(_OK)
+    if cors:
+        response.ok_response.headers_to_remove.append(ORIGIN)
+        _add_headers(response.ok_response.response_headers_to_add, cors)
     fields = response.dynamic_metadata.fields
     fields[CallerKey.TENANT].string_value = allow.caller.tenant
     fields[CallerKey.USER].string_value = allow.caller.user
@@ -52,21 +88,42 @@ def _ok(allow: Allow) -> CheckResponse:
     return response
 
 
-def _denied(deny: Deny) -> CheckResponse:
+def _denied(deny: Deny, cors: Headers) -> CheckResponse:
     response = CheckResponse()
     status = deny.error.refusal.status
     response.status.code = _UNAUTHENTICATED if status == 401 else _PERMISSION_DENIED
     denied = response.denied_response
     denied.status.code = status
     denied.body = deny.error.body(deny.shape).decode()
-    for name, value in (("content-type", "application/json"), *deny.headers):
-        option = denied.headers.add()
-        option.header.key = name
-        option.header.value = value
-        option.append_action = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+    _add_headers(denied.headers, (("content-type", "application/json"), *deny.headers, *cors))
     if not deny.recorded:
         response.dynamic_metadata.fields[CallerKey.RECORD].string_value = RECORD_NO
     return response
+
+
+def _answer(answer: Answer, cors: Headers) -> CheckResponse:
+    """Envoy sends any answer of this service as a refusal, with the status that it names."""
+    response = CheckResponse()
+    response.status.code = _PERMISSION_DENIED
+    response.denied_response.status.code = answer.status
+    _add_headers(response.denied_response.headers, (*cors, *answer.headers))
+    response.dynamic_metadata.fields[CallerKey.RECORD].string_value = RECORD_NO
+    return response
+
+
+def _add_headers(
+    options: "RepeatedCompositeFieldContainer[HeaderValueOption]", headers: Headers
+) -> None:
+    """An answer may already vary by something else: that header is added to."""
+    for name, value in headers:
+        option = options.add()
+        option.header.key = name
+        option.header.value = value
+        option.append_action = (
+            HeaderValueOption.APPEND_IF_EXISTS_OR_ADD
+            if name == "vary"
+            else HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+        )
 
 
 def _ok_template() -> CheckResponse:

@@ -11,10 +11,11 @@ _PREFIX = "/v1/models/"
 def asked_model_id(path: str) -> str | None:
     """The id in a path of the model list; None for the list itself.
 
-    Clients may escape the slashes of an id (`org%2Fmodel`).
+    Clients escape the slashes of an id (`org%2Fmodel`). It is decoded once, and only looked up
+    among the names of the policy: `%252F` and `..` are in no name.
     """
     bare = path.partition("?")[0]
-    return unquote(bare[len(_PREFIX) :]) if bare.startswith(_PREFIX) else None
+    return (unquote(bare[len(_PREFIX) :]) or None) if bare.startswith(_PREFIX) else None
 
 
 def model_of(name: str, tenant: Tenant, policy: CompiledPolicy) -> Model | None:

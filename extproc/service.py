@@ -2,9 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import TypeAlias
-
-import grpc
 
 from extproc import wire
 from extproc.counting.counter import AnswerChunk
@@ -21,6 +18,7 @@ from headgate.core.clock import Clock
 from headgate.core.contract import COUNTING_METADATA, AdmissionKey
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
+from headgate.core.rpc import Context, Method, Status
 
 _HOOK = "ext_proc"
 _LONG_BYTES = 256 * 1024
@@ -28,9 +26,7 @@ _LONG_BYTES = 256 * 1024
 event of 8 MiB takes a second or two."""
 _BASE_AND_VERSION = (AdmissionKey.BASE, AdmissionKey.VERSION)
 _HOW = {True: "kept", False: "new", None: "unremembered"}
-_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
-
-Context: TypeAlias = "grpc.aio.ServicerContext[ProcessingRequest, ProcessingResponse]"
+_PROCESS = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 
 
 class ExternalProcessor:
@@ -63,14 +59,17 @@ class ExternalProcessor:
         self._metrics = metrics
         self._clock = clock
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """The gRPC handler of `envoy.service.ext_proc.v3.ExternalProcessor`."""
-        process = grpc.stream_stream_rpc_method_handler(
-            self.process,
-            request_deserializer=ProcessingRequest.FromString,
-            response_serializer=ProcessingResponse.SerializeToString,
+    def methods(self) -> tuple[Method, ...]:
+        """The methods of `envoy.service.ext_proc.v3.ExternalProcessor`."""
+        process = Method(
+            path=_PROCESS,
+            behavior=self.process,
+            read=ProcessingRequest.FromString,
+            write=ProcessingResponse.SerializeToString,
+            takes_stream=True,
+            gives_stream=True,
         )
-        return grpc.method_handlers_generic_handler(_SERVICE, {"Process": process})
+        return (process,)
 
     async def process(
         self, messages: AsyncIterator[ProcessingRequest], context: Context
@@ -81,7 +80,7 @@ class ExternalProcessor:
             try:
                 response = await self._respond(stream, message)
             except UnexpectedMessageError as error:
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+                context.abort(Status.INVALID_ARGUMENT, str(error))
             yield response
             if stream.done:
                 return
@@ -158,7 +157,8 @@ async def _read_chunk(stream: RequestStream, message: HttpBody) -> AnswerChunk:
 
 def _wants_answers(context: Context) -> bool:
     """Whether Envoy's filter says that the service counts the tokens of answers."""
-    return COUNTING_METADATA in (context.invocation_metadata() or ())
+    name, value = COUNTING_METADATA
+    return context.metadata(name) == value
 
 
 def _label(reply: RequestReply) -> str:

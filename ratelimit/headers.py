@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from math import ceil
 
 from headgate.core.amounts import written
+from headgate.core.errors import retry_headers
 from headgate.core.policy import (
     Count,
     CountedRequests,
@@ -34,7 +35,7 @@ def quota_headers(
     """The limit, the remaining amount and the time to reset, for requests and for tokens.
 
     Of several limits of a kind, the headers show the one that was hit, or else the tightest. A
-    limit of weighted tokens is shown in weighted tokens. A limit of cost has no header. The limit
+    limit of weighted tokens is shown in weighted tokens. A limit of cost has none. The limit
     of a smooth one is its burst, the most that can remain; it resets when all of it remains again.
     """
     headers: Headers = []
@@ -53,12 +54,19 @@ def quota_headers(
 
 
 def refused_headers(refused: Refused, now_s: float) -> Headers:
-    """The headers of a 429."""
-    return [
+    """The headers of a 429.
+
+    A limit of cost has no other header than the time to reset, as the rest would show the budget.
+    """
+    headers = [
         ("content-type", "application/json"),
-        ("retry-after", str(refused.retry_after_s)),
+        *retry_headers(refused.retry_after_s),
         *quota_headers(refused.limits, now_s, refused.hit),
     ]
+    hit = refused.hit
+    if hit is not None and hit.count is Count.COST and hit.resets_at_s is not None:
+        headers.append((f"x-ratelimit-reset-{Count.COST}", reset_time(hit.resets_at_s - now_s)))
+    return headers
 
 
 def tightest(quotas: Iterable[LimitStatus]) -> LimitStatus | None:

@@ -2,13 +2,12 @@
 
 import logging
 
-import grpc
-
 from headgate._gen.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from headgate.core.clock import Clock
 from headgate.core.contract import DOMAIN
 from headgate.core.errors import Refusal
 from headgate.core.metrics import Metrics
+from headgate.core.rpc import Context, Method, Status
 from ratelimit.answers import Admitted, ReserveRequest
 from ratelimit.descriptors.service import DescriptorLimits
 from ratelimit.descriptors.wire import BadCallError
@@ -49,21 +48,20 @@ class RateLimitService:
         self._clock = clock
         self._descriptor_limits = descriptor_limits
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """The handler for a gRPC asyncio server."""
-        method: grpc.RpcMethodHandler[RateLimitRequest, RateLimitResponse] = (
-            grpc.unary_unary_rpc_method_handler(
-                self.should_rate_limit,
-                request_deserializer=RateLimitRequest.FromString,
-                response_serializer=RateLimitResponse.SerializeToString,
-            )
+    def methods(self) -> tuple[Method, ...]:
+        """The methods of `envoy.service.ratelimit.v3.RateLimitService`."""
+        method = Method(
+            path=f"/{SERVICE}/{METHOD}",
+            behavior=self.should_rate_limit,
+            read=RateLimitRequest.FromString,
+            write=RateLimitResponse.SerializeToString,
         )
-        return grpc.method_handlers_generic_handler(SERVICE, {METHOD: method})
+        return (method,)
 
     async def should_rate_limit(
         self,
         message: RateLimitRequest,
-        context: "grpc.aio.ServicerContext[RateLimitRequest, RateLimitResponse]",
+        context: Context,
     ) -> RateLimitResponse:
         """Answers one call of Envoy. Ends it with a gRPC status if there is no answer."""
         with self._metrics.time_hook(_HOOK):
@@ -74,29 +72,29 @@ class RateLimitService:
             except BadDescriptorError as error:
                 self._count("invalid_descriptor")
                 log.warning("refused a bad rate limit call: %s", error)
-                return await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+                context.abort(Status.INVALID_ARGUMENT, str(error))
             operation = "reserve" if isinstance(call, ReserveRequest) else "settle"
             try:
                 return await self._answer(call)
             except StoreError as error:
                 self._record_store_error(operation)
-                return await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+                context.abort(Status.UNAVAILABLE, str(error))
 
     async def _other_domain(
         self,
         descriptor_limits: DescriptorLimits,
         message: RateLimitRequest,
-        context: "grpc.aio.ServicerContext[RateLimitRequest, RateLimitResponse]",
+        context: Context,
     ) -> RateLimitResponse:
         """Answers as envoyproxy/ratelimit does, whose errors all have the status UNKNOWN."""
         try:
             response = await descriptor_limits.answer(message)
         except BadCallError as error:
             self._count("invalid_descriptor")
-            return await context.abort(grpc.StatusCode.UNKNOWN, str(error))
+            context.abort(Status.UNKNOWN, str(error))
         except StoreError as error:
             self._record_store_error("count")
-            return await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+            context.abort(Status.UNAVAILABLE, str(error))
         is_ok = response.overall_code == RateLimitResponse.OK
         self._count("ok" if is_ok else Refusal.OVER_LIMIT.code)
         return response

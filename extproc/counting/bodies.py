@@ -7,7 +7,15 @@ import re
 from typing import Protocol
 
 from extproc.counting.events import Reader, Totals
-from extproc.counting.scanner import DURATION, USAGE, outermost, read_seconds, read_usage
+from extproc.counting.scanner import (
+    DURATION,
+    USAGE,
+    Counts,
+    read_duration,
+    read_seconds,
+    read_usage,
+)
+from extproc.counting.tracker import Tracker
 from headgate.core.apis import Api
 
 MAX_HELD_BYTES = 8 * 1024 * 1024
@@ -98,45 +106,57 @@ def _event_end(text: bytes, start: int) -> int:
 
 
 class JsonBody:
-    """A JSON answer, which passes at once.
-
-    Its bytes are kept from the one before the first `"usage"` on (for audio also `"duration"`).
-    Kept bytes that grow too long are dropped, and keeping begins again at a later `"usage"`.
-    """
+    """A JSON answer, which passes at once. Of its bytes only a usage object is held."""
 
     def __init__(self, totals: Totals) -> None:
         self._totals = totals
-        self._held = _HeldBack()
-        self._seam = b""
+        self._usage = Tracker(USAGE, self._read)
 
     @property
     def held_bytes(self) -> int:
-        return self._held.size_bytes
+        return self._usage.held_bytes
 
     def watch(self, chunk: bytes) -> bytes:
-        if self._held.size_bytes:
-            fits = self._held.add(chunk)
-            self._seam = b"" if fits else self._held.release()[-len(DURATION) :]
-            return chunk
-        text = self._seam + chunk
-        first = text.find(USAGE)
-        if self._totals.per_second:
-            first = min((at for at in (first, text.find(DURATION)) if at >= 0), default=-1)
-        self._seam = text[-len(DURATION) :]
-        if first >= 0:
-            self._held.add(text[max(first - 1, 0) :])
+        self._usage.feed(chunk)
         return chunk
 
     def finish(self) -> bytes:
-        totals, text = self._totals, self._held.release()
-        usage = outermost(text, USAGE)
-        if totals.per_second:
-            totals.seconds = read_seconds(text, usage)
-        elif usage is not None and usage.depth == 1 and usage.end is not None:
-            totals.set_usage(read_usage(totals.api, text[usage.value : usage.end]))
+        totals, usage = self._totals, self._usage.finish()
+        if usage is not None and usage.depth == 1 and usage.numbers is not None:
+            totals.set_usage(usage.numbers)
         if totals.api in _NO_OUTPUT and totals.prompt is not None and totals.completion is None:
             totals.completion = 0
         totals.complete = True
+        return b""
+
+    def _read(self, usage: bytes) -> Counts:
+        return read_usage(self._totals.api, usage)
+
+
+class AudioBody:
+    """A JSON answer about audio with a price per second."""
+
+    def __init__(self, totals: Totals) -> None:
+        self._totals = totals
+        self._usage = Tracker(USAGE, lambda usage: (read_seconds(usage),))
+        self._duration = Tracker(DURATION, lambda _: None)
+
+    @property
+    def held_bytes(self) -> int:
+        return self._usage.held_bytes + self._duration.held_bytes
+
+    def watch(self, chunk: bytes) -> bytes:
+        self._usage.feed(chunk)
+        self._duration.feed(chunk)
+        return chunk
+
+    def finish(self) -> bytes:
+        usage, duration = self._usage.finish(), self._duration.finish()
+        if usage is not None and usage.depth == 1 and usage.numbers is not None:
+            (self._totals.seconds,) = usage.numbers
+        elif duration is not None and duration.depth == 1 and duration.value is not None:
+            self._totals.seconds = read_duration(duration.value)
+        self._totals.complete = True
         return b""
 
 

@@ -7,7 +7,7 @@ bytes for the client. The keys are written with each chunk, so that they survive
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from extproc.counting.bodies import Body, JsonBody, StreamBody, UnreadBody
+from extproc.counting.bodies import AudioBody, Body, JsonBody, StreamBody, UnreadBody
 from extproc.counting.events import EVENT_READERS, Totals, read_chunk
 from extproc.types import ClientUsage
 from headgate.core.apis import FORM_APIS, Api
@@ -128,5 +128,5 @@ def _body_of(totals: Totals, head: AnswerHead) -> Body:
         totals.alters = reader is read_chunk and totals.client_usage in _LESS_USAGE
         return StreamBody(totals, reader)
     if kind.startswith("application/json"):
-        return JsonBody(totals)
+        return AudioBody(totals) if totals.per_second else JsonBody(totals)
     return UnreadBody(totals)

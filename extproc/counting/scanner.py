@@ -14,12 +14,12 @@ from headgate.core.apis import Api
 USAGE = b'"usage"'
 DURATION = b'"duration"'
 
-_COLON = re.compile(rb"\s*:\s*")
+COLON = re.compile(rb"\s*:\s*")
 _COMMA_AFTER = re.compile(rb"\s*,\s*")
 _COUNT = re.compile(rb"(\d{1,15})[\s,}]")
 """A whole number of at most 15 digits. Anything else does not count as seen; vLLM sends no longer
 ones."""
-_TOKEN = re.compile(rb'[{}\[\]]|"[^"\\]*+(?:\\.[^"\\]*+)*+("?)', re.DOTALL)
+TOKEN = re.compile(rb'[{}\[\]]|"[^"\\]*+(?:\\.[^"\\]*+)*+("?)', re.DOTALL)
 """A bracket, or a string. Its group is empty if the text ends within the string."""
 _SECONDS = re.compile(rb'"?(\d{1,15})(?!\d)\.?(\d*)"?[\s,}]')
 _OPENING, _CLOSING = b"{[", b"}]"
@@ -54,7 +54,7 @@ def find_member(text: bytes, key: bytes) -> tuple[int, int] | None:
     """The offsets of the first member `key` (with its quotes) and of its value."""
     first = text.find(key)
     while first >= 0:
-        colon = _COLON.match(text, first + len(key))
+        colon = COLON.match(text, first + len(key))
         if colon is not None and text[first - 1 : first] != b"\\":
             return first, colon.end()
         first = text.find(key, first + len(key))
@@ -71,7 +71,7 @@ def outermost(text: bytes, key: bytes) -> Member | None:
     if first_member is None:
         return None
     depth, member = 0, None
-    for token in _TOKEN.finditer(text, first_member[0]):
+    for token in TOKEN.finditer(text, first_member[0]):
         char = text[token.start()]
         if char in _OPENING:
             depth += 1
@@ -89,7 +89,7 @@ def outermost(text: bytes, key: bytes) -> Member | None:
 
 
 def _member_at(text: bytes, first: int, key_end: int, depth: int) -> Member | None:
-    colon = _COLON.match(text, key_end)
+    colon = COLON.match(text, key_end)
     if colon is None:
         return None
     value = colon.end()
@@ -145,15 +145,13 @@ def _number(usage: bytes, key: bytes) -> int | None:
     return int(digits[1]) if digits is not None else None
 
 
-def read_seconds(text: bytes, usage: Member | None) -> int | None:
-    """The length of the audio of a whole answer, in seconds, rounded up.
+def read_seconds(usage: bytes) -> int | None:
+    """The length of the audio in a usage object, in seconds."""
+    return _number(usage, b'"seconds"')
 
-    Taken from its usage, or else from the `duration` of verbose_json.
-    """
-    if usage is not None and usage.depth == 1 and usage.end is not None:
-        return _number(text[usage.value : usage.end], b'"seconds"')
-    duration = outermost(text, DURATION)
-    if duration is None or duration.depth != 1:
-        return None
-    seconds = _SECONDS.match(text, duration.value)
+
+def read_duration(value: bytes) -> int | None:
+    """The length of the audio in the `duration` of verbose_json, in seconds, rounded up. `value`
+    begins with its value."""
+    seconds = _SECONDS.match(value)
     return None if seconds is None else int(seconds[1]) + bool(seconds[2].strip(b"0"))

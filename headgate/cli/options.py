@@ -10,7 +10,7 @@ import click
 from headgate.core.contract import Counting
 from headgate.dataplane.box import MAX_BODY_LIMIT_BYTES, MIN_BODY_LIMIT_BYTES, size_text
 from headgate.policy import NAME_RULE, is_name
-from headgate.program.settings import Address, BoxSettings, ServiceSettings
+from headgate.program.settings import Address, BoxSettings, GrpcServer, ServiceSettings
 
 SERVICES, BOX = ServiceSettings(), BoxSettings()
 """The defaults of the options of `serve` and of `up`."""
@@ -53,6 +53,13 @@ RATELIMIT_CONFIG = click.option(
     type=click.Path(path_type=Path),
     multiple=True,
     help="A file or directory that configures envoyproxy/ratelimit; may be repeated.",
+)
+GRPC_SERVER = click.option(
+    "--grpc-server",
+    type=Member(GrpcServer),
+    default=SERVICES.grpc_server.value,
+    show_default=True,
+    help="The gRPC server of the hooks: Headgate's own, or grpcio's, which costs more.",
 )
 COUNTING = click.option(
     "--counting",

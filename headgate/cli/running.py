@@ -20,6 +20,7 @@ from headgate.cli.options import (
     BOX,
     COUNTING,
     FILE,
+    GRPC_SERVER,
     POLICY,
     RATELIMIT_CONFIG,
     SERVICES,
@@ -56,6 +57,7 @@ _DEFAULT_POLICY = Path("headgate.yaml")
 @click.option("--tls-cert", type=FILE, help="Clients speak TLS: the certificate chain, PEM.")
 @click.option("--tls-key", type=FILE, help="The certificate's private key, PEM.")
 @AUTH_FAILURES
+@GRPC_SERVER
 @click.option(
     "--max-connections",
     type=click.IntRange(min=1),
@@ -119,11 +121,24 @@ def up_command(
     help="How long running requests of the proxies may take to end.",
 )
 @AUTH_FAILURES
+@GRPC_SERVER
 @RATELIMIT_CONFIG
 @click.option(
     "--ratelimit-count-refused",
     is_flag=True,
     help="Its limits count hits that they refuse; needed where Envoy charges at a stream's end.",
+)
+@click.option(
+    "--ratelimit-metadata",
+    is_flag=True,
+    help="Its answers carry metadata for later filters, as with RESPONSE_DYNAMIC_METADATA.",
+)
+@click.option(
+    "--ratelimit-near-limit-ratio",
+    type=click.FloatRange(0, 1),
+    default=SERVICES.ratelimit_near_limit_ratio,
+    show_default=True,
+    help="From this part of its limits on, metrics count hits as near the limit.",
 )
 def serve_command(store: str, replicas: int, store_deadline_ms: int, **options: Any) -> None:
     """The services alone, for an Envoy or a mesh that runs elsewhere."""

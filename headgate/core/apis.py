@@ -45,7 +45,7 @@ class Endpoint:
 
 
 _POST = frozenset({"POST"})
-_GET = frozenset({"GET"})
+_GET = frozenset({"GET", "HEAD"})
 
 ENDPOINTS: dict[str, Endpoint] = {
     "/v1/chat/completions": Endpoint(Api.CHAT, _POST),
@@ -65,6 +65,8 @@ ENDPOINTS: dict[str, Endpoint] = {
     "/v1/headgate/limits": Endpoint(Api.LIMITS, _GET),
 }
 _MODEL_PREFIX = "/v1/models/"
+HEALTH = "/health"
+"""The path that load balancers ask, as of vLLM. ext_authz answers it; no request passes."""
 
 FORM_APIS = frozenset({Api.TRANSCRIPTIONS, Api.TRANSLATIONS})
 """The APIs whose requests are multipart forms with a file."""
@@ -86,15 +88,23 @@ class Door:
 def door_of(path: str) -> Door:
     """The endpoint and the error shape of a request path, whose query is ignored.
 
-    All paths below /v1/messages have Anthropic's errors, served or not.
+    All paths below /v1/messages have Anthropic's errors, served or not. A path is compared as it
+    came: an escaped slash is no slash, and a final slash counts. Only the model list, which is
+    answered here, has both forms; the rest of its paths is a model's id.
     """
     bare = path.partition("?")[0]
     door = _DOORS.get(bare)
     if door is not None:
         return door
-    if bare.startswith(_MODEL_PREFIX) and len(bare) > len(_MODEL_PREFIX):
+    if bare.startswith(_MODEL_PREFIX):
         return _DOORS["/v1/models"]
     return _CLOSED[_shape_of(bare)]
+
+
+def without_final_slash(path: str) -> str | None:
+    """The path that is served, for one that is not because of its final slashes; else None."""
+    bare = path.partition("?")[0].rstrip("/")
+    return bare if path.partition("?")[0] != bare and bare in ENDPOINTS else None
 
 
 def _shape_of(bare: str) -> ErrorShape:

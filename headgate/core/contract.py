@@ -167,6 +167,19 @@ service has no setting of its own: a mismatch with Envoy's would leave answers u
 
 CREDENTIAL_HEADERS = ("authorization", "x-api-key", "api-key")
 """The headers that may carry an API key: OpenAI's, Anthropic's and Azure's."""
+ORIGIN = "origin"
+PREFLIGHT_METHOD = "access-control-request-method"
+PREFLIGHT_HEADERS = "access-control-request-headers"
+WEBSOCKET_KEY = "sec-websocket-key"
+"""Each opening of a WebSocket has it (RFC 6455, 4.1). The door removes `upgrade` before."""
+CHECKED_HEADERS = (
+    *CREDENTIAL_HEADERS,
+    ORIGIN,
+    PREFLIGHT_METHOD,
+    PREFLIGHT_HEADERS,
+    WEBSOCKET_KEY,
+)
+"""The headers that Envoy sends to ext_authz."""
 
 DOMAIN = "headgate"
 OP = "op"

@@ -10,6 +10,9 @@ from enum import Enum
 
 from headgate.core.apis import ErrorShape
 
+LONGEST_RETRY_S = 60
+"""The longest `retry-after`. Most client libraries sleep for as long as it says, even for days."""
+
 
 class OperatorError(Exception):
     """A problem that the operator can fix; the command prints its text as one line."""
@@ -30,10 +33,14 @@ class Refusal(Enum):
     NO_KEY = _Kind(401, "missing_api_key", "invalid_request_error", "authentication_error")
     BAD_KEY = _Kind(401, "invalid_api_key", "invalid_request_error", "authentication_error")
     FORBIDDEN_MODEL = _Kind(403, "model_not_allowed", "invalid_request_error", "permission_error")
+    FORBIDDEN_ORIGIN = _Kind(403, "origin_not_allowed", "invalid_request_error", "permission_error")
     UNKNOWN_MODEL = _Kind(404, "model_not_found", "invalid_request_error", "not_found_error")
     UNKNOWN_PATH = _Kind(404, "unknown_path", "invalid_request_error", "not_found_error")
     WRONG_METHOD = _Kind(
         405, "method_not_allowed", "invalid_request_error", "invalid_request_error"
+    )
+    NO_WEBSOCKET = _Kind(
+        426, "websocket_not_supported", "invalid_request_error", "invalid_request_error"
     )
     TOO_MANY_FAILURES = _Kind(429, "too_many_failures", "rate_limit_error", "rate_limit_error")
     OVER_LIMIT = _Kind(429, "rate_limit_exceeded", "rate_limit_error", "rate_limit_error")
@@ -69,6 +76,17 @@ class ApiError:
             anthropic_type=kind.anthropic_type,
             param=self.param,
         ).encode()
+
+
+def retry_headers(wait_s: int) -> list[tuple[str, str]]:
+    """The headers that tell a client library whether to retry after `wait_s` seconds.
+
+    Beyond `LONGEST_RETRY_S` it must not: `x-should-retry` says so to the libraries of OpenAI and
+    Anthropic. `retry-after` is absent then, because other clients sleep for it (Codex, for one).
+    """
+    if wait_s > LONGEST_RETRY_S:
+        return [("x-should-retry", "false")]
+    return [("retry-after", str(wait_s))]
 
 
 def error_body(

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from headgate.core.clock import Clock
 
 _HOOK_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+_STALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _RATIO_BUCKETS = (0.25, 0.5, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)
 _LATENCY_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
@@ -84,6 +85,19 @@ class Metrics:
         labelnames=("hook",),
         buckets=_HOOK_BUCKETS,
     )
+    loop_lag_seconds = _Declared(
+        Histogram,
+        "headgate_loop_lag_seconds",
+        "How late the event loop ran a timer, ten times a second. Every hook waits as long.",
+        buckets=_STALL_BUCKETS,
+    )
+    gc_pause_seconds = _Declared(
+        Histogram,
+        "headgate_gc_pause_seconds",
+        "Time of each garbage collection; generation 2 is a full one. Every hook waits as long.",
+        labelnames=("generation",),
+        buckets=_STALL_BUCKETS,
+    )
     estimate_ratio = _Declared(
         Histogram,
         "headgate_estimate_ratio",
@@ -144,7 +158,7 @@ class Metrics:
     records = _Declared(
         Counter,
         "headgate_records",
-        "Usage records, by what became of them (written, failed).",
+        "Usage records, by what became of them (written, failed, left_out).",
         labelnames=("outcome",),
     )
     descriptors = _Declared(
@@ -153,6 +167,18 @@ class Metrics:
         "Descriptors of the domains of --ratelimit-config, by the configured limit and what"
         " became of them.",
         labelnames=("domain", "limit", "outcome"),
+    )
+    descriptor_hits = _Declared(
+        Counter,
+        "headgate_descriptor_hits",
+        "Hits that these descriptors asked for, by the configured limit and what became of them.",
+        labelnames=("domain", "limit", "outcome"),
+    )
+    descriptor_near_limit_hits = _Declared(
+        Counter,
+        "headgate_descriptor_near_limit_hits",
+        "Hits of these descriptors in the last part of their limit, by default the last fifth.",
+        labelnames=("domain", "limit"),
     )
     ratelimit_config_reloads = _Declared(
         Counter,

@@ -273,9 +273,11 @@ class CompiledPolicy:
     `keys` maps the SHA-256 digest (32 bytes) of an API key to its caller. `without_usage` holds
     the served APIs of `headgate.core.apis.WITHOUT_USAGE`, each with the charge for a request in
     tokens. None charges the estimate of the prompt, `PerSecond` the length of the audio.
+    `cors_origins` are the origins of the web pages that may call, or `*` for all of them.
     """
 
     models: Mapping[str, Model]
     tenants: Mapping[str, Tenant]
     keys: Mapping[bytes, Caller]
     without_usage: Mapping[Api, int | PerSecond | None] = field(default_factory=dict)
+    cors_origins: frozenset[str] = frozenset()

@@ -36,8 +36,8 @@ from envoy_data_plane.google.protobuf import Value
 from headgate.core.contract import (
     BODY_PARSED,
     BODY_UNREADABLE,
+    CHECKED_HEADERS,
     COUNTING_METADATA,
-    CREDENTIAL_HEADERS,
     VERSION_HEADER,
     Counting,
     Namespace,
@@ -61,7 +61,13 @@ READ_TIMES = 8
 """A body that is so many times larger than the limit is refused without being read."""
 JSON_CONTENT_TYPE = r"(?i)application/json[ \t]*(;.*)?"
 """vLLM accepts parameters (`; charset=utf-8`) and any case; Envoy's default accepts neither."""
-_TAP_FILES = ("json_strings.lua", "usage_scanner.lua", "usage_events.lua", "tap.lua")
+_TAP_FILES = (
+    "json_strings.lua",
+    "usage_scanner.lua",
+    "member_tracker.lua",
+    "usage_events.lua",
+    "tap.lua",
+)
 _READER_FILES = ("json_strings.lua", "form_reader.lua", "request_reader.lua")
 BODY_FIELDS: dict[RequestKey, tuple[str, ...]] = {
     RequestKey.MODEL: ("model",),
@@ -114,7 +120,7 @@ def ext_authz(services: str) -> HttpFilter:
             validate_mutations=True,
             clear_route_cache=False,
             encode_raw_headers=True,
-            allowed_headers=_exactly(CREDENTIAL_HEADERS),
+            allowed_headers=_exactly(CHECKED_HEADERS),
         ),
     )
 

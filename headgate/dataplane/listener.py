@@ -12,6 +12,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     Address,
     ApiVersion,
     ConfigSource,
+    Http1ProtocolOptions,
     Http2ProtocolOptions,
     HttpProtocolOptions,
     PathConfigSource,
@@ -36,6 +37,7 @@ from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutatio
 from envoy_data_plane.envoy.type.matcher.v3 import (
     MetadataMatcher,
     MetadataMatcherPathSegment,
+    RegexMatcher,
     StringMatcher,
     ValueMatcher,
 )
@@ -75,6 +77,8 @@ ACCESS_LOG_INTERVAL = timedelta(milliseconds=200)
 FORGEABLE_PREFIXES = (HEADER_PREFIX, "x-envoy-")
 """Headgate's headers carry the caller; Envoy's would let a client set retries and timeouts."""
 REQUEST_ID = "x-request-id"
+_ANY_PROTOCOL = StringMatcher(safe_regex=RegexMatcher(regex=".*"))
+"""No request is upgraded: the header is removed, and ext_authz decides as about any request."""
 
 
 def listener(box: OneBox, services: str) -> Listener:
@@ -139,7 +143,8 @@ def reading_rules(body_limit_bytes: int) -> HttpConnectionManager:
     They set how strictly requests are read, which headers are removed, how long requests may take,
     and the form of Envoy's own answers.
     """
-    escaped = HttpConnectionManagerPathWithEscapedSlashesAction.REJECT_REQUEST
+    # Clients escape the slashes of a model's id. ext_authz compares paths without decoding them.
+    escaped = HttpConnectionManagerPathWithEscapedSlashesAction.KEEP_UNCHANGED
     return HttpConnectionManager(
         server_name="headgate",
         early_header_mutation_extensions=[early_header_mutation()],
@@ -153,6 +158,7 @@ def reading_rules(body_limit_bytes: int) -> HttpConnectionManager:
         common_http_protocol_options=HttpProtocolOptions(
             max_headers_count=MAX_HEADERS, idle_timeout=CONNECTION_IDLE_TIMEOUT
         ),
+        http_protocol_options=Http1ProtocolOptions(ignore_http_11_upgrade=[_ANY_PROTOCOL]),
         http2_protocol_options=Http2ProtocolOptions(
             max_concurrent_streams=MAX_STREAMS_PER_CONNECTION,
             initial_stream_window_size=STREAM_WINDOW_BYTES,

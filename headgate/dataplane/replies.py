@@ -126,7 +126,15 @@ _OTHERS = (
         message="The gateway does not serve this request.",
     ),
     LocalReply(
-        when=_details("http1.", "http2.", "path_", "missing_", "low_version"),
+        when=_details("low_version"),
+        code="invalid_request",
+        openai_type="invalid_request_error",
+        anthropic_type="invalid_request_error",
+        message="The gateway speaks HTTP/1.1 and HTTP/2, and this request is HTTP/1.0. A proxy in"
+        " front of the gateway may have sent it so: nginx needs `proxy_http_version 1.1`.",
+    ),
+    LocalReply(
+        when=_details("http1.", "http2.", "path_", "missing_"),
         code="invalid_request",
         openai_type="invalid_request_error",
         anthropic_type="invalid_request_error",

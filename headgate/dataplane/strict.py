@@ -1,5 +1,7 @@
 """Checks Envoy's messages in YAML as strictly as Envoy's own JSON reader.
 
+Only durations may be as Go writes them: istiod reads a patch, and Envoy gets it in binary form.
+
 istiod silently drops fields that it does not know; here each is a fault with its path.
 """
 
@@ -14,12 +16,15 @@ import betterproto2
 from betterproto2.casing import safe_snake_case
 from envoy_data_plane.google.protobuf import Any
 
+from headgate.core.durations import go_seconds
+
 FieldPath: TypeAlias = tuple[str | int, ...]
 
 _TYPE_URL = re.compile(r"type\.googleapis\.com/((?:[a-z][a-z0-9_]*\.)+)([A-Za-z]\w*)")
 _TYPED_STRUCTS = ("udpa.type.v1.TypedStruct", "xds.type.v3.TypedStruct")
 _ENVOY_TYPES = "envoy."
 """Other types, such as Istio's own, are not in Envoy's API."""
+_OLD = re.compile(r"\.v[12](alpha[0-9]*)?\.")
 _CONTRIB = ".v3alpha."
 """Extensions outside Envoy's core; Istio's build has some of them."""
 _PLAIN = "envoy_data_plane.google.protobuf"
@@ -165,7 +170,7 @@ def _plain_faults(
         if kind.__name__ == "Struct" and not isinstance(value, Mapping):
             yield Fault(path, f"{_shown(value)} is no mapping", "a mapping")
         return
-    if kind.__name__ == "Duration" and not re.fullmatch(r"-?[0-9]+(\.[0-9]{1,9})?s", str(value)):
+    if kind.__name__ == "Duration" and go_seconds(value) is None:
         yield Fault(path, f"{_shown(value)} is no duration", "seconds with an s, as in 0.5s")
     elif kind.__name__ == "BoolValue" and not isinstance(value, bool):
         yield Fault(path, f"{_shown(value)} is neither true nor false", "true or false, unquoted")
@@ -196,6 +201,11 @@ def _any_faults(value: object, path: FieldPath) -> Iterator[Fault]:
         path = (*path, "value")
         rest = dict(inner) if isinstance(inner, Mapping) else {}
         name = type_url.rpartition("/")[2]
+    if name.startswith(_ENVOY_TYPES) and _OLD.search(name):
+        yield Fault(
+            (*path, "@type"), f"{name} is of Envoy's API v2, which Istio no longer has", _v3(name)
+        )
+        return
     kind = message_type(type_url)
     if kind is not None:
         yield from faults(kind, rest, path)
@@ -204,6 +214,15 @@ def _any_faults(value: object, path: FieldPath) -> Iterator[Fault]:
     ):
         problem = f"{_shown(type_url)} is no type of Envoy's API"
         yield Fault((*path, "@type"), problem, "the type's URL as Envoy's documentation has it")
+
+
+def _v3(old: str) -> str:
+    """The type of the API v3 that replaces one of v2, where only the package has changed."""
+    moved = re.sub(
+        r"^envoy\.config\.filter\.(http|network)\.", r"envoy.extensions.filters.\1.", old
+    )
+    new = "type.googleapis.com/" + _OLD.sub(".v3.", moved)
+    return new if message_type(new) else "the type of the API v3"
 
 
 def _fields(kind: type[betterproto2.Message]) -> betterproto2.ProtoClassMetadata:

@@ -33,10 +33,11 @@
 -- Envoy's setBytes() also sets content-length on the headers. They are already sent, unless a
 -- filter before this one in the filter list holds response headers back.
 --
--- Envoy runs one source: json_strings.lua, the usage scanner, the usage events and this file.
+-- Envoy runs one source: json_strings.lua, the usage scanner, the member tracker, the usage
+-- events and this file.
 
-local concat, format, lower = table.concat, string.format, string.lower
-local max, min, huge = math.max, math.min, math.huge
+local format, lower = string.format, string.lower
+local min, huge = math.min, math.huge
 
 local MAX_HELD_BYTES = 8 * 1024 * 1024
 local AUDIO = { transcriptions = true, translations = true }
@@ -94,39 +95,45 @@ local function finish_stream(tap)
   return tap.held_bytes > 0 and tap.read_event(tap, release(tap)) or ""
 end
 
--- Keeps the answer from the byte before its first `"usage"` on (for audio also `"duration"`). Kept
--- bytes that grow too long are dropped, and keeping begins again at a later `"usage"`.
 local function watch_json(tap, bytes)
-  if tap.held_bytes > 0 then
-    tap.seam = hold(tap, bytes) and "" or sub(release(tap), -#DURATION)
-    return bytes
-  end
-  local text = tap.seam .. bytes
-  local first = find(text, USAGE, 1, true)
-  if tap.per_second then
-    first = min(first or huge, find(text, DURATION, 1, true) or huge)
-    first = first < huge and first or nil
-  end
-  tap.seam = sub(text, -#DURATION)
-  if first then
-    hold(tap, sub(text, max(first - 1, 1)))
-  end
+  track(tap.usage, bytes)
   return bytes
 end
 
 local function finish_json(tap)
-  local text = release(tap)
-  local usage = outermost(text, USAGE)
-  if tap.per_second then
-    tap.seconds = read_seconds(text, usage)
-  elseif usage and usage.depth == 1 and usage.last then
-    set_usage(tap, read_usage(tap.api, sub(text, usage.value, usage.last)))
+  local usage = tracked(tap.usage)
+  if usage and usage.depth == 1 and usage.numbers then
+    set_usage(tap, usage.numbers)
   end
   if NO_OUTPUT[tap.api] and tap.prompt then
     tap.completion = tap.completion or 0
   end
   tap.complete = 1
   return ""
+end
+
+-- Audio with a price per second: its usage has seconds, or verbose_json a `duration`.
+local function watch_audio(tap, bytes)
+  track(tap.duration, bytes)
+  return watch_json(tap, bytes)
+end
+
+local function finish_audio(tap)
+  local usage, duration = tracked(tap.usage), tracked(tap.duration)
+  if usage and usage.depth == 1 and usage.numbers then
+    tap.seconds = usage.numbers.seconds
+  elseif duration and duration.depth == 1 and duration.value then
+    tap.seconds = read_duration(duration.value)
+  end
+  tap.complete = 1
+  return ""
+end
+
+local function read_audio(object)
+  return { seconds = count(object, '"seconds"') }
+end
+
+local function read_nothing()
 end
 
 local function pass(_, bytes)
@@ -177,6 +184,12 @@ local function new_tap(handle, admission)
     tap.alters = tap.read_event == read_chunk and gets_less
   elseif find(kind, "application/json", 1, true) == 1 then
     tap.watch, tap.finish = watch_json, finish_json
+    tap.usage = new_tracker(USAGE, function(object) return read_usage(tap.api, object) end)
+    if tap.per_second then
+      tap.watch, tap.finish = watch_audio, finish_audio
+      tap.usage = new_tracker(USAGE, read_audio)
+      tap.duration = new_tracker(DURATION, read_nothing)
+    end
   end
   return tap
 end

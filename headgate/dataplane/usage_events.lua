@@ -3,7 +3,7 @@
 -- A reader takes a tap (made in tap.lua) and one event with its blank line. It updates the tap, and
 -- returns the part of the event for the client. It needs the usage scanner.
 
-local gsub, rep = string.gsub, string.rep
+local gsub = string.gsub
 local floor = math.floor
 
 -- Takes the final usage. A number that it lacks keeps its value.

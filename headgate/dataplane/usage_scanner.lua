@@ -111,17 +111,10 @@ local function read_usage(api, object)
   }
 end
 
--- The length of the audio of a whole answer, in seconds, rounded up. Taken from its usage, or else
--- from the `duration` of verbose_json.
-local function read_seconds(text, usage)
-  if usage and usage.depth == 1 and usage.last then
-    return count(sub(text, usage.value, usage.last), '"seconds"')
-  end
-  local duration = outermost(text, DURATION)
-  if not duration or duration.depth ~= 1 then
-    return nil
-  end
-  local whole, fraction = match(text, '^"?(%d+)%.?(%d*)"?[%s,}]', duration.value)
+-- The length of the audio in the `duration` of verbose_json, in seconds, rounded up. `value` begins
+-- with its value.
+local function read_duration(value)
+  local whole, fraction = match(value, '^"?(%d+)%.?(%d*)"?[%s,}]')
   whole = number(whole)
   return whole and find(fraction, "[1-9]") and whole + 1 or whole
 end

@@ -12,6 +12,8 @@ ROUTER = "envoy.filters.http.router"
 OURS = "headgate."
 """The prefix of the names of our own HTTP filters."""
 EXT_PROC = "headgate.ext_proc"
+GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
+"""The label with which istiod marks the pods of a Gateway of the Gateway API."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,27 +34,53 @@ class Patch:
 
     @property
     def name(self) -> str:
-        """The name of the filter that the patch adds."""
+        """The name of the filter that the patch adds or changes, as its value has it."""
         return text(self.value.get("name"))
 
+    @property
+    def adds(self) -> bool:
+        """Whether the patch adds its value, in place of changing what is there."""
+        return self.operation != "MERGE"
 
-@dataclass(slots=True)
+    @property
+    def adds_ours(self) -> bool:
+        """Whether the patch adds one of our own filters."""
+        return self.adds and self.name.startswith(OURS)
+
+
+@dataclass(slots=True, kw_only=True)
 class Attachment:
-    """The workloads that some EnvoyFilters choose, by labels or by `targetRefs`."""
+    """The workloads that some EnvoyFilters choose, by labels or by `targetRefs`.
+
+    `workloads` holds the labels of each kind of pods, as far as the YAML shows them. `own` holds
+    the patches of the EnvoyFilters with exactly this choice; `patches` also has those of the
+    others that reach the same pods, such as one of the root namespace.
+    """
 
     namespace: str
     labels: Mapping[str, object]
     targets: str
+    workloads: tuple[Mapping[str, object], ...]
+    own: list[Patch] = field(default_factory=list)
     patches: list[Patch] = field(default_factory=list)
 
     @property
     def is_ours(self) -> bool:
         """Whether these workloads decide requests."""
-        return any(patch.name.startswith(OURS) for patch in self.patches)
+        return any(patch.adds_ours for patch in self.own)
 
     @property
     def contexts(self) -> set[str]:
-        return {patch.context for patch in self.patches}
+        return {patch.context for patch in self.own}
+
+    def is_at_gateway(self, gateway: Manifest) -> bool:
+        """Whether a Gateway, of Istio or of Kubernetes, is at these workloads."""
+        if "SIDECAR_INBOUND" in self.contexts or gateway.namespace != self.namespace:
+            return False
+        if gateway.group.endswith("k8s.io"):
+            is_named = self.labels.get(GATEWAY_NAME, gateway.name) == gateway.name
+            return f"/{gateway.name}" in self.targets if self.targets else is_named
+        return bool(self.labels) and is_selected(self.labels, mapping(gateway.spec.get("selector")))
 
     def is_chosen_by(self, policy: Manifest) -> bool:
         """Whether an object applies to the workloads by its selector, targetRefs or namespace."""
@@ -61,7 +89,7 @@ class Attachment:
         targets = items(policy.spec.get("targetRefs"))
         if targets or self.targets:
             return _canonical_targets(targets) == self.targets
-        return is_selected(_labels(policy), self.labels)
+        return any(is_selected(_labels(policy), labels) for labels in self.workloads)
 
     def custom_policies(self, mesh: Mesh) -> list[Manifest]:
         """The AuthorizationPolicies for which istiod adds ext_authz to the workloads."""
@@ -80,6 +108,12 @@ def patches_of(manifest: Manifest) -> list[Patch]:
     ]
 
 
+def is_headgates(manifest: Manifest) -> bool:
+    """Whether an EnvoyFilter is part of Headgate: by its name, or by a filter that it adds."""
+    is_named = manifest.name.startswith("headgate")
+    return is_named or any(patch.adds_ours for patch in patches_of(manifest))
+
+
 def all_patches(mesh: Mesh) -> Iterator[Patch]:
     """The patches of every EnvoyFilter."""
     for manifest in mesh.kind("EnvoyFilter"):
@@ -89,18 +123,63 @@ def all_patches(mesh: Mesh) -> Iterator[Patch]:
 def attachments(mesh: Mesh) -> list[Attachment]:
     """Every attachment, each with its patches in the order in which istiod applies them."""
     by_choice: dict[tuple[str, str, str], Attachment] = {}
-    for manifest in sorted(mesh.kind("EnvoyFilter"), key=_rank):
+    in_order = [(each, patches_of(each)) for each in sorted(mesh.kind("EnvoyFilter"), key=_rank)]
+    for manifest, patches in in_order:
         labels = mapping(mapping(manifest.spec.get("workloadSelector")).get("labels"))
         targets = _canonical_targets(items(manifest.spec.get("targetRefs")))
         choice = (manifest.namespace, _canonical_labels(labels), targets)
-        chosen = by_choice.setdefault(choice, Attachment(manifest.namespace, labels, targets))
-        chosen.patches += patches_of(manifest)
+        if choice not in by_choice:
+            by_choice[choice] = Attachment(
+                namespace=manifest.namespace,
+                labels=labels,
+                targets=targets,
+                workloads=workloads(mesh, manifest.namespace, labels) or (labels,),
+            )
+        by_choice[choice].own += patches
+    for attached in by_choice.values():
+        for manifest, patches in in_order:
+            if attached.is_chosen_by(manifest):
+                attached.patches += [patch for patch in patches if _fits(patch, attached)]
     return list(by_choice.values())
+
+
+def workloads(
+    mesh: Mesh, namespace: str, labels: Mapping[str, object]
+) -> tuple[Mapping[str, object], ...]:
+    """The labels of pods and gateways that a selector chooses. The root namespace has them all.
+
+    The platform owns the gateway's pods, so the Gateway's selector counts as their labels.
+    """
+    gateways = [
+        (gateway.namespace, mapping(gateway.spec.get("selector")))
+        for gateway in mesh.kind("Gateway", "istio.io")
+    ]
+    pods = [(each.namespace, each.labels) for each in mesh.pods]
+    return tuple(
+        found
+        for place, found in (*gateways, *pods)
+        if namespace in (place, ROOT_NAMESPACE) and is_selected(labels, found)
+    )
+
+
+def _fits(patch: Patch, attached: Attachment) -> bool:
+    """Whether a patch is for the listeners that the attachment's own patches are for."""
+    return patch.context in ("", "ANY", *attached.contexts) or "ANY" in attached.contexts
 
 
 def our_attachments(mesh: Mesh) -> list[Attachment]:
     """The attachments whose workloads decide requests."""
     return [attachment for attachment in attachments(mesh) if attachment.is_ours]
+
+
+def our_gateways(mesh: Mesh) -> list[Manifest]:
+    """The Gateways, of Istio or of Kubernetes, whose proxies decide requests."""
+    ours = our_attachments(mesh)
+    return [
+        gateway
+        for gateway in mesh.kind("Gateway")
+        if any(attached.is_at_gateway(gateway) for attached in ours)
+    ]
 
 
 def generated_chain(mesh: Mesh, attachment: Attachment) -> list[str]:
@@ -145,6 +224,8 @@ def _apply(chain: list[str], patch: Patch) -> None:
             chain.insert(anchor or 0, patch.name)
         case "INSERT_AFTER":
             chain.insert(len(chain) if anchor is None else anchor + 1, patch.name)
+        case "REPLACE" if anchor is not None:
+            chain[anchor] = patch.name
         case "REMOVE" if patch.anchor:
             chain.remove(patch.anchor)
 

@@ -1,5 +1,6 @@
 """Applies every rule to the policy and the YAML of a mesh together."""
 
+import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -24,15 +25,20 @@ from headgate.istio_check.rules import (
     destinations,
     envoy,
     fields,
+    intruders,
     models,
     objects,
+    outliers,
     patches,
     providers,
     quotas,
     routes,
+    servers,
     workloads,
 )
 from headgate.istio_check.rules.drift import drift
+from headgate.istio_check.rules.quotas import body_limits
+from headgate.istio_check.scope import Scope
 
 RULES: tuple[Callable[[Mesh], Iterator[Finding]], ...] = (
     objects.objects,
@@ -43,6 +49,7 @@ RULES: tuple[Callable[[Mesh], Iterator[Finding]], ...] = (
     models.headers,
     models.catch_all,
     models.policy_in_the_mesh,
+    servers.servers,
     routes.weights,
     routes.precedence,
     routes.gateways,
@@ -54,6 +61,7 @@ RULES: tuple[Callable[[Mesh], Iterator[Finding]], ...] = (
     destinations.rule_hosts,
     destinations.connections,
     destinations.mutual_tls,
+    outliers.outliers,
     providers.providers_named,
     providers.providers_themselves,
     providers.authorization,
@@ -66,6 +74,8 @@ RULES: tuple[Callable[[Mesh], Iterator[Finding]], ...] = (
     patches.selectors,
     patches.names,
     patches.chain,
+    intruders.bodies_before_the_key,
+    intruders.filters_disabled,
     envoy.typed_config,
     envoy.extensions,
     envoy.clusters,
@@ -107,23 +117,35 @@ def check(mesh: Mesh) -> CheckReport:
     """Applies every rule. Deterministic: findings are in the order of files and lines."""
     findings = [finding for rule in RULES for finding in rule(mesh)]
     reported = {finding.object for finding in findings}
-    findings += drift(mesh, _rendered(), reported)
+    limits = sorted({BODY_LIMIT_BYTES, *body_limits(mesh)})
+    rendered = [manifest for limit in limits for manifest in _rendered(limit)]
+    findings += drift(mesh, rendered, reported)
     if mesh.config is None:
         message = "without a mesh configuration, extension providers and statistics are not checked"
         remedy = "--mesh-config FILE"
         document = mesh.policy.document
         findings.append(finding_at(MeshRule.NOT_CHECKED, document, (), message, remedy))
-    in_order = sorted_findings(findings)
+    in_order = sorted_findings(_without_other_teams(mesh, findings))
     return CheckReport(in_order, _summary(mesh, in_order))
 
 
+def _without_other_teams(mesh: Mesh, findings: list[Finding]) -> list[Finding]:
+    """The findings about objects that the request path uses, the policy and the configuration."""
+    scope = Scope(mesh)
+    places: dict[bool, set[tuple[str, str]]] = {True: set(), False: set()}
+    for manifest in mesh.manifests:
+        places[scope.includes(manifest)].add((os.path.normpath(manifest.file), manifest.title))
+    others = places[False] - places[True]
+    return [finding for finding in findings if (finding.file, finding.object) not in others]
+
+
 @cache
-def _rendered() -> list[dict[str, object]]:
+def _rendered(body_limit_bytes: int) -> list[dict[str, object]]:
     return [
         manifest
         for attach in Attach
         for counting in Counting
-        for manifest in envoy_filters(attach, counting)
+        for manifest in envoy_filters(attach, counting, body_limit_bytes)
     ]
 
 

@@ -4,6 +4,7 @@
 
 - a mapping for an object, or for the objects of a list; the key `NAME` stands for any key
 - a list of words for a field that takes only these words
+- `duration` for a duration of at least one millisecond
 - null for a value that is not checked
 """
 
@@ -13,9 +14,10 @@ from functools import cache
 from importlib.resources import files
 from typing import TypeAlias
 
-Fields: TypeAlias = "Mapping[str, Fields] | frozenset[str] | None"
+Fields: TypeAlias = "Mapping[str, Fields] | frozenset[str] | str | None"
 
 NAME = "*"
+DURATION = "duration"
 
 
 def known_fields(group: str, kind: str) -> Fields:
@@ -32,4 +34,6 @@ def _kinds() -> Mapping[str, Fields]:
 def _frozen(value: object) -> Fields:
     if isinstance(value, dict):
         return {name: _frozen(inner) for name, inner in value.items()}
-    return frozenset(value) if isinstance(value, list) else None
+    if isinstance(value, list):
+        return frozenset(value)
+    return DURATION if value == DURATION else None

@@ -35,6 +35,7 @@ class MeshRule(StrEnum):
     NOT_CHECKED = "not-checked", Severity.WARNING
     NOT_AN_OBJECT = "not-an-object"
     FIELD_UNKNOWN = "field-unknown"
+    DURATION = "duration"
     POLICY_DIFFERS = "policy-differs", Severity.WARNING
     NOTHING_ATTACHED = "nothing-attached"
     MODEL_WITHOUT_ROUTE = "model-without-route"
@@ -42,6 +43,9 @@ class MeshRule(StrEnum):
     VERSION_WITHOUT_ROUTE = "version-without-route"
     VERSION_WITHOUT_SUBSET = "version-without-subset"
     UPSTREAM_DIFFERS = "upstream-differs"
+    CONTEXT_DIFFERS = "context-differs"
+    SERVED_NAME_DIFFERS = "served-name-differs"
+    USAGE_NOT_FORCED = "usage-not-forced"
     NO_CATCH_ALL = "no-catch-all"
     GATEWAY_UNKNOWN = "gateway-unknown"
     WEIGHTS = "weights"
@@ -60,6 +64,7 @@ class MeshRule(StrEnum):
     ROUTE_DROPS_FILTERS = "route-drops-filters", Severity.WARNING
     IDLE_TIMEOUT = "idle-timeout"
     NO_OUTLIER_DETECTION = "no-outlier-detection", Severity.WARNING
+    OUTLIER_FIELD = "outlier-field"
     TLS_CONFLICT = "tls-conflict"
     METERED_TWICE = "metered-twice"
     PROVIDER_UNKNOWN = "provider-unknown"
@@ -82,6 +87,8 @@ class MeshRule(StrEnum):
     FILTER_NAME = "filter-name"
     FILTER_MISSING = "filter-missing"
     FILTER_ORDER = "filter-order"
+    BODY_BEFORE_KEY = "body-before-key"
+    FILTER_DISABLED = "filter-disabled"
     TYPED_CONFIG = "typed-config"
     EXTENSION_ABSENT = "extension-absent"
     CLUSTER_UNKNOWN = "cluster-unknown"

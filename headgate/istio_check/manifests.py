@@ -23,7 +23,9 @@ __all__ = [
 ]
 
 MAX_FILE_BYTES = 32 * 2**20
-_KIND = FileKind("manifest", "apiVersion, kind and metadata")
+MAX_DEPTH = 100
+"""Levels of nesting. Dashboards and the schemas of custom resources need more than 20."""
+_KIND = FileKind("manifest", "apiVersion, kind and metadata", MAX_DEPTH)
 _SEPARATOR = re.compile(r"^---(?:[ \t].*)?$", re.MULTILINE)
 
 

@@ -208,18 +208,28 @@ def _pods(manifest: Manifest) -> Iterator[Pods]:
     else:
         given = whole(manifest.spec.get("replicas"))
         replicas = 1 if given is None else given
-        for labels in _template_labels(manifest.spec, _MAX_TEMPLATE_DEPTH):
-            yield Pods(manifest.namespace, labels, replicas)
+        for _, template in pod_templates(manifest):
+            labels = mapping(mapping(template.get("metadata")).get("labels"))
+            if labels:
+                yield Pods(manifest.namespace, labels, replicas)
 
 
-def _template_labels(spec: Mapping[str, object], depth: int) -> Iterator[Mapping[str, object]]:
+def pod_templates(manifest: Manifest) -> Iterator[tuple[KeyPath, Mapping[str, object]]]:
+    """The path and the content of each template of pods, and a Pod itself."""
+    if manifest.kind == "Pod":
+        yield (), manifest.value
+    yield from _templates(manifest.spec, ("spec",), _MAX_TEMPLATE_DEPTH)
+
+
+def _templates(
+    spec: Mapping[str, object], path: KeyPath, depth: int
+) -> Iterator[tuple[KeyPath, Mapping[str, object]]]:
     for key in _TEMPLATES:
         template = mapping(spec.get(key))
-        labels = mapping(mapping(template.get("metadata")).get("labels"))
-        if labels:
-            yield labels
+        if template:
+            yield (*path, key), template
         if template and depth:
-            yield from _template_labels(template, depth - 1)
+            yield from _templates(template, (*path, key), depth - 1)
 
 
 _GRPC = re.compile(r"(grpc|grpc-web|http2|h2c)(-.*)?|kubernetes\.io/h2c", re.IGNORECASE)

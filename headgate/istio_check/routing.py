@@ -70,6 +70,17 @@ def routes(mesh: Mesh) -> list[Route]:
     ]
 
 
+def gateways_of(manifest: Manifest) -> Iterator[str]:
+    """The gateways of a route, each as `namespace/name`."""
+    for name in map(text, items(manifest.spec.get("gateways"))):
+        if name != "mesh":
+            yield name if "/" in name else f"{manifest.namespace}/{name}"
+    for parent in map(mapping, items(manifest.spec.get("parentRefs"))):
+        if text(parent.get("kind")) in ("", "Gateway"):
+            namespace = text(parent.get("namespace")) or manifest.namespace
+            yield f"{namespace}/{text(parent.get('name'))}"
+
+
 def _of_virtual_service(manifest: Manifest) -> Iterator[Route]:
     for index, http in enumerate(items(manifest.spec.get("http"))):
         body = mapping(http)

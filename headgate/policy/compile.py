@@ -68,7 +68,13 @@ def compile_policy(policy: PolicyFile) -> CompiledPolicy:
     shared: dict[Limit, Limit] = {}
     tenants = {name: _tenant(name, entry, models, shared) for name, entry in policy.tenants.items()}
     ordered = {name: models[name] for name in policy.models}
-    return CompiledPolicy(ordered, tenants, keys, _without_usage(policy.without_usage))
+    return CompiledPolicy(
+        models=ordered,
+        tenants=tenants,
+        keys=keys,
+        without_usage=_without_usage(policy.without_usage),
+        cors_origins=frozenset() if policy.cors is None else frozenset(policy.cors.origins),
+    )
 
 
 def _base_model(name: str, entry: BaseModelEntry) -> Model:

@@ -29,7 +29,6 @@ from headgate.policy.document import POLICY, FileKind, Path, YamlList, YamlMappi
 from headgate.policy.problems import PolicyRule, Problem, hint, shown
 from headgate.policy.syntax import character_problem, syntax_problem
 
-MAX_DEPTH = 20
 MAX_VALUES = 2_000_000
 """The most values in a file with its aliases expanded. 40,000 keys are 280,000 values."""
 
@@ -67,7 +66,7 @@ class _StopError(Exception):
 
 
 class _Composer:
-    """Builds values from parser events; recursion is bounded by MAX_DEPTH."""
+    """Builds values from parser events; recursion is bounded by the kind's `max_depth`."""
 
     def __init__(
         self, events: Iterator[Event], kind: FileKind, plain: Callable[[str], object]
@@ -116,8 +115,8 @@ class _Composer:
             self._add(PolicyRule.TAG, fault, advice, path, event)
         if isinstance(event, ScalarEvent):
             value: Any = self._plain(event.value) if event.implicit[0] else event.value
-        elif len(path) >= MAX_DEPTH:
-            fault = f"values nest deeper than {MAX_DEPTH} levels"
+        elif len(path) >= self._kind.max_depth:
+            fault = f"values nest deeper than {self._kind.max_depth} levels"
             advice = f"a {self._kind.noun} needs fewer"
             raise _stop(PolicyRule.TOO_DEEP, fault, advice, (), event)
         elif isinstance(event, MappingStartEvent):

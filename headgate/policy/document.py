@@ -48,10 +48,11 @@ class YamlList(list[Any]):
 
 @dataclass(frozen=True, slots=True)
 class FileKind:
-    """A kind of file: its name in messages, and the keys at its top."""
+    """A kind of file: its name in messages, the keys at its top, and its levels of nesting."""
 
     noun: str
     keys: str
+    max_depth: int = 20
 
 
 POLICY = FileKind("policy", "models and tenants")

@@ -27,10 +27,12 @@ from headgate.policy.fields import (
     Name,
     Names,
     ServedName,
+    distinct,
     invalid,
 )
 from headgate.policy.limits import LimitEntry
 from headgate.policy.money import PRICE_RULE, Price
+from headgate.policy.origins import ORIGIN_RULE, Origin, alone_if_any
 from headgate.policy.problems import PolicyRule, hint, shown
 from headgate.policy.urls import UPSTREAM_RULE, Upstream
 from headgate.policy.versions import StickyWord, Versions
@@ -214,6 +216,14 @@ class WithoutUsageEntry(Entry):
     translations: AudioCharge = Field(default="refused", description=_AUDIO_CHARGE_RULE)
 
 
+class CorsEntry(Entry):
+    """The web pages whose scripts may call Headgate from a browser."""
+
+    origins: Annotated[
+        list[Origin], Field(min_length=1), AfterValidator(distinct), AfterValidator(alone_if_any)
+    ] = Field(description=ORIGIN_RULE)
+
+
 class PolicyFile(Entry):
     """The whole file."""
 
@@ -228,3 +238,4 @@ class PolicyFile(Entry):
         default=WithoutUsageEntry(),
         description="a mapping with the keys count_tokens, tokenize, transcriptions, translations",
     )
+    cors: CorsEntry | None = Field(default=None, description="a mapping with the key origins")

@@ -17,6 +17,7 @@ from headgate.policy.problems import PolicyRule, Problem, hint, shown
 from headgate.policy.schema import (
     AdapterEntry,
     BaseModelEntry,
+    CorsEntry,
     KeyEntry,
     PolicyFile,
     PricesEntry,
@@ -174,6 +175,8 @@ def _locate(loc: tuple[int | str, ...]) -> tuple[EntryType, str, Path]:
             owner, depth = VersionEntry, 4
     elif len(loc) > 1 and loc[0] == "without_usage":
         owner, depth = WithoutUsageEntry, 1
+    elif len(loc) > 1 and loc[0] == "cors":
+        owner, depth = CorsEntry, 1
     elif len(loc) > 2 and loc[0] == "tenants" and loc[2] != "[key]":
         owner, depth = TenantEntry, 2
         if len(loc) > 4 and loc[2] == "keys":

@@ -42,6 +42,8 @@ def describe(policy: CompiledPolicy) -> str:
         lines.append(_tenant_line(tenant, keys[tenant.name]))
         lines += [f"  {_limit_line(limit)}" for limit in tenant.limits]
     lines += [f"{api}: {_price(price)}" for api, price in policy.without_usage.items()]
+    if policy.cors_origins:
+        lines.append(f"web pages of {_names(policy.cors_origins)}")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""The composition root: builds the four hooks and joins them on one gRPC server.
+"""The composition root: builds the four hooks and joins them.
 
 The rooms know each other only here. The access log settles through the limiter and
 teaches ext_proc's estimator; each hook reads the policy that is in force at the call.
@@ -8,9 +8,6 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from accesslog.console import ConsoleSink
 from accesslog.service import AccessLogService
@@ -23,13 +20,11 @@ from extproc.pins.redis import RedisPins
 from extproc.service import ExternalProcessor
 from extproc.versions import Pins
 from headgate.core.clock import Clock
-from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy, Prices
-from headgate.dataplane.box import MAX_BODY_LIMIT_BYTES
-from headgate.program.ending import Ending
+from headgate.core.rpc import Method
 from headgate.program.settings import ServiceSettings, StoreSettings
-from ratelimit.descriptors.service import DescriptorLimits
+from ratelimit.descriptors.service import DescriptorLimits, DescriptorOptions
 from ratelimit.descriptors.tree import Domains
 from ratelimit.limiter import Limiter
 from ratelimit.peek import PeekLimits
@@ -39,20 +34,6 @@ from ratelimit.store.outage.resilient import ResilientStore
 from ratelimit.store.protocol import Store
 from ratelimit.store.redis import RedisStore
 from ratelimit.store.slices.sliced import SlicedStore
-
-_MESSAGE_ROOM_BYTES = 2**20
-_SERVER_OPTIONS = [
-    # A mesh has one connection for each proxy worker and thousands of short streams on it.
-    ("grpc.max_concurrent_streams", 2**31 - 1),
-    # A body to rewrite comes in one message and goes back in another, with its headers.
-    ("grpc.max_receive_message_length", MAX_BODY_LIMIT_BYTES + _MESSAGE_ROOM_BYTES),
-    ("grpc.max_send_message_length", MAX_BODY_LIMIT_BYTES + _MESSAGE_ROOM_BYTES),
-    # Two programs on one port would each get half of the calls, in silence.
-    ("grpc.so_reuseport", 0),
-]
-
-_STOP_GRACE_S = 1.0
-"""For calls in flight when the server stops. The access log's streams never end by themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +45,13 @@ class Hooks:
     rate_limit: RateLimitService
     access_log: AccessLogService
 
-    def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
-        """The gRPC handlers of all four hooks."""
+    def methods(self) -> tuple[Method, ...]:
+        """The gRPC methods of all four hooks."""
         return (
-            self.authorization.handler(),
-            self.processor.handler(),
-            self.rate_limit.handler(),
-            self.access_log.handler(),
+            *self.authorization.methods(),
+            *self.processor.methods(),
+            *self.rate_limit.methods(),
+            *self.access_log.methods(),
         )
 
 
@@ -138,18 +119,16 @@ def build_hooks(
     limiter = _limiter(parts)
     if console is not None:
         sinks = (*sinks, ConsoleSink(console, limiter.limits_of))
+    failures = FailureLimit(settings.auth_failures_per_minute)
     others = _descriptor_limits(settings, parts)
     return Hooks(
-        authorization=_authorization(settings, parts),
+        authorization=Authorization(
+            parts.policy, failures, parts.clock, parts.metrics, parts.admits
+        ),
         processor=_processor(parts, estimator),
         rate_limit=RateLimitService(limiter, parts.metrics, parts.clock, others),
-        access_log=_access_log(parts, limiter, estimator, sinks),
+        access_log=_access_log(parts, limiter, estimator, sinks, failures),
     )
-
-
-def _authorization(settings: ServiceSettings, parts: Parts) -> Authorization:
-    failures = FailureLimit(settings.auth_failures_per_minute)
-    return Authorization(parts.policy, failures, parts.clock, parts.metrics, parts.admits)
 
 
 def _limiter(parts: Parts) -> Limiter:
@@ -173,16 +152,27 @@ def _processor(parts: Parts, estimator: Estimator) -> ExternalProcessor:
 def _descriptor_limits(settings: ServiceSettings, parts: Parts) -> DescriptorLimits | None:
     if parts.domains is None:
         return None
-    counts_refused = settings.ratelimit_count_refused
-    return DescriptorLimits(parts.store, parts.domains, parts.clock, parts.metrics, counts_refused)
+    options = DescriptorOptions(
+        counts_refused=settings.ratelimit_count_refused,
+        has_metadata=settings.ratelimit_metadata,
+        near_limit_ratio=settings.ratelimit_near_limit_ratio,
+    )
+    return DescriptorLimits(parts.store, parts.domains, parts.clock, parts.metrics, options)
 
 
 def _access_log(
-    parts: Parts, limiter: Limiter, estimator: Estimator, sinks: Sequence[Sink]
+    parts: Parts,
+    limiter: Limiter,
+    estimator: Estimator,
+    sinks: Sequence[Sink],
+    failures: FailureLimit,
 ) -> AccessLogService:
     def prices_of(name: str) -> Prices | None:
         model = parts.policy().models.get(name)
         return None if model is None else model.prices
+
+    def within_limit(address: str) -> bool:
+        return failures.count(address, parts.clock.monotonic_s()) is None
 
     return AccessLogService(
         settle=limiter.settle,
@@ -191,41 +181,10 @@ def _access_log(
         sinks=sinks,
         policy=parts.policy,
         metrics=parts.metrics,
+        within_limit=within_limit,
     )
 
 
 def new_reservation_id() -> str:
     """A reservation id that nobody can guess."""
     return uuid.uuid4().hex
-
-
-class HookServer:
-    """The gRPC server of the hooks, with the standard health service."""
-
-    def __init__(self, hooks: Hooks) -> None:
-        self._hooks = hooks
-        self._server = grpc.aio.server(options=_SERVER_OPTIONS)
-        self._server.add_generic_rpc_handlers(hooks.handlers())
-        self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-
-    async def start(self, address: str) -> None:
-        """Listens on `host:port` or `unix:PATH`. Raises OperatorError when it is taken."""
-        try:
-            self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise OperatorError(
-                f"cannot listen on {address} for hooks: taken, not allowed, or no address;"
-                " gRPC says which in the line above"
-            ) from error
-        await self._server.start()
-        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
-
-    async def drain(self, how: Ending) -> None:
-        """Reports NOT_SERVING, goes on serving while a proxy has requests to end, then stops.
-
-        A proxy keeps its access log stream open for as long as it may need the hooks.
-        """
-        await self._health.enter_graceful_shutdown()
-        await how.wait_while(lambda: self._hooks.access_log.open_streams > 0)
-        await self._server.stop(_STOP_GRACE_S)

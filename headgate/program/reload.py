@@ -16,6 +16,7 @@ from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.policy import FileError, parse_policy, read_policy
+from headgate.program.stalls import spare_collections
 from headgate.rls_config import config_files, parse_domains, read_config
 from ratelimit.descriptors.tree import Domains
 
@@ -196,6 +197,7 @@ class Watcher(Generic[T]):
 
     def _apply(self, new: T, digest: bytes) -> None:
         self._current = new
+        spare_collections()
         self._digest = digest
         self._refused = None
         self._watched.reloads.labels("applied").inc()

@@ -12,15 +12,17 @@ from headgate.program.admin.app import admin_app
 from headgate.program.admin.server import AdminServer
 from headgate.program.app import (
     Hooks,
-    HookServer,
     Parts,
     build_hooks,
     running_pins,
     running_store,
 )
 from headgate.program.ending import Ending
+from headgate.program.hook_server import HookServer
 from headgate.program.reload import RlsConfigWatcher
 from headgate.program.settings import ServiceSettings
+from headgate.program.stalls import StallWatch, spare_collections
+from headgate.rls_config import dump_domains
 from ratelimit.descriptors.tree import Domains
 
 
@@ -61,10 +63,12 @@ async def running_services(
         )
         records = stack.enter_context(JsonLinesSink.open(settings.records))
         hooks = build_hooks(settings, parts, (records,), console)
-        admin_url = await _start_admin(stack, settings, metrics, ready)
-        await _start_hooks(stack, settings.hooks, hooks, ending)
+        admin_url = await _start_admin(stack, settings, parts, ready)
+        await _start_hooks(stack, settings, hooks, ending)
         stack.callback(ready.update, hooks=False)
         ready["hooks"] = True
+        await stack.enter_async_context(StallWatch(clock, metrics))
+        spare_collections()
         yield Services(admin_url, hooks)
 
 
@@ -79,15 +83,19 @@ async def _domains(
 
 
 async def _start_admin(
-    stack: AsyncExitStack, settings: ServiceSettings, metrics: Metrics, ready: Mapping[str, bool]
+    stack: AsyncExitStack, settings: ServiceSettings, parts: Parts, ready: Mapping[str, bool]
 ) -> str:
-    admin = AdminServer(admin_app(metrics.registry, lambda: ready), settings.admin)
+    domains = parts.domains or dict
+    app = admin_app(parts.metrics.registry, lambda: ready, lambda: dump_domains(domains()))
+    admin = AdminServer(app, settings.admin)
     await admin.start()
     stack.push_async_callback(admin.stop)
     return admin.url
 
 
-async def _start_hooks(stack: AsyncExitStack, address: str, hooks: Hooks, ending: Ending) -> None:
-    server = HookServer(hooks)
-    await server.start(address)
-    stack.push_async_callback(server.drain, ending)
+async def _start_hooks(
+    stack: AsyncExitStack, settings: ServiceSettings, hooks: Hooks, ending: Ending
+) -> None:
+    server = HookServer(hooks.methods(), settings.grpc_server)
+    await server.start(settings.hooks)
+    stack.push_async_callback(server.drain, ending, lambda: hooks.access_log.open_streams > 0)

@@ -4,11 +4,13 @@ The command line builds one value. It is passed on whole, down to the compositio
 """
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from extauthz.failures import DEFAULT_PER_MINUTE
 from headgate.core.contract import Counting
 from headgate.dataplane.box import BODY_LIMIT_BYTES
+from ratelimit.descriptors.service import NEAR_LIMIT_RATIO
 from ratelimit.store.redis import TIMEOUT_S
 
 
@@ -26,6 +28,15 @@ class Address:
     def url(self, scheme: str) -> str:
         """The address for clients of `http` or `https`."""
         return f"{scheme}://{self}"
+
+
+class GrpcServer(StrEnum):
+    """The gRPC server that answers the hooks."""
+
+    OWN = "own"
+    """Headgate's own, of `headgate/grpc_server`."""
+    GRPCIO = "grpcio"
+    """That of the package grpcio, as before 0.2.0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +68,8 @@ class ServiceSettings:
     that they would decide by it."""
     hooks: str = "0.0.0.0:9001"
     """Where the hooks answer gRPC: `host:port` or `unix:PATH`."""
+    grpc_server: GrpcServer = GrpcServer.OWN
+    """The server that answers them."""
     admin: Address = Address("0.0.0.0", 9002)  # noqa: S104 - Prometheus and probes call it
     """Where health and metrics are served over HTTP."""
     store: StoreSettings = field(default_factory=StoreSettings)
@@ -70,6 +83,10 @@ class ServiceSettings:
     """Files and directories that configure envoyproxy/ratelimit."""
     ratelimit_count_refused: bool = False
     """Whether the limits of `ratelimit_config` count hits that they refuse."""
+    ratelimit_metadata: bool = False
+    """Whether answers for `ratelimit_config` carry metadata for later filters."""
+    ratelimit_near_limit_ratio: float = NEAR_LIMIT_RATIO
+    """From this part of a limit of `ratelimit_config` on, hits count as near it in metrics."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ The check reads what envoyproxy/ratelimit reads and refuses what envoyproxy/rate
 also refuses what envoyproxy/ratelimit silently ignores: misplaced keys and duplicate keys.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from headgate.core.contract import DOMAIN
@@ -12,6 +12,8 @@ from headgate.core.policy import Per
 from headgate.policy.document import FileKind, Path, YamlMapping
 from headgate.policy.load import compose_bytes
 from headgate.policy.problems import PolicyRule, Problem, hint, shown
+from headgate.rls_config.manifest import manifest_problem
+from headgate.rls_config.metadata import json_object
 from headgate.rls_config.reader import (
     DESCRIPTOR_KEYS,
     RATE_KEYS,
@@ -39,7 +41,13 @@ class CheckedFile:
 
 
 def check_file(data: bytes) -> CheckedFile:
-    """Checks the bytes of one file."""
+    """Checks the bytes of one file. A Kubernetes manifest is reported as one problem."""
+    checked = _check(data)
+    manifest = manifest_problem(data) if checked.problems else None
+    return checked if manifest is None else CheckedFile(problems=[manifest])
+
+
+def _check(data: bytes) -> CheckedFile:
     root, problems = compose_bytes(data, FILE_KIND, plain)
     problems = [problem for problem in problems if problem.rule is not PolicyRule.NO_VALUE]
     if root is None:
@@ -59,6 +67,7 @@ class _Compiler:
 
     def file(self) -> tuple[str, DescriptorLevel]:
         fields = self.reader.fields(self._root, (), ROOT_KEYS) or {}
+        self.reader.text(fields.get("name"), ("name",))
         path = ("domain",)
         advice = "write the domain that Envoy's filter sends"
         domain = self._required(fields, path, RlsConfigRule.MISSING_DOMAIN, advice)
@@ -121,6 +130,9 @@ class _Compiler:
             self.reader.report(RlsConfigRule.SHARE_WITHOUT_WILDCARD, fault, advice, where)
         modes = (flag("shadow_mode"), flag("quota_mode"))
         rate = self._rate(fields.get("rate_limit"), (*path, "rate_limit"), name, modes)
+        metadata = self.reader.mapping(fields.get("metadata"), (*path, "metadata"))
+        if rate is not None and metadata:
+            rate = replace(rate, metadata=json_object(metadata))
         below = self._level(fields.get("descriptors"), (*path, "descriptors"), f"{name}.")
         return Node(rate, below, value if shares else None)
 

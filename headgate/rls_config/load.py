@@ -1,13 +1,27 @@
 """Loads the domains in force from files and directories: the only way in, for serve and reload."""
 
+import os
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
 from headgate.policy.load import read_file
-from headgate.policy.problems import FileError, Problem, shown
+from headgate.policy.problems import FileError, PolicyRule, Problem, shown
 from headgate.rls_config.check import FILE_KIND, check_file
 from headgate.rls_config.rules import RlsConfigRule
-from ratelimit.descriptors.tree import DescriptorLevel, Domains
+from ratelimit.descriptors.tree import DescriptorLevel, Domains, Rate
+
+_SUFFIXES = frozenset((".yaml", ".yml", ".json"))
+_NO_CONFIGURATION = frozenset(
+    (
+        PolicyRule.NOT_UTF8,
+        PolicyRule.SYNTAX,
+        PolicyRule.EMPTY_FILE,
+        PolicyRule.NOT_MAPPING,
+        RlsConfigRule.MISSING_DOMAIN,
+    )
+)
 
 Contents: TypeAlias = tuple[tuple[Path, bytes], ...]
 
@@ -22,8 +36,10 @@ def load_domains(paths: tuple[Path, ...]) -> Domains:
 
 
 def config_files(paths: tuple[Path, ...]) -> tuple[Path, ...]:
-    """The files at `paths`. A directory gives its `*.yaml`, sorted by name, without hidden files.
+    """The files at `paths`. A directory gives all its files and those of its folders, by name.
 
+    As with envoyproxy/ratelimit the name of a file means nothing, except that files and folders
+    whose names begin with a dot are left out. A file behind two names is read once.
     Raises RlsConfigError for a directory without any: every call would go without limits.
     """
     files: list[Path] = []
@@ -32,15 +48,42 @@ def config_files(paths: tuple[Path, ...]) -> tuple[Path, ...]:
         if not _is_directory(path):
             files.append(path)
             continue
-        inside = sorted(file for file in path.glob("*.yaml") if not file.name.startswith("."))
+        try:
+            inside = sorted(_files_below(path, frozenset()))
+        except OSError as error:
+            problems.append(_unreadable(error))
+            continue
         if not inside:
             rule, fault = RlsConfigRule.EMPTY_DIRECTORY, "the directory has no configuration file"
-            problem = Problem(rule=rule, fault=fault, advice="add at least one *.yaml file")
+            problem = Problem(rule=rule, fault=fault, advice="add at least one file")
             problems.append(problem.render(str(path)))
         files += inside
     if problems:
         raise RlsConfigError(tuple(problems))
-    return tuple(dict.fromkeys(files))
+    by_place: dict[str, Path] = {}
+    for file in files:
+        by_place.setdefault(os.path.realpath(file), file)
+    return tuple(by_place.values())
+
+
+def _files_below(folder: Path, above: frozenset[str]) -> Iterator[Path]:
+    """All files below the folder. Links to folders are followed, but never in a circle."""
+    here = os.path.realpath(folder)
+    if here in above:
+        return
+    for entry in folder.iterdir():
+        if entry.name.startswith("."):
+            continue
+        if _is_directory(entry):
+            yield from _files_below(entry, above | {here})
+        else:
+            yield entry
+
+
+def _unreadable(error: OSError) -> str:
+    fault = f"cannot be read ({error.strerror})"
+    advice = "a folder of the configuration must be readable"
+    return Problem(rule=PolicyRule.UNREADABLE, fault=fault, advice=advice).render(error.filename)
 
 
 def read_config(path: Path) -> bytes:
@@ -55,7 +98,7 @@ def parse_domains(contents: Contents) -> Domains:
     lines: list[str] = []
     for path, data in contents:
         checked = check_file(data)
-        problems = list(checked.problems)
+        problems = [_explained(path, problem) for problem in checked.problems]
         domain = checked.domain
         if domain in first:
             problems.append(_duplicate(domain, first[domain], checked.line))
@@ -67,6 +110,14 @@ def parse_domains(contents: Contents) -> Domains:
     if lines:
         raise RlsConfigError(tuple(lines))
     return domains
+
+
+def _explained(path: Path, problem: Problem) -> Problem:
+    """The problem, with the reason why such a file is read at all if it is no configuration."""
+    if path.suffix in _SUFFIXES or problem.rule not in _NO_CONFIGURATION:
+        return problem
+    why = "every file of a folder is read, except those whose names begin with a dot"
+    return replace(problem, advice=f"{problem.advice} ({why})")
 
 
 def _duplicate(domain: str, first: Path, line: int) -> Problem:
@@ -83,8 +134,26 @@ def describe_domains(domains: Domains) -> str:
     """The summary that `headgate check` prints: each domain and the number of its limits."""
     return "\n".join(
         f"domain {domain}: {count} limit{'' if count == 1 else 's'}"
-        for domain, count in ((domain, _limits(top)) for domain, top in domains.items())
+        for domain, count in ((domain, len([*_rates(top)])) for domain, top in domains.items())
     )
+
+
+def dump_domains(domains: Domains) -> str:
+    """Each limit as a line, in the form of the page /rlconfig of envoyproxy/ratelimit."""
+    return "".join(
+        f"{domain}.{rate.id}: unit={rate.per.name if rate.per else 'UNKNOWN'}"
+        f" requests_per_unit={rate.limit}, shadow_mode: {str(rate.shadow).lower()},"
+        f" quota_mode: {str(rate.quota).lower()}\n"
+        for domain, top in domains.items()
+        for rate in _rates(top)
+    )
+
+
+def _rates(level: DescriptorLevel) -> Iterator[Rate]:
+    for node in (*level.exact.values(), *level.keys.values()):
+        if node.rate is not None:
+            yield node.rate
+        yield from _rates(node.below)
 
 
 def _is_directory(path: Path) -> bool:
@@ -92,8 +161,3 @@ def _is_directory(path: Path) -> bool:
         return path.is_dir()
     except OSError:  # a folder above it cannot be entered: reading it as a file reports why
         return False
-
-
-def _limits(level: DescriptorLevel) -> int:
-    nodes = [*level.exact.values(), *level.keys.values()]
-    return sum((node.rate is not None) + _limits(node.below) for node in nodes)

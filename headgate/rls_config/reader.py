@@ -13,7 +13,7 @@ from headgate.rls_config.rules import RlsConfigRule
 
 MAX_UINT32 = 2**32 - 1
 
-ROOT_KEYS = ("domain", "descriptors")
+ROOT_KEYS = ("name", "domain", "descriptors")
 DESCRIPTOR_KEYS = (
     "key",
     "value",
@@ -24,6 +24,7 @@ DESCRIPTOR_KEYS = (
     "share_threshold",
     "detailed_metric",
     "value_to_metric",
+    "metadata",
 )
 RATE_KEYS = ("unit", "requests_per_unit", "unlimited", "name", "replaces")
 REPLACES_KEYS = ("name",)
@@ -34,8 +35,8 @@ _HOMES = {
     "domain": "move it to the top of the file",
 }
 _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
-_TRUE = frozenset(("y", "yes", "true", "on"))
-_FALSE = frozenset(("n", "no", "false", "off"))
+TRUE = frozenset(("y", "yes", "true", "on"))
+FALSE = frozenset(("n", "no", "false", "off"))
 _WHOLE = re.compile(r"0|[1-9][0-9_]{0,30}")
 
 T = TypeVar("T")
@@ -97,6 +98,14 @@ class ValueReader:
             return []
         return [(item, (*path, index)) for index, item in enumerate(value)]
 
+    def mapping(self, value: object, path: Path) -> YamlMapping | None:
+        """A mapping with any keys. None if the value is absent."""
+        if value is None or isinstance(value, YamlMapping):
+            return value
+        fault = f"is not a mapping (value {shown(value)})"
+        self.report(RlsConfigRule.NOT_MAPPING, fault, "allowed: a mapping with any keys", path)
+        return None
+
     def text(self, value: object, path: Path) -> str:
         """A text, quoted or not. Empty if the value is absent."""
         if isinstance(value, str):
@@ -114,8 +123,8 @@ class ValueReader:
 
     def flag(self, value: object, path: Path) -> bool:
         """An unquoted true or false in any of YAML 1.1's words. False if the value is absent."""
-        if isinstance(value, Plain) and value.lower() in _TRUE | _FALSE:
-            return value.lower() in _TRUE
+        if isinstance(value, Plain) and value.lower() in TRUE | FALSE:
+            return value.lower() in TRUE
         words = ("true or false", "true or false")
         return self._wrong(value, False, RlsConfigRule.NOT_BOOL, words, path)
 

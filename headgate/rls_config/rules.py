@@ -17,6 +17,7 @@ class RlsConfigRule(StrEnum):
     RESERVED_DOMAIN = auto()
     DUPLICATE_DOMAIN = auto()
     EMPTY_DIRECTORY = auto()
+    MANIFEST = auto()
     EMPTY_KEY = auto()
     WILDCARD_IN_KEY = auto()
     DUPLICATE_DESCRIPTOR = auto()

@@ -19,6 +19,7 @@ GENERATED = Path(__file__).resolve().parents[2] / "headgate" / "istio_check" / "
 _MODULE = "istio.io/istio"
 _CRDS = Path("manifests", "charts", "base", "files", "crd-all.gen.yaml")
 _ANY_KEY = "*"
+_DURATION = "duration"
 _NO_WORD = "INVALID"
 """The zero value of some enums. A CRD lists it, but istiod refuses it."""
 
@@ -30,7 +31,7 @@ def generated(version: str) -> str:
 
     Raises RuntimeError if there is no `go` or it cannot fetch the version.
     """
-    content = {"istio": version, "kinds": fields_of_kinds(_fetched(version) / _CRDS)}
+    content = {"istio": version, "kinds": fields_of_kinds(fetched(version) / _CRDS)}
     return json.dumps(content, indent=1) + "\n"
 
 
@@ -57,10 +58,11 @@ def _fields(schema: Schema) -> object:
         return {name: _fields(inner) for name, inner in sorted(schema["properties"].items())}
     if "enum" in schema:
         return sorted(word for word in schema["enum"] if word != _NO_WORD)
-    return None
+    rules = [each.get("rule", "") for each in schema.get("x-kubernetes-validations", ())]
+    return _DURATION if any(rule.startswith("duration(self)") for rule in rules) else None
 
 
-def _fetched(version: str) -> Path:
+def fetched(version: str) -> Path:
     """The folder of the Go module, in the cache of modules."""
     go = shutil.which("go")
     if go is None:

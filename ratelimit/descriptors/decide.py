@@ -1,8 +1,10 @@
 """Decides a call of another domain: the hits to count, and the status of each descriptor. Pure."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import sha256
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from headgate.core.policy import Calendar
@@ -54,13 +56,28 @@ class DescriptorOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """The answer for one descriptor. `rate` and `window` are None without a counted limit."""
+    """The answer for one descriptor. `rate` and `window` are None without a counted limit.
+
+    `hits` were asked for when `before` were in use.
+    """
 
     outcome: DescriptorOutcome
     limit_id: str = ""
     rate: Rate | None = None
     window: Window | None = None
     remaining: int = 0
+    hits: int = 0
+    before: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its code is OVER_LIMIT. The call may pass nevertheless, see `is_refused`."""
+        return self.outcome in (DescriptorOutcome.OVER, DescriptorOutcome.QUOTA)
+
+    @property
+    def remaining_before(self) -> int:
+        """The room of its limit before this call; 0 without a counted limit."""
+        return 0 if self.rate is None else max(0, self.rate.limit - self.before)
 
 
 def scope_of(domain: str) -> str:
@@ -80,13 +97,29 @@ def claims_of(
     """
     met = [_met(top, descriptor) for descriptor in descriptors]
     replaced = {name for item in met if item is not None for name in item.rate.replaces}
+    met = [
+        None if item is not None and item.rate.per and item.rate.name in replaced else item
+        for item in met
+    ]
+    quotas_refuse = not counts_refused and _quotas_can_refuse(met, descriptors)
     claims: list[RateClaim | None] = []
     for item, descriptor in zip(met, descriptors, strict=True):
-        if item is None or (item.rate.name in replaced and item.rate.per is not None):
+        if item is None:
             claims.append(None)
-        else:
-            claims.append(_claim(item, descriptor, now_s, counts_refused))
+            continue
+        refuses = quotas_refuse if item.rate.quota else not counts_refused
+        refuses = refuses and not item.rate.shadow and not descriptor.gives_back
+        claims.append(_claim(item, descriptor, now_s, refuses))
     return tuple(claims)
+
+
+def _quotas_can_refuse(met: list[Met | None], descriptors: tuple[Descriptor, ...]) -> bool:
+    """Whether each quota of the call may be used up. One in shadow mode never is."""
+    return not any(
+        item.rate.quota and item.rate.per and (item.rate.shadow or descriptor.gives_back)
+        for item, descriptor in zip(met, descriptors, strict=True)
+        if item is not None
+    )
 
 
 def hits_of(claims: tuple[RateClaim | None, ...]) -> tuple[Hit, ...]:
@@ -112,15 +145,64 @@ def statuses_of(claims: tuple[RateClaim | None, ...], counted: CountedHits) -> t
     return tuple(statuses)
 
 
+def is_refused(statuses: Iterable[Status]) -> bool:
+    """Whether the call is refused: if any limit is used up, or if all its quotas are."""
+    quotas = []
+    for status in statuses:
+        if status.outcome is DescriptorOutcome.OVER:
+            return True
+        if status.rate is not None and status.rate.quota:
+            quotas.append(status.outcome is DescriptorOutcome.QUOTA)
+    return bool(quotas) and all(quotas)
+
+
+def near_limit_hits(status: Status, ratio: float) -> int:
+    """How many of the hits lie between this part of the limit and the limit itself."""
+    if status.rate is None:
+        return 0
+    start = max(int(status.rate.limit * ratio), status.before)
+    return max(0, min(status.before + status.hits, status.rate.limit) - start)
+
+
+def lost_charge(statuses: Iterable[Status]) -> Status | None:
+    """The first refused descriptor that had room, but for fewer hits than it asked for.
+
+    In a call that was not counted, this looks like a charge at the end of a stream. The room that
+    remains admits further requests, whose charges are refused again.
+    """
+    for status in statuses:
+        if status.outcome is DescriptorOutcome.OVER and status.hits > 1 and status.remaining_before:
+            return status
+    return None
+
+
+def metadata_of(statuses: Iterable[Status]) -> dict[str, Any]:
+    """The configured metadata of the limits that have room. Of two values the first remains."""
+    merged: dict[str, Any] = {}
+    for status in statuses:
+        if status.rate is not None and not status.is_over:
+            _merge(merged, status.rate.metadata)
+    return merged
+
+
+def _merge(merged: dict[str, Any], added: Mapping[str, Any]) -> None:
+    for name, value in added.items():
+        if isinstance(value, Mapping):
+            inner = merged.setdefault(name, {})
+            if isinstance(inner, dict):
+                _merge(inner, value)
+        else:
+            merged.setdefault(name, value)
+
+
 def _met(top: DescriptorLevel, descriptor: Descriptor) -> Met | None:
     if descriptor.override is not None:
         return Met(descriptor.override, descriptor.entries)
     return meet(top, descriptor.entries)
 
 
-def _claim(met: Met, descriptor: Descriptor, now_s: float, counts_refused: bool) -> RateClaim:
+def _claim(met: Met, descriptor: Descriptor, now_s: float, refuses: bool) -> RateClaim:
     rate = met.rate
-    store_refuses = rate.enforced and not descriptor.gives_back and not counts_refused
     if rate.per is None:
         return RateClaim(rate)
     span = window(rate.per, UTC, now_s)
@@ -128,32 +210,40 @@ def _claim(met: Met, descriptor: Descriptor, now_s: float, counts_refused: bool)
     hit = Hit(
         key=_key(met, span),
         amount=-amount if descriptor.gives_back else amount,
-        limit=rate.limit if store_refuses else None,
+        limit=rate.limit if refuses else None,
         expires_at_s=span.end_s + CLOCK_SKEW_S,
+        quota=rate.quota and refuses,
     )
     return RateClaim(rate=rate, window=span, hit=hit, gives_back=descriptor.gives_back)
 
 
 def _status(claim: RateClaim, hit: Hit, index: int, counted: CountedHits) -> Status:
     rate, used = claim.rate, counted.used[index]
+    before = used if counted.refused else max(0, used - hit.amount)
     base = Status(
         outcome=DescriptorOutcome.OK,
         limit_id=rate.id,
         rate=rate,
         window=claim.window,
         remaining=max(0, rate.limit - used),
+        hits=max(0, hit.amount),
+        before=before,
     )
     if claim.gives_back:
         return base
-    if hit.limit is None:
-        before = used if counted.refused else used - hit.amount
-        is_over = before + max(1, hit.amount) > rate.limit
-    else:
-        is_over = index in counted.refused
+    # The store knows best, as a counter may be there twice in one call.
+    is_over = index in counted.refused
+    if hit.limit is None or hit.quota:
+        is_over = is_over or before + max(1, hit.amount) > rate.limit
     if not is_over:
         return base
-    mode = DescriptorOutcome.QUOTA if rate.quota else DescriptorOutcome.SHADOW
-    return replace(base, outcome=DescriptorOutcome.OVER if rate.enforced else mode, remaining=0)
+    return replace(base, outcome=_over(rate), remaining=0)
+
+
+def _over(rate: Rate) -> DescriptorOutcome:
+    if rate.shadow:
+        return DescriptorOutcome.SHADOW
+    return DescriptorOutcome.QUOTA if rate.quota else DescriptorOutcome.OVER
 
 
 def _key(met: Met, span: Window) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from headgate.core.policy import Per
 
@@ -15,6 +15,7 @@ class Rate:
     """A `rate_limit` with the modes of its descriptor. `per` is None exactly for unlimited.
 
     `id` is its name in metrics: the keys and values that lead to it in the configuration.
+    `metadata` is for the filters behind Envoy's rate limit: JSON values by name.
     """
 
     id: str
@@ -24,11 +25,7 @@ class Rate:
     replaces: frozenset[str] = frozenset()
     shadow: bool = False
     quota: bool = False
-
-    @property
-    def enforced(self) -> bool:
-        """Whether it refuses. In shadow and quota mode, it only counts."""
-        return not (self.shadow or self.quota)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from math import ceil
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.text_format import MessageToString
 
 from headgate._gen.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest, RateLimitResponse
 from headgate.core.policy import Per
-from ratelimit.descriptors.decide import Descriptor, DescriptorOutcome, Status
+from ratelimit.descriptors.decide import Descriptor, Status, is_refused, metadata_of
 from ratelimit.descriptors.tree import Rate
 
 OVERRIDE_ID = "override"
@@ -59,23 +61,31 @@ def _override(descriptor: RateLimitDescriptor) -> Rate:
 
 
 def encode(
-    message: RateLimitRequest, statuses: Sequence[Status], now_s: float
+    message: RateLimitRequest,
+    statuses: Sequence[Status],
+    now_s: float,
+    has_metadata: bool = False,
 ) -> RateLimitResponse:
-    """The answer: refused if any descriptor is, with the remaining hits of each in their order."""
-    is_over = any(status.outcome is DescriptorOutcome.OVER for status in statuses)
+    """The answer, with the remaining hits of each descriptor in their order.
+
+    With `has_metadata` it carries metadata for the filters behind Envoy's rate limit.
+    """
     response = RateLimitResponse(
-        overall_code=RateLimitResponse.OVER_LIMIT if is_over else RateLimitResponse.OK,
+        overall_code=_code(is_refused(statuses)),
         statuses=[_status(status, now_s) for status in statuses],
     )
-    if any(status.rate is not None and status.rate.quota for status in statuses):
-        response.dynamic_metadata.CopyFrom(_quota_metadata(message, statuses))
+    if has_metadata:
+        response.dynamic_metadata.CopyFrom(_metadata(message, statuses))
     return response
 
 
+def _code(is_over: bool) -> RateLimitResponse.Code:
+    return RateLimitResponse.OVER_LIMIT if is_over else RateLimitResponse.OK
+
+
 def _status(status: Status, now_s: float) -> RateLimitResponse.DescriptorStatus:
-    is_over = status.outcome is DescriptorOutcome.OVER
     encoded = RateLimitResponse.DescriptorStatus(
-        code=RateLimitResponse.OVER_LIMIT if is_over else RateLimitResponse.OK,
+        code=_code(status.is_over),
         limit_remaining=min(status.remaining, _MAX_UINT32),
     )
     rate, window = status.rate, status.window
@@ -90,32 +100,28 @@ def _status(status: Status, now_s: float) -> RateLimitResponse.DescriptorStatus:
     return encoded
 
 
-def _quota_metadata(message: RateLimitRequest, statuses: Sequence[Status]) -> Struct:
-    """Envoy's metadata that tells later filters which quotas are exhausted.
-
-    The field names are those of envoyproxy/ratelimit.
-    """
-    over = [
-        Value(number_value=index)
-        for index, status in enumerate(statuses)
-        if status.outcome is DescriptorOutcome.QUOTA
-    ]
-    fields = {
-        "domain": Value(string_value=message.domain),
-        "descriptors": _list([_named(descriptor) for descriptor in message.descriptors]),
-        "quotaModeEnabled": Value(bool_value=True),
+def _metadata(message: RateLimitRequest, statuses: Sequence[Status]) -> Struct:
+    """The fields that envoyproxy/ratelimit sends with RESPONSE_DYNAMIC_METADATA."""
+    fields: dict[str, Any] = {
+        "domain": message.domain,
+        "descriptors": [_described(descriptor) for descriptor in message.descriptors],
     }
     if message.hits_addend:
-        fields["hitsAddend"] = Value(number_value=message.hits_addend)
-    if over:
-        fields["quotaModeViolations"] = _list(over)
-    return Struct(fields=fields)
+        fields["hitsAddend"] = message.hits_addend
+    if metadata := metadata_of(statuses):
+        fields["metadata"] = metadata
+    struct = Struct()
+    struct.update(fields)
+    return struct
 
 
-def _named(descriptor: RateLimitDescriptor) -> Value:
-    entries = [Value(string_value=f"{entry.key}={entry.value}") for entry in descriptor.entries]
-    return Value(struct_value=Struct(fields={"entries": _list(entries)}))
-
-
-def _list(values: list[Value]) -> Value:
-    return Value(list_value=ListValue(values=values))
+def _described(descriptor: RateLimitDescriptor) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "entries": [f"{entry.key}={entry.value}" for entry in descriptor.entries]
+    }
+    if descriptor.HasField("limit"):
+        # The text format of protobuf, as there.
+        fields["limit"] = MessageToString(descriptor.limit, as_one_line=True).replace(": ", ":")
+    if descriptor.HasField("hits_addend"):
+        fields["hitsAddend"] = descriptor.hits_addend.value
+    return fields

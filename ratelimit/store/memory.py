@@ -125,23 +125,20 @@ class MemoryStore:
 
     async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> CountedHits:
         self._clean(now_s)
-        counts = {hit.key: self._counters.get((tenant, hit.key), 0) for hit in hits}
-        before = tuple(counts[hit.key] for hit in hits)
-        used: list[int] = []
-        refused: list[int] = []
-        for index, hit in enumerate(hits):
-            count = counts[hit.key]
-            if hit.limit is not None and hit.amount >= 0 and count + max(1, hit.amount) > hit.limit:
-                refused.append(index)
-            else:
-                counts[hit.key] = min(MAX_COUNT, max(0, count + hit.amount))
-            used.append(counts[hit.key])
-        if refused:
-            return CountedHits(before, tuple(refused))
-        for hit in hits:
-            if counts[hit.key] or (tenant, hit.key) in self._counters:
-                self._set((tenant, hit.key), counts[hit.key], hit.expires_at_s)
-        return CountedHits(tuple(used))
+        before = {hit.key: self._counters.get((tenant, hit.key), 0) for hit in hits}
+        used, refused = _added(before, hits)
+        if not refused:
+            self._write(tenant, hits, used)
+            return CountedHits(used)
+        if hits[refused[0]].quota:
+            quotas = [hit for hit in hits if hit.quota]
+            self._write(tenant, quotas, _added(before, quotas)[0])
+        return CountedHits(tuple(before[hit.key] for hit in hits), refused)
+
+    def _write(self, tenant: str, hits: Sequence[Hit], used: Sequence[int]) -> None:
+        for hit, count in zip(hits, used, strict=True):
+            if count or (tenant, hit.key) in self._counters:
+                self._set((tenant, hit.key), count, hit.expires_at_s)
 
     async def peek(self, query: PeekQuery) -> Mapping[str, int]:
         tenant, now_s, drains = query.tenant, query.now_s, query.drains
@@ -257,3 +254,22 @@ def _lacking(
         tuple(asked.key for asked in lacking if asked.enforced),
         tuple(asked.key for asked in lacking if not asked.enforced),
     )
+
+
+def _added(
+    before: Mapping[str, int], hits: Sequence[Hit]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The count after each hit, and the indexes of the hits that refuse the call."""
+    counts, used = dict(before), []
+    refused: list[int] = []
+    full: list[int] = []
+    for index, hit in enumerate(hits):
+        count = counts[hit.key]
+        if hit.limit is not None and hit.amount >= 0 and count + max(1, hit.amount) > hit.limit:
+            (full if hit.quota else refused).append(index)
+        if hit.quota or index not in refused:
+            counts[hit.key] = min(MAX_COUNT, max(0, count + hit.amount))
+        used.append(counts[hit.key])
+    if len(full) == sum(hit.quota for hit in hits):
+        refused = refused or full
+    return tuple(used), tuple(refused)

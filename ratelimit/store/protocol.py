@@ -209,20 +209,25 @@ class Hit:
     `amount` lies in -MAX_COUNT..MAX_COUNT: below 0 it gives back, and 0 only looks. A hit is
     refused where used + amount > limit, and a look where used >= limit; a `limit` of None refuses
     nothing. Key and `expires_at_s` are as in `Demand`.
+
+    A `quota` alone refuses nothing: only if no quota of the call has room is the call refused. Even
+    then the quotas are counted, as what they count has happened.
     """
 
     key: str
     amount: int
     limit: int | None
     expires_at_s: int
+    quota: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class CountedHits:
-    """The count after each hit, in their order; before them where any was refused.
+    """The count after each hit, in their order; before them where the call is refused.
 
-    `refused` holds the indexes of the hits without room: then nothing has changed. Not by key, as
-    several hits of a call may have one key.
+    `refused` holds the indexes of the hits that refuse it. Then nothing has changed, except that
+    quotas are counted if they alone refuse it. Not by key, as several hits of a call may have one
+    key.
     """
 
     used: tuple[int, ...]
@@ -268,7 +273,9 @@ class Store(Protocol):
         ...
 
     async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> CountedHits:
-        """Adds all hits or, without changing anything, none. Only the counters are kept.
+        """Adds all hits or, if the call is refused, none but quotas that alone refuse it.
+
+        Only the counters are kept.
 
         Hits may share a key: each of them meets what the earlier ones added. No counter falls
         below 0 or rises above MAX_COUNT.

@@ -113,7 +113,8 @@ class RedisStore:
         arguments: list[str | int] = []
         for hit in hits:
             limit = "" if hit.limit is None else hit.limit
-            arguments += [hit.amount, limit, max(1, _ms(hit.expires_at_s - now_s))]
+            life_ms = max(1, _ms(hit.expires_at_s - now_s))
+            arguments += [hit.amount, limit, life_ms, int(hit.quota)]
         keys = [scope.counter(hit.key) for hit in hits]
         async with self._bounded("count"):
             used, refused = await self._run(self._count, keys, arguments)

@@ -12,14 +12,15 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
-from accesslog.service import AccessLogService
+from accesslog.meter import meter
+from accesslog.service import ENTRIES_AT_ONCE, AccessLogService
 from accesslog.types import UsageRecord
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy, Model, Tenant
 from headgate.core.settlement import Estimate, Usage
 from tests.accesslog.entries import ADMISSION, USAGE, entry, message, prices_of
 from tests.fakes import FakeClock
-from tests.patience import PATIENCE_S
+from tests.hook_channel import hook_channel
 
 PATH = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 CUT = {"status": "200", "events": "5"}
@@ -90,6 +91,7 @@ class World:
     def __init__(self) -> None:
         self.limiter = FakeLimiter()
         self.sink = FakeSink()
+        self.failures: list[str] = []
         self.taught: list[tuple[str, str, int, int, int]] = []
         self.policy = CollectorRegistry()
         self.service = AccessLogService(
@@ -99,8 +101,13 @@ class World:
             sinks=[self.sink],
             policy=lambda: POLICY,
             metrics=Metrics(self.policy, FakeClock()),
+            within_limit=self.within_limit,
         )
         self.channel: grpc.aio.Channel
+
+    def within_limit(self, address: str) -> bool:
+        self.failures.append(address)
+        return len(self.failures) <= 2
 
     async def send(self, *messages: bytes) -> None:
         """One stream, as Envoy keeps it, ended at once."""
@@ -114,13 +121,8 @@ class World:
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     world = World()
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((world.service.handler(),))
-    server.add_insecure_port(f"unix:{tmp_path}/als.sock")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"unix:{tmp_path}/als.sock") as world.channel:
+    async with hook_channel(world.service.methods()) as world.channel:
         yield world
-    await server.stop(PATIENCE_S)  # at once, as no call runs
 
 
 def numbered(number: int, **changes: Any) -> Any:
@@ -173,6 +175,20 @@ async def test_a_request_refused_before_admission_is_kept_and_not_settled(world:
     assert world.limiter.settled == {}
     labels = {"tenant": "-", "model": "-", "api": "chat", "status": "401"}
     assert world.metric("requests_total", **labels) == 1
+
+
+async def test_records_of_requests_that_ext_authz_has_not_seen_are_bounded(world: World) -> None:
+    """HTTP/1.0, a bad path, headers that never end: none has a key, and each would be a record."""
+    early = {"admission": {}, "usage": {}, "caller": {}, "request": {}}
+    entries = [entry(status=426, details="low_version", **early) for _ in range(5)]
+    denied = [entry(status=401, details="ext_authz_denied", **early) for _ in range(5)]
+    await world.send(message(*entries, *denied, *(numbered(n) for n in range(5))))
+    details = [record.details for record in world.sink.records]
+    assert details.count("low_version") == 2
+    assert details.count("ext_authz_denied") == 5
+    assert len(details) == 12
+    assert set(world.failures) == {world.sink.records[0].ip}
+    assert world.metric("records_total", outcome="left_out") == 3
 
 
 async def test_an_entry_about_a_running_request_is_neither_kept_nor_settled(world: World) -> None:
@@ -291,3 +307,30 @@ async def test_garbage_in_one_entry_leaves_the_others_alone(world: World) -> Non
     await world.send(message(garbage, numbered(2)))
     assert len(world.sink.records) == 2
     assert world.limiter.settled["r-9"] == ("acme", Usage(), Estimate(0, 0))
+
+
+async def test_the_loop_gets_a_turn_after_each_few_entries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A flush of Envoy's brings any number of entries, and every hook waits while they are read."""
+    metered_in_a_turn: list[int] = [0]
+
+    def counted(entry: Any, prices: Any) -> Any:
+        metered_in_a_turn[-1] += 1
+        return meter(entry, prices)
+
+    async def count_turns() -> None:
+        while True:
+            await asyncio.sleep(0)
+            metered_in_a_turn.append(0)
+
+    monkeypatch.setattr("accesslog.service.meter", counted)
+    desk = World()
+    turns = asyncio.create_task(count_turns())
+    await asyncio.sleep(0)
+    await desk.service.handle(message(*(entry(request_id=f"q-{number}") for number in range(100))))
+    turns.cancel()
+
+    assert len(desk.sink.records) == 100
+    assert sum(metered_in_a_turn) == 100
+    assert max(metered_in_a_turn) <= ENTRIES_AT_ONCE

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import counters, limits, overshoot, policies
+from bench import counters, grpc_server, limits, overshoot, policies
 from bench.main import run
 from bench.table import Table
 
@@ -86,3 +86,14 @@ def test_benches_run_by_name_and_write_their_figures(
     with pytest.raises(SystemExit):
         run({"one": one}, ["unknown"])
     assert "there are one" in capsys.readouterr().err
+
+
+async def test_both_grpc_servers_are_measured_with_one_call_and_with_many() -> None:
+    (table,) = await grpc_server.measure(1, 200)
+
+    assert [row[:2] for row in table.rows] == [
+        ("own", 1),
+        ("grpcio", 1),
+        ("own", 16),
+        ("grpcio", 16),
+    ]

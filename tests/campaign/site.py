@@ -162,7 +162,7 @@ def running_site(folder: Path, upstream: str, users: list[str]) -> Iterator[Site
     text = policy(upstream, users)
     keeps = ("--appendonly", "yes", "--appendfsync", "no")
     with (
-        fleet_to_start(folder, text, upstream, REPLICAS, keeps) as fleet,
+        fleet_to_start(folder, text, upstream, REPLICAS, redis_options=keeps) as fleet,
         running_redis() as spare,
     ):
         site = Site(fleet, folder / "store.sock", fleet.redis, spare)

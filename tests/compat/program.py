@@ -5,17 +5,19 @@ call, which method, when, and the bytes of the message in base64.
 """
 
 import base64
+import functools
 import itertools
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-import grpc
-
-Codec = Callable[[Any], Any]
+from headgate.cli import main
+from headgate.core.rpc import Method
+from headgate.program.app import Hooks
 
 
 class Recorder:
@@ -36,76 +38,41 @@ class Recorder:
 
         return write
 
-    def unary(self, behavior: Callable[..., Awaitable[Any]], read: Codec, write: Codec) -> Any:
-        """Records a call with one message each way."""
+    def recorded(self, method: Method) -> Method:
+        """The same method, whose messages are written down as the bytes that they are."""
+        record = self._streamed if method.gives_stream else self._once
+        behavior = functools.partial(record, method)
+        return replace(method, behavior=behavior, read=bytes, write=bytes)
 
-        async def recorded(data: bytes, context: Any) -> bytes:
-            event = self.call(behavior.__name__)
-            event("request", data)
-            answer: bytes = write(await behavior(read(data), context))
-            event("response", answer)
-            return answer
+    async def _once(self, method: Method, asked: Any, context: Any) -> bytes:
+        event = self.call(method.behavior.__name__)
+        if method.takes_stream:
+            return method.write(await method.behavior(_requests(method, asked, event), context))
+        event("request", asked)
+        answer = method.write(await method.behavior(method.read(asked), context))
+        event("response", answer)
+        return answer
 
-        return grpc.unary_unary_rpc_method_handler(recorded)
+    async def _streamed(self, method: Method, asked: Any, context: Any) -> AsyncIterator[bytes]:
+        event = self.call(method.behavior.__name__)
+        async for answer in method.behavior(_requests(method, asked, event), context):
+            data = method.write(answer)
+            event("response", data)
+            yield data
 
-    def streams(
-        self, behavior: Callable[..., AsyncIterator[Any]], read: Codec, write: Codec
-    ) -> Any:
-        """Records a call with many messages each way."""
 
-        async def recorded(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-            event = self.call(behavior.__name__)
-            async for answer in behavior(self._requests(messages, event, read), context):
-                data = write(answer)
-                event("response", data)
-                yield data
-
-        return grpc.stream_stream_rpc_method_handler(recorded)
-
-    def stream(self, behavior: Callable[..., Awaitable[Any]], read: Codec, write: Codec) -> Any:
-        """Records a call with many messages and one answer."""
-
-        async def recorded(messages: AsyncIterator[bytes], context: Any) -> bytes:
-            event = self.call(behavior.__name__)
-            answer: bytes = write(await behavior(self._requests(messages, event, read), context))
-            return answer
-
-        return grpc.stream_unary_rpc_method_handler(recorded)
-
-    async def _requests(
-        self, messages: AsyncIterator[bytes], event: Callable[[str, bytes], None], read: Codec
-    ) -> AsyncIterator[Any]:
-        async for data in messages:
-            event("request", data if read is not None else _without_node(data))
-            yield data if read is None else read(data)
+async def _requests(
+    method: Method, messages: AsyncIterator[bytes], event: Callable[[str, bytes], None]
+) -> AsyncIterator[Any]:
+    async for data in messages:
+        event("request", data if method.gives_stream else _without_node(data))
+        yield method.read(data)
 
 
 def record_to(file: TextIO) -> None:
-    """Makes every gRPC handler that is built from now on a recorded one."""
-    recorder = Recorder(file)
-    for name, record in (
-        ("unary_unary_rpc_method_handler", recorder.unary),
-        ("stream_stream_rpc_method_handler", recorder.streams),
-        ("stream_unary_rpc_method_handler", recorder.stream),
-    ):
-        _replace(name, record)
-
-
-def _replace(name: str, record: Callable[..., Any]) -> None:
-    original = getattr(grpc, name)
-
-    def handler(
-        behavior: Any, request_deserializer: Any = None, response_serializer: Any = None
-    ) -> Any:
-        if not _is_ours(behavior):
-            return original(behavior, request_deserializer, response_serializer)
-        setattr(grpc, name, original)
-        try:
-            return record(behavior, request_deserializer, response_serializer)
-        finally:
-            setattr(grpc, name, handler)
-
-    setattr(grpc, name, handler)
+    """Makes every method of the hooks a recorded one; the health service does not count."""
+    recorder, methods = Recorder(file), Hooks.methods
+    Hooks.methods = lambda hooks: tuple(map(recorder.recorded, methods(hooks)))  # type: ignore[method-assign]
 
 
 def _without_node(data: bytes) -> bytes:
@@ -120,14 +87,7 @@ def _without_node(data: bytes) -> bytes:
             return data[at + length :]
 
 
-def _is_ours(behavior: Any) -> bool:
-    """Whether a hook of ours answers; the health service does not count."""
-    return not str(behavior.__module__).startswith("grpc")
-
-
 if __name__ == "__main__":
     with Path(sys.argv.pop(1)).open("w", encoding="utf-8") as recording:
         record_to(recording)
-        from headgate.cli import main
-
         main()

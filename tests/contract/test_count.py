@@ -16,6 +16,10 @@ def hit(amount: int, limit: int | None, key: str = "k") -> Hit:
     return Hit(key, amount, limit, EXPIRES_AT_S)
 
 
+def quota(amount: int, limit: int, key: str = "k") -> Hit:
+    return Hit(key, amount, limit, EXPIRES_AT_S, quota=True)
+
+
 async def count(store: Store, shop: Shop, *hits: Hit) -> CountedHits:
     return await store.count(shop.tenant, hits, NOW_S)
 
@@ -71,6 +75,30 @@ async def test_a_counter_may_be_there_twice_in_one_call(store: Store) -> None:
     assert await peek(store, shop.tenant, ["k"], [], NOW_S) == (2,)
 
 
+async def test_a_full_quota_counts_on_and_refuses_nothing_beside_one_with_room(
+    store: Store,
+) -> None:
+    shop = Shop()
+    both = (quota(1, 1, "small"), quota(1, 2, "large"), hit(1, 9, "limit"))
+    answers = [await count(store, shop, *both) for _ in range(2)]
+    assert answers == [CountedHits((1, 1, 1)), CountedHits((2, 2, 2))]
+
+
+async def test_a_call_whose_quotas_are_all_full_is_charged_to_these_alone(store: Store) -> None:
+    shop = Shop()
+    both = (hit(1, 9, "limit"), quota(2, 1, "small"), quota(2, 1, "large"))
+    assert await count(store, shop, *both) == CountedHits((0, 0, 0), (1, 2))
+    assert await count(store, shop, *both) == CountedHits((0, 2, 2), (1, 2))
+    assert await peek(store, shop.tenant, ["limit", "small", "large"], [], NOW_S) == (0, 4, 4)
+
+
+async def test_a_limit_without_room_leaves_quotas_as_they_were(store: Store) -> None:
+    shop = Shop()
+    answer = await count(store, shop, quota(2, 1, "quota"), hit(1, 0, "closed"))
+    assert answer == CountedHits((0, 0), (1,))
+    assert await peek(store, shop.tenant, ["quota"], [], NOW_S) == (0,)
+
+
 async def test_hits_and_reservations_are_counted_together(store: Store) -> None:
     shop = Shop()
     await store.reserve(shop.ask(tokens(5, 10, "k")))
@@ -97,6 +125,7 @@ hits = st.builds(
     st.integers(-6, 6),
     st.one_of(st.none(), st.integers(0, 12)),
     st.just(EXPIRES_AT_S),
+    st.booleans(),
 )
 
 
@@ -107,20 +136,30 @@ class Model:
     counts: dict[str, int]
 
     def count(self, hits: list[Hit]) -> CountedHits:
-        after = dict(self.counts)
-        used, refused = [], []
+        before = tuple(self.counts.get(hit.key, 0) for hit in hits)
+        after, used, full = self.added(hits)
+        limits = [index for index in full if not hits[index].quota]
+        quotas = [index for index, hit in enumerate(hits) if hit.quota]
+        if limits:
+            return CountedHits(before, tuple(limits))
+        if quotas and full == quotas:
+            self.counts = self.added([hits[index] for index in quotas])[0]
+            return CountedHits(before, tuple(full))
+        self.counts = after
+        return CountedHits(tuple(used))
+
+    def added(self, hits: list[Hit]) -> tuple[dict[str, int], list[int], list[int]]:
+        after, used, full = dict(self.counts), [], []
         for index, hit in enumerate(hits):
             now = after.get(hit.key, 0)
             asked = max(1, hit.amount)
-            if hit.amount >= 0 and hit.limit is not None and now + asked > hit.limit:
-                refused.append(index)
-            else:
+            has_room = hit.amount < 0 or hit.limit is None or now + asked <= hit.limit
+            if not has_room:
+                full.append(index)
+            if has_room or hit.quota:
                 after[hit.key] = max(0, now + hit.amount)
             used.append(after.get(hit.key, 0))
-        if refused:
-            return CountedHits(tuple(self.counts.get(hit.key, 0) for hit in hits), tuple(refused))
-        self.counts = after
-        return CountedHits(tuple(used))
+        return after, used, full
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -81,7 +81,9 @@ def test_filters_stand_in_the_order_of_the_request_path() -> None:
     assert list(filters()) == [
         "envoy.filters.http.ext_authz",
         "headgate.usage_tap",
+        "headgate.large_body_reader",
         "headgate.body_limit",
+        "headgate.large_body_guard",
         "headgate.json_to_metadata",
         "headgate.request_reader",
         "headgate.ext_proc",
@@ -200,7 +202,10 @@ def test_every_slow_client_has_its_end(tmp_path: Path) -> None:
     assert manager["request_timeout"] == "300s"
     assert manager["stream_idle_timeout"] == "600s"
     assert manager["common_http_protocol_options"]["idle_timeout"] == "300s"
-    assert manager["http2_protocol_options"] == {"max_concurrent_streams": 100}
+    assert manager["http2_protocol_options"] == {
+        "max_concurrent_streams": 100,
+        "initial_stream_window_size": 2**19,
+    }
 
 
 def test_a_model_is_routed_by_the_exact_base_header() -> None:

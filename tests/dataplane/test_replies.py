@@ -165,6 +165,33 @@ async def test_bad_http_is_answered_in_json(rig: Rig, case: dict[str, Any]) -> N
     assert rig.services.checks == []
 
 
+@pytest.mark.parametrize(
+    "path", ["/v1%2fmodels", "/v1/models/a%2Fb", "/v1/models/a%252Fb", "/v1/models%5Ca"]
+)
+async def test_escaped_slashes_reach_ext_authz_as_they_came(rig: Rig, path: str) -> None:
+    rig.services.check = deny(404, "{}")
+    head, _ = await rig.raw(f"GET {path} HTTP/1.1\r\nhost: a\r\n\r\n".encode())
+    [check] = rig.services.checks
+    assert head.startswith(b"HTTP/1.1 404 ")
+    assert check.attributes.request.http.path == path
+
+
+@pytest.mark.parametrize("protocol", ["websocket", "WebSocket", "foo/1, bar"])
+async def test_an_upgrade_is_an_ordinary_request_for_ext_authz(rig: Rig, protocol: str) -> None:
+    rig.services.check = deny(426, "{}")
+    lines = f"upgrade: {protocol}\r\nconnection: Upgrade\r\nsec-websocket-key: AAAA\r\n"
+    head, _ = await rig.raw(f"GET /v1/realtime HTTP/1.1\r\nhost: a\r\n{lines}\r\n".encode())
+    [check] = rig.services.checks
+    sent = [header.key for header in check.attributes.request.http.header_map.headers]
+    assert head.startswith(b"HTTP/1.1 426 ")
+    assert "sec-websocket-key" in sent
+
+
+async def test_http_1_0_is_told_what_to_do(rig: Rig) -> None:
+    _, body = await rig.raw(b"GET /v1/models HTTP/1.0\r\nhost: a\r\n\r\n")
+    assert "HTTP/1.0" in json.loads(body)["error"]["message"]
+
+
 async def test_an_upstream_that_is_down_is_503(rig: Rig) -> None:
     await rig.upstream.stop()
     try:

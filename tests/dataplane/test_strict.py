@@ -73,8 +73,12 @@ def test_what_envoy_takes_has_no_fault(config: object) -> None:
             ],
         ),
         (
-            {"@type": EXT_PROC, "message_timeout": "250ms"},
-            ["message_timeout: '250ms' is no duration"],
+            {"@type": EXT_PROC, "message_timeout": "250"},
+            ["message_timeout: '250' is no duration"],
+        ),
+        (
+            {"@type": EXT_PROC, "message_timeout": 250},
+            ["message_timeout: 250 is no duration"],
         ),
         ({"@type": EXT_PROC, "request_attributes": "a"}, ["request_attributes: is a list"]),
         ({"@type": EXT_PROC, "request_attributes": [1]}, ["request_attributes.0: 1 is no text"]),

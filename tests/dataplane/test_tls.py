@@ -39,10 +39,10 @@ async def envoy_of_module() -> AsyncIterator[Rig]:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def rig(envoy_of_module: Rig) -> AsyncIterator[Rig]:
+async def rig(envoy_of_module: Rig) -> Rig:
     await envoy_of_module.reset()
     await envoy_of_module.envoy.renew(FIRST)
-    yield envoy_of_module
+    return envoy_of_module
 
 
 async def handshake(rig: Rig, context: ssl.SSLContext) -> ssl.SSLObject:

@@ -164,6 +164,7 @@ def fleet_to_start(
     policy_text: str,
     upstream: str,
     replicas: int,
+    *,
     redis_options: Sequence[str] = (),
     more_upstreams: Mapping[str, str] = {},
 ) -> Iterator[Fleet]:

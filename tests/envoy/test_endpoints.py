@@ -1,9 +1,12 @@
 """Batches, scores, APIs without usage, and whose prefix cache is whose."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+import openai
 import pytest
 
 from extproc.splice import cache_salt
@@ -17,7 +20,9 @@ NEIGHBOUR = f"""
     keys:
       - {{id: dave-key, user: dave, sha256: "{digest(KEYS["dave"])}"}}
 without_usage: {{count_tokens: free, tokenize: 50}}
+cors: {{origins: ["https://chat.example.org"]}}
 """
+PAGE = {"origin": "https://chat.example.org"}
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +135,92 @@ def test_a_bad_salt_is_refused_by_name(box: Box) -> None:
 
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "cache_salt"
+
+
+def test_a_model_is_read_by_its_escaped_name(upstream: Upstream, tmp_path: Path) -> None:
+    """As the SDKs send it. Nothing is decoded twice, and no other path is decoded at all."""
+    text = policy(upstream.url).replace("  tiny:\n", "  org/tiny:\n    served_as: tiny\n")
+    text = text.replace("base: tiny", "base: org/tiny").replace("[tiny,", "[org/tiny,")
+    with (
+        running_box(tmp_path, text) as box,
+        openai.OpenAI(base_url=f"{box.url}/v1", api_key=KEYS["alice"], max_retries=0) as client,
+        httpx.Client(base_url=box.url, headers=box.headers()) as raw,
+    ):
+        assert client.models.retrieve("org/tiny").id == "org/tiny"
+        statuses = {path: raw.get(path).status_code for path in ESCAPED}
+
+    assert statuses == ESCAPED
+
+
+ESCAPED = {
+    "/v1/models/org%2Ftiny": 200,
+    "/v1/models/org%2ftiny": 200,
+    "/v1/models/org/tiny": 200,
+    "/v1/models/org%252Ftiny": 404,
+    "/v1/models/org%5Ctiny": 404,
+    "/v1/models/..%2F..%2Fmetrics": 404,
+    "/v1/models/%2e%2e/models": 200,
+    "/v1%2Fmodels": 404,
+    "/v1/models%2Forg": 404,
+    "/v1/models%2F": 404,
+    "/v1/models/": 200,
+}
+
+
+def test_head_and_health_have_no_body(box: Box) -> None:
+    with httpx.Client(base_url=box.url) as client:
+        listed = client.head("/v1/models", headers=box.headers())
+        health = client.get("/health")
+
+    assert (listed.status_code, listed.content) == (200, b"")
+    assert (health.status_code, health.content) == (200, b"")
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({}, 200),
+        ({"stream": True}, 200),
+        ({"max_tokens": -1}, 400),
+        ({"model": "nobody"}, 404),
+    ],
+)
+def test_a_page_may_read_each_answer(box: Box, changes: dict[str, Any], status: int) -> None:
+    answer = box.post("/v1/chat/completions", {**small_chat(), **changes}, headers=PAGE)
+    other = box.post(
+        "/v1/chat/completions", small_chat(), headers={"origin": "https://evil.example.org"}
+    )
+
+    assert answer.status_code == status
+    assert answer.headers.get_list("access-control-allow-origin") == [PAGE["origin"]]
+    assert "x-request-id" in answer.headers["access-control-expose-headers"]
+    assert answer.headers["vary"] == "origin"
+    assert "access-control-allow-origin" not in other.headers
+
+
+def test_a_page_may_read_a_refusal_of_its_key_and_envoys_own_errors(box: Box) -> None:
+    with httpx.Client(base_url=box.url, headers=PAGE) as client:
+        unknown = client.get("/v1/models")
+        large = client.post(
+            "/v1/chat/completions", content=b" " * (17 << 20), headers=box.headers()
+        )
+
+    assert [unknown.status_code, large.status_code] == [401, 413]
+    assert unknown.headers["access-control-allow-origin"] == PAGE["origin"]
+    assert large.headers["access-control-allow-origin"] == PAGE["origin"]
+
+
+def test_a_preflight_is_answered_at_the_door(box: Box) -> None:
+    asked = {
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization",
+    }
+    with httpx.Client(base_url=box.url, headers=asked) as client:
+        allowed = client.options("/v1/chat/completions", headers=PAGE)
+        refused = client.options("/v1/chat/completions", headers={"origin": "null"})
+
+    assert (allowed.status_code, allowed.content) == (204, b"")
+    assert allowed.headers["access-control-allow-origin"] == PAGE["origin"]
+    assert allowed.headers["access-control-allow-headers"] == "authorization"
+    assert refused.status_code == 403
+    assert json.loads(refused.content)["error"]["code"] == "origin_not_allowed"

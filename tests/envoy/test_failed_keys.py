@@ -1,5 +1,7 @@
 """An address that keeps coming without a known key: what it gets, and what stays of it."""
 
+import socket
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -7,6 +9,7 @@ import openai
 import pytest
 
 from tests.box import KEYS, Box, metric, small_chat
+from tests.patience import PATIENCE_S
 
 DECISIONS = 'headgate_decisions_total{decision="%s",hook="ext_authz"}'
 
@@ -53,3 +56,58 @@ def test_the_official_client_does_not_try_again(box: Box, client: httpx.Client) 
         assert [model.id for model in known.models.list()]
 
     assert metric(box.metrics(), DECISIONS % "too_many_failures") <= before + 1
+
+
+WEBSOCKET = (
+    b"GET /v1/responses HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+    b"sec-websocket-key: AAAA\r\nsec-websocket-version: 13\r\n%b\r\n"
+)
+
+
+def status_of(box: Box, request: bytes) -> int:
+    """The status of one raw request on a connection of its own."""
+    host, _, port = box.url.rpartition("/")[2].partition(":")
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
+        connection.sendall(request)
+        with connection.makefile("rb") as answer:
+            return int(answer.readline().split()[1])
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "statuses"),
+    [
+        (b"GET /v1/models HTTP/1.0\r\nhost: a\r\n\r\n", {426}),
+        (WEBSOCKET % b"", {426, 429}),
+        (b"GET /v1/models HTTP/1.1\r\n\r\n", {400}),
+        (b"GET /%00 HTTP/1.1\r\nhost: a\r\n\r\n", {400}),
+    ],
+    ids=["http-1.0", "websocket", "no-host", "bad-path"],
+)
+def test_requests_without_a_key_leave_a_bounded_number_of_records(
+    box: Box, request_bytes: bytes, statuses: set[int]
+) -> None:
+    """Room comes back at one in two seconds, so a slow machine may see some more."""
+    before = len(box.records())
+    assert {status_of(box, request_bytes) for _ in range(120)} <= statuses
+    known = box.chat()
+    box.record_of(known.headers["x-request-id"])
+    time.sleep(1)
+
+    assert len(box.records()) - before < 80
+
+
+def test_a_websocket_with_a_known_key_is_refused_at_once(box: Box) -> None:
+    key = f"authorization: Bearer {KEYS['alice']}\r\n".encode()
+    assert status_of(box, WEBSOCKET % key) == 426
+
+
+def test_options_and_health_checks_are_not_counted(box: Box, client: httpx.Client) -> None:
+    page = {"origin": "https://a.example.org", "access-control-request-method": "POST"}
+    for _ in range(50):
+        assert client.options("/v1/chat/completions", headers=page).status_code == 405
+        assert client.get("/health").status_code == 200
+    known = box.chat()
+    box.record_of(known.headers["x-request-id"])
+
+    asked = {(record["method"], record["path"]) for record in box.records()}
+    assert not {pair for pair in asked if pair[0] == "OPTIONS" or pair[1] == "/health"}

@@ -3,6 +3,7 @@
 import hashlib
 from zoneinfo import ZoneInfo
 
+from extauthz.cors import PageHeaders
 from extauthz.decide import CheckInput
 from headgate._gen.auth_pb2 import CheckRequest
 from headgate.core.policy import Calendar, Caller, CompiledPolicy, Tenant
@@ -35,6 +36,12 @@ def check_input(
 ) -> CheckInput:
     raw = tuple((name, value.encode()) for name, value in headers)
     return CheckInput(method, path, raw)
+
+
+def preflight(origin: str, path: str = "/v1/chat/completions", headers: str = "") -> CheckInput:
+    """As a browser asks before a page's POST."""
+    page = PageHeaders(origin, "POST", headers)
+    return CheckInput("OPTIONS", path, (), page=page)
 
 
 def check_request(

@@ -3,7 +3,6 @@
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -14,7 +13,7 @@ from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from tests.extauthz.builders import KEY, POLICY, check_request
 from tests.fakes import FakeClock
-from tests.patience import PATIENCE_S
+from tests.hook_channel import hook_channel
 
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
 
@@ -47,17 +46,12 @@ def door() -> AuthzServer:
 
 @pytest.fixture
 async def check(door: AuthzServer) -> AsyncIterator[Check]:
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((door.service.handler(),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with hook_channel(door.service.methods()) as channel:
         yield channel.unary_unary(
             CHECK,
             request_serializer=CheckRequest.SerializeToString,
             response_deserializer=CheckResponse.FromString,
         )
-    await server.stop(PATIENCE_S)  # at once, as no call runs
 
 
 async def test_a_known_key_passes_and_is_counted(door: AuthzServer, check: Check) -> None:

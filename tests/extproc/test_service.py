@@ -16,7 +16,7 @@ from headgate.core.metrics import Metrics
 from headgate.core.policy import Caller, Tenant
 from tests.extproc.builders import ALICE, POLICY, body_message, headers_message
 from tests.fakes import FakeClock
-from tests.patience import PATIENCE_S
+from tests.hook_channel import hook_channel
 
 PROCESS = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 OPTIONS = [
@@ -90,12 +90,7 @@ def desk() -> Desk:
 @pytest.fixture
 async def exchange(desk: Desk) -> AsyncIterator[Exchange]:
     """Sends messages on one stream and returns every reply until the service ends it."""
-    server = grpc.aio.server(options=OPTIONS)
-    server.add_generic_rpc_handlers((desk.service.handler(),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS) as channel:
+    async with hook_channel(desk.service.methods(), OPTIONS) as channel:
         process = channel.stream_stream(
             PROCESS,
             request_serializer=ProcessingRequest.SerializeToString,
@@ -108,7 +103,6 @@ async def exchange(desk: Desk) -> AsyncIterator[Exchange]:
             return [reply async for reply in process(iter(messages), metadata=metadata)]
 
         yield send
-    await server.stop(PATIENCE_S)  # at once, as no call runs
 
 
 async def test_a_plain_request_takes_one_message(desk: Desk, exchange: Exchange) -> None:

@@ -13,6 +13,9 @@ MESSAGES: dict[str, list[bytes]] = {
 }
 """Messages of Envoy 1.40 to each hook: of a streamed chat, of a broken body, of two prompts."""
 
+HTTP2 = [base64.b64decode(text) for text in json.loads((FOLDER / "http2.json").read_text("utf-8"))]
+"""The bytes of connections after the client's preface: grpcio's, and Envoy's to the hooks."""
+
 
 @st.composite
 def mutated(draw: st.DrawFn, seeds: list[bytes]) -> bytes:

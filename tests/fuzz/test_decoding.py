@@ -29,11 +29,13 @@ from extproc.types import Rewrite
 from headgate._gen.auth_pb2 import CheckRequest
 from headgate._gen.ext_proc_pb2 import ProcessingRequest
 from headgate._gen.ratelimit_pb2 import RateLimitRequest
+from headgate.grpc_server.frames import PREFACE
 from headgate.policy.load import find_problems
 from ratelimit.descriptors.wire import BadCallError
 from ratelimit.wire import BadDescriptorError
 from tests.door.rig import BODIES, DOOR, with_members
-from tests.fuzz.mutations import FOLDER, MESSAGES, mutated
+from tests.fuzz.mutations import FOLDER, HTTP2, MESSAGES, mutated
+from tests.grpc_server.peer import HEAD, TRAILERS, Peer
 
 POLICIES = [path.read_bytes() for path in sorted(FOLDER.glob("*.yaml"))]
 REQUESTS = [
@@ -76,6 +78,18 @@ def rewriting(data: bytes) -> None:
     rewrite_body(data, Rewrite("org/x", True, ("priority",), "acme"))
 
 
+def http2(data: bytes) -> None:
+    peer = Peer(greeted=False)
+    peer.connection.receive(PREFACE)
+    half = len(data) // 2
+    for piece in (data[:half], data[half:]):
+        peer.connection.receive(piece)
+        for stream in list(peer.connection.streams.values()):
+            if stream.remote_ended:
+                peer.connection.answer(stream, HEAD, b"answer", TRAILERS)
+    assert len(peer.connection.take()) <= 1_000 + 20 * len(data)
+
+
 def policy(data: bytes) -> None:
     found, problems = find_problems(data)
     assert (found is None) == bool(problems)
@@ -90,6 +104,7 @@ TARGETS: dict[str, tuple[Target, list[bytes], tuple[type[Exception], ...]]] = {
     "drop-in": (drop_in, MESSAGES["ratelimit"], (DecodeError, BadCallError)),
     "accesslog": (access_log, MESSAGES["accesslog"], (ValueError,)),
     "rewriting": (rewriting, [text.encode() for text in REQUESTS], (SpliceError,)),
+    "http2": (http2, HTTP2, ()),
     "policy": (policy, POLICIES, ()),
 }
 """What reads the bytes, the seeds, and the errors by which it refuses them."""

@@ -10,11 +10,19 @@ from click.testing import CliRunner
 
 from headgate.cli import cli, running
 from headgate.core.contract import Counting
-from headgate.program.settings import Address, BoxSettings, ServiceSettings, StoreSettings, TlsFiles
+from headgate.program.settings import (
+    Address,
+    BoxSettings,
+    GrpcServer,
+    ServiceSettings,
+    StoreSettings,
+    TlsFiles,
+)
 
 SERVE: dict[str, tuple[list[str], object]] = {
     "policy": (["--policy", "p.yaml"], Path("p.yaml")),
     "hooks": (["--hooks", "unix:h.sock"], "unix:h.sock"),
+    "grpc_server": (["--grpc-server", "grpcio"], GrpcServer.GRPCIO),
     "admin": (["--admin", "[::1]:7"], Address("::1", 7)),
     "store": (
         ["--store", "redis://r", "--replicas", "3", "--store-deadline-ms", "20"],
@@ -28,6 +36,8 @@ SERVE: dict[str, tuple[list[str], object]] = {
         (Path("a"), Path("b")),
     ),
     "ratelimit_count_refused": (["--ratelimit-count-refused"], True),
+    "ratelimit_metadata": (["--ratelimit-metadata"], True),
+    "ratelimit_near_limit_ratio": (["--ratelimit-near-limit-ratio", "0.5"], 0.5),
 }
 UP: dict[str, tuple[list[str], object]] = {
     "policy": SERVE["policy"],
@@ -42,6 +52,7 @@ UP: dict[str, tuple[list[str], object]] = {
     "records": SERVE["records"],
     "tls": (["--tls-cert", "c", "--tls-key", "k"], TlsFiles(Path("c"), Path("k"))),
     "auth_failures_per_minute": SERVE["auth_failures_per_minute"],
+    "grpc_server": SERVE["grpc_server"],
     "max_connections": (["--max-connections", "9"], 9),
     "body_limit_bytes": (["--body-limit", "50MB"], 50_000_000),
     "run_dir": (["--run-dir", "d"], Path("d")),

@@ -181,7 +181,7 @@ HOSTILE = {
         + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10)),
         "more than 2000000 values",
     ),
-    "a nest of lists": (f"apiVersion: v1\nkind: Nest\na: {'[' * 90}{']' * 90}\n", "nest deeper"),
+    "a nest of lists": (f"apiVersion: v1\nkind: Nest\na: {'[' * 900}{']' * 900}\n", "nest deeper"),
     "10 MB of one text": (f"apiVersion: v1\nkind: 1\na: {'x' * 10_000_000}\n", "lacks apiVersion"),
 }
 

@@ -16,6 +16,7 @@ from headgate.policy.limits import (
 from headgate.policy.schema import (
     AdapterEntry,
     BaseModelEntry,
+    CorsEntry,
     KeyEntry,
     PolicyFile,
     PricesEntry,
@@ -37,6 +38,7 @@ SECTIONS: dict[str, tuple[type[Entry], ...]] = {
     "Limits": (WindowLimitEntry, CostLimitEntry, ConcurrentLimitEntry),
     "Weights": (WeightsEntry,),
     "APIs without usage": (WithoutUsageEntry,),
+    "Web pages": (CorsEntry,),
 }
 
 

@@ -26,7 +26,8 @@ class Admin:
         self.parts = {"hooks": True, "policy": True}
         self.metrics = Metrics(CollectorRegistry(), FakeClock())
         self.server = AdminServer(
-            admin_app(self.metrics.registry, lambda: self.parts), Address("127.0.0.1", 0)
+            admin_app(self.metrics.registry, lambda: self.parts, lambda: "a.b: unit=DAY\n"),
+            Address("127.0.0.1", 0),
         )
 
     async def get(self, path: str, **headers: str) -> httpx.Response:
@@ -45,7 +46,7 @@ async def admin() -> AsyncIterator[Admin]:
 async def test_the_index_names_every_page(admin: Admin) -> None:
     answer = await admin.get("/")
     assert answer.headers["content-type"].startswith("text/plain")
-    for path in ("/healthz", "/readyz", "/metrics"):
+    for path in ("/healthz", "/readyz", "/metrics", "/healthcheck", "/rlconfig"):
         assert path in answer.text
         assert (await admin.get(path)).status_code == 200
 
@@ -66,6 +67,20 @@ async def test_what_is_not_ready_is_named(admin: Admin) -> None:
     answer = await admin.get("/readyz")
     assert answer.status_code == 503
     assert answer.json() == {"ready": False, "missing": ["hooks", "policy"]}
+
+
+async def test_the_probe_of_envoyproxy_ratelimit_fails_until_every_part_is_ready(
+    admin: Admin,
+) -> None:
+    answer = await admin.get("/healthcheck")
+    assert (answer.status_code, answer.text) == (200, "OK")
+    admin.parts["hooks"] = False
+    assert (await admin.get("/healthcheck")).status_code == 500
+
+
+async def test_the_limits_of_envoyproxy_ratelimit_are_shown(admin: Admin) -> None:
+    answer = await admin.get("/rlconfig")
+    assert (answer.status_code, answer.text) == (200, "a.b: unit=DAY\n")
 
 
 async def test_the_metrics_are_those_of_the_registry(admin: Admin) -> None:
@@ -105,7 +120,7 @@ async def test_other_paths_are_not_found_here(admin: Admin, path: str) -> None:
 
 async def test_nothing_can_be_changed_here(admin: Admin) -> None:
     async with httpx.AsyncClient(base_url=admin.server.url, trust_env=False) as client:
-        for path in ("/", "/healthz", "/readyz", "/metrics"):
+        for path in ("/", "/healthz", "/readyz", "/metrics", "/healthcheck", "/rlconfig"):
             assert (await client.post(path, content=b"x")).status_code == 405
 
 

@@ -21,8 +21,13 @@ from tests.extauthz.builders import check_request
 from tests.extproc.builders import MODELS, POLICY, headers_message
 from tests.fakes import FakeClock
 from tests.ratelimit.calls import reserve, settle
+from tests.rls_config.builders import domains
 
 MARK = "stranger"
+CONFIGURED = domains(
+    "domain: shop\ndescriptors:\n- {key: user, detailed_metric: true, value_to_metric: true,"
+    " rate_limit: {unit: day, requests_per_unit: 10}}\n"
+)
 REQUESTS = 10_000
 
 
@@ -57,7 +62,7 @@ def rig() -> Rig:
         pins=pins,
         clock=clock,
         metrics=metrics,
-        domains=dict,
+        domains=lambda: CONFIGURED,
     )
     hooks = build_hooks(ServiceSettings(), parts)
     return Rig(hooks, counted, Random(7))
@@ -76,8 +81,8 @@ async def check(rig: Rig) -> None:
 class WithoutMetadata:
     """The context of a call of an Envoy whose services do not count."""
 
-    def invocation_metadata(self) -> tuple[()]:
-        return ()
+    def metadata(self, _name: str) -> None:
+        return None
 
 
 async def process(rig: Rig) -> None:
@@ -97,9 +102,13 @@ async def limit(rig: Rig) -> None:
     for call in (reserve, settle):
         sent = call(reservation=rig.stranger(), tenant=rig.maybe("acme"))
         await rig.hooks.rate_limit.should_rate_limit(sent, context)
-    other = RateLimitRequest(domain=rig.stranger())
-    other.descriptors.add().entries.add(key=rig.stranger(), value=rig.stranger())
-    await rig.hooks.rate_limit.should_rate_limit(other, context)
+    for domain, key in ((rig.stranger(), rig.stranger()), ("shop", rig.maybe("user"))):
+        other = RateLimitRequest(domain=domain, hits_addend=rig.random.randrange(1, 20))
+        described = other.descriptors.add()
+        described.entries.add(key=key, value=rig.stranger())
+        if rig.random.random() < 0.1:
+            described.limit.requests_per_unit, described.limit.unit = 5, 1
+        await rig.hooks.rate_limit.should_rate_limit(other, context)
 
 
 async def log(rig: Rig) -> None:

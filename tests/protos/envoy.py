@@ -7,9 +7,9 @@ message by Envoy's full name.
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import envoy_data_plane.envoy.service.accesslog.v3
-import envoy_data_plane.envoy.service.auth.v3
-import envoy_data_plane.envoy.service.ext_proc.v3
+import envoy_data_plane.envoy.service.accesslog.v3  # noqa: F401
+import envoy_data_plane.envoy.service.auth.v3  # noqa: F401
+import envoy_data_plane.envoy.service.ext_proc.v3  # noqa: F401
 import envoy_data_plane.envoy.service.ratelimit.v3  # noqa: F401
 from envoy_data_plane.message_pool import default_message_pool
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FileDescriptor

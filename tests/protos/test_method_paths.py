@@ -1,8 +1,7 @@
 """The hooks answer on Envoy's method paths, with Envoy's kinds of streams."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
-import grpc
 import pytest
 from envoy_data_plane.envoy.service.accesslog.v3 import AccessLogServiceBase
 from envoy_data_plane.envoy.service.auth.v3 import AuthorizationBase
@@ -13,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from extproc.pins.memory import MemoryPins
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
+from headgate.core.rpc import Method
 from headgate.program.app import Parts, build_hooks
 from headgate.program.settings import ServiceSettings
 from protos.generate import ROOT
@@ -27,13 +27,6 @@ BASES: dict[str, Any] = {
 }
 
 
-class Call(NamedTuple):
-    """The details of a call by which grpc finds the handler of a method."""
-
-    method: str
-    invocation_metadata: tuple[()] = ()
-
-
 def envoy_method(source: str) -> tuple[str, Any]:
     """The one method of Envoy's service: its path and how it streams."""
     ((path, handler),) = BASES[source]().__mapping__().items()
@@ -41,7 +34,7 @@ def envoy_method(source: str) -> tuple[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def handlers() -> tuple[grpc.GenericRpcHandler, ...]:
+def methods() -> dict[str, Method]:
     clock = FakeClock()
     parts = Parts(
         policy=lambda: CompiledPolicy(models={}, tenants={}, keys={}),
@@ -51,17 +44,14 @@ def handlers() -> tuple[grpc.GenericRpcHandler, ...]:
         metrics=Metrics(CollectorRegistry(), clock),
     )
     hooks = build_hooks(ServiceSettings(), parts)
-    return hooks.handlers()
+    return {method.path: method for method in hooks.methods()}
 
 
 @pytest.mark.parametrize("source", BASES)
-def test_a_hook_answers_on_envoys_method_path(
-    source: str, handlers: tuple[grpc.GenericRpcHandler, ...]
-) -> None:
+def test_a_hook_answers_on_envoys_method_path(source: str, methods: dict[str, Method]) -> None:
     path, streams = envoy_method(source)
-    call: Any = Call(path)
-    (served,) = [method for handler in handlers if (method := handler.service(call)) is not None]
-    assert (served.request_streaming, served.response_streaming) == (
+    method = methods[path]
+    assert (method.takes_stream, method.gives_stream) == (
         streams.client_streaming,
         streams.server_streaming,
     )

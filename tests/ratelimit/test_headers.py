@@ -62,9 +62,35 @@ def test_a_refusal_shows_the_limit_that_was_hit() -> None:
     refused = Refused(Reason.LIMIT, DAY, 3600, (MINUTE, DAY, TOKENS))
     headers = dict(refused_headers(refused, NOW_S))
     assert headers["content-type"] == "application/json"
-    assert headers["retry-after"] == "3600"
     assert headers["x-ratelimit-limit-requests"] == "1000"
     assert headers["x-ratelimit-limit-tokens"] == "50000"
+
+
+@pytest.mark.parametrize(
+    ("wait_s", "retry"),
+    [
+        (1, ("retry-after", "1")),
+        (60, ("retry-after", "60")),
+        (61, ("x-should-retry", "false")),
+        (3_600, ("x-should-retry", "false")),
+        (2_678_400, ("x-should-retry", "false")),
+    ],
+)
+@pytest.mark.parametrize("hit", [MINUTE, DAY, TOKENS, SLOTS])
+def test_nobody_is_told_to_sleep_for_more_than_a_minute(
+    hit: LimitStatus, wait_s: int, retry: tuple[str, str]
+) -> None:
+    headers = dict(refused_headers(Refused(Reason.LIMIT, hit, wait_s, (hit,)), NOW_S))
+    names = ("retry-after", "x-should-retry")
+    assert [(name, headers[name]) for name in names if name in headers] == [retry]
+
+
+def test_a_refusal_for_cost_says_when_it_resets() -> None:
+    cost = status(limit(1000, Count.COST), 1)
+    refused = Refused(Reason.LIMIT, cost, 3_600, (MINUTE, cost))
+    assert dict(refused_headers(refused, NOW_S))["x-ratelimit-reset-cost"] == "1m0s"
+    other = Refused(Reason.LIMIT, MINUTE, 60, (MINUTE, cost))
+    assert "x-ratelimit-reset-cost" not in dict(refused_headers(other, NOW_S))
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from ratelimit.store.protocol import Reservation, Reserved, Settled, Spent, Stor
 from ratelimit.store.redis import RedisStore
 from ratelimit.store.slices.sliced import SlicedStore
 from tests.fakes import FakeClock
+from tests.hook_channel import hook_channel
 from tests.patience import PATIENCE_S
 from tests.ratelimit.builders import NOW_S, limit, policy_with
 from tests.ratelimit.calls import reserve, settle
@@ -59,15 +60,8 @@ async def serving(*limits: Limit, store: Store | None = None) -> AsyncIterator[P
     policy = policy_with(*limits)
     held = store.settle_held if isinstance(store, SlicedStore) else None
     limiter = Limiter(store or MemoryStore(), lambda: policy, clock, settle_held=held)
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((RateLimitService(limiter, metrics, clock).handler(),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Proxy(channel, own)
-    finally:
-        await server.stop(PATIENCE_S)  # at once, as no call runs
+    async with hook_channel(RateLimitService(limiter, metrics, clock).methods()) as channel:
+        yield Proxy(channel, own)
 
 
 def headers(response: RateLimitResponse) -> dict[str, str]:

@@ -232,7 +232,11 @@ def test_cost_is_told_in_thousandths_of_the_currency() -> None:
     [status] = response.statuses
     assert (status.current_limit.requests_per_unit, status.limit_remaining) == (25_000, 13)
     assert status.current_limit.unit == RateLimitResponse.RateLimit.MONTH
-    assert headers(response) == {"content-type": "application/json", "retry-after": "60"}
+    assert headers(response) == {
+        "content-type": "application/json",
+        "retry-after": "60",
+        "x-ratelimit-reset-cost": "1m0s",
+    }
     assert "25.00 of cost per month" in json.loads(response.raw_body)["error"]["message"]
 
 

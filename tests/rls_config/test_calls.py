@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from headgate._gen.ratelimit_pb2 import RateLimitDescriptor, RateLimitResponse
 from headgate.core.metrics import Metrics
-from ratelimit.descriptors.service import DescriptorLimits
+from ratelimit.descriptors.service import DescriptorLimits, DescriptorOptions
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Store
 from ratelimit.store.redis import RedisStore
@@ -77,14 +77,17 @@ async def answer(calls: list[list[Any]], store: Store, *, counts_refused: bool) 
     configured = domains(FILE["configuration"].replace("shop", domain))
     clock = FakeClock(NOW_S)
     metrics = Metrics(CollectorRegistry(), clock)
-    service = DescriptorLimits(store, lambda: configured, clock, metrics, counts_refused)
-    for asked, expected, *hits in calls:
-        message = call(*map(read, asked), domain=domain, hits=hits[0] if hits else 0)
+    options = DescriptorOptions(counts_refused=counts_refused)
+    service = DescriptorLimits(store, lambda: configured, clock, metrics, options)
+    for asked, expected, *more in calls:
+        passes = "passes" in more
+        hits = next((word for word in more if word != "passes"), 0)
+        message = call(*map(read, asked), domain=domain, hits=hits)
 
         response = await service.answer(message)
 
         assert [written(status) for status in response.statuses] == expected
         is_over = any(status.startswith("over") for status in expected)
         assert response.overall_code == (
-            RateLimitResponse.OVER_LIMIT if is_over else RateLimitResponse.OK
+            RateLimitResponse.OVER_LIMIT if is_over and not passes else RateLimitResponse.OK
         )

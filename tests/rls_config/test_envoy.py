@@ -33,6 +33,16 @@ descriptors:
     share_threshold: true
     rate_limit: {unit: year, requests_per_unit: 3}
 """
+QUOTAS = """
+domain: shop
+descriptors:
+  - key: user
+    quota_mode: true
+    rate_limit: {unit: year, requests_per_unit: 1}
+  - key: path
+    quota_mode: true
+    rate_limit: {unit: year, requests_per_unit: 2}
+"""
 APPLIED = 'headgate_ratelimit_config_reloads_total{result="applied"} 1.0'
 OVER = 'headgate_descriptors_total{domain="shop",limit="user",outcome="over_limit"} 2.0'
 TYPES = "type.googleapis.com/envoy.extensions"
@@ -175,6 +185,17 @@ async def test_an_existing_envoy_is_limited_by_its_own_configuration() -> None:
                 await reload(config, client, admin_url)
                 assert (await get("/", "a")).status_code == 200
                 assert OVER in (await client.get(f"{admin_url}/metrics")).text
+
+
+async def test_envoy_refuses_once_all_quotas_of_a_request_are_used_up() -> None:
+    async with short_folder() as folder:
+        config, services = folder / "quotas", folder / "services.sock"
+        config.write_text(QUOTAS)
+        with serve(folder, config, services):
+            async with door(folder, services) as client:
+                user = {"x-user": "a"}
+                seen = [(await client.get("/", headers=user)).status_code for _ in range(3)]
+                assert seen == [200, 200, 429]
 
 
 async def reload(config: Path, client: httpx.AsyncClient, admin_url: str) -> None:

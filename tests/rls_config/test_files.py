@@ -11,6 +11,7 @@ from headgate.rls_config import (
     RlsConfigError,
     config_files,
     describe_domains,
+    dump_domains,
     load_domains,
     parse_domains,
 )
@@ -75,7 +76,7 @@ def test_the_mistakes_of_all_files_are_reported_at_once(tmp_path: Path) -> None:
         f"{tmp_path}/b.yaml:1",
     ]
     assert problems(tmp_path / "other") == [
-        f"{tmp_path}/other: the directory has no configuration file; add at least one *.yaml file"
+        f"{tmp_path}/other: the directory has no configuration file; add at least one file"
     ]
     assert problems(tmp_path / "gone.yaml") == [
         f"{tmp_path}/gone.yaml: cannot be read (No such file or directory); a configuration file"
@@ -83,13 +84,46 @@ def test_the_mistakes_of_all_files_are_reported_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_a_directory_gives_its_yaml_files_and_no_file_counts_twice(tmp_path: Path) -> None:
-    for name in ("b.yaml", "a.yaml", ".hidden.yaml", "notes.txt", "old.yaml~", "c.yml"):
+def test_a_directory_gives_all_its_files_but_hidden_ones(tmp_path: Path) -> None:
+    deeper, hidden = tmp_path / "deeper", tmp_path / "..2026_11_27"
+    for folder in (deeper, hidden):
+        folder.mkdir()
+    names = ("b.yaml", "a.yml", ".hidden.yaml", "limits", "old.yaml~", "deeper/d.conf")
+    for name in (*names, "deeper/.hidden", "..2026_11_27/e.yaml"):
         (tmp_path / name).write_text("")
-    (tmp_path / "deeper").mkdir()
-    (tmp_path / "deeper" / "d.yaml").write_text("")
-    a, b, c = (tmp_path / name for name in ("a.yaml", "b.yaml", "c.yml"))
+    seen = ("a.yml", "b.yaml", "deeper/d.conf", "limits", "old.yaml~")
+    assert config_files((tmp_path,)) == tuple(tmp_path / name for name in seen)
+
+
+def test_no_file_counts_twice(tmp_path: Path) -> None:
+    for name in ("b.yaml", "a.yaml", "c.yaml"):
+        (tmp_path / name).write_text("")
+    a, b, c = (tmp_path / name for name in ("a.yaml", "b.yaml", "c.yaml"))
     assert config_files((c, tmp_path, b)) == (c, a, b)
+
+
+def test_links_to_folders_are_followed_but_not_in_a_circle(tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "v1").mkdir()
+    (tmp_path / "v1" / "shop.yaml").write_text("domain: shop\n")
+    (tmp_path / "config" / "current").symlink_to("../v1")
+    (tmp_path / "v1" / "all").symlink_to("../config")
+    shop = tmp_path / "config" / "current" / "shop.yaml"
+    assert config_files((tmp_path / "config",)) == (shop,)
+    assert list(load_domains((tmp_path / "config",))) == ["shop"]
+
+
+def test_a_file_that_is_no_configuration_is_reported_with_the_reason_why_it_is_read(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "shop.yaml").write_text("domain: shop\n")
+    notes = tmp_path / "README.md"
+    notes.write_text("# Limits\nAsk the platform team.\n")
+    assert problems(tmp_path) == [
+        f'{notes}:2: the file is not a mapping (value "Ask the platform team."); a configuration'
+        " file is a mapping with the keys domain and descriptors (every file of a folder is read,"
+        " except those whose names begin with a dot)"
+    ]
 
 
 def rate(text: str) -> Rate:
@@ -113,6 +147,67 @@ def test_a_rate_limit_is_read_with_all_that_it_says() -> None:
         shadow=True,
         quota=True,
     )
+
+
+def test_metadata_may_hold_any_values() -> None:
+    values = (
+        "{service: {name: a, weight: 10}, on: yes, none: ~, text: 'yes', list: [1.5, -0x10, .inf],"
+        " day: 2026-11-27, octal: 010, large: 1_000, empty: {}, <<: {service: b, region: eu}}"
+    )
+    read = rate(f"{{key: k, metadata: {values}, rate_limit: {{unit: day}}}}")
+    assert read.metadata == {
+        "service": {"name": "a", "weight": 10},
+        "on": True,
+        "none": None,
+        "text": "yes",
+        "list": [1.5, -16, float("inf")],
+        "day": "2026-11-27",
+        "octal": 8,
+        "large": 1000,
+        "empty": {},
+        "region": "eu",
+    }
+
+
+ENVOY_GATEWAY = """
+name: shop/policy
+domain: shop/policy
+descriptors:
+  - key: route
+    value: route
+    rate_limit: null
+    descriptors:
+      - key: rule-0-match-0
+        value: ""
+        rate_limit: {requests_per_unit: 5, unit: SECOND, unlimited: false, name: "", replaces: []}
+        descriptors: []
+        shadow_mode: false
+        quota_mode: false
+        detailed_metric: false
+        value_to_metric: false
+        share_threshold: false
+"""
+
+
+def test_the_output_of_envoy_gateway_is_read() -> None:
+    top = domains(ENVOY_GATEWAY)["shop/policy"]
+    met = meet(top, (("route", "route"), ("rule-0-match-0", "x")))
+    assert met is not None
+    assert met.rate == Rate(id="route_route.rule-0-match-0", limit=5, per=Per.SECOND)
+
+
+def test_limits_are_dumped_in_the_form_of_envoyproxy_ratelimit() -> None:
+    text = (
+        "domain: a\ndescriptors:\n- {key: b, value: c*, rate_limit: {unit: day}}\n- key: d\n"
+        "  descriptors:\n  - key: e\n    quota_mode: true\n    shadow_mode: true\n"
+        "    rate_limit: {unit: minute, requests_per_unit: 7}\n"
+        "- {key: f, rate_limit: {unlimited: true}}\n"
+    )
+    assert dump_domains(domains(text)).splitlines() == [
+        "a.b_c*: unit=DAY requests_per_unit=0, shadow_mode: false, quota_mode: false",
+        "a.d.e: unit=MINUTE requests_per_unit=7, shadow_mode: true, quota_mode: true",
+        "a.f: unit=UNKNOWN requests_per_unit=0, shadow_mode: false, quota_mode: false",
+    ]
 
 
 @pytest.mark.parametrize(

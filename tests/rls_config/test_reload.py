@@ -99,14 +99,14 @@ async def test_an_emptied_or_vanished_directory_keeps_the_last_good_one(rig: Rig
 
 async def test_a_swapped_symlink_is_a_change_as_kubernetes_makes_it(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.yaml").write_text(f"domain: {name}\n")
+        (tmp_path / f"..{name}").mkdir()
+        (tmp_path / f"..{name}" / "config.yaml").write_text(f"domain: {name}\n")
     data, swap = tmp_path / "..data", tmp_path / "..data_tmp"
-    data.symlink_to("one")
+    data.symlink_to("..one")
     (tmp_path / "config.yaml").symlink_to(Path("..data", "config.yaml"))
-    clock = FakeClock((tmp_path / "one").stat().st_mtime + 1000)
+    clock = FakeClock((tmp_path / "..one").stat().st_mtime + 1000)
     watcher = RlsConfigWatcher((tmp_path,), clock, Metrics(CollectorRegistry(), clock))
-    swap.symlink_to("two")
+    swap.symlink_to("..two")
     swap.replace(data)
 
     assert await watcher.check_once()

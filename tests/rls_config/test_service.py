@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from headgate._gen.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from headgate.core.metrics import Metrics
-from ratelimit.descriptors.service import DescriptorLimits
+from ratelimit.descriptors.service import DescriptorLimits, DescriptorOptions
 from ratelimit.descriptors.tree import Domains
 from ratelimit.descriptors.wire import BadCallError, decode
 from ratelimit.limiter import Limiter
@@ -22,7 +22,7 @@ from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import Store
 from ratelimit.store.redis import RedisStore
 from tests.fakes import FakeClock
-from tests.patience import PATIENCE_S
+from tests.hook_channel import hook_channel
 from tests.ratelimit.builders import NOW_S, limit, policy_with
 from tests.ratelimit.calls import reserve
 from tests.ratelimit.test_service import Proxy
@@ -45,22 +45,20 @@ descriptors:
 
 
 @asynccontextmanager
-async def serving(store: Store, clock: FakeClock, configured: Domains) -> AsyncIterator[Proxy]:
+async def serving(
+    store: Store,
+    clock: FakeClock,
+    configured: Domains,
+    options: DescriptorOptions | None = None,
+) -> AsyncIterator[Proxy]:
     own = CollectorRegistry()
     metrics = Metrics(own, clock)
     policy = policy_with(limit(10))
     limiter = Limiter(store, lambda: policy, clock)
-    drop_in = DescriptorLimits(store, lambda: configured, clock, metrics)
-    server = grpc.aio.server()
+    drop_in = DescriptorLimits(store, lambda: configured, clock, metrics, options)
     service = RateLimitService(limiter, metrics, clock, drop_in)
-    server.add_generic_rpc_handlers((service.handler(),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Proxy(channel, own)
-    finally:
-        await server.stop(PATIENCE_S)  # at once, as no call runs
+    async with hook_channel(service.methods()) as channel:
+        yield Proxy(channel, own)
 
 
 @pytest.fixture
@@ -146,25 +144,109 @@ async def test_an_unknown_unit_is_an_error_and_not_a_limit_of_another_length(
     assert code is grpc.StatusCode.UNKNOWN
 
 
-async def test_an_exhausted_quota_is_in_the_metadata(proxy: Proxy) -> None:
-    pool, user = descriptor(("pool", "x"), hits=1), descriptor(("user", "a"), hits=0)
-    first = await proxy(call(user, pool))
-    second = await proxy(call(user, pool, hits=2))
+BACKENDS = """
+domain: shop
+descriptors:
+  - key: backend
+    value: a
+    quota_mode: true
+    rate_limit: {unit: minute, requests_per_unit: 1}
+    metadata: {service: {name: a, region: eu}, tier: 1}
+  - key: backend
+    value: b
+    quota_mode: true
+    rate_limit: {unit: minute, requests_per_unit: 9}
+    metadata: {service: {name: b, zone: x}, tier: {}, backup: true}
+"""
 
-    named = [{"entries": ["user=a"]}, {"entries": ["pool=x"]}]
-    assert MessageToDict(first.dynamic_metadata) == {
+
+async def test_the_metadata_is_that_of_the_limits_with_room(clock: FakeClock) -> None:
+    a, b = descriptor(("backend", "a")), descriptor(("backend", "b"), hits=0)
+    other = descriptor(("user", "a"), ("path", ""), override=(9, Unit.HOUR))
+    message = call(a, b, other, hits=2)
+    options = DescriptorOptions(has_metadata=True)
+    async with serving(MemoryStore(), clock, domains(BACKENDS), options) as proxy:
+        roomy = await proxy(call(descriptor(("backend", "a")), b))
+        used_up = await proxy(message)
+
+    assert MessageToDict(roomy.dynamic_metadata) == {
         "domain": "shop",
-        "descriptors": named,
-        "quotaModeEnabled": True,
+        "descriptors": [{"entries": ["backend=a"]}, {"entries": ["backend=b"], "hitsAddend": 0}],
+        "metadata": {
+            "service": {"name": "a", "region": "eu", "zone": "x"},
+            "tier": 1,
+            "backup": True,
+        },
     }
-    assert MessageToDict(second.dynamic_metadata) == {
+    assert [status.code for status in used_up.statuses] == [OVER_LIMIT, OK, OK]
+    assert used_up.overall_code == OK
+    assert MessageToDict(used_up.dynamic_metadata) == {
         "domain": "shop",
-        "descriptors": named,
+        "descriptors": [
+            {"entries": ["backend=a"]},
+            {"entries": ["backend=b"], "hitsAddend": 0},
+            {"entries": ["user=a", "path="], "limit": "requests_per_unit:9 unit:HOUR"},
+        ],
         "hitsAddend": 2,
-        "quotaModeEnabled": True,
-        "quotaModeViolations": [1],
+        "metadata": {"service": {"name": "b", "zone": "x"}, "tier": {}, "backup": True},
     }
-    assert second.overall_code == OK
+
+
+async def test_without_the_option_there_is_no_metadata(clock: FakeClock) -> None:
+    async with serving(MemoryStore(), clock, domains(BACKENDS)) as proxy:
+        for _ in range(2):
+            answer = await proxy(call(descriptor(("backend", "a"))))
+            assert not answer.HasField("dynamic_metadata")
+
+
+async def test_a_charge_that_does_not_fit_is_logged_once_for_each_domain(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = "domain: shop\ndescriptors:\n- {key: user, rate_limit: {unit: day, "
+    configured = domains(text + "requests_per_unit: 100}}\n")
+    user = ("user", "a")
+    async with serving(MemoryStore(), clock, configured) as proxy:
+        await proxy(call(descriptor(user, hits=90)))
+        assert not caplog.messages
+        for _ in range(2):
+            assert (await proxy(call(descriptor(user, hits=20)))).overall_code == OVER_LIMIT
+    assert caplog.messages == [
+        "domain shop: 20 hits were refused and not counted, as the limit user had 10 remaining."
+        " If Envoy charges at the end of a stream, set --ratelimit-count-refused:"
+        " otherwise such charges are lost."
+    ]
+
+
+@pytest.mark.parametrize("charge", [(101, True), (1, False)])
+async def test_a_charge_that_is_counted_or_finds_nothing_left_is_not_logged(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture, charge: tuple[int, bool]
+) -> None:
+    hits, counts_refused = charge
+    text = "domain: shop\ndescriptors:\n- {key: user, rate_limit: {unit: day, "
+    configured = domains(text + "requests_per_unit: 100}}\n")
+    options = DescriptorOptions(counts_refused=counts_refused)
+    async with serving(MemoryStore(), clock, configured, options) as proxy:
+        for amount in (100, hits):
+            await proxy(call(descriptor(("user", "a"), hits=amount)))
+    assert not caplog.messages
+
+
+async def test_hits_are_counted_in_metrics_and_those_near_the_limit_too(clock: FakeClock) -> None:
+    text = "domain: shop\ndescriptors:\n- {key: user, rate_limit: {unit: day, "
+    configured = domains(text + "requests_per_unit: 10}}\n")
+    async with serving(MemoryStore(), clock, configured) as proxy:
+        for hits in (7, 2, 0, 3, 1):
+            await proxy(call(descriptor(("user", "a"), hits=hits)))
+        await proxy(call(descriptor(("user", "a"), hits=4, gives_back=True)))
+
+        def hits_of(outcome: str) -> float:
+            return proxy.count(
+                "descriptor_hits_total", domain="shop", limit="user", outcome=outcome
+            )
+
+        assert (hits_of("ok"), hits_of("over_limit")) == (10, 3)
+        near = proxy.count("descriptor_near_limit_hits_total", domain="shop", limit="user")
+        assert near == 1 + 1 + 1
 
 
 async def test_every_descriptor_is_counted_by_the_limit_that_it_met(proxy: Proxy) -> None:
@@ -183,7 +265,7 @@ async def test_every_descriptor_is_counted_by_the_limit_that_it_met(proxy: Proxy
     assert count("trial", "shadow_over_limit") == 1
     assert count("-", "no_limit") == 2
     assert count("-", "no_limit", "-") == 1
-    assert proxy.count("decisions_total", hook="ratelimit", decision="rate_limit_exceeded") == 1
+    assert proxy.count("decisions_total", hook="ratelimit", decision="rate_limit_exceeded") == 2
 
 
 NASTY = [

@@ -29,7 +29,7 @@ class ServiceProcess:
         self._process = process
         self.pid = process.pid
 
-    async def stop(self, _grace: float | None) -> None:
+    async def drain(self, _grace_s: float) -> None:
         """Ends it."""
         self._process.terminate()
         await self._process.wait()
@@ -97,7 +97,8 @@ async def run() -> None:
 async def serve_forever(socket: Path) -> None:
     """The service alone."""
     server = await serve_processor(socket)
-    await server.wait_for_termination()
+    await asyncio.Event().wait()
+    await server.drain(0)
 
 
 if __name__ == "__main__":

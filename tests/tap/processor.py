@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import grpc
 from prometheus_client import CollectorRegistry
 
 from extproc.estimate import Estimator
@@ -16,6 +15,7 @@ from headgate.core.apis import ENDPOINTS, Api
 from headgate.core.clock import SystemClock
 from headgate.core.metrics import Metrics
 from headgate.core.policy import Caller, PerSecond, Tenant
+from headgate.grpc_server.server import Server
 from tests.extproc.builders import POLICY
 
 _AUDIO = replace(POLICY, without_usage={Api.TRANSCRIPTIONS: PerSecond(50)})
@@ -54,7 +54,7 @@ def _form(client_usage: str) -> tuple[str, bytes]:
 class Running(Protocol):
     """A running service."""
 
-    async def stop(self, grace: float | None) -> object:
+    async def drain(self, grace_s: float) -> None:
         """Ends it."""
         ...
 
@@ -62,7 +62,7 @@ class Running(Protocol):
 Serve = Callable[[Path], Awaitable[Running]]
 
 
-async def serve_processor(socket: Path) -> grpc.aio.Server:
+async def serve_processor(socket: Path) -> Server:
     """Starts the service on a unix socket."""
     clock = SystemClock()
     service = ExternalProcessor(
@@ -74,10 +74,8 @@ async def serve_processor(socket: Path) -> grpc.aio.Server:
         metrics=Metrics(CollectorRegistry(), clock),
         clock=clock,
     )
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((service.handler(),))
-    server.add_insecure_port(f"unix:{socket}")
-    await server.start()
+    server = Server(service.methods())
+    await server.start(f"unix:{socket}")
     return server
 
 

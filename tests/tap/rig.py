@@ -185,7 +185,7 @@ async def running_tap(
         process.terminate()
         await process.wait()
         server.close()
-        await processor.stop(None)
+        await processor.drain(0)
         pipe.close()
     await logs
     assert b"script log" not in (said := await errors), said.decode()

@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.counting.bodies import MAX_HELD_BYTES
+from extproc.counting.scanner import USAGE, outermost
+from extproc.counting.tracker import MAX_OBJECT_BYTES, Tracker
 from headgate.core.contract import Counting
 from tests.tap.agreement import count_in_lua
 from tests.tap.cases_file import FAKE_TIME_MS
@@ -99,14 +101,36 @@ def test_ext_proc_reads_garbage_the_same_however_it_is_cut(
         assert seen == body
 
 
+JSON_WORDS = st.sampled_from(
+    [b'{"usage":{', b'"usage":', b'"usage"', b'\\"usage"', b'"prompt_tokens":3', b'"x":{', b'"y":1',
+     b"}", b"]", b"[", b'"', b"\\", b" ", b",", b"null", b'"%b"' % (b"z" * 70), b'"a\\"usage":1"',
+     b'"usage":{"prompt_tokens":13,"completion_tokens":5}']
+)  # fmt: skip
+
+
+@settings(max_examples=400)
+@given(body=st.lists(JSON_WORDS, max_size=25).map(b"".join))
+def test_a_tracked_member_is_the_outermost_of_the_whole_text(body: bytes) -> None:
+    tracker = Tracker(USAGE, bytes)
+    for byte in single_bytes(body):
+        tracker.feed(byte)
+    tracked, whole = tracker.finish(), outermost(body, USAGE)
+    if whole is None or tracked is None:
+        assert tracked is whole
+        return
+    numbers = None if whole.end is None else body[whole.value : whole.end]
+    assert (tracked.depth, tracked.numbers) == (whole.depth, numbers)
+
+
 @pytest.mark.parametrize("kind", ["text/event-stream", "application/json"])
 def test_ext_proc_never_holds_more_than_its_bound(kind: str) -> None:
-    """An event without an end passes in pieces; only the tail of a JSON answer is kept."""
+    """An event without an end passes in pieces; of a JSON answer only a usage object is kept."""
     admission = {"x-api": "chat", "x-client-usage": "none", "x-n": "1", "x-kind": kind}
     counter, chunk, passed = counter_of(admission), b'"usage":{"a":[1,2],' * 4096, 0
     sent = 3 * MAX_HELD_BYTES // len(chunk)
     for _ in range(sent):
         counted = counter.feed(chunk, False)
         passed += len(chunk if counted.body is None else counted.body)
-        assert counter.held_bytes <= MAX_HELD_BYTES + len(chunk)
+        bound = MAX_HELD_BYTES + len(chunk) if "stream" in kind else MAX_OBJECT_BYTES
+        assert counter.held_bytes <= bound
     assert passed > sent * len(chunk) - MAX_HELD_BYTES

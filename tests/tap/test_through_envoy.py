@@ -214,3 +214,48 @@ async def test_usage_is_found_at_the_end_of_an_answer_of_any_size(
     )
     assert seen == body
     assert (usage["prompt"], usage["completion"]) == ("3", "4")
+
+
+LOGPROBS = b'{"9707":{"logprob":-0.25,"rank":1,"decoded_token":"\\"H\\\\"},"13":{"rank":2}},'
+LONG = b"[null," + LOGPROBS * (9 * MIB // len(LOGPROBS)) + b"{}]"
+NUMBERS = b'"usage":{"prompt_tokens":82063,"completion_tokens":4}'
+
+
+@by_both
+@pytest.mark.parametrize(
+    ("api", "body"),
+    [
+        ("chat", b'{"choices":[],%b,"prompt_logprobs":%b}' % (NUMBERS, LONG)),
+        ("completions", b'{%b,"choices":[{"index":0,"prompt_logprobs":%b}]}' % (NUMBERS, LONG)),
+        (
+            "responses",
+            b'{"tools":[{"usage":{"input_tokens":1,"output_tokens":1}}],"usage":{"input_tokens":'
+            b'82063,"output_tokens":4},"output":[{"usage":{"input_tokens":2}},%b]}' % LONG,
+        ),
+        (
+            "messages",
+            b'{"usage":{"input_tokens":63,"cache_read_input_tokens":82000,"output_tokens":4},'
+            b'"content":%b}' % LONG,
+        ),
+    ],
+)
+async def test_usage_is_found_before_a_rest_of_any_size(
+    tap: TapEnvoy, counting: Counting, api: str, body: bytes
+) -> None:
+    """vLLM's chat writes `prompt_logprobs` behind the usage, which the client makes this long."""
+    script = Script([body], {"content-type": "application/json"})
+    admission = {"x-api": api, "x-client-usage": "untouched"}
+    _, seen, usage = await tap.answer(script, admission, counting)
+    assert seen == body
+    assert (usage["prompt"], usage["completion"], usage["complete"]) == ("82063", "4", "1")
+
+
+@by_both
+async def test_a_duration_is_found_before_a_rest_of_any_size(
+    tap: TapEnvoy, counting: Counting
+) -> None:
+    body = b'{"duration":"12.5","segments":%b}' % LONG
+    script = Script([body], {"content-type": "application/json"})
+    admission = {"x-api": "transcriptions", "x-client-usage": "untouched", "x-per-second": "50"}
+    _, seen, usage = await tap.answer(script, admission, counting)
+    assert (seen, usage["seconds"]) == (body, "13")

@@ -4,11 +4,11 @@ import fnmatch
 from collections.abc import Iterator, Mapping
 
 from headgate.istio_check.attachments import Attachment, our_attachments
+from headgate.istio_check.clusters import clusters_named
 from headgate.istio_check.findings import Finding, MeshRule, finding_at
 from headgate.istio_check.manifests import KeyPath, Manifest, items, mapping, text
 from headgate.istio_check.mesh import Mesh, Service, is_selected
 from headgate.istio_check.routing import routes
-from headgate.istio_check.rules.envoy import clusters_named
 
 _NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from headgate.core.durations import go_seconds
 from headgate.istio_check.findings import Finding, MeshRule, finding_at
 from headgate.istio_check.manifests import KeyPath, Manifest, items, mapping, text
 from headgate.istio_check.mesh import (
@@ -13,7 +14,6 @@ from headgate.istio_check.mesh import (
     speaks_http,
 )
 from headgate.istio_check.routing import Destination, Route, routes
-from headgate.istio_check.rules.routes import seconds
 from headgate.policy.problems import hint
 
 VLLM_KEEP_ALIVE_S = 5
@@ -199,7 +199,7 @@ def _policy(
 ) -> Iterator[Finding]:
     """Checks one traffic policy. A single pod is not ejected: no other pod could take over."""
     http = mapping(mapping(policy.get("connectionPool")).get("http"))
-    idle = seconds(http.get("idleTimeout"))
+    idle = go_seconds(http.get("idleTimeout"))
     if idle is None or idle >= VLLM_KEEP_ALIVE_S or idle == 0:
         kept = text(http.get("idleTimeout")) or "1h"
         message = (
@@ -208,7 +208,7 @@ def _policy(
         )
         idle_path: KeyPath = (*path, "connectionPool", "http", "idleTimeout")
         yield finding_at(MeshRule.IDLE_TIMEOUT, rule, idle_path, message, "idleTimeout: 4s")
-    if has_several and not mapping(policy.get("outlierDetection")):
+    if has_several and policy.get("outlierDetection") is None:
         message = "a pod whose engine is dead answers 500 at once and draws all traffic"
         remedy = "outlierDetection: {consecutive5xxErrors: 3, interval: 2s, baseEjectionTime: 30s}"
         outlier_path: KeyPath = (*path, "outlierDetection")

@@ -1,6 +1,6 @@
 """Do Envoy and Istio's build of it accept the configuration in EnvoyFilters?"""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import betterproto2
 from envoy_data_plane.envoy.config.bootstrap.v3 import Bootstrap
@@ -12,6 +12,7 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 
 from headgate.dataplane.strict import faults
 from headgate.istio_check.attachments import Patch, all_patches
+from headgate.istio_check.clusters import CLUSTER_KEYS, strings
 from headgate.istio_check.extensions import is_absent, matching_versions, since
 from headgate.istio_check.findings import Finding, MeshRule, finding_at
 from headgate.istio_check.manifests import KeyPath, items, mapping, text
@@ -33,10 +34,8 @@ MESSAGES: dict[str, type[betterproto2.Message]] = {
 }
 """The message of Envoy that the value of a patch must be, by `applyTo`."""
 
-_CLUSTER_KEYS = ("cluster_name", "clusterName", "cluster")
 _OF_ISTIO = ("xds-grpc", "sds-grpc", "agent", "prometheus_stats", "BlackHoleCluster")
 _TYPE_KEYS = ("@type", "type_url", "typeUrl")
-_MAX_DEPTH = 40
 
 
 def typed_config(mesh: Mesh) -> Iterator[Finding]:
@@ -80,35 +79,12 @@ def clusters(mesh: Mesh) -> Iterator[Finding]:
     }
     for patch in all_patches(mesh):
         for path, key, value in strings(patch.value):
-            if key in _CLUSTER_KEYS and value not in added and value not in _OF_ISTIO:
+            if key in CLUSTER_KEYS and value not in added and value not in _OF_ISTIO:
                 full_path: KeyPath = (*_value_path(patch), *path)
                 for message, remedy in _cluster_faults(mesh, value):
                     yield finding_at(
                         MeshRule.CLUSTER_UNKNOWN, patch.manifest, full_path, message, remedy
                     )
-
-
-def clusters_named(patch: Patch) -> Iterator[str]:
-    """The hosts of the clusters that a patch uses."""
-    for _, key, value in strings(patch.value):
-        if key in _CLUSTER_KEYS and value.startswith("outbound|"):
-            yield value.rpartition("|")[2]
-
-
-def strings(value: object, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str, str]]:
-    """The path, key and text of every text within a value."""
-    if len(path) > _MAX_DEPTH:
-        return
-    entries: list[tuple[str | int, object]] = []
-    if isinstance(value, Mapping):
-        entries = [(str(key), inner) for key, inner in value.items()]
-    elif isinstance(value, list):
-        entries = list(enumerate(value))
-    for key, inner in entries:
-        if isinstance(inner, str):
-            yield (*path, key), str(key), inner
-        else:
-            yield from strings(inner, (*path, key))
 
 
 def _value_path(patch: Patch) -> KeyPath:

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 from headgate.core.contract import HEADER_PREFIX, VERSION_HEADER, Header
-from headgate.istio_check.attachments import EXT_PROC, our_attachments
+from headgate.istio_check.attachments import EXT_PROC, our_attachments, our_gateways
 from headgate.istio_check.findings import Finding, MeshRule, finding_at
 from headgate.istio_check.manifests import KeyPath, mapping
 from headgate.istio_check.mesh import Mesh, Service, is_selected, upstream_address
-from headgate.istio_check.routing import Route, routes
+from headgate.istio_check.routing import Route, gateways_of, routes
 from headgate.policy.problems import hint
 
 
@@ -91,13 +91,20 @@ def catch_all(mesh: Mesh) -> Iterator[Finding]:
 
     Envoy calls no hook for a request without a route.
     """
-    if not _routes_by_header(mesh) or any(frozenset() in route.matches for route in routes(mesh)):
+    gateways = our_gateways(mesh)
+    names = {f"{gateway.namespace}/{gateway.name}" for gateway in gateways}
+    taken = (
+        route
+        for route in routes(mesh)
+        if frozenset() in route.matches and (not names or names & set(gateways_of(route.manifest)))
+    )
+    if not _routes_by_header(mesh) or any(True for _ in taken):
         return
     message = (
         "no route takes a request before its model is known, so Envoy never calls ext_authz for it"
     )
     remedy = "a route without a match for hosts ['*'], as istio/components/gateway/no-route.yaml"
-    manifest = next(iter(mesh.kind("Gateway")), mesh.policy.document)
+    manifest = gateways[0] if gateways else mesh.policy.document
     yield finding_at(MeshRule.NO_CATCH_ALL, manifest, (), message, remedy)
 
 

@@ -4,26 +4,27 @@ from collections.abc import Iterator, Sequence
 
 from headgate.istio_check.attachments import (
     EXT_AUTHZ,
+    GATEWAY_NAME,
     OURS,
     Attachment,
     Patch,
     all_patches,
-    attachments,
     generated_chain,
+    is_headgates,
     our_attachments,
     patched_chain,
     patches_of,
+    workloads,
 )
+from headgate.istio_check.clusters import clusters_named
 from headgate.istio_check.extensions import VERSIONS, matching_versions
 from headgate.istio_check.findings import Finding, MeshRule, finding_at
 from headgate.istio_check.manifests import KeyPath, items, mapping, text
-from headgate.istio_check.mesh import Mesh, is_selected
-from headgate.istio_check.rules.envoy import clusters_named
+from headgate.istio_check.mesh import ROOT_NAMESPACE, Mesh
 from headgate.policy.problems import hint
 
 INSERTS = ("INSERT_FIRST", "INSERT_BEFORE", "INSERT_AFTER")
 _SUB_FILTER = ("match", "listener", "filterChain", "filter", "subFilter", "name")
-_GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
 _REFERENCED = "envoyfilter.istio.io/referenced-services"
 _PROXY_VERSION = r"proxyVersion: ^1\.(29|30|31)\..*"
 _NOT_ALWAYS_PATCHED = (EXT_AUTHZ, "headgate.usage_tap")
@@ -32,9 +33,9 @@ _NOT_ALWAYS_PATCHED = (EXT_AUTHZ, "headgate.usage_tap")
 
 def anchors(mesh: Mesh) -> Iterator[Finding]:
     """A patch beside an absent filter does nothing, and no log line says so."""
-    for attached in attachments(mesh):
+    for attached in our_attachments(mesh):
         chain, lost = patched_chain(generated_chain(mesh, attached), attached.patches)
-        for patch in lost:
+        for patch in (patch for patch in lost if patch in attached.own):
             message = f"there is no filter {patch.anchor}, so the patch does nothing"
             message += hint(patch.anchor, chain)
             if patch.anchor == EXT_AUTHZ:
@@ -77,7 +78,7 @@ def versions(mesh: Mesh) -> Iterator[Finding]:
         pattern = patch.proxy_version
         if pattern and not matching_versions(pattern):
             message = f"{pattern} matches none of {', '.join(VERSIONS)}: the patch does nothing"
-        elif not pattern and patch.name.startswith(OURS):
+        elif not pattern and patch.adds_ours:
             message = "the patch goes to every version of Istio, even if its Envoy lacks the filter"
         else:
             continue
@@ -109,31 +110,35 @@ def selectors(mesh: Mesh) -> Iterator[Finding]:
     for manifest in mesh.kind("EnvoyFilter"):
         labels = mapping(mapping(manifest.spec.get("workloadSelector")).get("labels"))
         namespace = manifest.namespace
+        if not is_headgates(manifest):
+            continue
         if not labels and not items(manifest.spec.get("targetRefs")):
             message = f"every proxy in {namespace or 'its namespace'} is patched"
             remedy = "workloadSelector.labels of the pods, or targetRefs for a waypoint"
             yield finding_at(MeshRule.NO_SELECTOR, manifest, ("spec",), message, remedy)
         elif labels and not _has_workload(mesh, namespace, labels):
             shown = ", ".join(f"{key}: {value}" for key, value in labels.items())
-            message = f"no Gateway and no pods in {namespace} have {shown}: nothing is patched"
+            place = "any namespace" if namespace == ROOT_NAMESPACE else namespace
+            message = f"no Gateway and no pods in {place} have {shown}: nothing is patched"
             remedy = "the labels and the namespace of the gateway's pods"
             path: KeyPath = ("spec", "workloadSelector", "labels")
             yield finding_at(MeshRule.NO_WORKLOAD, manifest, path, message, remedy)
 
 
 def names(mesh: Mesh) -> Iterator[Finding]:
-    """Each filter has a name of its own: per-route configuration finds filters by name."""
-    for attached in attachments(mesh):
+    """Our filters have names of their own: settings of routes and metadata go by the name."""
+    for attached in our_attachments(mesh):
+        generated = generated_chain(mesh, attached)
         seen: set[str] = set()
         for patch in attached.patches:
             if patch.apply_to != "HTTP_FILTER" or patch.operation not in (*INSERTS, "ADD"):
                 continue
             path: KeyPath = (*patch.path, "patch", "value", "name")
-            if patch.name.startswith("envoy.filters.http."):
-                message = f"istiod gives filters the name {patch.name}, as for an InferencePool"
+            if patch.name in generated:
+                message = f"istiod gives a filter of these proxies the name {patch.name} too"
                 remedy = "a name of its own, as headgate.ext_proc"
                 yield finding_at(MeshRule.FILTER_NAME, patch.manifest, path, message, remedy)
-            elif patch.name in seen:
+            elif patch.name in seen and patch.name.startswith(OURS):
                 message = f"a filter {patch.name} is inserted already: requests would pass it twice"
                 remedy = "one of them"
                 yield finding_at(MeshRule.FILTER_NAME, patch.manifest, path, message, remedy)
@@ -190,19 +195,9 @@ def _reference(host: str) -> str:
 
 
 def _has_workload(mesh: Mesh, namespace: str, labels: dict[str, object]) -> bool:
-    """Whether pods or a Gateway have the labels.
-
-    The platform owns the gateway's pods, so the Gateway's selector counts as their labels.
-    """
-    has_gateway = any(
-        gateway.namespace == namespace
-        and is_selected(labels, mapping(gateway.spec.get("selector")))
-        for gateway in mesh.kind("Gateway", "istio.io")
-    )
-    has_pods = any(
-        pods.namespace == namespace and is_selected(labels, pods.labels) for pods in mesh.pods
-    )
-    return has_gateway or has_pods or _has_kubernetes_gateway(mesh, namespace, labels)
+    """Whether pods or a Gateway have the labels."""
+    has_workload = bool(workloads(mesh, namespace, labels))
+    return has_workload or _has_kubernetes_gateway(mesh, namespace, labels)
 
 
 def _has_kubernetes_gateway(mesh: Mesh, namespace: str, labels: dict[str, object]) -> bool:
@@ -211,6 +206,7 @@ def _has_kubernetes_gateway(mesh: Mesh, namespace: str, labels: dict[str, object
     Its pods are istiod's, labelled with its name, or the platform's (`addresses`).
     """
     return any(
-        gateway.namespace == namespace and labels.get(_GATEWAY_NAME, gateway.name) == gateway.name
+        namespace in (gateway.namespace, ROOT_NAMESPACE)
+        and labels.get(GATEWAY_NAME, gateway.name) == gateway.name
         for gateway in mesh.kind("Gateway", "k8s.io")
     )

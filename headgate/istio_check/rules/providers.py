@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from headgate.core.durations import go_seconds
 from headgate.istio_check.attachments import our_attachments
 from headgate.istio_check.findings import Finding, MeshRule, finding_at
 from headgate.istio_check.manifests import KeyPath, Manifest, items, mapping, text, whole
 from headgate.istio_check.mesh import Mesh, speaks_grpc
-from headgate.istio_check.rules.routes import seconds
 from headgate.policy.problems import hint
 
 AUTHZ_KINDS = ("envoyExtAuthzGrpc", "envoyExtAuthzHttp")
@@ -160,7 +160,7 @@ def _service(
 
 
 def _authz(config: Manifest, path: KeyPath, settings: Mapping[str, object]) -> Iterator[Finding]:
-    timeout = seconds(settings.get("timeout"))
+    timeout = go_seconds(settings.get("timeout"))
     if not timeout or timeout > LONGEST_TIMEOUT_S:
         given = text(settings.get("timeout")) or "600s (istiod's default)"
         message = f"a replica that hangs holds each request for {given}"

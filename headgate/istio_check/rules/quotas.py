@@ -15,6 +15,7 @@ from headgate.core.contract import (
     AdmissionKey,
     Namespace,
 )
+from headgate.dataplane.box import MAX_BODY_LIMIT_BYTES, MIN_BODY_LIMIT_BYTES
 from headgate.istio_check.attachments import EXT_PROC, OURS, Patch, all_patches
 from headgate.istio_check.findings import Finding, MeshRule, finding_at
 from headgate.istio_check.manifests import KeyPath, items, mapping, text, whole
@@ -47,6 +48,10 @@ class _Filter:
     path: KeyPath
     config: Mapping[str, object]
 
+    def adds(self, name: str) -> bool:
+        """Whether the patch adds the filter of this name."""
+        return self.patch.adds and self.patch.name == name
+
     def finding(self, rule: MeshRule, below: KeyPath, message: str, remedy: str) -> Finding:
         """A finding about the value at the path `below` the configuration."""
         return finding_at(rule, self.patch.manifest, (*self.path, *below), message, remedy)
@@ -61,7 +66,8 @@ def failure_modes(mesh: Mesh) -> Iterator[Finding]:
             message = "requests pass without a decision while the service does not answer"
             yield ours.finding(MeshRule.FAILS_OPEN, (allow,), message, f"{allow}: false")
         deny = _key(ours.config, "failure_mode_deny")
-        if kind == "RateLimit" and ours.config.get(deny) in (None, False):
+        unsafe = (None, False) if ours.patch.adds else (False,)
+        if kind == "RateLimit" and ours.config.get(deny) in unsafe:
             message = "requests pass without limits while the service does not answer"
             yield ours.finding(MeshRule.FAILS_OPEN, (deny,), message, f"{deny}: true")
 
@@ -69,7 +75,7 @@ def failure_modes(mesh: Mesh) -> Iterator[Finding]:
 def metadata(mesh: Mesh) -> Iterator[Finding]:
     """ext_proc's filter names the metadata namespaces that it exchanges with other filters."""
     for ours in _our_filters(mesh):
-        if ours.patch.name != EXT_PROC:
+        if not ours.adds(EXT_PROC):
             continue
         options = mapping(_get(ours.config, "metadata_options"))
         for key, needed in (
@@ -89,7 +95,7 @@ def ratelimit_domain(mesh: Mesh) -> Iterator[Finding]:
     """The service knows its limits by this domain."""
     for ours in _our_filters(mesh):
         domain = ours.config.get("domain")
-        if ours.patch.name == RATELIMIT and domain != DOMAIN:
+        if ours.adds(RATELIMIT) and domain != DOMAIN:
             message = f"the services know no domain {domain}, so they limit nothing"
             yield ours.finding(MeshRule.RATELIMIT_DOMAIN, ("domain",), message, DOMAIN)
 
@@ -97,7 +103,7 @@ def ratelimit_domain(mesh: Mesh) -> Iterator[Finding]:
 def descriptors(mesh: Mesh) -> Iterator[Finding]:
     """The descriptors of reservation and settlement are complete, and no entry can drop one."""
     for ours in _our_filters(mesh):
-        if ours.patch.name != RATELIMIT:
+        if not ours.adds(RATELIMIT):
             continue
         key = _key(ours.config, "rate_limits")
         seen = set()
@@ -121,7 +127,7 @@ def descriptors(mesh: Mesh) -> Iterator[Finding]:
 def buffer_limits(mesh: Mesh) -> Iterator[Finding]:
     """The proxy can hold, and the services can read, every body that the proxy admits."""
     for ours in _our_filters(mesh):
-        if ours.patch.name != BODY_LIMIT:
+        if not ours.adds(BODY_LIMIT):
             continue
         key = _key(ours.config, "max_request_bytes")
         limit = whole(ours.config.get(key)) or 0
@@ -130,6 +136,18 @@ def buffer_limits(mesh: Mesh) -> Iterator[Finding]:
             largest = mesh.largest_body_bytes
             message = f"bodies may have {limit} bytes, but the services take {largest}"
             yield ours.finding(MeshRule.BUFFER_LIMITS, (key,), message, f"at most {largest}")
+
+
+def body_limits(mesh: Mesh) -> frozenset[int]:
+    """The limits of bodies that the mesh's own filters set, as far as Headgate renders such."""
+    sizes = (
+        whole(ours.config.get(_key(ours.config, "max_request_bytes")))
+        for ours in _our_filters(mesh)
+        if ours.patch.name == BODY_LIMIT
+    )
+    return frozenset(
+        size for size in sizes if size and MIN_BODY_LIMIT_BYTES <= size <= MAX_BODY_LIMIT_BYTES
+    )
 
 
 def _listener_limits(mesh: Mesh, limit: int) -> Iterator[Finding]:
@@ -144,7 +162,8 @@ def _listener_limits(mesh: Mesh, limit: int) -> Iterator[Finding]:
 
 def _our_filters(mesh: Mesh) -> Iterator[_Filter]:
     for patch in all_patches(mesh):
-        if patch.name.startswith(OURS) or patch.name == Namespace.CALLER:
+        name = patch.name or patch.anchor
+        if name.startswith(OURS) or name == Namespace.CALLER:
             key = _key(patch.value, "typed_config")
             path: KeyPath = (*patch.path, "patch", "value", key)
             yield _Filter(patch, path, mapping(patch.value.get(key)))

@@ -1,8 +1,8 @@
 """Are the weights, precedence, gateways, retries and timeouts of routes right?"""
 
-import re
 from collections.abc import Iterator
 
+from headgate.core.durations import go_seconds
 from headgate.istio_check.findings import Finding, MeshRule, finding_at
 from headgate.istio_check.manifests import KeyPath, Manifest, items, mapping, text, whole
 from headgate.istio_check.mesh import Mesh
@@ -13,8 +13,6 @@ SAFE_RETRIES = frozenset({"connect-failure", "refused-stream", "reset-before-req
 SHORTEST_ROUTE_S = 600
 """A stream of a large model may last this long."""
 _RETRIES = "retries: {attempts: 2, retryOn: connect-failure,refused-stream,reset-before-request}"
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def weights(mesh: Mesh) -> Iterator[Finding]:
@@ -110,7 +108,7 @@ def timeouts(mesh: Mesh) -> Iterator[Finding]:
             (("timeouts", "request"), of_route.get("request")),
             (("timeouts", "backendRequest"), of_route.get("backendRequest")),
         ):
-            limit = seconds(value)
+            limit = go_seconds(value)
             if limit and limit < SHORTEST_ROUTE_S:
                 message = f"{text(value)} cuts streams: the timeout runs to the end of the answer"
                 remedy = "no timeout here; a time limit belongs in the client or in vLLM"
@@ -128,14 +126,6 @@ def dropped_filters(mesh: Mesh) -> Iterator[Finding]:
                 path: KeyPath = (*route.path, key)
                 rule = MeshRule.ROUTE_DROPS_FILTERS
                 yield finding_at(rule, route.manifest, path, message, remedy)
-
-
-def seconds(value: object) -> float | None:
-    """A duration as Istio and the Gateway API write it (`1m30s`). None for anything else."""
-    parts = _DURATION.findall(text(value))
-    if not parts or "".join(number + unit for number, unit in parts) != text(value):
-        return None
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
 def _model_routes(mesh: Mesh) -> list[Route]:

@@ -17,13 +17,22 @@ Headgate
 /healthz  200 while the process lives
 /readyz   200 once it can serve, 503 with what is missing
 /metrics  Prometheus or OpenMetrics text
+
+For deployments of envoyproxy/ratelimit:
+/healthcheck  200 once it can serve, 500 otherwise
+/rlconfig     the limits of --ratelimit-config
 """
 
 
-def admin_app(registry: CollectorRegistry, ready: Callable[[], Mapping[str, bool]]) -> Starlette:
+def admin_app(
+    registry: CollectorRegistry,
+    ready: Callable[[], Mapping[str, bool]],
+    rate_limits: Callable[[], str] = str,
+) -> Starlette:
     """The admin application.
 
     `ready` names each part that must be ready before traffic may come, and whether it is.
+    `rate_limits` describes the limits of --ratelimit-config that are in force.
     """
 
     async def readyz(_request: Request) -> Response:
@@ -32,6 +41,13 @@ def admin_app(registry: CollectorRegistry, ready: Callable[[], Mapping[str, bool
         return JSONResponse(
             {"ready": not missing, "missing": missing}, status_code=503 if missing else 200
         )
+
+    async def healthcheck(_request: Request) -> Response:
+        is_ready = all(ready().values())
+        return PlainTextResponse("OK" if is_ready else "", status_code=200 if is_ready else 500)
+
+    async def rlconfig(_request: Request) -> Response:
+        return PlainTextResponse(rate_limits())
 
     async def metrics(request: Request) -> Response:
         return _exposition(registry, request.headers.get("accept", ""))
@@ -42,6 +58,8 @@ def admin_app(registry: CollectorRegistry, ready: Callable[[], Mapping[str, bool
             Route("/healthz", _healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
+            Route("/healthcheck", healthcheck),
+            Route("/rlconfig", rlconfig),
         ]
     )
 
