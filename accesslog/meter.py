@@ -41,10 +41,14 @@ PricesOf: TypeAlias = Callable[[str], Prices | None]
 
 @dataclass(frozen=True, slots=True)
 class FinishedRequest:
-    """The record of a finished request, and its reservation; None if it was never admitted."""
+    """The record of a finished request, and its reservation; None if it was never admitted.
+
+    `text_bytes` is the size of its text for the estimator, 0 if the text has no known size.
+    """
 
     record: UsageRecord
     reservation: OpenReservation | None
+    text_bytes: int = 0
 
 
 def meter(entry: LogEntry, prices_of: PricesOf) -> FinishedRequest | None:
@@ -82,7 +86,7 @@ def meter(entry: LogEntry, prices_of: PricesOf) -> FinishedRequest | None:
         ttft_s=_ttft_s(entry.start_ns, usage.first_event_ms, entry.duration_s),
         duration_s=round(entry.duration_s, 6),
     )
-    return FinishedRequest(record, reservation)
+    return FinishedRequest(record, reservation, _text_bytes(entry))
 
 
 def _reservation(entry: LogEntry, usage: Usage) -> OpenReservation | None:
@@ -104,6 +108,12 @@ def _reservation(entry: LogEntry, usage: Usage) -> OpenReservation | None:
         usage=replace(usage, client_left=client_left),
         held_by=read_held_by(entry.limits),
     )
+
+
+def _text_bytes(entry: LogEntry) -> int:
+    """The bytes of text as ext_proc noted them. An older one notes nothing: all is text."""
+    noted = read_count(entry.admission.get(AdmissionKey.TEXT_BYTES))
+    return entry.request_bytes if noted is None else noted
 
 
 class _Identity(TypedDict):

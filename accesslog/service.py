@@ -46,13 +46,15 @@ class SettleReservation(Protocol):
 
 
 class LearnUsage(Protocol):
-    """Learns the tokens that a request of `size_bytes` really used. It does not raise."""
+    """Learns the tokens that a request with `text_bytes` of text really used. It does not raise.
+
+    `subject` is the tenant, the user and the model.
+    """
 
     def __call__(
         self,
-        tenant: str,
-        model: str,
-        size_bytes: int,
+        subject: tuple[str, str, str],
+        text_bytes: int,
         prompt_tokens: int,
         completion_tokens: int,
         /,
@@ -153,7 +155,7 @@ class AccessLogService:
         for request in finished:
             self._count(request.record)
             if request.reservation is not None and request.reservation.usage.complete:
-                self._teach(request.record)
+                self._teach(request.record, request.text_bytes)
         return [request.reservation for request in finished if request.reservation is not None]
 
     def _is_recorded(self, record: UsageRecord) -> bool:
@@ -196,15 +198,15 @@ class AccessLogService:
         if record.ttft_s is not None:
             self._metrics.ttft_seconds.labels(model).observe(record.ttft_s)
 
-    def _teach(self, record: UsageRecord) -> None:
+    def _teach(self, record: UsageRecord, text_bytes: int) -> None:
         """Learns from a whole answer. An aborted answer says nothing about the length to expect,
         a recording nothing about text."""
         if record.source is not Source.USAGE or record.status != 200 or record.api in FORM_APIS:
             return
-        if record.tenant is None or record.model is None:
+        if record.tenant is None or record.user is None or record.model is None:
             return
         prompt, completion = record.prompt_tokens or 0, record.completion_tokens or 0
-        self._learn(record.tenant, record.model, record.request_bytes, prompt, completion)
+        self._learn((record.tenant, record.user, record.model), text_bytes, prompt, completion)
         if record.estimated_tokens is not None and prompt + completion > 0:
             ratio = record.estimated_tokens / (prompt + completion)
             model = _known(record.model, self._policy().models)

@@ -19,7 +19,7 @@ import httpx
 
 from bench.main import run
 from bench.table import Table
-from extproc.estimate import Estimator
+from extproc.estimate import Estimator, PromptSize, Subject
 from tests.box import KEYS, policy
 from tests.envoy.fleet import Fleet, fleet_to_start
 from tests.patience import wait_until
@@ -31,6 +31,7 @@ LIMIT = 10_000
 _PATH = "/v1/chat/completions"
 _CONTEXT_TOKENS = 8192
 _CONNECTING = 64
+_MESSAGES = [{"role": "user", "content": "Hello"}]
 _DECIDED_WITHIN_S = 300.0
 
 
@@ -151,9 +152,13 @@ async def _status(connection: _Connection, message: bytes) -> int:
 
 def _message() -> bytes:
     """A streamed request that is estimated at TOKENS, and whose answer stalls after some events."""
-    body = _body(100)
+    text_bytes = len(json.dumps(_MESSAGES, separators=(",", ":")))
     estimate = Estimator().estimate(
-        "", "", len(body), max_tokens=0, n=1, context_tokens=_CONTEXT_TOKENS
+        Subject("", "", ""),
+        PromptSize(text_bytes),
+        max_tokens=0,
+        n=1,
+        context_tokens=_CONTEXT_TOKENS,
     )
     body = _body(TOKENS - estimate.prompt)
     head = (
@@ -165,9 +170,7 @@ def _message() -> bytes:
 
 
 def _body(max_tokens: int) -> bytes:
-    """As long for every maximum of three digits."""
-    messages = [{"role": "user", "content": "Hello"}]
-    fields = {"model": "tiny", "stream": True, "max_tokens": max_tokens, "messages": messages}
+    fields = {"model": "tiny", "stream": True, "max_tokens": max_tokens, "messages": _MESSAGES}
     return json.dumps(fields).encode()
 
 

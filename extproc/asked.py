@@ -68,6 +68,12 @@ def refuse_not_served(values: Mapping[str, Value]) -> None:
         raise _invalid(name, f"`{name}` is not supported here; leave it out.")
 
 
+def read_whole(value: Value | None) -> int | None:
+    """A number that the request reader wrote; None if it wrote none, as older readers do not."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return int(value) if is_number and 0 <= value < 2**53 else None  # type: ignore[arg-type, operator]
+
+
 def read_model_name(values: Mapping[str, Value]) -> str:
     """The `model` field. vLLM would use its base model if there is none; Headgate requires it.
 

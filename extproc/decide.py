@@ -4,14 +4,15 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 
-from extproc.asked import RefusedError
-from extproc.estimate import Estimator, audio_estimate
+from extproc.asked import RefusedError, read_whole
+from extproc.estimate import Estimator, PromptSize, Subject, audio_estimate
+from extproc.holds import output_cap
 from extproc.lookup import Inference, look_up
 from extproc.types import Admit, Refuse, RequestDecision, RequestFacts, Value
 from extproc.versions import pin
 from headgate.core.apis import Api, door_of
 from headgate.core.contract import AdmissionKey, Header, RequestKey
-from headgate.core.policy import Caller, CompiledPolicy, PerSecond
+from headgate.core.policy import Caller, CompiledPolicy, Model, PerSecond
 from headgate.core.settlement import Estimate
 
 _MANY_PROMPTS = frozenset({Api.EMBEDDINGS, Api.COMPLETIONS, Api.CHAT_BATCH, Api.SCORE, Api.RERANK})
@@ -47,15 +48,25 @@ def _estimate(request: Inference, facts: RequestFacts, estimator: Estimator) -> 
             )
         case int(tokens):
             return Estimate(tokens=tokens, prompt=tokens)
+    caller = request.caller
     return estimator.estimate(
-        request.caller.tenant,
-        model.name,
-        facts.size_bytes,
+        Subject(caller.tenant, caller.user, model.name),
+        _prompt_size(facts, model),
         max_tokens=asked.max_tokens,
         n=asked.n * asked.prompts,
         context_tokens=model.context_tokens,
         many_prompts=request.api in _MANY_PROMPTS,
+        output_cap=output_cap(request.tenant.limits, caller, model.name),
     )
+
+
+def _prompt_size(facts: RequestFacts, model: Model) -> PromptSize:
+    """The prompt as the request reader measured it; a body that it did not measure is all text."""
+    text_bytes = read_whole(facts.values.get(RequestKey.TEXT_BYTES))
+    if text_bytes is None:
+        return PromptSize(facts.size_bytes)
+    images = read_whole(facts.values.get(RequestKey.IMAGES)) or 0
+    return PromptSize(text_bytes, images * model.image_tokens)
 
 
 def _admit(
@@ -63,7 +74,7 @@ def _admit(
 ) -> Admit:
     admit = Admit(
         headers=_headers(request, values),
-        admission=_admission(request, estimate, reservation_id),
+        admission={**_admission(request, estimate, reservation_id), **_lesson(values)},
         rewrite=request.rewrite,
         chose_version=request.version is not None,
     )
@@ -122,6 +133,15 @@ def _admission(
     if model.adapter is not None:
         admission[AdmissionKey.ADAPTER] = model.adapter
     return admission
+
+
+def _lesson(values: Mapping[str, Value]) -> dict[AdmissionKey, str]:
+    """The bytes of text from which the access log will learn; none of a prompt with images."""
+    text_bytes = read_whole(values.get(RequestKey.TEXT_BYTES))
+    if text_bytes is None:
+        return {}
+    has_images = bool(read_whole(values.get(RequestKey.IMAGES)))
+    return {AdmissionKey.TEXT_BYTES: "0" if has_images else str(text_bytes)}
 
 
 def _with_version(admit: Admit, request: Inference) -> Admit:

@@ -1,23 +1,28 @@
 """Estimates the tokens of a request at admission, as learned from settled usage.
 
-Two numbers are learned for each (tenant, model): tokens per byte of request body, and tokens of
+Two numbers are learned for each (tenant, user, model): tokens per byte of text, and tokens of
 output. Each is an exponentially weighted mean m with a mean deviation d, as TCP estimates its
 round trip (RFC 6298). A new sample x has the weight 1/8 in m and 1/4 in d.
 
-- d += (|x - m| - d) / 4
+- d += (|x - m| - d) / 4; for the output only samples above m count, the others as 0
 - m += (x - m) / 8
-- upper = m + 2 d
+- upper = m + 2 d; for the output m + 4 d
 
 Varied traffic keeps a wide margin, uniform traffic a narrow one. The estimate follows.
 
-- prompt = min(size, context, size x ratio), where ratio is upper, but at most max(1/1.8, m)
-- output = n x (the requested maximum, else upper within the rest of the context)
+- text = bytes of text x ratio, where ratio is upper, but at most max(1/1.8, m), at least 1/4
+- prompt = min(text + images x the policy's tokens for an image, context)
+- output = n x (the requested maximum, else upper within the rest of the context and `output_cap`)
 - tokens = prompt + output, at most 1e9
 
 The ratio starts at 1/1.8: no real vocabulary needed more than bytes/1.8 tokens for any text that
-was measured. None can need more than one token for each byte. A body of unknown size may fill the
+was measured. None can need more than one token for each byte. A text of unknown size may fill the
 context. A request with many prompts (embeddings, completions) has a context for each of them, so
 only its size bounds the prompt.
+
+The floor of 1/4 bounds what bad lessons can do. Reservations never exceed a limit, so the usage of
+plain text exceeds it by at most (1/1.8) / (1/4), a factor of 2.2. English has about 4.5 bytes for
+each token, so honest traffic seldom meets the floor.
 
 Audio with a price per second (`audio_estimate`) is not learned.
 
@@ -29,10 +34,13 @@ Audio with a price per second (`audio_estimate`) is not learned.
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from headgate.core.settlement import Estimate
 
 START_TOKENS_PER_BYTE = 1 / 1.8
+LEAST_TOKENS_PER_BYTE = 1 / 4
+"""The floor of the learned ratio, whatever was learned."""
 START_OUTPUT_TOKENS = 512
 MAX_TOKENS = 1_000_000_000
 """Envoy's largest hits_addend. Above it Envoy silently drops the whole descriptor, and the request
@@ -43,9 +51,26 @@ AUDIO_OUTPUT_PER_SECOND = 10
 
 _MEAN_WEIGHT = 1 / 8
 _DEVIATION_WEIGHT = 1 / 4
-_MARGIN_DEVIATIONS = 2
+_RATIO_MARGIN = 2
+_OUTPUT_MARGIN = 4
 _PLAUSIBLE_TOKENS = 2**24
 """Above any context of today. A larger count is a broken record, and nothing is learned from it."""
+
+
+class Subject(NamedTuple):
+    """The user of a tenant whose requests to a model are alike, and teach about each other."""
+
+    tenant: str
+    user: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSize:
+    """The bytes of text of a prompt (None: not known), and the tokens of its images."""
+
+    text_bytes: int | None
+    image_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -53,18 +78,19 @@ class _Tracked:
     mean: float
     deviation: float = 0.0
 
-    def add(self, sample: float) -> None:
+    def add(self, sample: float, *, upward: bool = False) -> None:
+        """Adds a sample. With `upward`, a sample below the mean is no deviation."""
         error = sample - self.mean
-        self.deviation += (abs(error) - self.deviation) * _DEVIATION_WEIGHT
+        deviation = max(0.0, error) if upward else abs(error)
+        self.deviation += (deviation - self.deviation) * _DEVIATION_WEIGHT
         self.mean += error * _MEAN_WEIGHT
 
-    @property
-    def upper(self) -> float:
-        return self.mean + _MARGIN_DEVIATIONS * self.deviation
+    def upper(self, margin: int) -> float:
+        return self.mean + margin * self.deviation
 
 
 class _Learned:
-    """The learned numbers of one tenant's requests to one model."""
+    """The learned numbers of one subject."""
 
     __slots__ = ("output", "ratio")
 
@@ -73,7 +99,11 @@ class _Learned:
         self.output = _Tracked(START_OUTPUT_TOKENS)
 
     def tokens_per_byte(self) -> float:
-        return min(self.ratio.upper, max(START_TOKENS_PER_BYTE, self.ratio.mean))
+        upper = min(self.ratio.upper(_RATIO_MARGIN), max(START_TOKENS_PER_BYTE, self.ratio.mean))
+        return max(LEAST_TOKENS_PER_BYTE, upper)
+
+    def output_tokens(self) -> int:
+        return math.ceil(self.output.upper(_OUTPUT_MARGIN))
 
 
 def audio_estimate(
@@ -95,65 +125,80 @@ def audio_estimate(
 
 
 class Estimator:
-    """Estimates requests, and learns for the `max_entries` pairs of tenant and model seen last."""
+    """Estimates requests, and learns for the `max_entries` subjects seen last."""
 
-    def __init__(self, max_entries: int = 10_000) -> None:
+    def __init__(self, max_entries: int = 50_000) -> None:
         self._max_entries = max_entries
-        self._learned: OrderedDict[tuple[str, str], _Learned] = OrderedDict()
+        self._learned: OrderedDict[tuple[str, str, str], _Learned] = OrderedDict()
 
     def estimate(
         self,
-        tenant: str,
-        model: str,
-        size_bytes: int | None,
+        subject: Subject,
+        prompt: PromptSize,
         *,
         max_tokens: int | None,
         n: int,
         context_tokens: int,
         many_prompts: bool = False,
+        output_cap: int | None = None,
     ) -> Estimate:
-        """The tokens to reserve for a request with a body of `size_bytes` (None: not known).
+        """The tokens to reserve for a request. The result is never 0.
 
-        `max_tokens` bounds each of the `n` choices (None: not given). The result is never 0.
+        `max_tokens` bounds each of the `n` choices. If it is None, `output_cap` bounds what is held
+        for all of them.
         """
-        learned = self._learned.get((tenant, model)) or _Learned()
-        prompt = context_tokens
-        if size_bytes is not None:
-            prompt = min(size_bytes, math.ceil(size_bytes * learned.tokens_per_byte()))
-            prompt = prompt if many_prompts else min(prompt, context_tokens)
-        prompt = max(1, min(prompt, MAX_TOKENS))
+        learned = self._learned.get(subject) or _Learned()
+        held = _prompt_tokens(prompt, learned.tokens_per_byte(), context_tokens, many_prompts)
         if max_tokens is None:
-            output = max(1, min(math.ceil(learned.output.upper), context_tokens - prompt))
+            output = n * max(1, min(learned.output_tokens(), context_tokens - held))
+            output = output if output_cap is None else min(output, output_cap)
         else:
-            output = min(max_tokens, context_tokens)
-        return Estimate(tokens=min(prompt + n * output, MAX_TOKENS), prompt=prompt)
+            output = n * min(max_tokens, context_tokens)
+        return Estimate(tokens=min(held + output, MAX_TOKENS), prompt=held)
 
     def learn(
-        self, tenant: str, model: str, size_bytes: int, prompt_tokens: int, completion_tokens: int
+        self,
+        subject: tuple[str, str, str],
+        text_bytes: int,
+        prompt_tokens: int,
+        completion_tokens: int,
     ) -> None:
         """Learns from the usage of one settled request, all its choices together.
 
-        Impossible numbers are ignored. A request without completion tokens (embeddings) teaches
-        nothing about the length of outputs.
+        Impossible numbers are ignored. A prompt with images has a `text_bytes` of 0, and teaches
+        nothing about text. A request without completion tokens (embeddings) teaches nothing about
+        the length of outputs.
         """
         plausible = (
-            size_bytes > 0
+            text_bytes >= 0
             and 0 < prompt_tokens <= _PLAUSIBLE_TOKENS
             and 0 <= completion_tokens <= _PLAUSIBLE_TOKENS
         )
         if not plausible:
             return
-        learned = self._entry(tenant, model)
-        # More tokens than bytes: the prompt came from elsewhere (image URL, earlier response).
-        learned.ratio.add(min(1.0, prompt_tokens / size_bytes))
+        learned = self._entry(subject)
+        if text_bytes:
+            # More tokens than bytes: the prompt came from elsewhere (an earlier response). Less
+            # than the floor: padding, which must not hide the next dense text.
+            ratio = min(1.0, max(LEAST_TOKENS_PER_BYTE, prompt_tokens / text_bytes))
+            learned.ratio.add(ratio)
         if completion_tokens:
-            learned.output.add(completion_tokens)
+            learned.output.add(completion_tokens, upward=True)
 
-    def _entry(self, tenant: str, model: str) -> _Learned:
-        """The pair's entry, moved to the end. The entry that learned longest ago is dropped."""
-        key = (tenant, model)
-        learned = self._learned.setdefault(key, _Learned())
-        self._learned.move_to_end(key)
+    def _entry(self, subject: tuple[str, str, str]) -> _Learned:
+        """The subject's entry, moved to the end. The one that learned longest ago is dropped."""
+        learned = self._learned.setdefault(subject, _Learned())
+        self._learned.move_to_end(subject)
         if len(self._learned) > self._max_entries:
             self._learned.popitem(last=False)
         return learned
+
+
+def _prompt_tokens(
+    prompt: PromptSize, tokens_per_byte: float, context_tokens: int, many_prompts: bool
+) -> int:
+    if prompt.text_bytes is None:
+        return min(context_tokens, MAX_TOKENS)
+    text = min(prompt.text_bytes, math.ceil(prompt.text_bytes * tokens_per_byte))
+    tokens = text + prompt.image_tokens
+    return max(1, min(tokens if many_prompts else min(tokens, context_tokens), MAX_TOKENS))

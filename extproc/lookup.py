@@ -11,6 +11,8 @@ from extproc.asked import (
     refuse_hidden,
     refuse_not_served,
 )
+from extproc.faults import compressed_body, unread_body
+from extproc.field_rules import refuse_fields
 from extproc.limits import asked_model
 from extproc.models import asked_model_id, list_body, model_body, model_of
 from extproc.rewrite import NO_FORM, rewrite_plan
@@ -54,6 +56,7 @@ def look_up(facts: RequestFacts, door: Door, policy: CompiledPolicy) -> Inferenc
     _require_body(api, facts.values)
     refuse_hidden(facts.values)
     model = _find_model(read_model_name(facts.values), tenant, policy)
+    refuse_fields(api, facts.values, (policy.fields, model.fields, tenant.fields))
     price = policy.without_usage.get(api)
     per_second = isinstance(price, PerSecond)
     asked = read_asked(api, facts.values, model.context_tokens, counts_audio=per_second)
@@ -103,12 +106,14 @@ def _own_model(name: str | None, tenant: Tenant, policy: CompiledPolicy) -> str 
 
 def _require_body(api: Api, values: Mapping[str, Value]) -> None:
     body = values.get(RequestKey.BODY)
+    if values.get(RequestKey.FAULT) == "encoding":
+        raise RefusedError(compressed_body(values))
     if api in FORM_APIS:
         if body != BODY_FORM:
             raise RefusedError(NO_FORM)
         refuse_not_served(values)
     elif body != BODY_READ:
-        raise RefusedError(_NO_BODY if body is None else _NOT_JSON)
+        raise RefusedError(unread_body(values))
 
 
 def _find_model(name: str, tenant: Tenant, policy: CompiledPolicy) -> Model:
@@ -153,12 +158,3 @@ def _unknown_model(name: str) -> RefusedError:
 
 _NO_CALLER = ApiError(Refusal.NO_KEY, "This request carries no known identity.")
 _UNKNOWN_PATH = ApiError(Refusal.UNKNOWN_PATH, "Headgate does not serve this path.")
-_NO_BODY = ApiError(
-    Refusal.BAD_REQUEST,
-    "The request needs a JSON body, with the header `content-type: application/json`.",
-)
-# The filter reports `unreadable` for a body with another content type, too.
-_NOT_JSON = ApiError(
-    Refusal.BAD_REQUEST,
-    "The body is not a JSON object, or its header `content-type` is not `application/json`.",
-)

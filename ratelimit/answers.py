@@ -8,7 +8,7 @@ from math import ceil, inf
 from headgate.core.apis import Api
 from headgate.core.policy import Count, Limit, Per, Smooth, Windowed
 from ratelimit.demand import Claim
-from ratelimit.smooth import Refill, remaining_units
+from ratelimit.smooth import Refill, drops_per_unit, remaining_units
 from ratelimit.store.protocol import Demand, Lease, Reservation, Reserved
 
 _OUTAGE_WAIT_S = 5.0
@@ -91,12 +91,16 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Nothing is held. `hit` is the limit to wait for, None if no limit refused it."""
+    """Nothing is held. `hit` is the limit to wait for, None if no limit refused it.
+
+    `needed` is the amount that the request asked of that limit, in its unit; None of a slot.
+    """
 
     reason: Reason
     hit: LimitStatus | None
     retry_after_s: int
     limits: tuple[LimitStatus, ...]
+    needed: int | None = None
 
 
 def statuses_of(
@@ -125,14 +129,29 @@ def refusal_of(
     """
     now_s = reservation.now_s
     hits = [
-        (statuses[asked.key], _fits_at_s(met[asked.key], asked, reserved, now_s))
+        (asked, _fits_at_s(met[asked.key], asked, reserved, now_s))
         for asked in reservation.asked
         if asked.key in reserved.refused
     ]
-    hit, fits_at_s = max(hits, key=lambda pair: pair[1])
+    last, fits_at_s = max(hits, key=lambda pair: pair[1])
     most_s = _OUTAGE_WAIT_S if reserved.degraded else inf
     wait_s = min(most_s, round(fits_at_s - now_s, 6))  # the difference is some 0.2 us off
-    return Refused(Reason.LIMIT, hit, max(1, ceil(wait_s)), tuple(statuses.values()))
+    return Refused(
+        Reason.LIMIT,
+        statuses[last.key],
+        max(1, ceil(wait_s)),
+        tuple(statuses.values()),
+        _needed(met[last.key], last),
+    )
+
+
+def _needed(claim: Claim, asked: Demand | Lease) -> int | None:
+    """The amount that was asked, in the limit's unit; None of a slot. A bucket counts in drops."""
+    if isinstance(asked, Lease):
+        return None
+    if isinstance(claim.limit.shape, Smooth):
+        return asked.amount // drops_per_unit(claim.limit)
+    return asked.amount
 
 
 def _status(rule: Limit, used: int, resets_at_s: float | None, now_s: float) -> LimitStatus:

@@ -101,7 +101,15 @@ def refusal_message(refused: Refused, tenant: str) -> str:
     hit = refused.hit
     rest = f", {written(hit.count, hit.remaining)} left" if hit.remaining else ""
     wait = _wait(refused.retry_after_s)
-    return f"Rate limit reached: {_words(hit.rule, tenant)}{rest}; try again in {wait}."
+    needed = _needed(refused, hit)
+    return f"Rate limit reached: {_words(hit.rule, tenant)}{rest}{needed}; try again in {wait}."
+
+
+def _needed(refused: Refused, hit: LimitStatus) -> str:
+    """The tokens or money that were needed: "98,892 left" alone explains no refusal."""
+    if refused.needed is None or hit.count not in (Count.TOKENS, Count.COST):
+        return ""
+    return f", {written(hit.count, refused.needed)} needed (an estimate)"
 
 
 def _words(limit: Limit, tenant: str) -> str:

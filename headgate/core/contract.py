@@ -35,7 +35,10 @@ RECORD_YES, RECORD_NO = "yes", "no"
 
 
 class RequestKey(StrEnum):
-    """`Namespace.REQUEST`: the body's fields, from json_to_metadata and the request reader."""
+    """`Namespace.REQUEST`: the body's fields, from the request reader.
+
+    Older EnvoyFilters write some of them by Envoy's json_to_metadata, and lack the later ones.
+    """
 
     BODY = "body"
     """`BODY_READ`, `BODY_FORM`, `BODY_PARSED` or `BODY_UNREADABLE`; absent without a body."""
@@ -55,17 +58,37 @@ class RequestKey(StrEnum):
     PROMPT_CACHE_KEY = "prompt_cache_key"
     BACKGROUND = "background"
     HIDDEN = "hidden"
-    """The name of a field that sets the cost, whose string is too long for json_to_metadata."""
+    """The name of a field that sets the cost, whose string is too long to be shown."""
     PLATFORM = "platform"
     """The `PLATFORM_FIELDS` that the client set, joined by commas."""
     PROMPTS = "prompts"
     """The number of prompts of a completion; absent if it is 1."""
     CONVERSATIONS = "conversations"
     """The number of conversations in a chat batch; absent if it is 1."""
+    FAULT = "fault"
+    """Why the body is unreadable: a key of `extproc.faults.FAULTS`."""
+    FAULT_AT = "fault_at"
+    """The place of the fault in the body, in bytes from 0; absent if it has no place."""
+    ENCODING = "encoding"
+    """The content-encoding of a body that is unreadable for it."""
+    FIELDS = "fields"
+    """The members of the body that a policy may limit, each as `name=value`, joined by commas.
+
+    The value is a number, `true`, or `-` for a string. A list or an object shows the number of its
+    members. Members that are null or false are absent.
+    """
+    TEXT_BYTES = "text_bytes"
+    """The bytes of text: those of the strings, lists and objects at the top level that may reach
+    the prompt, without the white space between values, and without images."""
+    IMAGES = "images"
+    """The number of images, recordings, videos and files in the prompt; absent if there are none.
+
+    The older EnvoyFilters write neither this nor `TEXT_BYTES`. The whole body then counts as text.
+    """
 
 
 BODY_PARSED = "parsed"
-"""The body is JSON, but the request reader has not read all of it."""
+"""The request reader has not read the body to its end."""
 BODY_READ = "read"
 """The body is a JSON object, and all its relevant fields are in the metadata."""
 BODY_FORM = "form"
@@ -107,6 +130,8 @@ class AdmissionKey(StrEnum):
     """The prompt's part of the estimate."""
     CHOICES = "choices"
     """The number of answers asked for (`n`). vLLM's counters count the prompt for each of them."""
+    TEXT_BYTES = "text_bytes"
+    """The bytes of text to learn from; 0 if the prompt has images, absent if they are not known."""
     PER_SECOND = "per_second"
     """The price of a second of audio, in tokens; absent unless the price is by length."""
     CLIENT_USAGE = "client_usage"

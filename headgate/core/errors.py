@@ -42,6 +42,9 @@ class Refusal(Enum):
     NO_WEBSOCKET = _Kind(
         426, "websocket_not_supported", "invalid_request_error", "invalid_request_error"
     )
+    COMPRESSED_BODY = _Kind(
+        415, "unsupported_encoding", "invalid_request_error", "invalid_request_error"
+    )
     TOO_MANY_FAILURES = _Kind(429, "too_many_failures", "rate_limit_error", "rate_limit_error")
     OVER_LIMIT = _Kind(429, "rate_limit_exceeded", "rate_limit_error", "rate_limit_error")
     UNAVAILABLE = _Kind(503, "service_unavailable", "server_error", "api_error")

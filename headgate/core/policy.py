@@ -8,6 +8,7 @@ from typing import ClassVar, TypeAlias
 from zoneinfo import ZoneInfo
 
 from headgate.core.apis import Api
+from headgate.core.body_fields import FieldRules
 from headgate.core.versions import Versions
 
 
@@ -222,13 +223,17 @@ class Prices:
         return -(-thousandths // 1000)
 
 
+DEFAULT_IMAGE_TOKENS = 2048
+"""More than most models need for a photo or a page. They report the true number at the end."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A model under the name that clients use.
 
     `base` is the model entry that runs it: its own name for a base model. `adapter` is the LoRA
     adapter's name on vLLM, if any. `served_as` is the name that vLLM expects in the request body:
-    the adapter, or the served model name.
+    the adapter, or the served model name. `image_tokens` are held for each image of a prompt.
     """
 
     name: str
@@ -240,6 +245,8 @@ class Model:
     adapter: str | None = None
     prices: Prices = field(default_factory=Prices)
     versions: Versions | None = None
+    image_tokens: int = DEFAULT_IMAGE_TOKENS
+    fields: FieldRules = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,6 +264,7 @@ class Tenant:
     cache_salt: bool = False
     tier: str | None = None
     chooses_version: bool = False
+    fields: FieldRules = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +282,7 @@ class CompiledPolicy:
     the served APIs of `headgate.core.apis.WITHOUT_USAGE`, each with the charge for a request in
     tokens. None charges the estimate of the prompt, `PerSecond` the length of the audio.
     `cors_origins` are the origins of the web pages that may call, or `*` for all of them.
+    `fields` are the rules for the bodies of all requests. Models and tenants may have more.
     """
 
     models: Mapping[str, Model]
@@ -281,3 +290,4 @@ class CompiledPolicy:
     keys: Mapping[bytes, Caller]
     without_usage: Mapping[Api, int | PerSecond | None] = field(default_factory=dict)
     cors_origins: frozenset[str] = frozenset()
+    fields: FieldRules = field(default_factory=dict)

@@ -20,28 +20,17 @@ from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
     ProcessingModeBodySendMode,
     ProcessingModeHeaderSendMode,
 )
-from envoy_data_plane.envoy.extensions.filters.http.json_to_metadata.v3 import (
-    JsonToMetadata,
-    JsonToMetadataKeyValuePair,
-    JsonToMetadataMatchRules,
-    JsonToMetadataRule,
-    JsonToMetadataSelector,
-)
 from envoy_data_plane.envoy.extensions.filters.http.lua.v3 import Lua
 from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
-from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, RegexMatcher, StringMatcher
-from envoy_data_plane.google.protobuf import Value
+from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, StringMatcher
 
 from headgate.core.contract import (
-    BODY_PARSED,
-    BODY_UNREADABLE,
     CHECKED_HEADERS,
     COUNTING_METADATA,
     VERSION_HEADER,
     Counting,
     Namespace,
-    RequestKey,
 )
 from headgate.dataplane.hook_calls import HOOK_TIMEOUT, UNAVAILABLE, hook_service, http_filter
 from headgate.dataplane.quota_filters import (
@@ -59,8 +48,6 @@ ANSWER_TIMEOUT = timedelta(seconds=10)
 It does not make requests wait longer, because ext_authz calls the same service first."""
 READ_TIMES = 8
 """A body that is so many times larger than the limit is refused without being read."""
-JSON_CONTENT_TYPE = r"(?i)application/json[ \t]*(;.*)?"
-"""vLLM accepts parameters (`; charset=utf-8`) and any case; Envoy's default accepts neither."""
 _TAP_FILES = (
     "json_strings.lua",
     "usage_scanner.lua",
@@ -68,20 +55,14 @@ _TAP_FILES = (
     "usage_events.lua",
     "tap.lua",
 )
-_READER_FILES = ("json_strings.lua", "form_reader.lua", "request_reader.lua")
-BODY_FIELDS: dict[RequestKey, tuple[str, ...]] = {
-    RequestKey.MODEL: ("model",),
-    RequestKey.STREAM: ("stream",),
-    RequestKey.INCLUDE_USAGE: ("stream_options", "include_usage"),
-    RequestKey.CONTINUOUS_USAGE: ("stream_options", "continuous_usage_stats"),
-    RequestKey.MAX_TOKENS: ("max_tokens",),
-    RequestKey.MAX_COMPLETION_TOKENS: ("max_completion_tokens",),
-    RequestKey.MAX_OUTPUT_TOKENS: ("max_output_tokens",),
-    RequestKey.N: ("n",),
-    RequestKey.PROMPT_CACHE_KEY: ("prompt_cache_key",),
-    RequestKey.BACKGROUND: ("background",),
-}
-"""The path of each request key in the JSON body."""
+_READER_FILES = (
+    "json_strings.lua",
+    "json_reader.lua",
+    "form_reader.lua",
+    "prompt_reader.lua",
+    "request_reader.lua",
+    "request_filter.lua",
+)
 
 
 def http_filters(
@@ -95,7 +76,6 @@ def http_filters(
         large_body_reader(body_limit_bytes),
         body_limit(body_limit_bytes),
         large_body_guard(),
-        json_to_metadata(),
         request_reader(reader_source()),
         ext_proc(services, counting),
         admission_guard(),
@@ -170,29 +150,12 @@ def body_limit(size_bytes: int) -> HttpFilter:
     return http_filter("headgate.body_limit", Buffer(max_request_bytes=size_bytes))
 
 
-def json_to_metadata() -> HttpFilter:
-    """Reads the few fields that admission needs from a JSON body, inside the proxy.
-
-    It holds the request until the body is complete, but a body with another content type passes at
-    once. Fields keep their JSON type. `null`, arrays, objects and strings above 8 KiB look like an
-    absent field; the next filter tells them apart.
-    """
-    rules = [_body_rule(), *(_field_rule(key, path) for key, path in BODY_FIELDS.items())]
-    return http_filter(
-        "headgate.json_to_metadata",
-        JsonToMetadata(
-            request_rules=JsonToMetadataMatchRules(
-                rules=rules, allow_content_types_regex=RegexMatcher(regex=JSON_CONTENT_TYPE)
-            )
-        ),
-    )
-
-
 def request_reader(source: str) -> HttpFilter:
-    """Reads from the same body the fields that json_to_metadata cannot show, inside the proxy.
+    """Reads the few fields that admission needs from the body, inside the proxy.
 
-    Envoy lets a request pass if the script fails. `RequestKey.BODY` then lacks the value that only
-    the script's last line writes, and ext_proc refuses the request.
+    It holds the request until the body is complete. Envoy lets a request pass if the script fails.
+    `RequestKey.BODY` then lacks the value that only the script's last line writes, and ext_proc
+    refuses the request.
     """
     return http_filter(
         "headgate.request_reader", Lua(default_source_code=DataSource(inline_string=source))
@@ -274,25 +237,4 @@ def _mode(body: ProcessingModeBodySendMode, counts: bool = False) -> ProcessingM
         response_body_mode=bodies.STREAMED if counts else bodies.NONE,
         request_trailer_mode=headers.SKIP,
         response_trailer_mode=answer,
-    )
-
-
-def _pair(key: RequestKey, value: str | None = None) -> JsonToMetadataKeyValuePair:
-    fixed = None if value is None else Value(string_value=value)
-    return JsonToMetadataKeyValuePair(metadata_namespace=Namespace.REQUEST, key=key, value=fixed)
-
-
-def _body_rule() -> JsonToMetadataRule:
-    parsed = _pair(RequestKey.BODY, BODY_PARSED)
-    return JsonToMetadataRule(
-        selectors=[JsonToMetadataSelector(key="model")],
-        on_present=parsed,
-        on_missing=parsed,
-        on_error=_pair(RequestKey.BODY, BODY_UNREADABLE),
-    )
-
-
-def _field_rule(key: RequestKey, path: tuple[str, ...]) -> JsonToMetadataRule:
-    return JsonToMetadataRule(
-        selectors=[JsonToMetadataSelector(key=name) for name in path], on_present=_pair(key)
     )

@@ -1,179 +1,240 @@
--- The request reader: reads the top level of a body for fields that json_to_metadata cannot show.
--- It needs json_strings.lua and the form reader.
+-- The request reader: reads a request's body once, inside the proxy, and writes the fields that
+-- admission needs. It needs json_strings.lua, json_reader.lua, prompt_reader.lua and
+-- form_reader.lua.
 --
--- It runs behind json_to_metadata, which has already read the body as strict JSON (`body` is
--- "parsed"), so the body's syntax is not checked again here. It writes dynamic metadata in the
--- namespace headgate.request (names: headgate/core/contract.py).
+-- It writes dynamic metadata in the namespace headgate.request (names: headgate/core/contract.py).
 --
--- * body: "read" once all of it is read, "unreadable" if it is not an object. A body that stays
---   "parsed" was not read to its end, and the request is refused.
--- * hidden: a member that sets the cost of a request, whose string is too long for
---   json_to_metadata. vLLM may still read a number from it.
+-- * body: "read" for a JSON object that was read to its end, "form" for a form, "unreadable" for
+--   anything else. A body that stays "parsed" was not read, and the request is refused.
+-- * fault, fault_at, encoding: why a body is unreadable, the place (in bytes from 0), and the
+--   content-encoding.
+-- * model, stream, n and the other FIELDS, with their JSON type. A list, an object or null is as if
+--   absent. If a name is repeated, its last member counts.
+-- * include_usage, continuous_usage: the same of `stream_options`.
+-- * hidden: a field that sets the cost, whose string is too long to be shown. vLLM may still read a
+--   number from it.
 -- * platform: the members that only the platform may set, joined by commas, without null members.
--- * prompts: the number of prompts of a completion.
--- * conversations: the number of conversations in a chat batch.
+-- * fields: the members that a policy may limit, each as `name=value`, joined by commas.
+-- * prompts, conversations: the number of prompts of a completion, and of conversations in a batch.
+-- * text_bytes, images: the size of the prompt (prompt_reader.lua).
 --
--- json_to_metadata does not read forms (below /v1/audio/, multipart/form-data). For a form all
--- fields are written here.
+-- For a form (below /v1/audio/) form_reader.lua reads its fields:
 --
--- * body: "form".
 -- * model, model_at: the model, and where its value begins in the body, counted from 0.
 -- * include_usage_at, continuous_usage_at: where the values of these two fields begin, if present.
 -- * stream, include_usage, continuous_usage: the flags.
 -- * platform: the fields that are not served.
 --
--- Prompts are skipped without decoding, and never leave the proxy.
+-- Prompts are walked over without decoding, and never leave the proxy.
 
-local char, gsub, match, sub = string.char, string.gsub, string.match, string.sub
+local char, gsub, lower, match, sub = string.char, string.gsub, string.lower, string.match, string.sub
 
-local CLOSE_BRACE, CLOSE_BRACKET, NULL = byte("}]n", 1, -1)
+local NAMESPACE = "headgate.request"
 local BOM = "\239\187\191"
-local SHOWN_BYTES = 8 * 1024 -- the longest string that json_to_metadata shows
+local SHOWN_BYTES = 8 * 1024 -- the longest string that is shown, decoded
+local MAX_ESCAPED = 6 -- bytes of an escape, for one byte
 
-local DECIDING = { model = true, stream = true, background = true, n = true, max_tokens = true,
-  max_completion_tokens = true, max_output_tokens = true }
+local NO_NUL = "\239\191\189" -- Envoy ends a metadata string at a NUL; no name of a policy has this
+
+local FIELDS = { model = "model", stream = "stream", background = "background", n = "n",
+  max_tokens = "max_tokens", max_completion_tokens = "max_completion_tokens",
+  max_output_tokens = "max_output_tokens", prompt_cache_key = "prompt_cache_key" }
+local OPTIONS = { include_usage = "include_usage", continuous_usage_stats = "continuous_usage" }
+local FREE = { prompt_cache_key = true } -- decides nothing, so it may be hidden
 local PLATFORM = { cache_salt = true, ec_transfer_params = true, kv_transfer_params = true,
   priority = true, request_id = true, session_id = true, vllm_xargs = true }
+local LIMITED = {}
+for name in string.gmatch([[
+  allowed_token_ids bad_words best_of documents echo functions guided_choice guided_grammar
+  guided_json guided_regex ignore_eos include logit_bias logprob_token_ids logprobs max_tool_calls
+  min_tokens mm_processor_kwargs n output_config prompt_embeds prompt_logprobs reasoning
+  reasoning_effort response_format return_token_ids stop structured_outputs text thinking
+  tool_choice tools top_logprobs truncate_prompt_tokens use_beam_search
+]], "%S+") do
+  LIMITED[name] = true
+end
+local COUNTED = { prompt = true, prompt_embeds = true, messages = true }
 
--- The last byte of the value that begins at `at`.
-local function value_end(text, at)
-  local first = byte(text, at)
-  if first == QUOTE then
-    return string_end(text, at)
-  elseif first ~= OPEN_BRACE and first ~= OPEN_BRACKET then
-    return match(text, "^[^,%]}%s]+()", at) - 1
+local NAMED_ESCAPES = { b = "\b", f = "\f", n = "\n", r = "\r", t = "\t" }
+
+-- The UTF-8 of a code point.
+local function utf8_of(code)
+  if code < 0x80 then
+    return char(code)
+  elseif code < 0x800 then
+    return char(0xC0 + math.floor(code / 64), 0x80 + code % 64)
+  elseif code < 0x10000 then
+    return char(0xE0 + math.floor(code / 4096), 0x80 + math.floor(code / 64) % 64, 0x80 + code % 64)
   end
-  local depth = 0
-  while true do
-    local sign = byte(text, at)
-    if sign == QUOTE then
-      at = string_end(text, at)
-    elseif sign == OPEN_BRACE or sign == OPEN_BRACKET then
-      depth = depth + 1
-    elseif sign == CLOSE_BRACE or sign == CLOSE_BRACKET then
-      depth = depth - 1
-      if depth == 0 then
-        return at
-      end
-    end
-    at = match(text, '^[^"{}%[%]]*()', at + 1)
-  end
+  return char(0xF0 + math.floor(code / 262144), 0x80 + math.floor(code / 4096) % 64,
+    0x80 + math.floor(code / 64) % 64, 0x80 + code % 64)
 end
 
--- A key without its escapes. Only escaped ASCII matters, because every name of interest is ASCII.
-local function decoded(key)
-  if not find(key, "\\", 1, true) then
-    return key
+-- The text of a valid string without its escapes.
+local function decoded_string(raw)
+  if not find(raw, "\\", 1, true) then
+    return raw
   end
-  return (gsub(key, "\\u00([0-7]%x)", function(code)
-    return char(tonumber(code, 16))
+  raw = gsub(raw, "(\\+)u([dD][89abAB]%x%x)\\u([dD][c-fC-F]%x%x)", function(slashes, high, low)
+    if #slashes % 2 == 0 then
+      return nil
+    end
+    local code = 0x10000 + (tonumber(high, 16) - 0xD800) * 1024 + tonumber(low, 16) - 0xDC00
+    return sub(slashes, 2) .. utf8_of(code)
+  end)
+  return (gsub(raw, "\\(.)(%x?%x?%x?%x?)", function(kind, digits)
+    if kind == "u" then
+      return utf8_of(tonumber(digits, 16))
+    end
+    return (NAMED_ESCAPES[kind] or kind) .. digits
   end))
 end
 
--- The number of prompts in a value: 1 for text and for a list of ids, else the number of elements.
-local function count_prompts(text, at)
-  local first = match(text, "^%[%s*()", at)
-  local sign = first and byte(text, first)
-  if sign ~= QUOTE and sign ~= OPEN_BRACKET then
-    return 1
+-- The value of a scalar: a string (false if it is too long to be shown), number, boolean or nil.
+local function value_of(text, at, last)
+  local sign = byte(text, at)
+  if sign == QUOTE then
+    local is_long = last - at - 1 > SHOWN_BYTES * MAX_ESCAPED
+    local value = not is_long and gsub(decoded_string(sub(text, at + 1, last - 1)), "%z", NO_NUL)
+    return value and #value <= SHOWN_BYTES and value or false, true
+  elseif LITERALS[sign] then
+    return ({ ["true"] = true, ["false"] = false })[LITERALS[sign]], false
   end
-  local count, element = 0, first
-  while element do
-    count = count + 1
-    element = match(text, "^%s*,%s*()", value_end(text, element) + 1)
-  end
-  return count
+  return tonumber(sub(text, at, last)), false
 end
 
--- Reads the object whose brace is at `at`. Returns the platform's members, the hidden member, and
--- the numbers of prompts and conversations. If a name is repeated, its last member counts.
---
--- Nothing if the object is not followed by white space only: json_to_metadata takes a NUL for the
--- end of the text.
-local function read_object(text, at)
-  local seen, platform, hidden = {}, {}, nil
-  local last = at
-  local key_at = match(text, '^%s*()"', at + 1)
-  while key_at do
-    local key_end = string_end(text, key_at)
-    local key = decoded(sub(text, key_at + 1, key_end - 1))
-    local value = match(text, "^%s*:%s*()", key_end + 1)
-    last = value_end(text, value)
-    if DECIDING[key] and byte(text, value) == QUOTE and last - value > SHOWN_BYTES then
-      hidden = key
-    elseif PLATFORM[key] and byte(text, value) ~= NULL and not platform[key] then
-      platform[key], platform[#platform + 1] = true, key
-    elseif key == "prompt" or key == "prompt_embeds" or key == "messages" then
-      seen[key] = byte(text, value) ~= NULL and count_prompts(text, value) or nil
+-- Notes a scalar member of the top level.
+local function note_scalar(request, text, key, at, last)
+  local value, is_string
+  if FIELDS[key] then
+    value, is_string = value_of(text, at, last)
+    if is_string and value == false then
+      request.hidden = not FREE[key] and key or request.hidden
+      value = nil
     end
-    key_at = match(text, '^%s*,%s*()"', last + 1)
+    request.values[FIELDS[key]] = value
   end
-  if match(text, "^%s*}%s*()", last + 1) ~= #text + 1 then
-    return nil
+  local word = LITERALS[byte(text, at)]
+  if PLATFORM[key] and word ~= "null" then
+    request.platform[key] = true
+  elseif LIMITED[key] then
+    local is_set = word ~= "null" and word ~= "false"
+    local is_number = not word and byte(text, at) ~= QUOTE
+    request.limited[key] = is_set and (is_number and tonumber(sub(text, at, last)) or word or "-")
+      or nil
   end
-  return platform, hidden, (seen.prompt or 0) + (seen.prompt_embeds or 0), seen.messages
+  if COUNTED[key] then
+    request.prompts[key] = byte(text, at) == QUOTE and 1 or nil
+  end
 end
 
--- The whole body; nothing without a body.
-local function body_text(handle)
-  local body = handle:body()
-  return body and body:getBytes(0, body:length())
+-- Notes a member of the top level that is a list or an object.
+local function note_compound(request, key, frame)
+  if FIELDS[key] then
+    request.values[FIELDS[key]] = nil
+  end
+  if PLATFORM[key] then
+    request.platform[key] = true
+  elseif LIMITED[key] then
+    request.limited[key] = frame.count or 0
+  end
+  if COUNTED[key] then
+    local is_several = frame.is_list and (frame.first == QUOTE or frame.first == OPEN_BRACKET)
+    request.prompts[key] = is_several and frame.count or 1
+  end
 end
 
-local FORM_KEYS = { "model", "model_at", "stream", "include_usage", "include_usage_at",
-  "continuous_usage", "continuous_usage_at" }
-
-local function note_form(handle)
-  local text = body_text(handle)
-  local form = text and read_form(text, handle:headers():get("content-type"))
-  if not form then
-    return
+-- A later `stream_options` takes the place of an earlier one.
+local function forget_options(request, key)
+  if key == "stream_options" then
+    request.values.include_usage, request.values.continuous_usage = nil, nil
   end
-  local metadata = handle:streamInfo():dynamicMetadata()
-  for _, key in ipairs(FORM_KEYS) do
-    if form[key] ~= nil then
-      metadata:set("headgate.request", key, form[key])
+end
+
+-- The rules with which walk_json reads a request into `request`.
+local function rules_of(request, text, path)
+  local prompt = prompt_rules(path)
+  local rules = {}
+  function rules.open(parent, key, at, sign, spaces)
+    local frame = { key = key, parent = parent, is_list = sign == OPEN_BRACKET }
+    if not parent then
+      frame.is_top = true
+      return frame
+    end
+    if parent.is_top then
+      prompt.begin(key, at, spaces)
+      frame.is_options = key == "stream_options"
+      forget_options(request, key)
+    end
+    if parent.is_options and OPTIONS[key] then
+      request.values[OPTIONS[key]] = nil
+    end
+    frame.role = prompt.role(parent, key, sign)
+    return (parent.is_top or frame.role) and frame or false
+  end
+  function rules.scalar(frame, key, at, last)
+    if frame.is_top then
+      prompt.scalar(key, text, at, last)
+      note_scalar(request, text, key, at, last)
+      forget_options(request, key)
+    elseif frame.is_options and OPTIONS[key] and not frame.is_list then
+      request.values[OPTIONS[key]] = value_of(text, at, last) or nil
+      if LITERALS[byte(text, at)] == "false" then
+        request.values[OPTIONS[key]] = false
+      end
+    elseif frame.role then
+      prompt.part(frame, key, text, at, last)
     end
   end
-  if #form.not_served > 0 then
-    metadata:set("headgate.request", "platform", table.concat(form.not_served, ","))
+  function rules.close(frame, last, spaces)
+    local parent = frame.parent
+    if parent and parent.is_top then
+      prompt.finish(last, spaces)
+      note_compound(request, frame.key, frame)
+    end
+    if frame.role then
+      prompt.close(frame)
+    end
   end
-  metadata:set("headgate.request", "body", "form")
+  return rules, prompt
 end
 
-function envoy_on_request(handle)
-  local metadata = handle:streamInfo():dynamicMetadata()
-  local request = metadata:get("headgate.request")
-  if request and request.body == "unreadable" then
-    if find(handle:headers():get(":path"), "/v1/audio/", 1, true) == 1 then
-      note_form(handle)
+local function joined(set, with_values)
+  local names = {}
+  for name, value in pairs(set) do
+    if with_values then
+      value = type(value) == "number" and string.format("%.17g", value) or value
+      name = name .. "=" .. value
     end
-    return
-  elseif not request or request.body ~= "parsed" then
-    return
+    names[#names + 1] = name
   end
-  local text = body_text(handle)
-  local at = match(text, "^%s*()", sub(text, 1, 3) == BOM and 4 or 1)
-  metadata = handle:streamInfo():dynamicMetadata() -- fetched again: body() may have waited
-  local platform, hidden, prompts, conversations
-  if byte(text, at) == OPEN_BRACE then
-    platform, hidden, prompts, conversations = read_object(text, at)
+  table.sort(names)
+  return table.concat(names, ",")
+end
+
+-- The metadata of a JSON body, and its fault with the place if it is not a JSON object.
+local function read_body(text, path)
+  local request = { values = {}, platform = {}, limited = {}, prompts = {} }
+  local start = sub(text, 1, 3) == BOM and 4 or 1
+  local sign = next_sign(text, start)
+  if not sign then
+    return nil, "empty"
   end
-  if not platform then
-    metadata:set("headgate.request", "body", "unreadable")
-    return
+  local rules, prompt = rules_of(request, text, path)
+  local is_read, fault, fault_at = walk_json(text, start, rules)
+  if not is_read or sign ~= OPEN_BRACE then
+    return nil, fault or "not_object", fault_at
   end
-  if hidden then
-    metadata:set("headgate.request", "hidden", hidden)
-  end
-  if #platform > 0 then
-    metadata:set("headgate.request", "platform", table.concat(platform, ","))
-  end
-  if prompts > 1 then
-    metadata:set("headgate.request", "prompts", prompts)
-  end
-  if conversations and conversations > 1 then
-    metadata:set("headgate.request", "conversations", conversations)
-  end
-  metadata:set("headgate.request", "body", "read")
+  local found = request.values
+  local prompts = (request.prompts.prompt or 0) + (request.prompts.prompt_embeds or 0)
+  local conversations = request.prompts.messages or 0
+  found.hidden = request.hidden
+  found.platform = next(request.platform) and joined(request.platform)
+  found.fields = next(request.limited) and joined(request.limited, true)
+  found.prompts = prompts > 1 and prompts or nil
+  found.conversations = conversations > 1 and conversations or nil
+  found.text_bytes = prompt.text_bytes
+  found.images = prompt.images > 0 and prompt.images or nil
+  found.body = "read"
+  return found
 end

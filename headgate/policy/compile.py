@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from headgate.core.amounts import NANOS
 from headgate.core.apis import WITHOUT_USAGE, Api
+from headgate.core.body_fields import FieldRules, strictest
 from headgate.core.keys import default_id
 from headgate.core.policy import (
     Calendar,
@@ -74,7 +75,17 @@ def compile_policy(policy: PolicyFile) -> CompiledPolicy:
         keys=keys,
         without_usage=_without_usage(policy.without_usage),
         cors_origins=frozenset() if policy.cors is None else frozenset(policy.cors.origins),
+        fields=policy.fields,
     )
+
+
+def _both(base: FieldRules, adapter: FieldRules) -> FieldRules:
+    """The rules of an adapter with those of its base: the stricter one of each field."""
+    stricter = {
+        name: strictest((base[name], adapter[name])) or base[name]
+        for name in base.keys() & adapter.keys()
+    }
+    return {**base, **adapter, **stricter}
 
 
 def _base_model(name: str, entry: BaseModelEntry) -> Model:
@@ -87,6 +98,8 @@ def _base_model(name: str, entry: BaseModelEntry) -> Model:
         forces_usage=entry.forces_usage,
         prices=_prices(entry.prices),
         versions=_versions(entry),
+        image_tokens=entry.image_tokens,
+        fields=entry.fields,
     )
 
 
@@ -113,6 +126,8 @@ def _adapter(name: str, entry: AdapterEntry, base: Model) -> Model:
         adapter=adapter,
         prices=base.prices if entry.prices is None else _prices(entry.prices),
         versions=base.versions,
+        image_tokens=base.image_tokens,
+        fields=_both(base.fields, entry.fields),
     )
 
 
@@ -149,6 +164,7 @@ def _tenant(
         cache_salt=entry.cache_salt,
         tier=entry.tier,
         chooses_version=entry.chooses_version,
+        fields=entry.fields,
     )
 
 

@@ -18,7 +18,8 @@ from pydantic import (
 )
 
 from headgate.core.keys import SECRET_PREFIX
-from headgate.core.policy import PerSecond
+from headgate.core.policy import DEFAULT_IMAGE_TOKENS, PerSecond
+from headgate.policy.body_fields import FIELDS_RULE, BodyFields
 from headgate.policy.fields import (
     NAME_RULE,
     SERVED_NAME_RULE,
@@ -38,6 +39,7 @@ from headgate.policy.urls import UPSTREAM_RULE, Upstream
 from headgate.policy.versions import StickyWord, Versions
 
 MAX_CONTEXT_TOKENS = 100_000_000
+MAX_IMAGE_TOKENS = 1_000_000
 
 BASE_RULE = "the name of a model in this file that has an upstream"
 
@@ -134,6 +136,12 @@ class BaseModelEntry(Entry):
         default=False,
         description="true if vLLM runs with --enable-force-include-usage, otherwise false",
     )
+    image_tokens: int = Field(
+        default=DEFAULT_IMAGE_TOKENS,
+        ge=0,
+        le=MAX_IMAGE_TOKENS,
+        description=f"a whole number of tokens from 0 to {MAX_IMAGE_TOKENS}",
+    )
     prices: PricesEntry | None = Field(
         default=None, description="a mapping with the keys input, output, cached_input"
     )
@@ -145,6 +153,7 @@ class BaseModelEntry(Entry):
     sticky_s: int = Field(
         default=3600, ge=1, le=2_592_000, description="a whole number of seconds, up to 30 days"
     )
+    fields: BodyFields = Field(default={}, description=FIELDS_RULE)
 
 
 class AdapterEntry(Entry):
@@ -155,6 +164,7 @@ class AdapterEntry(Entry):
     prices: PricesEntry | None = Field(
         default=None, description="a mapping with the keys input, output, cached_input"
     )
+    fields: BodyFields = Field(default={}, description=FIELDS_RULE)
 
 
 def model_kind(value: Any) -> str:
@@ -205,6 +215,7 @@ class TenantEntry(Entry):
         default=False,
         description="true if its clients may choose a version by x-model-version, otherwise false",
     )
+    fields: BodyFields = Field(default={}, description=FIELDS_RULE)
 
 
 class WithoutUsageEntry(Entry):
@@ -239,3 +250,4 @@ class PolicyFile(Entry):
         description="a mapping with the keys count_tokens, tokenize, transcriptions, translations",
     )
     cors: CorsEntry | None = Field(default=None, description="a mapping with the key origins")
+    fields: BodyFields = Field(default={}, description=FIELDS_RULE)

@@ -5,6 +5,7 @@ from typing import TypeAlias
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from headgate.policy.body_fields import FIELD_RULE
 from headgate.policy.document import Path, YamlMapping, line_of
 from headgate.policy.fields import MODEL_NAME_RULE, NAME_RULE, Entry
 from headgate.policy.limits import (
@@ -146,6 +147,8 @@ def _fault(error: ErrorDetails, owner: EntryType, field: str) -> tuple[PolicyRul
 
 def _allowed(error: ErrorDetails, owner: EntryType, field: str) -> str:
     if error["loc"][-1] == "[key]":
+        if error["loc"][-3] == "fields":
+            return FIELD_RULE
         if "versions" in error["loc"][2:]:
             return VERSION_RULE
         return MODEL_NAME_RULE if error["loc"][0] == "models" else NAME_RULE

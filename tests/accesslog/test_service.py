@@ -92,7 +92,7 @@ class World:
         self.limiter = FakeLimiter()
         self.sink = FakeSink()
         self.failures: list[str] = []
-        self.taught: list[tuple[str, str, int, int, int]] = []
+        self.taught: list[tuple[tuple[str, str, str], int, int, int]] = []
         self.policy = CollectorRegistry()
         self.service = AccessLogService(
             settle=self.limiter.settle,
@@ -272,8 +272,17 @@ async def test_no_text_of_a_client_becomes_a_label(world: World) -> None:
     assert {"acme", "-", "404"} <= labels
 
 
-LESSONS: dict[str, tuple[dict[str, Any], list[tuple[str, str, int, int, int]]]] = {
-    "a whole answer teaches": ({}, [("acme", "llama-8b-sql", 96, 12, 64)]),
+SUBJECT = ("acme", "alice", "llama-8b-sql")
+LESSONS: dict[str, tuple[dict[str, Any], list[tuple[tuple[str, str, str], int, int, int]]]] = {
+    "a whole answer teaches": ({}, [(SUBJECT, 96, 12, 64)]),
+    "its text alone counts": (
+        {"admission": {**ADMISSION, "text_bytes": "40"}},
+        [(SUBJECT, 40, 12, 64)],
+    ),
+    "images say nothing about text": (
+        {"admission": {**ADMISSION, "text_bytes": "0"}},
+        [(SUBJECT, 0, 12, 64)],
+    ),
     "an aborted stream does not": (
         {"usage": {key: value for key, value in USAGE.items() if key != "complete"}},
         [],
@@ -287,7 +296,7 @@ LESSONS: dict[str, tuple[dict[str, Any], list[tuple[str, str, int, int, int]]]] 
 
 @pytest.mark.parametrize(("changes", "taught"), LESSONS.values(), ids=LESSONS.keys())
 async def test_only_whole_answers_teach_the_estimator(
-    world: World, changes: dict[str, Any], taught: list[tuple[str, str, int, int, int]]
+    world: World, changes: dict[str, Any], taught: list[tuple[tuple[str, str, str], int, int, int]]
 ) -> None:
     await world.send(message(entry(**changes)))
     assert world.taught == taught

@@ -1,6 +1,7 @@
 """The built configuration, without Envoy."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from google.protobuf.json_format import MessageToDict
 
 from extproc import wire
 from headgate.core.apis import ErrorShape
+from headgate.core.body_fields import LIMITED_FIELDS
 from headgate.core.contract import (
     ABSENT,
     COUNTING_METADATA,
@@ -32,7 +34,7 @@ from headgate.core.contract import (
 from headgate.core.errors import ApiError, Refusal
 from headgate.dataplane.bootstrap import bootstrap, write_bootstrap
 from headgate.dataplane.box import BODY_LIMIT_BYTES, OneBox, render, replace_file
-from headgate.dataplane.filters import BODY_FIELDS, http_filters
+from headgate.dataplane.filters import http_filters, reader_source
 from headgate.dataplane.listener import listener
 from headgate.dataplane.replies import replies
 from headgate.dataplane.routes import route_table, write_dynamic
@@ -84,7 +86,6 @@ def test_filters_stand_in_the_order_of_the_request_path() -> None:
         "headgate.large_body_reader",
         "headgate.body_limit",
         "headgate.large_body_guard",
-        "headgate.json_to_metadata",
         "headgate.request_reader",
         "headgate.ext_proc",
         "headgate.admission_guard",
@@ -163,20 +164,14 @@ def test_hooks_do_not_fail_open(name: str) -> None:
     assert filters()[name]["status_on_error"] == {"code": "ServiceUnavailable"}
 
 
-def test_every_request_key_is_read_from_the_body() -> None:
-    read_by_script = {
-        RequestKey.BODY,
-        RequestKey.HIDDEN,
-        RequestKey.PLATFORM,
-        RequestKey.PROMPTS,
-        RequestKey.CONVERSATIONS,
-        RequestKey.MODEL_AT,
-        RequestKey.INCLUDE_USAGE_AT,
-        RequestKey.CONTINUOUS_USAGE_AT,
-    }
-    assert set(BODY_FIELDS) == set(RequestKey) - read_by_script
-    rules = filters()["headgate.json_to_metadata"]["request_rules"]["rules"]
-    assert [rule["on_present"]["key"] for rule in rules] == ["body", *BODY_FIELDS]
+def test_every_request_key_is_written_by_the_reader() -> None:
+    words = set(re.findall(r"\w+", reader_source()))
+    assert set(RequestKey) <= words
+
+
+def test_the_reader_shows_every_field_that_a_policy_may_limit() -> None:
+    (names,) = re.findall(r"gmatch\(\[\[(.*?)\]\]", reader_source(), re.DOTALL)
+    assert names.split() == list(LIMITED_FIELDS)
 
 
 def test_default_values_of_wrappers_survive_rendering() -> None:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 PATH = "/v1/audio/transcriptions"
 KIND = "multipart/form-data; boundary=b0"
 AUDIO = 'content-disposition: form-data; name="file"; filename="a.wav"\r\ncontent-type: audio/wav'
-UNREAD = {"body": "unreadable"}
+UNREAD = {"body": "unreadable", "fault": "form"}
 
 
 def part(head: str, value: str) -> str:
@@ -225,7 +225,10 @@ async def test_what_is_read_is_what_the_parser_of_vllm_reads(name: str) -> None:
 
 
 async def test_a_form_elsewhere_is_no_body(rig: Rig) -> None:
-    assert await fields_of(rig, KIND, (MODEL + END).encode(), "/v1/chat/completions") == UNREAD
+    assert await fields_of(rig, KIND, (MODEL + END).encode(), "/v1/chat/completions") == {
+        **UNREAD,
+        "fault": "type",
+    }
 
 
 @pytest.mark.parametrize(

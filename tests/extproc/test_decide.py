@@ -116,6 +116,27 @@ def test_an_admitted_request_says_who_and_what() -> None:
     assert admit.rewrite is None
 
 
+@pytest.mark.parametrize(
+    ("measured", "prompt", "lesson"),
+    [
+        ({"text_bytes": 180.0}, "100", "180"),
+        ({"text_bytes": 180.0, "images": 2.0}, "4196", "0"),
+        ({"text_bytes": 0.0, "images": 1.0}, "2048", "0"),
+        ({}, "8192", None),
+        ({"text_bytes": "180"}, "8192", None),
+    ],
+    ids=["text", "two images", "an image alone", "an older reader", "no number"],
+)
+def test_a_prompt_is_estimated_by_its_text_and_its_images(
+    measured: dict[str, Value], prompt: str, lesson: str | None
+) -> None:
+    """A body of 600 KB that is nearly all images holds little. An older reader measures nothing."""
+    admit = admitted(facts({"model": "tiny", **measured}, size_bytes=600_000))
+
+    assert admit.admission[AdmissionKey.ESTIMATE_PROMPT] == prompt
+    assert admit.admission.get(AdmissionKey.TEXT_BYTES) == lesson
+
+
 def test_an_adapter_is_named_with_its_base() -> None:
     """The router picks the base; vLLM picks the adapter by the body's model."""
     admit = admitted(facts({"model": "poet"}))

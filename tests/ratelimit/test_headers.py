@@ -187,6 +187,19 @@ def test_the_message_names_the_limit_and_the_wait(
     assert refusal_message(refused, "demo") == f"Rate limit reached: {text}."
 
 
+@pytest.mark.parametrize(
+    ("rule", "needed", "text"),
+    [
+        (TOKENS.rule, 98_892, ", 3 left, 98,892 needed (an estimate); try"),
+        (limit(5), 1, ", 3 left; try"),
+    ],
+)
+def test_the_message_says_how_many_tokens_were_needed(rule: Limit, needed: int, text: str) -> None:
+    """A single image that needs more than what is left explains itself."""
+    refused = Refused(Reason.LIMIT, status(rule, 3), 60, (), needed)
+    assert text in refusal_message(refused, "demo")
+
+
 def test_other_refusals_say_what_is_wrong() -> None:
     unknown = Refused(Reason.UNKNOWN_TENANT, None, 1, ())
     replayed = Refused(Reason.REPLAYED, None, 1, ())

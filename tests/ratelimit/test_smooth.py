@@ -122,7 +122,7 @@ async def test_a_refusal_says_when_this_request_would_fit() -> None:
     }
     assert refusal_message(refused, "demo") == (
         "Rate limit reached: 60,000 tokens per minute in bursts of up to 8,000 for tenant demo,"
-        " 1,000 left; try again in 4 s."
+        " 1,000 left, 4,500 needed (an estimate); try again in 4 s."
     )
     desk.clock.advance(3.499)
     assert isinstance(await desk.ask(tokens=4_500), Refused)

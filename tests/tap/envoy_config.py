@@ -8,7 +8,6 @@ from headgate.core.contract import CallerKey, Counting, Namespace
 from headgate.dataplane.box import render
 from headgate.dataplane.filters import (
     ext_proc,
-    json_to_metadata,
     reader_source,
     request_reader,
     tap_source,
@@ -27,7 +26,7 @@ def bootstrap(folder: Path, tap: bool) -> dict[str, Any]:
     """The whole configuration; sockets and the log are in `folder`."""
     door = [_metadata_filter(), *([_lua(TAP)] if tap else []), _router()]
     reader = request_reader(reader_source())
-    counted = [json_to_metadata(), reader, ext_proc("hooks", Counting.EXTPROC)]
+    counted = [reader, ext_proc("hooks", Counting.EXTPROC)]
     rendered = [json.loads(render(added)) for added in counted]
     return {
         "static_resources": {
@@ -121,7 +120,7 @@ def _access_log(folder: Path) -> dict[str, Any]:
 
 
 def _metadata_filter() -> dict[str, Any]:
-    """Writes the metadata of json_to_metadata and ext_proc from the request's x-* headers."""
+    """Writes the metadata of the request reader and ext_proc from the request's x-* headers."""
     rules = [_rule(name, "headgate.admission", key) for name, key in _ADMISSION.items()]
     return _header_to_metadata([*rules, _rule("x-n", "headgate.request", "n", "NUMBER")])
 
