@@ -32,7 +32,10 @@ STORE = click.option(
     "--store",
     default=SERVICES.store.url,
     show_default=True,
-    help="memory, or redis://HOST:PORT/DB",
+    help="memory, or redis://HOST:PORT/DB; docs/commands.md lists the other forms.",
+)
+STORE_PASSWORD = click.option(
+    "--store-password-file", type=FILE, help="Holds the password of Redis."
 )
 STORE_DEADLINE = click.option(
     "--store-deadline-ms",

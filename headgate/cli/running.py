@@ -26,6 +26,7 @@ from headgate.cli.options import (
     SERVICES,
     STORE,
     STORE_DEADLINE,
+    STORE_PASSWORD,
     HostPort,
 )
 from headgate.core.clock import SystemClock
@@ -43,9 +44,13 @@ _DEFAULT_POLICY = Path("headgate.yaml")
 @click.option("--demo", is_flag=True, help="A vLLM simulator, a policy and fresh keys to try.")
 @POLICY
 @click.option("--upstream", metavar="URL", help="The vLLM that serves every model of the policy.")
+@click.option(
+    "--upstream-ca", type=FILE, help="The authorities of the vLLMs' certificates [the system's]."
+)
 @click.option("--listen", type=HostPort(), default=BOX.listen, show_default=True)
 @click.option("--admin", type=HostPort(), default=BOX.admin, show_default=True)
 @STORE
+@STORE_PASSWORD
 @STORE_DEADLINE
 @click.option(
     "--records",
@@ -82,13 +87,16 @@ def up_command(
     demo: bool,
     store: str,
     store_deadline_ms: int,
+    store_password_file: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
     **options: Any,
 ) -> None:
     """One box: a real Envoy with the services, in front of one vLLM."""
     settings = BoxSettings(
-        store=StoreSettings(store, deadline_s=store_deadline_ms / 1000),
+        store=StoreSettings(
+            store, deadline_s=store_deadline_ms / 1000, password_file=store_password_file
+        ),
         tls=_tls_files(tls_cert, tls_key),
         **options,
     )
@@ -104,6 +112,7 @@ def up_command(
 @click.option("--hooks", default=SERVICES.hooks, show_default=True, help="HOST:PORT or unix:PATH")
 @click.option("--admin", type=HostPort(), default=SERVICES.admin, show_default=True)
 @STORE
+@STORE_PASSWORD
 @STORE_DEADLINE
 @click.option(
     "--replicas",
@@ -140,10 +149,18 @@ def up_command(
     show_default=True,
     help="From this part of its limits on, metrics count hits as near the limit.",
 )
-def serve_command(store: str, replicas: int, store_deadline_ms: int, **options: Any) -> None:
+def serve_command(
+    *,
+    store: str,
+    replicas: int,
+    store_deadline_ms: int,
+    store_password_file: Path | None,
+    **options: Any,
+) -> None:
     """The services alone, for an Envoy or a mesh that runs elsewhere."""
     settings = ServiceSettings(
-        store=StoreSettings(store, replicas, store_deadline_ms / 1000), **options
+        store=StoreSettings(store, replicas, store_deadline_ms / 1000, store_password_file),
+        **options,
     )
     if settings.policy is None and (_DEFAULT_POLICY.exists() or not settings.ratelimit_config):
         settings = replace(settings, policy=_DEFAULT_POLICY)

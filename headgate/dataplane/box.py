@@ -44,6 +44,8 @@ class OneBox:
     - `upstreams` maps each base model's name to the URL of its vLLM, `versions` to the URLs of its
       versions, if it has any.
     - A request body above `body_limit_bytes` is refused with 413.
+    - The certificates of https upstreams need an authority in the file `upstream_ca`, by default
+      one of the system's.
     - With a `certificate` clients speak TLS, otherwise clear text.
     - Client connections beyond `max_connections` are closed at once.
     - `counting` says where the tokens of answers are counted.
@@ -57,6 +59,7 @@ class OneBox:
     upstreams: Mapping[str, str]
     versions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     body_limit_bytes: int = BODY_LIMIT_BYTES
+    upstream_ca: Path | None = None
     certificate: Certificate | None = None
     max_connections: int = MAX_CONNECTIONS
     counting: Counting = Counting.PROXY

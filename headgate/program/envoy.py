@@ -27,6 +27,7 @@ def box_of(
         folder=folder,
         upstreams=upstreams(policy),
         versions=_versions(policy),
+        upstream_ca=settings.upstream_ca,
         certificate=certificate,
         max_connections=settings.max_connections or MAX_CONNECTIONS,
         body_limit_bytes=settings.body_limit_bytes,

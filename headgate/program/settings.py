@@ -57,6 +57,8 @@ class StoreSettings:
     """How many replicas share the limits, until Redis has said it."""
     deadline_s: float = TIMEOUT_S
     """The longest time for one call to Redis."""
+    password_file: Path | None = None
+    """Holds the password of Redis; it is read for each new connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,9 @@ class BoxSettings(ServiceSettings):
     drain_s: float = 5.0
     upstream: str | None = None
     """The URL of a vLLM that serves every model, in place of the upstreams in the policy."""
+    upstream_ca: Path | None = None
+    """The certificate authorities, in PEM, that the vLLMs' certificates need; None for the
+    system's."""
     tls: TlsFiles | None = None
     """The certificate that Envoy shows to clients; clear text without one."""
     max_connections: int | None = None

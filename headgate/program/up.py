@@ -24,7 +24,7 @@ from headgate.policy import check_upstream
 from headgate.program.addresses import free_address
 from headgate.program.ending import Ending, on_signals
 from headgate.program.envoy import box_of, follow_policy, running_envoy, upstreams
-from headgate.program.reachable import silent
+from headgate.program.reachable import check_authorities, silent
 from headgate.program.reload import PolicyWatcher
 from headgate.program.run_folder import HOOKS_SOCKET, run_folder
 from headgate.program.services import Services, running_services
@@ -102,7 +102,7 @@ async def one_box(
         box = box_of(settings, folder, policy.current(), certificate)
         envoy = await stack.enter_async_context(running_envoy(box, _drain(ending, services)))
         await _follow(stack, envoy, policy, certificates)
-        await _say_silent_upstreams(policy.current(), say)
+        await _say_silent_upstreams(policy.current(), settings.upstream_ca, say)
         for line in welcome(settings, services.admin_url, demo):
             say(line)
         yield Parts(envoy, [envoy.died] if demo is None else [demo.died, envoy.died])
@@ -118,6 +118,8 @@ def _with_free_addresses(settings: BoxSettings) -> BoxSettings:
     """The settings with addresses as numbers. Raises OperatorError for a bad URL or address."""
     if settings.upstream is not None:
         check_upstream(settings.upstream)
+    if settings.upstream_ca is not None:
+        check_authorities(settings.upstream_ca)
     return replace(
         settings,
         listen=free_address(settings.listen, "--listen"),
@@ -161,10 +163,10 @@ def _drain(ending: Ending, services: Services) -> Drain:
     return Drain(ending.drain_s, ending.hurry, lambda: log.handled_entries)
 
 
-async def _say_silent_upstreams(policy: CompiledPolicy, say: Say) -> None:
+async def _say_silent_upstreams(policy: CompiledPolicy, authorities: Path | None, say: Say) -> None:
     urls = upstreams(policy)
-    for model in await silent(urls):
-        say(f"note: the vLLM of {model} ({urls[model]}) does not answer yet")
+    for model, problem in (await silent(urls, authorities)).items():
+        say(f"note: the vLLM of {model} ({urls[model]}) {problem}")
 
 
 async def _first_of(*waits: Coroutine[Any, Any, object]) -> None:
