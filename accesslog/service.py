@@ -101,6 +101,10 @@ class AccessLogService:
         self._within_limit = within_limit
         self._settling = asyncio.Semaphore(_SETTLES_AT_ONCE)
         self._settle_fails = False
+        self.open_streams = 0
+        """How many proxies send their log here now."""
+        self.handled_entries = 0
+        """How many log entries have been recorded and settled, or dropped as unreadable."""
 
     def methods(self) -> tuple[Method, ...]:
         """The methods of the service. Messages come as bytes, to count bad ones here."""
@@ -117,9 +121,13 @@ class AccessLogService:
         self, messages: AsyncIterable[bytes], _context: object
     ) -> StreamAccessLogsResponse:
         """Handles message after message for as long as Envoy keeps the stream."""
-        async for message in messages:
-            with self._metrics.time_hook("accesslog"):
-                await self.handle(message)
+        self.open_streams += 1
+        try:
+            async for message in messages:
+                with self._metrics.time_hook("accesslog"):
+                    await self.handle(message)
+        finally:
+            self.open_streams -= 1
         return StreamAccessLogsResponse()
 
     async def handle(self, message: bytes) -> None:
@@ -136,6 +144,7 @@ class AccessLogService:
             await asyncio.sleep(0)
         for some_open in _groups(open_ones, _SETTLES_AT_ONCE):
             await self._settle_all(some_open)
+        self.handled_entries += len(entries)
 
     async def _record(self, entries: Sequence[LogEntry]) -> list[OpenReservation]:
         """Writes and counts the records of some entries; returns what has to be settled."""

@@ -17,6 +17,7 @@ from bench.main import run
 from bench.measure import cpu_s
 from bench.overshoot import Setup, running
 from bench.table import Cell, Table
+from headgate.dataplane.listener import LISTENER
 from tests.box import KEYS, small_chat
 from tests.envoy.fleet import Fleet, services
 from tests.simulator_process import simulator_process
@@ -148,15 +149,15 @@ async def _stream(url: str, requests: int, tokens: int) -> None:
 def _take_out_tap(fleet: Fleet) -> None:
     """Starts its Envoy again without the filter that reads the usage."""
     fleet.kill("envoy")
-    bootstrap = json.loads(fleet.box.bootstrap_file.read_text())
-    (listener,) = bootstrap["static_resources"]["listeners"]
+    listeners = json.loads(fleet.box.listeners_file.read_text())
+    (listener,) = (one for one in listeners["resources"] if one["name"] == LISTENER)
     (chain,) = listener["filter_chains"]
     (manager,) = chain["filters"]
     filters = manager["typed_config"]["http_filters"]
     kept = [each for each in filters if each["name"] != _TAP]
     assert len(kept) == len(filters) - 1
     manager["typed_config"]["http_filters"] = kept
-    fleet.box.bootstrap_file.write_text(json.dumps(bootstrap))
+    fleet.box.listeners_file.write_text(json.dumps(listeners))
     fleet.start_envoy()
 
 

@@ -99,6 +99,13 @@ def decide(request: CheckInput, policy: CompiledPolicy) -> CheckResult:
     return Allow(caller, door.endpoint.api)
 
 
+def ending(request: CheckInput) -> Deny:
+    """The refusal of every request while the gateway ends. The official clients try again."""
+    error = ApiError(Refusal.UNAVAILABLE, "The gateway is shutting down. Try again.")
+    shape, headers = door_of(request.path).shape, (("retry-after", "1"),)
+    return Deny(error=error, shape=shape, headers=headers, counted=False)
+
+
 def too_many_failures(shape: ErrorShape, wait_s: float) -> Deny:
     """The refusal of an anonymous request beyond `FailureLimit`, in place of its own refusal.
 

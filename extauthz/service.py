@@ -11,6 +11,7 @@ from extauthz.decide import (
     CheckResult,
     Deny,
     decide,
+    ending,
     too_many_failures,
 )
 from extauthz.failures import FailureLimit
@@ -27,8 +28,9 @@ _CHECK = "/envoy.service.auth.v3.Authorization/Check"
 class Authorization:
     """Answers Check with the caller of the API key. Each call reads the policy once.
 
-    A request without a known key counts against its address in `failures`. A call that fails here
-    ends with a gRPC error, which Envoy (failure_mode_allow: false) turns into a refusal.
+    Once `admits` returns False every request is refused with 503. A request without a known key
+    counts against its address in `failures`. A call that fails here ends with a gRPC error, which
+    Envoy (failure_mode_allow: false) turns into a refusal.
     """
 
     def __init__(
@@ -37,8 +39,10 @@ class Authorization:
         failures: FailureLimit,
         clock: Clock,
         metrics: Metrics,
+        admits: Callable[[], bool] = lambda: True,
     ) -> None:
         self._policy = policy
+        self._admits = admits
         self._failures = failures
         self._clock = clock
         self._metrics = metrics
@@ -63,6 +67,8 @@ class Authorization:
         return response
 
     def _decide(self, request: CheckInput, policy: CompiledPolicy) -> CheckResult:
+        if not self._admits():
+            return ending(request)
         result = decide(request, policy)
         if not isinstance(result, Deny) or not result.counted:
             return result

@@ -141,6 +141,6 @@ async def running_envoy(
             async with httpx.AsyncClient(base_url=url, verify=trust) as client:
                 yield Rig(envoy, box, services, upstream, server, client)
         finally:
-            await envoy.stop(drain_s=0.0)
+            await envoy.stop()
             await server.stop(None)
             await upstream.stop()

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from importlib.resources import files
+from pathlib import Path
 from typing import cast
 
 from redis.exceptions import RedisClusterException, RedisError
@@ -31,9 +32,11 @@ _PARALLEL = 64
 class RedisPins:
     """Remembers pins in the Redis at `url`. Each call takes at most `deadline_s`."""
 
-    def __init__(self, url: str, deadline_s: float, clock: Clock) -> None:
+    def __init__(
+        self, url: str, deadline_s: float, clock: Clock, password_file: Path | None = None
+    ) -> None:
         source = files("extproc.pins").joinpath("keep.lua").read_text(encoding="utf-8")
-        self._client = redis_client(url)
+        self._client = redis_client(url, password_file)
         self._script = cast(
             "Callable[..., Awaitable[list[bytes | int]]]", self._client.register_script(source)
         )

@@ -1,5 +1,6 @@
 """The options and kinds of arguments that several commands take."""
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
@@ -7,6 +8,7 @@ from typing import TypeVar
 import click
 
 from headgate.core.contract import Counting
+from headgate.dataplane.box import MAX_BODY_LIMIT_BYTES, MIN_BODY_LIMIT_BYTES, size_text
 from headgate.policy import NAME_RULE, is_name
 from headgate.program.settings import Address, BoxSettings, GrpcServer, ServiceSettings
 
@@ -30,7 +32,17 @@ STORE = click.option(
     "--store",
     default=SERVICES.store.url,
     show_default=True,
-    help="memory, or redis://HOST:PORT/DB",
+    help="memory, or redis://HOST:PORT/DB; docs/commands.md lists the other forms.",
+)
+STORE_PASSWORD = click.option(
+    "--store-password-file", type=FILE, help="Holds the password of Redis."
+)
+STORE_DEADLINE = click.option(
+    "--store-deadline-ms",
+    type=click.IntRange(min=1),
+    default=round(SERVICES.store.deadline_s * 1000),
+    show_default=True,
+    help="How long one call to Redis may take.",
 )
 AUTH_FAILURES = click.option(
     "--auth-failures-per-minute",
@@ -58,6 +70,43 @@ COUNTING = click.option(
     default=BOX.counting.value,
     show_default=True,
     help="Who counts the tokens of answers: a filter in Envoy, or ext_proc.",
+)
+
+
+_UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "kib": 2**10, "mib": 2**20}
+
+
+class Size(click.ParamType[int]):
+    """A size in bytes, such as `32MiB`, `50MB` or a plain number, between two bounds."""
+
+    name = "size"
+
+    def __init__(self, smallest: int, largest: int) -> None:
+        self._smallest, self._largest = smallest, largest
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Reads the text; a wrong one ends the command with a usage error."""
+        matched = re.fullmatch(r"([0-9]{1,12}) ?([a-z]*)", str(value).strip().lower())
+        unit = _UNITS.get(matched[2]) if matched else None
+        if matched is None or unit is None:
+            self.fail(f"{str(value)!r} is not a size, for example 32MiB or 50MB", param, ctx)
+        size = int(matched[1]) * unit
+        if not self._smallest <= size <= self._largest:
+            bounds = f"{size_text(self._smallest)} to {size_text(self._largest)}"
+            self.fail(f"{str(value)!r} is not in the range of {bounds}", param, ctx)
+        return size
+
+
+BODY_LIMIT = click.option(
+    "--body-limit",
+    "body_limit_bytes",
+    metavar="SIZE",
+    type=Size(MIN_BODY_LIMIT_BYTES, MAX_BODY_LIMIT_BYTES),
+    default=size_text(BOX.body_limit_bytes).replace(" ", ""),
+    show_default=True,
+    help="The largest request body; Envoy holds it while it is read. A larger one gets 413.",
 )
 
 

@@ -7,8 +7,9 @@ import click
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
-from headgate.cli.options import COUNTING, Member
+from headgate.cli.options import BODY_LIMIT, COUNTING, Member
 from headgate.core.contract import Counting
+from headgate.dataplane.box import BODY_LIMIT_BYTES, size_text
 from headgate.dataplane.envoy_filters import Attach, envoy_filters
 
 _HEAD = "# Rendered by `headgate render istio{options}`: change the renderer, not this file.\n"
@@ -28,21 +29,25 @@ def render_group() -> None:
     help="Where in the mesh requests are decided.",
 )
 @COUNTING
-def render_istio_command(attach: Attach, counting: Counting) -> None:
+@BODY_LIMIT
+def render_istio_command(attach: Attach, counting: Counting, body_limit_bytes: int) -> None:
     """Print the EnvoyFilters of a mesh: the same filters that one box runs."""
-    click.echo(istio_yaml(attach, counting), nl=False)
+    click.echo(istio_yaml(attach, counting, body_limit_bytes), nl=False)
 
 
-def istio_yaml(attach: Attach, counting: Counting) -> str:
+def istio_yaml(attach: Attach, counting: Counting, body_limit_bytes: int = BODY_LIMIT_BYTES) -> str:
     """The EnvoyFilters as YAML documents; text of several lines stays readable."""
     options = "" if attach is Attach.GATEWAY else f" --attach {attach}"
     options += "" if counting is Counting.PROXY else f" --counting {counting}"
+    if body_limit_bytes != BODY_LIMIT_BYTES:
+        options += f" --body-limit {size_text(body_limit_bytes).replace(' ', '')}"
+    documents = envoy_filters(attach, counting, body_limit_bytes)
     yaml = YAML()
     yaml.width = 1000
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.representer.ignore_aliases = lambda *_: True
     stream = io.StringIO()
-    yaml.dump_all([_readable(document) for document in envoy_filters(attach, counting)], stream)
+    yaml.dump_all([_readable(document) for document in documents], stream)
     return _HEAD.format(options=options) + stream.getvalue()
 
 

@@ -16,6 +16,7 @@ import uvloop
 
 from headgate.cli.options import (
     AUTH_FAILURES,
+    BODY_LIMIT,
     BOX,
     COUNTING,
     FILE,
@@ -24,6 +25,8 @@ from headgate.cli.options import (
     RATELIMIT_CONFIG,
     SERVICES,
     STORE,
+    STORE_DEADLINE,
+    STORE_PASSWORD,
     HostPort,
 )
 from headgate.core.clock import SystemClock
@@ -41,9 +44,14 @@ _DEFAULT_POLICY = Path("headgate.yaml")
 @click.option("--demo", is_flag=True, help="A vLLM simulator, a policy and fresh keys to try.")
 @POLICY
 @click.option("--upstream", metavar="URL", help="The vLLM that serves every model of the policy.")
+@click.option(
+    "--upstream-ca", type=FILE, help="The authorities of the vLLMs' certificates [the system's]."
+)
 @click.option("--listen", type=HostPort(), default=BOX.listen, show_default=True)
 @click.option("--admin", type=HostPort(), default=BOX.admin, show_default=True)
 @STORE
+@STORE_PASSWORD
+@STORE_DEADLINE
 @click.option(
     "--records",
     type=FILE,
@@ -61,16 +69,37 @@ _DEFAULT_POLICY = Path("headgate.yaml")
     help=f"How many connections clients may hold open together [{MAX_CONNECTIONS}].",
 )
 @click.option(
+    "--drain-s",
+    type=click.FloatRange(min=0),
+    default=BOX.drain_s,
+    show_default=True,
+    help="How long running requests may take to end, once it is stopped.",
+)
+@click.option(
     "--run-dir",
     type=click.Path(path_type=Path, file_okay=False),
     help="Keeps sockets, Envoy's configuration and logs here [a temporary folder].",
 )
+@BODY_LIMIT
 @COUNTING
 def up_command(
-    demo: bool, store: str, tls_cert: Path | None, tls_key: Path | None, **options: Any
+    *,
+    demo: bool,
+    store: str,
+    store_deadline_ms: int,
+    store_password_file: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    **options: Any,
 ) -> None:
     """One box: a real Envoy with the services, in front of one vLLM."""
-    settings = BoxSettings(store=StoreSettings(store), tls=_tls_files(tls_cert, tls_key), **options)
+    settings = BoxSettings(
+        store=StoreSettings(
+            store, deadline_s=store_deadline_ms / 1000, password_file=store_password_file
+        ),
+        tls=_tls_files(tls_cert, tls_key),
+        **options,
+    )
     if demo and (settings.policy or settings.upstream):
         raise click.UsageError("--demo brings its own policy and upstream")
     if not demo and settings.policy is None:
@@ -83,13 +112,8 @@ def up_command(
 @click.option("--hooks", default=SERVICES.hooks, show_default=True, help="HOST:PORT or unix:PATH")
 @click.option("--admin", type=HostPort(), default=SERVICES.admin, show_default=True)
 @STORE
-@click.option(
-    "--store-deadline-ms",
-    type=click.IntRange(min=1),
-    default=round(SERVICES.store.deadline_s * 1000),
-    show_default=True,
-    help="How long one call to Redis may take.",
-)
+@STORE_PASSWORD
+@STORE_DEADLINE
 @click.option(
     "--replicas",
     type=click.IntRange(min=1),
@@ -100,9 +124,10 @@ def up_command(
 @click.option("--records", type=FILE, help="Where usage records are appended [standard output].")
 @click.option(
     "--drain-s",
+    type=click.FloatRange(min=0),
     default=SERVICES.drain_s,
     show_default=True,
-    help="How long calls may take to end.",
+    help="How long running requests of the proxies may take to end.",
 )
 @AUTH_FAILURES
 @GRPC_SERVER
@@ -124,10 +149,18 @@ def up_command(
     show_default=True,
     help="From this part of its limits on, metrics count hits as near the limit.",
 )
-def serve_command(store: str, replicas: int, store_deadline_ms: int, **options: Any) -> None:
+def serve_command(
+    *,
+    store: str,
+    replicas: int,
+    store_deadline_ms: int,
+    store_password_file: Path | None,
+    **options: Any,
+) -> None:
     """The services alone, for an Envoy or a mesh that runs elsewhere."""
     settings = ServiceSettings(
-        store=StoreSettings(store, replicas, store_deadline_ms / 1000), **options
+        store=StoreSettings(store, replicas, store_deadline_ms / 1000, store_password_file),
+        **options,
     )
     if settings.policy is None and (_DEFAULT_POLICY.exists() or not settings.ratelimit_config):
         settings = replace(settings, policy=_DEFAULT_POLICY)

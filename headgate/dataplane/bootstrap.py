@@ -1,4 +1,7 @@
-"""The static configuration of the one-box Envoy: listener, services' cluster, admin."""
+"""The static configuration of the one-box Envoy: services' cluster, admin, files to follow."""
+
+from collections.abc import Sequence
+from pathlib import Path
 
 from envoy_data_plane.envoy.config.bootstrap.v3 import (
     Admin,
@@ -14,14 +17,16 @@ from envoy_data_plane.envoy.config.core.v3 import (
     PathConfigSource,
     Pipe,
 )
+from envoy_data_plane.envoy.config.listener.v3 import Listener
 from envoy_data_plane.envoy.config.overload.v3 import OverloadManager, ResourceMonitor
 from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.v3 import (
     DownstreamConnectionsConfig,
 )
+from envoy_data_plane.envoy.service.discovery.v3 import DiscoveryResponse
 from envoy_data_plane.google.protobuf import Any
 
 from headgate.dataplane.box import OneBox, render, replace_file
-from headgate.dataplane.listener import listener
+from headgate.dataplane.listener import listener, log_keeper
 from headgate.dataplane.routes import write_dynamic
 from headgate.dataplane.tls import write_certificate
 from headgate.dataplane.upstream import services_cluster
@@ -30,7 +35,10 @@ SERVICES = "headgate_services"
 
 
 def bootstrap(box: OneBox) -> Bootstrap:
-    """The bootstrap. Envoy reads model clusters and routes from files and follows changes."""
+    """The bootstrap. Envoy reads listeners, clusters and routes from files and follows changes.
+
+    Envoy could not remove a listener of the bootstrap, and its end would then lose log entries.
+    """
     return Bootstrap(
         node=Node(id="headgate", cluster="headgate"),
         admin=Admin(
@@ -39,15 +47,17 @@ def bootstrap(box: OneBox) -> Bootstrap:
         ),
         overload_manager=_overload_manager(box.max_connections),
         static_resources=BootstrapStaticResources(
-            listeners=[listener(box, SERVICES)],
             clusters=[services_cluster(SERVICES, box.services_socket)],
         ),
         dynamic_resources=BootstrapDynamicResources(
-            cds_config=ConfigSource(
-                path_config_source=PathConfigSource(path=str(box.clusters_file)),
-                resource_api_version=ApiVersion.V3,
-            )
+            lds_config=_followed(box.listeners_file), cds_config=_followed(box.clusters_file)
         ),
+    )
+
+
+def _followed(file: Path) -> ConfigSource:
+    return ConfigSource(
+        path_config_source=PathConfigSource(path=str(file)), resource_api_version=ApiVersion.V3
     )
 
 
@@ -68,4 +78,15 @@ def write_bootstrap(box: OneBox) -> None:
     write_dynamic(box, box.upstreams, box.versions)
     if box.certificate is not None:
         write_certificate(box, box.certificate)
+    _write_listeners(box, [listener(box, SERVICES), log_keeper(SERVICES)])
     replace_file(box.bootstrap_file, render(bootstrap(box)))
+
+
+def close_door(box: OneBox) -> None:
+    """Makes a running Envoy end every connection and stream of clients at once, and log them."""
+    _write_listeners(box, [log_keeper(SERVICES)])
+
+
+def _write_listeners(box: OneBox, listeners: Sequence[Listener]) -> None:
+    resources = [Any.pack(one) for one in listeners]
+    replace_file(box.listeners_file, render(DiscoveryResponse(resources=resources)))

@@ -11,7 +11,14 @@ import betterproto2
 from headgate.core.contract import Counting
 from headgate.core.errors import OperatorError
 
-BODY_LIMIT_BYTES = 16 * 2**20
+BODY_LIMIT_BYTES = 32 * 2**20
+"""For images, PDFs and recordings: Anthropic's API takes requests up to 32 MB, and vLLM recordings
+up to 25 MB. Envoy holds the whole body while it is read, so the default is no larger."""
+MIN_BODY_LIMIT_BYTES = 4 * 2**20
+"""While ext_authz answers, Envoy holds up to 1.5 MiB (its buffer and a window of HTTP/2). If a
+limit below twice of that came into force then, Envoy would neither read on nor answer."""
+MAX_BODY_LIMIT_BYTES = 64 * 2**20
+"""The largest body that the services take, to rewrite it."""
 MAX_CONNECTIONS = 10_000
 
 
@@ -37,6 +44,8 @@ class OneBox:
     - `upstreams` maps each base model's name to the URL of its vLLM, `versions` to the URLs of its
       versions, if it has any.
     - A request body above `body_limit_bytes` is refused with 413.
+    - The certificates of https upstreams need an authority in the file `upstream_ca`, by default
+      one of the system's.
     - With a `certificate` clients speak TLS, otherwise clear text.
     - Client connections beyond `max_connections` are closed at once.
     - `counting` says where the tokens of answers are counted.
@@ -50,6 +59,7 @@ class OneBox:
     upstreams: Mapping[str, str]
     versions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     body_limit_bytes: int = BODY_LIMIT_BYTES
+    upstream_ca: Path | None = None
     certificate: Certificate | None = None
     max_connections: int = MAX_CONNECTIONS
     counting: Counting = Counting.PROXY
@@ -58,6 +68,11 @@ class OneBox:
     def bootstrap_file(self) -> Path:
         """The static configuration, which Envoy reads once, at its start."""
         return self.folder / "bootstrap.json"
+
+    @property
+    def listeners_file(self) -> Path:
+        """The clients' listener (LDS); at the end the file lists none, which closes the streams."""
+        return self.folder / "listeners.json"
 
     @property
     def clusters_file(self) -> Path:
@@ -77,6 +92,14 @@ class OneBox:
     @property
     def log_file(self) -> Path:
         return self.folder / "envoy.log"
+
+
+def size_text(size_bytes: int) -> str:
+    """The size as people and `--body-limit` write it, such as `32 MiB` or `50 MB`."""
+    for unit, unit_bytes in (("MiB", 2**20), ("MB", 10**6), ("KiB", 2**10), ("kB", 10**3)):
+        if size_bytes % unit_bytes == 0 and size_bytes:
+            return f"{size_bytes // unit_bytes} {unit}"
+    return f"{size_bytes} bytes"
 
 
 def render(message: betterproto2.Message) -> str:

@@ -31,7 +31,11 @@ class EnvoyAdmin:
         return {name: values.get(name, 0) for name in names}
 
     async def stop_listening(self) -> None:
-        """Closes the listening sockets at once; requests in flight continue."""
+        """Closes the listening sockets at once; requests in flight continue.
+
+        Open connections end with their next answer (`connection: close`, or GOAWAY).
+        """
+        (await self._client.post("/healthcheck/fail")).raise_for_status()
         (await self._client.post("/drain_listeners")).raise_for_status()
 
     async def close(self) -> None:

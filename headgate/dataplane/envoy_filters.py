@@ -88,13 +88,17 @@ TARGETS = {
 """A waypoint applies patches with the context SIDECAR_INBOUND, and honours only targetRefs."""
 
 
-def envoy_filters(attach: Attach, counting: Counting = Counting.PROXY) -> list[dict[str, object]]:
+def envoy_filters(
+    attach: Attach,
+    counting: Counting = Counting.PROXY,
+    body_limit_bytes: int = BODY_LIMIT_BYTES,
+) -> list[dict[str, object]]:
     """The objects to apply, in istiod's order (`priority`)."""
     target = TARGETS[attach]
     return [
-        _object("headgate-reading", target, 10, [_reading(target)]),
+        _object("headgate-reading", target, 10, [_reading(target, body_limit_bytes)]),
         _object("headgate-ext-authz", target, 20, [_ext_authz(target)]),
-        _object("headgate-filters", target, 30, _filters(target, counting)),
+        _object("headgate-filters", target, 30, _filters(target, body_limit_bytes, counting)),
     ]
 
 
@@ -113,9 +117,9 @@ def _object(
     }
 
 
-def _reading(target: PatchTarget) -> Patch:
+def _reading(target: PatchTarget, body_limit_bytes: int) -> Patch:
     """The rules for reading requests. A merge appends lists; istiod's own lists are empty here."""
-    rules = Any.pack(reading_rules())
+    rules = Any.pack(reading_rules(body_limit_bytes))
     value = {"name": _MANAGER, "typed_config": _snake(rules)}
     return _patch("NETWORK_FILTER", _match(target), "MERGE", value)
 
@@ -126,9 +130,9 @@ def _ext_authz(target: PatchTarget) -> Patch:
     return _patch("HTTP_FILTER", _match(target, Namespace.CALLER), "MERGE", value)
 
 
-def _filters(target: PatchTarget, counting: Counting) -> list[Patch]:
+def _filters(target: PatchTarget, body_limit_bytes: int, counting: Counting) -> list[Patch]:
     """Inserts each filter right before the router, which keeps the order of the patches."""
-    *ours, last = http_filters(SERVICES_CLUSTER, BODY_LIMIT_BYTES, counting)
+    *ours, last = http_filters(SERVICES_CLUSTER, body_limit_bytes, counting)
     at_router = _match(target, last.name)
     inserted = [added for added in ours if added.name != Namespace.CALLER]
     return [

@@ -33,7 +33,12 @@ from headgate.core.contract import (
     Namespace,
 )
 from headgate.dataplane.hook_calls import HOOK_TIMEOUT, UNAVAILABLE, hook_service, http_filter
-from headgate.dataplane.quota_filters import admission_guard, ratelimit
+from headgate.dataplane.quota_filters import (
+    LARGE_BODY,
+    admission_guard,
+    large_body_guard,
+    ratelimit,
+)
 
 ADMISSION_HEADERS = (":path", ":method", "content-length", "content-type", VERSION_HEADER)
 ANSWER_HEADERS = (":status", "content-encoding")
@@ -41,6 +46,8 @@ ANSWER_HEADERS = (":status", "content-encoding")
 ANSWER_TIMEOUT = timedelta(seconds=10)
 """How long a piece of an answer may wait for the service that counts it, before the answer is cut.
 It does not make requests wait longer, because ext_authz calls the same service first."""
+READ_TIMES = 8
+"""A body that is so many times larger than the limit is refused without being read."""
 _TAP_FILES = (
     "json_strings.lua",
     "usage_scanner.lua",
@@ -66,7 +73,9 @@ def http_filters(
     return [
         ext_authz(services),
         *tap,
+        large_body_reader(body_limit_bytes),
         body_limit(body_limit_bytes),
+        large_body_guard(),
         request_reader(reader_source()),
         ext_proc(services, counting),
         admission_guard(),
@@ -113,6 +122,21 @@ def usage_tap(source: str) -> HttpFilter:
     """
     return http_filter(
         "headgate.usage_tap", Lua(default_source_code=DataSource(inline_string=source))
+    )
+
+
+def large_body_reader(limit_bytes: int) -> HttpFilter:
+    """Reads a body above the limit to its end and drops it, so that HTTP/2 clients see the 413.
+
+    If a request has not been sent completely, Envoy resets its stream right after the answer. Many
+    clients then drop the answer (curl 7.88, httpx 0.28). A body without a content-length is not
+    read on: `body_limit` answers it as soon as it is too large.
+    """
+    source = _lua("large_body.lua").replace("LARGE_BODY", LARGE_BODY)
+    source = source.replace("LIMIT_BYTES", str(limit_bytes))
+    source = source.replace("READ_BYTES", str(READ_TIMES * limit_bytes))
+    return http_filter(
+        "headgate.large_body_reader", Lua(default_source_code=DataSource(inline_string=source))
     )
 
 

@@ -20,6 +20,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     TypedExtensionConfig,
 )
 from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
+from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration
 from envoy_data_plane.envoy.extensions.access_loggers.grpc.v3 import (
     CommonGrpcAccessLogConfig,
     HttpGrpcAccessLogConfig,
@@ -44,7 +45,7 @@ from envoy_data_plane.google.protobuf import Any
 
 from headgate.core.contract import HEADER_PREFIX, RECORD_YES, CallerKey, Namespace
 from headgate.dataplane.box import OneBox
-from headgate.dataplane.filters import http_filters
+from headgate.dataplane.filters import http_filters, router
 from headgate.dataplane.hook_calls import grpc_service
 from headgate.dataplane.replies import local_reply_config
 from headgate.dataplane.routes import ROUTES_NAME
@@ -55,11 +56,16 @@ MAX_HEADERS = 100
 MAX_HEADERS_KIB = 60
 MAX_STREAMS_PER_CONNECTION = 100
 """For HTTP/2. Each stream may hold a body of the maximum size while it is read."""
+STREAM_WINDOW_BYTES = 2**19
+"""For HTTP/2: how much of a body a client may send before Envoy asks for more.
+
+It must stay far below the limit of bodies. If more than the limit comes in while ext_authz answers,
+the request hangs without a 413. Envoy's default is 16 MiB."""
 HANDSHAKE_TIMEOUT = timedelta(seconds=10)
 HEADERS_TIMEOUT = timedelta(seconds=10)
 """From a request's first byte to the end of its headers; Envoy's default is to wait forever."""
 REQUEST_TIMEOUT = timedelta(minutes=5)
-"""For the whole request: a body of 16 MiB at 0.5 Mbit/s. Envoy's default is to wait forever."""
+"""For the whole request: a body of 32 MiB at 0.9 Mbit/s. Envoy's default is to wait forever."""
 STREAM_IDLE_TIMEOUT = timedelta(minutes=10)
 """Without a byte in either direction. An answer without streaming sends no byte until complete."""
 UNREAD_TIMEOUT = timedelta(minutes=2)
@@ -85,12 +91,7 @@ def listener(box: OneBox, services: str) -> Listener:
         ),
         filter_chains=[
             FilterChain(
-                filters=[
-                    Filter(
-                        name="envoy.filters.network.http_connection_manager",
-                        typed_config=Any.pack(manager),
-                    )
-                ],
+                filters=[_manager_filter(manager)],
                 transport_socket=None if box.certificate is None else door_tls(box),
                 transport_socket_connect_timeout=HANDSHAKE_TIMEOUT,
             )
@@ -99,9 +100,29 @@ def listener(box: OneBox, services: str) -> Listener:
     )
 
 
+def log_keeper(services: str) -> Listener:
+    """A listener without a socket, which keeps the access log alive after the door is closed.
+
+    Envoy drops a gRPC access log, with the entries that it has not sent, together with the last
+    listener that has it in its configuration. Closing the door cuts streams and logs them.
+    """
+    manager = HttpConnectionManager(
+        stat_prefix="log_keeper",
+        route_config=RouteConfiguration(name="none"),
+        http_filters=[router()],
+        access_log=[access_log(services)],
+    )
+    return Listener(
+        name="log_keeper",
+        address=Address(socket_address=SocketAddress(address="127.0.0.1", port_value=1)),
+        bind_to_port=False,
+        filter_chains=[FilterChain(filters=[_manager_filter(manager)])],
+    )
+
+
 def connection_manager(box: OneBox, services: str) -> HttpConnectionManager:
     """How requests are read, cleaned, numbered, routed and logged."""
-    manager = reading_rules()
+    manager = reading_rules(box.body_limit_bytes)
     manager.stat_prefix = LISTENER
     manager.codec_type = HttpConnectionManagerCodecType.AUTO
     manager.rds = Rds(
@@ -116,7 +137,7 @@ def connection_manager(box: OneBox, services: str) -> HttpConnectionManager:
     return manager
 
 
-def reading_rules() -> HttpConnectionManager:
+def reading_rules(body_limit_bytes: int) -> HttpConnectionManager:
     """The settings that every way in for clients shares.
 
     They set how strictly requests are read, which headers are removed, how long requests may take,
@@ -139,12 +160,13 @@ def reading_rules() -> HttpConnectionManager:
         ),
         http_protocol_options=Http1ProtocolOptions(ignore_http_11_upgrade=[_ANY_PROTOCOL]),
         http2_protocol_options=Http2ProtocolOptions(
-            max_concurrent_streams=MAX_STREAMS_PER_CONNECTION
+            max_concurrent_streams=MAX_STREAMS_PER_CONNECTION,
+            initial_stream_window_size=STREAM_WINDOW_BYTES,
         ),
         request_headers_timeout=HEADERS_TIMEOUT,
         request_timeout=REQUEST_TIMEOUT,
         stream_idle_timeout=STREAM_IDLE_TIMEOUT,
-        local_reply_config=local_reply_config(),
+        local_reply_config=local_reply_config(body_limit_bytes),
     )
 
 
@@ -188,6 +210,12 @@ def access_log(services: str) -> AccessLog:
         name="envoy.access_loggers.http_grpc",
         filter=AccessLogFilter(metadata_filter=MetadataFilter(matcher=recorded)),
         typed_config=Any.pack(config),
+    )
+
+
+def _manager_filter(manager: HttpConnectionManager) -> Filter:
+    return Filter(
+        name="envoy.filters.network.http_connection_manager", typed_config=Any.pack(manager)
     )
 
 

@@ -56,6 +56,11 @@ CLIENT_LEFT = (
 """In CEL: there was no answer, not even Envoy's own, and the request went out on a connection to
 vLLM. An upstream address would not prove that, because it is set before any connection."""
 
+LARGE_BODY = "headgate.large_body"
+"""The metadata namespace in which the large body reader marks a request. No service reads it."""
+LARGE_BODY_POLICY = "large_body"
+"""The name in Envoy's response code details of a refusal by `large_body_guard`."""
+
 
 def admission_guard() -> HttpFilter:
     """Stops a request whose admission has no estimate in plain digits.
@@ -63,21 +68,33 @@ def admission_guard() -> HttpFilter:
     Its `hits_addend.format` would give no number. The rate-limit filter would silently drop the
     descriptor, make no call, and let the request pass unlimited.
     """
-    estimate = MetadataMatcher(
-        filter=Namespace.ADMISSION,
-        path=[MetadataMatcherPathSegment(key=AdmissionKey.ESTIMATE)],
-        value=ValueMatcher(string_match=StringMatcher(safe_regex=RegexMatcher(regex=PLAIN_COUNT))),
+    regex = StringMatcher(safe_regex=RegexMatcher(regex=PLAIN_COUNT))
+    estimate = _metadata(Namespace.ADMISSION, AdmissionKey.ESTIMATE, regex)
+    return _guard("headgate.admission_guard", RbacAction.ALLOW, "admitted", estimate)
+
+
+def large_body_guard() -> HttpFilter:
+    """Stops a request whose body the large body reader has dropped; `replies` makes it a 413."""
+    read = _metadata(LARGE_BODY, "read", StringMatcher(exact="yes"))
+    return _guard("headgate.large_body_guard", RbacAction.DENY, LARGE_BODY_POLICY, read)
+
+
+def _metadata(namespace: str, key: str, text: StringMatcher) -> MetadataMatcher:
+    return MetadataMatcher(
+        filter=namespace,
+        path=[MetadataMatcherPathSegment(key=key)],
+        value=ValueMatcher(string_match=text),
     )
+
+
+def _guard(name: str, action: RbacAction, policy: str, metadata: MetadataMatcher) -> HttpFilter:
     permission = Permission(
         sourced_metadata=SourcedMetadata(
-            metadata_matcher=estimate, metadata_source=MetadataSource.DYNAMIC
+            metadata_matcher=metadata, metadata_source=MetadataSource.DYNAMIC
         )
     )
-    admitted = Policy(permissions=[permission], principals=[Principal(any=True)])
-    return http_filter(
-        "headgate.admission_guard",
-        Rbac(rules=Rules(action=RbacAction.ALLOW, policies={"admitted": admitted})),
-    )
+    matched = Policy(permissions=[permission], principals=[Principal(any=True)])
+    return http_filter(name, Rbac(rules=Rules(action=action, policies={policy: matched})))
 
 
 def ratelimit(services: str) -> HttpFilter:

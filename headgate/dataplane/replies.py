@@ -23,6 +23,8 @@ from envoy_data_plane.google.protobuf import Any
 
 from headgate.core.apis import ErrorShape
 from headgate.core.errors import error_body
+from headgate.dataplane.box import size_text
+from headgate.dataplane.quota_filters import LARGE_BODY_POLICY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,30 +63,46 @@ _ANTHROPIC = (
 )
 """Only the end of the path: an upstream's own path may already be in front of it."""
 
-REPLIES = (
-    LocalReply(
+
+def replies(body_limit_bytes: int) -> tuple[LocalReply, ...]:
+    """Every kind of reply, in order: the first rule that matches is used."""
+    return (_too_large(body_limit_bytes), _SERVICE_UNAVAILABLE, *_OTHERS)
+
+
+def _too_large(limit_bytes: int) -> LocalReply:
+    return LocalReply(
         when=_details(
-            "ext_authz_error",
-            "ext_proc_error",
-            "rate_limiter_error",
-            "rbac_access_denied",
-            "header_mutation_",
-            "mismatch_between_content_length",
+            "request_payload_too_large", f"rbac_access_denied_matched_policy[{LARGE_BODY_POLICY}]"
         ),
-        status=503,
-        retry_after_s=1,
-        code="service_unavailable",
-        openai_type="server_error",
-        anthropic_type="api_error",
-        message="A service of the gateway is unavailable. Try again.",
-    ),
-    LocalReply(
-        when=_details("request_payload_too_large"),
+        status=413,
         code="request_too_large",
         openai_type="invalid_request_error",
         anthropic_type="request_too_large",
-        message="The request body is larger than the gateway accepts.",
+        message=(
+            f"The request body is larger than {size_text(limit_bytes)}, the limit of this gateway."
+            " Send less, such as fewer or smaller images and files. The limit is the operator's"
+            " option --body-limit."
+        ),
+    )
+
+
+_SERVICE_UNAVAILABLE = LocalReply(
+    when=_details(
+        "ext_authz_error",
+        "ext_proc_error",
+        "rate_limiter_error",
+        "rbac_access_denied",
+        "header_mutation_",
+        "mismatch_between_content_length",
     ),
+    status=503,
+    retry_after_s=1,
+    code="service_unavailable",
+    openai_type="server_error",
+    anthropic_type="api_error",
+    message="A service of the gateway is unavailable. Try again.",
+)
+_OTHERS = (
     LocalReply(
         when="response.code == 431",
         code="request_headers_too_large",
@@ -131,7 +149,7 @@ REPLIES = (
     ),
     LocalReply(
         # A 5xx of a hook has a body that says what is wrong.
-        when="response.code >= 500 && !response.code_details.startsWith('headgate_')",
+        when=f"response.code >= 500 && !({_details('headgate_', 'ext_authz_denied')})",
         retry_after_s=1,
         code="upstream_unavailable",
         openai_type="server_error",
@@ -139,13 +157,12 @@ REPLIES = (
         message="The model cannot be reached, or it ended the connection. Try again.",
     ),
 )
-"""In order: the first rule that matches is used."""
 
 
-def local_reply_config() -> LocalReplyConfig:
+def local_reply_config(body_limit_bytes: int) -> LocalReplyConfig:
     """The bodies of the replies that neither an upstream nor a hook has written."""
     mappers = []
-    for reply in REPLIES:
+    for reply in replies(body_limit_bytes):
         mappers.append(_mapper(reply, f"({reply.when}) && {_ANTHROPIC}", ErrorShape.ANTHROPIC))
         mappers.append(_mapper(reply, reply.when, ErrorShape.OPENAI))
     return LocalReplyConfig(mappers=mappers)

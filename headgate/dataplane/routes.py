@@ -45,9 +45,14 @@ def write_dynamic(
     `upstreams` maps base model names to URLs. A new cluster is written before the route that needs
     it. Raises BadUpstream before it writes anything.
     """
-    clusters = [model_cluster(cluster_name(model), url) for model, url in upstreams.items()]
+    clusters = [
+        model_cluster(cluster_name(model), url, box.upstream_ca) for model, url in upstreams.items()
+    ]
     for model, urls in versions.items():
-        clusters += [model_cluster(cluster_name(model, name), url) for name, url in urls.items()]
+        clusters += [
+            model_cluster(cluster_name(model, name), url, box.upstream_ca)
+            for name, url in urls.items()
+        ]
     resources = [Any.pack(cluster) for cluster in clusters]
     routes = DiscoveryResponse(resources=[Any.pack(route_table(upstreams, versions))])
     replace_file(box.clusters_file, render(DiscoveryResponse(resources=resources)))

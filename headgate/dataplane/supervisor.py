@@ -1,13 +1,12 @@
 """Runs Envoy as a child process: start, readiness, new routes and certificates, death, drain,
 stop."""
 
-import asyncio
 import contextlib
 import errno
 import os
 import socket
 from asyncio.subprocess import Process
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeAlias
@@ -19,6 +18,7 @@ from headgate.dataplane.bootstrap import write_bootstrap
 from headgate.dataplane.box import Certificate, OneBox
 from headgate.dataplane.child import last_lines, spawn
 from headgate.dataplane.child import stop as stop_child
+from headgate.dataplane.drain import Drain, active_requests, drain, poll
 from headgate.dataplane.envoy_admin import EnvoyAdmin
 from headgate.dataplane.listener import LISTENER
 from headgate.dataplane.routes import NO_VERSIONS, ROUTES_NAME, VersionUrls, write_dynamic
@@ -27,7 +27,6 @@ from headgate.dataplane.tls import CERTIFICATE_NAME, write_certificate
 READY_TIMEOUT_S = 20.0
 APPLY_TIMEOUT_S = 5.0
 KILL_GRACE_S = 3.0
-_POLL_S = 0.05
 _LOG_LINES = 15
 _RDS = f"http.{LISTENER}.rds.{ROUTES_NAME}"
 _CDS = "cluster_manager.cds"
@@ -39,7 +38,10 @@ _CERTIFICATE_APPLIED = (f"sds.{CERTIFICATE_NAME}.update_success",)
 _CERTIFICATE_REJECTED = tuple(
     f"sds.{CERTIFICATE_NAME}.update_{how}" for how in ("rejected", "failure")
 )
-_ACTIVE = f"http.{LISTENER}.downstream_rq_active"
+_LISTENERS_REJECTED = tuple(
+    f"listener_manager.{name}"
+    for name in ("lds.update_rejected", "lds.update_failure", "listener_create_failure")
+)
 
 
 Names: TypeAlias = tuple[str, ...]
@@ -130,13 +132,15 @@ class Envoy:
         write_bootstrap(self._box)
         config = [str(binary), "-c", str(self._box.bootstrap_file), "--log-level", "warning"]
         await self._validate(config)
+        # A listener that is removed closes its streams after the drain time.
         options = ["--concurrency", str(self._concurrency), "--disable-hot-restart"]
+        options += ["--drain-time-s", "0"]
         self._process = await spawn([*config, *options], self._box.log_file)
         try:
             await self._until_ready(self._process)
-            await self._check_certificate()
+            await self._check_accepted()
         except BaseException:
-            await self.stop(drain_s=0.0)
+            await self.stop()
             raise
 
     async def apply(
@@ -175,18 +179,25 @@ class Envoy:
         last = end.log[-1] if end.log else "its log is empty"
         raise EnvoyDied(f"Envoy ended with exit code {end.code}: {last}")
 
-    async def stop(self, drain_s: float = 10.0) -> None:
-        """Refuses new connections, lets requests finish for up to `drain_s`, and ends the child.
+    async def stop(self, how: Drain | None = None) -> None:
+        """Refuses new connections, lets requests in flight end (see `drain`), and ends the child.
 
-        It is safe to call at any time, and more than once. The certificate's key is deleted.
+        Without a Drain they are cut at once, and their log entries may be lost. It is safe to call
+        at any time, and more than once. The certificate's key is deleted.
         """
         process = self._process
         if process is not None and process.returncode is None:
-            if drain_s > 0:
-                await self._drain(drain_s)
+            if how is not None:
+                await drain(self._box, self._admin, how)
             await stop_child(process, KILL_GRACE_S)
         self._box.certificate_file.unlink(missing_ok=True)
         await self._admin.close()
+
+    async def active_requests(self) -> int:
+        """The number of requests that clients wait for; 0 if Envoy is gone."""
+        with contextlib.suppress(httpx.HTTPError):
+            return await active_requests(self._admin)
+        return 0
 
     def _child(self) -> Process:
         if self._process is None:
@@ -203,7 +214,7 @@ class Envoy:
             raise EnvoyRejected(f"Envoy rejected its configuration: {self._last_line()}")
 
     async def _until_ready(self, process: Process) -> None:
-        if not await _poll(lambda: self._ready_or_dead(process), READY_TIMEOUT_S):
+        if not await poll(lambda: self._ready_or_dead(process), READY_TIMEOUT_S):
             raise EnvoyDied(f"Envoy was not ready in {READY_TIMEOUT_S:g} s")
         if process.returncode is not None:
             raise EnvoyDied(
@@ -218,8 +229,11 @@ class Envoy:
             return await self._admin.ready()
         return False
 
-    async def _check_certificate(self) -> None:
-        rejections = await self._admin.numbers(_CERTIFICATE_REJECTED)
+    async def _check_accepted(self) -> None:
+        """Envoy is ready, too, when it has rejected what it reads from files."""
+        rejections = await self._admin.numbers(_LISTENERS_REJECTED + _CERTIFICATE_REJECTED)
+        if any(rejections[name] for name in _LISTENERS_REJECTED):
+            raise EnvoyRejected(f"Envoy rejected its configuration: {self._last_line()}")
         if any(rejections.values()):
             raise EnvoyRejected(f"Envoy rejected its certificate: {self._last_line()}")
 
@@ -237,31 +251,12 @@ class Envoy:
         try:
             before = await self._admin.numbers(applied + rejected)
             write()
-            in_time = await _poll(decided, APPLY_TIMEOUT_S)
+            in_time = await poll(decided, APPLY_TIMEOUT_S)
         except httpx.HTTPError as error:
             raise EnvoyRejected(f"Envoy is gone; it has not applied its new {subject}") from error
         if not in_time:
             raise EnvoyRejected(f"Envoy did not apply its new {subject} in {APPLY_TIMEOUT_S:g} s")
 
-    async def _drain(self, drain_s: float) -> None:
-        with contextlib.suppress(httpx.HTTPError):
-            await self._admin.stop_listening()
-            await _poll(self._idle, drain_s)
-
-    async def _idle(self) -> bool:
-        return (await self._admin.numbers([_ACTIVE]))[_ACTIVE] == 0
-
     def _last_line(self) -> str:
         lines = last_lines(self._box.log_file, 1)
         return lines[0] if lines else "its log is empty"
-
-
-async def _poll(check: Callable[[], Awaitable[bool]], within_s: float) -> bool:
-    """Repeats the check until it is true or the time is over; returns whether it was true."""
-    loop = asyncio.get_running_loop()
-    deadline_s = loop.time() + within_s
-    while not await check():
-        if loop.time() >= deadline_s:
-            return False
-        await asyncio.sleep(_POLL_S)
-    return True

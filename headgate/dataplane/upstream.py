@@ -90,8 +90,8 @@ def cluster_name(model: str, version: str | None = None) -> str:
     return f"model:{model}" if version is None else f"model|{version}|{model}"
 
 
-def model_cluster(name: str, url: str) -> Cluster:
-    """The cluster `name` of one vLLM. Raises BadUpstream."""
+def model_cluster(name: str, url: str, authorities: Path | None = None) -> Cluster:
+    """The cluster `name` of one vLLM; `authorities` as for `ca_bundle`. Raises BadUpstream."""
     parts = parse_upstream(url)
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -105,7 +105,7 @@ def model_cluster(name: str, url: str) -> Cluster:
         circuit_breakers=_circuit_breakers(),
         load_assignment=_endpoint(name, address),
         typed_extension_protocol_options={_PROTOCOLS: Any.pack(_http1())},
-        transport_socket=_tls(host) if parts.scheme == "https" else None,
+        transport_socket=_tls(host, authorities) if parts.scheme == "https" else None,
     )
 
 
@@ -155,7 +155,7 @@ def _endpoint(name: str, address: Address) -> ClusterLoadAssignment:
     )
 
 
-def _tls(host: str) -> TransportSocket:
+def _tls(host: str, authorities: Path | None) -> TransportSocket:
     """TLS to the upstream, whose certificate must be valid for the host in the URL."""
     by_ip = _is_ip(host)
     name = SubjectAltNameMatcher(
@@ -165,7 +165,7 @@ def _tls(host: str) -> TransportSocket:
         matcher=StringMatcher(exact=host),
     )
     validation = CertificateValidationContext(
-        trusted_ca=DataSource(filename=_ca_bundle()), match_typed_subject_alt_names=[name]
+        trusted_ca=DataSource(filename=ca_bundle(authorities)), match_typed_subject_alt_names=[name]
     )
     context = UpstreamTlsContext(
         common_tls_context=CommonTlsContext(validation_context=validation),
@@ -177,8 +177,13 @@ def _tls(host: str) -> TransportSocket:
     )
 
 
-def _ca_bundle() -> str:
-    """The system's certificate authorities; SSL_CERT_FILE overrides them."""
+def ca_bundle(authorities: Path | None) -> str:
+    """This file of certificate authorities, or the system's; SSL_CERT_FILE overrides the latter.
+
+    Raises BadUpstream if there is none.
+    """
+    if authorities is not None:
+        return str(authorities.resolve())
     candidates = (ssl.get_default_verify_paths().cafile, *_CA_BUNDLES)
     for path in candidates:
         if path is not None and Path(path).is_file():

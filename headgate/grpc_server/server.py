@@ -9,8 +9,8 @@ from headgate.core.rpc import Method
 from headgate.grpc_server import sockets
 from headgate.grpc_server.links import ServerLink
 
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-"""A rewritten body travels to a hook and back; the door refuses larger ones before that."""
+MAX_MESSAGE_BYTES = 65 * 2**20
+"""A body to rewrite (`--body-limit`: at most 64 MiB) travels to a hook and back, with headers."""
 
 _UNIX = "unix:"
 _BACKLOG = 1024

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from headgate.core.contract import Counting
 from headgate.core.errors import OperatorError
-from headgate.dataplane.box import BODY_LIMIT_BYTES
+from headgate.dataplane.box import BODY_LIMIT_BYTES, MAX_BODY_LIMIT_BYTES
 from headgate.dataplane.envoy_filters import SERVICES_CLUSTER, Attach, envoy_filters
 from headgate.dataplane.filters import http_filters
 from headgate.istio_check.findings import (
@@ -37,6 +37,7 @@ from headgate.istio_check.rules import (
     workloads,
 )
 from headgate.istio_check.rules.drift import drift
+from headgate.istio_check.rules.quotas import body_limits
 from headgate.istio_check.scope import Scope
 
 RULES: tuple[Callable[[Mesh], Iterator[Finding]], ...] = (
@@ -108,7 +109,7 @@ def mesh_of(policy: Path, istio: Path, config: Path | None = None) -> Mesh:
         policy=load_policy_document(policy),
         config=None if config is None else load_mesh_config(config),
         chain=tuple(http_filter.name for http_filter in filters),
-        largest_body_bytes=BODY_LIMIT_BYTES,
+        largest_body_bytes=MAX_BODY_LIMIT_BYTES,
     )
 
 
@@ -116,7 +117,9 @@ def check(mesh: Mesh) -> CheckReport:
     """Applies every rule. Deterministic: findings are in the order of files and lines."""
     findings = [finding for rule in RULES for finding in rule(mesh)]
     reported = {finding.object for finding in findings}
-    findings += drift(mesh, _rendered(), reported)
+    limits = sorted({BODY_LIMIT_BYTES, *body_limits(mesh)})
+    rendered = [manifest for limit in limits for manifest in _rendered(limit)]
+    findings += drift(mesh, rendered, reported)
     if mesh.config is None:
         message = "without a mesh configuration, extension providers and statistics are not checked"
         remedy = "--mesh-config FILE"
@@ -137,12 +140,12 @@ def _without_other_teams(mesh: Mesh, findings: list[Finding]) -> list[Finding]:
 
 
 @cache
-def _rendered() -> list[dict[str, object]]:
+def _rendered(body_limit_bytes: int) -> list[dict[str, object]]:
     return [
         manifest
         for attach in Attach
         for counting in Counting
-        for manifest in envoy_filters(attach, counting)
+        for manifest in envoy_filters(attach, counting, body_limit_bytes)
     ]
 
 

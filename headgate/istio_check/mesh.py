@@ -7,6 +7,7 @@ from functools import cached_property
 from urllib.parse import urlsplit
 
 from headgate.core.policy import CompiledPolicy
+from headgate.dataplane.box import MAX_BODY_LIMIT_BYTES
 from headgate.istio_check.manifests import KeyPath, Manifest, items, mapping, text, whole
 from headgate.policy.document import YamlMapping
 
@@ -85,7 +86,7 @@ class Mesh:
     policy: PolicyDocument
     config: Manifest | None = None
     chain: tuple[str, ...] = ()
-    largest_body_bytes: int = 16 * 2**20
+    largest_body_bytes: int = MAX_BODY_LIMIT_BYTES
 
     def kind(self, kind: str, group_ends: str = "") -> Iterator[Manifest]:
         """The objects of a kind; `group_ends` tells apart kinds of the same name."""

@@ -20,6 +20,7 @@ from extproc.pins.redis import RedisPins
 from extproc.service import ExternalProcessor
 from extproc.versions import Pins
 from headgate.core.clock import Clock
+from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy, Prices
 from headgate.core.rpc import Method
@@ -64,9 +65,11 @@ async def running_store(
     Raises OperatorError for a URL that is none.
     """
     if settings.url == "memory":
+        if settings.password_file is not None:
+            raise OperatorError("--store-password-file goes with a --store that is a Redis")
         yield MemoryStore()
         return
-    shared = RedisStore.from_url(settings.url, settings.deadline_s)
+    shared = RedisStore.from_url(settings.url, settings.deadline_s, settings.password_file)
     replica = uuid.uuid4().hex
     resilient = ResilientStore(shared, replica, settings.replicas, clock, metrics)
     async with resilient, SlicedStore(resilient, replica, clock, metrics) as store:
@@ -79,7 +82,7 @@ async def running_pins(settings: StoreSettings, clock: Clock) -> AsyncIterator[P
     if settings.url == "memory":
         yield MemoryPins(clock)
         return
-    pins = RedisPins(settings.url, settings.deadline_s, clock)
+    pins = RedisPins(settings.url, settings.deadline_s, clock, settings.password_file)
     try:
         yield pins
     finally:
@@ -100,6 +103,8 @@ class Parts:
     clock: Clock
     metrics: Metrics
     domains: Callable[[], Domains] | None = None
+    admits: Callable[[], bool] = lambda: True
+    """Whether new requests may come in; False once one box ends."""
 
 
 def build_hooks(
@@ -120,7 +125,9 @@ def build_hooks(
     failures = FailureLimit(settings.auth_failures_per_minute)
     others = _descriptor_limits(settings, parts)
     return Hooks(
-        authorization=Authorization(parts.policy, failures, parts.clock, parts.metrics),
+        authorization=Authorization(
+            parts.policy, failures, parts.clock, parts.metrics, parts.admits
+        ),
         processor=_processor(parts, estimator),
         rate_limit=RateLimitService(limiter, parts.metrics, parts.clock, others),
         access_log=_access_log(parts, limiter, estimator, sinks, failures),

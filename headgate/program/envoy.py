@@ -6,6 +6,7 @@ from pathlib import Path
 
 from headgate.core.policy import CompiledPolicy
 from headgate.dataplane.box import MAX_CONNECTIONS, Certificate, OneBox
+from headgate.dataplane.drain import Drain
 from headgate.dataplane.supervisor import Envoy
 from headgate.program.run_folder import ADMIN_SOCKET, HOOKS_SOCKET
 from headgate.program.settings import BoxSettings
@@ -26,15 +27,17 @@ def box_of(
         folder=folder,
         upstreams=upstreams(policy),
         versions=_versions(policy),
+        upstream_ca=settings.upstream_ca,
         certificate=certificate,
         max_connections=settings.max_connections or MAX_CONNECTIONS,
+        body_limit_bytes=settings.body_limit_bytes,
         counting=settings.counting,
     )
 
 
 @asynccontextmanager
-async def running_envoy(box: OneBox, drain_s: float) -> AsyncIterator[Envoy]:
-    """Starts Envoy. At the end, requests in flight get at most `drain_s`.
+async def running_envoy(box: OneBox, how: Drain) -> AsyncIterator[Envoy]:
+    """Starts Envoy. At the end, requests in flight are drained.
 
     Raises OperatorError when it does not start.
     """
@@ -43,7 +46,7 @@ async def running_envoy(box: OneBox, drain_s: float) -> AsyncIterator[Envoy]:
     try:
         yield envoy
     finally:
-        await envoy.stop(drain_s)
+        await envoy.stop(how)
 
 
 async def follow_policy(envoy: Envoy, policy: CompiledPolicy) -> None:

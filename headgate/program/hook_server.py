@@ -7,8 +7,11 @@ from headgate.core.errors import OperatorError
 from headgate.core.rpc import Method
 from headgate.grpc_server.health import Health
 from headgate.grpc_server.server import Server
+from headgate.program.ending import Ending
 from headgate.program.settings import GrpcServer
 
+_STOP_GRACE_S = 1.0
+"""For calls in flight when the server stops. The access log's streams never end by themselves."""
 RATELIMIT_HEALTH = "ratelimit"
 """The name that probes of envoyproxy/ratelimit ask the gRPC health service for."""
 
@@ -29,10 +32,14 @@ class HookServer:
                 f"cannot listen on {address} for hooks: taken, not allowed, or no address: {error}"
             ) from error
 
-    async def drain(self, grace_s: float) -> None:
-        """Reports NOT_SERVING, gives calls in flight at most `grace_s`, then stops."""
+    async def drain(self, ending: Ending, is_needed: Callable[[], bool]) -> None:
+        """Reports NOT_SERVING, goes on serving while it is needed, then stops.
+
+        It is needed while a proxy has an access log stream to it: requests of this proxy may end.
+        """
         self._health.stop_serving()
-        await self._server.drain(grace_s)
+        await ending.wait_while(is_needed)
+        await self._server.drain(_STOP_GRACE_S)
 
 
 class _Server(Protocol):

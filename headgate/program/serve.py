@@ -1,8 +1,6 @@
 """`headgate serve`: the services alone, until a signal ends them."""
 
-import asyncio
 import logging
-import signal
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -12,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
+from headgate.program.ending import on_signals
 from headgate.program.reload import PolicyWatcher
 from headgate.program.services import running_services
 from headgate.program.settings import ServiceSettings
@@ -24,19 +23,19 @@ async def serve(settings: ServiceSettings, clock: Clock) -> None:
 
     Raises OperatorError for a bad file or a taken port.
     """
-    stop = stop_event()
+    ending = on_signals(settings.drain_s)
     metrics = Metrics(CollectorRegistry(), clock)
     async with AsyncExitStack() as stack:
         policy = await _policy(stack, settings, clock, metrics)
-        admin_url = await stack.enter_async_context(
-            running_services(settings, policy=policy, clock=clock, metrics=metrics)
+        services = await stack.enter_async_context(
+            running_services(settings, ending, policy=policy, clock=clock, metrics=metrics)
         )
         print(
-            f"headgate serves hooks on {settings.hooks}, admin on {admin_url}",
+            f"headgate serves hooks on {settings.hooks}, admin on {services.admin_url}",
             file=sys.stderr,
             flush=True,
         )
-        await stop.wait()
+        await ending.begun.wait()
         log.info("draining for at most %g s", settings.drain_s)
 
 
@@ -50,16 +49,3 @@ async def _policy(
     watcher = PolicyWatcher(settings.policy, clock, metrics)
     await stack.enter_async_context(watcher)
     return watcher.current
-
-
-def stop_event() -> asyncio.Event:
-    """An event that SIGTERM, SIGINT and SIGHUP set, from now on, in place of ending the program.
-
-    A closed terminal sends SIGHUP; under `nohup`, which ignores it, it stays ignored.
-    """
-    event = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-            loop.add_signal_handler(number, event.set)
-    return event

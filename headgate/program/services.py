@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 
 from accesslog.sink import JsonLinesSink
 from headgate.core.clock import Clock
@@ -16,6 +17,7 @@ from headgate.program.app import (
     running_pins,
     running_store,
 )
+from headgate.program.ending import Ending
 from headgate.program.hook_server import HookServer
 from headgate.program.reload import RlsConfigWatcher
 from headgate.program.settings import ServiceSettings
@@ -24,19 +26,29 @@ from headgate.rls_config import dump_domains
 from ratelimit.descriptors.tree import Domains
 
 
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The running services: the URL of their admin port, and their hooks."""
+
+    admin_url: str
+    hooks: Hooks
+
+
 @asynccontextmanager
 async def running_services(
     settings: ServiceSettings,
+    ending: Ending,
     *,
     policy: Callable[[], CompiledPolicy],
     clock: Clock,
     metrics: Metrics,
     console: Callable[[str], None] | None = None,
-) -> AsyncIterator[str]:
+    admits: Callable[[], bool] = lambda: True,
+) -> AsyncIterator[Services]:
     """Starts everything in the order in which it is needed, and drains it in reverse.
 
-    Yields the URL of the admin port. `policy` returns the one in force. With a `console`, a line
-    for each request goes there. Raises OperatorError for a bad file or a taken port.
+    `policy` returns the one in force. With a `console`, a line for each request goes there. Raises
+    OperatorError for a bad file or a taken port.
     """
     ready = {"hooks": False, "policy": True}
     async with AsyncExitStack() as stack:
@@ -47,16 +59,17 @@ async def running_services(
             pins=await stack.enter_async_context(running_pins(settings.store, clock)),
             clock=clock,
             metrics=metrics,
+            admits=admits,
         )
         records = stack.enter_context(JsonLinesSink.open(settings.records))
         hooks = build_hooks(settings, parts, (records,), console)
         admin_url = await _start_admin(stack, settings, parts, ready)
-        await _start_hooks(stack, settings, hooks)
+        await _start_hooks(stack, settings, hooks, ending)
         stack.callback(ready.update, hooks=False)
         ready["hooks"] = True
         await stack.enter_async_context(StallWatch(clock, metrics))
         spare_collections()
-        yield admin_url
+        yield Services(admin_url, hooks)
 
 
 async def _domains(
@@ -80,7 +93,9 @@ async def _start_admin(
     return admin.url
 
 
-async def _start_hooks(stack: AsyncExitStack, settings: ServiceSettings, hooks: Hooks) -> None:
+async def _start_hooks(
+    stack: AsyncExitStack, settings: ServiceSettings, hooks: Hooks, ending: Ending
+) -> None:
     server = HookServer(hooks.methods(), settings.grpc_server)
     await server.start(settings.hooks)
-    stack.push_async_callback(server.drain, settings.drain_s)
+    stack.push_async_callback(server.drain, ending, lambda: hooks.access_log.open_streams > 0)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from extauthz.failures import DEFAULT_PER_MINUTE
 from headgate.core.contract import Counting
+from headgate.dataplane.box import BODY_LIMIT_BYTES
 from ratelimit.descriptors.service import NEAR_LIMIT_RATIO
 from ratelimit.store.redis import TIMEOUT_S
 
@@ -56,6 +57,8 @@ class StoreSettings:
     """How many replicas share the limits, until Redis has said it."""
     deadline_s: float = TIMEOUT_S
     """The longest time for one call to Redis."""
+    password_file: Path | None = None
+    """Holds the password of Redis; it is read for each new connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,11 +105,16 @@ class BoxSettings(ServiceSettings):
     drain_s: float = 5.0
     upstream: str | None = None
     """The URL of a vLLM that serves every model, in place of the upstreams in the policy."""
+    upstream_ca: Path | None = None
+    """The certificate authorities, in PEM, that the vLLMs' certificates need; None for the
+    system's."""
     tls: TlsFiles | None = None
     """The certificate that Envoy shows to clients; clear text without one."""
     max_connections: int | None = None
     """How many connections clients may hold open together. None for MAX_CONNECTIONS, or for as
     many as the limit of open files allows."""
+    body_limit_bytes: int = BODY_LIMIT_BYTES
+    """The largest request body; a larger one gets 413."""
     counting: Counting = Counting.PROXY
     """Whether a filter in Envoy or ext_proc counts the tokens of answers."""
     run_dir: Path | None = None

@@ -6,7 +6,7 @@ Its parts live and die together: when one of them ends, the others are ended too
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,16 @@ from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.dataplane.box import MAX_CONNECTIONS
 from headgate.dataplane.child import room_for_connections
+from headgate.dataplane.drain import Drain
 from headgate.dataplane.supervisor import Envoy
 from headgate.policy import check_upstream
 from headgate.program.addresses import free_address
+from headgate.program.ending import Ending, on_signals
 from headgate.program.envoy import box_of, follow_policy, running_envoy, upstreams
-from headgate.program.reachable import silent
+from headgate.program.reachable import check_authorities, silent
 from headgate.program.reload import PolicyWatcher
 from headgate.program.run_folder import HOOKS_SOCKET, run_folder
-from headgate.program.serve import stop_event
-from headgate.program.services import running_services
+from headgate.program.services import Services, running_services
 from headgate.program.settings import BoxSettings
 from headgate.program.simulated import running_demo
 from headgate.program.tls import CertificateWatcher
@@ -44,18 +45,35 @@ async def up(settings: BoxSettings, clock: Clock, say: Say) -> None:
 
     Raises OperatorError when something cannot start or has died, after it has stopped the rest.
     """
-    stop = stop_event()
-    async with one_box(settings, clock, say) as deaths:
-        await _first_of(stop.wait(), *(died() for died in deaths))
+    ending = on_signals(settings.drain_s)
+    async with one_box(settings, clock, say, ending) as parts:
+        await _first_of(ending.begun.wait(), *(died() for died in parts.deaths))
         with suppress(OSError):  # a terminal that is gone
-            say("stopping")
+            say(_stopping(await parts.envoy.active_requests(), settings.drain_s))
+
+
+def _stopping(running: int, drain_s: float) -> str:
+    if not running:
+        return "stopping"
+    are = "1 running request gets" if running == 1 else f"{running} running requests get"
+    return f"stopping: {are} up to {drain_s:g} s to end (Ctrl-C again: no time)"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The running Envoy, and for each child process a function that waits for its end."""
+
+    envoy: Envoy
+    deaths: Sequence[Death]
 
 
 @asynccontextmanager
-async def one_box(settings: BoxSettings, clock: Clock, say: Say) -> AsyncIterator[Sequence[Death]]:
+async def one_box(
+    settings: BoxSettings, clock: Clock, say: Say, ending: Ending
+) -> AsyncIterator[Parts]:
     """Starts the parts in the order in which they need each other, and says how to try them.
 
-    Yields one function for each child process, which waits for the child's end.
+    At the end Envoy is drained first, while the hooks still answer, and the services end last.
     """
     settings = _with_free_addresses(settings)
     metrics = Metrics(CollectorRegistry(), clock)
@@ -68,25 +86,40 @@ async def one_box(settings: BoxSettings, clock: Clock, say: Say) -> AsyncIterato
         settings = _completed(settings, folder, say)
         policy = PolicyWatcher(policy_file, clock, metrics, upstream=settings.upstream)
         stack.push_async_callback(policy.stop)  # it is followed while Envoy drains, too
-        services = running_services(
-            settings, policy=policy.current, clock=clock, metrics=metrics, console=say
+        running = running_services(
+            settings,
+            ending,
+            policy=policy.current,
+            clock=clock,
+            metrics=metrics,
+            console=say,
+            admits=ending.is_admitting,
         )
-        admin_url = await stack.enter_async_context(services)
+        services = await stack.enter_async_context(running)
         (folder / HOOKS_SOCKET).chmod(0o600)
-        certificates = None
-        if settings.tls is not None:
-            certificates = CertificateWatcher(settings.tls, clock, metrics)
-        envoy = await _start_envoy(stack, settings, folder, policy, certificates)
-        await _say_silent_upstreams(policy.current(), say)
-        for line in welcome(settings, admin_url, demo):
+        certificates = _certificates(settings, clock, metrics)
+        certificate = None if certificates is None else certificates.current()
+        box = box_of(settings, folder, policy.current(), certificate)
+        envoy = await stack.enter_async_context(running_envoy(box, _drain(ending, services)))
+        await _follow(stack, envoy, policy, certificates)
+        await _say_silent_upstreams(policy.current(), settings.upstream_ca, say)
+        for line in welcome(settings, services.admin_url, demo):
             say(line)
-        yield [envoy.died] if demo is None else [demo.died, envoy.died]
+        yield Parts(envoy, [envoy.died] if demo is None else [demo.died, envoy.died])
+
+
+def _certificates(
+    settings: BoxSettings, clock: Clock, metrics: Metrics
+) -> CertificateWatcher | None:
+    return None if settings.tls is None else CertificateWatcher(settings.tls, clock, metrics)
 
 
 def _with_free_addresses(settings: BoxSettings) -> BoxSettings:
     """The settings with addresses as numbers. Raises OperatorError for a bad URL or address."""
     if settings.upstream is not None:
         check_upstream(settings.upstream)
+    if settings.upstream_ca is not None:
+        check_authorities(settings.upstream_ca)
     return replace(
         settings,
         listen=free_address(settings.listen, "--listen"),
@@ -111,29 +144,29 @@ def _completed(settings: BoxSettings, folder: Path, say: Say) -> BoxSettings:
     )
 
 
-async def _start_envoy(
+async def _follow(
     stack: AsyncExitStack,
-    settings: BoxSettings,
-    folder: Path,
+    envoy: Envoy,
     policy: PolicyWatcher,
     certificates: CertificateWatcher | None,
-) -> Envoy:
-    """Starts Envoy, which follows the policy and the certificate from then on."""
-    certificate = None if certificates is None else certificates.current()
-    box = box_of(settings, folder, policy.current(), certificate)
-    envoy = await stack.enter_async_context(running_envoy(box, settings.drain_s))
+) -> None:
+    """From now on Envoy follows the policy and the certificate."""
     policy.set_follower(partial(follow_policy, envoy))
     policy.start()
     if certificates is not None:
         certificates.set_follower(envoy.renew)
         await stack.enter_async_context(certificates)
-    return envoy
 
 
-async def _say_silent_upstreams(policy: CompiledPolicy, say: Say) -> None:
+def _drain(ending: Ending, services: Services) -> Drain:
+    log = services.hooks.access_log
+    return Drain(ending.drain_s, ending.hurry, lambda: log.handled_entries)
+
+
+async def _say_silent_upstreams(policy: CompiledPolicy, authorities: Path | None, say: Say) -> None:
     urls = upstreams(policy)
-    for model in await silent(urls):
-        say(f"note: the vLLM of {model} ({urls[model]}) does not answer yet")
+    for model, problem in (await silent(urls, authorities)).items():
+        say(f"note: the vLLM of {model} ({urls[model]}) {problem}")
 
 
 async def _first_of(*waits: Coroutine[Any, Any, object]) -> None:

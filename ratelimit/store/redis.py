@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
@@ -27,6 +28,7 @@ from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 from headgate.core.redis_client import redis_client
 from ratelimit.keys import escaped
 from ratelimit.store.buckets import BucketLevel
+from ratelimit.store.deadline import deadline
 from ratelimit.store.protocol import (
     DRAINED_KEPT_S,
     SETTLED_KEPT_S,
@@ -45,14 +47,13 @@ from ratelimit.store.protocol import (
 from ratelimit.store.protocol import to_ms as _ms
 from ratelimit.store.shared import Batch, Exchanged
 
-TIMEOUT_S = 0.05
+TIMEOUT_S = 0.5
 _PARALLEL = 64
 _REPLICAS = "hg:replicas"
 _BATCHES = "hg:post:"
 """The keys of forwarded settlements. Replicas of every version share them: the word stays."""
 _BATCHES_KEPT_S = 600
 """A replica that has not read its batches for this long will never read them."""
-_LAST_LOOKS = 3
 _DECISIONS = (ReserveDecision.REFUSED, ReserveDecision.ADMITTED, ReserveDecision.REPLAYED)
 _OUTCOMES = (SettleOutcome.UNKNOWN, SettleOutcome.SETTLED, SettleOutcome.DUPLICATE)
 
@@ -72,9 +73,11 @@ class RedisStore:
         self._count = _Script.load("numbers.lua", "count.lua")
 
     @classmethod
-    def from_url(cls, url: str, timeout_s: float = TIMEOUT_S) -> "RedisStore":
+    def from_url(
+        cls, url: str, timeout_s: float = TIMEOUT_S, password_file: Path | None = None
+    ) -> "RedisStore":
         """A store for a URL that `redis_client` takes. Raises OperatorError for any other."""
-        return cls(redis_client(url), timeout_s)
+        return cls(redis_client(url, password_file), timeout_s)
 
     async def reserve(self, reservation: Reservation) -> Reserved:
         scope = _Scope.of(reservation.tenant)
@@ -198,7 +201,7 @@ class RedisStore:
     async def _bounded(self, operation: str) -> AsyncIterator[None]:
         """Ends a call that takes too long, and turns every failure into a StoreError."""
         try:
-            async with _deadline(self._timeout_s), self._slots:
+            async with deadline(self._timeout_s), self._slots:
                 yield
         except TimeoutError as error:
             raise StoreError(
@@ -206,31 +209,6 @@ class RedisStore:
             ) from error
         except (RedisError, RedisClusterException, OSError) as error:
             raise StoreError(f"redis: {operation} failed: {_one_line(error)}") from error
-
-
-@asynccontextmanager
-async def _deadline(seconds: float) -> AsyncIterator[None]:
-    """Like asyncio.timeout, but an answer that has arrived in time is still read.
-
-    If this process was busy for longer than the deadline, timer and answer are both due. A few
-    more rounds of the loop let the answer win; else every burst would look like an outage.
-    """
-    loop = asyncio.get_running_loop()
-    due: asyncio.Handle
-    async with asyncio.timeout(None) as bound:
-
-        def look(rounds: int) -> None:
-            nonlocal due
-            if rounds:
-                due = loop.call_soon(look, rounds - 1)
-            else:
-                bound.reschedule(loop.time())
-
-        due = loop.call_later(seconds, look, _LAST_LOOKS)
-        try:
-            yield
-        finally:
-            due.cancel()
 
 
 @dataclass(frozen=True, slots=True)

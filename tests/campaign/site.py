@@ -26,7 +26,7 @@ SLOTS = 6
 """Requests in flight of each user in the tenant `slots`."""
 LEASE_S = 3
 SLOW_S = 0.1
-"""How long the slow Redis takes to answer; its deadline is the default of 50 ms."""
+"""How long the slow Redis takes to answer; its deadline here is 50 ms."""
 
 TENANTS = ("closed", "share", "open", "slots")
 BY_MINUTE = "minute"

@@ -33,9 +33,10 @@ from headgate.core.contract import (
 )
 from headgate.core.errors import ApiError, Refusal
 from headgate.dataplane.bootstrap import bootstrap, write_bootstrap
-from headgate.dataplane.box import OneBox, render, replace_file
+from headgate.dataplane.box import BODY_LIMIT_BYTES, OneBox, render, replace_file
 from headgate.dataplane.filters import http_filters, reader_source
-from headgate.dataplane.replies import REPLIES
+from headgate.dataplane.listener import listener
+from headgate.dataplane.replies import replies
 from headgate.dataplane.routes import route_table, write_dynamic
 from headgate.dataplane.upstream import BadUpstream, cluster_name, model_cluster
 
@@ -82,7 +83,9 @@ def test_filters_stand_in_the_order_of_the_request_path() -> None:
     assert list(filters()) == [
         "envoy.filters.http.ext_authz",
         "headgate.usage_tap",
+        "headgate.large_body_reader",
         "headgate.body_limit",
+        "headgate.large_body_guard",
         "headgate.request_reader",
         "headgate.ext_proc",
         "headgate.admission_guard",
@@ -185,7 +188,7 @@ def test_field_names_with_digits_are_written_as_envoy_has_them(tmp_path: Path) -
 
 def test_every_slow_client_has_its_end(tmp_path: Path) -> None:
     """Envoy's default for most of these is to wait forever."""
-    config = json.loads(render(bootstrap(box(tmp_path))))["static_resources"]["listeners"][0]
+    config = json.loads(render(listener(box(tmp_path), "services")))
     manager = config["filter_chains"][0]["filters"][0]["typed_config"]
 
     assert config["filter_chains"][0]["transport_socket_connect_timeout"] == "10s"
@@ -194,7 +197,10 @@ def test_every_slow_client_has_its_end(tmp_path: Path) -> None:
     assert manager["request_timeout"] == "300s"
     assert manager["stream_idle_timeout"] == "600s"
     assert manager["common_http_protocol_options"]["idle_timeout"] == "300s"
-    assert manager["http2_protocol_options"] == {"max_concurrent_streams": 100}
+    assert manager["http2_protocol_options"] == {
+        "max_concurrent_streams": 100,
+        "initial_stream_window_size": 2**19,
+    }
 
 
 def test_a_model_is_routed_by_the_exact_base_header() -> None:
@@ -286,7 +292,7 @@ def test_everything_that_envoy_needs_is_in_the_folder(tmp_path: Path) -> None:
 
 def test_local_replies_have_the_shapes_of_refusals() -> None:
     refusal = ApiError(Refusal.BAD_REQUEST, "x")
-    for reply in REPLIES:
+    for reply in replies(BODY_LIMIT_BYTES):
         openai = json.loads(reply.body(ErrorShape.OPENAI))
         assert openai["error"].keys() == json.loads(refusal.body(ErrorShape.OPENAI))["error"].keys()
         anthropic = json.loads(reply.body(ErrorShape.ANTHROPIC))

@@ -10,14 +10,16 @@ from typing import Any
 import httpx
 import pytest
 
+from headgate.dataplane.box import BODY_LIMIT_BYTES
 from tests.envoy_process import CHAT, Rig, running_envoy
 from tests.fake_hooks import broken, deny, immediate, route, too_many
 from tests.fake_upstream import Received, reply
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BAD_HTTP = json.loads((Path(__file__).parent / "cases/bad_http.json").read_text("utf-8"))
-LIMIT_BYTES = 16 * 2**20
+LIMIT_BYTES = BODY_LIMIT_BYTES
 SHORT = timedelta(seconds=1)
 
 
@@ -97,7 +99,7 @@ async def test_a_body_of_the_limit_passes(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
-@pytest.mark.parametrize("size_bytes", [LIMIT_BYTES + 1, 20_000_000])
+@pytest.mark.parametrize("size_bytes", [LIMIT_BYTES + 1, 40_000_000])
 async def test_a_larger_body_is_413(rig: Rig, content_type: str, size_bytes: int) -> None:
     answer = await rig.post(body_of_size(size_bytes), **{"content-type": content_type})
     assert (answer.status_code, code_of(answer)) == (413, "request_too_large")
@@ -106,11 +108,43 @@ async def test_a_larger_body_is_413(rig: Rig, content_type: str, size_bytes: int
 
 async def test_a_larger_body_of_unknown_length_is_413(rig: Rig) -> None:
     async def pieces() -> AsyncIterator[bytes]:
-        for _ in range(200):
+        for _ in range(400):
             yield b"a" * 100_000
 
     answer = await rig.post(pieces())
     assert (answer.status_code, code_of(answer)) == (413, "request_too_large")
+
+
+async def post_over_http2(rig: Rig, size_bytes: int) -> httpx.Response:
+    """In pieces: httpx copies the rest of a single piece for each frame of HTTP/2."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        body = body_of_size(size_bytes)
+        for start in range(0, size_bytes, 2**18):
+            yield body[start : start + 2**18]
+
+    headers = {"content-type": "application/json", "content-length": str(size_bytes)}
+    url = f"http://127.0.0.1:{rig.box.listen_port}{CHAT}"
+    async with httpx.AsyncClient(http1=False, http2=True, timeout=PATIENCE_S) as client:
+        return await client.post(url, content=pieces(), headers=headers)
+
+
+@pytest.mark.parametrize("size_bytes", [LIMIT_BYTES + 1, 40_000_000, 100_000_000])
+async def test_over_http2_a_larger_body_is_413_and_no_reset(rig: Rig, size_bytes: int) -> None:
+    """An answer followed by a reset is only the reset to a client that still sends."""
+    answer = await post_over_http2(rig, size_bytes)
+
+    assert (answer.status_code, code_of(answer)) == (413, "request_too_large")
+    assert "larger than 32 MiB" in answer.json()["error"]["message"]
+    assert (await rig.logged()).request.request_body_bytes == size_bytes
+    assert rig.services.streams == []
+
+
+async def test_over_http2_a_body_at_the_limit_passes_whole(rig: Rig) -> None:
+    answer = await post_over_http2(rig, LIMIT_BYTES)
+
+    assert answer.status_code == 200
+    assert len(rig.upstream.received[0].body) == LIMIT_BYTES
 
 
 @pytest.mark.parametrize(

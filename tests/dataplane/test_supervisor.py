@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from headgate.dataplane.child import last_lines, spawn, stop
+from headgate.dataplane.drain import Drain
 from headgate.dataplane.supervisor import Envoy, EnvoyDied, EnvoyMissing, EnvoyRejected, PortTaken
 from tests.envoy_process import CHAT, make_box, running_envoy, short_folder
 from tests.fake_hooks import FakeServices
@@ -135,7 +136,7 @@ async def test_stop_lets_requests_finish_and_takes_no_new_ones() -> None:
         async with client.stream("POST", url, json={}) as answer:
             parts = answer.aiter_raw()
             assert await anext(parts) == b"first"
-            stopping = asyncio.create_task(envoy.stop(drain_s=PATIENCE_S))
+            stopping = asyncio.create_task(envoy.stop(Drain(PATIENCE_S)))
             await refused(url)
             assert not stopping.done()
             go.set()
@@ -162,7 +163,7 @@ async def test_stop_does_not_wait_longer_than_it_was_told() -> None:
     async with slow_answer() as (envoy, url, _), httpx.AsyncClient() as client:
         async with client.stream("POST", url, json={}) as answer:
             assert await anext(answer.aiter_raw()) == b"first"
-            await asyncio.wait_for(envoy.stop(drain_s=0.2), PATIENCE_S)
+            await asyncio.wait_for(envoy.stop(Drain(0.2)), PATIENCE_S)
         assert await ended(envoy.pid)
         await envoy.stop()
 
@@ -184,7 +185,7 @@ async def test_a_killed_envoy_starts_again_on_the_same_files() -> None:
                 assert (await client.post(url, json={"model": "tiny"})).status_code == 200
         finally:
             await first.stop()
-            await second.stop(drain_s=0.0)
+            await second.stop()
             await server.stop(None)
             await upstream.stop()
 

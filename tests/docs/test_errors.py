@@ -13,8 +13,10 @@ import pytest
 
 from headgate.core.apis import ErrorShape
 from headgate.core.errors import ApiError, Refusal
-from headgate.dataplane.replies import REPLIES, LocalReply
+from headgate.dataplane.box import BODY_LIMIT_BYTES
+from headgate.dataplane.replies import LocalReply, replies
 
+REPLIES = replies(BODY_LIMIT_BYTES)
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "errors.md").read_text()
 
 

@@ -1,16 +1,22 @@
 """`headgate up` as a newcomer meets it: what it prints, how it fails, what it leaves behind."""
 
+import http.server
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.box import Box, environment, policy, started_up
+from tests.certificates import AUTHORITY, FOLDER
 from tests.patience import PATIENCE_S, PATIENT_HEADGATE, wait_until
 
 ANY_PORTS = ("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
@@ -171,6 +177,9 @@ def test_a_bad_policy_is_said_line_by_line(tmp_path: Path) -> None:
         ("--run-dir", "headgate.yaml/run", "cannot use"),
         ("--run-dir", "long" * 40, "too long for a socket"),
         ("--store", "mysql://127.0.0.1", "the store must be"),
+        ("--store", "redis:127.0.0.1", "the store must be `memory`, redis://HOST:PORT/DB"),
+        ("--store-password-file", "headgate.yaml", "goes with a --store that is a Redis"),
+        ("--upstream-ca", "headgate.yaml", "holds no certificate in PEM"),
         ("--records", "nowhere/usage.jsonl", "cannot write usage records"),
     ],
 )
@@ -330,3 +339,47 @@ def test_a_policy_with_no_upstream_alive_still_starts(tmp_path: Path) -> None:
     assert "note: the vLLM of tiny (http://127.0.0.1:9) does not answer yet" in box.lines
     assert answer.status_code == 503
     assert answer.json()["error"]["code"]
+
+
+@contextmanager
+def https_upstream() -> Iterator[str]:
+    """A server that answers 204, with a certificate of the tests' own authority."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            self.send_response(204)
+            self.end_headers()
+
+        do_GET = do_POST  # noqa: N815 - the names are the library's
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(FOLDER / "first.pem", FOLDER / "first.key.pem")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"https://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_an_upstream_of_an_own_authority_is_told_and_upstream_ca_trusts_it(tmp_path: Path) -> None:
+    with https_upstream() as url:
+        (tmp_path / "headgate.yaml").write_text(policy(url, forces_usage=True))
+        with started_up(tmp_path) as box:
+            assert box.chat().status_code == 503
+            note = box.lines[0]
+        with started_up(tmp_path, "--upstream-ca", str(AUTHORITY)) as box:
+            assert box.chat().status_code == 204
+            assert "is ready on" in box.lines[0]
+
+    assert note.startswith(f"note: the vLLM of tiny ({url}) has a certificate that is not trusted")
+    assert "--upstream-ca FILE" in note

@@ -29,7 +29,10 @@ class AuthzServer:
         self.clock = FakeClock(0)
         metrics = Metrics(self.counted, self.clock)
         failures = FailureLimit(per_minute=3)
-        self.service = Authorization(lambda: self.policy, failures, self.clock, metrics)
+        self.admits = True
+        self.service = Authorization(
+            lambda: self.policy, failures, self.clock, metrics, lambda: self.admits
+        )
 
     def decisions(self, decision: str) -> float | None:
         labels = {"hook": "ext_authz", "decision": decision}
@@ -75,6 +78,17 @@ async def test_a_new_policy_is_in_force_from_the_next_call(door: AuthzServer, ch
     door.policy = CompiledPolicy(POLICY.models, POLICY.tenants, {})
 
     assert (await check(request)).status.code == 16
+
+
+async def test_while_the_gateway_ends_every_request_gets_503(
+    door: AuthzServer, check: Check
+) -> None:
+    door.admits = False
+    for credential in (RIGHT, WRONG):
+        response = await check(check_request(credential))
+
+        assert response.denied_response.status.code == 503
+        assert "The gateway is shutting down" in response.denied_response.body
 
 
 WRONG = ("authorization", b"Bearer sk-wrong")

@@ -25,8 +25,11 @@ SERVE: dict[str, tuple[list[str], object]] = {
     "grpc_server": (["--grpc-server", "grpcio"], GrpcServer.GRPCIO),
     "admin": (["--admin", "[::1]:7"], Address("::1", 7)),
     "store": (
-        ["--store", "redis://r", "--replicas", "3", "--store-deadline-ms", "20"],
-        StoreSettings("redis://r", 3, 0.02),
+        [
+            *("--store", "redis://r", "--store-password-file", "p"),
+            *("--replicas", "3", "--store-deadline-ms", "20"),
+        ],
+        StoreSettings("redis://r", 3, 0.02, Path("p")),
     ),
     "records": (["--records", "r.jsonl"], Path("r.jsonl")),
     "drain_s": (["--drain-s", "2.5"], 2.5),
@@ -42,14 +45,20 @@ SERVE: dict[str, tuple[list[str], object]] = {
 UP: dict[str, tuple[list[str], object]] = {
     "policy": SERVE["policy"],
     "upstream": (["--upstream", "http://u"], "http://u"),
+    "upstream_ca": (["--upstream-ca", "ca.pem"], Path("ca.pem")),
     "listen": (["--listen", "0.0.0.0:5"], Address("0.0.0.0", 5)),
     "admin": SERVE["admin"],
-    "store": (["--store", "redis://r"], StoreSettings("redis://r")),
+    "store": (
+        ["--store", "redis://r", "--store-deadline-ms", "20", "--store-password-file", "p"],
+        StoreSettings("redis://r", deadline_s=0.02, password_file=Path("p")),
+    ),
+    "drain_s": SERVE["drain_s"],
     "records": SERVE["records"],
     "tls": (["--tls-cert", "c", "--tls-key", "k"], TlsFiles(Path("c"), Path("k"))),
     "auth_failures_per_minute": SERVE["auth_failures_per_minute"],
     "grpc_server": SERVE["grpc_server"],
     "max_connections": (["--max-connections", "9"], 9),
+    "body_limit_bytes": (["--body-limit", "50MB"], 50_000_000),
     "run_dir": (["--run-dir", "d"], Path("d")),
     "counting": (["--counting", "extproc"], Counting.EXTPROC),
 }

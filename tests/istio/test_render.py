@@ -26,6 +26,14 @@ def test_committed_filters_are_as_rendered(component: str) -> None:
     assert committed == shown.stdout, "`make render` writes them anew"
 
 
+def test_another_limit_of_bodies_is_in_the_filter_and_in_the_413() -> None:
+    shown = CliRunner().invoke(cli, ["render", "istio", "--body-limit", "50MB"])
+
+    assert shown.stdout.startswith("# Rendered by `headgate render istio --body-limit 50MB`")
+    assert "max_request_bytes: 50000000" in shown.stdout
+    assert "larger than 50 MB, the limit of this gateway" in shown.stdout
+
+
 def test_a_script_is_readable_text_of_several_lines() -> None:
     committed = (COMPONENTS / "gateway" / "envoyfilters.yaml").read_text(encoding="utf-8")
 

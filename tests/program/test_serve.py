@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from accesslog import service as accesslog
 from tests.box import environment, policy
 from tests.patience import PATIENCE_S, wait_until
 
@@ -23,7 +25,7 @@ def serving(tmp_path: Path) -> Iterator[tuple[Process, str, str]]:
     (tmp_path / "headgate.yaml").write_text(policy("http://127.0.0.1:9"))
     address = f"unix:{tmp_path / 'hooks.sock'}"
     command = [sys.executable, "-m", "headgate", "serve", "--policy", "headgate.yaml"]
-    command += ["--hooks", address, "--admin", "127.0.0.1:0"]
+    command += ["--hooks", address, "--admin", "127.0.0.1:0", "--drain-s", str(PATIENCE_S)]
     process = subprocess.Popen(
         command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment()
     )
@@ -65,6 +67,33 @@ def test_on_sigterm_it_says_not_serving_and_ends_with_0(serving: tuple[Process, 
         health_pb2.HealthCheckResponse.NOT_SERVING,
     ]
     assert process.wait(PATIENCE_S) == 0
+
+
+def test_while_a_proxy_has_requests_to_end_the_hooks_go_on_and_readiness_fails(
+    serving: tuple[Process, str, str],
+) -> None:
+    """The proxy's access log stream shows that it still needs the hooks."""
+    process, address, admin_url = serving
+    with grpc.insecure_channel(address) as channel:
+        log_is_open = threading.Event()
+        log = channel.stream_unary(f"/{accesslog.SERVICE}/{accesslog.METHOD}").future(
+            entries_until(log_is_open), timeout=PATIENCE_S
+        )
+        check = channel.unary_unary("/envoy.service.auth.v3.Authorization/Check")
+        wait_until(lambda: 'hook="accesslog"' in httpx.get(f"{admin_url}/metrics").text, "the log")
+        process.send_signal(signal.SIGTERM)
+        wait_until(lambda: httpx.get(f"{admin_url}/readyz").status_code == 503, "readiness to fail")
+        assert check(b"", timeout=PATIENCE_S), "a request that runs settles by such a call"
+        log_is_open.set()
+        log.result()
+
+    assert process.wait(PATIENCE_S) == 0
+
+
+def entries_until(end: threading.Event) -> Iterator[bytes]:
+    """One message without entries, and the end of the stream later."""
+    yield b""
+    end.wait(PATIENCE_S)
 
 
 def test_a_taken_address_is_one_line(serving: tuple[Process, str, str], tmp_path: Path) -> None:

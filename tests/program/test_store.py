@@ -57,6 +57,6 @@ async def test_it_starts_without_redis_finds_it_loses_it_and_finds_it_again(
 
 async def test_an_address_that_is_none_is_an_operator_s_error() -> None:
     metrics = Metrics(CollectorRegistry(), CLOCK)
-    with pytest.raises(OperatorError, match="must be `memory` or a URL"):
+    with pytest.raises(OperatorError, match="must be `memory`, redis"):
         async with running_store(StoreSettings("memcached://h"), CLOCK, metrics):
             pass

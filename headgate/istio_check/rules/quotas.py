@@ -15,6 +15,7 @@ from headgate.core.contract import (
     AdmissionKey,
     Namespace,
 )
+from headgate.dataplane.box import MAX_BODY_LIMIT_BYTES, MIN_BODY_LIMIT_BYTES
 from headgate.istio_check.attachments import EXT_PROC, OURS, Patch, all_patches
 from headgate.istio_check.findings import Finding, MeshRule, finding_at
 from headgate.istio_check.manifests import KeyPath, items, mapping, text, whole
@@ -135,6 +136,18 @@ def buffer_limits(mesh: Mesh) -> Iterator[Finding]:
             largest = mesh.largest_body_bytes
             message = f"bodies may have {limit} bytes, but the services take {largest}"
             yield ours.finding(MeshRule.BUFFER_LIMITS, (key,), message, f"at most {largest}")
+
+
+def body_limits(mesh: Mesh) -> frozenset[int]:
+    """The limits of bodies that the mesh's own filters set, as far as Headgate renders such."""
+    sizes = (
+        whole(ours.config.get(_key(ours.config, "max_request_bytes")))
+        for ours in _our_filters(mesh)
+        if ours.patch.name == BODY_LIMIT
+    )
+    return frozenset(
+        size for size in sizes if size and MIN_BODY_LIMIT_BYTES <= size <= MAX_BODY_LIMIT_BYTES
+    )
 
 
 def _listener_limits(mesh: Mesh, limit: int) -> Iterator[Finding]:

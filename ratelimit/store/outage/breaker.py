@@ -5,7 +5,10 @@ from enum import StrEnum
 from headgate.core.clock import Clock
 
 FAILURES = 5
-"""How many calls in a row fail before an outage begins."""
+"""How many calls, each begun after the failure before it, fail before an outage begins."""
+SILENCE_S = 1.0
+"""After two such failures an outage begins already, if the first of the calls began this long ago.
+Requests wait meanwhile, and a hook must answer within 2 s."""
 
 PROBE_EVERY_S = 0.25
 
@@ -19,9 +22,12 @@ class BreakerState(StrEnum):
 
 
 class Breaker:
-    """Closed until `failures` calls in a row have failed; then only a probe closes it again.
+    """Closed until `failures` calls in a row have failed, or two calls that began long ago.
 
-    Calls that began before it opened may end afterwards: they no longer change anything.
+    Then only a probe closes it again. One stall of the store or of this machine makes all calls in
+    flight fail together, and they count as one failure. So a call counts only if it began after the
+    last answer and the last counted failure. Calls that began before the breaker opened no longer
+    change anything.
     """
 
     def __init__(
@@ -31,6 +37,8 @@ class Breaker:
         self._failures = failures
         self._probe_every_s = probe_every_s
         self._in_a_row = 0
+        self._counts_from_s = float("-inf")
+        self._silent_since_s = 0.0
         self._probe_at_s = 0.0
         self._state = BreakerState.CLOSED
 
@@ -46,13 +54,18 @@ class Breaker:
     def answered(self) -> None:
         """A call was answered."""
         self._in_a_row = 0
+        self._counts_from_s = self._clock.monotonic_s()
 
-    def failed(self) -> bool:
-        """A call was not answered. True if this is what opens the breaker."""
-        if self._state is not BreakerState.CLOSED:
+    def failed(self, began_s: float) -> bool:
+        """A call was not answered that began then, by `Clock.monotonic_s`. True if it opens."""
+        if self._state is not BreakerState.CLOSED or began_s < self._counts_from_s:
             return False
+        self._counts_from_s = self._clock.monotonic_s()
+        if not self._in_a_row:
+            self._silent_since_s = began_s
         self._in_a_row += 1
-        if self._in_a_row < self._failures:
+        is_silent = self._counts_from_s - self._silent_since_s >= SILENCE_S
+        if self._in_a_row < (min(2, self._failures) if is_silent else self._failures):
             return False
         self._open()
         return True
@@ -66,7 +79,7 @@ class Breaker:
 
     def probe_answered(self) -> None:
         """The store is back."""
-        self._in_a_row = 0
+        self.answered()
         self._state = BreakerState.CLOSED
 
     def probe_failed(self) -> None:

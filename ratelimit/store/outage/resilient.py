@@ -158,7 +158,7 @@ class ResilientStore:
             try:
                 await self._announce()
             except StoreError as error:
-                self._failed(error)
+                self._failed(error, now_s)
                 return
             self._breaker.answered()
             self._announce_at_s = now_s + ANNOUNCE_EVERY_S
@@ -210,21 +210,22 @@ class ResilientStore:
         if self._breaker.is_closed:
             async with self._slots:  # outside of its deadline: this wait is ours
                 if self._breaker.is_closed:
+                    began_s = self._clock.monotonic_s()
                     try:
                         answer = await call()
                     except StoreError as error:
-                        self._failed(error)
+                        self._failed(error, began_s)
                         raise
                     self._breaker.answered()
                     return answer
         raise StoreAwayError(f"the store is away: {self._error}")
 
-    def _failed(self, error: StoreError) -> None:
+    def _failed(self, error: StoreError, began_s: float) -> None:
         self._error = str(error)
         self._replicas.lost()
         now_s = self._clock.monotonic_s()
         self._announce_at_s = now_s  # to see soon whether this is an outage
-        if self._breaker.failed():
+        if self._breaker.failed(began_s):
             self._away_since_s = self._accounted_s = now_s
             self._metrics.store_available.set(0)
             log.warning("the store is away, limits do what their on_outage says: %s", error)
