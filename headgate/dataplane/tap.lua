@@ -25,8 +25,9 @@
 -- abort.
 --
 -- It alters only chat and completions streams of clients that asked for less usage than Headgate
--- did. For `none` it removes every usage, for `final` all usage except the last event's. Such a
--- stream is held back to the end of each event. Every other byte passes unchanged.
+-- did. For `none` it removes every usage, for `final` all usage except the last event's. If such a
+-- stream had usage only beside choices, it adds that event for `final`. Such a stream is held back
+-- to the end of each event. Every other byte passes unchanged.
 --
 -- Limits: an event over MAX_HELD_BYTES and a compressed answer pass unread. HTTP trailers after a
 -- stream that is cut within an event cost the client that piece of an event (vLLM sends none).
@@ -36,7 +37,7 @@
 -- Envoy runs one source: json_strings.lua, the usage scanner, the member tracker, the usage
 -- events and this file.
 
-local format, lower = string.format, string.lower
+local lower = string.lower
 local min, huge = math.min, math.huge
 
 local MAX_HELD_BYTES = 8 * 1024 * 1024
@@ -168,7 +169,8 @@ local function new_tap(handle, admission)
   local tap = {
     handle = handle, api = admission.api, client_usage = admission.client_usage,
     n = max(1, request and tonumber(request.n) or 1),
-    events = 0, completions = {}, prompts = {}, written = {},
+    events = 0, written = {},
+    running = { prompt = {}, completion = {}, cached = {}, reasoning = {} },
     held = {}, held_bytes = 0, seam = "",
     per_second = admission.per_second,
     read_event = EVENT_READERS[admission.api] or admission.per_second and read_chunk,

@@ -37,30 +37,37 @@ def chunk_stream(chance: random.Random, name: str) -> Case:
     style = chance.choice(("running", "running", "null", "none"))
     prompt_counts: dict[int, int] = {}
     completion_counts: dict[int, int] = {}
+    unsent = ""
     for number in range(chance.randint(0, 6)):
         index = chance.randrange(n * prompts)
         opens = api == "chat" and number < n
-        members = [
-            ("choices", f"[{writer.space()}{choice(writer, api, index, opens)}{writer.space()}]")
-        ]
+        choices = f"[{writer.space()}{choice(writer, api, index, opens)}{writer.space()}]"
+        usage = ""
+        members = [("choices", choices)]
         writer.events += not opens
         members += [("model", '"tiny"'), ("echo", writer.value(chance.choice(ECHOES)))]
         if chance.random() < 0.2:
             members.append(("error", "null"))
         if style == "running" and chance.random() < 0.9:
             (prompt, prompt_count), (completion, count) = writer.count(), writer.count()
-            members.append(("usage", usage_object(writer, prompt, completion, False)[0]))
+            usage = usage_object(writer, prompt, completion, False)[0]
+            members.append(("usage", usage))
             if prompt_count is not None:
                 prompt_counts[index // n] = prompt_count
             if count is not None:
                 completion_counts[index] = count
+            is_counted = count is not None
         elif style == "null":
             members.append(("usage", "null"))
         chance.shuffle(members)
-        writer.event(writer.object(members, "usage", "‹›" if style == "null" else "«»"))
+        event = writer.event(writer.object(members, "usage", "‹›" if style == "null" else "«»"))
+        if usage and is_counted:
+            prompt, completion = (sum(each.values()) for each in (prompt_counts, completion_counts))
+            final = usage if len(completion_counts) == 1 else summed(prompt, completion)
+            unsent = event.replace(choices, "[]", 1).replace(usage, final, 1)
     writer.set("prompt", sum(prompt_counts.values()) if prompt_counts else None)
     writer.set("completion", sum(completion_counts.values()) if completion_counts else None)
-    end_of_chunks(writer)
+    end_of_chunks(writer, unsent)
     return writer.finished(name, api, n, "text/event-stream; charset=utf-8")
 
 
@@ -77,8 +84,17 @@ def choice(writer: Writer, api: str, index: int, opens: bool) -> str:
     return writer.object([*members, ("finish_reason", "null")])
 
 
-def end_of_chunks(writer: Writer) -> None:
-    """Perhaps an error, the last usage, and [DONE]."""
+def summed(prompt: int, completion: int) -> str:
+    """The usage of several choices, as the counters write it."""
+    total = prompt + completion
+    return f'{{"prompt_tokens":{prompt},"total_tokens":{total},"completion_tokens":{completion}}}'
+
+
+def end_of_chunks(writer: Writer, unsent: str) -> None:
+    """Perhaps an error, the last usage, and [DONE].
+
+    `unsent` is added before [DONE] for `final` if there is no last usage.
+    """
     chance = writer.chance
     if chance.random() < 0.1:
         writer.event(writer.object([("error", writer.value({"message": "no", "code": 500}))]))
@@ -91,11 +107,14 @@ def end_of_chunks(writer: Writer) -> None:
         writer.marked += chance.choice(("", ": ping\n\n")) + "‹"
         writer.event(writer.object(members), with_noise=False)
         writer.marked += "›"
+        unsent = ""
         details |= {"prompt": prompt_count, "completion": count}
         for key, value in details.items():
             writer.set(key, value)
     if chance.random() < 0.8:
-        writer.marked += f"{writer.noise()}data: [DONE]\n\n"
+        noise, added = writer.noise(), f"⟦{unsent}⟧" if unsent else ""
+        whole, blank, lines = noise.rpartition("\n\n")
+        writer.marked += f"{whole}{blank}{added}{lines}data: [DONE]\n\n"
         writer.usage["complete"] = "1"
 
 
