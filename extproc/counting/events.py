@@ -36,8 +36,9 @@ _DATA = b"data:"
 class Totals:
     """The numbers of one answer so far; None for a number that is not known.
 
-    `n` is the number of choices for each prompt. `alters`: running usage is taken out.
-    `per_second`: it is audio with a price per second.
+    `n` is the number of choices for each prompt. `alters`: the client gets other bytes than the
+    upstream sent. `gets_less`: running usage is taken out. `per_second`: it is audio with a price
+    per second.
     """
 
     api: Api
@@ -45,6 +46,7 @@ class Totals:
     n: int
     now_ms: Callable[[], int]
     alters: bool = False
+    gets_less: bool = False
     prompt: int | None = None
     completion: int | None = None
     cached: int | None = None
@@ -73,8 +75,8 @@ class Totals:
         """Adds the running usage of one choice.
 
         Completions add up over the choices. Prompts add up over the prompts, each of which has `n`
-        consecutive choices. vLLM reports cached and reasoning tokens only with the final usage. Other
-        servers send that with the last choice.
+        consecutive choices. vLLM reports cached and reasoning tokens only with the final usage.
+        Other servers send that with the last choice.
         """
         prompt_no = choice_no // self.n if self.api is Api.COMPLETIONS else 0
         self.completion = _add(self.completion, self.completions, choice_no, counts.completion)
@@ -98,6 +100,11 @@ def _add(total: int | None, parts: dict[int, int], part_no: int, count: int | No
 
 
 Reader = Callable[[Totals, bytes], bytes]
+
+
+def pass_event(_totals: Totals, event: bytes) -> bytes:
+    """An event that is not read."""
+    return event
 
 
 def json_of(event: bytes) -> bytes:
@@ -174,7 +181,7 @@ def _read_chunk_usage(
     totals.add_running(int(index[1]) if index else 0, counts)
     if totals.client_usage is ClientUsage.FINAL and counts.completion is not None:
         totals.unsent = event
-    return without(event, json, usage.first, usage.end) if totals.alters else event
+    return without(event, json, usage.first, usage.end) if totals.gets_less else event
 
 
 def _unsent_usage(totals: Totals) -> bytes:

@@ -102,7 +102,7 @@ local function read_chunk_usage(tap, event, json, usage, choice)
   if tap.client_usage == "final" and numbers.completion then
     tap.unsent = event
   end
-  return tap.alters and without(event, json, usage.first, usage.last) or event
+  return tap.gets_less and without(event, json, usage.first, usage.last) or event
 end
 
 local function read_chunk(tap, event)

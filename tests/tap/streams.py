@@ -6,6 +6,7 @@ the case files are around the parts to take out, and the numbers are added up be
 
 import itertools
 import random
+import re
 from dataclasses import dataclass
 
 from tests.tap.cases_file import CLIENT_USAGES, LINE_ENDS, Case
@@ -45,7 +46,7 @@ def chunk_stream(chance: random.Random, name: str) -> Case:
         usage = ""
         members = [("choices", choices)]
         writer.events += not opens
-        members += [("model", '"tiny"'), ("echo", writer.value(chance.choice(ECHOES)))]
+        members += [("model", '"org/served"'), ("echo", writer.value(chance.choice(ECHOES)))]
         if chance.random() < 0.2:
             members.append(("error", "null"))
         if style == "running" and chance.random() < 0.9:
@@ -136,7 +137,12 @@ def response_stream(chance: random.Random, name: str) -> Case:
         writer.usage["error"] = "1"
     if chance.random() < 0.8:
         last = chance.choice(("completed", "completed", "incomplete", "failed"))
-        members = [("id", '"r"'), ("tools", echo), ("text", writer.value(chance.choice(ECHOES)))]
+        members = [
+            ("id", '"r"'),
+            ("model", '"org/served"'),
+            ("tools", echo),
+            ("text", writer.value(chance.choice(ECHOES))),
+        ]
         if chance.random() < 0.9:
             members.append(("usage", response_usage(writer)))
         chance.shuffle(members)
@@ -172,7 +178,12 @@ def message_stream(chance: random.Random, name: str) -> Case:
     writer = Writer(chance, breaks=chance.random() < 0.2)
     writer.set("prompt", known_prompt(usage := message_usage(writer)))
     writer.set("cached", usage["cache_read_input_tokens"][1])
-    message = [("usage", written(writer, usage)), ("content", "[]"), ("role", '"assistant"')]
+    message = [
+        ("usage", written(writer, usage)),
+        ("model", '"org/served"'),
+        ("content", "[]"),
+        ("role", '"assistant"'),
+    ]
     chance.shuffle(message)
     writer.event(writer.object([("message", writer.object(message))]), "message_start")
     for _ in range(chance.randint(0, 5)):
@@ -234,6 +245,7 @@ def json_body(chance: random.Random, name: str) -> Case:
     writer = Writer(chance)
     api = chance.choice(("chat", "completions", "responses", "embeddings"))
     members = [("id", '"a"'), ("data", writer.value([0.5, -2e-3])), ("text", writer.value(TEXTS))]
+    members.append(("model", '"org/served"'))
     members += [(f"echo{number}", writer.value(chance.choice(ECHOES))) for number in range(3)]
     if chance.random() < 0.9:
         (prompt, prompt_count), (completion, count) = writer.count(), writer.count()
@@ -249,6 +261,10 @@ def json_body(chance: random.Random, name: str) -> Case:
     writer.usage["complete"] = "1"
     return writer.finished(name, api, 1, "application/json")
 
+
+NAMES = {"x-served-as": "org/served", "x-model": "alias"}
+"""The request's headers if vLLM has another name for the model."""
+_SERVED_AS = re.compile(rb'(?<!\\)("model"(?:\s|data:)*:(?:\s|data:)*")org/served(")')
 
 KINDS = (chunk_stream, chunk_stream, response_stream, message_stream, json_body)
 
@@ -276,10 +292,13 @@ def generated(seed: int) -> Generated:
     if case.kind == "application/json":
         line_end = "\n"
     headers = case.headers(client_usage)
-    sent = case.sent(line_end)
+    sent, seen = case.sent(line_end), case.seen(client_usage, line_end)
+    if chance.random() < 0.4:
+        headers |= NAMES
+        seen = _SERVED_AS.sub(rb"\1alias\2", seen)
     if chance.random() < 0.25:
         return Generated(headers, cut(chance, damaged(chance, sent)), None, None)
-    return Generated(headers, cut(chance, sent), case.seen(client_usage, line_end), case.usage)
+    return Generated(headers, cut(chance, sent), seen, case.usage)
 
 
 def damaged(chance: random.Random, sent: bytes) -> bytes:

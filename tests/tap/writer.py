@@ -24,7 +24,9 @@ ECHOES: tuple[Any, ...] = (
     {"usage": {"prompt_tokens": 1, "completion_tokens": 2, "input_tokens": 3, "output_tokens": 4}},
     [{"usage": None}, {"properties": {"usage": {"type": "object"}}}],
     {'a"usage': 1, "error": {"message": "x"}, "choices": [{"index": 9}]},
+    {"a": [{"model": "x"}], "choices": [{"model": "y"}]},
     "usage",
+    "model",
     [],
     None,
 )
