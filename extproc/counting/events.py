@@ -186,9 +186,10 @@ def _read_chunk_usage(
 
 def _unsent_usage(totals: Totals) -> bytes:
     """The final usage for a client that asked for it, if the stream had usage only beside choices:
-    the last such chunk without its choices. Of several choices it has the sum."""
+    the last such chunk without its choices. Of several choices it has the sum.
+    A stream with an error has no final usage without us either."""
     event = totals.unsent
-    if event is None:
+    if event is None or totals.error:
         return b""
     usage = outermost(json_of(event), USAGE)
     if usage is not None and len(totals.completions) > 1:

@@ -72,9 +72,10 @@ end
 
 -- The final usage for a client that asked for it, if the stream had usage only beside choices: the
 -- last such chunk without its choices. Of several choices it has the sum.
+-- A stream with an error has no final usage without us either.
 local function unsent_usage(tap)
   local event = tap.unsent
-  if not event then
+  if not event or tap.error then
     return ""
   elseif next(tap.running.completion, next(tap.running.completion)) then
     local usage, sum = outermost(json_of(event), USAGE), '{"prompt_tokens":%.0f,"total_tokens":%.0f'

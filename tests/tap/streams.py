@@ -100,6 +100,7 @@ def end_of_chunks(writer: Writer, unsent: str) -> None:
     if chance.random() < 0.1:
         writer.event(writer.object([("error", writer.value({"message": "no", "code": 500}))]))
         writer.usage["error"] = "1"
+        unsent = ""
     if chance.random() < 0.7:
         (prompt, prompt_count), (completion, count) = writer.count(), writer.count()
         usage, details = usage_object(writer, prompt, completion, chance.random() < 0.5)
