@@ -130,6 +130,8 @@ def _admission(
     }
     if estimate.per_second is not None:
         admission[AdmissionKey.PER_SECOND] = str(estimate.per_second)
+    if model.served_as != model.name:
+        admission[AdmissionKey.SERVED_AS] = model.served_as
     if model.adapter is not None:
         admission[AdmissionKey.ADAPTER] = model.adapter
     return admission

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from extproc.counting.counter import AnswerChunk, AnswerContext, AnswerCounter, AnswerHead
+from extproc.counting.names import ModelNames
 from extproc.form import rewrite_form
 from extproc.splice import SpliceError, rewrite_body
 from extproc.transitions import REQUEST_STATES, TRANSITIONS, Event, State, UnexpectedMessageError
@@ -130,9 +131,11 @@ class RequestStream:
     def on_answer_headers(self, head: AnswerHead, is_last: bool) -> AnswerBegin:
         """The answer's headers; `is_last` if it has no body.
 
-        An error costs nothing whatever its body says, so its body is not asked for.
+        An error costs nothing whatever its body says. Its body is asked for only if it may have
+        vLLM's name of the model.
         """
-        is_all = is_last or (head.status or 0) >= 400
+        is_error = (head.status or 0) >= 400
+        is_all = is_last or (is_error and AdmissionKey.SERVED_AS not in self._admission)
         self._move(Event.ANSWER_WITHOUT_BODY if is_all else Event.ANSWER_BEGINS)
         counter = self._counter = AnswerCounter(_context(self._admission), head, self._now_ms)
         usage = counter.begin()
@@ -174,4 +177,12 @@ def _context(admission: Mapping[AdmissionKey, str]) -> AnswerContext:
         ClientUsage(admission[AdmissionKey.CLIENT_USAGE]),
         int(admission[AdmissionKey.CHOICES]),
         AdmissionKey.PER_SECOND in admission,
+        _names(admission),
     )
+
+
+def _names(admission: Mapping[AdmissionKey, str]) -> ModelNames | None:
+    served_as = admission.get(AdmissionKey.SERVED_AS)
+    if served_as is None:
+        return None
+    return ModelNames(admission[AdmissionKey.MODEL].encode(), served_as.encode())

@@ -7,6 +7,13 @@ import re
 from typing import Protocol
 
 from extproc.counting.events import Reader, Totals
+from extproc.counting.names import (
+    MAX_ERROR_BYTES,
+    JsonNames,
+    ModelNames,
+    rename_error,
+    rename_event,
+)
 from extproc.counting.scanner import (
     DURATION,
     USAGE,
@@ -65,9 +72,10 @@ class StreamBody:
     """Server-sent events. A chunk may cut an event anywhere, even in its blank line, so `_seam`
     keeps the last bytes that are held."""
 
-    def __init__(self, totals: Totals, read_event: Reader) -> None:
+    def __init__(self, totals: Totals, read_event: Reader, names: ModelNames | None = None) -> None:
         self._totals = totals
         self._read_event = read_event
+        self._names = names
         self._held = _HeldBack()
         self._seam = b""
         self._passes = False
@@ -83,7 +91,7 @@ class StreamBody:
         while stop > 0:
             held.add(chunk[start:stop])
             event = held.release()
-            out.append(event if self._passes else self._read_event(self._totals, event))
+            out.append(event if self._passes else self._read(event))
             self._passes, self._seam, start = False, b"", stop
             stop = _event_end(chunk, start)
         rest = chunk[start:]
@@ -96,7 +104,50 @@ class StreamBody:
     def finish(self) -> bytes:
         if not self._held.size_bytes:
             return b""
-        return self._read_event(self._totals, self._held.release())
+        return self._read(self._held.release())
+
+    def _read(self, event: bytes) -> bytes:
+        seen = self._read_event(self._totals, event)
+        if self._names is None:
+            return seen
+        if self._totals.error:
+            return rename_error(self._names, seen)
+        return rename_event(self._names, self._totals.api, seen)
+
+
+class FlatStreamBody(StreamBody):
+    """A stream of audio at a flat price: only the model's name in it is of interest."""
+
+    def finish(self) -> bytes:
+        self._totals.complete = True
+        return super().finish()
+
+
+class ErrorBody:
+    """A JSON error, which is held back until a brace may end it."""
+
+    def __init__(self, totals: Totals, names: ModelNames) -> None:
+        self._totals = totals
+        self._names = names
+        self._held = _HeldBack()
+        self._passes = False
+
+    @property
+    def held_bytes(self) -> int:
+        return self._held.size_bytes
+
+    def watch(self, chunk: bytes) -> bytes:
+        self._held.add(chunk)
+        self._passes = self._passes or self._held.size_bytes > MAX_ERROR_BYTES
+        if self._passes:
+            return self._held.release()
+        if not chunk.rstrip(b" \t\n\v\f\r").endswith(b"}"):
+            return b""
+        return rename_error(self._names, self._held.release())
+
+    def finish(self) -> bytes:
+        self._totals.complete = True
+        return b"" if self._passes else rename_error(self._names, self._held.release())
 
 
 def _event_end(text: bytes, start: int) -> int:
@@ -108,17 +159,19 @@ def _event_end(text: bytes, start: int) -> int:
 class JsonBody:
     """A JSON answer, which passes at once. Of its bytes only a usage object is held."""
 
-    def __init__(self, totals: Totals) -> None:
+    def __init__(self, totals: Totals, names: ModelNames | None = None) -> None:
         self._totals = totals
         self._usage = Tracker(USAGE, self._read)
+        self._names = None if names is None else JsonNames(names)
 
     @property
     def held_bytes(self) -> int:
-        return self._usage.held_bytes
+        held = 0 if self._names is None else self._names.held_bytes
+        return held + self._usage.held_bytes
 
     def watch(self, chunk: bytes) -> bytes:
         self._usage.feed(chunk)
-        return chunk
+        return chunk if self._names is None else self._names.feed(chunk)
 
     def finish(self) -> bytes:
         totals, usage = self._totals, self._usage.finish()
@@ -127,7 +180,7 @@ class JsonBody:
         if totals.api in _NO_OUTPUT and totals.prompt is not None and totals.completion is None:
             totals.completion = 0
         totals.complete = True
-        return b""
+        return b"" if self._names is None else self._names.feed(b"", at_end=True)
 
     def _read(self, usage: bytes) -> Counts:
         return read_usage(self._totals.api, usage)

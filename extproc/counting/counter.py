@@ -7,8 +7,17 @@ bytes for the client. The keys are written with each chunk, so that they survive
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from extproc.counting.bodies import AudioBody, Body, JsonBody, StreamBody, UnreadBody
-from extproc.counting.events import EVENT_READERS, Totals, read_chunk
+from extproc.counting.bodies import (
+    AudioBody,
+    Body,
+    ErrorBody,
+    FlatStreamBody,
+    JsonBody,
+    StreamBody,
+    UnreadBody,
+)
+from extproc.counting.events import EVENT_READERS, Totals, pass_event, read_chunk
+from extproc.counting.names import ModelNames
 from extproc.types import ClientUsage
 from headgate.core.apis import FORM_APIS, Api
 from headgate.core.contract import UsageKey
@@ -30,13 +39,14 @@ class AnswerContext:
     """The properties of a request that decide how its answer is read.
 
     `n` is the number of choices for each prompt. `per_second` says that it is audio with a price
-    per second; other audio passes unread.
+    per second; other audio passes unread. `names` are the model's names, if vLLM has another.
     """
 
     api: Api
     client_usage: ClientUsage
     n: int
     per_second: bool = False
+    names: ModelNames | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +73,7 @@ class AnswerCounter:
             now_ms=now_ms,
             per_second=context.per_second,
         )
-        self._body = _body_of(self._totals, head)
+        self._body = _body_of(self._totals, head, context.names)
         self._written: dict[UsageKey, int] = {}
         self._head = head
 
@@ -117,16 +127,26 @@ class AnswerCounter:
         return changes
 
 
-def _body_of(totals: Totals, head: AnswerHead) -> Body:
+def _body_of(totals: Totals, head: AnswerHead, names: ModelNames | None) -> Body:
     """The reader for a body with these headers."""
     kind = head.content_type.lower()
     reader = read_chunk if totals.per_second else EVENT_READERS.get(totals.api)
     is_flat = totals.api in FORM_APIS and not totals.per_second
-    if head.encoding is not None or is_flat:
+    is_stream = kind.startswith("text/event-stream")
+    is_json = kind.startswith("application/json")
+    if head.encoding is not None:
         return UnreadBody(totals)
-    if reader is not None and kind.startswith("text/event-stream"):
-        totals.alters = reader is read_chunk and totals.client_usage in _LESS_USAGE
-        return StreamBody(totals, reader)
-    if kind.startswith("application/json"):
-        return AudioBody(totals) if totals.per_second else JsonBody(totals)
-    return UnreadBody(totals)
+    if names is not None and (head.status is None or head.status // 100 != 2):
+        totals.alters = is_json
+        return ErrorBody(totals, names) if is_json else UnreadBody(totals)
+    if is_flat:
+        totals.alters = names is not None and is_stream
+        return FlatStreamBody(totals, pass_event, names) if totals.alters else UnreadBody(totals)
+    if reader is not None and is_stream:
+        totals.gets_less = reader is read_chunk and totals.client_usage in _LESS_USAGE
+        totals.alters = totals.gets_less or names is not None
+        return StreamBody(totals, reader, names)
+    if is_json and totals.per_second:
+        return AudioBody(totals)
+    totals.alters = is_json and names is not None
+    return JsonBody(totals, names) if is_json else UnreadBody(totals)

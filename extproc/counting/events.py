@@ -7,6 +7,7 @@ blank line. It updates the totals, and returns the part of the event for the cli
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from json import dumps
 
 from extproc.counting.scanner import (
     USAGE,
@@ -35,8 +36,9 @@ _DATA = b"data:"
 class Totals:
     """The numbers of one answer so far; None for a number that is not known.
 
-    `n` is the number of choices for each prompt. `alters`: running usage is taken out.
-    `per_second`: it is audio with a price per second.
+    `n` is the number of choices for each prompt. `alters`: the client gets other bytes than the
+    upstream sent. `gets_less`: running usage is taken out. `per_second`: it is audio with a price
+    per second.
     """
 
     api: Api
@@ -44,6 +46,7 @@ class Totals:
     n: int
     now_ms: Callable[[], int]
     alters: bool = False
+    gets_less: bool = False
     prompt: int | None = None
     completion: int | None = None
     cached: int | None = None
@@ -55,7 +58,11 @@ class Totals:
     complete: bool = False
     error: bool = False
     completions: dict[int, int] = field(default_factory=dict)
+    reasonings: dict[int, int] = field(default_factory=dict)
     prompts: dict[int, int] = field(default_factory=dict)
+    cached_parts: dict[int, int] = field(default_factory=dict)
+    unsent: bytes | None = None
+    """The last event with usage beside choices, for a client that asked for the final usage."""
 
     def set_usage(self, counts: Counts) -> None:
         """Takes the final usage. A number that it lacks keeps its value."""
@@ -68,17 +75,14 @@ class Totals:
         """Adds the running usage of one choice.
 
         Completions add up over the choices. Prompts add up over the prompts, each of which has `n`
-        consecutive choices. Cached and reasoning tokens come only with the final usage.
+        consecutive choices. vLLM reports cached and reasoning tokens only with the final usage.
+        Other servers send that with the last choice.
         """
         prompt_no = choice_no // self.n if self.api is Api.COMPLETIONS else 0
-        if counts.completion is not None:
-            before = self.completions.get(choice_no, 0)
-            self.completion = (self.completion or 0) + counts.completion - before
-            self.completions[choice_no] = counts.completion
-        if counts.prompt is not None:
-            before = self.prompts.get(prompt_no, 0)
-            self.prompt = (self.prompt or 0) + counts.prompt - before
-            self.prompts[prompt_no] = counts.prompt
+        self.completion = _add(self.completion, self.completions, choice_no, counts.completion)
+        self.reasoning = _add(self.reasoning, self.reasonings, choice_no, counts.reasoning)
+        self.prompt = _add(self.prompt, self.prompts, prompt_no, counts.prompt)
+        self.cached = _add(self.cached, self.cached_parts, prompt_no, counts.cached)
 
     def count_event(self) -> None:
         """Counts one more event with output."""
@@ -87,7 +91,20 @@ class Totals:
             self.first_event_ms = self.now_ms()
 
 
+def _add(total: int | None, parts: dict[int, int], part_no: int, count: int | None) -> int | None:
+    """The total with the count of one part that has changed."""
+    if count is None:
+        return total
+    before, parts[part_no] = parts.get(part_no, 0), count
+    return (total or 0) + count - before
+
+
 Reader = Callable[[Totals, bytes], bytes]
+
+
+def pass_event(_totals: Totals, event: bytes) -> bytes:
+    """An event that is not read."""
+    return event
 
 
 def json_of(event: bytes) -> bytes:
@@ -141,10 +158,10 @@ def read_chunk(totals: Totals, event: bytes) -> bytes:
         return _read_chunk_usage(totals, event, json, usage, choice)
     if _DONE.match(json, 5):
         totals.complete = True
-    else:
-        failure = outermost(json, _ERROR)
-        if failure is not None and failure.depth == 1 and not is_null(json, failure.value):
-            totals.error = True
+        return _unsent_usage(totals) + event
+    failure = outermost(json, _ERROR)
+    if failure is not None and failure.depth == 1 and not is_null(json, failure.value):
+        totals.error = True
     return event
 
 
@@ -158,10 +175,32 @@ def _read_chunk_usage(
     counts = read_usage(totals.api, json[usage.value : usage.end])
     if choice is None:
         totals.set_usage(counts)
+        totals.unsent = None
         return b"" if totals.client_usage is ClientUsage.NONE else event
     index = _INDEX.match(json, choice)
     totals.add_running(int(index[1]) if index else 0, counts)
-    return without(event, json, usage.first, usage.end) if totals.alters else event
+    if totals.client_usage is ClientUsage.FINAL and counts.completion is not None:
+        totals.unsent = event
+    return without(event, json, usage.first, usage.end) if totals.gets_less else event
+
+
+def _unsent_usage(totals: Totals) -> bytes:
+    """The final usage for a client that asked for it, if the stream had usage only beside choices:
+    the last such chunk without its choices. Of several choices it has the sum.
+    A stream with an error has no final usage without us either."""
+    event = totals.unsent
+    if event is None or totals.error:
+        return b""
+    usage = outermost(json_of(event), USAGE)
+    if usage is not None and len(totals.completions) > 1:
+        prompt, completion = totals.prompt or 0, totals.completion or 0
+        numbers = {"prompt_tokens": prompt, "total_tokens": prompt + completion}
+        text = dumps({**numbers, "completion_tokens": completion}, separators=(",", ":"))
+        event = event[: usage.value] + text.encode() + event[usage.end :]
+    choices = outermost(json_of(event), _CHOICES, opening=b"[")
+    if choices is None or choices.end is None:
+        return b""
+    return event[: choices.value] + b"[]" + event[choices.end :]
 
 
 def _event_name(event: bytes) -> bytes:

@@ -29,15 +29,15 @@ _OPENING, _CLOSING = b"{[", b"}]"
 class Member:
     """A member of a JSON text, by offsets: its key begins at `first`, its value at `value`.
 
-    `end` is the offset behind a value that is an object, None for any other value. The members of
-    the root have `depth` 1.
+    `end` is the offset behind a value that is an object (if `has_end`), None for any other value.
+    The members of the root have `depth` 1.
     """
 
     first: int
     value: int
     end: int | None
     depth: int
-    is_object: bool
+    has_end: bool
 
 
 @dataclass(slots=True)
@@ -61,11 +61,11 @@ def find_member(text: bytes, key: bytes) -> tuple[int, int] | None:
     return None
 
 
-def outermost(text: bytes, key: bytes) -> Member | None:
+def outermost(text: bytes, key: bytes, opening: bytes = b"{") -> Member | None:
     """The outermost member `key` of a JSON text whose beginning may be missing.
 
     If there are several at one depth, the last, as in every JSON reader. None if there is none, or
-    if the text ends within a string.
+    if the text ends within a string. A value has an `end` if it begins with `opening`.
     """
     first_member = find_member(text, key)
     if first_member is None:
@@ -77,24 +77,24 @@ def outermost(text: bytes, key: bytes) -> Member | None:
             depth += 1
         elif char in _CLOSING:
             depth -= 1
-            if member is not None and member.is_object and depth == member.depth:
+            if member is not None and member.has_end and depth == member.depth:
                 member.end = member.end or token.end()
         elif not token[1]:
             return None
         elif (member is None or depth <= member.depth) and token[0] == key:
-            member = _member_at(text, token.start(), token.end(), depth) or member
+            member = _member_at(text, token, depth, opening) or member
     if member is not None:
         member.depth -= depth
     return member
 
 
-def _member_at(text: bytes, first: int, key_end: int, depth: int) -> Member | None:
-    colon = COLON.match(text, key_end)
+def _member_at(text: bytes, key: re.Match[bytes], depth: int, opening: bytes) -> Member | None:
+    colon = COLON.match(text, key.end())
     if colon is None:
         return None
     value = colon.end()
-    is_object = text.startswith(b"{", value)
-    return Member(first=first, value=value, end=None, depth=depth, is_object=is_object)
+    has_end = text.startswith(opening, value)
+    return Member(first=key.start(), value=value, end=None, depth=depth, has_end=has_end)
 
 
 def is_null(json: bytes, at: int) -> bool:

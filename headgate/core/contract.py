@@ -134,6 +134,9 @@ class AdmissionKey(StrEnum):
     """The bytes of text to learn from; 0 if the prompt has images, absent if they are not known."""
     PER_SECOND = "per_second"
     """The price of a second of audio, in tokens; absent unless the price is by length."""
+    SERVED_AS = "served_as"
+    """vLLM's name of the model; absent if it is `MODEL`, and from older services. With it, answers
+    and errors get the name in `MODEL`."""
     CLIENT_USAGE = "client_usage"
     """The usage that the client asked to see in its stream: `none`, `final` or `continuous`.
     `untouched` if the answer always carries usage (not streamed, responses, messages)."""

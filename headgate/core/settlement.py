@@ -81,7 +81,7 @@ def charge(usage: Usage, estimate: Estimate) -> Charge:
     """The charge of a finished request.
 
     - The client disconnected before any answer while vLLM worked on it: the prompt's estimate.
-    - Otherwise no upstream answer, or an error status: a full refund.
+    - Otherwise no upstream answer, or a status that carries none: a full refund.
     - Usage was seen: the actual tokens, or for audio its seconds at their price.
     - Complete without usage: the estimate.
     - Cut off before its usage came: the prompt if known, else its estimate, and one token for each
@@ -89,7 +89,7 @@ def charge(usage: Usage, estimate: Estimate) -> Charge:
     """
     if usage.status is None and usage.client_left:
         return Charge(estimate.prompt, 0, Source.PARTIAL)
-    if usage.status is None or usage.status >= 400:
+    if not _is_answer(usage.status):
         return Charge(0, 0, Source.REFUND)
     if usage.prompt is not None and usage.completion is not None:
         return Charge(usage.prompt, usage.completion, Source.USAGE, _cached(usage, usage.prompt))
@@ -102,6 +102,12 @@ def charge(usage: Usage, estimate: Estimate) -> Charge:
     prompt = estimate.prompt if usage.prompt is None else usage.prompt
     completion = usage.events if usage.completion is None else usage.completion
     return Charge(prompt, completion, Source.PARTIAL, _cached(usage, prompt))
+
+
+def _is_answer(status: int | None) -> bool:
+    """Whether a status comes with an answer. Only 2xx does, without 204 and 205, which have no body
+    (RFC 9110). A model API redirects or switches protocols only before it has worked."""
+    return status is not None and 200 <= status < 300 and status not in (204, 205)
 
 
 def _cached(usage: Usage, prompt: int) -> int:

@@ -53,6 +53,7 @@ _TAP_FILES = (
     "usage_scanner.lua",
     "member_tracker.lua",
     "usage_events.lua",
+    "model_names.lua",
     "tap.lua",
 )
 _READER_FILES = (

@@ -5,6 +5,7 @@
 -- * headgate.admission: api and client_usage. Without client_usage the request was not admitted,
 --   and nothing is done. per_second: the audio has a price per second. Other audio passes unread,
 --   and is charged its flat price.
+--   served_as: vLLM's name of the model, if it is not the name in model.
 -- * headgate.request: n, the number of choices for each prompt.
 --
 -- It writes dynamic metadata headgate.usage, all of it decimal integers as strings.
@@ -25,8 +26,10 @@
 -- abort.
 --
 -- It alters only chat and completions streams of clients that asked for less usage than Headgate
--- did. For `none` it removes every usage, for `final` all usage except the last event's. Such a
--- stream is held back to the end of each event. Every other byte passes unchanged.
+-- did. For `none` it removes every usage, for `final` all usage except the last event's. If such a
+-- stream had usage only beside choices, it adds that event for `final`. Such a stream is held back
+-- to the end of each event. With served_as it also writes the model's name into answers and errors
+-- (model_names.lua). Every other byte passes unchanged.
 --
 -- Limits: an event over MAX_HELD_BYTES and a compressed answer pass unread. HTTP trailers after a
 -- stream that is cut within an event cost the client that piece of an event (vLLM sends none).
@@ -34,9 +37,9 @@
 -- filter before this one in the filter list holds response headers back.
 --
 -- Envoy runs one source: json_strings.lua, the usage scanner, the member tracker, the usage
--- events and this file.
+-- events, the model names and this file.
 
-local format, lower = string.format, string.lower
+local lower = string.lower
 local min, huge = math.min, math.huge
 
 local MAX_HELD_BYTES = 8 * 1024 * 1024
@@ -70,6 +73,14 @@ local function event_end(tap, text, from)
   return last and last <= #text and last or nil
 end
 
+local function read(tap, event)
+  local seen = tap.read_event(tap, event)
+  if not tap.names then
+    return seen
+  end
+  return tap.error and rename_error(tap.names, seen) or rename_event(tap.names, tap.api, seen)
+end
+
 -- A chunk may cut an event anywhere, even in its blank line: `seam` is the end of the held bytes.
 local function watch_stream(tap, bytes)
   local out, start = {}, 1
@@ -78,7 +89,7 @@ local function watch_stream(tap, bytes)
   stop = stop and stop - #tap.seam
   while stop do
     hold(tap, sub(bytes, start, stop))
-    out[#out + 1] = tap.passes and release(tap) or tap.read_event(tap, release(tap))
+    out[#out + 1] = tap.passes and release(tap) or read(tap, release(tap))
     tap.passes, tap.seam, start = false, "", stop + 1
     stop = event_end(tap, bytes, start)
   end
@@ -92,12 +103,22 @@ local function watch_stream(tap, bytes)
 end
 
 local function finish_stream(tap)
-  return tap.held_bytes > 0 and tap.read_event(tap, release(tap)) or ""
+  return tap.held_bytes > 0 and read(tap, release(tap)) or ""
+end
+
+-- A stream of audio at a flat price: only the model's name in it is of interest.
+local function finish_flat(tap)
+  tap.complete = 1
+  return finish_stream(tap)
+end
+
+local function pass_event(_, event)
+  return event
 end
 
 local function watch_json(tap, bytes)
   track(tap.usage, bytes)
-  return bytes
+  return tap.renamer and rename_json(tap.renamer, bytes) or bytes
 end
 
 local function finish_json(tap)
@@ -109,7 +130,7 @@ local function finish_json(tap)
     tap.completion = tap.completion or 0
   end
   tap.complete = 1
-  return ""
+  return tap.renamer and rename_json(tap.renamer, "", true) or ""
 end
 
 -- Audio with a price per second: its usage has seconds, or verbose_json a `duration`.
@@ -134,6 +155,21 @@ local function read_audio(object)
 end
 
 local function read_nothing()
+end
+
+-- An error is held back until a brace may end it.
+local function watch_error(tap, bytes)
+  hold(tap, bytes)
+  tap.passes = tap.passes or tap.held_bytes > MAX_ERROR_BYTES
+  if tap.passes then
+    return release(tap)
+  end
+  return find(bytes, "}%s*$") and rename_error(tap.names, release(tap)) or ""
+end
+
+local function finish_error(tap)
+  tap.complete = 1
+  return tap.passes and "" or rename_error(tap.names, release(tap))
 end
 
 local function pass(_, bytes)
@@ -163,25 +199,43 @@ local function write_changes(tap, at_end)
   end
 end
 
+-- The model's names, if vLLM has another. An older service does not tell.
+local function names_of(admission)
+  local served_as, name = admission.served_as, admission.model
+  return served_as and name and { served_as = served_as, name = name } or nil
+end
+
 local function new_tap(handle, admission)
   local request = handle:streamInfo():dynamicMetadata():get("headgate.request")
   local tap = {
     handle = handle, api = admission.api, client_usage = admission.client_usage,
     n = max(1, request and tonumber(request.n) or 1),
-    events = 0, completions = {}, prompts = {}, written = {},
+    events = 0, written = {},
+    running = { prompt = {}, completion = {}, cached = {}, reasoning = {} },
     held = {}, held_bytes = 0, seam = "",
-    per_second = admission.per_second,
+    per_second = admission.per_second, names = names_of(admission),
     read_event = EVENT_READERS[admission.api] or admission.per_second and read_chunk,
     watch = pass, finish = finish_unread,
   }
   local headers = handle:headers()
   local kind = lower(headers:get("content-type") or "")
-  if headers:get("content-encoding") or AUDIO[tap.api] and not tap.per_second then
+  local is_stream = find(kind, "text/event-stream", 1, true) == 1
+  if headers:get("content-encoding") then
     return tap
-  elseif tap.read_event and find(kind, "text/event-stream", 1, true) == 1 then
+  elseif tap.names and not find(headers:get(":status"), "^2") then
+    if find(kind, "application/json", 1, true) == 1 then
+      tap.watch, tap.finish, tap.alters = watch_error, finish_error, true
+    end
+  elseif AUDIO[tap.api] and not tap.per_second then
+    if tap.names and is_stream then
+      tap.watch, tap.finish, tap.alters = watch_stream, finish_flat, true
+      tap.read_event = pass_event
+    end
+  elseif tap.read_event and is_stream then
     tap.watch, tap.finish = watch_stream, finish_stream
     local gets_less = tap.client_usage == "none" or tap.client_usage == "final"
-    tap.alters = tap.read_event == read_chunk and gets_less
+    tap.gets_less = tap.read_event == read_chunk and gets_less
+    tap.alters = tap.gets_less or tap.names ~= nil
   elseif find(kind, "application/json", 1, true) == 1 then
     tap.watch, tap.finish = watch_json, finish_json
     tap.usage = new_tracker(USAGE, function(object) return read_usage(tap.api, object) end)
@@ -189,6 +243,8 @@ local function new_tap(handle, admission)
       tap.watch, tap.finish = watch_audio, finish_audio
       tap.usage = new_tracker(USAGE, read_audio)
       tap.duration = new_tracker(DURATION, read_nothing)
+    elseif tap.names then
+      tap.renamer, tap.alters = new_renamer(tap.names), true
     end
   end
   return tap

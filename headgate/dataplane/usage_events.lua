@@ -3,7 +3,7 @@
 -- A reader takes a tap (made in tap.lua) and one event with its blank line. It updates the tap, and
 -- returns the part of the event for the client. It needs the usage scanner.
 
-local gsub = string.gsub
+local format, gsub = string.format, string.gsub
 local floor = math.floor
 
 -- Takes the final usage. A number that it lacks keeps its value.
@@ -12,19 +12,23 @@ local function set_usage(tap, usage)
   tap.cached, tap.reasoning = usage.cached or tap.cached, usage.reasoning or tap.reasoning
 end
 
+local function add(tap, key, part_no, number_now)
+  if number_now then
+    local parts = tap.running[key]
+    tap[key] = (tap[key] or 0) + number_now - (parts[part_no] or 0)
+    parts[part_no] = number_now
+  end
+end
+
 -- Adds the running usage of one choice. Completions add up over the choices. Prompts add up over
--- the prompts, each of which has `n` consecutive choices. Cached and reasoning tokens come only
--- with the final usage.
+-- the prompts, each of which has `n` consecutive choices. vLLM reports cached and reasoning tokens
+-- only with the final usage. Other servers send that with the last choice.
 local function add_running(tap, choice_no, usage)
   local prompt_no = tap.api == "completions" and floor(choice_no / tap.n) or 0
-  if usage.completion then
-    tap.completion = (tap.completion or 0) + usage.completion - (tap.completions[choice_no] or 0)
-    tap.completions[choice_no] = usage.completion
-  end
-  if usage.prompt then
-    tap.prompt = (tap.prompt or 0) + usage.prompt - (tap.prompts[prompt_no] or 0)
-    tap.prompts[prompt_no] = usage.prompt
-  end
+  add(tap, "completion", choice_no, usage.completion)
+  add(tap, "reasoning", choice_no, usage.reasoning)
+  add(tap, "prompt", prompt_no, usage.prompt)
+  add(tap, "cached", prompt_no, usage.cached)
 end
 
 local function count_event(tap)
@@ -62,6 +66,27 @@ local function opens_choice(json)
   return role and content and byte(json, role) == QUOTE and sub(json, content, content + 1) == '""'
 end
 
+local function splice(text, first, last, part)
+  return sub(text, 1, first - 1) .. part .. sub(text, last + 1)
+end
+
+-- The final usage for a client that asked for it, if the stream had usage only beside choices: the
+-- last such chunk without its choices. Of several choices it has the sum.
+-- A stream with an error has no final usage without us either.
+local function unsent_usage(tap)
+  local event = tap.unsent
+  if not event or tap.error then
+    return ""
+  elseif next(tap.running.completion, next(tap.running.completion)) then
+    local usage, sum = outermost(json_of(event), USAGE), '{"prompt_tokens":%.0f,"total_tokens":%.0f'
+    sum = format(sum, tap.prompt or 0, (tap.prompt or 0) + tap.completion)
+    sum = sum .. format(',"completion_tokens":%.0f}', tap.completion)
+    event = splice(event, usage.value, usage.last, sum)
+  end
+  local choices = outermost(json_of(event), '"choices"', OPEN_BRACKET)
+  return choices and choices.last and splice(event, choices.value, choices.last, "[]") or ""
+end
+
 -- A chunk with choices carries running usage, a chunk without choices the final usage.
 local function read_chunk_usage(tap, event, json, usage, choice)
   if not usage.last then
@@ -71,10 +96,14 @@ local function read_chunk_usage(tap, event, json, usage, choice)
   local numbers = read_usage(tap.api, sub(json, usage.value, usage.last))
   if not choice then
     set_usage(tap, numbers)
+    tap.unsent = nil
     return tap.client_usage == "none" and "" or event
   end
   add_running(tap, number(match(json, '^%s*"index"%s*:%s*(%d+)', choice)) or 0, numbers)
-  return tap.alters and without(event, json, usage.first, usage.last) or event
+  if tap.client_usage == "final" and numbers.completion then
+    tap.unsent = event
+  end
+  return tap.gets_less and without(event, json, usage.first, usage.last) or event
 end
 
 local function read_chunk(tap, event)
@@ -88,6 +117,7 @@ local function read_chunk(tap, event)
     return read_chunk_usage(tap, event, json, usage, choice)
   elseif match(json, "^%s*%[DONE%]", 6) then
     tap.complete = 1
+    return unsent_usage(tap) .. event
   else
     local failure = outermost(json, '"error"')
     local is_error = failure and failure.depth == 1 and not is_null(json, failure.value)

@@ -25,11 +25,11 @@ local function find_member(text, key)
 end
 
 -- The outermost member `key` of a JSON text whose beginning may be missing. It has its `first`
--- byte, the first byte of its `value`, the `last` byte of a value that is an object, and its
--- `depth`. The members of the root have the depth 1.
+-- byte, the first byte of its `value`, and its `depth`. A value that is an object (or begins with
+-- `opening`) has its `last` byte. The members of the root have the depth 1.
 --
 -- Nothing if there is none, or if the text ends within a string.
-local function outermost(text, key)
+local function outermost(text, key, opening)
   local at = find_member(text, key)
   local depth, member = 0, nil
   while at do
@@ -43,7 +43,7 @@ local function outermost(text, key)
       if fits and sub(text, first, last) == key then
         local value = match(text, "^%s*:%s*()", last + 1)
         if value then
-          local is_object = byte(text, value) == OPEN_BRACE
+          local is_object = byte(text, value) == (opening or OPEN_BRACE)
           member = { first = first, value = value, is_object = is_object, depth = depth }
         end
       end

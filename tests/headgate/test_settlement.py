@@ -55,6 +55,18 @@ def test_a_refund_charges_no_request_either() -> None:
     assert charge(Usage(status=200), RESERVED).requests == 1
 
 
+@pytest.mark.parametrize("status", [100, 101, 103, 204, 205, 301, 302, 304, 307, 400, 404, 503])
+def test_a_status_without_an_answer_is_not_charged(status: int) -> None:
+    usage = Usage(status=status, prompt=12, completion=64, events=3, complete=True)
+    assert charge(usage, RESERVED) == Charge(0, 0, Source.REFUND)
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 203, 206, 299])
+def test_any_other_2xx_is_an_answer(status: int) -> None:
+    usage = Usage(status=status, prompt=12, completion=64, complete=True)
+    assert charge(usage, RESERVED) == Charge(12, 64, Source.USAGE)
+
+
 @given(st.dictionaries(st.text(max_size=12), st.text(max_size=20)))
 def test_garbage_from_the_wire_is_never_a_charge_below_zero(values: dict[str, str]) -> None:
     cost = charge(read_usage(values), RESERVED)

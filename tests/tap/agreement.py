@@ -25,5 +25,6 @@ async def count_in_lua(
 def _record(answer: Generated) -> bytes:
     sizes = ",".join(str(len(piece)) for piece in answer.pieces)
     headers = answer.headers
-    words = (headers["x-api"], headers["x-client-usage"], headers["x-n"], sizes, headers["x-kind"])
+    words = [headers["x-api"], headers["x-client-usage"], headers["x-n"]]
+    words += [headers.get("x-served-as", "-"), sizes, headers["x-kind"]]
     return " ".join(words).encode() + b"\n" + answer.sent

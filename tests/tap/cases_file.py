@@ -9,15 +9,16 @@ from ruamel.yaml import YAML
 FOLDER = Path(__file__).parent / "cases"
 CLIENT_USAGES = ("none", "final", "continuous", "untouched")
 LINE_ENDS = {"LF": "\n", "CRLF": "\r\n", "CR": "\r"}
-_MARKS = re.compile("[«»‹›]")
+_MARKS = re.compile("[«»‹›]|⟦.*?⟧", re.DOTALL)
 _LESS_THAN_CONTINUOUS = re.compile("«.*?»", re.DOTALL)
 _LESS_THAN_FINAL = re.compile("‹.*?›", re.DOTALL)
+_ADDED_FOR_FINAL = re.compile("⟦(.*?)⟧", re.DOTALL)
 FAKE_TIME_MS = 1700000000123
 
 
 @dataclass(frozen=True)
 class Case:
-    """One answer; `marked` is its text, with marks around the parts that are taken out."""
+    """One answer; `marked` is its text, with marks around the parts that are taken out or added."""
 
     name: str
     api: str
@@ -34,6 +35,8 @@ class Case:
     def seen(self, client_usage: str, line_end: str = "\n") -> bytes:
         """The client's bytes."""
         text = self.marked
+        if client_usage == "final":
+            text = _ADDED_FOR_FINAL.sub(r"\1", text)
         if client_usage in ("none", "final"):
             text = _LESS_THAN_CONTINUOUS.sub("", text)
         if client_usage == "none":

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import uvloop
@@ -18,6 +19,7 @@ from tests.tap.processor import serve_processor
 from tests.tap.rig import Script, TapEnvoy, running_tap
 
 STREAMS, CHUNKS, INTERVAL_S = 40, 400, 0.03
+NAMES = {"x-served-as": "org/served", "x-model": "alias"}
 ADMISSION = {"x-client-usage": "none", "x-api": "chat", "x-kind": "text/event-stream"}
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -52,21 +54,21 @@ def event(number: int) -> bytes:
 
 
 async def measured(
-    rig: TapEnvoy, service: ServiceProcess, counting: Counting
+    rig: TapEnvoy, service: ServiceProcess, counting: Counting, admission: Mapping[str, str]
 ) -> tuple[float, float]:
     """Microseconds of Envoy and of the service for each chunk."""
     script = Script([event(number) for number in range(CHUNKS)], interval_s=INTERVAL_S)
-    await rig.answer(Script([event(1)]), ADMISSION, counting)
+    await rig.answer(Script([event(1)]), admission, counting)
     pids = rig.pid, service.pid
     before = [cpu_s(pid) for pid in pids]
-    await asyncio.gather(*(rig.answer(script, ADMISSION, counting) for _ in range(STREAMS)))
+    await asyncio.gather(*(rig.answer(script, admission, counting) for _ in range(STREAMS)))
     spent = [cpu_s(pid) - start for pid, start in zip(pids, before, strict=True)]
     envoy_us, service_us = (seconds / (STREAMS * CHUNKS) * 1e6 for seconds in spent)
     return envoy_us, service_us
 
 
 async def run() -> None:
-    """Prints a table: plain, tap, ext_proc."""
+    """Prints a table: plain, then either counter, without and with another name of the model."""
     started: list[ServiceProcess] = []
 
     async def serve(socket: Path) -> ServiceProcess:
@@ -76,22 +78,24 @@ async def run() -> None:
         started.append(ServiceProcess(process))
         return started[-1]
 
-    print("way       Envoy, us   service, us   each chunk")
+    print("way             Envoy, us   service, us   each chunk")
     plain_us = 0.0
-    for way, tap, counting in (
-        ("plain", False, Counting.PROXY),
-        ("tap", True, Counting.PROXY),
-        ("ext_proc", True, Counting.EXTPROC),
+    for way, tap, counting, names in (
+        ("plain", False, Counting.PROXY, {}),
+        ("tap", True, Counting.PROXY, {}),
+        ("tap, name", True, Counting.PROXY, NAMES),
+        ("ext_proc", True, Counting.EXTPROC, {}),
+        ("ext_proc, name", True, Counting.EXTPROC, NAMES),
     ):
         folder = Path(tempfile.mkdtemp(prefix="cost-"))
         try:
             async with running_tap(folder, tap=tap, serve=serve) as rig:
-                envoy_us, service_us = await measured(rig, started[-1], counting)
+                envoy_us, service_us = await measured(rig, started[-1], counting, ADMISSION | names)
         finally:
             shutil.rmtree(folder)
         plain_us = plain_us or envoy_us
         more = f"({envoy_us - plain_us:+.1f})"
-        print(f"{way:8} {envoy_us:6.1f} {more:>8} {service_us:8.1f}")
+        print(f"{way:14} {envoy_us:6.1f} {more:>8} {service_us:8.1f}")
 
 
 async def serve_forever(socket: Path) -> None:

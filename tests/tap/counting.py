@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from extproc.counting.counter import AnswerContext, AnswerCounter, AnswerHead
+from extproc.counting.names import ModelNames
 from extproc.types import ClientUsage
 from headgate.core.apis import Api
 from tests.tap.cases_file import FAKE_TIME_MS
@@ -15,8 +16,11 @@ def counter_of(admission: Mapping[str, str]) -> AnswerCounter:
         ClientUsage(admission["x-client-usage"]),
         int(admission.get("x-n", "1")),
         "x-per-second" in admission,
+        ModelNames(b"alias", admission["x-served-as"].encode())
+        if "x-served-as" in admission
+        else None,
     )
-    head = AnswerHead(200, admission["x-kind"], None)
+    head = AnswerHead(int(admission.get("x-status", "200")), admission["x-kind"], None)
     return AnswerCounter(context, head, lambda: FAKE_TIME_MS)
 
 

@@ -19,7 +19,13 @@ SPLITS, BATCH = (
     for name in ("splits.lua", "batch.lua")
 )
 _TYPES = "type.googleapis.com/envoy"
-_ADMISSION = {"x-client-usage": "client_usage", "x-api": "api", "x-per-second": "per_second"}
+_ADMISSION = {
+    "x-client-usage": "client_usage",
+    "x-api": "api",
+    "x-per-second": "per_second",
+    "x-served-as": "served_as",
+    "x-model": "model",
+}
 
 
 def bootstrap(folder: Path, tap: bool) -> dict[str, Any]:

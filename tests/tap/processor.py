@@ -37,7 +37,8 @@ def request_body(admission: Mapping[str, str]) -> tuple[str, bytes]:
         return _form(admission["x-client-usage"])
     options = _OPTIONS.get(admission.get("x-client-usage", ""), {})
     n = json.loads(admission.get("x-n", "1"))
-    return "application/json", json.dumps({"model": "tiny", "n": n, **options}).encode()
+    model = admission.get("x-model", "tiny")
+    return "application/json", json.dumps({"model": model, "n": n, **options}).encode()
 
 
 def _form(client_usage: str) -> tuple[str, bytes]:

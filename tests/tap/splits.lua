@@ -10,10 +10,11 @@ local function fake_handle(request, pieces)
   local metadata = {
     ["headgate.admission"] = {
       client_usage = request.client_usage, api = request.api, per_second = request.per_second,
+      served_as = request.served_as, model = "alias",
     },
     ["headgate.request"] = { n = request.n },
   }
-  local headers = { [":status"] = "200", ["content-type"] = request.kind }
+  local headers = { [":status"] = request.status or "200", ["content-type"] = request.kind }
   local handle = {}
   function handle:headers()
     return {
@@ -76,7 +77,8 @@ function envoy_on_request(handle)
   local request = {
     client_usage = headers:get("x-client-usage"), api = headers:get("x-api"),
     n = tonumber(headers:get("x-n") or "1"), kind = headers:get("x-kind"),
-    per_second = headers:get("x-per-second"),
+    per_second = headers:get("x-per-second"), served_as = headers:get("x-served-as"),
+    status = headers:get("x-status"),
   }
   local buffer = handle:body()
   local body = buffer and buffer:getBytes(0, buffer:length()) or ""

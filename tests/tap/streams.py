@@ -6,6 +6,7 @@ the case files are around the parts to take out, and the numbers are added up be
 
 import itertools
 import random
+import re
 from dataclasses import dataclass
 
 from tests.tap.cases_file import CLIENT_USAGES, LINE_ENDS, Case
@@ -37,30 +38,37 @@ def chunk_stream(chance: random.Random, name: str) -> Case:
     style = chance.choice(("running", "running", "null", "none"))
     prompt_counts: dict[int, int] = {}
     completion_counts: dict[int, int] = {}
+    unsent = ""
     for number in range(chance.randint(0, 6)):
         index = chance.randrange(n * prompts)
         opens = api == "chat" and number < n
-        members = [
-            ("choices", f"[{writer.space()}{choice(writer, api, index, opens)}{writer.space()}]")
-        ]
+        choices = f"[{writer.space()}{choice(writer, api, index, opens)}{writer.space()}]"
+        usage = ""
+        members = [("choices", choices)]
         writer.events += not opens
-        members += [("model", '"tiny"'), ("echo", writer.value(chance.choice(ECHOES)))]
+        members += [("model", '"org/served"'), ("echo", writer.value(chance.choice(ECHOES)))]
         if chance.random() < 0.2:
             members.append(("error", "null"))
         if style == "running" and chance.random() < 0.9:
             (prompt, prompt_count), (completion, count) = writer.count(), writer.count()
-            members.append(("usage", usage_object(writer, prompt, completion, False)[0]))
+            usage = usage_object(writer, prompt, completion, False)[0]
+            members.append(("usage", usage))
             if prompt_count is not None:
                 prompt_counts[index // n] = prompt_count
             if count is not None:
                 completion_counts[index] = count
+            is_counted = count is not None
         elif style == "null":
             members.append(("usage", "null"))
         chance.shuffle(members)
-        writer.event(writer.object(members, "usage", "‹›" if style == "null" else "«»"))
+        event = writer.event(writer.object(members, "usage", "‹›" if style == "null" else "«»"))
+        if usage and is_counted:
+            prompt, completion = (sum(each.values()) for each in (prompt_counts, completion_counts))
+            final = usage if len(completion_counts) == 1 else summed(prompt, completion)
+            unsent = event.replace(choices, "[]", 1).replace(usage, final, 1)
     writer.set("prompt", sum(prompt_counts.values()) if prompt_counts else None)
     writer.set("completion", sum(completion_counts.values()) if completion_counts else None)
-    end_of_chunks(writer)
+    end_of_chunks(writer, unsent)
     return writer.finished(name, api, n, "text/event-stream; charset=utf-8")
 
 
@@ -77,12 +85,22 @@ def choice(writer: Writer, api: str, index: int, opens: bool) -> str:
     return writer.object([*members, ("finish_reason", "null")])
 
 
-def end_of_chunks(writer: Writer) -> None:
-    """Perhaps an error, the last usage, and [DONE]."""
+def summed(prompt: int, completion: int) -> str:
+    """The usage of several choices, as the counters write it."""
+    total = prompt + completion
+    return f'{{"prompt_tokens":{prompt},"total_tokens":{total},"completion_tokens":{completion}}}'
+
+
+def end_of_chunks(writer: Writer, unsent: str) -> None:
+    """Perhaps an error, the last usage, and [DONE].
+
+    `unsent` is added before [DONE] for `final` if there is no last usage.
+    """
     chance = writer.chance
     if chance.random() < 0.1:
         writer.event(writer.object([("error", writer.value({"message": "no", "code": 500}))]))
         writer.usage["error"] = "1"
+        unsent = ""
     if chance.random() < 0.7:
         (prompt, prompt_count), (completion, count) = writer.count(), writer.count()
         usage, details = usage_object(writer, prompt, completion, chance.random() < 0.5)
@@ -91,11 +109,14 @@ def end_of_chunks(writer: Writer) -> None:
         writer.marked += chance.choice(("", ": ping\n\n")) + "‹"
         writer.event(writer.object(members), with_noise=False)
         writer.marked += "›"
+        unsent = ""
         details |= {"prompt": prompt_count, "completion": count}
         for key, value in details.items():
             writer.set(key, value)
     if chance.random() < 0.8:
-        writer.marked += f"{writer.noise()}data: [DONE]\n\n"
+        noise, added = writer.noise(), f"⟦{unsent}⟧" if unsent else ""
+        whole, blank, lines = noise.rpartition("\n\n")
+        writer.marked += f"{whole}{blank}{added}{lines}data: [DONE]\n\n"
         writer.usage["complete"] = "1"
 
 
@@ -117,7 +138,12 @@ def response_stream(chance: random.Random, name: str) -> Case:
         writer.usage["error"] = "1"
     if chance.random() < 0.8:
         last = chance.choice(("completed", "completed", "incomplete", "failed"))
-        members = [("id", '"r"'), ("tools", echo), ("text", writer.value(chance.choice(ECHOES)))]
+        members = [
+            ("id", '"r"'),
+            ("model", '"org/served"'),
+            ("tools", echo),
+            ("text", writer.value(chance.choice(ECHOES))),
+        ]
         if chance.random() < 0.9:
             members.append(("usage", response_usage(writer)))
         chance.shuffle(members)
@@ -153,7 +179,12 @@ def message_stream(chance: random.Random, name: str) -> Case:
     writer = Writer(chance, breaks=chance.random() < 0.2)
     writer.set("prompt", known_prompt(usage := message_usage(writer)))
     writer.set("cached", usage["cache_read_input_tokens"][1])
-    message = [("usage", written(writer, usage)), ("content", "[]"), ("role", '"assistant"')]
+    message = [
+        ("usage", written(writer, usage)),
+        ("model", '"org/served"'),
+        ("content", "[]"),
+        ("role", '"assistant"'),
+    ]
     chance.shuffle(message)
     writer.event(writer.object([("message", writer.object(message))]), "message_start")
     for _ in range(chance.randint(0, 5)):
@@ -215,6 +246,7 @@ def json_body(chance: random.Random, name: str) -> Case:
     writer = Writer(chance)
     api = chance.choice(("chat", "completions", "responses", "embeddings"))
     members = [("id", '"a"'), ("data", writer.value([0.5, -2e-3])), ("text", writer.value(TEXTS))]
+    members.append(("model", '"org/served"'))
     members += [(f"echo{number}", writer.value(chance.choice(ECHOES))) for number in range(3)]
     if chance.random() < 0.9:
         (prompt, prompt_count), (completion, count) = writer.count(), writer.count()
@@ -230,6 +262,10 @@ def json_body(chance: random.Random, name: str) -> Case:
     writer.usage["complete"] = "1"
     return writer.finished(name, api, 1, "application/json")
 
+
+NAMES = {"x-served-as": "org/served", "x-model": "alias"}
+"""The request's headers if vLLM has another name for the model."""
+_SERVED_AS = re.compile(rb'(?<!\\)("model"(?:\s|data:)*:(?:\s|data:)*")org/served(")')
 
 KINDS = (chunk_stream, chunk_stream, response_stream, message_stream, json_body)
 
@@ -257,10 +293,13 @@ def generated(seed: int) -> Generated:
     if case.kind == "application/json":
         line_end = "\n"
     headers = case.headers(client_usage)
-    sent = case.sent(line_end)
+    sent, seen = case.sent(line_end), case.seen(client_usage, line_end)
+    if chance.random() < 0.4:
+        headers |= NAMES
+        seen = _SERVED_AS.sub(rb"\1alias\2", seen)
     if chance.random() < 0.25:
         return Generated(headers, cut(chance, damaged(chance, sent)), None, None)
-    return Generated(headers, cut(chance, sent), case.seen(client_usage, line_end), case.usage)
+    return Generated(headers, cut(chance, sent), seen, case.usage)
 
 
 def damaged(chance: random.Random, sent: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,9 @@ ECHOES: tuple[Any, ...] = (
     {"usage": {"prompt_tokens": 1, "completion_tokens": 2, "input_tokens": 3, "output_tokens": 4}},
     [{"usage": None}, {"properties": {"usage": {"type": "object"}}}],
     {'a"usage': 1, "error": {"message": "x"}, "choices": [{"index": 9}]},
+    {"a": [{"model": "x"}], "choices": [{"model": "y"}]},
     "usage",
+    "model",
     [],
     None,
 )
@@ -88,10 +91,13 @@ class Writer:
         """The lines that may precede an event's data without a meaning."""
         return self.chance.choice(NOISE) if self.chance.random() < 0.2 else ""
 
-    def event(self, data: str, name: str = "", with_noise: bool = True) -> None:
+    def event(self, data: str, name: str = "", with_noise: bool = True) -> str:
+        """Writes an event, and returns it without marks and the whole events before it."""
         noise = self.noise() if with_noise else ""
         named = f"event: {name}\n" if name else self.chance.choice(("", "", "event: message\n"))
-        self.marked += f"{noise}{named}data:{self.chance.choice((' ', ''))}{data}\n\n"
+        event = f"{noise}{named}data:{self.chance.choice((' ', ''))}{data}\n\n"
+        self.marked += event
+        return re.sub("[«»‹›]", "", event[:-2].rpartition("\n\n")[2] + "\n\n")
 
     def set(self, key: str, value: int | None) -> None:
         if value is not None:
