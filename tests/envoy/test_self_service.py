@@ -86,7 +86,8 @@ def test_money_and_weighted_tokens_are_charged_by_kind_and_money_ends(
     assert [answer.status_code for answer in (*answers, too_dear)] == [200, 200, 429]
     left = f"{2_000_000 - sum(spent):09}".rstrip("0")
     assert (
-        f"0.002 of cost per year on sql-expert for tenant acme, 0.{left} left; try again in"
+        f"0.002 of cost per year on sql-expert for tenant acme, 0.{left} left, "
+        "0.002 needed (an estimate); try again in"
         in too_dear.json()["error"]["message"]
     )
 
@@ -129,7 +130,7 @@ def test_a_key_is_needed_and_only_its_own_models_exist(box: Box) -> None:
 
     assert (nobody.status_code, nobody.json()["error"]["code"]) == (401, "missing_api_key")
     assert (elsewhere.status_code, elsewhere.json()["error"]["code"]) == (404, "model_not_found")
-    assert (posted.status_code, posted.headers["allow"]) == (405, "GET")
+    assert (posted.status_code, posted.headers["allow"]) == (405, "GET, HEAD")
     assert limits(box, user="carol") == []
 
 
