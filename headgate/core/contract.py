@@ -1,8 +1,7 @@
 """The wire contract: the names that Envoy's filters and Headgate's services share.
 
-The filter configuration (`headgate/dataplane`), the hooks and the access log reader all take them
-from here, so that each name is written once. Values in dynamic metadata are strings, because
-Envoy's rate-limit actions read only strings. `Namespace.REQUEST` alone keeps the types of JSON.
+All rooms take each name from here. Values in dynamic metadata are strings, as Envoy's rate-limit
+actions read only these; `Namespace.REQUEST` alone may keep the types of JSON.
 """
 
 from collections.abc import Mapping
@@ -106,9 +105,8 @@ PLATFORM_FIELDS = (
     "session_id",
     "vllm_xargs",
 )
-"""Body fields of vLLM that a client must not set. They change how vLLM schedules other requests,
-control cache transfers, or impersonate another request. They are taken out; the salt is
-replaced."""
+"""Body fields of vLLM that a client must not set: they change the schedule of other requests, control
+cache transfers, or impersonate a request. They are taken out; the salt is replaced."""
 
 
 class AdmissionKey(StrEnum):
@@ -151,10 +149,7 @@ class LimitsKey(StrEnum):
 
 
 class UsageKey(StrEnum):
-    """`Namespace.USAGE`: the answer's usage, counted by the tap or by ext_proc (`Counting`).
-
-    Written while the answer passes.
-    """
+    """`Namespace.USAGE`: the answer's usage, written by the tap or ext_proc while it passes."""
 
     STATUS = "status"
     """The answer's HTTP status: the upstream's, or that of Envoy's own error in its place."""
@@ -298,5 +293,5 @@ STRIPPED_HEADERS = (
     "endpoint-load-metrics-format",
     "accept-encoding",
 )
-"""Client headers that never reach vLLM. They change how vLLM schedules other requests or make vLLM
-report its load. The last would make answers compressed, which the tap cannot read."""
+"""Client headers that never reach vLLM: they change its schedule, make it report its load, or
+compress answers, which the tap cannot read."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from headgate._gen.ext_proc_pb2 import ProcessingRequest
+from headgate.dataplane.box import BODY_LIMIT_BYTES
 from tests.door.rig import BODIES, Decider
 from tests.envoy_process import CHAT, Rig
 from tests.fake_hooks import deny, too_many
@@ -76,7 +77,7 @@ async def test_no_prompt_of_a_stream_reaches_them(rig: Rig, path: str) -> None:
         (400, secretive(CHAT, n=[SECRET]), "application/json"),
         (400, secretive(CHAT, n=" " * 9000 + SECRET), "application/json"),
         (404, secretive(CHAT, model="nobody"), "application/json"),
-        (413, secretive(CHAT, filler="x" * 17_000_000), "application/json"),
+        (413, secretive(CHAT, filler="x" * BODY_LIMIT_BYTES), "application/json"),
     ],
     ids=["cut off", "no JSON", "text", "a list", "hidden", "unknown model", "too large"],
 )

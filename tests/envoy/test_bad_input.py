@@ -9,6 +9,7 @@ import httpx
 import pytest
 from ruamel.yaml import YAML
 
+from headgate.dataplane.box import BODY_LIMIT_BYTES
 from tests.box import KEYS, Box
 from tests.patience import PATIENCE_S
 
@@ -49,7 +50,7 @@ def test_bad_input_is_refused_clearly(box: Box, case: dict[str, Any]) -> None:
 
 
 def test_a_body_above_the_limit_is_413_in_the_clients_shape(box: Box) -> None:
-    prompt = "x" * 20_000_000
+    prompt = "x" * BODY_LIMIT_BYTES
     openai = box.chat(messages=[{"role": "user", "content": prompt}])
     anthropic = box.post("/v1/messages", {"model": "tiny", "max_tokens": 1, "messages": prompt})
 

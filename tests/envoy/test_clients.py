@@ -107,7 +107,7 @@ def test_an_adapter_is_called_by_its_alias(box: Box, client: openai.OpenAI) -> N
     )
 
     record = box.record_of(raw.headers["x-request-id"])
-    assert raw.parse().model == "lora-a"
+    assert raw.parse().model == "sql-expert"
     assert (record["model"], record["base"], record["adapter"]) == ("sql-expert", "tiny", "lora-a")
 
 

@@ -10,6 +10,7 @@ import openai
 import pytest
 
 from extproc.splice import cache_salt
+from headgate.dataplane.box import BODY_LIMIT_BYTES
 from tests.box import KEYS, Box, digest, metric, policy, running_box, small_chat
 from tests.envoy.conftest import LIMITS, Upstream
 
@@ -202,7 +203,7 @@ def test_a_page_may_read_a_refusal_of_its_key_and_envoys_own_errors(box: Box) ->
     with httpx.Client(base_url=box.url, headers=PAGE) as client:
         unknown = client.get("/v1/models")
         large = client.post(
-            "/v1/chat/completions", content=b" " * (17 << 20), headers=box.headers()
+            "/v1/chat/completions", content=b" " * (BODY_LIMIT_BYTES + 1), headers=box.headers()
         )
 
     assert [unknown.status_code, large.status_code] == [401, 413]

@@ -87,8 +87,7 @@ def test_money_and_weighted_tokens_are_charged_by_kind_and_money_ends(
     left = f"{2_000_000 - sum(spent):09}".rstrip("0")
     assert (
         f"0.002 of cost per year on sql-expert for tenant acme, 0.{left} left, "
-        "0.002 needed (an estimate); try again in"
-        in too_dear.json()["error"]["message"]
+        "0.002 needed (an estimate); try again in" in too_dear.json()["error"]["message"]
     )
 
 
