@@ -105,8 +105,8 @@ PLATFORM_FIELDS = (
     "session_id",
     "vllm_xargs",
 )
-"""Body fields of vLLM that a client must not set: they change the schedule of other requests, control
-cache transfers, or impersonate a request. They are taken out; the salt is replaced."""
+"""Body fields of vLLM that a client must not set: they change the schedule of other requests,
+control cache transfers, or impersonate a request. They are taken out; the salt is replaced."""
 
 
 class AdmissionKey(StrEnum):
