@@ -78,8 +78,7 @@ def redis_client(url: str, password_file: Path | None = None) -> "Redis | RedisC
     """
     parts = _checked(url)
     options: dict[str, Any] = {
-        # One immediate retry for a connection that broke while idle. Every operation but `count`
-        # may be sent twice: a count that arrived before the connection broke counts twice.
+        # One immediate retry for a connection that broke while idle.
         "retry": Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         "socket_timeout": None,
         "socket_connect_timeout": None,

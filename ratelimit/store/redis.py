@@ -28,6 +28,7 @@ from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 from headgate.core.redis_client import redis_client
 from ratelimit.keys import escaped
 from ratelimit.store.buckets import BucketLevel
+from ratelimit.store.commands import commands_to
 from ratelimit.store.deadline import deadline
 from ratelimit.store.protocol import (
     DRAINED_KEPT_S,
@@ -54,6 +55,7 @@ _BATCHES = "hg:post:"
 """The keys of forwarded settlements. Replicas of every version share them: the word stays."""
 _BATCHES_KEPT_S = 600
 """A replica that has not read its batches for this long will never read them."""
+_FAILURES = (TimeoutError, RedisError, RedisClusterException, OSError)
 _DECISIONS = (ReserveDecision.REFUSED, ReserveDecision.ADMITTED, ReserveDecision.REPLAYED)
 _OUTCOMES = (SettleOutcome.UNKNOWN, SettleOutcome.SETTLED, SettleOutcome.DUPLICATE)
 
@@ -61,12 +63,13 @@ _OUTCOMES = (SettleOutcome.UNKNOWN, SettleOutcome.SETTLED, SettleOutcome.DUPLICA
 class RedisStore:
     """See `Store`. Connects at the first call, so that starting needs no Redis.
 
-    `timeout_s` bounds each call as a whole: waiting for a connection, connecting, answer.
+    `timeout_s` bounds each command: waiting for a connection, connecting, answer.
     """
 
     def __init__(self, client: "Redis | RedisCluster", timeout_s: float = TIMEOUT_S) -> None:
         self._client = client
         self._timeout_s = timeout_s
+        self._commands = commands_to(client)
         self._slots = asyncio.Semaphore(_PARALLEL)
         self._reserve = _Script.load("numbers.lua", "bucket.lua", "reserve.lua")
         self._settle = _Script.load("numbers.lua", "bucket.lua", "settle.lua")
@@ -98,16 +101,15 @@ class RedisStore:
             arguments += [max(1, _ms(life_s)), int(demand.enforced), demand.drain]
         for lease in leases:
             arguments += [lease.limit, _ms(lease.lease_s), int(lease.enforced)]
-        async with self._bounded("reserve"):
-            answer = await self._run(self._reserve, keys, arguments)
+        answer = await self._run("reserve", self._reserve, keys, arguments)
         return _reserved(reservation, *answer)
 
     async def settle(self, reservation: str, tenant: str, spent: Spent, now_s: float) -> Settled:
         scope = _Scope.of(tenant)
         arguments = [spent.requests, spent.input, spent.cached, spent.output]
         arguments += [_ms(now_s), _ms(SETTLED_KEPT_S)]
-        async with self._bounded("settle"):
-            outcome, pairs = await self._run(self._settle, [scope.record(reservation)], arguments)
+        keys = [scope.record(reservation)]
+        outcome, pairs = await self._run("settle", self._settle, keys, arguments)
         used = {scope.bare(key): count for key, count in zip(pairs[::2], pairs[1::2], strict=True)}
         return Settled(_OUTCOMES[outcome], used)
 
@@ -119,8 +121,8 @@ class RedisStore:
             life_ms = max(1, _ms(hit.expires_at_s - now_s))
             arguments += [hit.amount, limit, life_ms, int(hit.quota)]
         keys = [scope.counter(hit.key) for hit in hits]
-        async with self._bounded("count"):
-            used, refused = await self._run(self._count, keys, arguments)
+        # A count that is sent again counts again.
+        used, refused = await self._run("count", self._count, keys, arguments, repeats=False)
         return CountedHits(tuple(used), tuple(refused))
 
     async def peek(self, query: PeekQuery) -> Mapping[str, int]:
@@ -187,15 +189,28 @@ class RedisStore:
 
     async def close(self) -> None:
         """Ends its connections."""
+        await self._commands.close()
         await self._client.aclose()
 
-    async def _run(self, script: "_Script", keys: list[str], arguments: Sequence[str | int]) -> Any:
+    async def _run(
+        self,
+        operation: str,
+        script: "_Script",
+        keys: Sequence[str],
+        arguments: Sequence[str | int],
+        *,
+        repeats: bool = True,
+    ) -> Any:
         """One round trip; one more when Redis has lost its scripts (restart, SCRIPT FLUSH)."""
-        client: Any = self._client
+        rest = (len(keys), *keys, *arguments)
+        execute, timeout_s = self._commands.execute, self._timeout_s
         try:
-            return await client.evalsha(script.sha, len(keys), *keys, *arguments)
-        except NoScriptError:
-            return await client.eval(script.text, len(keys), *keys, *arguments)
+            try:
+                return await execute(("EVALSHA", script.sha, *rest), timeout_s, repeats=repeats)
+            except NoScriptError:
+                return await execute(("EVAL", script.text, *rest), timeout_s, repeats=repeats)
+        except _FAILURES as error:
+            raise self._failed(operation, error) from error
 
     @asynccontextmanager
     async def _bounded(self, operation: str) -> AsyncIterator[None]:
@@ -203,12 +218,13 @@ class RedisStore:
         try:
             async with deadline(self._timeout_s), self._slots:
                 yield
-        except TimeoutError as error:
-            raise StoreError(
-                f"redis: {operation} had no answer within {self._timeout_s:g} s"
-            ) from error
-        except (RedisError, RedisClusterException, OSError) as error:
-            raise StoreError(f"redis: {operation} failed: {_one_line(error)}") from error
+        except _FAILURES as error:
+            raise self._failed(operation, error) from error
+
+    def _failed(self, operation: str, error: Exception) -> StoreError:
+        if isinstance(error, TimeoutError):
+            return StoreError(f"redis: {operation} had no answer within {self._timeout_s:g} s")
+        return StoreError(f"redis: {operation} failed: {_one_line(error)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import counters, grpc_server, limits, overshoot, policies
+from bench import counters, grpc_server, hooks, limits, overshoot, policies
 from bench.main import run
 from bench.table import Table
 
@@ -96,4 +96,19 @@ async def test_both_grpc_servers_are_measured_with_one_call_and_with_many() -> N
         ("grpcio", 1),
         ("own", 16),
         ("grpcio", 16),
+    ]
+
+
+async def test_each_hook_is_measured_with_each_store() -> None:
+    (table,) = await hooks.measure(2)
+
+    assert [row[:2] for row in table.rows] == [
+        ("check", "memory"),
+        ("ext_proc", "memory"),
+        ("reserve", "memory"),
+        ("settle", "memory"),
+        ("drop-in", "memory"),
+        ("reserve", "Redis"),
+        ("settle", "Redis"),
+        ("drop-in", "Redis"),
     ]

@@ -205,10 +205,10 @@ def test_a_burst_that_keeps_the_process_busy_is_no_outage(
             await asyncio.sleep(0)
 
     async def burst() -> None:
-        patient = RedisStore.from_url(server.url, timeout_s=PATIENT_S)
-        store = RedisStore(patient._client, timeout_s=0.2)
+        store = RedisStore.from_url(server.url, timeout_s=PATIENT_S)
         shop = Shop()
-        await patient.reserve(shop.ask(requests(99)))  # connects, and loads the script
+        await store.reserve(shop.ask(requests(99)))  # connects, and loads the script
+        store._timeout_s = 0.2
         for _ in range(3):
             answer, _ = await asyncio.gather(store.reserve(shop.ask(requests(99))), hog())
             assert answer.decision is ADMITTED
