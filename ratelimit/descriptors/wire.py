@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Any
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.text_format import MessageToString
 
@@ -42,7 +41,7 @@ def decode(message: RateLimitRequest) -> tuple[Descriptor, ...]:
     default_hits = max(1, message.hits_addend)
     return tuple(
         Descriptor(
-            entries=tuple((entry.key, entry.value) for entry in descriptor.entries),
+            entries=tuple([(entry.key, entry.value) for entry in descriptor.entries]),
             hits=(
                 descriptor.hits_addend.value if descriptor.HasField("hits_addend") else default_hits
             ),
@@ -70,10 +69,10 @@ def encode(
 
     With `has_metadata` it carries metadata for the filters behind Envoy's rate limit.
     """
-    response = RateLimitResponse(
-        overall_code=_code(is_refused(statuses)),
-        statuses=[_status(status, now_s) for status in statuses],
-    )
+    response = RateLimitResponse()
+    response.overall_code = _code(is_refused(statuses))
+    for status in statuses:
+        _add_status(response, status, now_s)
     if has_metadata:
         response.dynamic_metadata.CopyFrom(_metadata(message, statuses))
     return response
@@ -83,21 +82,19 @@ def _code(is_over: bool) -> RateLimitResponse.Code:
     return RateLimitResponse.OVER_LIMIT if is_over else RateLimitResponse.OK
 
 
-def _status(status: Status, now_s: float) -> RateLimitResponse.DescriptorStatus:
-    encoded = RateLimitResponse.DescriptorStatus(
-        code=_code(status.is_over),
-        limit_remaining=min(status.remaining, _MAX_UINT32),
-    )
+def _add_status(response: RateLimitResponse, status: Status, now_s: float) -> None:
+    # Fields that are set in place cost a third of messages that are built and copied.
+    encoded = response.statuses.add()
+    encoded.code = _code(status.is_over)
+    encoded.limit_remaining = min(status.remaining, _MAX_UINT32)
     rate, window = status.rate, status.window
     if rate is not None and rate.per is not None and window is not None:
-        encoded.current_limit.CopyFrom(
-            RateLimitResponse.RateLimit(
-                name=rate.name, requests_per_unit=rate.limit, unit=_UNITS[rate.per]
-            )
-        )
-        wait_s = max(0, ceil(window.end_s - now_s))
-        encoded.duration_until_reset.CopyFrom(Duration(seconds=wait_s))
-    return encoded
+        limit = encoded.current_limit
+        limit.name = rate.name
+        limit.requests_per_unit = rate.limit
+        limit.unit = _UNITS[rate.per]
+        encoded.duration_until_reset.SetInParent()
+        encoded.duration_until_reset.seconds = max(0, ceil(window.end_s - now_s))
 
 
 def _metadata(message: RateLimitRequest, statuses: Sequence[Status]) -> Struct:

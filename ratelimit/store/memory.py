@@ -95,7 +95,10 @@ class MemoryStore:
                 decision=ReserveDecision.REFUSED, used=used, refused=refused, exceeded=exceeded
             )
         self._grant(reservation, key)
-        used = self._used(reservation)
+        for demand in reservation.demands:
+            used[demand.key] = min(MAX_COUNT, used[demand.key] + demand.amount)
+        for lease in reservation.leases:
+            used[lease.key] += 1
         return Reserved(decision=ReserveDecision.ADMITTED, used=used, exceeded=exceeded)
 
     async def settle(self, reservation: str, tenant: str, spent: Spent, now_s: float) -> Settled:

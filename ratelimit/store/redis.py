@@ -26,7 +26,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from headgate.core.redis_client import redis_client
-from ratelimit.keys import escaped
+from ratelimit.keys import escaped, escaped_name
 from ratelimit.store.buckets import BucketLevel
 from ratelimit.store.commands import commands_to
 from ratelimit.store.deadline import deadline
@@ -248,7 +248,7 @@ class _Scope:
 
     @classmethod
     def of(cls, tenant: str) -> "_Scope":
-        return cls(f"{{hg:{escaped(tenant)}}}")
+        return cls(f"{{hg:{escaped_name(tenant)}}}")
 
     def record(self, reservation: str) -> str:
         return f"{self.tag}r:{escaped(reservation)}"
