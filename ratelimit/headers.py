@@ -71,10 +71,12 @@ def refused_headers(refused: Refused, now_s: float) -> Headers:
 
 def tightest(quotas: Iterable[LimitStatus]) -> LimitStatus | None:
     """The limit with the smallest remaining share; of equals, the one that resets last."""
+    compared = tuple(quotas)
+    if len(compared) < 2:  # most often there is one of a kind
+        return compared[0] if compared else None
     return min(
-        quotas,
+        compared,
         key=lambda quota: (quota.remaining / max(1, quota.limit), -(quota.resets_at_s or 0)),
-        default=None,
     )
 
 

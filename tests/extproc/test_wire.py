@@ -128,6 +128,26 @@ def test_an_admission_sets_headers_and_metadata_and_routes_anew() -> None:
     assert dict(admission) == {"api": "chat"}
 
 
+def test_an_admission_holds_nothing_of_an_earlier_one_of_its_caller() -> None:
+    first = replace(
+        PLAIN,
+        admission={
+            AdmissionKey.RESERVATION: "first",
+            AdmissionKey.ESTIMATE: "7",
+            AdmissionKey.TEXT_BYTES: "5",
+            AdmissionKey.USER: "alice",
+        },
+    )
+    second = replace(
+        PLAIN, admission={AdmissionKey.RESERVATION: "second", AdmissionKey.USER: "alice"}
+    )
+
+    for admit in (first, second, first):
+        message = wire.encode_reply(admit)
+        fields = message.dynamic_metadata.fields[Namespace.ADMISSION].struct_value.fields
+        assert {key: fields[key].string_value for key in fields} == admit.admission
+
+
 def test_forged_headers_are_removed_where_there_are_none_of_ours() -> None:
     """A client's header that is not overwritten must be removed."""
     plain = wire.encode_reply(PLAIN).request_headers.response.header_mutation
