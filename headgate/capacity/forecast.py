@@ -12,6 +12,8 @@ from headgate.capacity.traffic import Traffic, grown, shortened, without_cache
 REPETITIONS = 10
 NEEDED = 9
 """The repetitions that must meet the objective."""
+SHOWN_AROUND = 2
+"""The numbers of pods below and above the answer that are simulated too, to show the slope."""
 MAX_PODS = 4096
 MAX_REQUESTS = 4_000
 """The requests of one repetition. More of them would take minutes and change little."""
@@ -83,9 +85,8 @@ def forecast(
 
     pods = _fewest(at)
     if pods is not None:
-        for near in (pods - 1, pods + 1):
-            if near >= 1:
-                at(near)
+        for near in range(max(1, pods - SHOWN_AROUND), pods + SHOWN_AROUND + 1):
+            at(near)
     return Forecast(
         model=traffic.model,
         pods=pods,

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from typing import TypeAlias
 from xml.sax.saxutils import escape
 
-from headgate.capacity.forecast import Objective, Point
+from headgate.capacity.forecast import SHOWN_AROUND, Objective, Point
 from headgate.capacity.plan import ModelPlan
 
 _Scale: TypeAlias = Callable[[float], float]
 _WIDTH, _HEIGHT, _MARGIN = 640, 300, 56
+_TOP = 3
+"""The top of the chart, in units of the objective. Longer times are drawn there."""
 _STYLE = (
     "text{font:13px system-ui,sans-serif;fill:#334}"
     ".axis{stroke:#99a;stroke-width:1}"
@@ -33,8 +35,8 @@ def as_svg(plans: list[ModelPlan], objective: Objective) -> str:
 
 
 def _chart(plan: ModelPlan, objective: Objective) -> str:
-    points = plan.forecast.points
-    top_s = max(2 * objective.ttft_s, *(min(p.ttft_s, 4 * objective.ttft_s) for p in points))
+    points = _shown(plan)
+    top_s = _TOP * objective.ttft_s
 
     def y(seconds: float) -> float:
         share = min(seconds, top_s) / top_s
@@ -51,10 +53,16 @@ def _chart(plan: ModelPlan, objective: Objective) -> str:
         f'<line class="axis" x1="{_MARGIN}" y1="{base}" x2="{_WIDTH - _MARGIN}" y2="{base}"/>',
         f'<line class="bound" x1="{_MARGIN}" y1="{y(objective.ttft_s):.1f}"'
         f' x2="{_WIDTH - _MARGIN}" y2="{y(objective.ttft_s):.1f}"/>',
-        f'<text x="{_WIDTH - _MARGIN}" y="{y(objective.ttft_s) - 6:.1f}"'
-        f' text-anchor="end">objective {objective.ttft_s:g} s</text>',
+        f'<text x="{_MARGIN}" y="{y(objective.ttft_s) - 6:.1f}">'
+        f"objective {_text(objective.ttft_s)}</text>",
     ]
     for number, point in enumerate(points):
+        is_below = point.ttft_s <= objective.ttft_s
+        label = _text(point.ttft_s) + (" ↑" if point.ttft_s > top_s else "")
+        label_y = y(point.ttft_s) + (22 if is_below else -10)
+        parts.append(
+            f'<text x="{x(number):.1f}" y="{label_y:.1f}" text-anchor="middle">{label}</text>'
+        )
         parts.append(_mark(point, x(number), y, point.pods == plan.forecast.pods))
     return "".join(parts)
 
@@ -62,10 +70,21 @@ def _chart(plan: ModelPlan, objective: Objective) -> str:
 def _mark(point: Point, x: float, y: _Scale, is_chosen: bool) -> str:
     low_s, high_s = point.ttft_range_s
     kind = "chosen" if is_chosen else "median"
+    pods = f"{point.pods} pod{'' if point.pods == 1 else 's'}"
     return (
         f'<line class="range" x1="{x:.1f}" y1="{y(low_s):.1f}" x2="{x:.1f}" y2="{y(high_s):.1f}"/>'
         f'<circle class="{kind}" cx="{x:.1f}" cy="{y(point.ttft_s):.1f}" r="5"/>'
-        f'<text x="{x:.1f}" y="{y(point.ttft_s) - 10:.1f}" text-anchor="middle">'
-        f"{point.ttft_s:.2g} s</text>"
-        f'<text x="{x:.1f}" y="{_HEIGHT - _MARGIN + 20}" text-anchor="middle">{point.pods}</text>'
+        f'<text x="{x:.1f}" y="{_HEIGHT - _MARGIN + 20}" text-anchor="middle">{pods}</text>'
     )
+
+
+def _shown(plan: ModelPlan) -> list[Point]:
+    """The points around the answer; without an answer, the largest numbers of pods."""
+    points, answer = plan.forecast.points, plan.forecast.pods
+    if answer is None:
+        return list(points[-2 * SHOWN_AROUND :])
+    return [point for point in points if abs(point.pods - answer) <= SHOWN_AROUND]
+
+
+def _text(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:,.1f} s"

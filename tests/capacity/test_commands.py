@@ -119,7 +119,7 @@ def test_users_without_records_are_planned_from_assumptions(tmp_path: Path) -> N
     assert first["pods"] < second["pods"]
     assert "never measured" in second["curve"]["source"]
     assert picture.read_text().startswith("<svg")
-    assert "objective 1 s" in picture.read_text()
+    assert "objective 1.0 s" in picture.read_text()
 
 
 @pytest.mark.parametrize(
