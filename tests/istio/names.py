@@ -10,6 +10,8 @@ from headgate.core.clock import SystemClock
 from headgate.core.metrics import Metrics
 from headgate.simulator.exposition import Exposition
 from headgate.simulator.metrics import EngineMetrics
+from headgate.simulator.scheduler import Scheduler
+from headgate.simulator.settings import Settings
 from tests.fakes import FakeClock
 
 HERE = Path(__file__).resolve().parent
@@ -33,7 +35,7 @@ def known_metrics() -> frozenset[str]:
     """All names that Prometheus can have."""
     policy = CollectorRegistry()
     Metrics(policy, SystemClock())
-    page = Exposition("m", EngineMetrics(FakeClock())).page().decode()
+    page = Exposition("m", EngineMetrics(FakeClock()), Scheduler(Settings())).page().decode()
     vllms = {re.split(r"[{ ]", line)[0] for line in page.splitlines() if line[:1] not in ("#", "")}
     return frozenset(_exposed(policy) | vllms | _REAL_VLLM_ONLY | ISTIOS | set(envoy_metrics()))
 
