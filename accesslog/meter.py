@@ -95,8 +95,9 @@ def _reservation(entry: LogEntry, usage: Usage) -> OpenReservation | None:
     tenant = entry.admission.get(AdmissionKey.TENANT, ABSENT)
     if id_ in ("", ABSENT) or tenant in ("", ABSENT):
         return None
-    # The same condition as in the settle descriptor: no status, not even one of Envoy's own.
-    client_left = entry.status is None and entry.sent
+    # The same condition as in the settle descriptor: no answer but perhaps Envoy's own 504.
+    timed_out = entry.status == 504 and entry.details != "via_upstream"
+    abandoned = entry.sent and (entry.status is None or timed_out)
     return OpenReservation(
         id=id_,
         tenant=tenant,
@@ -105,7 +106,7 @@ def _reservation(entry: LogEntry, usage: Usage) -> OpenReservation | None:
             prompt=read_count(entry.admission.get(AdmissionKey.ESTIMATE_PROMPT)) or 0,
             per_second=read_count(entry.admission.get(AdmissionKey.PER_SECOND)),
         ),
-        usage=replace(usage, client_left=client_left),
+        usage=replace(usage, abandoned=abandoned),
         held_by=read_held_by(entry.limits),
     )
 

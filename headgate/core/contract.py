@@ -167,8 +167,9 @@ class UsageKey(StrEnum):
     """The time of the first output, in milliseconds since the Unix epoch."""
     ERROR = "error"
     """`1` if the stream reported an error although its status is 200."""
-    CLIENT_LEFT = "left"
-    """`CLIENT_LEFT_YES` if vLLM got the request and the client disconnected before any answer.
+    ABANDONED = "left"
+    """`ABANDONED_YES` if vLLM got the request, and nobody waited until it answered: the client
+    disconnected, or Envoy's time for the answer was up.
 
     Not in the metadata: Envoy adds it to the settle descriptor and to the access log when the
     stream ends.
@@ -212,7 +213,7 @@ ABSENT = "-"
 """The `default_value` of every metadata action. Without one, an action that finds no value drops
 its whole descriptor, and the request passes unlimited."""
 
-CLIENT_LEFT_YES = "true"
+ABANDONED_YES = "true"
 
 RESERVE_ENTRIES = (
     AdmissionKey.RESERVATION,
@@ -247,10 +248,11 @@ SETTLE_USAGE_ENTRIES = (
     UsageKey.COMPLETE,
     UsageKey.ERROR,
 )
-"""The entries of the settle descriptor after `op`; `UsageKey.CLIENT_LEFT` comes last. Its
+"""The entries of the settle descriptor after `op`; `UsageKey.ABANDONED` comes last. Its
 hits_addend is 0.
 
-A proxy with an older configuration sends no `left`. A request without an answer is then refunded.
+A proxy with an older configuration sends `left` only for a client that disconnected, or never. Any
+other request without an answer is then refunded.
 """
 
 DESCRIPTOR_ENTRIES: Mapping[str, Mapping[str, Namespace]] = {
