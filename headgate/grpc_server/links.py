@@ -36,6 +36,11 @@ class Owner(Protocol):
         ...
 
     @property
+    def max_streams(self) -> int:
+        """How many calls a connection may have at once."""
+        ...
+
+    @property
     def is_draining(self) -> bool:
         """Whether the server ends."""
         ...
@@ -59,7 +64,7 @@ class ServerLink(asyncio.Protocol):
         self._is_parting = False
         self._unread_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
-        self.connection = Connection(self._accept)
+        self.connection = Connection(self._accept, owner.max_streams)
         self.budget = Budget(MAX_HELD_MESSAGES * owner.max_message_bytes)
         self.max_message_bytes = owner.max_message_bytes
         self.is_paused = False

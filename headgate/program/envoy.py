@@ -8,7 +8,7 @@ from headgate.core.policy import CompiledPolicy
 from headgate.dataplane.box import MAX_CONNECTIONS, Certificate, OneBox
 from headgate.dataplane.drain import Drain
 from headgate.dataplane.supervisor import Envoy
-from headgate.program.run_folder import ADMIN_SOCKET, HOOKS_SOCKET
+from headgate.program.run_folder import ADMIN_SOCKET, hook_sockets
 from headgate.program.settings import BoxSettings
 
 
@@ -22,7 +22,7 @@ def box_of(
     return OneBox(
         listen_host=settings.listen.host,
         listen_port=settings.listen.port,
-        services_socket=folder / HOOKS_SOCKET,
+        services_sockets=hook_sockets(folder, settings.workers),
         admin_socket=folder / ADMIN_SOCKET,
         folder=folder,
         upstreams=upstreams(policy),

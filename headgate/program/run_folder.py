@@ -10,10 +10,14 @@ from pathlib import Path
 
 from headgate.core.errors import OperatorError
 
-HOOKS_SOCKET = "hooks.sock"
 ADMIN_SOCKET = "envoy-admin.sock"
 _SOCKET_PATH_BYTES = 107
 """The longest path of a unix socket (Linux, unix(7))."""
+
+
+def hook_sockets(folder: Path, workers: int) -> tuple[Path, ...]:
+    """Where each of the `workers` answers hooks."""
+    return tuple(folder / f"hooks-{number}.sock" for number in range(1, workers + 1))
 
 
 @contextmanager

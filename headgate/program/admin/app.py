@@ -3,7 +3,7 @@
 Nothing here is secret, and nothing here changes anything.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
@@ -25,14 +25,15 @@ For deployments of envoyproxy/ratelimit:
 
 
 def admin_app(
-    registry: CollectorRegistry,
+    read_metrics: Callable[[], Awaitable[CollectorRegistry]],
     ready: Callable[[], Mapping[str, bool]],
     rate_limits: Callable[[], str] = str,
 ) -> Starlette:
     """The admin application.
 
-    `ready` names each part that must be ready before traffic may come, and whether it is.
-    `rate_limits` describes the limits of --ratelimit-config that are in force.
+    `read_metrics` returns those of the whole program. `ready` names each part that must be ready
+    before traffic may come, and whether it is. `rate_limits` describes the limits of
+    --ratelimit-config that are in force.
     """
 
     async def readyz(_request: Request) -> Response:
@@ -50,7 +51,7 @@ def admin_app(
         return PlainTextResponse(rate_limits())
 
     async def metrics(request: Request) -> Response:
-        return _exposition(registry, request.headers.get("accept", ""))
+        return _exposition(await read_metrics(), request.headers.get("accept", ""))
 
     return Starlette(
         routes=[
