@@ -36,8 +36,8 @@ class Owner(Protocol):
         ...
 
     @property
-    def max_streams(self) -> int:
-        """How many calls a connection may have at once."""
+    def asked_streams(self) -> int:
+        """How many calls a peer is asked to have at once on a connection."""
         ...
 
     @property
@@ -64,7 +64,7 @@ class ServerLink(asyncio.Protocol):
         self._is_parting = False
         self._unread_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
-        self.connection = Connection(self._accept, owner.max_streams)
+        self.connection = Connection(self._accept, asked_streams=owner.asked_streams)
         self.budget = Budget(MAX_HELD_MESSAGES * owner.max_message_bytes)
         self.max_message_bytes = owner.max_message_bytes
         self.is_paused = False

@@ -21,18 +21,19 @@ _FLUSH_S = 0.2
 class Server:
     """Serves methods on one event loop. Implements `Owner` of its connections.
 
-    A connection has at most `max_streams` calls at once; a proxy with more opens another one.
+    Peers are asked to have at most `asked_streams` calls at once on a connection. A proxy with more
+    calls opens another connection.
     """
 
     def __init__(
         self,
         methods: Iterable[Method],
         max_message_bytes: int = MAX_MESSAGE_BYTES,
-        max_streams: int = MAX_STREAMS,
+        asked_streams: int = MAX_STREAMS,
     ) -> None:
         self.methods = {method.path: method for method in methods}
         self.max_message_bytes = max_message_bytes
-        self.max_streams = max_streams
+        self.asked_streams = asked_streams
         self.is_draining = False
         self._links: set[ServerLink] = set()
         self._listening: list[asyncio.Server] = []

@@ -72,7 +72,7 @@ class _Server(Protocol):
 
 
 def _own(methods: Iterable[Method], workers: int) -> _Server:
-    return Server(methods, max_streams=MAX_STREAMS if workers == 1 else _CALLS_A_CONNECTION)
+    return Server(methods, asked_streams=MAX_STREAMS if workers == 1 else _CALLS_A_CONNECTION)
 
 
 def _grpcio(methods: Iterable[Method], _workers: int) -> _Server:

@@ -94,13 +94,7 @@ async def running_services(
         )
         answering = _answering(settings, inputs, ending, box_sockets)
         ready = {"hooks": False}
-        admin_url = await _start_admin(
-            stack,
-            settings,
-            answering,
-            lambda: {"hooks": ready["hooks"] and answering.are_ready, "policy": True},
-            inputs.domains,
-        )
+        admin_url = await _start_admin(stack, settings, answering, ready, inputs.domains)
         await answering.start()
         stack.push_async_callback(answering.stop)
         stack.callback(ready.update, hooks=False)
@@ -131,10 +125,13 @@ async def _start_admin(
     stack: AsyncExitStack,
     settings: ServiceSettings,
     answering: Answering,
-    ready: Callable[[], Mapping[str, bool]],
+    ready: Mapping[str, bool],
     domains: Callable[[], Domains] | None,
 ) -> str:
-    app = admin_app(answering.registry, ready, lambda: dump_domains((domains or dict)()))
+    def parts() -> Mapping[str, bool]:
+        return {"hooks": ready["hooks"] and answering.are_ready, "policy": True}
+
+    app = admin_app(answering.registry, parts, lambda: dump_domains((domains or dict)()))
     admin = AdminServer(app, settings.admin)
     await admin.start()
     stack.push_async_callback(admin.stop)
