@@ -20,6 +20,7 @@ limit below twice of that came into force then, Envoy would neither read on nor 
 MAX_BODY_LIMIT_BYTES = 64 * 2**20
 """The largest body that the services take, to rewrite it."""
 MAX_CONNECTIONS = 10_000
+LOG_FILE = "envoy.log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class OneBox:
 
     @property
     def log_file(self) -> Path:
-        return self.folder / "envoy.log"
+        return self.folder / LOG_FILE
 
 
 def size_text(size_bytes: int) -> str:

@@ -4,9 +4,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
+
 from headgate.core.policy import CompiledPolicy
 from headgate.dataplane.box import MAX_CONNECTIONS, Certificate, OneBox
 from headgate.dataplane.drain import Drain
+from headgate.dataplane.envoy_admin import EnvoyAdmin
 from headgate.dataplane.supervisor import Envoy
 from headgate.program.run_folder import ADMIN_SOCKET, hook_sockets
 from headgate.program.settings import BoxSettings
@@ -47,6 +50,17 @@ async def running_envoy(box: OneBox, how: Drain) -> AsyncIterator[Envoy]:
         yield envoy
     finally:
         await envoy.stop(how)
+
+
+async def metrics_of_envoy(folder: Path) -> str | None:
+    """Envoy's own metrics, from its socket in `folder`; None while it does not answer."""
+    admin = EnvoyAdmin(folder / ADMIN_SOCKET)
+    try:
+        return await admin.prometheus()
+    except httpx.HTTPError:
+        return None
+    finally:
+        await admin.close()
 
 
 async def follow_policy(envoy: Envoy, policy: CompiledPolicy) -> None:

@@ -6,9 +6,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from types import TracebackType
 
 from headgate.core.errors import OperatorError
+from headgate.dataplane.box import LOG_FILE
+from headgate.dataplane.supervisor import EnvoyError
 
 ADMIN_SOCKET = "envoy-admin.sock"
 _SOCKET_PATH_BYTES = 107
@@ -24,13 +28,15 @@ def hook_sockets(folder: Path, workers: int) -> tuple[Path, ...]:
 def run_folder(requested: Path | None) -> Iterator[Path]:
     """The folder of sockets, configuration and logs, for its owner only; a temporary one for None.
 
+    A temporary folder is removed at the end. After an error of Envoy its log stays.
+
     Raises OperatorError when it cannot be used, or another box runs in it.
     """
     with ExitStack() as stack:
         try:
             if requested is None:
                 folder = Path(tempfile.mkdtemp(prefix="headgate-"))
-                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+                stack.push(partial(_remove, folder))
             else:
                 requested.mkdir(mode=0o700, parents=True, exist_ok=True)
                 folder = requested.resolve()
@@ -41,6 +47,21 @@ def run_folder(requested: Path | None) -> Iterator[Path]:
                 f"{error.strerror}; name another folder with --run-dir"
             ) from error
         yield folder
+
+
+def _remove(
+    folder: Path,
+    _kind: type[BaseException] | None,
+    error: BaseException | None,
+    _traceback: TracebackType | None,
+) -> None:
+    log = folder / LOG_FILE
+    if not isinstance(error, EnvoyError) or not log.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path in folder.iterdir():
+        if path != log:
+            path.unlink(missing_ok=True)
 
 
 def _own(stack: ExitStack, folder: Path) -> None:

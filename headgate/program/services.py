@@ -1,12 +1,13 @@
 """The services: the hooks, in this process or in workers, and the admin port."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
 
 from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
@@ -58,6 +59,18 @@ class Answering(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class BoxParts:
+    """One box around the services.
+
+    Its Envoy calls the `sockets` in turn, one for each worker. `envoy_metrics` returns Envoy's own
+    metrics, or None while it does not answer.
+    """
+
+    sockets: Sequence[Path]
+    envoy_metrics: Callable[[], Awaitable[str | None]]
+
+
+@dataclass(frozen=True, slots=True)
 class Services:
     """The running services: the URL of their admin port, and what answers the hooks."""
 
@@ -74,13 +87,13 @@ async def running_services(
     clock: Clock,
     metrics: Metrics,
     console: Callable[[str], None] | None = None,
-    box_sockets: Sequence[Path] = (),
+    box: BoxParts | None = None,
 ) -> AsyncIterator[Services]:
     """Starts everything in the order in which it is needed, and drains it in reverse.
 
-    `policy` returns the one in force. With a `console`, a line for each request goes there. One box
-    names the `box_sockets` that its Envoy calls in turn, one for each worker; once it ends, new
-    requests are refused. Raises OperatorError for a bad file or a taken port.
+    `policy` returns the one in force. With a `console`, a line for each request goes there.
+    Once a `box` ends, new requests are refused. Raises OperatorError for a bad file or a taken
+    port.
     """
     async with AsyncExitStack() as stack:
         watcher = _watcher(settings, clock, metrics)
@@ -90,11 +103,12 @@ async def running_services(
             clock=clock,
             metrics=metrics,
             console=console,
-            admits=ending.is_admitting if box_sockets else lambda: True,
+            admits=lambda: True if box is None else ending.is_admitting(),
         )
-        answering = _answering(settings, inputs, ending, box_sockets)
+        answering = _answering(settings, inputs, ending, () if box is None else box.sockets)
         ready = {"hooks": False}
-        admin_url = await _start_admin(stack, settings, answering, ready, inputs.domains)
+        app = _admin_app(answering, inputs.domains, ready, box)
+        admin_url = await _start_admin(stack, settings, app)
         await answering.start()
         stack.push_async_callback(answering.stop)
         stack.callback(ready.update, hooks=False)
@@ -121,17 +135,24 @@ def _answering(
     return OneProcess(settings, inputs, ending, is_private=bool(box_sockets))
 
 
-async def _start_admin(
-    stack: AsyncExitStack,
-    settings: ServiceSettings,
+def _admin_app(
     answering: Answering,
-    ready: Mapping[str, bool],
     domains: Callable[[], Domains] | None,
-) -> str:
+    ready: Mapping[str, bool],
+    box: BoxParts | None,
+) -> Starlette:
     def parts() -> Mapping[str, bool]:
         return {"hooks": ready["hooks"] and answering.are_ready, "policy": True}
 
-    app = admin_app(answering.registry, parts, lambda: dump_domains((domains or dict)()))
+    return admin_app(
+        answering.registry,
+        parts,
+        lambda: dump_domains((domains or dict)()),
+        None if box is None else box.envoy_metrics,
+    )
+
+
+async def _start_admin(stack: AsyncExitStack, settings: ServiceSettings, app: Starlette) -> str:
     admin = AdminServer(app, settings.admin)
     await admin.start()
     stack.push_async_callback(admin.stop)

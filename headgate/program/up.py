@@ -22,11 +22,17 @@ from headgate.dataplane.supervisor import Envoy
 from headgate.policy import check_upstream
 from headgate.program.addresses import free_address
 from headgate.program.ending import Ending, on_signals
-from headgate.program.envoy import box_of, follow_policy, running_envoy, upstreams
+from headgate.program.envoy import (
+    box_of,
+    follow_policy,
+    metrics_of_envoy,
+    running_envoy,
+    upstreams,
+)
 from headgate.program.reachable import check_authorities, silent
 from headgate.program.reload import PolicyWatcher
 from headgate.program.run_folder import hook_sockets, run_folder
-from headgate.program.services import Services, running_services
+from headgate.program.services import BoxParts, Services, running_services
 from headgate.program.settings import BoxSettings
 from headgate.program.simulated import running_demo
 from headgate.program.tls import CertificateWatcher
@@ -92,7 +98,7 @@ async def one_box(
             clock=clock,
             metrics=metrics,
             console=say,
-            box_sockets=hook_sockets(folder, settings.workers),
+            box=BoxParts(hook_sockets(folder, settings.workers), lambda: metrics_of_envoy(folder)),
         )
         services = await stack.enter_async_context(running)
         certificates = _certificates(settings, clock, metrics)

@@ -17,6 +17,7 @@ Headgate
 /healthz  200 while the process lives
 /readyz   200 once it can serve, 503 with what is missing
 /metrics  Prometheus or OpenMetrics text
+/stats/prometheus  the metrics of Envoy itself, in one box
 
 For deployments of envoyproxy/ratelimit:
 /healthcheck  200 once it can serve, 500 otherwise
@@ -28,12 +29,14 @@ def admin_app(
     read_metrics: Callable[[], Awaitable[CollectorRegistry]],
     ready: Callable[[], Mapping[str, bool]],
     rate_limits: Callable[[], str] = str,
+    envoy_metrics: Callable[[], Awaitable[str | None]] | None = None,
 ) -> Starlette:
     """The admin application.
 
     `read_metrics` returns those of the whole program. `ready` names each part that must be ready
     before traffic may come, and whether it is. `rate_limits` describes the limits of
-    --ratelimit-config that are in force.
+    --ratelimit-config that are in force. `envoy_metrics` returns those of Envoy itself, or None
+    while it does not answer; without it no Envoy runs here.
     """
 
     async def readyz(_request: Request) -> Response:
@@ -53,12 +56,21 @@ def admin_app(
     async def metrics(request: Request) -> Response:
         return _exposition(await read_metrics(), request.headers.get("accept", ""))
 
+    async def envoy_stats(_request: Request) -> Response:
+        text = None if envoy_metrics is None else await envoy_metrics()
+        if text is not None:
+            return Response(text, headers={"content-type": CONTENT_TYPE_PLAIN_0_0_4})
+        if envoy_metrics is None:
+            return PlainTextResponse("no Envoy runs here: ask the proxy\n", status_code=404)
+        return PlainTextResponse("Envoy does not answer\n", status_code=503)
+
     return Starlette(
         routes=[
             Route("/", _index),
             Route("/healthz", _healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
+            Route("/stats/prometheus", envoy_stats),
             Route("/healthcheck", healthcheck),
             Route("/rlconfig", rlconfig),
         ]
