@@ -25,6 +25,7 @@ from tests.box import (
     worker_pids,
 )
 from tests.envoy.conftest import Upstream
+from tests.envoy.fleet import fleet_to_start
 from tests.patience import PATIENCE_S, wait_until
 from tests.redis_server import RedisServer, running_redis
 
@@ -191,3 +192,25 @@ def test_several_workers_without_a_redis_are_an_error_of_one_line(
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
     assert line.startswith("headgate: --workers 2 needs a Redis")
+
+
+def test_a_killed_worker_of_serve_costs_no_request(upstream: Upstream, tmp_path: Path) -> None:
+    """Envoy knows one address: its new connections go to workers that live."""
+    text = policy(upstream.url, limits=LIMITS)
+    with fleet_to_start(tmp_path, text, upstream.url, 1) as fleet:
+        fleet.options = ["--workers", "3"]
+        fleet.start_services()
+        fleet.start_envoy()
+        parent = fleet.processes["services"].pid
+
+        def ask(number: int) -> int:
+            if number % 100 == 50:
+                os.kill(worker_pids(parent)[0], signal.SIGKILL)
+            return fleet.chat("bob").status_code
+
+        with ThreadPoolExecutor(16) as pool:
+            statuses = Counter(pool.map(ask, range(2 * LIMIT)))
+        page = fleet.metrics()
+
+    assert statuses == {200: LIMIT, 429: LIMIT}
+    assert metric(page, ENDS) == 2 * LIMIT // 100
