@@ -1,11 +1,12 @@
 """All workers: started together, configured alike, counted as one, and ended together."""
 
 import asyncio
+import os
 import socket
 import tempfile
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import IO, Any
 
 from prometheus_client import CollectorRegistry
 
@@ -35,7 +36,7 @@ class Workers:
     def __init__(self, setups: Sequence[Setup], inputs: HookInputs, ending: Ending) -> None:
         self._ending = ending
         self._metrics = inputs.metrics
-        self._lock_file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `stop`
+        self._lock_file = _nameless_file()
         lock = self._lock_file.fileno()
         self._slots = [Slot(setup, lock, inputs.clock, inputs.metrics) for setup in setups]
         self._tasks: list[asyncio.Task[None]] = []
@@ -134,3 +135,10 @@ class Workers:
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(work))
+
+
+def _nameless_file() -> IO[bytes]:
+    """A file in memory where there is such a thing: a pod may have no file system to write to."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("headgate-records"), "w+b")
+    return tempfile.TemporaryFile()
