@@ -36,15 +36,11 @@ def admin_app(
     `read_metrics` returns those of the whole program. `ready` names each part that must be ready
     before traffic may come, and whether it is. `rate_limits` describes the limits of
     --ratelimit-config that are in force. `envoy_metrics` returns those of Envoy itself, or None
-    while it does not answer; without it no Envoy runs here.
+    while it does not answer. Without it no Envoy runs here.
     """
 
     async def readyz(_request: Request) -> Response:
-        parts = ready()
-        missing = sorted(name for name, is_ready in parts.items() if not is_ready)
-        return JSONResponse(
-            {"ready": not missing, "missing": missing}, status_code=503 if missing else 200
-        )
+        return _readiness(ready())
 
     async def healthcheck(_request: Request) -> Response:
         is_ready = all(ready().values())
@@ -57,12 +53,7 @@ def admin_app(
         return _exposition(await read_metrics(), request.headers.get("accept", ""))
 
     async def envoy_stats(_request: Request) -> Response:
-        text = None if envoy_metrics is None else await envoy_metrics()
-        if text is not None:
-            return Response(text, headers={"content-type": CONTENT_TYPE_PLAIN_0_0_4})
-        if envoy_metrics is None:
-            return PlainTextResponse("no Envoy runs here: ask the proxy\n", status_code=404)
-        return PlainTextResponse("Envoy does not answer\n", status_code=503)
+        return await _envoy_stats(envoy_metrics)
 
     return Starlette(
         routes=[
@@ -83,6 +74,22 @@ async def _index(_request: Request) -> Response:
 
 async def _healthz(_request: Request) -> Response:
     return PlainTextResponse("ok\n")
+
+
+def _readiness(parts: Mapping[str, bool]) -> Response:
+    missing = sorted(name for name, is_ready in parts.items() if not is_ready)
+    return JSONResponse(
+        {"ready": not missing, "missing": missing}, status_code=503 if missing else 200
+    )
+
+
+async def _envoy_stats(read: Callable[[], Awaitable[str | None]] | None) -> Response:
+    if read is None:
+        return PlainTextResponse("no Envoy runs here: ask the proxy\n", status_code=404)
+    text = await read()
+    if text is None:
+        return PlainTextResponse("Envoy does not answer\n", status_code=503)
+    return Response(text, headers={"content-type": CONTENT_TYPE_PLAIN_0_0_4})
 
 
 def _exposition(registry: CollectorRegistry, accept: str) -> Response:
