@@ -34,9 +34,8 @@ def admin_app(
     """The admin application.
 
     `read_metrics` returns those of the whole program. `ready` names each part that must be ready
-    before traffic may come, and whether it is. `rate_limits` describes the limits of
-    --ratelimit-config that are in force. `envoy_metrics` returns those of Envoy itself, or None
-    while it does not answer. Without it no Envoy runs here.
+    before traffic may come. `rate_limits` describes the limits of --ratelimit-config in force.
+    `envoy_metrics` is None where no Envoy runs, and returns None while it does not answer.
     """
 
     async def readyz(_request: Request) -> Response:
