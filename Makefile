@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: help setup run test test-alerts check format generate istio-fields lock wheels dist render test-faults test-matrix test-mesh test-vllm test-h2spec test-clients \
-  soak bench clean
+  monitoring soak bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,15 @@ $(HEADGATE_CLIENTS)/.ready: tests/clients/node/package-lock.json
 
 test-alerts: setup ## the alerts of istio/components/monitoring and their tests, by Prometheus' promtool
 	$(BIN)/python -m tests.istio.alerts.run
+
+HEADGATE_MONITORING ?= $(CURDIR)/.monitoring
+PROMETHEUS ?= prometheus
+monitoring: setup ## a Prometheus with the alerts for one box, on 127.0.0.1:9090 (needs Prometheus)
+	@command -v $(PROMETHEUS) >/dev/null || { echo "make monitoring needs Prometheus; name it with PROMETHEUS=PATH" >&2; exit 1; }
+	@mkdir -p $(HEADGATE_MONITORING)
+	cp examples/monitoring/prometheus.yml $(HEADGATE_MONITORING)
+	$(BIN)/python examples/monitoring/rules.py $(HEADGATE_MONITORING)/rules.yml
+	exec $(PROMETHEUS) --config.file=$(HEADGATE_MONITORING)/prometheus.yml --storage.tsdb.path=$(HEADGATE_MONITORING)/data --web.listen-address=127.0.0.1:9090
 
 SOAK_MINUTES ?= 30
 SOAK_RATE ?= 200

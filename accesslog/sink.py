@@ -1,8 +1,10 @@
 """Writes usage records."""
 
+import fcntl
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -26,22 +28,26 @@ class JsonLinesSink:
     Each batch is one write of whole lines, so several processes may append to one file. Only a
     process that is killed during a long write leaves a torn last line, because Linux cuts the write
     short. The next process ends that line first. Rotate the file by copy and truncate.
+
+    A pipe takes only 4 KiB at once. Where several processes write to one standard output, they
+    share a `lock`, the descriptor of a file that each of them locks while it writes.
     """
 
-    def __init__(self, descriptor: int, torn: bool = False) -> None:
+    def __init__(self, descriptor: int, torn: bool = False, lock: int | None = None) -> None:
         """Writes to an open file descriptor; `torn` says that the file ends within a line."""
         self._descriptor = descriptor
         self._torn = torn
+        self._lock = lock
         self._encoder = msgspec.json.Encoder(decimal_format="number")
 
     @classmethod
-    def open(cls, path: Path | None) -> Self:
+    def open(cls, path: Path | None, lock: int | None = None) -> Self:
         """Opens the file; None is standard output. Only its owner can read a new file.
 
         Raises OperatorError if it cannot be written.
         """
         if path is None:
-            return cls(os.dup(sys.stdout.fileno()))
+            return cls(os.dup(sys.stdout.fileno()), lock=lock)
         try:
             # It is opened for reading, too, to find out whether it ends within a line.
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -63,10 +69,22 @@ class JsonLinesSink:
             return
         lines = b"".join(self._encoder.encode(record) + b"\n" for record in records)
         pending = memoryview(b"\n" + lines if self._torn else lines)
-        while pending:
-            written = os.write(self._descriptor, pending)
-            self._torn = pending[written - 1] != ord("\n")
-            pending = pending[written:]
+        with self._alone():
+            while pending:
+                written = os.write(self._descriptor, pending)
+                self._torn = pending[written - 1] != ord("\n")
+                pending = pending[written:]
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if self._lock is None:
+            yield
+            return
+        fcntl.lockf(self._lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._lock, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Closes the file."""

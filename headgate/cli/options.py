@@ -51,6 +51,13 @@ AUTH_FAILURES = click.option(
     show_default=True,
     help="How often an address may come without a known key before it gets 429.",
 )
+WORKERS = click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=SERVICES.workers,
+    show_default=True,
+    help="How many processes answer hooks; more than one needs a Redis.",
+)
 RATELIMIT_CONFIG = click.option(
     "--ratelimit-config",
     type=click.Path(path_type=Path),

@@ -27,6 +27,7 @@ from headgate.cli.options import (
     STORE,
     STORE_DEADLINE,
     STORE_PASSWORD,
+    WORKERS,
     HostPort,
 )
 from headgate.core.clock import SystemClock
@@ -63,6 +64,7 @@ _DEFAULT_POLICY = Path("headgate.yaml")
 @click.option("--tls-key", type=FILE, help="The certificate's private key, PEM.")
 @AUTH_FAILURES
 @GRPC_SERVER
+@WORKERS
 @click.option(
     "--max-connections",
     type=click.IntRange(min=1),
@@ -131,6 +133,7 @@ def up_command(
 )
 @AUTH_FAILURES
 @GRPC_SERVER
+@WORKERS
 @RATELIMIT_CONFIG
 @click.option(
     "--ratelimit-count-refused",

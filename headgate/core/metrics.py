@@ -24,7 +24,12 @@ class _Declared(Generic[M]):
     """
 
     def __init__(self, kind: Callable[..., M], name: str, text: str, **options: Any) -> None:
-        """`options` are those of `kind`: `labelnames`, and `buckets` of a histogram."""
+        """`options` are those of `kind`: `labelnames`, and `buckets` of a histogram.
+
+        Each gauge has a `multiprocess_mode`: how the values of several workers become one.
+        """
+        self.name = name
+        self.gauge_mode: str | None = options.get("multiprocess_mode")
         self._build: Callable[..., M] = partial(kind, name, text, **options)
         self._attribute = ""
 
@@ -133,6 +138,7 @@ class Metrics:
         Gauge,
         "headgate_store_available",
         "1 while the store of limits is asked, 0 while each limit's on_outage decides.",
+        multiprocess_mode="min",
     )
     store_degraded_seconds = _Declared(
         Counter,
@@ -196,6 +202,7 @@ class Metrics:
         "headgate_ratelimit_config_loaded_timestamp_seconds",
         "When the configuration of --ratelimit-config in force was loaded, in seconds since"
         " the Unix epoch.",
+        multiprocess_mode="max",
     )
     certificate_reloads = _Declared(
         Counter,
@@ -207,11 +214,13 @@ class Metrics:
         Gauge,
         "headgate_certificate_loaded_timestamp_seconds",
         "When the door's certificate in force was loaded, in seconds since the Unix epoch.",
+        multiprocess_mode="max",
     )
     certificate_expires_seconds = _Declared(
         Gauge,
         "headgate_certificate_expires_timestamp_seconds",
         "When the door's certificate in force expires, in seconds since the Unix epoch.",
+        multiprocess_mode="max",
     )
     policy_reloads = _Declared(
         Counter,
@@ -223,6 +232,19 @@ class Metrics:
         Gauge,
         "headgate_policy_loaded_timestamp_seconds",
         "When the policy in force was loaded, in seconds since the Unix epoch.",
+        multiprocess_mode="max",
+    )
+
+    workers = _Declared(
+        Gauge,
+        "headgate_workers",
+        "Worker processes that answer hooks; 0 where this process answers them itself.",
+        multiprocess_mode="sum",
+    )
+    worker_ends = _Declared(
+        Counter,
+        "headgate_worker_ends",
+        "Workers that ended by themselves, were killed, or did not answer; each is started again.",
     )
 
     def __init__(self, registry: CollectorRegistry, clock: Clock) -> None:
@@ -232,6 +254,12 @@ class Metrics:
             if isinstance(declared, _Declared):
                 declared.register(self)
         self.store_available.set(1)
+
+    @classmethod
+    def gauge_modes(cls) -> dict[str, str]:
+        """By the name of each gauge how the values of several workers become one."""
+        rows = (row for row in vars(cls).values() if isinstance(row, _Declared))
+        return {row.name: row.gauge_mode for row in rows if row.gauge_mode is not None}
 
     def time_hook(self, hook: str) -> "HookTimer":
         """Measures the body of a `with` as one answer of `hook`."""

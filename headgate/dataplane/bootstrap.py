@@ -47,7 +47,7 @@ def bootstrap(box: OneBox) -> Bootstrap:
         ),
         overload_manager=_overload_manager(box.max_connections),
         static_resources=BootstrapStaticResources(
-            clusters=[services_cluster(SERVICES, box.services_socket)],
+            clusters=[services_cluster(SERVICES, box.services_sockets)],
         ),
         dynamic_resources=BootstrapDynamicResources(
             lds_config=_followed(box.listeners_file), cds_config=_followed(box.clusters_file)

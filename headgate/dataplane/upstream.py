@@ -1,6 +1,7 @@
 """The clusters of the vLLM servers, one for each base model, from its URL."""
 
 import ssl
+from collections.abc import Sequence
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -103,25 +104,26 @@ def model_cluster(name: str, url: str, authorities: Path | None = None) -> Clust
         dns_lookup_family=ClusterDnsLookupFamily.V4_PREFERRED,
         connect_timeout=CONNECT_TIMEOUT,
         circuit_breakers=_circuit_breakers(),
-        load_assignment=_endpoint(name, address),
+        load_assignment=_endpoints(name, [address]),
         typed_extension_protocol_options={_PROTOCOLS: Any.pack(_http1())},
         transport_socket=_tls(host, authorities) if parts.scheme == "https" else None,
     )
 
 
-def services_cluster(name: str, socket: Path) -> Cluster:
-    """The hooks' cluster: gRPC over a unix socket."""
+def services_cluster(name: str, sockets: Sequence[Path]) -> Cluster:
+    """The hooks' cluster: gRPC over unix sockets, which get the calls in turn."""
     http2 = HttpProtocolOptions(
         explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(
             http2_protocol_options=Http2ProtocolOptions()
         )
     )
+    pipes = [Address(pipe=Pipe(path=str(socket))) for socket in sockets]
     return Cluster(
         name=name,
         type=ClusterDiscoveryType.STATIC,
         connect_timeout=timedelta(seconds=1),
         circuit_breakers=_circuit_breakers(),
-        load_assignment=_endpoint(name, Address(pipe=Pipe(path=str(socket)))),
+        load_assignment=_endpoints(name, pipes),
         typed_extension_protocol_options={_PROTOCOLS: Any.pack(http2)},
     )
 
@@ -148,10 +150,10 @@ def _circuit_breakers() -> CircuitBreakers:
     )
 
 
-def _endpoint(name: str, address: Address) -> ClusterLoadAssignment:
-    endpoint = LbEndpoint(endpoint=Endpoint(address=address))
+def _endpoints(name: str, addresses: Sequence[Address]) -> ClusterLoadAssignment:
+    endpoints = [LbEndpoint(endpoint=Endpoint(address=address)) for address in addresses]
     return ClusterLoadAssignment(
-        cluster_name=name, endpoints=[LocalityLbEndpoints(lb_endpoints=[endpoint])]
+        cluster_name=name, endpoints=[LocalityLbEndpoints(lb_endpoints=endpoints)]
     )
 
 

@@ -122,7 +122,8 @@ def build_hooks(
     limiter = _limiter(parts)
     if console is not None:
         sinks = (*sinks, ConsoleSink(console, limiter.limits_of))
-    failures = FailureLimit(settings.auth_failures_per_minute)
+    # One address may meet each worker in turn: together they let the limit through.
+    failures = FailureLimit(max(1, settings.auth_failures_per_minute // settings.workers))
     others = _descriptor_limits(settings, parts)
     return Hooks(
         authorization=Authorization(

@@ -72,6 +72,8 @@ class ServiceSettings:
     """Where the hooks answer gRPC: `host:port` or `unix:PATH`."""
     grpc_server: GrpcServer = GrpcServer.OWN
     """The server that answers them."""
+    workers: int = 1
+    """How many processes answer hooks; more than one needs a Redis."""
     admin: Address = Address("0.0.0.0", 9002)  # noqa: S104 - Prometheus and probes call it
     """Where health and metrics are served over HTTP."""
     store: StoreSettings = field(default_factory=StoreSettings)

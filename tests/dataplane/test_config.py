@@ -45,7 +45,7 @@ def box(folder: Path, **upstreams: str) -> OneBox:
     return OneBox(
         listen_host="127.0.0.1",
         listen_port=8080,
-        services_socket=folder / "services.sock",
+        services_sockets=[folder / "services.sock"],
         admin_socket=folder / "admin.sock",
         folder=folder,
         upstreams=upstreams,

@@ -243,7 +243,7 @@ async def test_services_that_are_away_close_the_door_and_come_back() -> None:
         answer = await rig.post()
         assert (answer.status_code, code_of(answer)) == (503, "service_unavailable")
         assert answer.headers["retry-after"] == "1"
-        again = await rig.services.serve(rig.box.services_socket)
+        again = await rig.services.serve(rig.box.services_sockets[0])
         try:
             await rig.come_back()
         finally:

@@ -23,6 +23,7 @@ SERVE: dict[str, tuple[list[str], object]] = {
     "policy": (["--policy", "p.yaml"], Path("p.yaml")),
     "hooks": (["--hooks", "unix:h.sock"], "unix:h.sock"),
     "grpc_server": (["--grpc-server", "grpcio"], GrpcServer.GRPCIO),
+    "workers": (["--workers", "3"], 3),
     "admin": (["--admin", "[::1]:7"], Address("::1", 7)),
     "store": (
         [
@@ -57,6 +58,7 @@ UP: dict[str, tuple[list[str], object]] = {
     "tls": (["--tls-cert", "c", "--tls-key", "k"], TlsFiles(Path("c"), Path("k"))),
     "auth_failures_per_minute": SERVE["auth_failures_per_minute"],
     "grpc_server": SERVE["grpc_server"],
+    "workers": SERVE["workers"],
     "max_connections": (["--max-connections", "9"], 9),
     "body_limit_bytes": (["--body-limit", "50MB"], 50_000_000),
     "run_dir": (["--run-dir", "d"], Path("d")),

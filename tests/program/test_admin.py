@@ -26,13 +26,20 @@ class Admin:
         self.parts = {"hooks": True, "policy": True}
         self.metrics = Metrics(CollectorRegistry(), FakeClock())
         self.server = AdminServer(
-            admin_app(self.metrics.registry, lambda: self.parts, lambda: "a.b: unit=DAY\n"),
+            admin_app(self.read_metrics, lambda: self.parts, lambda: "a.b: unit=DAY\n"),
             Address("127.0.0.1", 0),
         )
+
+    async def read_metrics(self) -> CollectorRegistry:
+        return self.metrics.registry
 
     async def get(self, path: str, **headers: str) -> httpx.Response:
         async with httpx.AsyncClient(base_url=self.server.url, trust_env=False) as client:
             return await client.get(path, headers=headers)
+
+
+async def no_metrics() -> CollectorRegistry:
+    return CollectorRegistry()
 
 
 @pytest.fixture
@@ -131,7 +138,7 @@ async def test_port_0_takes_a_free_port_and_reports_it(admin: Admin) -> None:
 async def test_a_taken_port_is_one_clear_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        server = AdminServer(admin_app(CollectorRegistry(), dict), Address("127.0.0.1", port))
+        server = AdminServer(admin_app(no_metrics, dict), Address("127.0.0.1", port))
         with pytest.raises(OperatorError) as refused:
             await server.start()
         assert str(refused.value) == (
@@ -141,7 +148,7 @@ async def test_a_taken_port_is_one_clear_error() -> None:
 
 
 async def test_an_unknown_host_is_one_clear_error() -> None:
-    server = AdminServer(admin_app(CollectorRegistry(), dict), Address("no host", 0))
+    server = AdminServer(admin_app(no_metrics, dict), Address("no host", 0))
     with pytest.raises(OperatorError, match=r"^cannot listen on no host:0 for admin: [^(]+$"):
         await server.start()
 

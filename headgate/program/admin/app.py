@@ -3,7 +3,7 @@
 Nothing here is secret, and nothing here changes anything.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
@@ -17,6 +17,7 @@ Headgate
 /healthz  200 while the process lives
 /readyz   200 once it can serve, 503 with what is missing
 /metrics  Prometheus or OpenMetrics text
+/stats/prometheus  the metrics of Envoy itself, in one box
 
 For deployments of envoyproxy/ratelimit:
 /healthcheck  200 once it can serve, 500 otherwise
@@ -25,22 +26,20 @@ For deployments of envoyproxy/ratelimit:
 
 
 def admin_app(
-    registry: CollectorRegistry,
+    read_metrics: Callable[[], Awaitable[CollectorRegistry]],
     ready: Callable[[], Mapping[str, bool]],
     rate_limits: Callable[[], str] = str,
+    envoy_metrics: Callable[[], Awaitable[str | None]] | None = None,
 ) -> Starlette:
     """The admin application.
 
-    `ready` names each part that must be ready before traffic may come, and whether it is.
-    `rate_limits` describes the limits of --ratelimit-config that are in force.
+    `read_metrics` returns those of the whole program. `ready` names each part that must be ready
+    before traffic may come. `rate_limits` describes the limits of --ratelimit-config in force.
+    `envoy_metrics` is None where no Envoy runs, and returns None while it does not answer.
     """
 
     async def readyz(_request: Request) -> Response:
-        parts = ready()
-        missing = sorted(name for name, is_ready in parts.items() if not is_ready)
-        return JSONResponse(
-            {"ready": not missing, "missing": missing}, status_code=503 if missing else 200
-        )
+        return _readiness(ready())
 
     async def healthcheck(_request: Request) -> Response:
         is_ready = all(ready().values())
@@ -50,7 +49,10 @@ def admin_app(
         return PlainTextResponse(rate_limits())
 
     async def metrics(request: Request) -> Response:
-        return _exposition(registry, request.headers.get("accept", ""))
+        return _exposition(await read_metrics(), request.headers.get("accept", ""))
+
+    async def envoy_stats(_request: Request) -> Response:
+        return await _envoy_stats(envoy_metrics)
 
     return Starlette(
         routes=[
@@ -58,6 +60,7 @@ def admin_app(
             Route("/healthz", _healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
+            Route("/stats/prometheus", envoy_stats),
             Route("/healthcheck", healthcheck),
             Route("/rlconfig", rlconfig),
         ]
@@ -70,6 +73,22 @@ async def _index(_request: Request) -> Response:
 
 async def _healthz(_request: Request) -> Response:
     return PlainTextResponse("ok\n")
+
+
+def _readiness(parts: Mapping[str, bool]) -> Response:
+    missing = sorted(name for name, is_ready in parts.items() if not is_ready)
+    return JSONResponse(
+        {"ready": not missing, "missing": missing}, status_code=503 if missing else 200
+    )
+
+
+async def _envoy_stats(read: Callable[[], Awaitable[str | None]] | None) -> Response:
+    if read is None:
+        return PlainTextResponse("no Envoy runs here: ask the proxy\n", status_code=404)
+    text = await read()
+    if text is None:
+        return PlainTextResponse("Envoy does not answer\n", status_code=503)
+    return Response(text, headers={"content-type": CONTENT_TYPE_PLAIN_0_0_4})
 
 
 def _exposition(registry: CollectorRegistry, accept: str) -> Response:
