@@ -1,7 +1,7 @@
 """One usage record for each finished request. Pure: values in, values out, and it never raises."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TypeAlias, TypedDict
@@ -59,9 +59,10 @@ def meter(entry: LogEntry, prices_of: PricesOf) -> FinishedRequest | None:
     """
     if entry.duration_s is None:
         return None
-    usage = read_usage(entry.usage)
+    # The same condition as in the settle descriptor: no status, not even one of Envoy's own.
+    usage = read_usage(entry.usage, client_left=entry.status is None and entry.sent)
     reservation = _reservation(entry, usage)
-    charged = None if reservation is None else charge(reservation.usage, reservation.estimate)
+    charged = None if reservation is None else charge(usage, reservation.estimate)
     path = entry.path.partition("?")[0]
     record = UsageRecord(
         time=_rfc3339(entry.start_ns),
@@ -95,8 +96,6 @@ def _reservation(entry: LogEntry, usage: Usage) -> OpenReservation | None:
     tenant = entry.admission.get(AdmissionKey.TENANT, ABSENT)
     if id_ in ("", ABSENT) or tenant in ("", ABSENT):
         return None
-    # The same condition as in the settle descriptor: no status, not even one of Envoy's own.
-    client_left = entry.status is None and entry.sent
     return OpenReservation(
         id=id_,
         tenant=tenant,
@@ -105,7 +104,7 @@ def _reservation(entry: LogEntry, usage: Usage) -> OpenReservation | None:
             prompt=read_count(entry.admission.get(AdmissionKey.ESTIMATE_PROMPT)) or 0,
             per_second=read_count(entry.admission.get(AdmissionKey.PER_SECOND)),
         ),
-        usage=replace(usage, client_left=client_left),
+        usage=usage,
         held_by=read_held_by(entry.limits),
     )
 

@@ -1,8 +1,10 @@
 """Writes usage records."""
 
+import asyncio
 import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -23,7 +25,8 @@ class Sink(Protocol):
 class JsonLinesSink:
     """One JSON object on one line for each record, appended to a file or standard output.
 
-    Each batch is one write of whole lines, so several processes may append to one file. Only a
+    A thread encodes and writes, so that a slow disk delays no hook. Each batch is one write of
+    whole lines, so several processes may append to one file. Only a
     process that is killed during a long write leaves a torn last line, because Linux cuts the write
     short. The next process ends that line first. Rotate the file by copy and truncate.
     """
@@ -32,6 +35,7 @@ class JsonLinesSink:
         """Writes to an open file descriptor; `torn` says that the file ends within a line."""
         self._descriptor = descriptor
         self._torn = torn
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="usage records")
         self._encoder = msgspec.json.Encoder(decimal_format="number")
 
     @classmethod
@@ -59,9 +63,12 @@ class JsonLinesSink:
         A disk that fills up within a line leaves a torn line. The next batch ends it first, so that
         no later record is on the same line.
         """
-        if not records:
-            return
-        lines = b"".join(self._encoder.encode(record) + b"\n" for record in records)
+        if records:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._thread, self._append, records)
+
+    def _append(self, records: Sequence[UsageRecord]) -> None:
+        lines = self._encoder.encode_lines(records)
         pending = memoryview(b"\n" + lines if self._torn else lines)
         while pending:
             written = os.write(self._descriptor, pending)
@@ -69,7 +76,8 @@ class JsonLinesSink:
             pending = pending[written:]
 
     def close(self) -> None:
-        """Closes the file."""
+        """Closes the file, once what was given is written."""
+        self._thread.shutdown()
         os.close(self._descriptor)
 
     def __enter__(self) -> Self:

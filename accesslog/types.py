@@ -1,14 +1,18 @@
-"""One request as Envoy logs it, and as Headgate records it. Plain values, no logic."""
+"""One request as Envoy logs it, and as Headgate records it. Plain values, no logic.
+
+They are msgspec's structs: a frozen dataclass of this size takes ten times as long to make. They
+hold no cycles, so the garbage collector leaves them alone.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal
+
+from msgspec import Struct, field
 
 from headgate.core.settlement import Estimate, Source, Usage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogEntry:
+class LogEntry(Struct, frozen=True, kw_only=True, gc=False):
     """The fields of one `envoy.data.accesslog.v3.HTTPAccessLogEntry` that Headgate reads.
 
     Texts are as Envoy sent them: of any length, and empty if there is no value. `duration_s` is
@@ -43,8 +47,7 @@ class LogEntry:
     usage: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenReservation:
+class OpenReservation(Struct, frozen=True, kw_only=True, gc=False):
     """The reservation of a finished request, to settle with the usage of its answer.
 
     `held_by` is the replica that holds it in slices of limits, or empty.
@@ -57,8 +60,7 @@ class OpenReservation:
     held_by: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UsageRecord:
+class UsageRecord(Struct, frozen=True, kw_only=True, gc=False):
     """One finished request: who, what, when, from where, how much. None for an unknown value.
 
     - `time` is the request's start, RFC 3339 in UTC.

@@ -6,8 +6,9 @@ of other requests in it. Envoy sanitizes the texts that are read here. `original
 either, because a client can send `x-envoy-original-path` itself.
 """
 
+from collections.abc import Sequence
+
 from google.protobuf.message import DecodeError
-from google.protobuf.struct_pb2 import Struct
 
 from accesslog.types import LogEntry
 from headgate._gen.accesslog_pb2 import (
@@ -51,17 +52,27 @@ FLAG_NAMES = {
 }
 """The names in `%RESPONSE_FLAGS%` of the fields of `envoy.data.accesslog.v3.ResponseFlags`."""
 
+_METHODS = {
+    number: name
+    for name, number in HTTPRequestProperties.RequestMethod.items()
+    if number != HTTPRequestProperties.METHOD_UNSPECIFIED
+}
 
-def decode(message: bytes) -> list[LogEntry]:
-    """The HTTP entries of one `StreamAccessLogsMessage`; raises ValueError for other bytes."""
+
+def parse(message: bytes) -> Sequence[HTTPAccessLogEntry]:
+    """The HTTP entries of a message, each to be read by `read_entry`, which takes far longer.
+
+    Raises ValueError for bytes that are no `StreamAccessLogsMessage`.
+    """
     try:
         parsed = StreamAccessLogsMessage.FromString(message)
     except DecodeError as error:
         raise ValueError(f"not an access log message: {error}") from error
-    return [_entry(entry) for entry in parsed.http_logs.log_entry]
+    return parsed.http_logs.log_entry
 
 
-def _entry(entry: HTTPAccessLogEntry) -> LogEntry:
+def read_entry(entry: HTTPAccessLogEntry) -> LogEntry:
+    """The plain values of one entry."""
     common, request, response = entry.common_properties, entry.request, entry.response
     start, metadata = common.start_time, common.metadata
     return LogEntry(
@@ -100,22 +111,11 @@ def _entry(entry: HTTPAccessLogEntry) -> LogEntry:
 
 def _method(request: HTTPRequestProperties) -> str:
     """The method's name; empty without a method, and for one that Envoy's enum lacks."""
-    method = request.request_method
-    if method == HTTPRequestProperties.METHOD_UNSPECIFIED:
-        return ""
-    known = HTTPRequestProperties.RequestMethod.values()
-    return HTTPRequestProperties.RequestMethod.Name(method) if method in known else ""
+    return _METHODS.get(request.request_method, "")
 
 
 def _flags(flags: ResponseFlags) -> tuple[str, ...]:
-    return tuple(FLAG_NAMES[field.name] for field, _ in flags.ListFields())
-
-
-def _texts(metadata: Metadata, namespace: Namespace) -> dict[str, str]:
-    """The strings of a namespace; Headgate writes no other type there."""
-    return {
-        key: value for key, value in _scalars(metadata, namespace).items() if isinstance(value, str)
-    }
+    return tuple([FLAG_NAMES[field.name] for field, _ in flags.ListFields()])
 
 
 def _scalars(metadata: Metadata, namespace: Namespace) -> dict[str, str | bool]:
@@ -123,12 +123,25 @@ def _scalars(metadata: Metadata, namespace: Namespace) -> dict[str, str | bool]:
     # A look-up by [] would add the namespace to the protobuf map.
     if namespace not in metadata.filter_metadata:
         return {}
-    struct: Struct = metadata.filter_metadata[namespace]
+    fields = metadata.filter_metadata[namespace].fields
     scalars: dict[str, str | bool] = {}
-    for key, value in struct.fields.items():
+    for key in fields:
+        value = fields[key]
+        text = value.string_value
+        if text:  # Nearly all values are texts; to ask for the kind takes longer.
+            scalars[key] = text
+            continue
         kind = value.WhichOneof("kind")
-        if kind == "string_value":
-            scalars[key] = value.string_value
-        elif kind == "bool_value":
+        if kind == "bool_value":
             scalars[key] = value.bool_value
+        elif kind == "string_value":
+            scalars[key] = text
     return scalars
+
+
+def _texts(metadata: Metadata, namespace: Namespace) -> dict[str, str]:
+    """The texts of a namespace, without empty ones; Headgate writes no other type there."""
+    if namespace not in metadata.filter_metadata:
+        return {}
+    fields = metadata.filter_metadata[namespace].fields
+    return {key: text for key in fields if (text := fields[key].string_value)}

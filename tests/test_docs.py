@@ -1,6 +1,5 @@
 """The documentation lists what there is: every command, option and metric."""
 
-import dataclasses
 import json
 import re
 from pathlib import Path
@@ -112,7 +111,7 @@ def test_the_readme_links_every_page_of_the_documentation() -> None:
 def test_the_readme_shows_a_whole_usage_record() -> None:
     [sample] = re.findall(r"```json\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
-    assert list(json.loads(sample)) == [field.name for field in dataclasses.fields(UsageRecord)]
+    assert list(json.loads(sample)) == list(UsageRecord.__struct_fields__)
 
 
 def test_the_readme_shows_a_whole_429() -> None:

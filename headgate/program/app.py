@@ -179,6 +179,7 @@ def _access_log(
 
     return AccessLogService(
         settle=limiter.settle,
+        known_outcome=limiter.known_outcome,
         learn=estimator.learn,
         prices_of=prices_of,
         sinks=sinks,

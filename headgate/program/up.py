@@ -4,6 +4,8 @@ Its parts live and die together: when one of them ends, the others are ended too
 """
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -92,7 +94,7 @@ async def one_box(
             policy=policy.current,
             clock=clock,
             metrics=metrics,
-            console=say,
+            console=say if somebody_looks() else None,
             admits=ending.is_admitting,
         )
         services = await stack.enter_async_context(running)
@@ -106,6 +108,13 @@ async def one_box(
         for line in welcome(settings, services.admin_url, demo):
             say(line)
         yield Parts(envoy, [envoy.died] if demo is None else [demo.died, envoy.died])
+
+
+def somebody_looks() -> bool:
+    """Whether standard output leads anywhere. Lines for /dev/null would cost every request."""
+    with suppress(OSError):
+        return not os.path.samestat(os.fstat(sys.stdout.fileno()), os.stat(os.devnull))
+    return True
 
 
 def _certificates(

@@ -6,6 +6,7 @@ from typing import Any
 from google.protobuf.struct_pb2 import Struct
 
 from accesslog.types import LogEntry
+from accesslog.wire import parse, read_entry
 from headgate._gen.accesslog_pb2 import (
     HTTPAccessLogEntry,
     HTTPRequestProperties,
@@ -66,6 +67,11 @@ def entry(**changes: Any) -> LogEntry:
         "usage": USAGE,
     }
     return LogEntry(**{**fields, **changes})
+
+
+def decode(data: bytes) -> list[LogEntry]:
+    """The entries of one StreamAccessLogsMessage; raises ValueError for other bytes."""
+    return [read_entry(each) for each in parse(data)]
 
 
 def wire_entry(log_entry: LogEntry, flags: tuple[str, ...] = ()) -> HTTPAccessLogEntry:

@@ -33,6 +33,7 @@ class FakeLimiter:
     away: set[str] = field(default_factory=set)
     settled: dict[str, tuple[str, Usage, Estimate]] = field(default_factory=dict)
     held_by: set[str] = field(default_factory=set)
+    known: dict[tuple[str, str], str] = field(default_factory=dict)
     inside: int = 0
     most_inside: int = 0
 
@@ -96,6 +97,7 @@ class World:
         self.policy = CollectorRegistry()
         self.service = AccessLogService(
             settle=self.limiter.settle,
+            known_outcome=lambda *reservation: self.limiter.known.get(reservation),
             learn=lambda *lesson: self.taught.append(lesson),
             prices_of=prices_of,
             sinks=[self.sink],
@@ -167,6 +169,16 @@ async def test_a_settlement_says_which_replica_holds_the_request(world: World) -
 async def test_a_second_settlement_changes_nothing_and_is_counted(world: World) -> None:
     await world.send(message(entry()), message(entry()))
     assert world.metric("settlements_total", via="accesslog", outcome="duplicate") == 1
+
+
+async def test_a_request_that_is_settled_already_is_counted_without_asking_the_store(
+    world: World,
+) -> None:
+    world.limiter.known = {("r-1", "acme"): "duplicate"}
+    await world.send(message(numbered(1), numbered(2)))
+    assert world.limiter.settled.keys() == {"r-2"}
+    assert world.metric("settlements_total", via="accesslog", outcome="duplicate") == 1
+    assert world.metric("settlements_total", via="accesslog", outcome="usage") == 1
 
 
 async def test_a_request_refused_before_admission_is_kept_and_not_settled(world: World) -> None:

@@ -53,6 +53,21 @@ async def test_a_line_break_of_a_client_is_no_line_break_of_the_file(tmp_path: P
     assert json.loads(path.read_bytes())["request_id"].startswith("x\n{")
 
 
+async def test_a_slow_disk_holds_no_other_task() -> None:
+    """A pipe that nobody reads is as slow as a disk can be."""
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as lines, JsonLinesSink(write) as sink:
+        many = [record("x" * 1000) for _ in range(200)]  # more than a pipe holds
+        writing = asyncio.create_task(sink.write(many))
+        await asyncio.sleep(0.05)
+        assert not writing.done()
+        read_bytes = 0
+        while not writing.done():
+            read_bytes += len(await asyncio.to_thread(os.read, lines.fileno(), 2**16))
+        await writing
+        assert read_bytes > 2**16
+
+
 async def test_a_new_run_appends(tmp_path: Path) -> None:
     path = tmp_path / "usage.jsonl"
     for name in ("a", "b"):
