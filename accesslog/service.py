@@ -98,12 +98,14 @@ class AccessLogService:
         policy: Callable[[], CompiledPolicy],
         metrics: Metrics,
         within_limit: WithinLimit,
+        replica: str | None = None,
     ) -> None:
         self._settle = settle
         self._known_outcome = known_outcome
         self._outcomes = lru_cache(metrics.settlements.labels)
         self._learn = learn
         self._prices_of = prices_of
+        self._replica = replica
         self._sinks = sinks
         self._counts = RequestCounts(metrics, policy)
         self._metrics = metrics
@@ -158,7 +160,7 @@ class AccessLogService:
     def _metered(self, entries: Sequence[HTTPAccessLogEntry]) -> Iterator[FinishedRequest]:
         """Reads, counts and learns from some entries; leaves out those of running requests."""
         for entry in entries:
-            request = meter(read_entry(entry), self._prices_of)
+            request = meter(read_entry(entry), self._prices_of, self._replica)
             if request is None:
                 continue
             self._counts.count(request.record)

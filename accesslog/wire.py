@@ -7,18 +7,21 @@ either, because a client can send `x-envoy-original-path` itself.
 """
 
 from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 
 from accesslog.types import LogEntry
 from headgate._gen.accesslog_pb2 import (
+    AccessLogCommon,
     HTTPAccessLogEntry,
     HTTPRequestProperties,
     ResponseFlags,
     StreamAccessLogsMessage,
 )
-from headgate._gen.base_pb2 import Metadata
-from headgate.core.contract import Namespace
+from headgate._gen.base_pb2 import Metadata, SocketAddress
+from headgate.core.contract import TRACEPARENT, Namespace
 
 FLAG_NAMES = {
     "failed_local_healthcheck": "LH",
@@ -52,6 +55,9 @@ FLAG_NAMES = {
 }
 """The names in `%RESPONSE_FLAGS%` of the fields of `envoy.data.accesslog.v3.ResponseFlags`."""
 
+_Time: TypeAlias = Literal[
+    "duration", "time_to_first_upstream_tx_byte", "time_to_first_upstream_rx_byte"
+]
 _METHODS = {
     number: name
     for name, number in HTTPRequestProperties.RequestMethod.items()
@@ -79,11 +85,7 @@ def read_entry(entry: HTTPAccessLogEntry) -> LogEntry:
         start_ns=(
             start.seconds * 1_000_000_000 + start.nanos if common.HasField("start_time") else None
         ),
-        duration_s=(
-            common.duration.seconds + common.duration.nanos / 1e9
-            if common.HasField("duration")
-            else None
-        ),
+        duration_s=_seconds(common, "duration"),
         request_id=request.request_id,
         ip=common.downstream_remote_address.socket_address.address,
         user_agent=request.user_agent,
@@ -97,6 +99,11 @@ def read_entry(entry: HTTPAccessLogEntry) -> LogEntry:
         flags=_flags(common.response_flags),
         details=response.response_code_details,
         upstream_cluster=common.upstream_cluster,
+        upstream_host=_host(common.upstream_remote_address.socket_address),
+        upstream_tx_s=_seconds(common, "time_to_first_upstream_tx_byte"),
+        upstream_rx_s=_seconds(common, "time_to_first_upstream_rx_byte"),
+        attempts=common.upstream_request_attempt_count or None,
+        traceparent=request.request_headers.get(TRACEPARENT, ""),
         request_header_bytes=request.request_headers_bytes,
         request_bytes=request.request_body_bytes,
         response_header_bytes=response.response_headers_bytes,
@@ -114,17 +121,32 @@ def _method(request: HTTPRequestProperties) -> str:
     return _METHODS.get(request.request_method, "")
 
 
+def _host(address: SocketAddress) -> str:
+    """`address:port`; empty if no upstream was chosen."""
+    host, port = address.address, address.port_value
+    if not host:
+        return ""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _seconds(common: AccessLogCommon, field: _Time) -> float | None:
+    if not common.HasField(field):
+        return None
+    duration: Duration = getattr(common, field)
+    return duration.seconds + duration.nanos / 1e9
+
+
 def _flags(flags: ResponseFlags) -> tuple[str, ...]:
     return tuple([FLAG_NAMES[field.name] for field, _ in flags.ListFields()])
 
 
-def _scalars(metadata: Metadata, namespace: Namespace) -> dict[str, str | bool]:
-    """The strings and booleans of a namespace; empty if it was not written."""
+def _scalars(metadata: Metadata, namespace: Namespace) -> dict[str, str | bool | float]:
+    """The strings, booleans and numbers of a namespace; empty if it was not written."""
     # A look-up by [] would add the namespace to the protobuf map.
     if namespace not in metadata.filter_metadata:
         return {}
     fields = metadata.filter_metadata[namespace].fields
-    scalars: dict[str, str | bool] = {}
+    scalars: dict[str, str | bool | float] = {}
     for key in fields:
         value = fields[key]
         text = value.string_value
@@ -134,6 +156,8 @@ def _scalars(metadata: Metadata, namespace: Namespace) -> dict[str, str | bool]:
         kind = value.WhichOneof("kind")
         if kind == "bool_value":
             scalars[key] = value.bool_value
+        elif kind == "number_value":
+            scalars[key] = value.number_value
         elif kind == "string_value":
             scalars[key] = text
     return scalars

@@ -174,9 +174,17 @@ def encode_decision(
         response_headers_to_add=_header_values(headers),
         raw_body=body,
     )
-    if isinstance(decision, Admitted) and decision.held_by:
-        response.dynamic_metadata.update({LimitsKey.HELD_BY: decision.held_by})
+    metadata = _metadata(decision)
+    if metadata:
+        response.dynamic_metadata.update(metadata)
     return response
+
+
+def _metadata(decision: Admitted | Refused) -> dict[str, str]:
+    """`Namespace.LIMITS`: facts for the settlement and the usage record."""
+    if isinstance(decision, Admitted):
+        return {LimitsKey.HELD_BY: decision.held_by} if decision.held_by else {}
+    return {} if decision.hit is None else {LimitsKey.REFUSED_BY: decision.hit.id}
 
 
 def _shape(api: Api | None) -> ErrorShape:

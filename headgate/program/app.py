@@ -4,6 +4,7 @@ The rooms know each other only here. The access log settles through the limiter 
 teaches ext_proc's estimator; each hook reads the policy that is in force at the call.
 """
 
+import socket
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -186,6 +187,7 @@ def _access_log(
         policy=parts.policy,
         metrics=parts.metrics,
         within_limit=within_limit,
+        replica=socket.gethostname(),
     )
 
 

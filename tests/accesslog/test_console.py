@@ -72,7 +72,7 @@ LINES: dict[str, tuple[dict[str, Any], Sequence[LimitState], str]] = {
         "12:03:11 acme/alice gpt 404 model_not_found 0.00 s",
     ),
     "a client that left before any answer": (
-        {"status": None, "details": "", "flags": ("DC",), "usage": {}},
+        {"status": None, "sent": False, "details": "", "flags": ("DC",), "usage": {}},
         (),
         "12:03:11 acme/alice llama-8b-sql - DC 0.84 s",
     ),

@@ -336,9 +336,9 @@ async def test_the_loop_gets_a_turn_after_each_few_entries(
     """A flush of Envoy's brings any number of entries, and every hook waits while they are read."""
     metered_in_a_turn: list[int] = [0]
 
-    def counted(entry: Any, prices: Any) -> Any:
+    def counted(*arguments: Any) -> Any:
         metered_in_a_turn[-1] += 1
-        return meter(entry, prices)
+        return meter(*arguments)
 
     async def count_turns() -> None:
         while True:
