@@ -25,6 +25,9 @@ class RequestCounts:
     def __init__(self, metrics: Metrics, policy: Callable[[], CompiledPolicy]) -> None:
         self._policy = policy
         self._requests = lru_cache(_CACHED)(metrics.requests.labels)
+        self._answers = lru_cache(_CACHED)(metrics.of_requests.answers.labels)
+        self._seconds = lru_cache(_CACHED)(metrics.of_requests.seconds.labels)
+        self._cost = lru_cache(_CACHED)(metrics.of_requests.cost.labels)
         self._tokens = lru_cache(_CACHED)(metrics.tokens.labels)
         self._ttft_s = lru_cache(_CACHED)(metrics.ttft_seconds.labels)
         self._ratio = lru_cache(_CACHED)(metrics.estimate_ratio.labels)
@@ -34,8 +37,17 @@ class RequestCounts:
         policy = self._policy()
         tenant = _known(record.tenant, policy.tenants)
         model = _known(record.model, policy.models)
+        version = _version(record, policy)
         status = _known(record.status, _STATUSES)
         self._requests(tenant, model, _known(record.api, _APIS), status).inc()
+        self._answers(model, version, _class(record.status), record.ended or ABSENT).inc()
+        if record.upstream_status is not None:
+            self._seconds(model, version).observe(record.duration_s)
+        if record.ttft_s is not None:
+            self._ttft_s(model, version).observe(record.ttft_s)
+        self._count_tokens(tenant, model, record)
+
+    def _count_tokens(self, tenant: str, model: str, record: UsageRecord) -> None:
         if record.prompt_tokens:
             self._tokens(tenant, model, "prompt").inc(record.prompt_tokens)
         if record.cached_tokens:
@@ -44,12 +56,23 @@ class RequestCounts:
             self._tokens(tenant, model, "completion").inc(record.completion_tokens)
         if record.reasoning_tokens:
             self._tokens(tenant, model, "reasoning").inc(record.reasoning_tokens)
-        if record.ttft_s is not None:
-            self._ttft_s(model).observe(record.ttft_s)
+        if record.cost:
+            self._cost(tenant, model).inc(float(record.cost))
 
     def count_estimate(self, model: str, ratio: float) -> None:
         """Counts how many times its used tokens a request had held."""
         self._ratio(_known(model, self._policy().models)).observe(ratio)
+
+
+def _version(record: UsageRecord, policy: CompiledPolicy) -> str:
+    """The version, if the policy has it. A cluster's name may hold a subset that it lacks."""
+    model = policy.models.get(record.model or ABSENT)
+    versions = None if model is None else model.versions
+    return ABSENT if versions is None else _known(record.version, versions.names)
+
+
+def _class(status: int | None) -> str:
+    return f"{status // 100}xx" if status is not None and 200 <= status < 600 else "none"
 
 
 def _known(label: object, labels: Container[object]) -> str:

@@ -133,12 +133,14 @@ class AccessLogService:
     ) -> StreamAccessLogsResponse:
         """Handles message after message for as long as Envoy keeps the stream."""
         self.open_streams += 1
+        self._metrics.of_requests.access_log_streams.inc()
         try:
             async for message in messages:
                 with self._metrics.time_hook("accesslog"):
                     await self.handle(message)
         finally:
             self.open_streams -= 1
+            self._metrics.of_requests.access_log_streams.dec()
         return StreamAccessLogsResponse()
 
     async def handle(self, message: bytes) -> None:

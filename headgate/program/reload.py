@@ -16,6 +16,7 @@ from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.policy import FileError, parse_policy, read_policy
+from headgate.program.series import start_policy_series
 from headgate.program.stalls import spare_collections
 from headgate.rls_config import config_files, parse_domains, read_config
 from ratelimit.descriptors.tree import Domains
@@ -235,6 +236,7 @@ class PolicyWatcher(Watcher[CompiledPolicy]):
     ) -> None:
         def compile_policy(contents: Contents) -> CompiledPolicy:
             policy = parse_policy(contents[0][1], str(path))
+            start_policy_series(metrics, policy)  # here, as this runs off the event loop
             return policy if upstream is None else _served_by(upstream, policy)
 
         watched = WatchedFiles(

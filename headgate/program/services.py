@@ -20,6 +20,7 @@ from headgate.program.app import (
 from headgate.program.ending import Ending
 from headgate.program.hook_server import HookServer
 from headgate.program.reload import RlsConfigWatcher
+from headgate.program.series import start_series
 from headgate.program.settings import ServiceSettings
 from headgate.program.stalls import StallWatch, spare_collections
 from headgate.rls_config import dump_domains
@@ -51,6 +52,7 @@ async def running_services(
     OperatorError for a bad file or a taken port.
     """
     ready = {"hooks": False, "policy": True}
+    start_series(metrics)
     async with AsyncExitStack() as stack:
         parts = Parts(
             policy=policy,

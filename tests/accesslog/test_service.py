@@ -263,7 +263,7 @@ async def test_requests_tokens_and_first_output_are_counted(world: World) -> Non
         for kind in ("prompt", "cached", "completion", "reasoning")
     }
     assert tokens == {"prompt": 24, "cached": 16, "completion": 128, "reasoning": 3}
-    assert world.metric("ttft_seconds_count", model="llama-8b-sql") == 2
+    assert world.metric("ttft_seconds_count", model="llama-8b-sql", version="-") == 2
     assert world.metric("estimate_ratio_sum", model="llama-8b-sql") == 2 * 300 / 76
 
 
