@@ -13,6 +13,8 @@ from accesslog.types import OpenReservation, UsageRecord
 from accesslog.wire import parse, read_entry
 from headgate._gen.accesslog_pb2 import HTTPAccessLogEntry, StreamAccessLogsResponse
 from headgate.core.apis import FORM_APIS
+from headgate.core.clock import Clock
+from headgate.core.damping import DampedLog
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.core.rpc import Method
@@ -21,6 +23,7 @@ from headgate.core.settlement import Estimate, Source, Usage
 SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 METHOD = "StreamAccessLogs"
 _VIA = "accesslog"
+_SERVER_ERROR = 500
 
 _SETTLES_AT_ONCE = 32
 ENTRIES_AT_ONCE = 8
@@ -98,6 +101,7 @@ class AccessLogService:
         policy: Callable[[], CompiledPolicy],
         metrics: Metrics,
         within_limit: WithinLimit,
+        clock: Clock,
         replica: str | None = None,
     ) -> None:
         self._settle = settle
@@ -111,7 +115,7 @@ class AccessLogService:
         self._metrics = metrics
         self._within_limit = within_limit
         self._settling = asyncio.Semaphore(_SETTLES_AT_ONCE)
-        self._settle_fails = False
+        self._say = DampedLog(log, clock)
         self.open_streams = 0
         """How many proxies send their log here now."""
         self.handled_entries = 0
@@ -149,7 +153,8 @@ class AccessLogService:
             entries = parse(message)
         except ValueError as error:
             self._metrics.records.labels("failed").inc()
-            log.error("dropped an access log message of %d bytes: %s", len(message), error)
+            text = f"dropped an access log message of {len(message)} bytes: {error}"
+            self._say(logging.ERROR, "message", text)
             return
         finished: list[FinishedRequest] = []
         for some in _groups(entries, ENTRIES_AT_ONCE):
@@ -166,9 +171,21 @@ class AccessLogService:
             if request is None:
                 continue
             self._counts.count(request.record)
+            if request.record.status is not None and request.record.status >= _SERVER_ERROR:
+                self._say_error(request.record)
             if request.reservation is not None and request.reservation.usage.complete:
                 self._teach(request.record, request.text_bytes)
             yield request
+
+    def _say_error(self, record: UsageRecord) -> None:
+        """A line for a client's 5xx that no upstream sent. Those of an upstream are in its log."""
+        if record.upstream_status is not None:
+            return
+        model = record.model or record.requested_model
+        facts = {name: getattr(record, name) for name in ("request_id", "trace_id", "tenant")}
+        text = f"a client got {record.status}: {record.details}"
+        kind = (record.status, record.details, record.model)
+        self._say(logging.WARNING, kind, text, {**facts, "model": model, "status": record.status})
 
     def _is_recorded(self, record: UsageRecord) -> bool:
         """ext_authz has counted what it refused; all others without a caller it has not seen."""
@@ -187,7 +204,8 @@ class AccessLogService:
                 await sink.write(records)
             except Exception as error:  # a full disk must not end the log stream
                 outcome = "failed"
-                log.error("cannot write %d usage records: %s", len(records), error)
+                text = f"cannot write {len(records)} usage records: {error}"
+                self._say(logging.ERROR, "records", text)
         self._metrics.records.labels(outcome).inc(len(records))
 
     def _teach(self, record: UsageRecord, text_bytes: int) -> None:
@@ -206,18 +224,16 @@ class AccessLogService:
     async def _settle_all(self, reservations: Sequence[OpenReservation]) -> None:
         """Settles several at a time, so that a slow store delays the log stream only once.
 
-        Most are settled already, which costs no task. Logs only the first failure in a row, because
-        every message of an outage fails.
+        Most are settled already, which costs no task.
         """
         left = [each for each in reservations if not self._is_settled(each)]
         errors: list[Exception | None] = []
         for some in _groups(left, _SETTLES_AT_ONCE):
             errors += await asyncio.gather(*map(self._settle_one, some))
         failed = [error for error in errors if error is not None]
-        if failed and not self._settle_fails:
-            log.error("cannot settle %d of %d requests: %r", len(failed), len(left), failed[0])
-        if left:
-            self._settle_fails = bool(failed)
+        if failed:
+            text = f"cannot settle {len(failed)} of {len(left)} requests: {failed[0]!r}"
+            self._say(logging.ERROR, "settlements", text)
 
     def _is_settled(self, reservation: OpenReservation) -> bool:
         """Whether there is nothing to settle, as this process knows; counts it then."""

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -28,13 +29,18 @@ class JsonLinesSink:
     A thread encodes and writes, so that a slow disk delays no hook. Each batch is one write of
     whole lines, so several processes may append to one file. Only a
     process that is killed during a long write leaves a torn last line, because Linux cuts the write
-    short. The next process ends that line first. Rotate the file by copy and truncate.
+    short. The next process ends that line first. A file that was renamed or deleted is made anew
+    before the next batch.
     """
 
-    def __init__(self, descriptor: int, torn: bool = False) -> None:
-        """Writes to an open file descriptor; `torn` says that the file ends within a line."""
+    def __init__(self, descriptor: int, torn: bool = False, path: Path | None = None) -> None:
+        """Writes to an open file descriptor; `torn` says that the file ends within a line.
+
+        `path` is the file's name, None for a stream that cannot be opened again.
+        """
         self._descriptor = descriptor
         self._torn = torn
+        self._path = path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="usage records")
         self._encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -47,15 +53,12 @@ class JsonLinesSink:
         if path is None:
             return cls(os.dup(sys.stdout.fileno()))
         try:
-            # It is opened for reading, too, to find out whether it ends within a line.
-            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            size = os.fstat(descriptor).st_size
-            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            descriptor, torn = _opened(path)
         except OSError as error:
             raise OperatorError(
                 f"cannot write usage records to {path}: {error.strerror}"
             ) from error
-        return cls(descriptor, torn)
+        return cls(descriptor, torn, path)
 
     async def write(self, records: Sequence[UsageRecord]) -> None:
         """Appends a line for each record. Raises OSError (disk full) and stays usable.
@@ -69,11 +72,23 @@ class JsonLinesSink:
 
     def _append(self, records: Sequence[UsageRecord]) -> None:
         lines = self._encoder.encode_lines(records)
+        self._follow()
         pending = memoryview(b"\n" + lines if self._torn else lines)
         while pending:
             written = os.write(self._descriptor, pending)
             self._torn = pending[written - 1] != ord("\n")
             pending = pending[written:]
+
+    def _follow(self) -> None:
+        """Opens the file again if its name leads to another file by now, or to none."""
+        if self._path is None:
+            return
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(self._path), os.fstat(self._descriptor)):
+                return
+        descriptor, self._torn = _opened(self._path)
+        os.close(self._descriptor)
+        self._descriptor = descriptor
 
     def close(self) -> None:
         """Closes the file, once what was given is written."""
@@ -85,3 +100,11 @@ class JsonLinesSink:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _opened(path: Path) -> tuple[int, bool]:
+    """The descriptor of the file, to append, and whether it ends within a line."""
+    # It is opened for reading, too, to find out the latter.
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    size = os.fstat(descriptor).st_size
+    return descriptor, size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"

@@ -187,6 +187,7 @@ def _access_log(
         policy=parts.policy,
         metrics=parts.metrics,
         within_limit=within_limit,
+        clock=parts.clock,
         replica=socket.gethostname(),
     )
 

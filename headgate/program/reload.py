@@ -124,6 +124,11 @@ class Watcher(Generic[T]):
     ) -> None:
         await self.stop()
 
+    def look_again(self) -> None:
+        """Reads the files at the next look, and tells again why they are refused."""
+        self._stats = None
+        self._refused = None
+
     async def check_once(self) -> bool:
         """Looks at the files now; returns True when a new value came into force."""
         try:

@@ -56,7 +56,7 @@ async def running_services(
     async with AsyncExitStack() as stack:
         parts = Parts(
             policy=policy,
-            domains=await _domains(stack, settings, clock, metrics),
+            domains=await _domains(stack, settings, ending, clock, metrics),
             store=await stack.enter_async_context(running_store(settings.store, clock, metrics)),
             pins=await stack.enter_async_context(running_pins(settings.store, clock)),
             clock=clock,
@@ -75,12 +75,17 @@ async def running_services(
 
 
 async def _domains(
-    stack: AsyncExitStack, settings: ServiceSettings, clock: Clock, metrics: Metrics
+    stack: AsyncExitStack,
+    settings: ServiceSettings,
+    ending: Ending,
+    clock: Clock,
+    metrics: Metrics,
 ) -> Callable[[], Domains] | None:
     if not settings.ratelimit_config:
         return None
     watcher = RlsConfigWatcher(settings.ratelimit_config, clock, metrics)
     await stack.enter_async_context(watcher)
+    ending.on_hangup.append(watcher.look_again)
     return watcher.current
 
 

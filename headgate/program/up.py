@@ -5,7 +5,6 @@ Its parts live and die together: when one of them ends, the others are ended too
 
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -34,6 +33,8 @@ from headgate.program.settings import BoxSettings
 from headgate.program.simulated import running_demo
 from headgate.program.tls import CertificateWatcher
 from headgate.program.welcome import welcome
+
+_STDOUT = 1
 
 Say = Callable[[str], None]
 """Prints one line."""
@@ -87,6 +88,7 @@ async def one_box(
             policy_file = demo.policy_file
         settings = _completed(settings, folder, say)
         policy = PolicyWatcher(policy_file, clock, metrics, upstream=settings.upstream)
+        ending.on_hangup.append(policy.look_again)
         stack.push_async_callback(policy.stop)  # it is followed while Envoy drains, too
         running = running_services(
             settings,
@@ -110,10 +112,10 @@ async def one_box(
         yield Parts(envoy, [envoy.died] if demo is None else [demo.died, envoy.died])
 
 
-def somebody_looks() -> bool:
-    """Whether standard output leads anywhere. Lines for /dev/null would cost every request."""
+def somebody_looks(descriptor: int = _STDOUT) -> bool:
+    """Whether an output leads anywhere. Lines for /dev/null would cost every request."""
     with suppress(OSError):
-        return not os.path.samestat(os.fstat(sys.stdout.fileno()), os.stat(os.devnull))
+        return not os.path.samestat(os.fstat(descriptor), os.stat(os.devnull))
     return True
 
 

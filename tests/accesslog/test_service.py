@@ -95,6 +95,7 @@ class World:
         self.failures: list[str] = []
         self.taught: list[tuple[tuple[str, str, str], int, int, int]] = []
         self.policy = CollectorRegistry()
+        self.clock = FakeClock()
         self.service = AccessLogService(
             settle=self.limiter.settle,
             known_outcome=lambda *reservation: self.limiter.known.get(reservation),
@@ -103,6 +104,7 @@ class World:
             sinks=[self.sink],
             policy=lambda: POLICY,
             metrics=Metrics(self.policy, FakeClock()),
+            clock=self.clock,
             within_limit=self.within_limit,
         )
         self.channel: grpc.aio.Channel
@@ -222,14 +224,17 @@ async def test_a_store_that_is_away_loses_no_record_and_no_other_settlement(
     assert line == ("cannot settle 2 of 5 requests: ConnectionError('the store\\nis away')")
 
 
-async def test_an_outage_of_the_store_is_logged_once(
+async def test_an_outage_of_the_store_is_logged_once_and_then_counted(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.limiter.away = {"r-1", "r-2", "r-4"}
     with caplog.at_level(logging.ERROR):
         await world.send(*(message(numbered(n)) for n in range(1, 5)))
-    assert len(caplog.messages) == 2
-    assert world.metric("store_errors_total", operation="settle") == 3
+        assert len(caplog.messages) == 1
+        world.clock.advance(10)
+        await world.send(message(numbered(1)))
+    assert caplog.messages[1].endswith("(and 2 more since the last such line)")
+    assert world.metric("store_errors_total", operation="settle") == 4
 
 
 async def test_a_full_disk_ends_neither_the_stream_nor_the_settlements(
@@ -241,7 +246,21 @@ async def test_a_full_disk_ends_neither_the_stream_nor_the_settlements(
     assert world.limiter.settled.keys() == {"r-1", "r-2", "r-3"}
     assert world.metric("records_total", outcome="failed") == 3
     assert world.metric("records_total", outcome="written") == 0
-    assert [line.count("\n") for line in caplog.messages] == [0, 0]
+    (line,) = caplog.messages
+    assert line == "cannot write 2 usage records: [Errno 28] No space left on device"
+
+
+async def test_a_503_of_our_own_leaves_a_line_with_the_requests_id(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = {"status": 503, "details": "rate_limiter_error", "upstream_rx_s": None}
+    with caplog.at_level(logging.WARNING):
+        await world.send(message(*(numbered(n, **away) for n in range(50))))
+        await world.send(message(numbered(51, status=503, usage={"status": "503"})))
+    (line,) = caplog.records
+    assert line.getMessage() == "a client got 503: rate_limiter_error"
+    facts = vars(line)
+    assert (facts["request_id"], facts["tenant"], facts["status"]) == ("q-0", "acme", 503)
 
 
 async def test_a_message_that_cannot_be_read_is_counted_and_the_next_is_handled(

@@ -253,16 +253,20 @@ def test_a_host_name_to_listen_on_works_and_nothing_else_is_printed(tmp_path: Pa
     assert ready.startswith("Headgate is ready on")
 
 
-def test_a_closed_standard_output_does_not_end_it_and_sighup_does(tmp_path: Path) -> None:
+def test_a_closed_standard_output_does_not_end_it_and_a_closed_terminal_does(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "headgate.yaml").write_text(policy("http://127.0.0.1:9"))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [*PATIENT_HEADGATE, "up", "--listen", f"127.0.0.1:{port}"]
     command += ["--admin", "127.0.0.1:0", "--run-dir", "run"]
+    controller, terminal = os.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", _CLOSED_OUTPUT, *command],
         cwd=tmp_path,
+        stdin=terminal,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=environment(),
@@ -274,6 +278,8 @@ def test_a_closed_standard_output_does_not_end_it_and_sighup_does(tmp_path: Path
     finally:
         process.kill()
         process.wait()
+        os.close(controller)
+        os.close(terminal)
 
 
 def answers(url: str) -> bool:
