@@ -9,6 +9,7 @@ from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.program.admin.app import admin_app
+from headgate.program.admin.config import shown_settings
 from headgate.program.admin.server import AdminServer
 from headgate.program.app import (
     Hooks,
@@ -51,7 +52,7 @@ async def running_services(
     `policy` returns the one in force. With a `console`, a line for each request goes there. Raises
     OperatorError for a bad file or a taken port.
     """
-    ready = {"hooks": False, "policy": True}
+    ready = {"hooks": "they have not started yet", "policy": ""}
     start_series(metrics)
     async with AsyncExitStack() as stack:
         parts = Parts(
@@ -67,8 +68,8 @@ async def running_services(
         hooks = build_hooks(settings, parts, (records,), console)
         admin_url = await _start_admin(stack, settings, parts, ready)
         await _start_hooks(stack, settings, hooks, ending)
-        stack.callback(ready.update, hooks=False)
-        ready["hooks"] = True
+        stack.callback(ready.update, hooks="the program ends, and they drain")
+        ready["hooks"] = ""
         await stack.enter_async_context(StallWatch(clock, metrics))
         spare_collections()
         yield Services(admin_url, hooks)
@@ -90,10 +91,15 @@ async def _domains(
 
 
 async def _start_admin(
-    stack: AsyncExitStack, settings: ServiceSettings, parts: Parts, ready: Mapping[str, bool]
+    stack: AsyncExitStack, settings: ServiceSettings, parts: Parts, ready: Mapping[str, str]
 ) -> str:
     domains = parts.domains or dict
-    app = admin_app(parts.metrics.registry, lambda: ready, lambda: dump_domains(domains()))
+    app = admin_app(
+        parts.metrics.registry,
+        lambda: ready,
+        lambda: dump_domains(domains()),
+        lambda: shown_settings(settings),
+    )
     admin = AdminServer(app, settings.admin)
     await admin.start()
     stack.push_async_callback(admin.stop)

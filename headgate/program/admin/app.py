@@ -3,7 +3,8 @@
 Nothing here is secret, and nothing here changes anything.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
@@ -15,8 +16,9 @@ from starlette.routing import Route
 _INDEX = """\
 Headgate
 /healthz  200 while the process lives
-/readyz   200 once it can serve, 503 with what is missing
+/readyz   200 once it can serve, 503 with what is missing and why
 /metrics  Prometheus or OpenMetrics text
+/debug/config  the settings in force, without passwords
 
 For deployments of envoyproxy/ratelimit:
 /healthcheck  200 once it can serve, 500 otherwise
@@ -26,24 +28,24 @@ For deployments of envoyproxy/ratelimit:
 
 def admin_app(
     registry: CollectorRegistry,
-    ready: Callable[[], Mapping[str, bool]],
+    ready: Callable[[], Mapping[str, str]],
     rate_limits: Callable[[], str] = str,
+    config: Callable[[], Any] = dict,
 ) -> Starlette:
     """The admin application.
 
-    `ready` names each part that must be ready before traffic may come, and whether it is.
-    `rate_limits` describes the limits of --ratelimit-config that are in force.
+    `ready` names each part that must be ready before traffic may come, and why it is not; the
+    reason is empty for a ready one. `config` is what /debug/config shows. `rate_limits` describes
+    the limits of --ratelimit-config that are in force.
     """
 
     async def readyz(_request: Request) -> Response:
-        parts = ready()
-        missing = sorted(name for name, is_ready in parts.items() if not is_ready)
-        return JSONResponse(
-            {"ready": not missing, "missing": missing}, status_code=503 if missing else 200
-        )
+        why = {name: reason for name, reason in ready().items() if reason}
+        answer = {"ready": not why, "missing": sorted(why), "why": why}
+        return JSONResponse(answer, status_code=503 if why else 200)
 
     async def healthcheck(_request: Request) -> Response:
-        is_ready = all(ready().values())
+        is_ready = not any(ready().values())
         return PlainTextResponse("OK" if is_ready else "", status_code=200 if is_ready else 500)
 
     async def rlconfig(_request: Request) -> Response:
@@ -58,10 +60,18 @@ def admin_app(
             Route("/healthz", _healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
+            Route("/debug/config", _json_page(config)),
             Route("/healthcheck", healthcheck),
             Route("/rlconfig", rlconfig),
         ]
     )
+
+
+def _json_page(content: Callable[[], Any]) -> Callable[[Request], Awaitable[Response]]:
+    async def page(_request: Request) -> Response:
+        return JSONResponse(content())
+
+    return page
 
 
 async def _index(_request: Request) -> Response:
