@@ -5,7 +5,9 @@ Times are in UTC. An event may carry the facts of its request in the `extra` of 
 
 import json
 import logging
+import signal
 from datetime import UTC, datetime
+from functools import partial
 
 from headgate.program.settings import LogFormat, LogSettings
 
@@ -13,12 +15,27 @@ FACTS = ("request_id", "trace_id", "tenant", "model", "limit", "status")
 """The facts of a request that an event may carry, in the order in which they are shown."""
 
 
+_OURS = logging.getLogger("headgate")
+
+
 def configure_logs(settings: LogSettings) -> None:
-    """Writes the log of the whole program to standard error from now on."""
+    """Writes the log of the whole program to standard error from now on.
+
+    The level is that of our own events; libraries log from WARNING on. SIGUSR1 changes between it
+    and DEBUG.
+    """
     handler = logging.StreamHandler()
     is_json = settings.format is LogFormat.JSON
     handler.setFormatter(JsonFormatter() if is_json else TextFormatter())
-    logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    _OURS.setLevel(settings.level.upper())
+    signal.signal(signal.SIGUSR1, partial(_change_level, _OURS.level))
+
+
+def _change_level(usual: int, *_: object) -> None:
+    level = usual if _OURS.level == logging.DEBUG else logging.DEBUG
+    _OURS.setLevel(level)
+    _OURS.log(max(level, logging.WARNING), "logs from %s on now", logging.getLevelName(level))
 
 
 class TextFormatter(logging.Formatter):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -55,11 +56,14 @@ def test_a_traceback_stays_with_its_event() -> None:
 @pytest.fixture
 def restored() -> Iterator[None]:
     """The root logger as pytest has it, once the test is over."""
-    root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
+    root, ours = logging.getLogger(), logging.getLogger("headgate")
+    levels, handlers = (root.level, ours.level), root.handlers[:]
+    usual = signal.getsignal(signal.SIGUSR1)
     root.handlers[:] = []
     yield
-    root.setLevel(level)
+    signal.signal(signal.SIGUSR1, usual)
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
     root.handlers[:] = handlers
 
 
@@ -68,5 +72,6 @@ def test_events_below_the_level_are_left_out(capsys: pytest.CaptureFixture[str])
     configure_logs(LogSettings(LogFormat.JSON, LogLevel.INFO))
     logging.getLogger("headgate").debug("no")
     logging.getLogger("headgate").info("yes")
+    logging.getLogger("a_library").info("no")
     lines = capsys.readouterr().err.splitlines()
     assert [json.loads(line)["message"] for line in lines] == ["yes"]

@@ -70,6 +70,16 @@ def test_at_sighup_it_reads_its_policy_again_and_goes_on(
     assert httpx.get(f"{admin_url}/healthz").status_code == 200
 
 
+def test_sigusr1_changes_the_log_level_of_the_running_program(
+    serving: tuple[Process, str, str],
+) -> None:
+    process, _, _ = serving
+    assert process.stderr is not None
+    for level in ("DEBUG", "WARNING"):
+        process.send_signal(signal.SIGUSR1)
+        assert process.stderr.readline().endswith(f"headgate: logs from {level} on now\n")
+
+
 def test_on_sigterm_it_says_not_serving_and_ends_with_0(serving: tuple[Process, str, str]) -> None:
     process, address, _ = serving
     with grpc.insecure_channel(address) as channel:
