@@ -1,5 +1,6 @@
 """The command line: reads arguments, calls the program, prints. Nothing is decided here."""
 
+import logging
 import os
 import sys
 
@@ -14,7 +15,6 @@ from headgate.cli.rendering import render_group
 from headgate.cli.running import serve_command, simulate_command, up_command
 from headgate.core.errors import OperatorError
 from headgate.policy import PolicyError
-from headgate.program.logs import start_logging
 
 _STDERR = 2
 
@@ -43,7 +43,7 @@ for _command in (
 def main() -> None:
     """Runs the command line. A mistake of the operator is one line and exit code 1."""
     _open_standard_streams()
-    start_logging()
+    logging.basicConfig(level=logging.WARNING, format="headgate: %(message)s")
     try:
         cli()
     except PolicyError as error:  # each line begins with the file's name and line

@@ -10,7 +10,14 @@ import click
 from headgate.core.contract import Counting
 from headgate.dataplane.box import MAX_BODY_LIMIT_BYTES, MIN_BODY_LIMIT_BYTES, size_text
 from headgate.policy import NAME_RULE, is_name
-from headgate.program.settings import Address, BoxSettings, GrpcServer, ServiceSettings
+from headgate.program.settings import (
+    Address,
+    BoxSettings,
+    GrpcServer,
+    LogFormat,
+    LogLevel,
+    ServiceSettings,
+)
 
 SERVICES, BOX = ServiceSettings(), BoxSettings()
 """The defaults of the options of `serve` and of `up`."""
@@ -63,6 +70,20 @@ RATELIMIT_CONFIG = click.option(
     type=click.Path(path_type=Path),
     multiple=True,
     help="A file or directory that configures envoyproxy/ratelimit; may be repeated.",
+)
+LOG_FORMAT = click.option(
+    "--log-format",
+    type=Member(LogFormat),
+    default=SERVICES.log.format,
+    show_default=True,
+    help="One line of text or one JSON object for each event.",
+)
+LOG_LEVEL = click.option(
+    "--log-level",
+    type=Member(LogLevel),
+    default=SERVICES.log.level,
+    show_default=True,
+    help="The least severe events to log.",
 )
 GRPC_SERVER = click.option(
     "--grpc-server",

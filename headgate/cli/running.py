@@ -21,6 +21,8 @@ from headgate.cli.options import (
     COUNTING,
     FILE,
     GRPC_SERVER,
+    LOG_FORMAT,
+    LOG_LEVEL,
     POLICY,
     RATELIMIT_CONFIG,
     SERVICES,
@@ -33,8 +35,17 @@ from headgate.cli.options import (
 from headgate.core.clock import SystemClock
 from headgate.core.errors import OperatorError
 from headgate.dataplane.box import MAX_CONNECTIONS
+from headgate.program.logs import configure_logs
 from headgate.program.serve import serve
-from headgate.program.settings import BoxSettings, ServiceSettings, StoreSettings, TlsFiles
+from headgate.program.settings import (
+    BoxSettings,
+    LogFormat,
+    LogLevel,
+    LogSettings,
+    ServiceSettings,
+    StoreSettings,
+    TlsFiles,
+)
 from headgate.program.up import up
 from headgate.simulator.__main__ import main as simulate
 
@@ -65,6 +76,8 @@ _DEFAULT_POLICY = Path("headgate.yaml")
 @AUTH_FAILURES
 @GRPC_SERVER
 @WORKERS
+@LOG_FORMAT
+@LOG_LEVEL
 @click.option(
     "--max-connections",
     type=click.IntRange(min=1),
@@ -92,6 +105,8 @@ def up_command(
     store_password_file: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
+    log_format: LogFormat,
+    log_level: LogLevel,
     **options: Any,
 ) -> None:
     """One box: a real Envoy with the services, in front of one vLLM."""
@@ -100,12 +115,14 @@ def up_command(
             store, deadline_s=store_deadline_ms / 1000, password_file=store_password_file
         ),
         tls=_tls_files(tls_cert, tls_key),
+        log=LogSettings(log_format, log_level),
         **options,
     )
     if demo and (settings.policy or settings.upstream):
         raise click.UsageError("--demo brings its own policy and upstream")
     if not demo and settings.policy is None:
         settings = replace(settings, policy=_default_policy())
+    configure_logs(settings.log)
     _run(up(settings, SystemClock(), click.echo))
 
 
@@ -134,6 +151,8 @@ def up_command(
 @AUTH_FAILURES
 @GRPC_SERVER
 @WORKERS
+@LOG_FORMAT
+@LOG_LEVEL
 @RATELIMIT_CONFIG
 @click.option(
     "--ratelimit-count-refused",
@@ -158,15 +177,19 @@ def serve_command(
     replicas: int,
     store_deadline_ms: int,
     store_password_file: Path | None,
+    log_format: LogFormat,
+    log_level: LogLevel,
     **options: Any,
 ) -> None:
     """The services alone, for an Envoy or a mesh that runs elsewhere."""
     settings = ServiceSettings(
         store=StoreSettings(store, replicas, store_deadline_ms / 1000, store_password_file),
+        log=LogSettings(log_format, log_level),
         **options,
     )
     if settings.policy is None and (_DEFAULT_POLICY.exists() or not settings.ratelimit_config):
         settings = replace(settings, policy=_DEFAULT_POLICY)
+    configure_logs(settings.log)
     _run(serve(settings, SystemClock()))
 
 

@@ -1,7 +1,7 @@
 """The wire contract: the names that Envoy's filters and Headgate's services share.
 
-All rooms take each name from here. Values in dynamic metadata are strings, as Envoy's rate-limit
-actions read only these; `Namespace.REQUEST` alone may keep the types of JSON.
+Values in dynamic metadata are strings, as Envoy's rate-limit actions read only these;
+`Namespace.REQUEST` alone may keep the types of JSON.
 """
 
 from collections.abc import Mapping
@@ -146,6 +146,8 @@ class LimitsKey(StrEnum):
     HELD_BY = "held_by"
     """The replica that holds the request in its slices of limits, for the settlement; absent if the
     store holds all of it."""
+    REFUSED_BY = "refused_by"
+    """The id of the limit that refused; absent if none did, and from older services."""
 
 
 class UsageKey(StrEnum):
@@ -169,11 +171,8 @@ class UsageKey(StrEnum):
     """`1` if the stream reported an error although its status is 200."""
     ABANDONED = "left"
     """`ABANDONED_YES` if vLLM got the request, and nobody waited until it answered: the client
-    disconnected, or Envoy's time for the answer was up.
-
-    Not in the metadata: Envoy adds it to the settle descriptor and to the access log when the
-    stream ends.
-    """
+    disconnected, or Envoy's time was up. Not in the metadata: Envoy adds it to the settle
+    descriptor and the access log at the end."""
 
 
 class Counting(StrEnum):
@@ -285,6 +284,8 @@ class Header(StrEnum):
     AFFINITY = "x-headgate-affinity"
 
 
+TRACEPARENT = "traceparent"
+"""The header of the W3C trace context. Envoy sends it with the access log."""
 VERSION_HEADER = "x-model-version"
 """The header by which a client chooses a version, if its tenant may. It never reaches vLLM."""
 

@@ -7,11 +7,15 @@ from typing import Any, Generic, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from headgate.core.clock import Clock
+from headgate.core.request_metrics import RequestMetrics
 
 _HOOK_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _STALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _RATIO_BUCKETS = (0.25, 0.5, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)
-_LATENCY_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_LATENCY_BUCKETS = (
+    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 7.5,
+    10.0, 15.0, 20.0, 30.0, 60.0, 300.0,
+)  # fmt: skip
 
 M = TypeVar("M", Counter, Gauge, Histogram)
 
@@ -119,7 +123,7 @@ class Metrics:
         Histogram,
         "headgate_ttft_seconds",
         "Time from the request's start to its first output, as seen in the proxy.",
-        labelnames=("model",),
+        labelnames=("model", "version"),
         buckets=_LATENCY_BUCKETS,
     )
     store_errors = _Declared(
@@ -253,13 +257,15 @@ class Metrics:
         for declared in vars(type(self)).values():
             if isinstance(declared, _Declared):
                 declared.register(self)
+        self.of_requests = RequestMetrics(registry)
         self.store_available.set(1)
 
     @classmethod
     def gauge_modes(cls) -> dict[str, str]:
         """By the name of each gauge how the values of several workers become one."""
         rows = (row for row in vars(cls).values() if isinstance(row, _Declared))
-        return {row.name: row.gauge_mode for row in rows if row.gauge_mode is not None}
+        own = {row.name: row.gauge_mode for row in rows if row.gauge_mode is not None}
+        return {**own, **RequestMetrics.GAUGE_MODES}
 
     def time_hook(self, hook: str) -> "HookTimer":
         """Measures the body of a `with` as one answer of `hook`."""

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from msgspec import Struct
+
 from headgate.core.contract import ABANDONED_YES, UsageKey
 
 _MAX_TOKENS = 2**53
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(Struct, frozen=True, kw_only=True, gc=False):
     """The usage of one answer, as it was counted; None for a number that was not seen.
 
     `status` is the upstream's HTTP status, None if no upstream answered. `events` is the number of
@@ -115,8 +116,13 @@ def _cached(usage: Usage, prompt: int) -> int:
     return min(usage.cached or 0, prompt)
 
 
-def read_usage(values: Mapping[str, str]) -> Usage:
-    """Reads the strings of `Namespace.USAGE`. An absent or malformed number counts as not seen."""
+def read_usage(values: Mapping[str, str], abandoned: bool | None = None) -> Usage:
+    """Reads the strings of `Namespace.USAGE`. An absent or malformed number counts as not seen.
+
+    `abandoned` is given by a caller who knows it; None reads it from `values`.
+    """
+    if abandoned is None:
+        abandoned = values.get(UsageKey.ABANDONED) == ABANDONED_YES
     return Usage(
         status=read_count(values.get(UsageKey.STATUS)),
         prompt=read_count(values.get(UsageKey.PROMPT)),
@@ -128,7 +134,7 @@ def read_usage(values: Mapping[str, str]) -> Usage:
         complete=values.get(UsageKey.COMPLETE) == "1",
         error=values.get(UsageKey.ERROR) == "1",
         first_event_ms=read_count(values.get(UsageKey.FIRST_EVENT_MS)),
-        abandoned=values.get(UsageKey.ABANDONED) == ABANDONED_YES,
+        abandoned=abandoned,
     )
 
 

@@ -4,6 +4,7 @@ The rooms know each other only here. The access log settles through the limiter 
 teaches ext_proc's estimator; each hook reads the policy that is in force at the call.
 """
 
+import socket
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -180,12 +181,15 @@ def _access_log(
 
     return AccessLogService(
         settle=limiter.settle,
+        known_outcome=limiter.known_outcome,
         learn=estimator.learn,
         prices_of=prices_of,
         sinks=sinks,
         policy=parts.policy,
         metrics=parts.metrics,
         within_limit=within_limit,
+        clock=parts.clock,
+        replica=socket.gethostname(),
     )
 
 

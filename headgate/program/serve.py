@@ -18,7 +18,7 @@ log = logging.getLogger("headgate")
 
 
 async def serve(settings: ServiceSettings, clock: Clock) -> None:
-    """`headgate serve`: runs until SIGTERM, SIGINT or SIGHUP, then drains.
+    """`headgate serve`: runs until SIGTERM or SIGINT, then drains.
 
     Raises OperatorError for a bad file or a taken port.
     """
@@ -32,6 +32,7 @@ async def serve(settings: ServiceSettings, clock: Clock) -> None:
         )
         if watcher is not None:
             watcher.set_follower(services.answering.set_policy)
+            ending.on_hangup.append(watcher.look_again)
             await stack.enter_async_context(watcher)
         print(
             f"headgate serves hooks on {settings.hooks}, admin on {services.admin_url}",

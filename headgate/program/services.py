@@ -13,11 +13,13 @@ from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.program.admin.app import admin_app
+from headgate.program.admin.config import shown_settings
 from headgate.program.admin.server import AdminServer
 from headgate.program.ending import Ending
 from headgate.program.hooks import HookInputs
 from headgate.program.one_process import OneProcess
 from headgate.program.reload import RlsConfigWatcher
+from headgate.program.series import start_series
 from headgate.program.settings import ServiceSettings
 from headgate.program.workers.pool import Workers
 from headgate.program.workers.setups import setups
@@ -95,6 +97,7 @@ async def running_services(
     Once a `box` ends, new requests are refused. Raises OperatorError for a bad file or a taken
     port.
     """
+    start_series(metrics)
     async with AsyncExitStack() as stack:
         watcher = _watcher(settings, clock, metrics)
         inputs = HookInputs(
@@ -106,15 +109,16 @@ async def running_services(
             admits=lambda: True if box is None else ending.is_admitting(),
         )
         answering = _answering(settings, inputs, ending, () if box is None else box.sockets)
-        ready = {"hooks": False}
-        app = _admin_app(answering, inputs.domains, ready, box)
+        ready = {"hooks": "they have not started yet"}
+        app = _admin_app(settings, answering, inputs.domains, ready, box)
         admin_url = await _start_admin(stack, settings, app)
         await answering.start()
         stack.push_async_callback(answering.stop)
-        stack.callback(ready.update, hooks=False)
-        ready["hooks"] = True
+        stack.callback(ready.update, hooks="the program ends, and they drain")
+        ready["hooks"] = ""
         if watcher is not None:
             watcher.set_follower(answering.set_domains)
+            ending.on_hangup.append(watcher.look_again)
             await stack.enter_async_context(watcher)
         yield Services(admin_url, answering)
 
@@ -136,19 +140,22 @@ def _answering(
 
 
 def _admin_app(
+    settings: ServiceSettings,
     answering: Answering,
     domains: Callable[[], Domains] | None,
-    ready: Mapping[str, bool],
+    ready: Mapping[str, str],
     box: BoxParts | None,
 ) -> Starlette:
-    def parts() -> Mapping[str, bool]:
-        return {"hooks": ready["hooks"] and answering.are_ready, "policy": True}
+    def parts() -> Mapping[str, str]:
+        missing = "" if answering.are_ready else "a worker does not answer, and is started again"
+        return {"hooks": ready["hooks"] or missing, "policy": ""}
 
     return admin_app(
         answering.registry,
         parts,
-        lambda: dump_domains((domains or dict)()),
-        None if box is None else box.envoy_metrics,
+        rate_limits=lambda: dump_domains((domains or dict)()),
+        config=lambda: shown_settings(settings),
+        envoy_metrics=None if box is None else box.envoy_metrics,
     )
 
 

@@ -4,6 +4,7 @@ Its parts live and die together: when one of them ends, the others are ended too
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -37,6 +38,8 @@ from headgate.program.settings import BoxSettings
 from headgate.program.simulated import running_demo
 from headgate.program.tls import CertificateWatcher
 from headgate.program.welcome import welcome
+
+_STDOUT = 1
 
 Say = Callable[[str], None]
 """Prints one line."""
@@ -90,6 +93,7 @@ async def one_box(
             policy_file = demo.policy_file
         settings = _completed(settings, say)
         policy = PolicyWatcher(policy_file, clock, metrics, upstream=settings.upstream)
+        ending.on_hangup.append(policy.look_again)
         stack.push_async_callback(policy.stop)  # it is followed while Envoy drains, too
         running = running_services(
             settings,
@@ -97,7 +101,7 @@ async def one_box(
             policy=policy.current,
             clock=clock,
             metrics=metrics,
-            console=say,
+            console=say if somebody_looks() else None,
             box=BoxParts(hook_sockets(folder, settings.workers), lambda: metrics_of_envoy(folder)),
         )
         services = await stack.enter_async_context(running)
@@ -110,6 +114,13 @@ async def one_box(
         for line in welcome(settings, services.admin_url, demo):
             say(line)
         yield Parts(envoy, [envoy.died] if demo is None else [demo.died, envoy.died])
+
+
+def somebody_looks(descriptor: int = _STDOUT) -> bool:
+    """Whether an output leads anywhere. Lines for /dev/null would cost every request."""
+    with suppress(OSError):
+        return not os.path.samestat(os.fstat(descriptor), os.stat(os.devnull))
+    return True
 
 
 def _certificates(

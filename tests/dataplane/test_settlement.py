@@ -11,7 +11,6 @@ import pytest
 
 from accesslog.meter import meter
 from accesslog.types import LogEntry, OpenReservation
-from accesslog.wire import decode
 from headgate._gen import accesslog_pb2, ext_proc_pb2
 from headgate.core.contract import (
     ABSENT,
@@ -21,6 +20,7 @@ from headgate.core.contract import (
     Namespace,
     UsageKey,
 )
+from tests.accesslog.entries import decode
 from tests.door import http2
 from tests.envoy_process import CHAT, Rig, running_envoy
 from tests.fake_hooks import MODEL, entries, route, too_many

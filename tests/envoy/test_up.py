@@ -290,16 +290,20 @@ def test_the_log_of_an_envoy_that_crashed_is_kept_and_named(tmp_path: Path) -> N
     assert errors.read_text().splitlines()[-1].endswith(f"; its log is {log}")
 
 
-def test_a_closed_standard_output_does_not_end_it_and_sighup_does(tmp_path: Path) -> None:
+def test_a_closed_standard_output_does_not_end_it_and_a_closed_terminal_does(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "headgate.yaml").write_text(policy("http://127.0.0.1:9"))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [*PATIENT_HEADGATE, "up", "--listen", f"127.0.0.1:{port}"]
     command += ["--admin", "127.0.0.1:0", "--run-dir", "run"]
+    controller, terminal = os.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", _CLOSED_OUTPUT, *command],
         cwd=tmp_path,
+        stdin=terminal,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=environment(),
@@ -311,6 +315,8 @@ def test_a_closed_standard_output_does_not_end_it_and_sighup_does(tmp_path: Path
     finally:
         process.kill()
         process.wait()
+        os.close(controller)
+        os.close(terminal)
 
 
 def answers(url: str) -> bool:

@@ -14,6 +14,9 @@ from headgate.program.settings import (
     Address,
     BoxSettings,
     GrpcServer,
+    LogFormat,
+    LogLevel,
+    LogSettings,
     ServiceSettings,
     StoreSettings,
     TlsFiles,
@@ -33,6 +36,10 @@ SERVE: dict[str, tuple[list[str], object]] = {
         StoreSettings("redis://r", 3, 0.02, Path("p")),
     ),
     "records": (["--records", "r.jsonl"], Path("r.jsonl")),
+    "log": (
+        ["--log-format", "json", "--log-level", "info"],
+        LogSettings(LogFormat.JSON, LogLevel.INFO),
+    ),
     "drain_s": (["--drain-s", "2.5"], 2.5),
     "auth_failures_per_minute": (["--auth-failures-per-minute", "7"], 7),
     "ratelimit_config": (
@@ -53,6 +60,7 @@ UP: dict[str, tuple[list[str], object]] = {
         ["--store", "redis://r", "--store-deadline-ms", "20", "--store-password-file", "p"],
         StoreSettings("redis://r", deadline_s=0.02, password_file=Path("p")),
     ),
+    "log": SERVE["log"],
     "drain_s": SERVE["drain_s"],
     "records": SERVE["records"],
     "tls": (["--tls-cert", "c", "--tls-key", "k"], TlsFiles(Path("c"), Path("k"))),
@@ -71,6 +79,7 @@ def settings_of(monkeypatch: pytest.MonkeyPatch, command: str, *options: str) ->
     taken: list[Any] = []
     monkeypatch.setattr(running, command, lambda settings, *_: settings)
     monkeypatch.setattr(running, "_run", taken.append)
+    monkeypatch.setattr(running, "configure_logs", lambda _: None)
     ended = CliRunner().invoke(cli, [command, *options])
     assert ended.exit_code == 0, ended.output
     return taken[0]

@@ -14,11 +14,13 @@ from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.program.ending import Ending
 from headgate.program.hooks import HookInputs
+from headgate.program.series import GAUGE_MODES
 from headgate.program.workers.acceptor import Acceptor
 from headgate.program.workers.merging import RULES, merged, registry_of
 from headgate.program.workers.messages import Configuration, Setup, StopAdmitting
 from headgate.program.workers.slot import Slot
 from ratelimit.descriptors.tree import Domains
+from ratelimit.fullness import Fullness
 
 _ANSWER_WITHIN_S = 2.0
 _APPLY_WITHIN_S = 10.0
@@ -80,7 +82,8 @@ class Workers:
         """The metrics of this process and of all workers, as those of one program."""
         await self._count()
         workers = [families for slot in self._slots for families in slot.families]
-        gauges = {name: RULES[mode] for name, mode in Metrics.gauge_modes().items()}
+        modes = {**Metrics.gauge_modes(), **GAUGE_MODES, **Fullness.GAUGE_MODES}
+        gauges = {name: RULES[mode] for name, mode in modes.items()}
         return registry_of(merged((self._metrics.registry.collect(), *workers), gauges))
 
     async def handled_entries(self) -> int:

@@ -20,7 +20,8 @@ from headgate.program.app import Hooks
 from headgate.program.ending import Ending, on_signals
 from headgate.program.hook_server import HookServer
 from headgate.program.hooks import HookInputs, running_hooks
-from headgate.program.logs import start_logging
+from headgate.program.logs import configure_logs
+from headgate.program.series import start_series
 from headgate.program.stalls import spare_collections
 from headgate.program.workers.channel import Channel
 from headgate.program.workers.messages import (
@@ -87,8 +88,11 @@ async def work(ends: Ends) -> int:
     setup: Setup | None = await ends.channel.receive()
     if setup is None:
         return 1
+    configure_logs(setup.settings.log)
     ending = on_signals(setup.settings.drain_s)
-    worker = Worker(setup, Metrics(CollectorRegistry(), SystemClock()))
+    metrics = Metrics(CollectorRegistry(), SystemClock())
+    start_series(metrics)
+    worker = Worker(setup, metrics)
     inputs = worker.inputs(ends.record_lock)
     answering: asyncio.Task[None] | None = None
     try:
@@ -166,7 +170,6 @@ async def _work_on(descriptors: list[int]) -> int:
 
 def main() -> None:
     """Runs one worker and exits."""
-    start_logging()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         sys.exit(runner.run(_work_on([int(number) for number in sys.argv[1:]])))
 
