@@ -3,7 +3,7 @@
 --
 -- The chunks of a stream begin alike, up to the number of their choice, and end with their running
 -- usage. A chunk is read here only if the first `"usage"` in it begins this end. For such bytes the
--- reader of all chunks, read_chunk(), finds the same numbers, whatever stands in between.
+-- reader of all chunks, read_chunk(), finds the same numbers, whatever is in between.
 
 local CHOICES = '"choices":[{"index":'
 local USUAL_HEAD = '^(data: {[^{}%[%]\\\r\n]*"choices":%[{"index":)%d,'
@@ -22,8 +22,8 @@ local function learn_head(tap, event)
   end
 end
 
--- The prompt and the completion at the end of an event whose head ends before `from`, the number of
--- its choice, and the byte at which the usage begins. Nothing if the event is not usual.
+-- The prompt and the completion of an event whose head ends before `from`. Then the number of its
+-- choice, and the byte at which its usage begins. Nothing if the event is not usual.
 local function usual_numbers(event, from)
   local digit, comma = byte(event, from, from + 1)
   local usage = find(event, USAGE, from, true)
