@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: help setup run test test-alerts check format generate istio-fields lock wheels dist render test-faults test-matrix test-mesh test-vllm test-h2spec test-clients \
-  monitoring soak bench clean
+  monitoring soak bench bench-peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ soak: setup ## load a whole fleet for SOAK_MINUTES at SOAK_RATE requests a secon
 
 bench: setup ## measure what the limits promise; BENCH="overshoot limits" chooses, JSON=FILE keeps the figures
 	$(BIN)/python -m bench $(BENCH) $(if $(JSON),--json $(JSON))
+
+bench-peers: setup ## Headgate beside plain Envoy and its peers, in turns; STACKS="plain standard ratelimit" chooses (builds peers into .peers/)
+	$(BIN)/python -m bench.peers $(STACKS) --rounds $(or $(ROUNDS),5) --write docs/benchmarks.md
 
 test-matrix: setup ## every cell of tests/matrix after each event (`make test` leaves out some events of several choices)
 	HEADGATE_MATRIX=full $(BIN)/pytest -n auto --maxprocesses 2 --dist loadfile tests/matrix

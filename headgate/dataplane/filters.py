@@ -54,6 +54,7 @@ _TAP_FILES = (
     "member_tracker.lua",
     "usage_events.lua",
     "model_names.lua",
+    "usual_chunk.lua",
     "tap.lua",
 )
 _READER_FILES = (
