@@ -106,7 +106,7 @@ def _reservation(entry: LogEntry, usage: Usage) -> OpenReservation | None:
             per_second=read_count(entry.admission.get(AdmissionKey.PER_SECOND)),
         ),
         usage=replace(usage, client_left=client_left),
-        held_by=read_held_by(entry.limits),
+        held_by=read_held_by(entry.limits) or read_held_by(entry.admission),
     )
 
 

@@ -17,7 +17,7 @@ from headgate._gen.accesslog_pb2 import (
     StreamAccessLogsMessage,
 )
 from headgate._gen.base_pb2 import Metadata
-from headgate.core.contract import Namespace
+from headgate.core.contract import AdmissionKey, Namespace
 
 FLAG_NAMES = {
     "failed_local_healthcheck": "LH",
@@ -64,6 +64,11 @@ def decode(message: bytes) -> list[LogEntry]:
 def _entry(entry: HTTPAccessLogEntry) -> LogEntry:
     common, request, response = entry.common_properties, entry.request, entry.response
     start, metadata = common.start_time, common.metadata
+    caller = _texts(metadata, Namespace.CALLER)
+    admission = _texts(metadata, Namespace.ADMISSION)
+    if not admission and AdmissionKey.RESERVATION in caller:
+        # On the lean path a refusal's admission stands only in the answer of ext_authz.
+        admission = caller
     return LogEntry(
         start_ns=(
             start.seconds * 1_000_000_000 + start.nanos if common.HasField("start_time") else None
@@ -90,9 +95,9 @@ def _entry(entry: HTTPAccessLogEntry) -> LogEntry:
         request_bytes=request.request_body_bytes,
         response_header_bytes=response.response_headers_bytes,
         response_bytes=response.response_body_bytes,
-        caller=_texts(metadata, Namespace.CALLER),
+        caller=caller,
         request=_scalars(metadata, Namespace.REQUEST),
-        admission=_texts(metadata, Namespace.ADMISSION),
+        admission=admission,
         limits=_texts(metadata, Namespace.LIMITS),
         usage=_texts(metadata, Namespace.USAGE),
     )

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from extauthz import wire
-from extauthz.cors import answer_headers
+from extauthz.cors import Headers, answer_headers
 from extauthz.decide import (
     Allow,
     Answer,
@@ -60,11 +60,18 @@ class Authorization:
     async def check(self, message: CheckRequest, _context: object) -> CheckResponse:
         """Authenticates one request."""
         with self._metrics.time_hook(_HOOK):
-            request, policy = wire.decode(message), self._policy()
-            result = self._decide(request, policy)
-            response = wire.encode(result, answer_headers(request.page.origin, policy.cors_origins))
+            request = wire.decode(message)
+            return wire.encode(self.identify(request), self.page_headers(request))
+
+    def identify(self, request: CheckInput) -> CheckResult:
+        """Decides about one request, and counts the decision."""
+        result = self._decide(request, self._policy())
         self._metrics.decisions.labels(_HOOK, _label(result)).inc()
-        return response
+        return result
+
+    def page_headers(self, request: CheckInput) -> Headers:
+        """The headers by which a web page may read any answer to this request."""
+        return answer_headers(request.page.origin, self._policy().cors_origins)
 
     def _decide(self, request: CheckInput, policy: CompiledPolicy) -> CheckResult:
         if not self._admits():

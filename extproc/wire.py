@@ -1,6 +1,6 @@
 """Translates between Envoy's processing messages and ext_proc's values."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.struct_pb2 import Value as WireValue
@@ -21,6 +21,7 @@ from headgate._gen.ext_proc_pb2 import (
     TrailersResponse,
 )
 from headgate.core.contract import VERSION_HEADER, CallerKey, Header, Namespace, UsageKey
+from headgate.core.errors import refusal_headers
 from headgate.core.policy import Caller
 from headgate.core.settlement import read_count
 
@@ -28,7 +29,7 @@ _ATTRIBUTES = "envoy.filters.http.ext_proc"
 _SIZE = "request.size"
 _MAX_SIZE_BYTES = 2**53
 _JSON = "application/json"
-_SOMETIMES = (Header.LORA, Header.VERSION, Header.TIER)
+SOMETIMES = (Header.LORA, Header.VERSION, Header.TIER)
 """The headers that not every request has. A client's own header of such a name is removed."""
 
 
@@ -38,15 +39,19 @@ def decode_headers(message: ProcessingRequest) -> RequestFacts:
     path = headers.get(":path", b"").decode(errors="replace")
     version = headers.get(VERSION_HEADER, b"").decode("latin-1")
     metadata = message.metadata_context.filter_metadata
-    values: dict[str, Value] = {}
-    if Namespace.REQUEST in metadata:
-        fields = metadata[Namespace.REQUEST].fields
-        values = {key: _value(value) for key, value in fields.items()}
+    values = read_values(metadata)
     caller = _caller(metadata[Namespace.CALLER]) if Namespace.CALLER in metadata else None
     size_bytes = _size_bytes(message.attributes, headers.get("content-length", b""))
     return RequestFacts(
         path=path, caller=caller, values=values, size_bytes=size_bytes, version=version or None
     )
+
+
+def read_values(metadata: Mapping[str, Struct]) -> dict[str, Value]:
+    """The body's fields, from the request reader's namespace."""
+    if Namespace.REQUEST not in metadata:
+        return {}
+    return {key: _value(value) for key, value in metadata[Namespace.REQUEST].fields.items()}
 
 
 def _read_headers(message: HttpHeaders) -> dict[str, bytes]:
@@ -160,7 +165,7 @@ def _admit(admit: Admit, wants_answer: bool) -> ProcessingResponse:
     common.clear_route_cache = True
     for header, text in admit.headers.items():
         _set_header(common.header_mutation, header, text)
-    absent = (header for header in _SOMETIMES if header not in admit.headers)
+    absent = (header for header in SOMETIMES if header not in admit.headers)
     common.header_mutation.remove_headers.extend((*absent, VERSION_HEADER))
     admission = response.dynamic_metadata.fields[Namespace.ADMISSION].struct_value.fields
     for key, text in admit.admission.items():
@@ -181,23 +186,22 @@ def _replace(replace: Replace) -> ProcessingResponse:
 
 def _refuse(refuse: Refuse) -> ProcessingResponse:
     refusal = refuse.error.refusal
-    response = _immediate(refusal.status, refuse.error.body(refuse.shape), refusal.code)
-    if refusal.status == 401:
-        _set_header(response.immediate_response.headers, "www-authenticate", "Bearer")
-    if refusal.status == 503:
-        _set_header(response.immediate_response.headers, "retry-after", "1")
-    return response
+    body = refuse.error.body(refuse.shape)
+    return _immediate(refusal.status, body, refusal.code, refusal_headers(refusal))
 
 
 def _answer(answer: Answer) -> ProcessingResponse:
-    return _immediate(200, answer.body, answer.api)
+    return _immediate(200, answer.body, answer.api, [("content-type", _JSON)])
 
 
-def _immediate(status: int, body: bytes, detail: str) -> ProcessingResponse:
+def _immediate(
+    status: int, body: bytes, detail: str, headers: Iterable[tuple[str, str]]
+) -> ProcessingResponse:
     """An answer of this service. `detail` is in the access log's response code details."""
     immediate = ImmediateResponse(body=body, details=f"headgate_{detail}")
     immediate.status.code = status
-    _set_header(immediate.headers, "content-type", _JSON)
+    for name, text in headers:
+        _set_header(immediate.headers, name, text)
     return ProcessingResponse(immediate_response=immediate)
 
 

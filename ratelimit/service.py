@@ -8,7 +8,7 @@ from headgate.core.contract import DOMAIN
 from headgate.core.errors import Refusal
 from headgate.core.metrics import Metrics
 from headgate.core.rpc import Context, Method, Status
-from ratelimit.answers import Admitted, ReserveRequest
+from ratelimit.answers import Admitted, Refused, ReserveRequest
 from ratelimit.descriptors.service import DescriptorLimits
 from ratelimit.descriptors.wire import BadCallError
 from ratelimit.limiter import Limiter
@@ -101,16 +101,28 @@ class RateLimitService:
 
     async def _answer(self, call: ReserveRequest | SettleCall) -> RateLimitResponse:
         if isinstance(call, ReserveRequest):
-            decision = await self._limiter.reserve(call)
-            if isinstance(decision, Admitted):
-                self._count("ok")
-                for limit in decision.exceeded:
-                    self._metrics.shadow_refusals.labels(call.tenant, limit.id).inc()
-            else:
-                self._count(Refusal.OVER_LIMIT.code)
+            decision = await self._reserve(call)
             return encode_decision(call, decision, self._clock.now_s())
         await self._settle(call)
         return encode_settled()
+
+    async def reserve(self, call: ReserveRequest) -> Admitted | Refused:
+        """Reserves for a request, and counts the decision. Raises StoreError, counted too."""
+        try:
+            return await self._reserve(call)
+        except StoreError:
+            self._record_store_error("reserve")
+            raise
+
+    async def _reserve(self, call: ReserveRequest) -> Admitted | Refused:
+        decision = await self._limiter.reserve(call)
+        if isinstance(decision, Admitted):
+            self._count("ok")
+            for limit in decision.exceeded:
+                self._metrics.shadow_refusals.labels(call.tenant, limit.id).inc()
+        else:
+            self._count(Refusal.OVER_LIMIT.code)
+        return decision
 
     async def _settle(self, call: SettleCall) -> None:
         if call.reservation is None:

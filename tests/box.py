@@ -185,7 +185,7 @@ def started_up(
     """Starts `headgate up OPTIONS` on free ports and waits until it has said all of its welcome."""
     command = [*program, "up", "--listen", "127.0.0.1:0"]
     command += ["--admin", "127.0.0.1:0", "--run-dir", str(folder / "run")]
-    command += ["--records", str(folder / "usage.jsonl"), *options]
+    command += ["--records", str(folder / "usage.jsonl"), *options, *_path_option(options)]
     with open(folder / "up.log", "w") as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, text=True, cwd=folder, env=environment()
@@ -201,6 +201,12 @@ def started_up(
                 process.kill()
                 process.wait()
                 raise
+
+
+def _path_option(options: Sequence[str]) -> list[str]:
+    """The path that HEADGATE_TEST_PATH names, for every box that does not need its own."""
+    path = os.environ.get("HEADGATE_TEST_PATH")
+    return [] if path is None or {"--path", "extproc"} & {*options} else ["--path", path]
 
 
 def environment() -> dict[str, str]:

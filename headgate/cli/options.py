@@ -1,14 +1,17 @@
 """The options and kinds of arguments that several commands take."""
 
 import re
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from headgate.core.contract import Counting
-from headgate.dataplane.box import MAX_BODY_LIMIT_BYTES, MIN_BODY_LIMIT_BYTES, size_text
+from headgate.core.lean_contract import HookPath
+from headgate.core.sizes import size_text
+from headgate.dataplane.box import MAX_BODY_LIMIT_BYTES, MIN_BODY_LIMIT_BYTES
 from headgate.policy import NAME_RULE, is_name
 from headgate.program.settings import Address, BoxSettings, GrpcServer, ServiceSettings
 
@@ -16,6 +19,7 @@ SERVICES, BOX = ServiceSettings(), BoxSettings()
 """The defaults of the options of `serve` and of `up`."""
 
 E = TypeVar("E", bound=StrEnum)
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Member(click.Choice[E]):
@@ -71,6 +75,25 @@ COUNTING = click.option(
     show_default=True,
     help="Who counts the tokens of answers: a filter in Envoy, or ext_proc.",
 )
+
+
+def hook_path(default: HookPath) -> Callable[[F], F]:
+    """The option that chooses how Envoy asks the services."""
+    return click.option(
+        "--path",
+        type=Member(HookPath),
+        default=default.value,
+        show_default=True,
+        help="How Envoy asks about a request: by one call for everything, or by four hooks.",
+    )
+
+
+def refuse_counting(path: HookPath, counting: Counting) -> None:
+    """Raises UsageError for the lean path with ext_proc, which the lean path does not have."""
+    if path is HookPath.LEAN and counting is Counting.EXTPROC:
+        raise click.UsageError(
+            "--counting extproc needs --path standard: the lean path does not ask ext_proc"
+        )
 
 
 _UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "kib": 2**10, "mib": 2**20}

@@ -9,7 +9,8 @@ from ruamel.yaml.scalarstring import LiteralScalarString
 
 from headgate.cli.options import BODY_LIMIT, COUNTING, Member
 from headgate.core.contract import Counting
-from headgate.dataplane.box import BODY_LIMIT_BYTES, size_text
+from headgate.core.sizes import size_text
+from headgate.dataplane.box import BODY_LIMIT_BYTES
 from headgate.dataplane.envoy_filters import Attach, envoy_filters
 
 _HEAD = "# Rendered by `headgate render istio{options}`: change the renderer, not this file.\n"

@@ -28,6 +28,8 @@ from headgate.cli.options import (
     STORE_DEADLINE,
     STORE_PASSWORD,
     HostPort,
+    hook_path,
+    refuse_counting,
 )
 from headgate.core.clock import SystemClock
 from headgate.core.errors import OperatorError
@@ -82,6 +84,7 @@ _DEFAULT_POLICY = Path("headgate.yaml")
 )
 @BODY_LIMIT
 @COUNTING
+@hook_path(BOX.path)
 def up_command(
     *,
     demo: bool,
@@ -100,6 +103,7 @@ def up_command(
         tls=_tls_files(tls_cert, tls_key),
         **options,
     )
+    refuse_counting(settings.path, settings.counting)
     if demo and (settings.policy or settings.upstream):
         raise click.UsageError("--demo brings its own policy and upstream")
     if not demo and settings.policy is None:

@@ -1,0 +1,157 @@
+"""Translates between Envoy's authorization messages and the values of the three hooks."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from google.protobuf.struct_pb2 import Struct
+
+from extauthz import wire as identity
+from extauthz.cors import Headers
+from extauthz.decide import CheckInput
+from extauthz.wire import PERMISSION_DENIED, add_headers
+from extproc.edits import Edit, Edited
+from extproc.types import RequestFacts
+from extproc.wire import SOMETIMES, read_values
+from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
+from headgate.core.apis import ErrorShape
+from headgate.core.contract import (
+    CREDENTIAL_HEADERS,
+    ORIGIN,
+    STRIPPED_HEADERS,
+    VERSION_HEADER,
+    AdmissionKey,
+    CallerKey,
+    LimitsKey,
+)
+from headgate.core.errors import ApiError, refusal_headers
+from headgate.core.lean_contract import REQUEST_ID, SLOT_HELD, LeanKey
+from headgate.core.policy import Caller
+from ratelimit.answers import Admitted
+
+Metadata = (
+    Mapping[CallerKey, str]
+    | Mapping[AdmissionKey, str]
+    | Mapping[LimitsKey, str]
+    | Mapping[LeanKey, str]
+)
+"""The texts of an answer's metadata, which the access log gets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request: what identifies its caller, what it asks for, and Envoy's id of it.
+
+    `request_id` is empty if Envoy has sent none. The caller in `facts` is not known yet.
+    """
+
+    check: CheckInput
+    facts: RequestFacts
+    request_id: str
+
+
+def decode(message: CheckRequest) -> Asked:
+    """Reads a check of the lean path: as of the standard path, with the request reader's fields."""
+    check = identity.decode(message)
+    attributes = message.attributes
+    headers = {
+        header.key: header.raw_value.decode("latin-1") or header.value
+        for header in attributes.request.http.header_map.headers
+        if header.key in (REQUEST_ID, VERSION_HEADER)
+    }
+    size_bytes = attributes.request.http.size
+    facts = RequestFacts(
+        path=check.path,
+        caller=None,
+        values=read_values(attributes.metadata_context.filter_metadata),
+        size_bytes=size_bytes if size_bytes > 0 else None,
+        version=headers.get(VERSION_HEADER) or None,
+    )
+    return Asked(check, facts, headers.get(REQUEST_ID, ""))
+
+
+def identified(caller: Caller) -> Mapping[CallerKey, str]:
+    """The metadata of a caller whose request was not admitted."""
+    return {
+        CallerKey.TENANT: caller.tenant,
+        CallerKey.USER: caller.user,
+        CallerKey.KEY: caller.key,
+    }
+
+
+def encode_admission(
+    edited: Edited, admitted: Admitted, quotas: Iterable[tuple[str, str]], page: Headers
+) -> CheckResponse:
+    """Sends the request on, with its headers, its admission and the edits of its body."""
+    admit = edited.admit
+    response = CheckResponse()
+    response.CopyFrom(_OK)
+    ok = response.ok_response
+    add_headers(ok.headers, admit.headers.items())
+    ok.headers_to_remove.extend(name for name in SOMETIMES if name not in admit.headers)
+    if page:
+        ok.headers_to_remove.append(ORIGIN)
+    add_headers(ok.response_headers_to_add, (*quotas, *page))
+    _note(response.dynamic_metadata, admit.admission)
+    if admitted.held_by:
+        _note(response.dynamic_metadata, {LimitsKey.HELD_BY: admitted.held_by})
+    if admitted.holds_slot:
+        _note(response.dynamic_metadata, {LeanKey.SLOT: SLOT_HELD})
+    if edited.edits:
+        _note_edits(response.dynamic_metadata, edited.edits)
+    return response
+
+
+def encode_refusal(
+    error: ApiError, shape: ErrorShape, page: Headers, metadata: Metadata
+) -> CheckResponse:
+    """Ends the request with an error and the headers that its status needs."""
+    return encode_denial(error, shape, (*refusal_headers(error.refusal), *page), metadata)
+
+
+def encode_denial(
+    error: ApiError, shape: ErrorShape, headers: Headers, metadata: Metadata
+) -> CheckResponse:
+    """Ends the request with an error and all of these headers."""
+    body = error.body(shape)
+    return _ended(error.refusal.status, body, headers, metadata)
+
+
+def encode_answer(body: bytes, page: Headers, metadata: Metadata) -> CheckResponse:
+    """Ends the request with 200 and this JSON. Envoy sends it as it sends a refusal."""
+    return _ended(200, body, (("content-type", "application/json"), *page), metadata)
+
+
+def _ended(status: int, body: bytes, headers: Headers, metadata: Metadata) -> CheckResponse:
+    response = CheckResponse()
+    response.status.code = PERMISSION_DENIED
+    response.denied_response.status.code = status
+    response.denied_response.body = body.decode()
+    add_headers(response.denied_response.headers, headers)
+    _note(response.dynamic_metadata, metadata)
+    return response
+
+
+def _note(metadata: Struct, values: Metadata) -> None:
+    fields = metadata.fields
+    for key, text in values.items():
+        fields[key].string_value = text
+
+
+def _note_edits(metadata: Struct, edits: Iterable[Edit]) -> None:
+    values = metadata.fields[LeanKey.EDITS].list_value.values
+    for begin, end, text in edits:
+        values.add().number_value = begin
+        values.add().number_value = end
+        values.add().string_value = text
+
+
+def _ok_template() -> CheckResponse:
+    response = CheckResponse()
+    response.status.code = 0
+    response.ok_response.headers_to_remove.extend(
+        (*CREDENTIAL_HEADERS, *STRIPPED_HEADERS, VERSION_HEADER)
+    )
+    return response
+
+
+_OK = _ok_template()
