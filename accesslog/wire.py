@@ -67,7 +67,7 @@ def _entry(entry: HTTPAccessLogEntry) -> LogEntry:
     caller = _texts(metadata, Namespace.CALLER)
     admission = _texts(metadata, Namespace.ADMISSION)
     if not admission and AdmissionKey.RESERVATION in caller:
-        # On the lean path a refusal's admission stands only in the answer of ext_authz.
+        # On the lean path ext_authz refuses for a limit, too: its answer has the admission.
         admission = caller
     return LogEntry(
         start_ns=(
