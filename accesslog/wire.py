@@ -18,6 +18,7 @@ from headgate._gen.accesslog_pb2 import (
 )
 from headgate._gen.base_pb2 import Metadata
 from headgate.core.contract import AdmissionKey, Namespace
+from headgate.core.lean_contract import LeanKey
 
 FLAG_NAMES = {
     "failed_local_healthcheck": "LH",
@@ -89,7 +90,7 @@ def _entry(entry: HTTPAccessLogEntry) -> LogEntry:
             and not common.upstream_transport_failure_reason
         ),
         flags=_flags(common.response_flags),
-        details=response.response_code_details,
+        details=caller.get(LeanKey.DETAILS) or response.response_code_details,
         upstream_cluster=common.upstream_cluster,
         request_header_bytes=request.request_headers_bytes,
         request_bytes=request.request_body_bytes,

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from headgate.core.lean_contract import HookPath
 from tests.patience import PATIENCE_S, PATIENT_HEADGATE, wait_until
 
 KEYS = {name: f"sk-test-{name}-0123456789abcdef" for name in ("alice", "bob", "carol", "dave")}
@@ -205,8 +206,12 @@ def started_up(
 
 def _path_option(options: Sequence[str]) -> list[str]:
     """The path that HEADGATE_TEST_PATH names, for every box that does not need its own."""
-    path = os.environ.get("HEADGATE_TEST_PATH")
-    return [] if path is None or {"--path", "extproc"} & {*options} else ["--path", path]
+    return [] if {"--path", "extproc"} & {*options} else ["--path", hook_path()]
+
+
+def hook_path() -> HookPath:
+    """The path of the boxes of this run: HEADGATE_TEST_PATH chooses it."""
+    return HookPath(os.environ.get("HEADGATE_TEST_PATH", HookPath.STANDARD))
 
 
 def environment() -> dict[str, str]:

@@ -39,6 +39,8 @@ class LeanKey(StrEnum):
 
     SLOT = "slot"
     """`SLOT_HELD` if the request holds a slot, so that its end is told at once; else absent."""
+    DETAILS = "details"
+    """Why the request ended here, for its record; Envoy itself says `ext_authz_denied` of all."""
     EDITS = "edits"
     """The changes to the body, three values for each: where it begins and ends in the body, in
     bytes from 0, and the text to put there. In the answer only: the admission has texts."""

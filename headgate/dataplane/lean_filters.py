@@ -42,6 +42,8 @@ from headgate.dataplane.filters import (
 from headgate.dataplane.hook_calls import http_filter
 from headgate.dataplane.quota_filters import LARGE_BODY, admission_guard, slot_settler
 
+EDIT_ROOM_BYTES = 16 * 1024
+"""For the edits of a body: a name, a salt and the options of a stream."""
 ASKED_HEADERS = (*CHECKED_HEADERS, REQUEST_ID, VERSION_HEADER)
 
 
@@ -73,9 +75,10 @@ def lean_check(services: str) -> HttpFilter:
 def credential_body_limit(size_bytes: int) -> HttpFilter:
     """`filters.body_limit`, skipped without a credential: such a request ends at its headers.
 
-    The filter waits for the body, and no key means no wait.
+    The filter waits for the body, and no key means no wait. The edits may make a body larger, and
+    Envoy then holds all of it. The request reader holds to the exact limit.
     """
-    limit = Buffer(max_request_bytes=size_bytes)
+    limit = Buffer(max_request_bytes=size_bytes + EDIT_ROOM_BYTES)
     skip = MatcherOnMatch(
         action=TypedExtensionConfig(name="skip", typed_config=Any.pack(SkipFilter()))
     )

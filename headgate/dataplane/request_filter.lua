@@ -68,7 +68,7 @@ function envoy_on_request(handle)
   local headers = handle:headers()
   metadata = handle:streamInfo():dynamicMetadata() -- fetched again: body() may have waited
   local found, fault, fault_at, encoding
-  if LEAN and text == "" and is_large(handle) then
+  if LEAN and (#text > LIMIT_BYTES or text == "" and is_large(handle)) then
     fault, fault_at = "large", LIMIT_BYTES + 1
   else
     found, fault, fault_at, encoding = read_any(text, headers:get(":path"), headers)

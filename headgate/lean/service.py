@@ -75,10 +75,10 @@ class LeanCheck:
         facts = replace(asked.facts, caller=known.caller)
         decision = await self._processor.decide(facts, asked.request_id)
         match decision:
-            case Refuse(error=error, shape=shape):
-                return wire.encode_refusal(error, shape, page, wire.identified(known.caller))
-            case Answer(body=body):
-                return wire.encode_answer(body, page, wire.identified(known.caller))
+            case Refuse():
+                return wire.encode_refusal(decision, page, wire.identified(known.caller))
+            case Answer():
+                return wire.encode_answer(decision, page, wire.identified(known.caller))
             case Edited():
                 return await self._reserve(decision, door_of(facts.path).shape, page)
 
@@ -87,16 +87,17 @@ class LeanCheck:
         try:
             decision = await self._rate_limit.reserve(_reserve_request(admission))
         except StoreError:
-            return wire.encode_refusal(_STORE_AWAY, shape, page, admission)
+            away = Refuse(_STORE_AWAY, shape)
+            return wire.encode_refusal(away, page, admission, wire.STORE_AWAY)
         now_s = self._clock.now_s()
         if isinstance(decision, Admitted):
             return wire.encode_admission(
                 edited, decision, quota_headers(decision.limits, now_s), page
             )
         message = refusal_message(decision, admission[AdmissionKey.TENANT])
-        error = ApiError(Refusal.OVER_LIMIT, message)
+        refuse = Refuse(ApiError(Refusal.OVER_LIMIT, message), shape)
         headers = (*refused_headers(decision, now_s), *page)
-        return wire.encode_denial(error, shape, headers, admission)
+        return wire.encode_denial(refuse, headers, admission, wire.OVER_LIMIT)
 
 
 def _reserve_request(admission: Mapping[AdmissionKey, str]) -> ReserveRequest:

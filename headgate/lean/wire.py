@@ -10,10 +10,9 @@ from extauthz.cors import Headers
 from extauthz.decide import CheckInput
 from extauthz.wire import PERMISSION_DENIED, add_headers
 from extproc.edits import Edit, Edited
-from extproc.types import RequestFacts
+from extproc.types import Answer, Refuse, RequestFacts
 from extproc.wire import SOMETIMES, read_values
 from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
-from headgate.core.apis import ErrorShape
 from headgate.core.contract import (
     CREDENTIAL_HEADERS,
     ORIGIN,
@@ -23,7 +22,7 @@ from headgate.core.contract import (
     CallerKey,
     LimitsKey,
 )
-from headgate.core.errors import ApiError, refusal_headers
+from headgate.core.errors import refusal_headers
 from headgate.core.lean_contract import REQUEST_ID, SLOT_HELD, LeanKey
 from headgate.core.policy import Caller
 from ratelimit.answers import Admitted
@@ -35,6 +34,9 @@ Metadata = (
     | Mapping[LeanKey, str]
 )
 """The texts of an answer's metadata, which the access log gets."""
+
+OVER_LIMIT, STORE_AWAY = "request_rate_limited", "rate_limiter_error"
+"""The details in the record, as Envoy's rate-limit filter writes them on the standard path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,32 +104,38 @@ def encode_admission(
 
 
 def encode_refusal(
-    error: ApiError, shape: ErrorShape, page: Headers, metadata: Metadata
+    refuse: Refuse, page: Headers, metadata: Metadata, details: str = ""
 ) -> CheckResponse:
     """Ends the request with an error and the headers that its status needs."""
-    return encode_denial(error, shape, (*refusal_headers(error.refusal), *page), metadata)
+    refusal = refuse.error.refusal
+    headers = (*refusal_headers(refusal), *page)
+    return encode_denial(refuse, headers, metadata, details or f"headgate_{refusal.code}")
 
 
 def encode_denial(
-    error: ApiError, shape: ErrorShape, headers: Headers, metadata: Metadata
+    refuse: Refuse, headers: Headers, metadata: Metadata, details: str
 ) -> CheckResponse:
-    """Ends the request with an error and all of these headers."""
-    body = error.body(shape)
-    return _ended(error.refusal.status, body, headers, metadata)
+    """Ends the request with an error and all of these headers. `details` go into its record."""
+    response = _ended(refuse.error.refusal.status, refuse.error.body(refuse.shape), headers)
+    _note(response.dynamic_metadata, metadata)
+    _note(response.dynamic_metadata, {LeanKey.DETAILS: details})
+    return response
 
 
-def encode_answer(body: bytes, page: Headers, metadata: Metadata) -> CheckResponse:
+def encode_answer(answer: Answer, page: Headers, metadata: Metadata) -> CheckResponse:
     """Ends the request with 200 and this JSON. Envoy sends it as it sends a refusal."""
-    return _ended(200, body, (("content-type", "application/json"), *page), metadata)
+    response = _ended(200, answer.body, (("content-type", "application/json"), *page))
+    _note(response.dynamic_metadata, metadata)
+    _note(response.dynamic_metadata, {LeanKey.DETAILS: f"headgate_{answer.api}"})
+    return response
 
 
-def _ended(status: int, body: bytes, headers: Headers, metadata: Metadata) -> CheckResponse:
+def _ended(status: int, body: bytes, headers: Headers) -> CheckResponse:
     response = CheckResponse()
     response.status.code = PERMISSION_DENIED
     response.denied_response.status.code = status
     response.denied_response.body = body.decode()
     add_headers(response.denied_response.headers, headers)
-    _note(response.dynamic_metadata, metadata)
     return response
 
 

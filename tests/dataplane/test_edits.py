@@ -51,7 +51,7 @@ async def forwarded(
         admit = Admit(headers={Header.BASE: MODEL}, admission=ADMISSION, rewrite=rewrite)
         planned = edited(admit, wire.decode(message).facts)
         if isinstance(planned, Refuse):
-            return wire.encode_refusal(planned.error, planned.shape, (), {})
+            return wire.encode_refusal(planned, (), {})
         assert isinstance(planned, Edited)
         return wire.encode_admission(planned, Admitted(()), (), ())
 

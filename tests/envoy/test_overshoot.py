@@ -3,14 +3,21 @@
 import pytest
 
 from bench.overshoot import Setup, check, overshoot, running
+from headgate.core.lean_contract import HookPath
 from tests.envoy.conftest import Upstream
 
 
 @pytest.mark.simulator
 @pytest.mark.parametrize(
     "setup",
-    [Setup("memory", 1), Setup("Redis", 3), Setup("Redis", 3, ", slice: 5000")],
-    ids=["memory-1", "redis-3", "slices-3"],
+    [
+        Setup("memory", 1),
+        Setup("Redis", 3),
+        Setup("Redis", 3, ", slice: 5000"),
+        Setup("memory", 1, path=HookPath.LEAN),
+        Setup("Redis", 3, path=HookPath.LEAN),
+    ],
+    ids=["memory-1", "redis-3", "slices-3", "lean-memory-1", "lean-redis-3"],
 )
 async def test_of_300_requests_at_once_exactly_those_are_admitted_that_fit(
     setup: Setup, upstream: Upstream
