@@ -52,6 +52,9 @@ FLAG_NAMES = {
 }
 """The names in `%RESPONSE_FLAGS%` of the fields of `envoy.data.accesslog.v3.ResponseFlags`."""
 
+_FLAGS_OF = {"request_rate_limited": ("RL",), "rate_limiter_error": ("RLSE",)}
+"""By `LeanKey.DETAILS`: the flags of Envoy's rate-limit filter. Envoy itself says UAEX of all."""
+
 
 def decode(message: bytes) -> list[LogEntry]:
     """The HTTP entries of one `StreamAccessLogsMessage`; raises ValueError for other bytes."""
@@ -66,6 +69,7 @@ def _entry(entry: HTTPAccessLogEntry) -> LogEntry:
     common, request, response = entry.common_properties, entry.request, entry.response
     start, metadata = common.start_time, common.metadata
     caller = _texts(metadata, Namespace.CALLER)
+    ended = caller.get(LeanKey.DETAILS)
     admission = _texts(metadata, Namespace.ADMISSION)
     if not admission and AdmissionKey.RESERVATION in caller:
         # On the lean path ext_authz refuses for a limit, too: its answer has the admission.
@@ -89,8 +93,8 @@ def _entry(entry: HTTPAccessLogEntry) -> LogEntry:
             common.HasField("time_to_first_upstream_tx_byte")
             and not common.upstream_transport_failure_reason
         ),
-        flags=_flags(common.response_flags),
-        details=caller.get(LeanKey.DETAILS) or response.response_code_details,
+        flags=_flags(common.response_flags) if ended is None else _FLAGS_OF.get(ended, ()),
+        details=response.response_code_details if ended is None else ended,
         upstream_cluster=common.upstream_cluster,
         request_header_bytes=request.request_headers_bytes,
         request_bytes=request.request_body_bytes,

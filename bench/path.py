@@ -206,7 +206,7 @@ async def _upstream() -> AsyncIterator[str]:
     answer = f"{head}\r\n\r\n".encode() + _ANSWER
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
+        with suppress(asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
             while True:
                 await _read_message(reader)
                 writer.write(answer)
