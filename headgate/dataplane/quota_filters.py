@@ -100,12 +100,12 @@ def _guard(name: str, action: RbacAction, policy: str, metadata: MetadataMatcher
 
 def ratelimit(services: str) -> HttpFilter:
     """Reserves the request's tokens before the router, and settles when the stream ends."""
-    return _ratelimit(services, [_reserve(), _settle()])
+    return _ratelimit("headgate.ratelimit", services, [_reserve(), _settle()])
 
 
-def _ratelimit(services: str, rate_limits: list[RateLimit]) -> HttpFilter:
+def _ratelimit(name: str, services: str, rate_limits: list[RateLimit]) -> HttpFilter:
     return http_filter(
-        "headgate.ratelimit",
+        name,
         RateLimitFilter(
             domain=DOMAIN,
             timeout=HOOK_TIMEOUT,
@@ -122,7 +122,7 @@ def _ratelimit(services: str, rate_limits: list[RateLimit]) -> HttpFilter:
 
 def slot_settler(services: str) -> HttpFilter:
     """On the lean path: tells the end of each request that holds a slot. It calls for no other."""
-    return _ratelimit(services, [_settle_slot()])
+    return _ratelimit("headgate.slot_settler", services, [_settle_slot()])
 
 
 def _settle_slot() -> RateLimit:
