@@ -70,10 +70,6 @@ def _entry(entry: HTTPAccessLogEntry) -> LogEntry:
     start, metadata = common.start_time, common.metadata
     caller = _texts(metadata, Namespace.CALLER)
     ended = caller.get(LeanKey.DETAILS)
-    admission = _texts(metadata, Namespace.ADMISSION)
-    if not admission and AdmissionKey.RESERVATION in caller:
-        # On the lean path ext_authz refuses for a limit, too: its answer has the admission.
-        admission = caller
     return LogEntry(
         start_ns=(
             start.seconds * 1_000_000_000 + start.nanos if common.HasField("start_time") else None
@@ -102,10 +98,16 @@ def _entry(entry: HTTPAccessLogEntry) -> LogEntry:
         response_bytes=response.response_body_bytes,
         caller=caller,
         request=_scalars(metadata, Namespace.REQUEST),
-        admission=admission,
+        admission=_admission(metadata, caller),
         limits=_texts(metadata, Namespace.LIMITS),
         usage=_texts(metadata, Namespace.USAGE),
     )
+
+
+def _admission(metadata: Metadata, caller: dict[str, str]) -> dict[str, str]:
+    """The admission. On the lean path that of a refused request is in the answer of ext_authz."""
+    admission = _texts(metadata, Namespace.ADMISSION)
+    return caller if not admission and AdmissionKey.RESERVATION in caller else admission
 
 
 def _method(request: HTTPRequestProperties) -> str:

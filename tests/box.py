@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from headgate.core.lean_contract import HookPath
+from headgate.program.settings import BoxSettings
 from tests.patience import PATIENCE_S, PATIENT_HEADGATE, wait_until
 
 KEYS = {name: f"sk-test-{name}-0123456789abcdef" for name in ("alice", "bob", "carol", "dave")}
@@ -211,7 +212,7 @@ def _path_option(options: Sequence[str]) -> list[str]:
 
 def hook_path() -> HookPath:
     """The path of the boxes of this run: HEADGATE_TEST_PATH chooses it."""
-    return HookPath(os.environ.get("HEADGATE_TEST_PATH", HookPath.STANDARD))
+    return HookPath(os.environ.get("HEADGATE_TEST_PATH", BoxSettings().path))
 
 
 def environment() -> dict[str, str]:

@@ -1,10 +1,9 @@
 """The options and kinds of arguments that several commands take."""
 
 import re
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import click
 
@@ -19,7 +18,6 @@ SERVICES, BOX = ServiceSettings(), BoxSettings()
 """The defaults of the options of `serve` and of `up`."""
 
 E = TypeVar("E", bound=StrEnum)
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Member(click.Choice[E]):
@@ -77,23 +75,23 @@ COUNTING = click.option(
 )
 
 
-def hook_path(default: HookPath) -> Callable[[F], F]:
-    """The option that chooses how Envoy asks the services."""
-    return click.option(
-        "--path",
-        type=Member(HookPath),
-        default=default.value,
-        show_default=True,
-        help="How Envoy asks about a request: by one call for everything, or by four hooks.",
-    )
+PATH = click.option(
+    "--path",
+    type=Member(HookPath),
+    help="How Envoy asks about a request: by one call for everything, or by four hooks"
+    " [lean in one box, standard in a mesh and with --counting extproc].",
+)
 
 
-def refuse_counting(path: HookPath, counting: Counting) -> None:
-    """Raises UsageError for the lean path with ext_proc, which the lean path does not have."""
-    if path is HookPath.LEAN and counting is Counting.EXTPROC:
+def chosen_path(path: HookPath | None, counting: Counting, default: HookPath) -> HookPath:
+    """The path to take. Raises UsageError for lean with ext_proc, which lean does not ask."""
+    if counting is not Counting.EXTPROC:
+        return path or default
+    if path is HookPath.LEAN:
         raise click.UsageError(
             "--counting extproc needs --path standard: the lean path does not ask ext_proc"
         )
+    return HookPath.STANDARD
 
 
 _UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "kib": 2**10, "mib": 2**20}

@@ -7,7 +7,7 @@ import click
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
-from headgate.cli.options import BODY_LIMIT, COUNTING, Member, hook_path, refuse_counting
+from headgate.cli.options import BODY_LIMIT, COUNTING, PATH, Member, chosen_path
 from headgate.core.contract import Counting
 from headgate.core.lean_contract import HookPath
 from headgate.core.sizes import size_text
@@ -32,13 +32,13 @@ def render_group() -> None:
 )
 @COUNTING
 @BODY_LIMIT
-@hook_path(HookPath.STANDARD)
+@PATH
 def render_istio_command(
-    attach: Attach, counting: Counting, body_limit_bytes: int, path: HookPath
+    attach: Attach, counting: Counting, body_limit_bytes: int, path: HookPath | None
 ) -> None:
     """Print the EnvoyFilters of a mesh: the same filters that one box runs."""
-    refuse_counting(path, counting)
-    click.echo(istio_yaml(attach, counting, body_limit_bytes, path), nl=False)
+    chosen = chosen_path(path, counting, HookPath.STANDARD)
+    click.echo(istio_yaml(attach, counting, body_limit_bytes, chosen), nl=False)
 
 
 def istio_yaml(

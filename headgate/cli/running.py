@@ -21,6 +21,7 @@ from headgate.cli.options import (
     COUNTING,
     FILE,
     GRPC_SERVER,
+    PATH,
     POLICY,
     RATELIMIT_CONFIG,
     SERVICES,
@@ -28,11 +29,12 @@ from headgate.cli.options import (
     STORE_DEADLINE,
     STORE_PASSWORD,
     HostPort,
-    hook_path,
-    refuse_counting,
+    chosen_path,
 )
 from headgate.core.clock import SystemClock
+from headgate.core.contract import Counting
 from headgate.core.errors import OperatorError
+from headgate.core.lean_contract import HookPath
 from headgate.dataplane.box import MAX_CONNECTIONS
 from headgate.program.serve import serve
 from headgate.program.settings import BoxSettings, ServiceSettings, StoreSettings, TlsFiles
@@ -84,7 +86,7 @@ _DEFAULT_POLICY = Path("headgate.yaml")
 )
 @BODY_LIMIT
 @COUNTING
-@hook_path(BOX.path)
+@PATH
 def up_command(
     *,
     demo: bool,
@@ -93,6 +95,8 @@ def up_command(
     store_password_file: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
+    path: HookPath | None,
+    counting: Counting,
     **options: Any,
 ) -> None:
     """One box: a real Envoy with the services, in front of one vLLM."""
@@ -101,9 +105,10 @@ def up_command(
             store, deadline_s=store_deadline_ms / 1000, password_file=store_password_file
         ),
         tls=_tls_files(tls_cert, tls_key),
+        path=chosen_path(path, counting, BOX.path),
+        counting=counting,
         **options,
     )
-    refuse_counting(settings.path, settings.counting)
     if demo and (settings.policy or settings.upstream):
         raise click.UsageError("--demo brings its own policy and upstream")
     if not demo and settings.policy is None:

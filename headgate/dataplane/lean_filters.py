@@ -4,7 +4,6 @@ from envoy_data_plane.envoy.config.core.v3 import HeaderValue
 from envoy_data_plane.envoy.config.core.v3 import TypedExtensionConfig as ExtensionConfig
 from envoy_data_plane.envoy.extensions.common.matching.v3 import ExtensionWithMatcher
 from envoy_data_plane.envoy.extensions.filters.common.matcher.action.v3 import SkipFilter
-from envoy_data_plane.envoy.extensions.filters.http.buffer.v3 import Buffer
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 from envoy_data_plane.envoy.type.matcher.v3 import HttpRequestHeaderMatchInput
 from envoy_data_plane.google.protobuf import Any
@@ -30,6 +29,7 @@ from headgate.core.contract import (
 )
 from headgate.core.lean_contract import PATH_METADATA, REQUEST_ID
 from headgate.dataplane.filters import (
+    body_limit,
     check_call,
     large_body_reader,
     lua,
@@ -50,7 +50,7 @@ ASKED_HEADERS = (*CHECKED_HEADERS, REQUEST_ID, VERSION_HEADER)
 def lean_filters(services: str, body_limit_bytes: int) -> list[HttpFilter]:
     """The whole chain, in the order of the request path; the router comes last."""
     return [
-        large_body_reader(body_limit_bytes, _head()),
+        large_body_dropper(body_limit_bytes),
         credential_body_limit(body_limit_bytes),
         request_reader(_reader_source(body_limit_bytes)),
         lean_check(services),
@@ -72,47 +72,49 @@ def lean_check(services: str) -> HttpFilter:
     return http_filter(Namespace.CALLER, call)
 
 
+def large_body_dropper(limit_bytes: int) -> HttpFilter:
+    """`filters.large_body_reader`, only for lengths with as many digits as the limit's."""
+    digits = f"[0-9]{{{len(str(limit_bytes))},}}"
+    return _only_with(
+        [_header_matches("content-length", digits)], large_body_reader(limit_bytes, _head())
+    )
+
+
 def credential_body_limit(size_bytes: int) -> HttpFilter:
     """`filters.body_limit`, skipped without a credential: such a request ends at its headers.
 
     The filter waits for the body, and no key means no wait. The edits may make a body larger, and
     Envoy then holds all of it. The request reader holds to the exact limit.
     """
-    limit = Buffer(max_request_bytes=size_bytes + EDIT_ROOM_BYTES)
+    credentials = [_header_matches(name, "(?s).*") for name in CREDENTIAL_HEADERS]
+    return _only_with(credentials, body_limit(size_bytes + EDIT_ROOM_BYTES))
+
+
+def _only_with(any_of: list[MatcherMatcherListPredicate], wrapped: HttpFilter) -> HttpFilter:
+    """The filter, skipped for a request that matches nothing of `any_of`."""
+    matched = any_of[0]
+    if len(any_of) > 1:
+        either = MatcherMatcherListPredicatePredicateList(predicate=any_of)
+        matched = MatcherMatcherListPredicate(or_matcher=either)
+    unmatched = MatcherMatcherListPredicate(not_matcher=matched)
     skip = MatcherOnMatch(
         action=TypedExtensionConfig(name="skip", typed_config=Any.pack(SkipFilter()))
     )
-    no_credential = MatcherMatcherListPredicate(
-        not_matcher=MatcherMatcherListPredicate(
-            or_matcher=MatcherMatcherListPredicatePredicateList(
-                predicate=[_has_header(name) for name in CREDENTIAL_HEADERS]
-            )
-        )
-    )
-    matcher = Matcher(
-        matcher_list=MatcherMatcherList(
-            matchers=[MatcherMatcherListFieldMatcher(predicate=no_credential, on_match=skip)]
-        )
-    )
+    rule = MatcherMatcherListFieldMatcher(predicate=unmatched, on_match=skip)
     config = ExtensionWithMatcher(
-        xds_matcher=matcher,
-        extension_config=ExtensionConfig(
-            name="envoy.filters.http.buffer", typed_config=Any.pack(limit)
-        ),
+        xds_matcher=Matcher(matcher_list=MatcherMatcherList(matchers=[rule])),
+        extension_config=ExtensionConfig(name=wrapped.name, typed_config=wrapped.typed_config),
     )
-    return http_filter("headgate.body_limit", config)
+    return http_filter(wrapped.name, config)
 
 
-def _has_header(name: str) -> MatcherMatcherListPredicate:
-    any_value = StringMatcher(
-        safe_regex=RegexMatcher(google_re2=RegexMatcherGoogleRe2(), regex="(?s).*")
-    )
+def _header_matches(name: str, regex: str) -> MatcherMatcherListPredicate:
+    matcher = RegexMatcher(google_re2=RegexMatcherGoogleRe2(), regex=regex)
+    header = HttpRequestHeaderMatchInput(header_name=name)
     return MatcherMatcherListPredicate(
         single_predicate=MatcherMatcherListPredicateSinglePredicate(
-            input=TypedExtensionConfig(
-                name="header", typed_config=Any.pack(HttpRequestHeaderMatchInput(header_name=name))
-            ),
-            value_match=any_value,
+            input=TypedExtensionConfig(name="header", typed_config=Any.pack(header)),
+            value_match=StringMatcher(safe_regex=matcher),
         )
     )
 

@@ -118,7 +118,8 @@ class BoxSettings(ServiceSettings):
     """The largest request body; a larger one gets 413."""
     counting: Counting = Counting.PROXY
     """Whether a filter in Envoy or ext_proc counts the tokens of answers."""
-    path: HookPath = HookPath.STANDARD
-    """Whether Envoy asks four hooks about a request, or one for everything."""
+    path: HookPath = HookPath.LEAN
+    """Whether Envoy asks four hooks about a request, or one for everything. Counting in ext_proc
+    needs the four."""
     run_dir: Path | None = None
     """The folder of sockets, Envoy's configuration and logs; None for a temporary one."""
