@@ -77,7 +77,7 @@ _ANSWER = json.dumps(
 
 @dataclass
 class Stack:
-    """A server of requests on a port: the process ids of its Envoy, of its services and of its store."""
+    """A server of requests on a port: the process ids of its Envoy, services and store."""
 
     name: str
     port: int
@@ -228,7 +228,7 @@ async def _read_message(reader: asyncio.StreamReader) -> bytes:
 
 
 async def _load(port: int, requests: int) -> None:
-    """Sends this number of requests, some at once. Raises AssertionError for another answer than 200."""
+    """Sends this number of requests, some at once. Raises AssertionError if one is refused."""
     messages = [{"role": "user", "content": "word " * 190}]
     sent = json.dumps({"model": "tiny", "max_tokens": 10, "messages": messages}).encode()
     head = (
