@@ -23,6 +23,7 @@ from headgate.cli.options import (
     GRPC_SERVER,
     LOG_FORMAT,
     LOG_LEVEL,
+    PATH,
     POLICY,
     RATELIMIT_CONFIG,
     SERVICES,
@@ -31,9 +32,12 @@ from headgate.cli.options import (
     STORE_PASSWORD,
     WORKERS,
     HostPort,
+    chosen_path,
 )
 from headgate.core.clock import SystemClock
+from headgate.core.contract import Counting
 from headgate.core.errors import OperatorError
+from headgate.core.lean_contract import HookPath
 from headgate.dataplane.box import MAX_CONNECTIONS
 from headgate.program.logs import configure_logs
 from headgate.program.serve import serve
@@ -97,6 +101,7 @@ _DEFAULT_POLICY = Path("headgate.yaml")
 )
 @BODY_LIMIT
 @COUNTING
+@PATH
 def up_command(
     *,
     demo: bool,
@@ -107,6 +112,8 @@ def up_command(
     tls_key: Path | None,
     log_format: LogFormat,
     log_level: LogLevel,
+    path: HookPath | None,
+    counting: Counting,
     **options: Any,
 ) -> None:
     """One box: a real Envoy with the services, in front of one vLLM."""
@@ -116,6 +123,8 @@ def up_command(
         ),
         tls=_tls_files(tls_cert, tls_key),
         log=LogSettings(log_format, log_level),
+        path=chosen_path(path, counting, BOX.path),
+        counting=counting,
         **options,
     )
     if demo and (settings.policy or settings.upstream):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from extauthz.failures import DEFAULT_PER_MINUTE
 from headgate.core.contract import Counting
+from headgate.core.lean_contract import HookPath
 from headgate.dataplane.box import BODY_LIMIT_BYTES
 from ratelimit.descriptors.service import NEAR_LIMIT_RATIO
 from ratelimit.store.redis import TIMEOUT_S
@@ -144,5 +145,8 @@ class BoxSettings(ServiceSettings):
     """The largest request body; a larger one gets 413."""
     counting: Counting = Counting.PROXY
     """Whether a filter in Envoy or ext_proc counts the tokens of answers."""
+    path: HookPath = HookPath.LEAN
+    """Whether Envoy asks four hooks about a request, or one for everything. Counting in ext_proc
+    needs the four."""
     run_dir: Path | None = None
     """The folder of sockets, Envoy's configuration and logs; None for a temporary one."""
