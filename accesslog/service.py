@@ -6,6 +6,7 @@ from collections.abc import AsyncIterable, Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Protocol, TypeVar
 
+from accesslog.console import ConsoleSink
 from accesslog.counts import RequestCounts
 from accesslog.meter import FinishedRequest, PricesOf, meter
 from accesslog.sink import Sink
@@ -82,6 +83,8 @@ class AccessLogService:
     A request that ended before ext_authz saw it gets a record only `within_limit`. Otherwise a
     client without a key could fill the disk.
 
+    The console gets them last, as it shows the limits.
+
     For each message the records are written first. Then every reservation is settled a second time,
     in case the rate-limit service's own settlement was lost.
 
@@ -98,6 +101,7 @@ class AccessLogService:
         learn: LearnUsage,
         prices_of: PricesOf,
         sinks: Sequence[Sink],
+        console: ConsoleSink | None = None,
         policy: Callable[[], CompiledPolicy],
         metrics: Metrics,
         within_limit: WithinLimit,
@@ -111,6 +115,7 @@ class AccessLogService:
         self._prices_of = prices_of
         self._replica = replica
         self._sinks = sinks
+        self._console = console
         self._counts = RequestCounts(metrics, policy)
         self._metrics = metrics
         self._within_limit = within_limit
@@ -160,8 +165,11 @@ class AccessLogService:
         for some in _groups(entries, ENTRIES_AT_ONCE):
             finished += self._metered(some)
             await asyncio.sleep(0)
-        await self._write([one.record for one in finished if self._is_recorded(one.record)])
+        records = [one.record for one in finished if self._is_recorded(one.record)]
+        await self._write(records)
         await self._settle_all([one.reservation for one in finished if one.reservation])
+        if self._console is not None:
+            await self._console.write(records)
         self.handled_entries += len(entries)
 
     def _metered(self, entries: Sequence[HTTPAccessLogEntry]) -> Iterator[FinishedRequest]:

@@ -123,8 +123,7 @@ def build_hooks(
     """
     estimator = Estimator()
     limiter = _limiter(parts)
-    if console is not None:
-        sinks = (*sinks, ConsoleSink(console, limiter.limits_of))
+    shown = None if console is None else ConsoleSink(console, limiter.limits_of)
     # One address may meet each worker in turn: together they let the limit through.
     failures = FailureLimit(max(1, settings.auth_failures_per_minute // settings.workers))
     others = _descriptor_limits(settings, parts)
@@ -142,7 +141,7 @@ def build_hooks(
         ),
         processor=processor,
         rate_limit=rate_limit,
-        access_log=_access_log(parts, limiter, estimator, sinks, failures),
+        access_log=_access_log(parts, limiter, estimator, (sinks, shown), failures),
     )
 
 
@@ -179,7 +178,7 @@ def _access_log(
     parts: Parts,
     limiter: Limiter,
     estimator: Estimator,
-    sinks: Sequence[Sink],
+    outputs: tuple[Sequence[Sink], ConsoleSink | None],
     failures: FailureLimit,
 ) -> AccessLogService:
     def prices_of(name: str) -> Prices | None:
@@ -194,7 +193,8 @@ def _access_log(
         known_outcome=limiter.known_outcome,
         learn=estimator.learn,
         prices_of=prices_of,
-        sinks=sinks,
+        sinks=outputs[0],
+        console=outputs[1],
         policy=parts.policy,
         metrics=parts.metrics,
         within_limit=within_limit,

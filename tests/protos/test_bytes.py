@@ -20,6 +20,7 @@ SAMPLES: dict[int, Any] = {
     FieldDescriptor.TYPE_BYTES: b"\x00\xff raw",
     FieldDescriptor.TYPE_BOOL: True,
     FieldDescriptor.TYPE_INT32: 429,
+    FieldDescriptor.TYPE_INT64: 2**53,
     FieldDescriptor.TYPE_UINT32: 2**32 - 1,
     FieldDescriptor.TYPE_UINT64: 2**53,
     FieldDescriptor.TYPE_ENUM: 1,

@@ -448,6 +448,6 @@ async def test_a_tenant_with_shadow_limits_alone_is_let_in_while_the_store_is_aw
     limiter = Limiter(replica.store, lambda: policy, replica.clock)
     asked = [request(new_name("r"), 5) for _ in range(3)]
 
-    assert [await limiter.reserve(each) for each in asked] == [Admitted(())] * 3
+    assert [await limiter.reserve(each) for each in asked] == [Admitted((), holds_slot=True)] * 3
     outcomes = [await limiter.settle(each.reservation, "demo", USED, ESTIMATE) for each in asked]
     assert outcomes == [Source.USAGE] * 3

@@ -23,11 +23,17 @@ def drift(
         patches = manifest.spec.get("configPatches")
         differences = [_difference(patches, _patches(variant), ()) for variant in variants]
         if None not in differences:
-            deepest: KeyPath = max((path for path in differences if path is not None), key=len)
-            path: KeyPath = ("spec", "configPatches", *deepest)
+            latest: KeyPath = max((path for path in differences if path is not None), key=_order)
+            path: KeyPath = ("spec", "configPatches", *latest)
             message = "this version of Headgate renders something else here"
             remedy = "the output of `headgate render istio`"
             yield finding_at(MeshRule.DRIFT, manifest, path, message, remedy)
+
+
+def _order(path: KeyPath) -> tuple[int, int]:
+    """By patch, then by depth: the variant that differs last is the one that was meant."""
+    patch = path[0] if path else 0
+    return (patch if isinstance(patch, int) else 0, len(path))
 
 
 def _name(rendered: dict[str, object]) -> str:
