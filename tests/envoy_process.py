@@ -17,7 +17,7 @@ import httpx
 
 from headgate._gen import accesslog_pb2
 from headgate.core.contract import Counting
-from headgate.dataplane.box import BODY_LIMIT_BYTES, MAX_CONNECTIONS, Certificate, OneBox
+from headgate.dataplane.box import BODY_LIMIT_BYTES, MAX_CONNECTIONS, Certificate, OneBox, Tracing
 from headgate.dataplane.supervisor import Envoy
 from tests.certificates import AUTHORITY
 from tests.fake_hooks import MODEL, FakeServices
@@ -117,6 +117,7 @@ async def running_envoy(
     certificate: Certificate | None = None,
     max_connections: int = MAX_CONNECTIONS,
     counting: Counting = Counting.PROXY,
+    tracing: Tracing | None = None,
 ) -> AsyncIterator[Rig]:
     """A real Envoy with scripted services, and one upstream for the model MODEL.
 
@@ -130,6 +131,7 @@ async def running_envoy(
             certificate=certificate,
             max_connections=max_connections,
             counting=counting,
+            tracing=tracing,
         )
         server = await services.serve(box.services_socket)
         envoy = Envoy(box, concurrency=1)

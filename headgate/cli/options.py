@@ -9,6 +9,7 @@ import click
 
 from headgate.core.contract import Counting
 from headgate.dataplane.box import MAX_BODY_LIMIT_BYTES, MIN_BODY_LIMIT_BYTES, size_text
+from headgate.dataplane.tracing import SMALLEST_RATIO
 from headgate.policy import NAME_RULE, is_name
 from headgate.program.settings import Address, BoxSettings, GrpcServer, ServiceSettings
 
@@ -70,6 +71,23 @@ COUNTING = click.option(
     default=BOX.counting.value,
     show_default=True,
     help="Who counts the tokens of answers: a filter in Envoy, or ext_proc.",
+)
+OTLP = click.option(
+    "--otlp",
+    metavar="URL",
+    help="Sends traces to this collector, by OTLP over gRPC, such as http://127.0.0.1:4317.",
+)
+OTLP_RATIO = click.option(
+    "--otlp-ratio",
+    type=click.FloatRange(SMALLEST_RATIO, 1),
+    default=1.0,
+    show_default=True,
+    help="The part of the requests that get a trace.",
+)
+OTLP_FOLLOW_CLIENT = click.option(
+    "--otlp-follow-client",
+    is_flag=True,
+    help="The flag of a client's traceparent decides in place of the ratio.",
 )
 
 

@@ -21,6 +21,9 @@ from headgate.cli.options import (
     COUNTING,
     FILE,
     GRPC_SERVER,
+    OTLP,
+    OTLP_FOLLOW_CLIENT,
+    OTLP_RATIO,
     POLICY,
     RATELIMIT_CONFIG,
     SERVICES,
@@ -31,7 +34,8 @@ from headgate.cli.options import (
 )
 from headgate.core.clock import SystemClock
 from headgate.core.errors import OperatorError
-from headgate.dataplane.box import MAX_CONNECTIONS
+from headgate.dataplane.box import MAX_CONNECTIONS, Tracing
+from headgate.dataplane.tracing import collector as check_collector
 from headgate.program.serve import serve
 from headgate.program.settings import BoxSettings, ServiceSettings, StoreSettings, TlsFiles
 from headgate.program.up import up
@@ -82,6 +86,9 @@ _DEFAULT_POLICY = Path("headgate.yaml")
 )
 @BODY_LIMIT
 @COUNTING
+@OTLP
+@OTLP_RATIO
+@OTLP_FOLLOW_CLIENT
 def up_command(
     *,
     demo: bool,
@@ -90,6 +97,9 @@ def up_command(
     store_password_file: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
+    otlp: str | None,
+    otlp_ratio: float,
+    otlp_follow_client: bool,
     **options: Any,
 ) -> None:
     """One box: a real Envoy with the services, in front of one vLLM."""
@@ -98,6 +108,7 @@ def up_command(
             store, deadline_s=store_deadline_ms / 1000, password_file=store_password_file
         ),
         tls=_tls_files(tls_cert, tls_key),
+        tracing=None if otlp is None else _tracing(otlp, otlp_ratio, otlp_follow_client),
         **options,
     )
     if demo and (settings.policy or settings.upstream):
@@ -176,6 +187,12 @@ def serve_command(
 def simulate_command(options: tuple[str, ...]) -> None:
     """The vLLM simulator alone: the same API without a GPU (--help lists its options)."""
     sys.exit(simulate(list(options)))
+
+
+def _tracing(otlp: str, ratio: float, follow_client: bool) -> Tracing:
+    tracing = Tracing(otlp, ratio, follow_client)
+    check_collector(tracing)
+    return tracing
 
 
 def _tls_files(certificate: Path | None, key: Path | None) -> TlsFiles | None:

@@ -146,6 +146,8 @@ class LimitsKey(StrEnum):
     HELD_BY = "held_by"
     """The replica that holds the request in its slices of limits, for the settlement; absent if the
     store holds all of it."""
+    REFUSED_BY = "refused_by"
+    """The id of the limit that refused; absent if none did, and from older services."""
 
 
 class UsageKey(StrEnum):
@@ -168,11 +170,8 @@ class UsageKey(StrEnum):
     ERROR = "error"
     """`1` if the stream reported an error although its status is 200."""
     CLIENT_LEFT = "left"
-    """`CLIENT_LEFT_YES` if vLLM got the request and the client disconnected before any answer.
-
-    Not in the metadata: Envoy adds it to the settle descriptor and to the access log when the
-    stream ends.
-    """
+    """`CLIENT_LEFT_YES` if vLLM got the request and the client disconnected before any answer. Not
+    in the metadata: Envoy adds it to the settle descriptor and the access log at the end."""
 
 
 class Counting(StrEnum):

@@ -34,6 +34,7 @@ from headgate.istio_check.rules import (
     quotas,
     routes,
     servers,
+    tracing,
     workloads,
 )
 from headgate.istio_check.rules.drift import drift
@@ -66,6 +67,8 @@ RULES: tuple[Callable[[Mesh], Iterator[Finding]], ...] = (
     providers.providers_themselves,
     providers.authorization,
     providers.usage_records,
+    tracing.collectors,
+    tracing.selectors,
     patches.anchors,
     patches.operations,
     patches.priorities,

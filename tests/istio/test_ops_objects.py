@@ -8,6 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from headgate.canary.queries import By, ModelPart, gates
+from headgate.dataplane.tracing import TAGS
 from headgate.istio_check.kustomize import build
 from tests.istio.names import COMPONENTS, ISTIO
 
@@ -18,6 +19,13 @@ OPTIONAL = ("monitoring", "keda", "flagger", "argo-rollouts")
 
 def load(file: Path) -> Any:
     return YAML(typ="safe").load(file.read_text())
+
+
+def test_traces_have_the_tags_of_one_box() -> None:
+    (tracing,) = load(COMPONENTS / "tracing" / "telemetry-traces.yaml")["spec"]["tracing"]
+    tags = {name: tag["formatter"]["value"] for name, tag in tracing["customTags"].items()}
+
+    assert tags == TAGS
 
 
 @pytest.fixture
