@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: help setup run test test-alerts check format generate istio-fields lock wheels dist render test-faults test-matrix test-mesh test-vllm test-h2spec test-clients \
-  soak bench clean
+  monitoring soak bench bench-peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,15 @@ $(HEADGATE_CLIENTS)/.ready: tests/clients/node/package-lock.json
 test-alerts: setup ## the alerts of istio/components/monitoring and their tests, by Prometheus' promtool
 	$(BIN)/python -m tests.istio.alerts.run
 
+HEADGATE_MONITORING ?= $(CURDIR)/.monitoring
+PROMETHEUS ?= prometheus
+monitoring: setup ## a Prometheus with the alerts for one box, on 127.0.0.1:9090 (needs Prometheus)
+	@command -v $(PROMETHEUS) >/dev/null || { echo "make monitoring needs Prometheus; name it with PROMETHEUS=PATH" >&2; exit 1; }
+	@mkdir -p $(HEADGATE_MONITORING)
+	cp examples/monitoring/prometheus.yml $(HEADGATE_MONITORING)
+	$(BIN)/python examples/monitoring/rules.py $(HEADGATE_MONITORING)/rules.yml
+	exec $(PROMETHEUS) --config.file=$(HEADGATE_MONITORING)/prometheus.yml --storage.tsdb.path=$(HEADGATE_MONITORING)/data --web.listen-address=127.0.0.1:9090
+
 SOAK_MINUTES ?= 30
 SOAK_RATE ?= 200
 soak: setup ## load a whole fleet for SOAK_MINUTES at SOAK_RATE requests a second while parts of it fail, and compare all accounts
@@ -76,6 +85,9 @@ soak: setup ## load a whole fleet for SOAK_MINUTES at SOAK_RATE requests a secon
 
 bench: setup ## measure what the limits promise; BENCH="overshoot limits" chooses, JSON=FILE keeps the figures
 	$(BIN)/python -m bench $(BENCH) $(if $(JSON),--json $(JSON))
+
+bench-peers: setup ## Headgate beside plain Envoy and its peers, in turns; STACKS="plain standard ratelimit" chooses (builds peers into .peers/)
+	$(BIN)/python -m bench.peers $(STACKS) --rounds $(or $(ROUNDS),5) --write docs/benchmarks.md
 
 test-matrix: setup ## every cell of tests/matrix after each event (`make test` leaves out some events of several choices)
 	HEADGATE_MATRIX=full $(BIN)/pytest -n auto --maxprocesses 2 --dist loadfile tests/matrix

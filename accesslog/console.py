@@ -30,17 +30,20 @@ class ConsoleSink:
     """Prints one line for each record, with the state of its reservation's limits."""
 
     def __init__(
-        self, print_line: Callable[[str], None], limits_of: Callable[[str], Sequence[LimitState]]
+        self, print_lines: Callable[[str], None], limits_of: Callable[[str], Sequence[LimitState]]
     ) -> None:
-        self._print_line = print_line
+        self._print = print_lines
         self._limits_of = limits_of
 
     async def write(self, records: Sequence[UsageRecord]) -> None:
-        """Prints each record. A closed terminal does not count as a failed write."""
-        for record in records:
-            limits = () if record.reservation is None else self._limits_of(record.reservation)
+        """Prints the records at once. A closed terminal does not count as a failed write."""
+        if records:
             with suppress(OSError):
-                self._print_line(line(record, limits))
+                self._print("\n".join(map(self._line, records)))
+
+    def _line(self, record: UsageRecord) -> str:
+        limits = () if record.reservation is None else self._limits_of(record.reservation)
+        return line(record, limits)
 
 
 def line(record: UsageRecord, limits: Sequence[LimitState]) -> str:

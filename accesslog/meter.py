@@ -1,12 +1,13 @@
 """One usage record for each finished request. Pure: values in, values out, and it never raises."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeAlias, TypedDict
 
-from accesslog.types import LogEntry, OpenReservation, UsageRecord
+from accesslog.endings import ended_of, upstream_status
+from accesslog.times import rfc3339, rounded, time_to_first_output, token_interval, trace_id
+from accesslog.types import Ended, LogEntry, OpenReservation, UsageRecord
 from headgate.core.amounts import money
 from headgate.core.apis import door_of
 from headgate.core.contract import (
@@ -14,6 +15,7 @@ from headgate.core.contract import (
     BODY_READ,
     AdmissionKey,
     CallerKey,
+    LimitsKey,
     RequestKey,
     read_held_by,
 )
@@ -31,9 +33,8 @@ from headgate.core.settlement import (
 MAX_TEXT = 1024
 """The characters kept of any text. Paths and user agents come from clients, with up to 60 KiB."""
 
-_CLOCK_STEP_S = 0.001
-"""The tap's clock ticks in milliseconds, so its first output may seem this much too early."""
-
+_BOUNDS = (RequestKey.MAX_COMPLETION_TOKENS, RequestKey.MAX_OUTPUT_TOKENS, RequestKey.MAX_TOKENS)
+_MOST_TOKENS = 2**53
 
 PricesOf: TypeAlias = Callable[[str], Prices | None]
 """The prices of a model; None for a model that is not in the policy."""
@@ -51,21 +52,26 @@ class FinishedRequest:
     text_bytes: int = 0
 
 
-def meter(entry: LogEntry, prices_of: PricesOf) -> FinishedRequest | None:
+def meter(
+    entry: LogEntry, prices_of: PricesOf, replica: str | None = None
+) -> FinishedRequest | None:
     """The record and the reservation of one log entry; None while its request still runs.
+
+    `replica` is the name of these services for the record.
 
     Envoy sets `duration` only for requests that have ended. With `access_log_options` it also sends
     entries at a request's start or during it; those are no usage.
     """
     if entry.duration_s is None:
         return None
-    usage = read_usage(entry.usage)
+    usage = read_usage(entry.usage, abandoned=_is_abandoned(entry))
     reservation = _reservation(entry, usage)
-    charged = None if reservation is None else charge(reservation.usage, reservation.estimate)
+    charged = None if reservation is None else charge(usage, reservation.estimate)
     path = entry.path.partition("?")[0]
     record = UsageRecord(
-        time=_rfc3339(entry.start_ns),
+        time=rfc3339(entry.start_ns),
         request_id=_text(entry.request_id),
+        trace_id=trace_id(entry.traceparent),
         **_identity(entry),
         ip=_text(entry.ip),
         user_agent=_text(entry.user_agent),
@@ -74,19 +80,23 @@ def meter(entry: LogEntry, prices_of: PricesOf) -> FinishedRequest | None:
         api=_of(entry.admission, AdmissionKey.API) or _api(path),
         requested_model=_requested_model(entry.request),
         stream=_stream(entry.request),
-        status=entry.status,
-        upstream_status=usage.status,
-        flags=entry.flags,
-        details=_text(entry.details),
+        max_tokens=_max_tokens(entry.request),
+        replica=replica,
+        **_answer(entry, usage),
         request_header_bytes=entry.request_header_bytes,
         request_bytes=entry.request_bytes,
         response_header_bytes=entry.response_header_bytes,
         response_bytes=entry.response_bytes,
         **_amounts(entry, usage, charged, prices_of),
-        ttft_s=_ttft_s(entry.start_ns, usage.first_event_ms, entry.duration_s),
-        duration_s=round(entry.duration_s, 6),
+        **_times(entry, usage, entry.duration_s),
     )
     return FinishedRequest(record, reservation, _text_bytes(entry))
+
+
+def _is_abandoned(entry: LogEntry) -> bool:
+    """The same condition as in the settle descriptor: no answer but perhaps Envoy's own 504."""
+    timed_out = entry.status == 504 and entry.details != "via_upstream"
+    return entry.sent and (entry.status is None or timed_out)
 
 
 def _reservation(entry: LogEntry, usage: Usage) -> OpenReservation | None:
@@ -95,8 +105,6 @@ def _reservation(entry: LogEntry, usage: Usage) -> OpenReservation | None:
     tenant = entry.admission.get(AdmissionKey.TENANT, ABSENT)
     if id_ in ("", ABSENT) or tenant in ("", ABSENT):
         return None
-    # The same condition as in the settle descriptor: no status, not even one of Envoy's own.
-    client_left = entry.status is None and entry.sent
     return OpenReservation(
         id=id_,
         tenant=tenant,
@@ -105,7 +113,7 @@ def _reservation(entry: LogEntry, usage: Usage) -> OpenReservation | None:
             prompt=read_count(entry.admission.get(AdmissionKey.ESTIMATE_PROMPT)) or 0,
             per_second=read_count(entry.admission.get(AdmissionKey.PER_SECOND)),
         ),
-        usage=replace(usage, client_left=client_left),
+        usage=usage,
         held_by=read_held_by(entry.limits),
     )
 
@@ -141,6 +149,31 @@ def _identity(entry: LogEntry) -> _Identity:
         "adapter": _of(admission, AdmissionKey.ADAPTER),
         "version": _subset(entry.upstream_cluster) or _of(admission, AdmissionKey.VERSION),
         "choices": read_count(admission.get(AdmissionKey.CHOICES)),
+    }
+
+
+class _Answer(TypedDict):
+    status: int | None
+    upstream_status: int | None
+    ended: Ended | None
+    limit: str | None
+    pod: str | None
+    attempts: int | None
+    flags: tuple[str, ...]
+    details: str | None
+
+
+def _answer(entry: LogEntry, usage: Usage) -> _Answer:
+    """The fields that say who answered, and how the answer ended."""
+    return {
+        "status": entry.status,
+        "upstream_status": upstream_status(entry, usage),
+        "ended": ended_of(entry, usage),
+        "limit": _of(entry.limits, LimitsKey.REFUSED_BY),
+        "pod": _text(entry.upstream_host),
+        "attempts": entry.attempts,
+        "flags": entry.flags,
+        "details": _text(entry.details),
     }
 
 
@@ -189,6 +222,27 @@ def _subset(cluster: str) -> str | None:
     return _text(parts[-2]) if len(parts) > 2 else None
 
 
+class _Times(TypedDict):
+    to_upstream_s: float | None
+    upstream_first_byte_s: float | None
+    ttft_s: float | None
+    token_interval_s: float | None
+    duration_s: float
+
+
+def _times(entry: LogEntry, usage: Usage, duration_s: float) -> _Times:
+    """The fields that say how long each part took."""
+    ttft_s = time_to_first_output(entry.start_ns, usage.first_event_ms, duration_s)
+    tokens = usage.completion if usage.complete else None
+    return {
+        "to_upstream_s": rounded(entry.upstream_tx_s),
+        "upstream_first_byte_s": rounded(entry.upstream_rx_s),
+        "ttft_s": ttft_s,
+        "token_interval_s": token_interval(ttft_s, duration_s, tokens),
+        "duration_s": round(duration_s, 6),
+    }
+
+
 def _text(text: str) -> str | None:
     return text[:MAX_TEXT] or None
 
@@ -208,34 +262,23 @@ def _api(path: str) -> str | None:
     return None if endpoint is None else endpoint.api
 
 
-def _requested_model(request: Mapping[str, str | bool]) -> str | None:
+def _requested_model(request: Mapping[str, str | bool | float]) -> str | None:
     model = request.get(RequestKey.MODEL)
     return _text(model) if isinstance(model, str) else None
 
 
-def _stream(request: Mapping[str, str | bool]) -> bool | None:
+def _max_tokens(request: Mapping[str, str | bool | float]) -> int | None:
+    """The bound of the output that the body asks for, as vLLM takes it: the newer name first."""
+    for key in _BOUNDS:
+        value = request.get(key)
+        if isinstance(value, float) and 0 <= value < _MOST_TOKENS and value.is_integer():
+            return int(value)
+    return None
+
+
+def _stream(request: Mapping[str, str | bool | float]) -> bool | None:
     """Whether the request asked for a stream. A body that was read and lacks the field did not."""
     stream = request.get(RequestKey.STREAM)
     if isinstance(stream, bool):
         return stream
     return False if request.get(RequestKey.BODY) == BODY_READ and stream is None else None
-
-
-def _rfc3339(start_ns: int | None) -> str | None:
-    if start_ns is None:
-        return None
-    try:
-        start = datetime.fromtimestamp(start_ns // 1_000_000_000, UTC)
-    except (OverflowError, ValueError, OSError):  # a year outside the calendar
-        return None
-    return f"{start:%Y-%m-%dT%H:%M:%S}.{start_ns % 1_000_000_000 // 1000:06d}Z"
-
-
-def _ttft_s(start_ns: int | None, first_event_ms: int | None, duration_s: float) -> float | None:
-    """Seconds to the first output; None if there was none, or if a clock step falsified it."""
-    if start_ns is None or first_event_ms is None:
-        return None
-    ttft_s = (first_event_ms * 1_000_000 - start_ns) / 1e9
-    if not -_CLOCK_STEP_S <= ttft_s <= duration_s + _CLOCK_STEP_S:
-        return None
-    return round(max(0.0, ttft_s), 6)

@@ -2,16 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Callable, Container, Iterator, Sequence
+from collections.abc import AsyncIterable, Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Protocol, TypeVar
 
+from accesslog.counts import RequestCounts
 from accesslog.meter import FinishedRequest, PricesOf, meter
 from accesslog.sink import Sink
-from accesslog.types import LogEntry, OpenReservation, UsageRecord
-from accesslog.wire import decode
-from headgate._gen.accesslog_pb2 import StreamAccessLogsResponse
-from headgate.core.apis import FORM_APIS, Api
-from headgate.core.contract import ABSENT
+from accesslog.types import OpenReservation, UsageRecord
+from accesslog.wire import parse, read_entry
+from headgate._gen.accesslog_pb2 import HTTPAccessLogEntry, StreamAccessLogsResponse
+from headgate.core.apis import FORM_APIS
+from headgate.core.clock import Clock
+from headgate.core.damping import DampedLog
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.core.rpc import Method
@@ -19,14 +22,14 @@ from headgate.core.settlement import Estimate, Source, Usage
 
 SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 METHOD = "StreamAccessLogs"
+_VIA = "accesslog"
+_SERVER_ERROR = 500
 
 _SETTLES_AT_ONCE = 32
 ENTRIES_AT_ONCE = 8
 """Entries are handled in groups of this size. Between two groups the loop runs the hooks."""
 _CHECKED = "ext_authz_"
 """How Envoy's details begin for a request that ext_authz refused, or could not decide about."""
-_STATUSES = range(100, 600)
-_APIS = frozenset(Api)
 
 log = logging.getLogger("headgate.accesslog")
 
@@ -43,6 +46,12 @@ class SettleReservation(Protocol):
     async def __call__(
         self, reservation: str, tenant: str, usage: Usage, estimate: Estimate, held_by: str, /
     ) -> str: ...
+
+
+class KnownOutcome(Protocol):
+    """The outcome of a settlement that would change nothing, as this process knows; else None."""
+
+    def __call__(self, reservation: str, tenant: str, /) -> str | None: ...
 
 
 class LearnUsage(Protocol):
@@ -85,22 +94,28 @@ class AccessLogService:
         self,
         *,
         settle: SettleReservation,
+        known_outcome: KnownOutcome,
         learn: LearnUsage,
         prices_of: PricesOf,
         sinks: Sequence[Sink],
         policy: Callable[[], CompiledPolicy],
         metrics: Metrics,
         within_limit: WithinLimit,
+        clock: Clock,
+        replica: str | None = None,
     ) -> None:
         self._settle = settle
+        self._known_outcome = known_outcome
+        self._outcomes = lru_cache(metrics.settlements.labels)
         self._learn = learn
         self._prices_of = prices_of
+        self._replica = replica
         self._sinks = sinks
-        self._policy = policy
+        self._counts = RequestCounts(metrics, policy)
         self._metrics = metrics
         self._within_limit = within_limit
         self._settling = asyncio.Semaphore(_SETTLES_AT_ONCE)
-        self._settle_fails = False
+        self._say = DampedLog(log, clock)
         self.open_streams = 0
         """How many proxies send their log here now."""
         self.handled_entries = 0
@@ -122,41 +137,55 @@ class AccessLogService:
     ) -> StreamAccessLogsResponse:
         """Handles message after message for as long as Envoy keeps the stream."""
         self.open_streams += 1
+        self._metrics.of_requests.access_log_streams.inc()
         try:
             async for message in messages:
                 with self._metrics.time_hook("accesslog"):
                     await self.handle(message)
         finally:
             self.open_streams -= 1
+            self._metrics.of_requests.access_log_streams.dec()
         return StreamAccessLogsResponse()
 
     async def handle(self, message: bytes) -> None:
         """Handles one message with any number of entries; never raises for its content."""
         try:
-            entries = decode(message)
+            entries = parse(message)
         except ValueError as error:
             self._metrics.records.labels("failed").inc()
-            log.error("dropped an access log message of %d bytes: %s", len(message), error)
+            text = f"dropped an access log message of {len(message)} bytes: {error}"
+            self._say(logging.ERROR, "message", text)
             return
-        open_ones: list[OpenReservation] = []
+        finished: list[FinishedRequest] = []
         for some in _groups(entries, ENTRIES_AT_ONCE):
-            open_ones += await self._record(some)
+            finished += self._metered(some)
             await asyncio.sleep(0)
-        for some_open in _groups(open_ones, _SETTLES_AT_ONCE):
-            await self._settle_all(some_open)
+        await self._write([one.record for one in finished if self._is_recorded(one.record)])
+        await self._settle_all([one.reservation for one in finished if one.reservation])
         self.handled_entries += len(entries)
 
-    async def _record(self, entries: Sequence[LogEntry]) -> list[OpenReservation]:
-        """Writes and counts the records of some entries; returns what has to be settled."""
-        metered = (meter(entry, self._prices_of) for entry in entries)
-        finished: list[FinishedRequest] = [request for request in metered if request is not None]
-        records = [request.record for request in finished]
-        await self._write([record for record in records if self._is_recorded(record)])
-        for request in finished:
-            self._count(request.record)
+    def _metered(self, entries: Sequence[HTTPAccessLogEntry]) -> Iterator[FinishedRequest]:
+        """Reads, counts and learns from some entries; leaves out those of running requests."""
+        for entry in entries:
+            request = meter(read_entry(entry), self._prices_of, self._replica)
+            if request is None:
+                continue
+            self._counts.count(request.record)
+            if request.record.status is not None and request.record.status >= _SERVER_ERROR:
+                self._say_error(request.record)
             if request.reservation is not None and request.reservation.usage.complete:
                 self._teach(request.record, request.text_bytes)
-        return [request.reservation for request in finished if request.reservation is not None]
+            yield request
+
+    def _say_error(self, record: UsageRecord) -> None:
+        """A line for a client's 5xx that no upstream sent. Those of an upstream are in its log."""
+        if record.upstream_status is not None:
+            return
+        model = record.model or record.requested_model
+        facts = {name: getattr(record, name) for name in ("request_id", "trace_id", "tenant")}
+        text = f"a client got {record.status}: {record.details}"
+        kind = (record.status, record.details, record.model)
+        self._say(logging.WARNING, kind, text, {**facts, "model": model, "status": record.status})
 
     def _is_recorded(self, record: UsageRecord) -> bool:
         """ext_authz has counted what it refused; all others without a caller it has not seen."""
@@ -175,28 +204,9 @@ class AccessLogService:
                 await sink.write(records)
             except Exception as error:  # a full disk must not end the log stream
                 outcome = "failed"
-                log.error("cannot write %d usage records: %s", len(records), error)
+                text = f"cannot write {len(records)} usage records: {error}"
+                self._say(logging.ERROR, "records", text)
         self._metrics.records.labels(outcome).inc(len(records))
-
-    def _count(self, record: UsageRecord) -> None:
-        """Counts one request. Labels come only from the policy in force and from our own names:
-        each new label would cost memory forever."""
-        policy = self._policy()
-        tenant = _known(record.tenant, policy.tenants)
-        model = _known(record.model, policy.models)
-        status = _known(record.status, _STATUSES)
-        self._metrics.requests.labels(tenant, model, _known(record.api, _APIS), status).inc()
-        kinds = {
-            "prompt": record.prompt_tokens,
-            "cached": record.cached_tokens,
-            "completion": record.completion_tokens,
-            "reasoning": record.reasoning_tokens,
-        }
-        for kind, tokens in kinds.items():
-            if tokens:
-                self._metrics.tokens.labels(tenant, model, kind).inc(tokens)
-        if record.ttft_s is not None:
-            self._metrics.ttft_seconds.labels(model).observe(record.ttft_s)
 
     def _teach(self, record: UsageRecord, text_bytes: int) -> None:
         """Learns from a whole answer. An aborted answer says nothing about the length to expect,
@@ -209,22 +219,29 @@ class AccessLogService:
         self._learn((record.tenant, record.user, record.model), text_bytes, prompt, completion)
         if record.estimated_tokens is not None and prompt + completion > 0:
             ratio = record.estimated_tokens / (prompt + completion)
-            model = _known(record.model, self._policy().models)
-            self._metrics.estimate_ratio.labels(model).observe(ratio)
+            self._counts.count_estimate(record.model, ratio)
 
     async def _settle_all(self, reservations: Sequence[OpenReservation]) -> None:
         """Settles several at a time, so that a slow store delays the log stream only once.
 
-        Logs only the first failure in a row, because every message of an outage fails.
+        Most are settled already, which costs no task.
         """
-        errors = await asyncio.gather(*map(self._settle_one, reservations))
+        left = [each for each in reservations if not self._is_settled(each)]
+        errors: list[Exception | None] = []
+        for some in _groups(left, _SETTLES_AT_ONCE):
+            errors += await asyncio.gather(*map(self._settle_one, some))
         failed = [error for error in errors if error is not None]
-        if failed and not self._settle_fails:
-            log.error(
-                "cannot settle %d of %d requests: %r", len(failed), len(reservations), failed[0]
-            )
-        if reservations:
-            self._settle_fails = bool(failed)
+        if failed:
+            text = f"cannot settle {len(failed)} of {len(left)} requests: {failed[0]!r}"
+            self._say(logging.ERROR, "settlements", text)
+
+    def _is_settled(self, reservation: OpenReservation) -> bool:
+        """Whether there is nothing to settle, as this process knows; counts it then."""
+        outcome = self._known_outcome(reservation.id, reservation.tenant)
+        if outcome is None:
+            return False
+        self._outcomes(_VIA, outcome).inc()
+        return True
 
     async def _settle_one(self, reservation: OpenReservation) -> Exception | None:
         async with self._settling:
@@ -239,12 +256,8 @@ class AccessLogService:
             except Exception as error:  # one request's failure must not end the stream
                 self._metrics.store_errors.labels("settle").inc()
                 return error
-        self._metrics.settlements.labels("accesslog", outcome).inc()
+        self._outcomes(_VIA, outcome).inc()
         return None
-
-
-def _known(label: object, labels: Container[object]) -> str:
-    return str(label) if label in labels else ABSENT
 
 
 def _groups(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

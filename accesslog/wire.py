@@ -6,18 +6,22 @@ of other requests in it. Envoy sanitizes the texts that are read here. `original
 either, because a client can send `x-envoy-original-path` itself.
 """
 
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
-from google.protobuf.struct_pb2 import Struct
 
 from accesslog.types import LogEntry
 from headgate._gen.accesslog_pb2 import (
+    AccessLogCommon,
     HTTPAccessLogEntry,
     HTTPRequestProperties,
     ResponseFlags,
     StreamAccessLogsMessage,
 )
-from headgate._gen.base_pb2 import Metadata
-from headgate.core.contract import Namespace
+from headgate._gen.base_pb2 import Metadata, SocketAddress
+from headgate.core.contract import TRACEPARENT, Namespace
 
 FLAG_NAMES = {
     "failed_local_healthcheck": "LH",
@@ -51,28 +55,37 @@ FLAG_NAMES = {
 }
 """The names in `%RESPONSE_FLAGS%` of the fields of `envoy.data.accesslog.v3.ResponseFlags`."""
 
+_Time: TypeAlias = Literal[
+    "duration", "time_to_first_upstream_tx_byte", "time_to_first_upstream_rx_byte"
+]
+_METHODS = {
+    number: name
+    for name, number in HTTPRequestProperties.RequestMethod.items()
+    if number != HTTPRequestProperties.METHOD_UNSPECIFIED
+}
 
-def decode(message: bytes) -> list[LogEntry]:
-    """The HTTP entries of one `StreamAccessLogsMessage`; raises ValueError for other bytes."""
+
+def parse(message: bytes) -> Sequence[HTTPAccessLogEntry]:
+    """The HTTP entries of a message, each to be read by `read_entry`, which takes far longer.
+
+    Raises ValueError for bytes that are no `StreamAccessLogsMessage`.
+    """
     try:
         parsed = StreamAccessLogsMessage.FromString(message)
     except DecodeError as error:
         raise ValueError(f"not an access log message: {error}") from error
-    return [_entry(entry) for entry in parsed.http_logs.log_entry]
+    return parsed.http_logs.log_entry
 
 
-def _entry(entry: HTTPAccessLogEntry) -> LogEntry:
+def read_entry(entry: HTTPAccessLogEntry) -> LogEntry:
+    """The plain values of one entry."""
     common, request, response = entry.common_properties, entry.request, entry.response
     start, metadata = common.start_time, common.metadata
     return LogEntry(
         start_ns=(
             start.seconds * 1_000_000_000 + start.nanos if common.HasField("start_time") else None
         ),
-        duration_s=(
-            common.duration.seconds + common.duration.nanos / 1e9
-            if common.HasField("duration")
-            else None
-        ),
+        duration_s=_seconds(common, "duration"),
         request_id=request.request_id,
         ip=common.downstream_remote_address.socket_address.address,
         user_agent=request.user_agent,
@@ -86,6 +99,11 @@ def _entry(entry: HTTPAccessLogEntry) -> LogEntry:
         flags=_flags(common.response_flags),
         details=response.response_code_details,
         upstream_cluster=common.upstream_cluster,
+        upstream_host=_host(common.upstream_remote_address.socket_address),
+        upstream_tx_s=_seconds(common, "time_to_first_upstream_tx_byte"),
+        upstream_rx_s=_seconds(common, "time_to_first_upstream_rx_byte"),
+        attempts=common.upstream_request_attempt_count or None,
+        traceparent=request.request_headers.get(TRACEPARENT, ""),
         request_header_bytes=request.request_headers_bytes,
         request_bytes=request.request_body_bytes,
         response_header_bytes=response.response_headers_bytes,
@@ -100,35 +118,54 @@ def _entry(entry: HTTPAccessLogEntry) -> LogEntry:
 
 def _method(request: HTTPRequestProperties) -> str:
     """The method's name; empty without a method, and for one that Envoy's enum lacks."""
-    method = request.request_method
-    if method == HTTPRequestProperties.METHOD_UNSPECIFIED:
+    return _METHODS.get(request.request_method, "")
+
+
+def _host(address: SocketAddress) -> str:
+    """`address:port`; empty if no upstream was chosen."""
+    host, port = address.address, address.port_value
+    if not host:
         return ""
-    known = HTTPRequestProperties.RequestMethod.values()
-    return HTTPRequestProperties.RequestMethod.Name(method) if method in known else ""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _seconds(common: AccessLogCommon, field: _Time) -> float | None:
+    if not common.HasField(field):
+        return None
+    duration: Duration = getattr(common, field)
+    return duration.seconds + duration.nanos / 1e9
 
 
 def _flags(flags: ResponseFlags) -> tuple[str, ...]:
-    return tuple(FLAG_NAMES[field.name] for field, _ in flags.ListFields())
+    return tuple([FLAG_NAMES[field.name] for field, _ in flags.ListFields()])
 
 
-def _texts(metadata: Metadata, namespace: Namespace) -> dict[str, str]:
-    """The strings of a namespace; Headgate writes no other type there."""
-    return {
-        key: value for key, value in _scalars(metadata, namespace).items() if isinstance(value, str)
-    }
-
-
-def _scalars(metadata: Metadata, namespace: Namespace) -> dict[str, str | bool]:
-    """The strings and booleans of a namespace; empty if it was not written."""
+def _scalars(metadata: Metadata, namespace: Namespace) -> dict[str, str | bool | float]:
+    """The strings, booleans and numbers of a namespace; empty if it was not written."""
     # A look-up by [] would add the namespace to the protobuf map.
     if namespace not in metadata.filter_metadata:
         return {}
-    struct: Struct = metadata.filter_metadata[namespace]
-    scalars: dict[str, str | bool] = {}
-    for key, value in struct.fields.items():
+    fields = metadata.filter_metadata[namespace].fields
+    scalars: dict[str, str | bool | float] = {}
+    for key in fields:
+        value = fields[key]
+        text = value.string_value
+        if text:  # Nearly all values are texts; to ask for the kind takes longer.
+            scalars[key] = text
+            continue
         kind = value.WhichOneof("kind")
-        if kind == "string_value":
-            scalars[key] = value.string_value
-        elif kind == "bool_value":
+        if kind == "bool_value":
             scalars[key] = value.bool_value
+        elif kind == "number_value":
+            scalars[key] = value.number_value
+        elif kind == "string_value":
+            scalars[key] = text
     return scalars
+
+
+def _texts(metadata: Metadata, namespace: Namespace) -> dict[str, str]:
+    """The texts of a namespace, without empty ones; Headgate writes no other type there."""
+    if namespace not in metadata.filter_metadata:
+        return {}
+    fields = metadata.filter_metadata[namespace].fields
+    return {key: text for key in fields if (text := fields[key].string_value)}

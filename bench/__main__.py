@@ -1,6 +1,6 @@
 """`python -m bench [BENCH...] [--json FILE]`: the benches named, or all of them."""
 
-from bench import calls, counters, grpc_server, hooks, limits, overshoot, policies
+from bench import calls, counters, grpc_server, hooks, limits, overshoot, plan, policies, workers
 from bench.main import run
 
 run(
@@ -12,5 +12,7 @@ run(
         "calls": calls.measure,
         "grpc_server": grpc_server.measure,
         "hooks": hooks.measure,
+        "plan": plan.measure,
+        "workers": workers.measure,
     }
 )

@@ -37,12 +37,16 @@ _DECIDED_WITHIN_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """One row: where the counter is, and how many replicas decide. `more` are keys of the limit."""
+    """One row: where the counter is, and how many replicas decide. `more` are keys of the limit.
+
+    Each replica has this number of `workers`.
+    """
 
     store: str
     replicas: int
     more: str = ""
     limit: int = LIMIT
+    workers: int = 1
 
     @property
     def limits(self) -> str:
@@ -53,6 +57,7 @@ SETUPS = (
     Setup("memory", 1),
     Setup("Redis", 1),
     Setup("Redis", 3),
+    Setup("Redis", 1, workers=4),
     Setup("Redis", 3, ", slice: 1000"),
     Setup("Redis", 3, ", slice: 5000"),
 )
@@ -91,6 +96,7 @@ def running(setup: Setup, upstream: str) -> Iterator[Fleet]:
         text = policy(upstream, limits=setup.limits)
         with fleet_to_start(Path(name), text, upstream, setup.replicas) as fleet:
             fleet.store = "memory" if setup.store == "memory" else ""
+            fleet.options = ["--workers", str(setup.workers)]
             for number in fleet.numbers:
                 fleet.start_services(number)
             fleet.start_envoy()
@@ -211,6 +217,7 @@ _TITLE = f"Parallel requests of {TOKENS:,} tokens at a limit of {LIMIT:,}"
 _COLUMNS = (
     "store",
     "replicas",
+    "workers of each",
     "requests at once",
     "admitted (200)",
     "refused (429)",
@@ -227,6 +234,7 @@ def _row(setup: Setup, requests: int, outcome: OvershootOutcome) -> tuple[str | 
     return (
         f"{setup.store}{setup.more}",
         setup.replicas,
+        setup.workers,
         requests,
         admitted,
         refused,

@@ -16,7 +16,9 @@ from extauthz.decide import (
 )
 from extauthz.failures import FailureLimit
 from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
+from headgate.core.apis import door_of
 from headgate.core.clock import Clock
+from headgate.core.contract import ABSENT
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.core.rpc import Method
@@ -64,7 +66,18 @@ class Authorization:
             result = self._decide(request, policy)
             response = wire.encode(result, answer_headers(request.page.origin, policy.cors_origins))
         self._metrics.decisions.labels(_HOOK, _label(result)).inc()
+        if isinstance(result, Deny) and not result.recorded:
+            self._count_unrecorded(request.path, result)
         return response
+
+    def _count_unrecorded(self, path: str, denied: Deny) -> None:
+        """The access log counts all other requests, but does not see this one."""
+        endpoint = door_of(path).endpoint
+        api = ABSENT if endpoint is None else endpoint.api
+        status = str(denied.error.refusal.status)
+        self._metrics.requests.labels(ABSENT, ABSENT, api, status).inc()
+        answers = self._metrics.of_requests.answers
+        answers.labels(ABSENT, ABSENT, f"{status[0]}xx", ABSENT).inc()
 
     def _decide(self, request: CheckInput, policy: CompiledPolicy) -> CheckResult:
         if not self._admits():

@@ -44,6 +44,12 @@ class _ReservationState(Enum):
     SETTLED = "settled"
 
 
+_UNCHANGED = {
+    _ReservationState.SETTLED: SettleOutcome.DUPLICATE,
+    _ReservationState.REFUSED: SettleOutcome.UNKNOWN,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class _Known:
     """The state of a reservation here; `statuses` by the counter's key."""
@@ -138,13 +144,21 @@ class Limiter:
                 known = _Known(tenant, _ReservationState.HELD, {})
             return await self._settle(reservation, known, charge(usage, estimate), held_by)
 
+    def known_outcome(self, reservation: str, tenant: str) -> SettleOutcome | None:
+        """The outcome of a settlement that would change nothing, as this process remembers.
+
+        None if `settle` has to find out.
+        """
+        known = self._known.get(reservation)
+        if known is None or known.tenant != tenant:
+            return None
+        return _UNCHANGED.get(known.state)
+
     async def _settle(
         self, reservation: str, known: _Known, cost: Charge, held_by: str
     ) -> SettlementResult:
-        if known.state is _ReservationState.SETTLED:
-            return SettleOutcome.DUPLICATE
-        if known.state is _ReservationState.REFUSED:
-            return SettleOutcome.UNKNOWN
+        if known.state in _UNCHANGED:
+            return _UNCHANGED[known.state]
         tenant, statuses = known.tenant, known.statuses
         outcome = SettleOutcome.SETTLED
         if known.state is _ReservationState.HELD:

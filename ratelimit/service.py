@@ -8,9 +8,10 @@ from headgate.core.contract import DOMAIN
 from headgate.core.errors import Refusal
 from headgate.core.metrics import Metrics
 from headgate.core.rpc import Context, Method, Status
-from ratelimit.answers import Admitted, ReserveRequest
+from ratelimit.answers import Admitted, Refused, ReserveRequest
 from ratelimit.descriptors.service import DescriptorLimits
 from ratelimit.descriptors.wire import BadCallError
+from ratelimit.fullness import Fullness
 from ratelimit.limiter import Limiter
 from ratelimit.store.protocol import StoreError
 from ratelimit.wire import (
@@ -47,6 +48,8 @@ class RateLimitService:
         self._metrics = metrics
         self._clock = clock
         self._descriptor_limits = descriptor_limits
+        self._fullness = Fullness(clock.now_s)
+        metrics.registry.register(self._fullness)
 
     def methods(self) -> tuple[Method, ...]:
         """The methods of `envoy.service.ratelimit.v3.RateLimitService`."""
@@ -102,12 +105,13 @@ class RateLimitService:
     async def _answer(self, call: ReserveRequest | SettleCall) -> RateLimitResponse:
         if isinstance(call, ReserveRequest):
             decision = await self._limiter.reserve(call)
+            self._fullness.note(call.tenant, decision.limits)
             if isinstance(decision, Admitted):
                 self._count("ok")
                 for limit in decision.exceeded:
                     self._metrics.shadow_refusals.labels(call.tenant, limit.id).inc()
             else:
-                self._count(Refusal.OVER_LIMIT.code)
+                self._record_refusal(call, decision)
             return encode_decision(call, decision, self._clock.now_s())
         await self._settle(call)
         return encode_settled()
@@ -118,7 +122,21 @@ class RateLimitService:
         outcome = await self._limiter.settle(
             call.reservation, call.tenant, call.usage, call.estimate, call.held_by
         )
+        self._fullness.note_slots(call.tenant, self._limiter.limits_of(call.reservation))
         self._metrics.settlements.labels(_HOOK, outcome.value).inc()
+
+    def _record_refusal(self, call: ReserveRequest, refused: Refused) -> None:
+        self._count(Refusal.OVER_LIMIT.code)
+        if refused.hit is None:
+            return
+        self._metrics.of_requests.refusals.labels(call.tenant, refused.hit.id).inc()
+        log.info(
+            "%s/%s is over its limit: %s",
+            call.tenant,
+            call.user,
+            refused.hit.id,
+            extra={"tenant": call.tenant, "limit": refused.hit.id},
+        )
 
     def _count(self, decision: str) -> None:
         self._metrics.decisions.labels(_HOOK, decision).inc()

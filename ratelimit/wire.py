@@ -173,7 +173,17 @@ def encode_decision(
         header = response.response_headers_to_add.add()
         header.key = name
         header.value = value
+    metadata = _metadata(decision)
+    if metadata:
+        response.dynamic_metadata.update(metadata)
     return response
+
+
+def _metadata(decision: Admitted | Refused) -> dict[str, str]:
+    """`Namespace.LIMITS`: facts for the settlement and the usage record."""
+    if isinstance(decision, Admitted):
+        return {LimitsKey.HELD_BY: decision.held_by} if decision.held_by else {}
+    return {} if decision.hit is None else {LimitsKey.REFUSED_BY: decision.hit.id}
 
 
 def _shape(api: Api | None) -> ErrorShape:

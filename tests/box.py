@@ -169,6 +169,20 @@ def settlements(exposition: str, hook: str, *outcomes: str) -> int:
     )
 
 
+def worker_pids(parent: int) -> list[int]:
+    """The process ids of the workers of a `headgate up` or `headgate serve`."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            its_parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            command = (folder / "cmdline").read_bytes()
+        except OSError:  # it has just ended
+            continue
+        if its_parent == parent and b"headgate.program.workers.worker" in command:
+            found.append(int(folder.name))
+    return sorted(found)
+
+
 @contextmanager
 def running_box(folder: Path, policy_text: str, *options: str) -> Iterator[Box]:
     """Starts `headgate up` on free ports with this policy, and ends it."""

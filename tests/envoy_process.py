@@ -103,7 +103,7 @@ def make_box(
     return OneBox(
         listen_host="127.0.0.1",
         listen_port=free_port(),
-        services_socket=folder / "services.sock",
+        services_sockets=[folder / "services.sock"],
         admin_socket=folder / "admin.sock",
         folder=folder / "envoy",
         upstreams=upstreams,
@@ -133,7 +133,7 @@ async def running_envoy(
             counting=counting,
             tracing=tracing,
         )
-        server = await services.serve(box.services_socket)
+        server = await services.serve(box.services_sockets[0])
         envoy = Envoy(box, concurrency=1)
         try:
             with patient():

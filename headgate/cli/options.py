@@ -11,7 +11,14 @@ from headgate.core.contract import Counting
 from headgate.dataplane.box import MAX_BODY_LIMIT_BYTES, MIN_BODY_LIMIT_BYTES, size_text
 from headgate.dataplane.tracing import SMALLEST_RATIO
 from headgate.policy import NAME_RULE, is_name
-from headgate.program.settings import Address, BoxSettings, GrpcServer, ServiceSettings
+from headgate.program.settings import (
+    Address,
+    BoxSettings,
+    GrpcServer,
+    LogFormat,
+    LogLevel,
+    ServiceSettings,
+)
 
 SERVICES, BOX = ServiceSettings(), BoxSettings()
 """The defaults of the options of `serve` and of `up`."""
@@ -52,11 +59,32 @@ AUTH_FAILURES = click.option(
     show_default=True,
     help="How often an address may come without a known key before it gets 429.",
 )
+WORKERS = click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=SERVICES.workers,
+    show_default=True,
+    help="How many processes answer hooks; more than one needs a Redis.",
+)
 RATELIMIT_CONFIG = click.option(
     "--ratelimit-config",
     type=click.Path(path_type=Path),
     multiple=True,
     help="A file or directory that configures envoyproxy/ratelimit; may be repeated.",
+)
+LOG_FORMAT = click.option(
+    "--log-format",
+    type=Member(LogFormat),
+    default=SERVICES.log.format,
+    show_default=True,
+    help="One line of text or one JSON object for each event.",
+)
+LOG_LEVEL = click.option(
+    "--log-level",
+    type=Member(LogLevel),
+    default=SERVICES.log.level,
+    show_default=True,
+    help="The least severe events to log.",
 )
 GRPC_SERVER = click.option(
     "--grpc-server",

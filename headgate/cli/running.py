@@ -21,6 +21,8 @@ from headgate.cli.options import (
     COUNTING,
     FILE,
     GRPC_SERVER,
+    LOG_FORMAT,
+    LOG_LEVEL,
     OTLP,
     OTLP_FOLLOW_CLIENT,
     OTLP_RATIO,
@@ -30,14 +32,24 @@ from headgate.cli.options import (
     STORE,
     STORE_DEADLINE,
     STORE_PASSWORD,
+    WORKERS,
     HostPort,
 )
 from headgate.core.clock import SystemClock
 from headgate.core.errors import OperatorError
 from headgate.dataplane.box import MAX_CONNECTIONS, Tracing
 from headgate.dataplane.tracing import collector as check_collector
+from headgate.program.logs import configure_logs
 from headgate.program.serve import serve
-from headgate.program.settings import BoxSettings, ServiceSettings, StoreSettings, TlsFiles
+from headgate.program.settings import (
+    BoxSettings,
+    LogFormat,
+    LogLevel,
+    LogSettings,
+    ServiceSettings,
+    StoreSettings,
+    TlsFiles,
+)
 from headgate.program.up import up
 from headgate.simulator.__main__ import main as simulate
 
@@ -67,6 +79,9 @@ _DEFAULT_POLICY = Path("headgate.yaml")
 @click.option("--tls-key", type=FILE, help="The certificate's private key, PEM.")
 @AUTH_FAILURES
 @GRPC_SERVER
+@WORKERS
+@LOG_FORMAT
+@LOG_LEVEL
 @click.option(
     "--max-connections",
     type=click.IntRange(min=1),
@@ -100,6 +115,8 @@ def up_command(
     otlp: str | None,
     otlp_ratio: float,
     otlp_follow_client: bool,
+    log_format: LogFormat,
+    log_level: LogLevel,
     **options: Any,
 ) -> None:
     """One box: a real Envoy with the services, in front of one vLLM."""
@@ -109,12 +126,14 @@ def up_command(
         ),
         tls=_tls_files(tls_cert, tls_key),
         tracing=None if otlp is None else _tracing(otlp, otlp_ratio, otlp_follow_client),
+        log=LogSettings(log_format, log_level),
         **options,
     )
     if demo and (settings.policy or settings.upstream):
         raise click.UsageError("--demo brings its own policy and upstream")
     if not demo and settings.policy is None:
         settings = replace(settings, policy=_default_policy())
+    configure_logs(settings.log)
     _run(up(settings, SystemClock(), click.echo))
 
 
@@ -142,6 +161,9 @@ def up_command(
 )
 @AUTH_FAILURES
 @GRPC_SERVER
+@WORKERS
+@LOG_FORMAT
+@LOG_LEVEL
 @RATELIMIT_CONFIG
 @click.option(
     "--ratelimit-count-refused",
@@ -166,15 +188,19 @@ def serve_command(
     replicas: int,
     store_deadline_ms: int,
     store_password_file: Path | None,
+    log_format: LogFormat,
+    log_level: LogLevel,
     **options: Any,
 ) -> None:
     """The services alone, for an Envoy or a mesh that runs elsewhere."""
     settings = ServiceSettings(
         store=StoreSettings(store, replicas, store_deadline_ms / 1000, store_password_file),
+        log=LogSettings(log_format, log_level),
         **options,
     )
     if settings.policy is None and (_DEFAULT_POLICY.exists() or not settings.ratelimit_config):
         settings = replace(settings, policy=_DEFAULT_POLICY)
+    configure_logs(settings.log)
     _run(serve(settings, SystemClock()))
 
 

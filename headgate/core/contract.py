@@ -1,7 +1,7 @@
 """The wire contract: the names that Envoy's filters and Headgate's services share.
 
-All rooms take each name from here. Values in dynamic metadata are strings, as Envoy's rate-limit
-actions read only these; `Namespace.REQUEST` alone may keep the types of JSON.
+Values in dynamic metadata are strings, as Envoy's rate-limit actions read only these;
+`Namespace.REQUEST` alone may keep the types of JSON.
 """
 
 from collections.abc import Mapping
@@ -169,9 +169,10 @@ class UsageKey(StrEnum):
     """The time of the first output, in milliseconds since the Unix epoch."""
     ERROR = "error"
     """`1` if the stream reported an error although its status is 200."""
-    CLIENT_LEFT = "left"
-    """`CLIENT_LEFT_YES` if vLLM got the request and the client disconnected before any answer. Not
-    in the metadata: Envoy adds it to the settle descriptor and the access log at the end."""
+    ABANDONED = "left"
+    """`ABANDONED_YES` if vLLM got the request, and nobody waited until it answered: the client
+    disconnected, or Envoy's time was up. Not in the metadata: Envoy adds it to the settle
+    descriptor and the access log at the end."""
 
 
 class Counting(StrEnum):
@@ -211,7 +212,7 @@ ABSENT = "-"
 """The `default_value` of every metadata action. Without one, an action that finds no value drops
 its whole descriptor, and the request passes unlimited."""
 
-CLIENT_LEFT_YES = "true"
+ABANDONED_YES = "true"
 
 RESERVE_ENTRIES = (
     AdmissionKey.RESERVATION,
@@ -246,10 +247,11 @@ SETTLE_USAGE_ENTRIES = (
     UsageKey.COMPLETE,
     UsageKey.ERROR,
 )
-"""The entries of the settle descriptor after `op`; `UsageKey.CLIENT_LEFT` comes last. Its
+"""The entries of the settle descriptor after `op`; `UsageKey.ABANDONED` comes last. Its
 hits_addend is 0.
 
-A proxy with an older configuration sends no `left`. A request without an answer is then refunded.
+A proxy with an older configuration sends `left` only for a client that disconnected, or never. Any
+other request without an answer is then refunded.
 """
 
 DESCRIPTOR_ENTRIES: Mapping[str, Mapping[str, Namespace]] = {
@@ -282,6 +284,8 @@ class Header(StrEnum):
     AFFINITY = "x-headgate-affinity"
 
 
+TRACEPARENT = "traceparent"
+"""The header of the W3C trace context. Envoy sends it with the access log."""
 VERSION_HEADER = "x-model-version"
 """The header by which a client chooses a version, if its tenant may. It never reaches vLLM."""
 

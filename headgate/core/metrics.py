@@ -7,11 +7,15 @@ from typing import Any, Generic, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from headgate.core.clock import Clock
+from headgate.core.request_metrics import RequestMetrics
 
 _HOOK_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _STALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _RATIO_BUCKETS = (0.25, 0.5, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)
-_LATENCY_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_LATENCY_BUCKETS = (
+    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 7.5,
+    10.0, 15.0, 20.0, 30.0, 60.0, 300.0,
+)  # fmt: skip
 
 M = TypeVar("M", Counter, Gauge, Histogram)
 
@@ -24,7 +28,12 @@ class _Declared(Generic[M]):
     """
 
     def __init__(self, kind: Callable[..., M], name: str, text: str, **options: Any) -> None:
-        """`options` are those of `kind`: `labelnames`, and `buckets` of a histogram."""
+        """`options` are those of `kind`: `labelnames`, and `buckets` of a histogram.
+
+        Each gauge has a `multiprocess_mode`: how the values of several workers become one.
+        """
+        self.name = name
+        self.gauge_mode: str | None = options.get("multiprocess_mode")
         self._build: Callable[..., M] = partial(kind, name, text, **options)
         self._attribute = ""
 
@@ -114,7 +123,7 @@ class Metrics:
         Histogram,
         "headgate_ttft_seconds",
         "Time from the request's start to its first output, as seen in the proxy.",
-        labelnames=("model",),
+        labelnames=("model", "version"),
         buckets=_LATENCY_BUCKETS,
     )
     store_errors = _Declared(
@@ -133,6 +142,7 @@ class Metrics:
         Gauge,
         "headgate_store_available",
         "1 while the store of limits is asked, 0 while each limit's on_outage decides.",
+        multiprocess_mode="min",
     )
     store_degraded_seconds = _Declared(
         Counter,
@@ -196,6 +206,7 @@ class Metrics:
         "headgate_ratelimit_config_loaded_timestamp_seconds",
         "When the configuration of --ratelimit-config in force was loaded, in seconds since"
         " the Unix epoch.",
+        multiprocess_mode="max",
     )
     certificate_reloads = _Declared(
         Counter,
@@ -207,11 +218,13 @@ class Metrics:
         Gauge,
         "headgate_certificate_loaded_timestamp_seconds",
         "When the door's certificate in force was loaded, in seconds since the Unix epoch.",
+        multiprocess_mode="max",
     )
     certificate_expires_seconds = _Declared(
         Gauge,
         "headgate_certificate_expires_timestamp_seconds",
         "When the door's certificate in force expires, in seconds since the Unix epoch.",
+        multiprocess_mode="max",
     )
     policy_reloads = _Declared(
         Counter,
@@ -223,6 +236,19 @@ class Metrics:
         Gauge,
         "headgate_policy_loaded_timestamp_seconds",
         "When the policy in force was loaded, in seconds since the Unix epoch.",
+        multiprocess_mode="max",
+    )
+
+    workers = _Declared(
+        Gauge,
+        "headgate_workers",
+        "Worker processes that answer hooks; 0 where this process answers them itself.",
+        multiprocess_mode="sum",
+    )
+    worker_ends = _Declared(
+        Counter,
+        "headgate_worker_ends",
+        "Workers that ended by themselves, were killed, or did not answer; each is started again.",
     )
 
     def __init__(self, registry: CollectorRegistry, clock: Clock) -> None:
@@ -231,7 +257,15 @@ class Metrics:
         for declared in vars(type(self)).values():
             if isinstance(declared, _Declared):
                 declared.register(self)
+        self.of_requests = RequestMetrics(registry)
         self.store_available.set(1)
+
+    @classmethod
+    def gauge_modes(cls) -> dict[str, str]:
+        """By the name of each gauge how the values of several workers become one."""
+        rows = (row for row in vars(cls).values() if isinstance(row, _Declared))
+        own = {row.name: row.gauge_mode for row in rows if row.gauge_mode is not None}
+        return {**own, **RequestMetrics.GAUGE_MODES}
 
     def time_hook(self, hook: str) -> "HookTimer":
         """Measures the body of a `with` as one answer of `hook`."""

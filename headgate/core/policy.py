@@ -203,18 +203,17 @@ class Prices:
     input: Decimal = Decimal(0)
     cached_input: Decimal = Decimal(0)
     output: Decimal = Decimal(0)
+    per_token: TokenWeights = field(init=False, repr=False, compare=False)
+    """The price of a token of each kind, in thousandths of a nano of the currency.
 
-    @property
-    def per_token(self) -> TokenWeights:
-        """The price of a token of each kind, in thousandths of a nano of the currency.
+    That is a millionth of a millionth. It is exact for prices with up to six decimals, the most
+    that the policy file accepts. Other prices are rounded up.
+    """
 
-        That is a millionth of a millionth. It is exact for prices with up to six decimals, the
-        most that the policy file accepts. Other prices are rounded up.
-        """
+    def __post_init__(self) -> None:
         kinds = (self.input, self.cached_input, self.output)
-        return TokenWeights(
-            *(int(price.scaleb(6).to_integral_value(ROUND_CEILING)) for price in kinds)
-        )
+        weights = (int(price.scaleb(6).to_integral_value(ROUND_CEILING)) for price in kinds)
+        object.__setattr__(self, "per_token", TokenWeights(*weights))
 
     def cost(self, input: int, cached_input: int, output: int) -> int:
         """The cost of these numbers of tokens, in nanos, rounded up."""

@@ -8,18 +8,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from headgate.core.contract import CLIENT_LEFT_YES, UsageKey
+from msgspec import Struct
+
+from headgate.core.contract import ABANDONED_YES, UsageKey
 
 _MAX_TOKENS = 2**53
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(Struct, frozen=True, kw_only=True, gc=False):
     """The usage of one answer, as it was counted; None for a number that was not seen.
 
     `status` is the upstream's HTTP status, None if no upstream answered. `events` is the number of
-    events with output in a stream. `seconds` is the length of the audio. `client_left`: the
-    upstream had the request, and the client disconnected before any answer.
+    events with output in a stream. `seconds` is the length of the audio. `abandoned`: the
+    upstream had the request, and before any answer the client disconnected or Envoy's time was up.
     """
 
     status: int | None = None
@@ -32,7 +33,7 @@ class Usage:
     complete: bool = False
     error: bool = False
     first_event_ms: int | None = None
-    client_left: bool = False
+    abandoned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +81,15 @@ class Charge:
 def charge(usage: Usage, estimate: Estimate) -> Charge:
     """The charge of a finished request.
 
-    - The client disconnected before any answer while vLLM worked on it: the prompt's estimate.
+    - Before any answer, while vLLM worked on it, the client disconnected or Envoy's time was up
+      (its 504): the prompt's estimate.
     - Otherwise no upstream answer, or a status that carries none: a full refund.
     - Usage was seen: the actual tokens, or for audio its seconds at their price.
     - Complete without usage: the estimate.
     - Cut off before its usage came: the prompt if known, else its estimate, and one token for each
       event with output.
     """
-    if usage.status is None and usage.client_left:
+    if usage.abandoned and usage.status in (None, 504):
         return Charge(estimate.prompt, 0, Source.PARTIAL)
     if not _is_answer(usage.status):
         return Charge(0, 0, Source.REFUND)
@@ -114,8 +116,13 @@ def _cached(usage: Usage, prompt: int) -> int:
     return min(usage.cached or 0, prompt)
 
 
-def read_usage(values: Mapping[str, str]) -> Usage:
-    """Reads the strings of `Namespace.USAGE`. An absent or malformed number counts as not seen."""
+def read_usage(values: Mapping[str, str], abandoned: bool | None = None) -> Usage:
+    """Reads the strings of `Namespace.USAGE`. An absent or malformed number counts as not seen.
+
+    `abandoned` is given by a caller who knows it; None reads it from `values`.
+    """
+    if abandoned is None:
+        abandoned = values.get(UsageKey.ABANDONED) == ABANDONED_YES
     return Usage(
         status=read_count(values.get(UsageKey.STATUS)),
         prompt=read_count(values.get(UsageKey.PROMPT)),
@@ -127,7 +134,7 @@ def read_usage(values: Mapping[str, str]) -> Usage:
         complete=values.get(UsageKey.COMPLETE) == "1",
         error=values.get(UsageKey.ERROR) == "1",
         first_event_ms=read_count(values.get(UsageKey.FIRST_EVENT_MS)),
-        client_left=values.get(UsageKey.CLIENT_LEFT) == CLIENT_LEFT_YES,
+        abandoned=abandoned,
     )
 
 

@@ -58,7 +58,7 @@ def bootstrap(box: OneBox) -> Bootstrap:
 
 
 def _static_clusters(box: OneBox) -> list[Cluster]:
-    services = services_cluster(SERVICES, box.services_socket)
+    services = services_cluster(SERVICES, box.services_sockets)
     return [services] if box.tracing is None else [services, collector(box.tracing)]
 
 

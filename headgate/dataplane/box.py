@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ limit below twice of that came into force then, Envoy would neither read on nor 
 MAX_BODY_LIMIT_BYTES = 64 * 2**20
 """The largest body that the services take, to rewrite it."""
 MAX_CONNECTIONS = 10_000
+LOG_FILE = "envoy.log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,9 @@ class OneBox:
     """One Envoy on this machine.
 
     - `folder` holds its configuration files and its log.
-    - The services answer gRPC on the unix socket `services_socket`. Envoy's admin listens on
-      `admin_socket`. Each path is shorter than 108 bytes, as Linux requires.
+    - The services answer gRPC on the unix sockets `services_sockets`, one for each process; calls
+      go to them in turn. Envoy's admin listens on `admin_socket`. Each path is shorter than 108
+      bytes, as Linux requires.
     - `upstreams` maps each base model's name to the URL of its vLLM, `versions` to the URLs of its
       versions, if it has any.
     - A request body above `body_limit_bytes` is refused with 413.
@@ -68,7 +70,7 @@ class OneBox:
 
     listen_host: str
     listen_port: int
-    services_socket: Path
+    services_sockets: Sequence[Path]
     admin_socket: Path
     folder: Path
     upstreams: Mapping[str, str]
@@ -107,7 +109,7 @@ class OneBox:
 
     @property
     def log_file(self) -> Path:
-        return self.folder / "envoy.log"
+        return self.folder / LOG_FILE
 
 
 def size_text(size_bytes: int) -> str:

@@ -6,7 +6,9 @@ import resource
 import sys
 from asyncio.subprocess import DEVNULL, STDOUT, Process
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from headgate.dataplane import exec_with_parent
 
@@ -14,8 +16,13 @@ _TAIL_BYTES = 64 * 1024
 _OTHER_FILES = 200
 
 
-async def spawn(command: Sequence[str], log_file: Path) -> Process:
+async def spawn(
+    command: Sequence[str], log_file: Path | None, pass_fds: Sequence[int] = ()
+) -> Process:
     """Starts a child whose output is appended to `log_file`; `command` begins with a path.
+
+    Without a `log_file` the child has our own output. It inherits the descriptors of `pass_fds`,
+    under the same numbers.
 
     The child runs in a session of its own. Ctrl-C in a terminal then reaches only this process,
     which stops the child in order. On Linux the kernel kills the child when the thread that spawned
@@ -24,9 +31,17 @@ async def spawn(command: Sequence[str], log_file: Path) -> Process:
     A program that cannot be started ends with exit code 127, and its log says why.
     """
     wrapper = [sys.executable, "-I", "-S", exec_with_parent.__file__, str(os.getpid())]
-    with log_file.open("ab") as log:
+    with ExitStack() as stack:
+        output: dict[str, Any] = {}
+        if log_file is not None:
+            output = {"stdout": stack.enter_context(log_file.open("ab")), "stderr": STDOUT}
         return await asyncio.create_subprocess_exec(
-            *wrapper, *command, stdin=DEVNULL, stdout=log, stderr=STDOUT, start_new_session=True
+            *wrapper,
+            *command,
+            stdin=DEVNULL,
+            start_new_session=True,
+            pass_fds=pass_fds,
+            **output,
         )
 
 

@@ -37,7 +37,7 @@ class Drain:
 
     within_s: float
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
-    recorded: Callable[[], int] | None = None
+    recorded: Callable[[], Awaitable[int]] | None = None
 
 
 async def drain(box: OneBox, admin: EnvoyAdmin, how: Drain) -> None:
@@ -88,11 +88,11 @@ async def _is_closed(admin: EnvoyAdmin) -> bool:
     return numbers[_REMOVED] > 0 and numbers[_DRAINING] == 0
 
 
-async def _until_recorded(admin: EnvoyAdmin, recorded: Callable[[], int]) -> None:
+async def _until_recorded(admin: EnvoyAdmin, recorded: Callable[[], Awaitable[int]]) -> None:
     """Envoy counts an entry when it queues it, and sends its queue every ACCESS_LOG_INTERVAL."""
     written = (await admin.numbers([_WRITTEN]))[_WRITTEN]
 
     async def is_recorded() -> bool:
-        return recorded() >= written
+        return await recorded() >= written
 
     await poll(is_recorded, ACCESS_LOG_INTERVAL.total_seconds() + LOGGED_WITHIN_S)

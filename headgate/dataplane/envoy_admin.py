@@ -30,6 +30,12 @@ class EnvoyAdmin:
         values = {name: int(value) for name, _, value in lines if value.isdigit()}
         return {name: values.get(name, 0) for name in names}
 
+    async def prometheus(self) -> str:
+        """Envoy's own statistics as Prometheus reads them."""
+        answer = await self._client.get("/stats/prometheus")
+        answer.raise_for_status()
+        return answer.text
+
     async def stop_listening(self) -> None:
         """Closes the listening sockets at once; requests in flight continue.
 

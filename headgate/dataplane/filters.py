@@ -54,6 +54,7 @@ _TAP_FILES = (
     "member_tracker.lua",
     "usage_events.lua",
     "model_names.lua",
+    "usual_chunk.lua",
     "tap.lua",
 )
 _READER_FILES = (
@@ -127,11 +128,11 @@ def usage_tap(source: str) -> HttpFilter:
 
 
 def large_body_reader(limit_bytes: int) -> HttpFilter:
-    """Reads a body above the limit to its end and drops it, so that HTTP/2 clients see the 413.
+    """Reads a body above the limit to its end and drops it, so that clients see the 413.
 
-    If a request has not been sent completely, Envoy resets its stream right after the answer. Many
-    clients then drop the answer (curl 7.88, httpx 0.28). A body without a content-length is not
-    read on: `body_limit` answers it as soon as it is too large.
+    If a request has not been sent completely, Envoy resets its HTTP/2 stream right after the
+    answer, and an HTTP/1.1 connection a second later. Many clients then drop the answer (curl 7.88,
+    httpx 0.28).
     """
     source = _lua("large_body.lua").replace("LARGE_BODY", LARGE_BODY)
     source = source.replace("LIMIT_BYTES", str(limit_bytes))

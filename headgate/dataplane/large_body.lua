@@ -1,11 +1,16 @@
--- Reads a body above the limit to its end and keeps nothing of it; a later filter refuses the request.
+-- Reads a body above the limit to its end and keeps nothing beyond the limit; a later filter refuses the
+-- request. A body that is longer than READ_BYTES is not read on: the next filter refuses it at once.
 -- The renderer writes the numbers in place of LIMIT_BYTES and READ_BYTES, and the metadata's names.
 
 function envoy_on_request(handle)
   local length = tonumber(handle:headers():get("content-length") or "")
-  if not length or length <= LIMIT_BYTES or length > READ_BYTES then return end
-  handle:streamInfo():dynamicMetadata():set("LARGE_BODY", "read", "yes")
+  if length and (length <= LIMIT_BYTES or length > READ_BYTES) then return end
+  local read = 0
   for chunk in handle:bodyChunks() do
-    chunk:setBytes("")
+    read = read + chunk:length()
+    if (length or read) > LIMIT_BYTES and read <= READ_BYTES then
+      handle:streamInfo():dynamicMetadata():set("LARGE_BODY", "read", "yes")
+      chunk:setBytes("")
+    end
   end
 end

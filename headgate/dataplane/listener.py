@@ -43,7 +43,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
 )
 from envoy_data_plane.google.protobuf import Any
 
-from headgate.core.contract import HEADER_PREFIX, RECORD_YES, CallerKey, Namespace
+from headgate.core.contract import HEADER_PREFIX, RECORD_YES, TRACEPARENT, CallerKey, Namespace
 from headgate.dataplane.box import OneBox
 from headgate.dataplane.filters import http_filters, router
 from headgate.dataplane.hook_calls import grpc_service
@@ -208,7 +208,8 @@ def access_log(services: str) -> AccessLog:
             grpc_service=grpc_service(services),
             transport_api_version=ApiVersion.V3,
             buffer_flush_interval=ACCESS_LOG_INTERVAL,
-        )
+        ),
+        additional_request_headers_to_log=[TRACEPARENT],
     )
     return AccessLog(
         name="envoy.access_loggers.http_grpc",

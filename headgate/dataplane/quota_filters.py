@@ -49,12 +49,12 @@ from headgate.core.contract import (
 from headgate.dataplane.hook_calls import HOOK_TIMEOUT, UNAVAILABLE, hook_service, http_filter
 
 PLAIN_COUNT = "[0-9]{1,15}"
-CLIENT_LEFT = (
-    "!has(response.code) && has(upstream.cx_pool_ready_duration)"
-    " && upstream.transport_failure_reason == ''"
+ABANDONED = (
+    "has(upstream.cx_pool_ready_duration) && upstream.transport_failure_reason == '' && "
+    "(!has(response.code) || response.code == 504 && response.code_details != 'via_upstream')"
 )
-"""In CEL: there was no answer, not even Envoy's own, and the request went out on a connection to
-vLLM. An upstream address would not prove that, because it is set before any connection."""
+"""In CEL: the request went out on a connection to vLLM, and there was no answer but perhaps Envoy's
+own 504. An upstream address would not prove a connection, because it is set before any."""
 
 LARGE_BODY = "headgate.large_body"
 """The metadata namespace in which the large body reader marks a request. No service reads it."""
@@ -126,7 +126,7 @@ def _reserve() -> RateLimit:
 def _settle() -> RateLimit:
     """Sent when the stream ends, in whatever way. Its values are read at that time."""
     return RateLimit(
-        actions=[*_actions(OP_SETTLE), _client_left()],
+        actions=[*_actions(OP_SETTLE), _abandoned()],
         hits_addend=RateLimitHitsAddend(number=0),
         apply_on_stream_done=True,
     )
@@ -139,16 +139,17 @@ def _actions(op: str) -> list[RateLimitAction]:
     return [RateLimitAction(generic_key=key), *(_entry(space, name) for name, space in entries)]
 
 
-def _client_left() -> RateLimitAction:
-    """Whether the client disconnected. The metadata cannot say it, because no filter runs then.
+def _abandoned() -> RateLimitAction:
+    """Whether nobody waited for the answer. The metadata cannot say it: no filter runs when a
+    client disconnects.
 
     The expression is evaluated when the stream ends. It is skipped on an error, because otherwise
     Envoy would drop the whole descriptor.
     """
     # mypy takes this for protobuf's Descriptor, which the generated module imports, too.
     expression: betterproto2.Message = Descriptor(  # type: ignore[assignment]
-        descriptor_key=UsageKey.CLIENT_LEFT,  # type: ignore[call-arg]
-        text=CLIENT_LEFT,
+        descriptor_key=UsageKey.ABANDONED,  # type: ignore[call-arg]
+        text=ABANDONED,
         skip_if_error=True,
     )
     return RateLimitAction(

@@ -41,6 +41,8 @@ class LocalReply:
     message: str
     status: int | None = None
     retry_after_s: int | None = None
+    may_retry: bool = True
+    """If not, `x-should-retry` says so to the libraries of OpenAI and Anthropic."""
 
     def body(self, shape: ErrorShape) -> str:
         """The JSON body, like the body of a refusal."""
@@ -145,7 +147,9 @@ _OTHERS = (
         code="upstream_timeout",
         openai_type="server_error",
         anthropic_type="timeout_error",
-        message="The model did not answer in time.",
+        may_retry=False,
+        message="The model did not answer in time, and a retry would take as long. Set `stream` to"
+        " true, so that the answer comes while it is made, or ask for fewer tokens.",
     ),
     LocalReply(
         # A 5xx of a hook has a body that says what is wrong.
@@ -176,6 +180,8 @@ def _mapper(reply: LocalReply, expression: str, shape: ErrorShape) -> ResponseMa
     headers = []
     if reply.retry_after_s is not None:
         headers.append(_header("retry-after", str(reply.retry_after_s)))
+    if not reply.may_retry:
+        headers.append(_header("x-should-retry", "false"))
     return ResponseMapper(
         filter=AccessLogFilter(extension_filter=condition),
         status_code=reply.status,

@@ -177,7 +177,9 @@ class Envoy:
         """Waits until Envoy ends and raises EnvoyDied, which says how it ended."""
         end = await self.wait()
         last = end.log[-1] if end.log else "its log is empty"
-        raise EnvoyDied(f"Envoy ended with exit code {end.code}: {last}")
+        raise EnvoyDied(
+            f"Envoy ended with exit code {end.code}: {last}; its log is {self._box.log_file}"
+        )
 
     async def stop(self, how: Drain | None = None) -> None:
         """Refuses new connections, lets requests in flight end (see `drain`), and ends the child.
@@ -219,7 +221,7 @@ class Envoy:
         if process.returncode is not None:
             raise EnvoyDied(
                 f"Envoy ended during its start with exit code {process.returncode}: "
-                f"{self._last_line()}"
+                f"{self._last_line()}; its log is {self._box.log_file}"
             )
 
     async def _ready_or_dead(self, process: Process) -> bool:

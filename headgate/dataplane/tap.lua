@@ -37,7 +37,7 @@
 -- filter before this one in the filter list holds response headers back.
 --
 -- Envoy runs one source: json_strings.lua, the usage scanner, the member tracker, the usage
--- events, the model names and this file.
+-- events, the model names, the usual chunk and this file.
 
 local lower = string.lower
 local min, huge = math.min, math.huge
@@ -74,7 +74,14 @@ local function event_end(tap, text, from)
 end
 
 local function read(tap, event)
-  local seen = tap.read_event(tap, event)
+  local seen = read_usual(tap, event)
+  if seen then
+    return seen
+  end
+  seen = tap.read_event(tap, event)
+  if not tap.head and tap.read_event == read_chunk then
+    learn_head(tap, event)
+  end
   if not tap.names then
     return seen
   end
@@ -83,6 +90,10 @@ end
 
 -- A chunk may cut an event anywhere, even in its blank line: `seam` is the end of the held bytes.
 local function watch_stream(tap, bytes)
+  local usual = tap.held_bytes == 0 and not tap.passes and read_usual(tap, bytes)
+  if usual then
+    return usual
+  end
   local out, start = {}, 1
   tap.has_cr = tap.has_cr or find(bytes, "\r", 1, true)
   local stop = event_end(tap, tap.seam .. bytes, 1)
@@ -191,8 +202,12 @@ local function write(tap, key, value)
 end
 
 local function write_changes(tap, at_end)
+  local written = tap.written
   for i = 1, #WRITTEN do
-    write(tap, WRITTEN[i], tap[WRITTEN[i]])
+    local key = WRITTEN[i]
+    if tap[key] ~= written[key] then
+      write(tap, key, tap[key])
+    end
   end
   if at_end or not tap.completion then
     write(tap, "events", tap.events)

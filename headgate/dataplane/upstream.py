@@ -1,6 +1,7 @@
 """The clusters of the vLLM servers, one for each base model, from its URL."""
 
 import ssl
+from collections.abc import Sequence
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -103,15 +104,15 @@ def model_cluster(name: str, url: str, authorities: Path | None = None) -> Clust
         dns_lookup_family=ClusterDnsLookupFamily.V4_PREFERRED,
         connect_timeout=CONNECT_TIMEOUT,
         circuit_breakers=_circuit_breakers(),
-        load_assignment=_endpoint(name, address),
+        load_assignment=_endpoints(name, [address]),
         typed_extension_protocol_options={_PROTOCOLS: Any.pack(_http1())},
         transport_socket=_tls(host, authorities) if parts.scheme == "https" else None,
     )
 
 
-def services_cluster(name: str, socket: Path) -> Cluster:
-    """The hooks' cluster: gRPC over a unix socket."""
-    cluster = _grpc_cluster(name, Address(pipe=Pipe(path=str(socket))))
+def services_cluster(name: str, sockets: Sequence[Path]) -> Cluster:
+    """The hooks' cluster: gRPC over unix sockets, which get the calls in turn."""
+    cluster = _grpc_cluster(name, [Address(pipe=Pipe(path=str(socket))) for socket in sockets])
     cluster.connect_timeout = timedelta(seconds=1)
     cluster.circuit_breakers = _circuit_breakers()
     return cluster
@@ -127,7 +128,7 @@ def collector_cluster(name: str, url: str, port: int) -> Cluster:
         raise BadUpstream(f"collector {url!r}: it may not have a path, as it speaks gRPC")
     host = parts.hostname or ""
     address = SocketAddress(address=host, port_value=parts.port or port)
-    cluster = _grpc_cluster(name, Address(socket_address=address))
+    cluster = _grpc_cluster(name, [Address(socket_address=address)])
     if not _is_ip(host):
         cluster.type = ClusterDiscoveryType.STRICT_DNS
         cluster.dns_lookup_family = ClusterDnsLookupFamily.V4_PREFERRED
@@ -136,8 +137,8 @@ def collector_cluster(name: str, url: str, port: int) -> Cluster:
     return cluster
 
 
-def _grpc_cluster(name: str, address: Address) -> Cluster:
-    """A cluster that speaks HTTP/2 with the server at `address`."""
+def _grpc_cluster(name: str, addresses: Sequence[Address]) -> Cluster:
+    """A cluster that speaks HTTP/2 with servers at these addresses."""
     http2 = HttpProtocolOptions(
         explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(
             http2_protocol_options=Http2ProtocolOptions()
@@ -147,7 +148,7 @@ def _grpc_cluster(name: str, address: Address) -> Cluster:
         name=name,
         type=ClusterDiscoveryType.STATIC,
         connect_timeout=CONNECT_TIMEOUT,
-        load_assignment=_endpoint(name, address),
+        load_assignment=_endpoints(name, addresses),
         typed_extension_protocol_options={_PROTOCOLS: Any.pack(http2)},
     )
 
@@ -174,10 +175,10 @@ def _circuit_breakers() -> CircuitBreakers:
     )
 
 
-def _endpoint(name: str, address: Address) -> ClusterLoadAssignment:
-    endpoint = LbEndpoint(endpoint=Endpoint(address=address))
+def _endpoints(name: str, addresses: Sequence[Address]) -> ClusterLoadAssignment:
+    endpoints = [LbEndpoint(endpoint=Endpoint(address=address)) for address in addresses]
     return ClusterLoadAssignment(
-        cluster_name=name, endpoints=[LocalityLbEndpoints(lb_endpoints=[endpoint])]
+        cluster_name=name, endpoints=[LocalityLbEndpoints(lb_endpoints=endpoints)]
     )
 
 

@@ -23,12 +23,12 @@ end
 -- Adds the running usage of one choice. Completions add up over the choices. Prompts add up over
 -- the prompts, each of which has `n` consecutive choices. vLLM reports cached and reasoning tokens
 -- only with the final usage. Other servers send that with the last choice.
-local function add_running(tap, choice_no, usage)
+local function add_running(tap, choice_no, prompt, completion, cached, reasoning)
   local prompt_no = tap.api == "completions" and floor(choice_no / tap.n) or 0
-  add(tap, "completion", choice_no, usage.completion)
-  add(tap, "reasoning", choice_no, usage.reasoning)
-  add(tap, "prompt", prompt_no, usage.prompt)
-  add(tap, "cached", prompt_no, usage.cached)
+  add(tap, "completion", choice_no, completion)
+  add(tap, "reasoning", choice_no, reasoning)
+  add(tap, "prompt", prompt_no, prompt)
+  add(tap, "cached", prompt_no, cached)
 end
 
 local function count_event(tap)
@@ -99,7 +99,9 @@ local function read_chunk_usage(tap, event, json, usage, choice)
     tap.unsent = nil
     return tap.client_usage == "none" and "" or event
   end
-  add_running(tap, number(match(json, '^%s*"index"%s*:%s*(%d+)', choice)) or 0, numbers)
+  local choice_no = number(match(json, '^%s*"index"%s*:%s*(%d+)', choice)) or 0
+  local prompt, completion = numbers.prompt, numbers.completion
+  add_running(tap, choice_no, prompt, completion, numbers.cached, numbers.reasoning)
   if tap.client_usage == "final" and numbers.completion then
     tap.unsent = event
   end

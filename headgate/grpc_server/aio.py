@@ -1,5 +1,6 @@
 """The same methods on grpc.aio. The tests of this package run on it too, as the reference."""
 
+import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, NoReturn
 
@@ -28,6 +29,10 @@ class AioServer:
             raise OSError(f"{address}: {error}") from error
         await self._server.start()
         return port
+
+    async def adopt(self, connection: socket.socket) -> None:
+        """grpc.aio takes no connection of another process."""
+        raise NotImplementedError
 
     async def drain(self, grace_s: float) -> None:
         """Takes no more calls, lets those that run end, for `grace_s` at most."""

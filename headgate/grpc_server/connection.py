@@ -36,9 +36,18 @@ _PING_BYTES = 8
 
 
 class Connection(Receiver):
-    """See above. `is_over` is true once nothing more will be read."""
+    """See above. `is_over` is true once nothing more will be read.
 
-    def __init__(self, accept: Accept, max_streams: int = MAX_STREAMS) -> None:
+    Beyond `max_streams` calls are refused. The peer is asked to have at most `asked_streams`. Its
+    first calls may come before it has read this, so a few more are taken.
+    """
+
+    def __init__(
+        self,
+        accept: Accept,
+        max_streams: int = MAX_STREAMS,
+        asked_streams: int = MAX_STREAMS,
+    ) -> None:
         super().__init__(accept, max_streams)
         self.is_over = False
         self._frames = FrameReader()
@@ -48,7 +57,7 @@ class Connection(Receiver):
         self._is_draining = False
         self._last_accepted_id: int | None = None
         ours = {
-            Setting.MAX_CONCURRENT_STREAMS: max_streams,
+            Setting.MAX_CONCURRENT_STREAMS: min(asked_streams, max_streams),
             Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
             Setting.MAX_HEADER_LIST_SIZE: MAX_BLOCK_BYTES,
         }

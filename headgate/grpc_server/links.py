@@ -36,6 +36,11 @@ class Owner(Protocol):
         ...
 
     @property
+    def asked_streams(self) -> int:
+        """How many calls a peer is asked to have at once on a connection."""
+        ...
+
+    @property
     def is_draining(self) -> bool:
         """Whether the server ends."""
         ...
@@ -59,7 +64,7 @@ class ServerLink(asyncio.Protocol):
         self._is_parting = False
         self._unread_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
-        self.connection = Connection(self._accept)
+        self.connection = Connection(self._accept, asked_streams=owner.asked_streams)
         self.budget = Budget(MAX_HELD_MESSAGES * owner.max_message_bytes)
         self.max_message_bytes = owner.max_message_bytes
         self.is_paused = False

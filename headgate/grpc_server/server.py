@@ -2,30 +2,38 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Iterable
 from typing import Any
 
 from headgate.core.rpc import Method
 from headgate.grpc_server import sockets
 from headgate.grpc_server.links import ServerLink
+from headgate.grpc_server.receiving import MAX_STREAMS
 
 MAX_MESSAGE_BYTES = 65 * 2**20
 """A body to rewrite (`--body-limit`: at most 64 MiB) travels to a hook and back, with headers."""
 
-_UNIX = "unix:"
-_BACKLOG = 1024
 _FLUSH_S = 0.2
 """How long cancelled calls' last words may take to leave."""
 
 
 class Server:
-    """Serves methods on one event loop. Implements `Owner` of its connections."""
+    """Serves methods on one event loop. Implements `Owner` of its connections.
+
+    Peers are asked to have at most `asked_streams` calls at once on a connection. A proxy with more
+    calls opens another connection.
+    """
 
     def __init__(
-        self, methods: Iterable[Method], max_message_bytes: int = MAX_MESSAGE_BYTES
+        self,
+        methods: Iterable[Method],
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        asked_streams: int = MAX_STREAMS,
     ) -> None:
         self.methods = {method.path: method for method in methods}
         self.max_message_bytes = max_message_bytes
+        self.asked_streams = asked_streams
         self.is_draining = False
         self._links: set[ServerLink] = set()
         self._listening: list[asyncio.Server] = []
@@ -38,17 +46,25 @@ class Server:
         several addresses.
         """
         loop = asyncio.get_running_loop()
-        if address.startswith(_UNIX):
-            path = address.removeprefix(_UNIX)
-            server = await loop.create_unix_server(self._link, path, backlog=_BACKLOG)
+        if address.startswith(sockets.UNIX):
+            path = address.removeprefix(sockets.UNIX)
+            server = await loop.create_unix_server(self._link, path, backlog=sockets.BACKLOG)
             self._listening.append(server)
             return 0
         bound = await sockets.tcp_sockets(address)
         port: Any = bound[0].getsockname()[1]
         for listening in bound:
-            server = await loop.create_server(self._link, sock=listening, backlog=_BACKLOG)
+            server = await loop.create_server(self._link, sock=listening, backlog=sockets.BACKLOG)
             self._listening.append(server)
         return int(port)
+
+    async def adopt(self, connection: socket.socket) -> None:
+        """Serves a connection that another process has accepted; it is ours from now on."""
+        connection.setblocking(False)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(self._link, connection)
+        except OSError:  # the peer has gone again
+            connection.close()
 
     async def drain(self, grace_s: float) -> None:
         """Takes no more connections and calls, lets calls that run end, for `grace_s` at most.

@@ -1,12 +1,37 @@
 """The sockets of an address, as grpc.aio binds them."""
 
 import asyncio
+import contextlib
+import os
 import socket
+import stat
 
 _WILDCARDS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - an operator's choice, not ours
-_BACKLOG = 1024
+BACKLOG = 1024
+UNIX = "unix:"
 _KEEPALIVE_S = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 20, "TCP_KEEPCNT": 3}
 """A peer whose machine has gone is noticed after two minutes; the third value is a count."""
+
+
+async def listening(address: str) -> list[socket.socket]:
+    """Listening sockets for `host:port`, all on one port, or for `unix:PATH`. Raises OSError.
+
+    A socket file that an earlier program has left is replaced.
+    """
+    if not address.startswith(UNIX):
+        return await tcp_sockets(address)
+    path = address.removeprefix(UNIX)
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.stat(path).st_mode):
+            os.remove(path)
+    unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        unix.bind(path)
+    except OSError:
+        unix.close()
+        raise
+    unix.listen(BACKLOG)
+    return [unix]
 
 
 async def tcp_sockets(address: str) -> list[socket.socket]:
@@ -26,7 +51,7 @@ async def tcp_sockets(address: str) -> list[socket.socket]:
         for family, _, _, _, where in dict.fromkeys(found):
             chosen = sockets[0].getsockname()[1] if sockets else where[1]
             name = (where[0], chosen, *where[2:])
-            listening = socket.create_server(name, family=family, backlog=_BACKLOG)
+            listening = socket.create_server(name, family=family, backlog=BACKLOG)
             sockets.append(_kept_alive(listening))
     except OSError:
         close(sockets)
@@ -37,9 +62,9 @@ async def tcp_sockets(address: str) -> list[socket.socket]:
 def _wildcard(port: int) -> socket.socket:
     if socket.has_dualstack_ipv6():
         return socket.create_server(
-            ("::", port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True
+            ("::", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True
         )
-    return socket.create_server(("0.0.0.0", port), backlog=_BACKLOG)  # noqa: S104
+    return socket.create_server(("0.0.0.0", port), backlog=BACKLOG)  # noqa: S104
 
 
 def _kept_alive(listening: socket.socket) -> socket.socket:

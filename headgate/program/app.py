@@ -4,6 +4,7 @@ The rooms know each other only here. The access log settles through the limiter 
 teaches ext_proc's estimator; each hook reads the policy that is in force at the call.
 """
 
+import socket
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -122,7 +123,8 @@ def build_hooks(
     limiter = _limiter(parts)
     if console is not None:
         sinks = (*sinks, ConsoleSink(console, limiter.limits_of))
-    failures = FailureLimit(settings.auth_failures_per_minute)
+    # One address may meet each worker in turn: together they let the limit through.
+    failures = FailureLimit(max(1, settings.auth_failures_per_minute // settings.workers))
     others = _descriptor_limits(settings, parts)
     return Hooks(
         authorization=Authorization(
@@ -179,12 +181,15 @@ def _access_log(
 
     return AccessLogService(
         settle=limiter.settle,
+        known_outcome=limiter.known_outcome,
         learn=estimator.learn,
         prices_of=prices_of,
         sinks=sinks,
         policy=parts.policy,
         metrics=parts.metrics,
         within_limit=within_limit,
+        clock=parts.clock,
+        replica=socket.gethostname(),
     )
 
 

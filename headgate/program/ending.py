@@ -1,24 +1,27 @@
 """How the program ends: the first signal drains, the second ends the drain, the third kills."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 _POLL_S = 0.05
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_STDIN = 0
 
 
 @dataclass(slots=True)
 class Ending:
     """The state of the end: the signals so far, and the time that requests in flight get.
 
-    `begun` is set by the first signal and `hurry` by the second.
+    `begun` is set by the first signal and `hurry` by the second. `on_hangup` are called at a SIGHUP
+    that does not ask for the end.
     """
 
     drain_s: float
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    on_hangup: list[Callable[[], None]] = field(default_factory=list)
 
     def is_admitting(self) -> bool:
         """Whether new requests may come in."""
@@ -27,6 +30,11 @@ class Ending:
     def ask(self) -> None:
         """A signal has come."""
         (self.hurry if self.begun.is_set() else self.begun).set()
+
+    def hang_up(self) -> None:
+        """SIGHUP has come to a program without a terminal: it reads its files again."""
+        for action in self.on_hangup:
+            action()
 
     async def wait_while(self, is_busy: Callable[[], bool]) -> None:
         """Returns once nothing is busy, the time is over, or the second signal has come."""
@@ -37,14 +45,20 @@ class Ending:
 
 
 def on_signals(drain_s: float) -> Ending:
-    """From now on SIGTERM, SIGINT and SIGHUP ask for the end, in place of ending the program.
+    """From now on SIGTERM and SIGINT ask for the end, in place of ending the program.
 
-    A closed terminal sends SIGHUP; under `nohup`, which ignores it, it stays ignored. The third
-    signal has its usual effect.
+    So does SIGHUP of a program whose standard input is a terminal: a closed terminal sends it.
+    Otherwise SIGHUP calls `on_hangup`, as logrotate and process managers expect. Under `nohup`,
+    which ignores it, it stays ignored. The third signal has its usual effect.
     """
     ending = Ending(drain_s)
     loop = asyncio.get_running_loop()
-    taken = [number for number in _SIGNALS if _is_ours(number)]
+    taken = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        if _has_terminal():
+            taken.append(signal.SIGHUP)
+        else:
+            loop.add_signal_handler(signal.SIGHUP, ending.hang_up)
 
     def ask() -> None:
         ending.ask()
@@ -57,5 +71,8 @@ def on_signals(drain_s: float) -> Ending:
     return ending
 
 
-def _is_ours(number: signal.Signals) -> bool:
-    return number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
+def _has_terminal() -> bool:
+    try:
+        return os.isatty(_STDIN)
+    except OSError:  # closed
+        return False

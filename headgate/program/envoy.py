@@ -4,11 +4,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
+
 from headgate.core.policy import CompiledPolicy
 from headgate.dataplane.box import MAX_CONNECTIONS, Certificate, OneBox
 from headgate.dataplane.drain import Drain
+from headgate.dataplane.envoy_admin import EnvoyAdmin
 from headgate.dataplane.supervisor import Envoy
-from headgate.program.run_folder import ADMIN_SOCKET, HOOKS_SOCKET
+from headgate.program.run_folder import ADMIN_SOCKET, hook_sockets
 from headgate.program.settings import BoxSettings
 
 
@@ -22,7 +25,7 @@ def box_of(
     return OneBox(
         listen_host=settings.listen.host,
         listen_port=settings.listen.port,
-        services_socket=folder / HOOKS_SOCKET,
+        services_sockets=hook_sockets(folder, settings.workers),
         admin_socket=folder / ADMIN_SOCKET,
         folder=folder,
         upstreams=upstreams(policy),
@@ -48,6 +51,17 @@ async def running_envoy(box: OneBox, how: Drain) -> AsyncIterator[Envoy]:
         yield envoy
     finally:
         await envoy.stop(how)
+
+
+async def metrics_of_envoy(folder: Path) -> str | None:
+    """Envoy's own metrics, from its socket in `folder`; None while it does not answer."""
+    admin = EnvoyAdmin(folder / ADMIN_SOCKET)
+    try:
+        return await admin.prometheus()
+    except httpx.HTTPError:
+        return None
+    finally:
+        await admin.close()
 
 
 async def follow_policy(envoy: Envoy, policy: CompiledPolicy) -> None:

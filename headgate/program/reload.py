@@ -16,6 +16,7 @@ from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.policy import FileError, parse_policy, read_policy
+from headgate.program.series import start_policy_series
 from headgate.program.stalls import spare_collections
 from headgate.rls_config import config_files, parse_domains, read_config
 from ratelimit.descriptors.tree import Domains
@@ -122,6 +123,11 @@ class Watcher(Generic[T]):
         traceback: TracebackType | None,
     ) -> None:
         await self.stop()
+
+    def look_again(self) -> None:
+        """Reads the files at the next look, and tells again why they are refused."""
+        self._stats = None
+        self._refused = None
 
     async def check_once(self) -> bool:
         """Looks at the files now; returns True when a new value came into force."""
@@ -235,6 +241,7 @@ class PolicyWatcher(Watcher[CompiledPolicy]):
     ) -> None:
         def compile_policy(contents: Contents) -> CompiledPolicy:
             policy = parse_policy(contents[0][1], str(path))
+            start_policy_series(metrics, policy)  # here, as this runs off the event loop
             return policy if upstream is None else _served_by(upstream, policy)
 
         watched = WatchedFiles(

@@ -6,19 +6,29 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from types import TracebackType
 
 from headgate.core.errors import OperatorError
+from headgate.dataplane.box import LOG_FILE
+from headgate.dataplane.supervisor import EnvoyError
 
-HOOKS_SOCKET = "hooks.sock"
 ADMIN_SOCKET = "envoy-admin.sock"
 _SOCKET_PATH_BYTES = 107
 """The longest path of a unix socket (Linux, unix(7))."""
 
 
+def hook_sockets(folder: Path, workers: int) -> tuple[Path, ...]:
+    """Where each of the `workers` answers hooks."""
+    return tuple(folder / f"hooks-{number}.sock" for number in range(1, workers + 1))
+
+
 @contextmanager
 def run_folder(requested: Path | None) -> Iterator[Path]:
     """The folder of sockets, configuration and logs, for its owner only; a temporary one for None.
+
+    A temporary folder is removed at the end. After an error of Envoy its log stays.
 
     Raises OperatorError when it cannot be used, or another box runs in it.
     """
@@ -26,7 +36,7 @@ def run_folder(requested: Path | None) -> Iterator[Path]:
         try:
             if requested is None:
                 folder = Path(tempfile.mkdtemp(prefix="headgate-"))
-                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+                stack.push(partial(_remove, folder))
             else:
                 requested.mkdir(mode=0o700, parents=True, exist_ok=True)
                 folder = requested.resolve()
@@ -37,6 +47,21 @@ def run_folder(requested: Path | None) -> Iterator[Path]:
                 f"{error.strerror}; name another folder with --run-dir"
             ) from error
         yield folder
+
+
+def _remove(
+    folder: Path,
+    _kind: type[BaseException] | None,
+    error: BaseException | None,
+    _traceback: TracebackType | None,
+) -> None:
+    log = folder / LOG_FILE
+    if not isinstance(error, EnvoyError) or not log.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path in folder.iterdir():
+        if path != log:
+            path.unlink(missing_ok=True)
 
 
 def _own(stack: ExitStack, folder: Path) -> None:

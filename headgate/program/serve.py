@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from prometheus_client import CollectorRegistry
@@ -19,17 +18,22 @@ log = logging.getLogger("headgate")
 
 
 async def serve(settings: ServiceSettings, clock: Clock) -> None:
-    """`headgate serve`: runs until SIGTERM, SIGINT or SIGHUP, then drains.
+    """`headgate serve`: runs until SIGTERM or SIGINT, then drains.
 
     Raises OperatorError for a bad file or a taken port.
     """
     ending = on_signals(settings.drain_s)
     metrics = Metrics(CollectorRegistry(), clock)
     async with AsyncExitStack() as stack:
-        policy = await _policy(stack, settings, clock, metrics)
+        watcher = _watcher(settings, clock, metrics)
+        policy = _no_policy if watcher is None else watcher.current
         services = await stack.enter_async_context(
             running_services(settings, ending, policy=policy, clock=clock, metrics=metrics)
         )
+        if watcher is not None:
+            watcher.set_follower(services.answering.set_policy)
+            ending.on_hangup.append(watcher.look_again)
+            await stack.enter_async_context(watcher)
         print(
             f"headgate serves hooks on {settings.hooks}, admin on {services.admin_url}",
             file=sys.stderr,
@@ -39,13 +43,10 @@ async def serve(settings: ServiceSettings, clock: Clock) -> None:
         log.info("draining for at most %g s", settings.drain_s)
 
 
-async def _policy(
-    stack: AsyncExitStack, settings: ServiceSettings, clock: Clock, metrics: Metrics
-) -> Callable[[], CompiledPolicy]:
-    """The policy in force. Without a policy file it holds no model, no tenant and no key."""
-    if settings.policy is None:
-        empty = CompiledPolicy(models={}, tenants={}, keys={})
-        return lambda: empty
-    watcher = PolicyWatcher(settings.policy, clock, metrics)
-    await stack.enter_async_context(watcher)
-    return watcher.current
+def _watcher(settings: ServiceSettings, clock: Clock, metrics: Metrics) -> PolicyWatcher | None:
+    return None if settings.policy is None else PolicyWatcher(settings.policy, clock, metrics)
+
+
+def _no_policy() -> CompiledPolicy:
+    """Without a policy file there is no model, no tenant and no key."""
+    return CompiledPolicy(models={}, tenants={}, keys={})

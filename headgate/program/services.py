@@ -1,37 +1,83 @@
-"""The services of one process: hooks and admin port, from start to drain."""
+"""The services: the hooks, in this process or in workers, and the admin port."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
 
-from accesslog.sink import JsonLinesSink
+from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
+
 from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.program.admin.app import admin_app
+from headgate.program.admin.config import shown_settings
 from headgate.program.admin.server import AdminServer
-from headgate.program.app import (
-    Hooks,
-    Parts,
-    build_hooks,
-    running_pins,
-    running_store,
-)
 from headgate.program.ending import Ending
-from headgate.program.hook_server import HookServer
+from headgate.program.hooks import HookInputs
+from headgate.program.one_process import OneProcess
 from headgate.program.reload import RlsConfigWatcher
+from headgate.program.series import start_series
 from headgate.program.settings import ServiceSettings
-from headgate.program.stalls import StallWatch, spare_collections
+from headgate.program.workers.pool import Workers
+from headgate.program.workers.setups import setups
 from headgate.rls_config import dump_domains
 from ratelimit.descriptors.tree import Domains
 
 
+class Answering(Protocol):
+    """Answers the hooks: by this process, or by its workers."""
+
+    @property
+    def are_ready(self) -> bool:
+        """Whether all hooks answer."""
+        ...
+
+    async def start(self) -> None:
+        """Returns once they answer. Raises OperatorError, and leaves nothing behind then."""
+        ...
+
+    async def stop(self) -> None:
+        """Drains and ends them."""
+        ...
+
+    async def set_policy(self, policy: CompiledPolicy) -> None:
+        """Returns once all decide by it."""
+        ...
+
+    async def set_domains(self, domains: Domains) -> None:
+        """Returns once all decide by it."""
+        ...
+
+    async def registry(self) -> CollectorRegistry:
+        """The metrics of the whole program."""
+        ...
+
+    async def handled_entries(self) -> int:
+        """How many access log entries are recorded and settled."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BoxParts:
+    """One box around the services.
+
+    Its Envoy calls the `sockets` in turn, one for each worker. `envoy_metrics` returns Envoy's own
+    metrics, or None while it does not answer.
+    """
+
+    sockets: Sequence[Path]
+    envoy_metrics: Callable[[], Awaitable[str | None]]
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The running services: the URL of their admin port, and their hooks."""
+    """The running services: the URL of their admin port, and what answers the hooks."""
 
     admin_url: str
-    hooks: Hooks
+    answering: Answering
 
 
 @asynccontextmanager
@@ -43,59 +89,78 @@ async def running_services(
     clock: Clock,
     metrics: Metrics,
     console: Callable[[str], None] | None = None,
-    admits: Callable[[], bool] = lambda: True,
+    box: BoxParts | None = None,
 ) -> AsyncIterator[Services]:
     """Starts everything in the order in which it is needed, and drains it in reverse.
 
-    `policy` returns the one in force. With a `console`, a line for each request goes there. Raises
-    OperatorError for a bad file or a taken port.
+    `policy` returns the one in force. With a `console`, a line for each request goes there.
+    Once a `box` ends, new requests are refused. Raises OperatorError for a bad file or a taken
+    port.
     """
-    ready = {"hooks": False, "policy": True}
+    start_series(metrics)
     async with AsyncExitStack() as stack:
-        parts = Parts(
+        watcher = _watcher(settings, clock, metrics)
+        inputs = HookInputs(
             policy=policy,
-            domains=await _domains(stack, settings, clock, metrics),
-            store=await stack.enter_async_context(running_store(settings.store, clock, metrics)),
-            pins=await stack.enter_async_context(running_pins(settings.store, clock)),
+            domains=None if watcher is None else watcher.current,
             clock=clock,
             metrics=metrics,
-            admits=admits,
+            console=console,
+            admits=lambda: True if box is None else ending.is_admitting(),
         )
-        records = stack.enter_context(JsonLinesSink.open(settings.records))
-        hooks = build_hooks(settings, parts, (records,), console)
-        admin_url = await _start_admin(stack, settings, parts, ready)
-        await _start_hooks(stack, settings, hooks, ending)
-        stack.callback(ready.update, hooks=False)
-        ready["hooks"] = True
-        await stack.enter_async_context(StallWatch(clock, metrics))
-        spare_collections()
-        yield Services(admin_url, hooks)
+        answering = _answering(settings, inputs, ending, () if box is None else box.sockets)
+        ready = {"hooks": "they have not started yet"}
+        app = _admin_app(settings, answering, inputs.domains, ready, box)
+        admin_url = await _start_admin(stack, settings, app)
+        await answering.start()
+        stack.push_async_callback(answering.stop)
+        stack.callback(ready.update, hooks="the program ends, and they drain")
+        ready["hooks"] = ""
+        if watcher is not None:
+            watcher.set_follower(answering.set_domains)
+            ending.on_hangup.append(watcher.look_again)
+            await stack.enter_async_context(watcher)
+        yield Services(admin_url, answering)
 
 
-async def _domains(
-    stack: AsyncExitStack, settings: ServiceSettings, clock: Clock, metrics: Metrics
-) -> Callable[[], Domains] | None:
+def _watcher(settings: ServiceSettings, clock: Clock, metrics: Metrics) -> RlsConfigWatcher | None:
     if not settings.ratelimit_config:
         return None
-    watcher = RlsConfigWatcher(settings.ratelimit_config, clock, metrics)
-    await stack.enter_async_context(watcher)
-    return watcher.current
+    return RlsConfigWatcher(settings.ratelimit_config, clock, metrics)
 
 
-async def _start_admin(
-    stack: AsyncExitStack, settings: ServiceSettings, parts: Parts, ready: Mapping[str, bool]
-) -> str:
-    domains = parts.domains or dict
-    app = admin_app(parts.metrics.registry, lambda: ready, lambda: dump_domains(domains()))
+def _answering(
+    settings: ServiceSettings, inputs: HookInputs, ending: Ending, box_sockets: Sequence[Path]
+) -> Answering:
+    if settings.workers > 1:
+        return Workers(setups(settings, inputs, box_sockets), inputs, ending)
+    if box_sockets:
+        settings = replace(settings, hooks=f"unix:{box_sockets[0]}")
+    return OneProcess(settings, inputs, ending, is_private=bool(box_sockets))
+
+
+def _admin_app(
+    settings: ServiceSettings,
+    answering: Answering,
+    domains: Callable[[], Domains] | None,
+    ready: Mapping[str, str],
+    box: BoxParts | None,
+) -> Starlette:
+    def parts() -> Mapping[str, str]:
+        missing = "" if answering.are_ready else "a worker does not answer, and is started again"
+        return {"hooks": ready["hooks"] or missing, "policy": ""}
+
+    return admin_app(
+        answering.registry,
+        parts,
+        rate_limits=lambda: dump_domains((domains or dict)()),
+        config=lambda: shown_settings(settings),
+        envoy_metrics=None if box is None else box.envoy_metrics,
+    )
+
+
+async def _start_admin(stack: AsyncExitStack, settings: ServiceSettings, app: Starlette) -> str:
     admin = AdminServer(app, settings.admin)
     await admin.start()
     stack.push_async_callback(admin.stop)
     return admin.url
-
-
-async def _start_hooks(
-    stack: AsyncExitStack, settings: ServiceSettings, hooks: Hooks, ending: Ending
-) -> None:
-    server = HookServer(hooks.methods(), settings.grpc_server)
-    await server.start(settings.hooks)
-    stack.push_async_callback(server.drain, ending, lambda: hooks.access_log.open_streams > 0)

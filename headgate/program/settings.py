@@ -39,6 +39,30 @@ class GrpcServer(StrEnum):
     """That of the package grpcio, as before 0.2.0."""
 
 
+class LogFormat(StrEnum):
+    """The form of a line of the log."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The least severe events of the log."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """The log of the program, on standard error."""
+
+    format: LogFormat = LogFormat.TEXT
+    level: LogLevel = LogLevel.WARNING
+
+
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
     """Paths of the certificate with its chain, and of its key; both in PEM."""
@@ -72,11 +96,14 @@ class ServiceSettings:
     """Where the hooks answer gRPC: `host:port` or `unix:PATH`."""
     grpc_server: GrpcServer = GrpcServer.OWN
     """The server that answers them."""
+    workers: int = 1
+    """How many processes answer hooks; more than one needs a Redis."""
     admin: Address = Address("0.0.0.0", 9002)  # noqa: S104 - Prometheus and probes call it
     """Where health and metrics are served over HTTP."""
     store: StoreSettings = field(default_factory=StoreSettings)
     records: Path | None = None
     """The file to which usage records are appended; None for standard output."""
+    log: LogSettings = field(default_factory=LogSettings)
     drain_s: float = 10.0
     """The longest time that calls in flight may take to end, once the program stops."""
     auth_failures_per_minute: int = DEFAULT_PER_MINUTE

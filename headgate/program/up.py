@@ -4,10 +4,10 @@ Its parts live and die together: when one of them ends, the others are ended too
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,23 @@ from headgate.dataplane.supervisor import Envoy
 from headgate.policy import check_upstream
 from headgate.program.addresses import free_address
 from headgate.program.ending import Ending, on_signals
-from headgate.program.envoy import box_of, follow_policy, running_envoy, upstreams
+from headgate.program.envoy import (
+    box_of,
+    follow_policy,
+    metrics_of_envoy,
+    running_envoy,
+    upstreams,
+)
 from headgate.program.reachable import check_authorities, silent
 from headgate.program.reload import PolicyWatcher
-from headgate.program.run_folder import HOOKS_SOCKET, run_folder
-from headgate.program.services import Services, running_services
+from headgate.program.run_folder import hook_sockets, run_folder
+from headgate.program.services import BoxParts, Services, running_services
 from headgate.program.settings import BoxSettings
 from headgate.program.simulated import running_demo
 from headgate.program.tls import CertificateWatcher
 from headgate.program.welcome import welcome
+
+_STDOUT = 1
 
 Say = Callable[[str], None]
 """Prints one line."""
@@ -83,8 +91,9 @@ async def one_box(
         if policy_file is None:
             demo = await stack.enter_async_context(running_demo(folder))
             policy_file = demo.policy_file
-        settings = _completed(settings, folder, say)
+        settings = _completed(settings, say)
         policy = PolicyWatcher(policy_file, clock, metrics, upstream=settings.upstream)
+        ending.on_hangup.append(policy.look_again)
         stack.push_async_callback(policy.stop)  # it is followed while Envoy drains, too
         running = running_services(
             settings,
@@ -92,20 +101,26 @@ async def one_box(
             policy=policy.current,
             clock=clock,
             metrics=metrics,
-            console=say,
-            admits=ending.is_admitting,
+            console=say if somebody_looks() else None,
+            box=BoxParts(hook_sockets(folder, settings.workers), lambda: metrics_of_envoy(folder)),
         )
         services = await stack.enter_async_context(running)
-        (folder / HOOKS_SOCKET).chmod(0o600)
         certificates = _certificates(settings, clock, metrics)
         certificate = None if certificates is None else certificates.current()
         box = box_of(settings, folder, policy.current(), certificate)
         envoy = await stack.enter_async_context(running_envoy(box, _drain(ending, services)))
-        await _follow(stack, envoy, policy, certificates)
+        await _follow(stack, envoy, services, policy, certificates)
         await _say_silent_upstreams(policy.current(), settings.upstream_ca, say)
         for line in welcome(settings, services.admin_url, demo):
             say(line)
         yield Parts(envoy, [envoy.died] if demo is None else [demo.died, envoy.died])
+
+
+def somebody_looks(descriptor: int = _STDOUT) -> bool:
+    """Whether an output leads anywhere. Lines for /dev/null would cost every request."""
+    with suppress(OSError):
+        return not os.path.samestat(os.fstat(descriptor), os.stat(os.devnull))
+    return True
 
 
 def _certificates(
@@ -127,8 +142,8 @@ def _with_free_addresses(settings: BoxSettings) -> BoxSettings:
     )
 
 
-def _completed(settings: BoxSettings, folder: Path, say: Say) -> BoxSettings:
-    """The settings with the hooks' socket, and with as many connections as there is room for.
+def _completed(settings: BoxSettings, say: Say) -> BoxSettings:
+    """The settings with as many connections as there is room for.
 
     Beyond that number Envoy would have no file left for a connection to a vLLM.
     """
@@ -139,7 +154,6 @@ def _completed(settings: BoxSettings, folder: Path, say: Say) -> BoxSettings:
         )
     return replace(
         settings,
-        hooks=f"unix:{folder / HOOKS_SOCKET}",
         max_connections=min(MAX_CONNECTIONS if requested is None else requested, room),
     )
 
@@ -147,11 +161,17 @@ def _completed(settings: BoxSettings, folder: Path, say: Say) -> BoxSettings:
 async def _follow(
     stack: AsyncExitStack,
     envoy: Envoy,
+    services: Services,
     policy: PolicyWatcher,
     certificates: CertificateWatcher | None,
 ) -> None:
-    """From now on Envoy follows the policy and the certificate."""
-    policy.set_follower(partial(follow_policy, envoy))
+    """From now on Envoy follows the policy and the certificate, and then the services."""
+
+    async def follow(new: CompiledPolicy) -> None:
+        await follow_policy(envoy, new)
+        await services.answering.set_policy(new)
+
+    policy.set_follower(follow)
     policy.start()
     if certificates is not None:
         certificates.set_follower(envoy.renew)
@@ -159,8 +179,7 @@ async def _follow(
 
 
 def _drain(ending: Ending, services: Services) -> Drain:
-    log = services.hooks.access_log
-    return Drain(ending.drain_s, ending.hurry, lambda: log.handled_entries)
+    return Drain(ending.drain_s, ending.hurry, services.answering.handled_entries)
 
 
 async def _say_silent_upstreams(policy: CompiledPolicy, authorities: Path | None, say: Say) -> None:

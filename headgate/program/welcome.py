@@ -11,6 +11,7 @@ def welcome(settings: BoxSettings, admin_url: str, running: RunningDemo | None) 
     """Where the box answers and, of the demo, its keys and a command to try."""
     url = settings.listen.url("http" if settings.tls is None else "https")
     yield f"Headgate is ready on {url} (admin {admin_url}, usage records in {settings.records})"
+    yield f"Metrics: {admin_url}/metrics, and Envoy's: {admin_url}/stats/prometheus"
     if running is None:
         return
     demo = running.demo

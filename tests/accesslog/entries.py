@@ -6,6 +6,7 @@ from typing import Any
 from google.protobuf.struct_pb2 import Struct
 
 from accesslog.types import LogEntry
+from accesslog.wire import parse, read_entry
 from headgate._gen.accesslog_pb2 import (
     HTTPAccessLogEntry,
     HTTPRequestProperties,
@@ -16,7 +17,7 @@ from headgate.core.policy import Prices
 
 START_S = 1_763_726_591
 CALLER = {"tenant": "acme", "user": "alice", "key": "alice-laptop"}
-REQUEST = {"body": "read", "model": "llama-8b-sql", "stream": True}
+REQUEST = {"body": "read", "model": "llama-8b-sql", "stream": True, "max_tokens": 64.0}
 ADMISSION = {
     "reservation": "r-1",
     "tenant": "acme",
@@ -55,7 +56,13 @@ def entry(**changes: Any) -> LogEntry:
         "method": "POST",
         "path": "/v1/chat/completions",
         "status": 200,
+        "sent": True,
         "details": "via_upstream",
+        "upstream_host": "192.0.2.80:8000",
+        "upstream_tx_s": 0.004,
+        "upstream_rx_s": 0.06,
+        "attempts": 1,
+        "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         "request_header_bytes": 210,
         "request_bytes": 96,
         "response_header_bytes": 180,
@@ -68,6 +75,11 @@ def entry(**changes: Any) -> LogEntry:
     return LogEntry(**{**fields, **changes})
 
 
+def decode(data: bytes) -> list[LogEntry]:
+    """The entries of one StreamAccessLogsMessage; raises ValueError for other bytes."""
+    return [read_entry(each) for each in parse(data)]
+
+
 def wire_entry(log_entry: LogEntry, flags: tuple[str, ...] = ()) -> HTTPAccessLogEntry:
     """The same entry as Envoy's message; `flags` are fields of ResponseFlags."""
     message = HTTPAccessLogEntry()
@@ -76,6 +88,17 @@ def wire_entry(log_entry: LogEntry, flags: tuple[str, ...] = ()) -> HTTPAccessLo
         common.start_time.seconds, common.start_time.nanos = divmod(log_entry.start_ns, 10**9)
     if log_entry.duration_s is not None:
         common.duration.FromNanoseconds(round(log_entry.duration_s * 1e9))
+    if log_entry.upstream_tx_s is not None:
+        sent = round(log_entry.upstream_tx_s * 1e9)
+        common.time_to_first_upstream_tx_byte.FromNanoseconds(sent)
+    if log_entry.upstream_rx_s is not None:
+        received = round(log_entry.upstream_rx_s * 1e9)
+        common.time_to_first_upstream_rx_byte.FromNanoseconds(received)
+    if log_entry.upstream_host:
+        host, _, port = log_entry.upstream_host.rpartition(":")
+        pod = common.upstream_remote_address.socket_address
+        pod.address, pod.port_value = host.strip("[]"), int(port)
+    common.upstream_request_attempt_count = log_entry.attempts or 0
     common.downstream_remote_address.socket_address.address = log_entry.ip
     for flag in flags:
         setattr(common.response_flags, flag, True)
@@ -96,6 +119,8 @@ def wire_entry(log_entry: LogEntry, flags: tuple[str, ...] = ()) -> HTTPAccessLo
         request.request_method = getattr(HTTPRequestProperties, log_entry.method)
     request.request_id, request.user_agent = log_entry.request_id, log_entry.user_agent
     request.path = log_entry.path
+    if log_entry.traceparent:
+        request.request_headers["traceparent"] = log_entry.traceparent
     request.request_headers_bytes = log_entry.request_header_bytes
     request.request_body_bytes = log_entry.request_bytes
     response = message.response

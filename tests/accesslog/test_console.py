@@ -72,7 +72,7 @@ LINES: dict[str, tuple[dict[str, Any], Sequence[LimitState], str]] = {
         "12:03:11 acme/alice gpt 404 model_not_found 0.00 s",
     ),
     "a client that left before any answer": (
-        {"status": None, "details": "", "flags": ("DC",), "usage": {}},
+        {"status": None, "sent": False, "details": "", "flags": ("DC",), "usage": {}},
         (),
         "12:03:11 acme/alice llama-8b-sql - DC 0.84 s",
     ),
@@ -112,7 +112,8 @@ def limits_of(reservation: str) -> Sequence[LimitState]:
 async def test_the_sink_prints_each_record_with_the_limits_of_its_reservation() -> None:
     printed = list[str]()
     await ConsoleSink(printed.append, limits_of).write([record(), record(**REFUSED)])
-    assert [" | left 88 of 100" in text for text in printed] == [True, False]
+    (lines,) = printed
+    assert [" | left 88 of 100" in text for text in lines.splitlines()] == [True, False]
 
 
 async def test_a_closed_terminal_stops_nothing() -> None:
@@ -122,5 +123,7 @@ async def test_a_closed_terminal_stops_nothing() -> None:
         tried.append(line)
         raise BrokenPipeError
 
-    await ConsoleSink(say, limits_of).write([record(), record()])
+    sink = ConsoleSink(say, limits_of)
+    await sink.write([record(), record()])
+    await sink.write([record()])
     assert len(tried) == 2

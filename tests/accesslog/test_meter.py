@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accesslog.meter import MAX_TEXT, meter
-from accesslog.types import LogEntry, OpenReservation, UsageRecord
+from accesslog.types import Ended, LogEntry, OpenReservation, UsageRecord
 from headgate.core.contract import AdmissionKey, CallerKey, RequestKey, UsageKey
 from headgate.core.settlement import Estimate, Source, Usage
 from tests.accesslog.entries import ADMISSION, START_S, USAGE, entry, prices_of
@@ -35,6 +35,7 @@ def test_a_whole_stream_gives_a_whole_record() -> None:
     assert metered() == UsageRecord(
         time="2025-11-21T12:03:11.123456Z",
         request_id="q-1",
+        trace_id="4bf92f3577b34da6a3ce929d0e0e4736",
         reservation="r-1",
         tenant="acme",
         user="alice",
@@ -51,8 +52,14 @@ def test_a_whole_stream_gives_a_whole_record() -> None:
         version=None,
         stream=True,
         choices=2,
+        max_tokens=64,
         status=200,
         upstream_status=200,
+        ended=Ended.COMPLETE,
+        limit=None,
+        pod="192.0.2.80:8000",
+        attempts=1,
+        replica=None,
         flags=(),
         details="via_upstream",
         request_header_bytes=210,
@@ -68,7 +75,10 @@ def test_a_whole_stream_gives_a_whole_record() -> None:
         estimated_prompt_tokens=44,
         cost=Decimal("0.0000396"),
         source=Source.USAGE,
+        to_upstream_s=0.004,
+        upstream_first_byte_s=0.06,
         ttft_s=0.126543,
+        token_interval_s=0.011325,
         duration_s=0.84,
     )
 
@@ -158,7 +168,13 @@ def test_an_entry_about_a_running_request_is_no_usage() -> None:
 
 
 def test_an_answer_that_never_came_has_no_status() -> None:
-    record = metered(status=None, flags=("DC",), details="downstream_remote_disconnect", usage={})
+    record = metered(
+        status=None,
+        flags=("DC",),
+        details="downstream_remote_disconnect",
+        usage={},
+        upstream_rx_s=None,
+    )
     assert (record.status, record.upstream_status, record.flags) == (None, None, ("DC",))
 
 

@@ -33,6 +33,7 @@ class FakeLimiter:
     away: set[str] = field(default_factory=set)
     settled: dict[str, tuple[str, Usage, Estimate]] = field(default_factory=dict)
     held_by: set[str] = field(default_factory=set)
+    known: dict[tuple[str, str], str] = field(default_factory=dict)
     inside: int = 0
     most_inside: int = 0
 
@@ -94,13 +95,16 @@ class World:
         self.failures: list[str] = []
         self.taught: list[tuple[tuple[str, str, str], int, int, int]] = []
         self.policy = CollectorRegistry()
+        self.clock = FakeClock()
         self.service = AccessLogService(
             settle=self.limiter.settle,
+            known_outcome=lambda *reservation: self.limiter.known.get(reservation),
             learn=lambda *lesson: self.taught.append(lesson),
             prices_of=prices_of,
             sinks=[self.sink],
             policy=lambda: POLICY,
             metrics=Metrics(self.policy, FakeClock()),
+            clock=self.clock,
             within_limit=self.within_limit,
         )
         self.channel: grpc.aio.Channel
@@ -169,6 +173,16 @@ async def test_a_second_settlement_changes_nothing_and_is_counted(world: World) 
     assert world.metric("settlements_total", via="accesslog", outcome="duplicate") == 1
 
 
+async def test_a_request_that_is_settled_already_is_counted_without_asking_the_store(
+    world: World,
+) -> None:
+    world.limiter.known = {("r-1", "acme"): "duplicate"}
+    await world.send(message(numbered(1), numbered(2)))
+    assert world.limiter.settled.keys() == {"r-2"}
+    assert world.metric("settlements_total", via="accesslog", outcome="duplicate") == 1
+    assert world.metric("settlements_total", via="accesslog", outcome="usage") == 1
+
+
 async def test_a_request_refused_before_admission_is_kept_and_not_settled(world: World) -> None:
     await world.send(message(entry(status=401, admission={}, usage={}, caller={}, request={})))
     assert [record.status for record in world.sink.records] == [401]
@@ -210,14 +224,17 @@ async def test_a_store_that_is_away_loses_no_record_and_no_other_settlement(
     assert line == ("cannot settle 2 of 5 requests: ConnectionError('the store\\nis away')")
 
 
-async def test_an_outage_of_the_store_is_logged_once(
+async def test_an_outage_of_the_store_is_logged_once_and_then_counted(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.limiter.away = {"r-1", "r-2", "r-4"}
     with caplog.at_level(logging.ERROR):
         await world.send(*(message(numbered(n)) for n in range(1, 5)))
-    assert len(caplog.messages) == 2
-    assert world.metric("store_errors_total", operation="settle") == 3
+        assert len(caplog.messages) == 1
+        world.clock.advance(10)
+        await world.send(message(numbered(1)))
+    assert caplog.messages[1].endswith("(and 2 more since the last such line)")
+    assert world.metric("store_errors_total", operation="settle") == 4
 
 
 async def test_a_full_disk_ends_neither_the_stream_nor_the_settlements(
@@ -229,7 +246,21 @@ async def test_a_full_disk_ends_neither_the_stream_nor_the_settlements(
     assert world.limiter.settled.keys() == {"r-1", "r-2", "r-3"}
     assert world.metric("records_total", outcome="failed") == 3
     assert world.metric("records_total", outcome="written") == 0
-    assert [line.count("\n") for line in caplog.messages] == [0, 0]
+    (line,) = caplog.messages
+    assert line == "cannot write 2 usage records: [Errno 28] No space left on device"
+
+
+async def test_a_503_of_our_own_leaves_a_line_with_the_requests_id(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = {"status": 503, "details": "rate_limiter_error", "upstream_rx_s": None}
+    with caplog.at_level(logging.WARNING):
+        await world.send(message(*(numbered(n, **away) for n in range(50))))
+        await world.send(message(numbered(51, status=503, usage={"status": "503"})))
+    (line,) = caplog.records
+    assert line.getMessage() == "a client got 503: rate_limiter_error"
+    facts = vars(line)
+    assert (facts["request_id"], facts["tenant"], facts["status"]) == ("q-0", "acme", 503)
 
 
 async def test_a_message_that_cannot_be_read_is_counted_and_the_next_is_handled(
@@ -251,7 +282,7 @@ async def test_requests_tokens_and_first_output_are_counted(world: World) -> Non
         for kind in ("prompt", "cached", "completion", "reasoning")
     }
     assert tokens == {"prompt": 24, "cached": 16, "completion": 128, "reasoning": 3}
-    assert world.metric("ttft_seconds_count", model="llama-8b-sql") == 2
+    assert world.metric("ttft_seconds_count", model="llama-8b-sql", version="-") == 2
     assert world.metric("estimate_ratio_sum", model="llama-8b-sql") == 2 * 300 / 76
 
 
@@ -324,9 +355,9 @@ async def test_the_loop_gets_a_turn_after_each_few_entries(
     """A flush of Envoy's brings any number of entries, and every hook waits while they are read."""
     metered_in_a_turn: list[int] = [0]
 
-    def counted(entry: Any, prices: Any) -> Any:
+    def counted(*arguments: Any) -> Any:
         metered_in_a_turn[-1] += 1
-        return meter(entry, prices)
+        return meter(*arguments)
 
     async def count_turns() -> None:
         while True:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,12 +54,55 @@ async def test_a_line_break_of_a_client_is_no_line_break_of_the_file(tmp_path: P
     assert json.loads(path.read_bytes())["request_id"].startswith("x\n{")
 
 
+async def test_a_slow_disk_holds_no_other_task() -> None:
+    """A pipe that nobody reads is as slow as a disk can be."""
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as lines, JsonLinesSink(write) as sink:
+        many = [record("x" * 1000) for _ in range(200)]  # more than a pipe holds
+        writing = asyncio.create_task(sink.write(many))
+        await asyncio.sleep(0.05)
+        assert not writing.done()
+        read_bytes = 0
+        while not writing.done():
+            read_bytes += len(await asyncio.to_thread(os.read, lines.fileno(), 2**16))
+        await writing
+        assert read_bytes > 2**16
+
+
 async def test_a_new_run_appends(tmp_path: Path) -> None:
     path = tmp_path / "usage.jsonl"
     for name in ("a", "b"):
         with JsonLinesSink.open(path) as sink:
             await sink.write([record(name)])
     assert ids(path) == ["a", "b"]
+
+
+@pytest.mark.parametrize("how", ["renamed", "deleted"])
+async def test_a_file_that_was_taken_away_is_made_anew(tmp_path: Path, how: str) -> None:
+    path, old = tmp_path / "usage.jsonl", tmp_path / "usage.jsonl.1"
+    with JsonLinesSink.open(path) as sink:
+        await sink.write([record("a")])
+        path.rename(old)
+        if how == "deleted":
+            old.unlink()
+        await sink.write([record("b")])
+        await sink.write([record("c")])
+    assert ids(path) == ["b", "c"]
+    assert how == "deleted" or ids(old) == ["a"]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_folder_that_was_taken_away_is_an_error_until_it_is_back(tmp_path: Path) -> None:
+    folder = tmp_path / "records"
+    folder.mkdir()
+    path = folder / "usage.jsonl"
+    with JsonLinesSink.open(path) as sink:
+        shutil.rmtree(folder)
+        with pytest.raises(FileNotFoundError):
+            await sink.write([record("a")])
+        folder.mkdir()
+        await sink.write([record("b")])
+    assert ids(path) == ["b"]
 
 
 async def test_a_batch_is_one_write(tmp_path: Path) -> None:

@@ -27,10 +27,10 @@ from hypothesis import strategies as st
 
 from accesslog.meter import meter
 from accesslog.types import LogEntry
-from accesslog.wire import FLAG_NAMES, decode
+from accesslog.wire import FLAG_NAMES
 from headgate._gen.accesslog_pb2 import HTTPAccessLogEntry, ResponseFlags, StreamAccessLogsMessage
 from headgate.core.contract import Namespace
-from tests.accesslog.entries import ADMISSION, entry, message, prices_of, wire_entry
+from tests.accesslog.entries import ADMISSION, decode, entry, message, prices_of, wire_entry
 
 
 def decoded(wire: HTTPAccessLogEntry) -> LogEntry:

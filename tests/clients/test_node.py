@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.box import KEYS, Box
-from tests.clients.waits import refusals_of, use_up
+from tests.clients.waits import refusals_of, timed_out, use_up
 from tests.patience import PATIENCE_S
 
 SCRIPT = Path(__file__).with_name("node") / "ask.js"
@@ -41,3 +41,11 @@ def test_a_short_wait_is_waited_for(box: Box, library: str) -> None:
 
     assert outcome == {"error": "ok"}
     assert refusals == 1
+
+
+def test_an_answer_that_takes_too_long_is_asked_for_once(slow_box: Box, library: str) -> None:
+    outcome, records = timed_out(slow_box, lambda: ask(slow_box, library, "alice"))
+
+    assert outcome["status"] == 504
+    assert "Set `stream` to true" in outcome["message"]
+    assert [record["source"] for record in records] == ["partial"]

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tests.box import Box, metric
 
@@ -25,3 +25,15 @@ def use_up(box: Box, user: str) -> None:
     """Asks until the user's limit refuses."""
     while box.chat(user).status_code != 429:
         pass
+
+
+def timed_out(box: Box, call: Callable[[], T]) -> tuple[T, list[dict[str, Any]]]:
+    """The result of a call that Envoy's timeout ends, and the records of its chats.
+
+    Another request follows, which ends at once: its record comes after those of the call.
+    """
+    before = len(box.records())
+    result = call()
+    last = box.chat(model="unknown").headers["x-request-id"]
+    box.record_of(last)
+    return result, [record for record in box.records()[before:] if record["model"] == "tiny"]

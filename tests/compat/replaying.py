@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
 from headgate._gen.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from headgate._gen.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
-from headgate.core.contract import AdmissionKey, Namespace
+from headgate.core.contract import AdmissionKey, LimitsKey, Namespace
 from headgate.core.metrics import Metrics
 from headgate.policy import load_policy
 from headgate.program import app
@@ -141,6 +141,8 @@ def _same(answer: Message, of_release: Message, event: Event) -> None:
         _without_long_waits(of_release)
     if isinstance(answer, ProcessingResponse):
         _forget_served_as(answer)
+    if isinstance(answer, RateLimitResponse):
+        _forget_refused_by(answer)
     assert answer == of_release, f"call {event.call}, {event.method}"
 
 
@@ -150,6 +152,13 @@ def _forget_served_as(answer: ProcessingResponse) -> None:
     if Namespace.ADMISSION in answer.dynamic_metadata.fields:
         admission = answer.dynamic_metadata.fields[Namespace.ADMISSION].struct_value
         admission.fields.pop(AdmissionKey.SERVED_AS, None)
+
+
+def _forget_refused_by(answer: RateLimitResponse) -> None:
+    """Takes out the limit that refused, which 0.1.0 did not name. Only the access log reads it."""
+    answer.dynamic_metadata.fields.pop(LimitsKey.REFUSED_BY, None)
+    if not answer.dynamic_metadata.fields:
+        answer.ClearField("dynamic_metadata")
 
 
 def _forget_words(message: Message) -> None:

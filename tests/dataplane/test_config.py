@@ -45,7 +45,7 @@ def box(folder: Path, **upstreams: str) -> OneBox:
     return OneBox(
         listen_host="127.0.0.1",
         listen_port=8080,
-        services_socket=folder / "services.sock",
+        services_sockets=[folder / "services.sock"],
         admin_socket=folder / "admin.sock",
         folder=folder,
         upstreams=upstreams,
@@ -146,7 +146,7 @@ def test_settle_carries_the_contract_s_entries_in_order_when_the_stream_is_done(
         *SETTLE_USAGE_ENTRIES,
     ]
     said = settle["actions"][-1]["extension"]["typed_config"]
-    assert said["descriptor_key"] == UsageKey.CLIENT_LEFT
+    assert said["descriptor_key"] == UsageKey.ABANDONED
     assert said["skip_if_error"] is True  # else the whole descriptor would be dropped
     assert settle["hits_addend"] == {"number": 0}
     assert settle["apply_on_stream_done"] is True

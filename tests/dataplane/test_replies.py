@@ -115,7 +115,7 @@ async def test_a_larger_body_of_unknown_length_is_413(rig: Rig) -> None:
     assert (answer.status_code, code_of(answer)) == (413, "request_too_large")
 
 
-async def post_over_http2(rig: Rig, size_bytes: int) -> httpx.Response:
+async def post_over_http2(rig: Rig, size_bytes: int, **headers: str) -> httpx.Response:
     """In pieces: httpx copies the rest of a single piece for each frame of HTTP/2."""
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -123,16 +123,20 @@ async def post_over_http2(rig: Rig, size_bytes: int) -> httpx.Response:
         for start in range(0, size_bytes, 2**18):
             yield body[start : start + 2**18]
 
-    headers = {"content-type": "application/json", "content-length": str(size_bytes)}
+    headers = {"content-type": "application/json", **headers}
     url = f"http://127.0.0.1:{rig.box.listen_port}{CHAT}"
     async with httpx.AsyncClient(http1=False, http2=True, timeout=PATIENCE_S) as client:
         return await client.post(url, content=pieces(), headers=headers)
 
 
 @pytest.mark.parametrize("size_bytes", [LIMIT_BYTES + 1, 40_000_000, 100_000_000])
-async def test_over_http2_a_larger_body_is_413_and_no_reset(rig: Rig, size_bytes: int) -> None:
+@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+async def test_over_http2_a_larger_body_is_413_and_no_reset(
+    rig: Rig, size_bytes: int, known: bool
+) -> None:
     """An answer followed by a reset is only the reset to a client that still sends."""
-    answer = await post_over_http2(rig, size_bytes)
+    length = {"content-length": str(size_bytes)} if known else {}
+    answer = await post_over_http2(rig, size_bytes, **length)
 
     assert (answer.status_code, code_of(answer)) == (413, "request_too_large")
     assert "larger than 32 MiB" in answer.json()["error"]["message"]
@@ -141,7 +145,7 @@ async def test_over_http2_a_larger_body_is_413_and_no_reset(rig: Rig, size_bytes
 
 
 async def test_over_http2_a_body_at_the_limit_passes_whole(rig: Rig) -> None:
-    answer = await post_over_http2(rig, LIMIT_BYTES)
+    answer = await post_over_http2(rig, LIMIT_BYTES, **{"content-length": str(LIMIT_BYTES)})
 
     assert answer.status_code == 200
     assert len(rig.upstream.received[0].body) == LIMIT_BYTES
@@ -239,7 +243,7 @@ async def test_services_that_are_away_close_the_door_and_come_back() -> None:
         answer = await rig.post()
         assert (answer.status_code, code_of(answer)) == (503, "service_unavailable")
         assert answer.headers["retry-after"] == "1"
-        again = await rig.services.serve(rig.box.services_socket)
+        again = await rig.services.serve(rig.box.services_sockets[0])
         try:
             await rig.come_back()
         finally:

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -10,7 +11,6 @@ import pytest
 
 from accesslog.meter import meter
 from accesslog.types import LogEntry, OpenReservation
-from accesslog.wire import decode
 from headgate._gen import accesslog_pb2, ext_proc_pb2
 from headgate.core.contract import (
     ABSENT,
@@ -20,6 +20,7 @@ from headgate.core.contract import (
     Namespace,
     UsageKey,
 )
+from tests.accesslog.entries import decode
 from tests.door import http2
 from tests.envoy_process import CHAT, Rig, running_envoy
 from tests.fake_hooks import MODEL, entries, route, too_many
@@ -120,7 +121,7 @@ async def test_an_unreachable_upstream_is_settled_as_an_error(rig: Rig) -> None:
     assert (await rig.post()).status_code == 503
     seen = await settled(rig)
     assert (seen["status"], seen["left"]) == ("503", "false")
-    assert not reservation_of(decoded(await rig.logged())).usage.client_left
+    assert not reservation_of(decoded(await rig.logged())).usage.abandoned
 
 
 async def test_a_client_that_leaves_in_mid_stream_is_settled(rig: Rig) -> None:
@@ -161,7 +162,7 @@ async def test_a_client_that_leaves_before_the_answer_is_logged_once(rig: Rig) -
     assert entry.common_properties.metadata.filter_metadata[Namespace.ADMISSION]
     seen = await settled(rig)
     assert (seen["status"], seen["left"]) == (ABSENT, "true")
-    assert reservation_of(decoded(entry)).usage.client_left
+    assert reservation_of(decoded(entry)).usage.abandoned
 
 
 async def test_a_client_that_resets_its_http2_stream_before_the_answer_has_left(rig: Rig) -> None:
@@ -178,9 +179,38 @@ async def test_a_client_that_resets_its_http2_stream_before_the_answer_has_left(
     await asyncio.wait_for(asked.wait(), PATIENCE_S)
     writer.write(http2.reset())
     assert (await settled(rig))["left"] == "true"
-    assert reservation_of(decoded(await rig.logged())).usage.client_left
+    assert reservation_of(decoded(await rig.logged())).usage.abandoned
     gone.set()
     writer.close()
+
+
+async def test_a_timeout_of_envoy_while_vllm_works_is_no_refund_and_no_reason_to_retry(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def silent(_: Received, writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("headgate.dataplane.listener.STREAM_IDLE_TIMEOUT", timedelta(seconds=3))
+    async with running_envoy() as rig:
+        rig.upstream.answer = silent
+        answer = await rig.post()
+        seen, entry = await settled(rig), decoded(await rig.logged())
+
+    assert (answer.status_code, answer.headers["x-should-retry"]) == (504, "false")
+    assert "Set `stream` to true" in answer.json()["error"]["message"]
+    assert "retry-after" not in answer.headers
+    assert (seen["status"], seen["left"]) == ("504", "true")
+    assert reservation_of(entry).usage.abandoned
+
+
+async def test_a_504_of_vllm_is_refunded(rig: Rig) -> None:
+    rig.upstream.answer = reply(504, b"{}")
+    answer = await rig.post()
+    seen = await settled(rig)
+
+    assert "x-should-retry" not in answer.headers
+    assert (seen["status"], seen["left"]) == ("504", "false")
+    assert not reservation_of(decoded(await rig.logged())).usage.abandoned
 
 
 async def test_a_client_that_leaves_while_envoy_connects_has_left_nothing_at_vllm() -> None:
@@ -198,7 +228,7 @@ async def test_a_client_that_leaves_while_envoy_connects_has_left_nothing_at_vll
             asking.cancel()
             seen = await settled(rig)
             assert (seen["status"], seen["left"]) == (ABSENT, "false")
-            assert not reservation_of(decoded(await rig.logged())).usage.client_left
+            assert not reservation_of(decoded(await rig.logged())).usage.abandoned
         for client in waiting:
             client.close()
 

@@ -90,7 +90,7 @@ async def test_a_second_envoy_does_not_share_the_port() -> None:
 
 async def test_a_configuration_that_envoy_refuses_is_said_in_its_words() -> None:
     async with short_folder() as folder:
-        box = replace(make_box(folder, {}), services_socket=folder / ("long" * 40))
+        box = replace(make_box(folder, {}), services_sockets=[folder / ("long" * 40)])
         envoy = Envoy(box)
         with pytest.raises(EnvoyRejected, match="exceeds maximum UNIX domain socket path size"):
             await envoy.start()
@@ -173,7 +173,7 @@ async def test_a_killed_envoy_starts_again_on_the_same_files() -> None:
     await upstream.start()
     async with short_folder() as folder:
         box = make_box(folder, {"tiny": upstream.url})
-        server = await services.serve(box.services_socket)
+        server = await services.serve(box.services_sockets[0])
         first, second = Envoy(box, concurrency=1), Envoy(box, concurrency=1)
         try:
             await first.start()

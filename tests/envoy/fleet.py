@@ -60,8 +60,7 @@ class Fleet:
 
     def socket(self, number: int) -> Path:
         """Where replica `number` answers hooks."""
-        first = self.box.services_socket
-        return first.with_name(f"{first.stem}{_suffix(number)}{first.suffix}")
+        return Path(self.box.services_sockets[number - 1])
 
     def records_file(self, number: int) -> Path:
         return self.box.folder / f"usage{_suffix(number)}.jsonl"
@@ -176,7 +175,9 @@ def fleet_to_start(
     box = OneBox(
         listen_host="127.0.0.1",
         listen_port=free_port(),
-        services_socket=folder / "hooks.sock",
+        services_sockets=[
+            folder / f"hooks{_suffix(number + 1)}.sock" for number in range(replicas)
+        ],
         admin_socket=folder / "envoy-admin.sock",
         folder=folder,
         upstreams={"tiny": upstream, **more_upstreams},
@@ -185,19 +186,7 @@ def fleet_to_start(
         write_bootstrap(box)
     with running_redis(*redis_options) as redis:
         fleet = Fleet(box, redis, replicas)
-        _name_endpoints(fleet)
         try:
             yield fleet
         finally:
             fleet.stop()
-
-
-def _name_endpoints(fleet: Fleet) -> None:
-    """One box has one replica: the others join the services' cluster here, as in a mesh."""
-    bootstrap = json.loads(fleet.box.bootstrap_file.read_text())
-    (cluster,) = bootstrap["static_resources"]["clusters"]
-    cluster["load_assignment"]["endpoints"][0]["lb_endpoints"] = [
-        {"endpoint": {"address": {"pipe": {"path": str(fleet.socket(number))}}}}
-        for number in fleet.numbers
-    ]
-    fleet.box.bootstrap_file.write_text(json.dumps(bootstrap))

@@ -8,15 +8,20 @@ from tests.envoy.conftest import Upstream
 
 @pytest.mark.simulator
 @pytest.mark.parametrize(
-    "setup",
-    [Setup("memory", 1), Setup("Redis", 3), Setup("Redis", 3, ", slice: 5000")],
-    ids=["memory-1", "redis-3", "slices-3"],
+    ("setup", "requests"),
+    [
+        (Setup("memory", 1), 300),
+        (Setup("Redis", 3), 300),
+        (Setup("Redis", 3, ", slice: 5000"), 300),
+        (Setup("Redis", 1, workers=4), 1_000),
+    ],
+    ids=["memory-1", "redis-3", "slices-3", "workers-4"],
 )
-async def test_of_300_requests_at_once_exactly_those_are_admitted_that_fit(
-    setup: Setup, upstream: Upstream
+async def test_of_many_requests_at_once_exactly_those_are_admitted_that_fit(
+    setup: Setup, requests: int, upstream: Upstream
 ) -> None:
     """They hold all of the limit until they end, and what they used from then on."""
     with running(setup, upstream.url) as fleet:
-        outcome = await overshoot(fleet, 300)
+        outcome = await overshoot(fleet, requests)
 
-    check(outcome, 300, setup)
+    check(outcome, requests, setup)

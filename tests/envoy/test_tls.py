@@ -81,7 +81,7 @@ def test_a_pair_that_is_rewritten_is_shown_and_a_broken_one_is_not(demo: Box) ->
         "the line about the broken pair",
     )
     [line] = said
-    assert line.startswith("headgate: certificate refused, the last good one stays in force: ")
+    assert "ERROR headgate.reload: certificate refused, the last good one stays in force: " in line
     assert line.endswith("door.pem: has expired")
     assert shown(demo) == "second"
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.box import Box, environment, policy, started_up
 from tests.certificates import AUTHORITY, FOLDER
@@ -248,21 +249,61 @@ def test_a_host_name_to_listen_on_works_and_nothing_else_is_printed(tmp_path: Pa
         assert httpx.get(f"{box.url}/v1/models").status_code == 401
         lines = (tmp_path / "up.log").read_text().splitlines()
 
-    note, ready = [line for line in lines if " 401 " not in line]
+    note, ready, metrics = [line for line in lines if " 401 " not in line]
     assert note.startswith("note: the vLLM of tiny")
     assert ready.startswith("Headgate is ready on")
+    assert metrics.startswith(f"Metrics: {box.admin_url}/metrics")
 
 
-def test_a_closed_standard_output_does_not_end_it_and_sighup_does(tmp_path: Path) -> None:
+def test_the_admin_port_shows_the_metrics_of_envoy(box: Box) -> None:
+    box.chat()
+    answer = httpx.get(f"{box.admin_url}/stats/prometheus")
+
+    assert answer.status_code == 200
+    names = {family.name for family in text_string_to_metric_families(answer.text)}
+    assert "envoy_http_downstream_rq_active" in names
+
+
+def test_the_log_of_an_envoy_that_crashed_is_kept_and_named(tmp_path: Path) -> None:
+    """A temporary folder is removed at the end, and the certificate's key with it."""
+    (tmp_path / "headgate.yaml").write_text(policy("http://127.0.0.1:9"))
+    said, errors = tmp_path / "out", tmp_path / "errors"
+    with said.open("w") as out, errors.open("w") as err:
+        process = subprocess.Popen(
+            [*PATIENT_HEADGATE, "up", *ANY_PORTS],
+            cwd=tmp_path,
+            stdout=out,
+            stderr=err,
+            env={**environment(), "TMPDIR": str(tmp_path)},
+        )
+    try:
+        wait_until(lambda: "Metrics: " in said.read_text(), "the box")
+        (envoy,) = children_of(process.pid)
+        os.kill(envoy, signal.SIGSEGV)
+        code = process.wait(PATIENCE_S)
+    finally:
+        process.kill()
+
+    (log,) = tmp_path.glob("headgate-*/*")
+    assert code == 1
+    assert "Segmentation fault" in log.read_text()
+    assert errors.read_text().splitlines()[-1].endswith(f"; its log is {log}")
+
+
+def test_a_closed_standard_output_does_not_end_it_and_a_closed_terminal_does(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "headgate.yaml").write_text(policy("http://127.0.0.1:9"))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [*PATIENT_HEADGATE, "up", "--listen", f"127.0.0.1:{port}"]
     command += ["--admin", "127.0.0.1:0", "--run-dir", "run"]
+    controller, terminal = os.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", _CLOSED_OUTPUT, *command],
         cwd=tmp_path,
+        stdin=terminal,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=environment(),
@@ -274,6 +315,8 @@ def test_a_closed_standard_output_does_not_end_it_and_sighup_does(tmp_path: Path
     finally:
         process.kill()
         process.wait()
+        os.close(controller)
+        os.close(terminal)
 
 
 def answers(url: str) -> bool:

@@ -38,6 +38,10 @@ class AuthzServer:
         labels = {"hook": "ext_authz", "decision": decision}
         return self.counted.get_sample_value("headgate_decisions_total", labels)
 
+    def requests(self, status: str) -> float:
+        labels = {"tenant": "-", "model": "-", "api": "chat", "status": status}
+        return self.counted.get_sample_value("headgate_requests_total", labels) or 0
+
 
 @pytest.fixture
 def door() -> AuthzServer:
@@ -109,6 +113,8 @@ async def test_failures_beyond_the_limit_get_429_and_a_known_key_passes_all_the_
         await check(check_request(WRONG, address="192.0.2.9"))
     ).denied_response.status.code == 401
     assert door.decisions("too_many_failures") == 2
+    assert door.requests("429") == 2, "the access log sees none of these"
+    assert door.requests("401") == 0, "the access log counts these"
     door.clock.advance(20)
     assert (await check(check_request(WRONG))).denied_response.status.code == 401
 

@@ -20,7 +20,6 @@ import extproc.wire
 import ratelimit.descriptors.wire
 import ratelimit.wire
 from accesslog.meter import meter
-from accesslog.wire import decode as decode_log
 from extproc.decide import decide
 from extproc.estimate import Estimator
 from extproc.splice import SpliceError, rewrite_body
@@ -33,6 +32,7 @@ from headgate.grpc_server.frames import PREFACE
 from headgate.policy.load import find_problems
 from ratelimit.descriptors.wire import BadCallError
 from ratelimit.wire import BadDescriptorError
+from tests.accesslog.entries import decode as decode_log
 from tests.door.rig import BODIES, DOOR, with_members
 from tests.fuzz.mutations import FOLDER, HTTP2, MESSAGES, mutated
 from tests.grpc_server.peer import HEAD, TRAILERS, Peer

@@ -81,11 +81,12 @@ class Peer:
 
     max_streams: int = MAX_STREAMS
     greeted: bool = True
+    asked_streams: int = MAX_STREAMS
     events: list[Event] = field(default_factory=list)
     streams: dict[int, Stream] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.connection = Connection(self._accept, self.max_streams)
+        self.connection = Connection(self._accept, self.max_streams, self.asked_streams)
         self.encoder = Encoder()
         self._reader = FrameReader()
         if self.greeted:

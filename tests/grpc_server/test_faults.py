@@ -326,3 +326,16 @@ def test_more_streams_than_allowed_are_refused() -> None:
     answer = peer.send(*(peer.headers(stream_id) for stream_id in (1, 3, 5)))
     assert one_fault(answer) == (Kind.RST_STREAM, ErrorCode.REFUSED_STREAM)
     assert set(peer.connection.streams) == {1, 3}
+
+
+def test_calls_beyond_the_number_that_is_asked_for_are_taken() -> None:
+    """A peer sends its first calls before it has read our SETTINGS: none may be refused."""
+    peer = Peer(greeted=False, asked_streams=2)
+    (settings, _) = peer.take()
+    answer = peer.send(PREFACE, frames.settings({}), *(peer.headers(id) for id in (1, 3, 5)))
+
+    assert Setting.MAX_CONCURRENT_STREAMS.to_bytes(2, "big") + (2).to_bytes(4, "big") in (
+        settings.payload
+    )
+    assert {frame.kind for frame in answer} == {Kind.SETTINGS}
+    assert set(peer.connection.streams) == {1, 3, 5}

@@ -14,6 +14,9 @@ from headgate.program.settings import (
     Address,
     BoxSettings,
     GrpcServer,
+    LogFormat,
+    LogLevel,
+    LogSettings,
     ServiceSettings,
     StoreSettings,
     TlsFiles,
@@ -23,6 +26,7 @@ SERVE: dict[str, tuple[list[str], object]] = {
     "policy": (["--policy", "p.yaml"], Path("p.yaml")),
     "hooks": (["--hooks", "unix:h.sock"], "unix:h.sock"),
     "grpc_server": (["--grpc-server", "grpcio"], GrpcServer.GRPCIO),
+    "workers": (["--workers", "3"], 3),
     "admin": (["--admin", "[::1]:7"], Address("::1", 7)),
     "store": (
         [
@@ -32,6 +36,10 @@ SERVE: dict[str, tuple[list[str], object]] = {
         StoreSettings("redis://r", 3, 0.02, Path("p")),
     ),
     "records": (["--records", "r.jsonl"], Path("r.jsonl")),
+    "log": (
+        ["--log-format", "json", "--log-level", "info"],
+        LogSettings(LogFormat.JSON, LogLevel.INFO),
+    ),
     "drain_s": (["--drain-s", "2.5"], 2.5),
     "auth_failures_per_minute": (["--auth-failures-per-minute", "7"], 7),
     "ratelimit_config": (
@@ -52,11 +60,13 @@ UP: dict[str, tuple[list[str], object]] = {
         ["--store", "redis://r", "--store-deadline-ms", "20", "--store-password-file", "p"],
         StoreSettings("redis://r", deadline_s=0.02, password_file=Path("p")),
     ),
+    "log": SERVE["log"],
     "drain_s": SERVE["drain_s"],
     "records": SERVE["records"],
     "tls": (["--tls-cert", "c", "--tls-key", "k"], TlsFiles(Path("c"), Path("k"))),
     "auth_failures_per_minute": SERVE["auth_failures_per_minute"],
     "grpc_server": SERVE["grpc_server"],
+    "workers": SERVE["workers"],
     "max_connections": (["--max-connections", "9"], 9),
     "body_limit_bytes": (["--body-limit", "50MB"], 50_000_000),
     "run_dir": (["--run-dir", "d"], Path("d")),
@@ -69,6 +79,7 @@ def settings_of(monkeypatch: pytest.MonkeyPatch, command: str, *options: str) ->
     taken: list[Any] = []
     monkeypatch.setattr(running, command, lambda settings, *_: settings)
     monkeypatch.setattr(running, "_run", taken.append)
+    monkeypatch.setattr(running, "configure_logs", lambda _: None)
     ended = CliRunner().invoke(cli, [command, *options])
     assert ended.exit_code == 0, ended.output
     return taken[0]

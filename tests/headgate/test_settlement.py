@@ -109,21 +109,24 @@ def test_seconds_without_a_price_cost_the_estimate() -> None:
 @pytest.mark.parametrize(
     ("usage", "expected"),
     [
-        (Usage(client_left=True), Charge(40, 0, Source.PARTIAL)),
-        (Usage(client_left=False), Charge(0, 0, Source.REFUND)),
-        (Usage(status=503, client_left=True), Charge(0, 0, Source.REFUND)),
-        (Usage(status=200, client_left=True), Charge(40, 0, Source.PARTIAL)),
+        (Usage(abandoned=True), Charge(40, 0, Source.PARTIAL)),
+        (Usage(abandoned=False), Charge(0, 0, Source.REFUND)),
+        (Usage(status=503, abandoned=True), Charge(0, 0, Source.REFUND)),
+        (Usage(status=200, abandoned=True), Charge(40, 0, Source.PARTIAL)),
+        (Usage(status=504, abandoned=True), Charge(40, 0, Source.PARTIAL)),
+        (Usage(status=504), Charge(0, 0, Source.REFUND)),
     ],
-    ids=["at vLLM", "not there yet", "an error", "an answer"],
+    ids=["at vLLM", "not there yet", "an error", "an answer", "Envoy's 504", "vLLM's 504"],
 )
-def test_a_client_that_leaves_while_vllm_works_pays_its_prompt(
+def test_a_request_that_is_abandoned_while_vllm_works_pays_its_prompt(
     usage: Usage, expected: Charge
 ) -> None:
-    """Otherwise a prompt without streaming would be free if its client disconnects early."""
+    """Otherwise a prompt without streaming would be free if its client disconnects early, or if the
+    answer takes longer than Envoy waits."""
     assert charge(usage, RESERVED) == expected
 
 
-def test_only_envoys_own_value_says_that_a_client_left() -> None:
-    assert read_usage({"left": "true"}).client_left
+def test_only_envoys_own_value_says_that_a_request_was_abandoned() -> None:
+    assert read_usage({"left": "true"}).abandoned
     for text in ("false", "1", "-", "True", ""):
-        assert not read_usage({"left": text}).client_left
+        assert not read_usage({"left": text}).abandoned

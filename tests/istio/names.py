@@ -8,8 +8,12 @@ from prometheus_client import CollectorRegistry
 
 from headgate.core.clock import SystemClock
 from headgate.core.metrics import Metrics
+from headgate.program.series import start_series
 from headgate.simulator.exposition import Exposition
 from headgate.simulator.metrics import EngineMetrics
+from headgate.simulator.scheduler import Scheduler
+from headgate.simulator.settings import Settings
+from ratelimit.fullness import Fullness
 from tests.fakes import FakeClock
 
 HERE = Path(__file__).resolve().parent
@@ -32,14 +36,19 @@ def metrics_in(promql: str) -> set[str]:
 def known_metrics() -> frozenset[str]:
     """All names that Prometheus can have."""
     policy = CollectorRegistry()
-    Metrics(policy, SystemClock())
-    page = Exposition("m", EngineMetrics(FakeClock())).page().decode()
+    start_series(Metrics(policy, SystemClock()))
+    policy.register(Fullness(SystemClock().now_s))
+    page = Exposition("m", EngineMetrics(FakeClock()), Scheduler(Settings())).page().decode()
     vllms = {re.split(r"[{ ]", line)[0] for line in page.splitlines() if line[:1] not in ("#", "")}
     return frozenset(_exposed(policy) | vllms | _REAL_VLLM_ONLY | ISTIOS | set(envoy_metrics()))
 
 
 def _exposed(policy: CollectorRegistry) -> set[str]:
-    suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
+    suffixes = {
+        "counter": ("_total",),
+        "info": ("_info",),
+        "histogram": ("_bucket", "_sum", "_count"),
+    }
     return {
         family.name + suffix
         for family in policy.collect()

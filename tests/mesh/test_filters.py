@@ -5,7 +5,7 @@ from typing import Any
 
 import betterproto2
 
-from headgate.core.contract import Namespace
+from headgate.core.contract import CHECKED_HEADERS, Namespace
 from headgate.dataplane.box import BODY_LIMIT_BYTES
 from headgate.dataplane.envoy_filters import SERVICES_CLUSTER
 from headgate.dataplane.filters import http_filters
@@ -57,11 +57,8 @@ def test_ext_authz_has_what_its_provider_cannot_say(mesh: RunningMesh) -> None:
     assert running["encode_raw_headers"] is True
     assert running["validate_mutations"] is True
     assert running["status_on_error"] == {"code": "ServiceUnavailable"}
-    assert {pattern["exact"] for pattern in running["allowed_headers"]["patterns"]} == {
-        "authorization",
-        "x-api-key",
-        "api-key",
-    }
+    allowed = {pattern["exact"] for pattern in running["allowed_headers"]["patterns"]}
+    assert allowed == set(CHECKED_HEADERS)
     assert service["envoy_grpc"]["cluster_name"] == SERVICES_CLUSTER
     assert service["timeout"] == "2s"
     assert service["retry_policy"]["num_retries"] == 2
@@ -69,7 +66,8 @@ def test_ext_authz_has_what_its_provider_cannot_say(mesh: RunningMesh) -> None:
 
 def test_requests_are_read_as_strictly_as_in_one_box(mesh: RunningMesh) -> None:
     running = manager(mesh)
-    for name, value in reading_rules().to_dict(casing=betterproto2.Casing.SNAKE).items():
+    rules = reading_rules(BODY_LIMIT_BYTES)
+    for name, value in rules.to_dict(casing=betterproto2.Casing.SNAKE).items():
         assert normal(running[name]) == normal(value), name
 
 

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,8 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
 from headgate.program.admin.app import admin_app
+from headgate.program.admin.config import shown_settings
 from headgate.program.admin.server import AdminServer
-from headgate.program.settings import Address
+from headgate.program.settings import Address, ServiceSettings, StoreSettings
 from tests.fakes import FakeClock
 from tests.patience import PATIENCE_S
 
@@ -23,16 +25,23 @@ class Admin:
     """A running admin server, and the parts whose readiness it reports."""
 
     def __init__(self) -> None:
-        self.parts = {"hooks": True, "policy": True}
+        self.parts = {"hooks": "", "policy": ""}
         self.metrics = Metrics(CollectorRegistry(), FakeClock())
         self.server = AdminServer(
-            admin_app(self.metrics.registry, lambda: self.parts, lambda: "a.b: unit=DAY\n"),
+            admin_app(self.read_metrics, lambda: self.parts, rate_limits=lambda: "a.b: unit=DAY\n"),
             Address("127.0.0.1", 0),
         )
+
+    async def read_metrics(self) -> CollectorRegistry:
+        return self.metrics.registry
 
     async def get(self, path: str, **headers: str) -> httpx.Response:
         async with httpx.AsyncClient(base_url=self.server.url, trust_env=False) as client:
             return await client.get(path, headers=headers)
+
+
+async def no_metrics() -> CollectorRegistry:
+    return CollectorRegistry()
 
 
 @pytest.fixture
@@ -46,27 +55,36 @@ async def admin() -> AsyncIterator[Admin]:
 async def test_the_index_names_every_page(admin: Admin) -> None:
     answer = await admin.get("/")
     assert answer.headers["content-type"].startswith("text/plain")
-    for path in ("/healthz", "/readyz", "/metrics", "/healthcheck", "/rlconfig"):
+    for path in ("/healthz", "/readyz", "/metrics", "/healthcheck", "/rlconfig", "/debug/config"):
         assert path in answer.text
         assert (await admin.get(path)).status_code == 200
 
 
 async def test_it_is_alive_even_when_it_is_not_ready(admin: Admin) -> None:
-    admin.parts["hooks"] = False
+    admin.parts["hooks"] = "they drain"
     answer = await admin.get("/healthz")
     assert (answer.status_code, answer.text) == (200, "ok\n")
 
 
 async def test_it_is_ready_when_every_part_is(admin: Admin) -> None:
     answer = await admin.get("/readyz")
-    assert (answer.status_code, answer.json()) == (200, {"ready": True, "missing": []})
+    assert (answer.status_code, answer.json()) == (200, {"ready": True, "missing": [], "why": {}})
 
 
 async def test_what_is_not_ready_is_named(admin: Admin) -> None:
-    admin.parts |= {"policy": False, "hooks": False}
+    why = {"policy": "it is bad", "hooks": "they drain"}
+    admin.parts |= why
     answer = await admin.get("/readyz")
     assert answer.status_code == 503
-    assert answer.json() == {"ready": False, "missing": ["hooks", "policy"]}
+    assert answer.json() == {"ready": False, "missing": ["hooks", "policy"], "why": why}
+
+
+def test_the_shown_settings_hold_no_password() -> None:
+    store = StoreSettings("rediss://user:hunter2@redis:6379/0", password_file=Path("secret.txt"))
+    shown = shown_settings(ServiceSettings(policy=Path("headgate.yaml"), store=store))
+    assert shown["store"]["url"] == "rediss://***@redis:6379/0"
+    assert (shown["policy"], shown["store"]["password_file"]) == ("headgate.yaml", "secret.txt")
+    assert shown["log"] == {"format": "text", "level": "warning"}
 
 
 async def test_the_probe_of_envoyproxy_ratelimit_fails_until_every_part_is_ready(
@@ -74,7 +92,7 @@ async def test_the_probe_of_envoyproxy_ratelimit_fails_until_every_part_is_ready
 ) -> None:
     answer = await admin.get("/healthcheck")
     assert (answer.status_code, answer.text) == (200, "OK")
-    admin.parts["hooks"] = False
+    admin.parts["hooks"] = "they drain"
     assert (await admin.get("/healthcheck")).status_code == 500
 
 
@@ -131,7 +149,7 @@ async def test_port_0_takes_a_free_port_and_reports_it(admin: Admin) -> None:
 async def test_a_taken_port_is_one_clear_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        server = AdminServer(admin_app(CollectorRegistry(), dict), Address("127.0.0.1", port))
+        server = AdminServer(admin_app(no_metrics, dict), Address("127.0.0.1", port))
         with pytest.raises(OperatorError) as refused:
             await server.start()
         assert str(refused.value) == (
@@ -141,7 +159,7 @@ async def test_a_taken_port_is_one_clear_error() -> None:
 
 
 async def test_an_unknown_host_is_one_clear_error() -> None:
-    server = AdminServer(admin_app(CollectorRegistry(), dict), Address("no host", 0))
+    server = AdminServer(admin_app(no_metrics, dict), Address("no host", 0))
     with pytest.raises(OperatorError, match=r"^cannot listen on no host:0 for admin: [^(]+$"):
         await server.start()
 

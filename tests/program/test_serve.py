@@ -27,7 +27,12 @@ def serving(tmp_path: Path) -> Iterator[tuple[Process, str, str]]:
     command = [sys.executable, "-m", "headgate", "serve", "--policy", "headgate.yaml"]
     command += ["--hooks", address, "--admin", "127.0.0.1:0", "--drain-s", str(PATIENCE_S)]
     process = subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment()
+        command,
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
     )
     try:
         assert process.stderr is not None
@@ -49,6 +54,30 @@ def test_it_is_healthy_and_ready_once_it_says_so(serving: tuple[Process, str, st
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
     assert httpx.get(f"{admin_url}/readyz").status_code == 200
     assert httpx.get(f"{admin_url}/healthz").status_code == 200
+
+
+def test_at_sighup_it_reads_its_policy_again_and_goes_on(
+    serving: tuple[Process, str, str], tmp_path: Path
+) -> None:
+    """A policy that is still refused is told again, for those who ask by SIGHUP."""
+    process, _, admin_url = serving
+    assert process.stderr is not None
+    (tmp_path / "headgate.yaml").write_text("models: nonsense\n")
+    told = (line for line in process.stderr if "ERROR headgate.reload: policy refused" in line)
+    assert next(told)
+    process.send_signal(signal.SIGHUP)
+    assert next(told)
+    assert httpx.get(f"{admin_url}/healthz").status_code == 200
+
+
+def test_sigusr1_changes_the_log_level_of_the_running_program(
+    serving: tuple[Process, str, str],
+) -> None:
+    process, _, _ = serving
+    assert process.stderr is not None
+    for level in ("DEBUG", "WARNING"):
+        process.send_signal(signal.SIGUSR1)
+        assert process.stderr.readline().endswith(f"headgate: logs from {level} on now\n")
 
 
 def test_on_sigterm_it_says_not_serving_and_ends_with_0(serving: tuple[Process, str, str]) -> None:

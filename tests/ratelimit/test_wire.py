@@ -79,6 +79,15 @@ def test_only_a_request_that_a_replica_holds_is_marked_so() -> None:
     assert [dict(answer.dynamic_metadata) for answer in answers] == [{}, {"held_by": "abc+"}]
 
 
+def test_the_answer_names_the_limit_that_refused() -> None:
+    refused = Refused(Reason.LIMIT, LEFT, 7, (LEFT,))
+    answers = [
+        encode_decision(REQUEST, answer, NOW_S)
+        for answer in (refused, Refused(Reason.REPLAYED, None, 1, ()))
+    ]
+    assert [dict(answer.dynamic_metadata) for answer in answers] == [{"refused_by": LEFT.id}, {}]
+
+
 def test_a_request_that_never_got_a_reservation_settles_nothing() -> None:
     call = settle(reservation=ABSENT, tenant=ABSENT, estimate=ABSENT, estimate_prompt=ABSENT)
     decoded = decode(call)

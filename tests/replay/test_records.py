@@ -69,7 +69,7 @@ def test_a_record_is_a_request_with_its_times_and_tokens() -> None:
 def test_every_field_that_is_read_is_one_that_is_written() -> None:
     read = {field.name for field in msgspec.structs.fields(UsageLine)}
 
-    assert read <= set(UsageRecord.__dataclass_fields__)
+    assert read <= set(UsageRecord.__struct_fields__)
 
 
 def test_a_record_of_an_earlier_release_does_not_know_the_prompts_part() -> None:

@@ -1,4 +1,4 @@
-"""The configuration of the rig's Envoy: a listener for each counter, and two only for Lua."""
+"""The configuration of the rig's Envoy: a listener for each counter, and three only for Lua."""
 
 import json
 from pathlib import Path
@@ -14,9 +14,9 @@ from headgate.dataplane.filters import (
 )
 
 TAP = tap_source()
-SPLITS, BATCH = (
+SPLITS, BATCH, USUAL = (
     (Path(__file__).parent / name).read_text(encoding="utf-8")
-    for name in ("splits.lua", "batch.lua")
+    for name in ("splits.lua", "batch.lua", "usual.lua")
 )
 _TYPES = "type.googleapis.com/envoy"
 _ADMISSION = {
@@ -41,6 +41,7 @@ def bootstrap(folder: Path, tap: bool) -> dict[str, Any]:
                 _listener(folder, Counting.EXTPROC, [_caller_filter(), *rendered, _router()]),
                 _listener(folder, "splits", [_lua(TAP + SPLITS), _router()]),
                 _listener(folder, "batch", [_lua(TAP + SPLITS + BATCH), _router()]),
+                _listener(folder, "usual", [_lua(TAP + USUAL), _router()]),
                 _listener(folder, "h2", [_router()]),
             ],
             "clusters": [

@@ -36,8 +36,8 @@ class Script:
 
 
 class TapEnvoy:
-    """The running Envoy: `answer()` goes through the tap or ext_proc, the other two through
-    `splits.lua` and `batch.lua`."""
+    """The running Envoy: `answer()` goes through the tap or ext_proc, the others through
+    `splits.lua`, `batch.lua` and `usual.lua`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -46,6 +46,7 @@ class TapEnvoy:
         self.listeners = {counting: self._client(counting) for counting in Counting}
         self.splitter = self._client("splits")
         self.batch = self._client("batch")
+        self.usual = self._client("usual")
         self.pid = 0
 
     def _client(self, listener: str) -> httpx.AsyncClient:
@@ -182,6 +183,7 @@ async def running_tap(
             await listener.aclose()
         await rig.splitter.aclose()
         await rig.batch.aclose()
+        await rig.usual.aclose()
         process.terminate()
         await process.wait()
         server.close()

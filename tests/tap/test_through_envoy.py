@@ -12,6 +12,7 @@ from headgate.core.contract import Counting
 from tests.patience import PATIENCE_S
 from tests.tap.cases_file import CLIENT_USAGES, Case, load
 from tests.tap.rig import Script, TapEnvoy
+from tests.tap.usual_streams import usual_chunk
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 by_both = pytest.mark.parametrize("counting", Counting)
@@ -72,6 +73,25 @@ async def test_an_abort_leaves_the_running_totals(
                 break
     usage = await asyncio.wait_for(log, PATIENCE_S)
     assert (usage["prompt"], usage["completion"]) == ("13", "5")
+    assert "complete" not in usage
+
+
+@by_both
+@pytest.mark.parametrize("client_usage", ["none", "continuous"])
+async def test_an_abort_of_a_long_stream_leaves_the_count_of_its_last_chunk(
+    tap: TapEnvoy, counting: Counting, client_usage: str
+) -> None:
+    """In vLLM's own shape, which the tap reads by a shorter way."""
+    sent = [usual_chunk(completion=str(number)) for number in range(1, 206)]
+    headers = {**CHAT, "x-client-usage": client_usage}
+    async with tap.stream(Script(sent, ending="stall"), headers, counting) as (response, log):
+        seen = b""
+        async for part in response.aiter_raw():
+            seen += part
+            if seen.count(b"\n\n") == len(sent):
+                break
+    usage = await asyncio.wait_for(log, PATIENCE_S)
+    assert (usage["prompt"], usage["completion"]) == ("13", "205")
     assert "complete" not in usage
 
 

@@ -1,0 +1,79 @@
+"""Counts finished requests in the metrics.
+
+Labels come only from the policy in force and from our own names: each new label would cost memory
+forever. The children of a metric are looked up once for each set of labels.
+"""
+
+from collections.abc import Callable, Container
+from functools import lru_cache
+
+from accesslog.types import UsageRecord
+from headgate.core.apis import Api
+from headgate.core.contract import ABSENT
+from headgate.core.metrics import Metrics
+from headgate.core.policy import CompiledPolicy
+
+_STATUSES = range(100, 600)
+_APIS = frozenset(Api)
+_CACHED = 16_384
+"""Sets of labels whose children are kept at hand; the metrics themselves keep all of them."""
+
+
+class RequestCounts:
+    """The metrics of finished requests, with their children at hand."""
+
+    def __init__(self, metrics: Metrics, policy: Callable[[], CompiledPolicy]) -> None:
+        self._policy = policy
+        self._requests = lru_cache(_CACHED)(metrics.requests.labels)
+        self._answers = lru_cache(_CACHED)(metrics.of_requests.answers.labels)
+        self._seconds = lru_cache(_CACHED)(metrics.of_requests.seconds.labels)
+        self._cost = lru_cache(_CACHED)(metrics.of_requests.cost.labels)
+        self._tokens = lru_cache(_CACHED)(metrics.tokens.labels)
+        self._ttft_s = lru_cache(_CACHED)(metrics.ttft_seconds.labels)
+        self._ratio = lru_cache(_CACHED)(metrics.estimate_ratio.labels)
+
+    def count(self, record: UsageRecord) -> None:
+        """Counts one request."""
+        policy = self._policy()
+        tenant = _known(record.tenant, policy.tenants)
+        model = _known(record.model, policy.models)
+        version = _version(record, policy)
+        status = _known(record.status, _STATUSES)
+        self._requests(tenant, model, _known(record.api, _APIS), status).inc()
+        self._answers(model, version, _class(record.status), record.ended or ABSENT).inc()
+        if record.upstream_status is not None:
+            self._seconds(model, version).observe(record.duration_s)
+        if record.ttft_s is not None:
+            self._ttft_s(model, version).observe(record.ttft_s)
+        self._count_tokens(tenant, model, record)
+
+    def _count_tokens(self, tenant: str, model: str, record: UsageRecord) -> None:
+        if record.prompt_tokens:
+            self._tokens(tenant, model, "prompt").inc(record.prompt_tokens)
+        if record.cached_tokens:
+            self._tokens(tenant, model, "cached").inc(record.cached_tokens)
+        if record.completion_tokens:
+            self._tokens(tenant, model, "completion").inc(record.completion_tokens)
+        if record.reasoning_tokens:
+            self._tokens(tenant, model, "reasoning").inc(record.reasoning_tokens)
+        if record.cost:
+            self._cost(tenant, model).inc(float(record.cost))
+
+    def count_estimate(self, model: str, ratio: float) -> None:
+        """Counts how many times its used tokens a request had held."""
+        self._ratio(_known(model, self._policy().models)).observe(ratio)
+
+
+def _version(record: UsageRecord, policy: CompiledPolicy) -> str:
+    """The version, if the policy has it. A cluster's name may hold a subset that it lacks."""
+    model = policy.models.get(record.model or ABSENT)
+    versions = None if model is None else model.versions
+    return ABSENT if versions is None else _known(record.version, versions.names)
+
+
+def _class(status: int | None) -> str:
+    return f"{status // 100}xx" if status is not None and 200 <= status < 600 else "none"
+
+
+def _known(label: object, labels: Container[object]) -> str:
+    return str(label) if label in labels else ABSENT

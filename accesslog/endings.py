@@ -1,0 +1,43 @@
+"""How the answer to a request ended, and what the upstream said. Pure.
+
+It is told from Envoy's own facts: its flags (`%RESPONSE_FLAGS%`), its details, and whether a byte
+came from the upstream. So it holds for proxies with any configuration of ours.
+"""
+
+from accesslog.types import Ended, LogEntry
+from headgate.core.settlement import Usage
+
+_CLIENT_LEFT = frozenset({"DC", "DR"})
+_UPSTREAM_BROKE = frozenset(
+    {"UH", "UF", "UC", "UR", "UT", "UO", "URX", "UPE", "UMSDR", "LH", "LR", "DF", "NC", "DT", "SI"}
+)
+_NO_ANSWER = "upstream_reset_before_response_started"
+"""How Envoy's details begin if the last attempt got no answer. An earlier one may have had one."""
+
+
+def upstream_status(entry: LogEntry, usage: Usage) -> int | None:
+    """The upstream's status; None if Envoy or Headgate answered in its place."""
+    if entry.upstream_rx_s is None or entry.details.startswith(_NO_ANSWER):
+        return None
+    return entry.status if usage.status is None else usage.status
+
+
+def ended_of(entry: LogEntry, usage: Usage) -> Ended | None:
+    """How the answer ended; None for a request that was refused before an upstream was asked."""
+    flags = frozenset(entry.flags)
+    if upstream_status(entry, usage) is not None:
+        return _end_of_answer(flags, usage)
+    if flags & _UPSTREAM_BROKE:
+        return Ended.UPSTREAM_BROKE
+    return Ended.CLIENT_LEFT if entry.status is None else None
+
+
+def _end_of_answer(flags: frozenset[str], usage: Usage) -> Ended:
+    """How an answer ended that had begun. Without metadata of the tap, only the flags tell."""
+    if usage.complete and not usage.error:
+        return Ended.COMPLETE
+    if flags & _CLIENT_LEFT:
+        return Ended.CLIENT_LEFT
+    if flags & _UPSTREAM_BROKE or usage.status is not None:
+        return Ended.UPSTREAM_BROKE
+    return Ended.COMPLETE

@@ -1,0 +1,66 @@
+"""The hooks of one process with their store, records and server, from start to drain."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from accesslog.sink import JsonLinesSink
+from headgate.core.clock import Clock
+from headgate.core.metrics import Metrics
+from headgate.core.policy import CompiledPolicy
+from headgate.program.app import Hooks, Parts, build_hooks, running_pins, running_store
+from headgate.program.ending import Ending
+from headgate.program.hook_server import HookServer
+from headgate.program.settings import ServiceSettings
+from headgate.program.stalls import StallWatch, spare_collections
+from ratelimit.descriptors.tree import Domains
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookInputs:
+    """The values that the program around them passes to the hooks.
+
+    `policy` and `domains` return the versions in force; `domains` is None without
+    --ratelimit-config. With a `console`, a line for each request goes there. `admits` says whether
+    new requests may come in. `record_lock` is that of `JsonLinesSink`.
+    """
+
+    policy: Callable[[], CompiledPolicy]
+    domains: Callable[[], Domains] | None
+    clock: Clock
+    metrics: Metrics
+    console: Callable[[str], None] | None = None
+    admits: Callable[[], bool] = lambda: True
+    record_lock: int | None = None
+
+
+@asynccontextmanager
+async def running_hooks(
+    settings: ServiceSettings,
+    inputs: HookInputs,
+    ending: Ending,
+    open_door: Callable[[HookServer], Awaitable[None]],
+) -> AsyncIterator[Hooks]:
+    """Starts everything in the order in which it is needed, and drains it in reverse.
+
+    `open_door` lets calls reach the server. Raises OperatorError for a bad file or a taken port.
+    """
+    clock, metrics = inputs.clock, inputs.metrics
+    async with AsyncExitStack() as stack:
+        parts = Parts(
+            policy=inputs.policy,
+            domains=inputs.domains,
+            store=await stack.enter_async_context(running_store(settings.store, clock, metrics)),
+            pins=await stack.enter_async_context(running_pins(settings.store, clock)),
+            clock=clock,
+            metrics=metrics,
+            admits=inputs.admits,
+        )
+        records = stack.enter_context(JsonLinesSink.open(settings.records, inputs.record_lock))
+        hooks = build_hooks(settings, parts, (records,), inputs.console)
+        server = HookServer(hooks.methods(), settings.grpc_server, settings.workers)
+        await open_door(server)
+        stack.push_async_callback(server.drain, ending, lambda: hooks.access_log.open_streams > 0)
+        await stack.enter_async_context(StallWatch(clock, metrics))
+        spare_collections()
+        yield hooks
