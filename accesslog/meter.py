@@ -114,7 +114,7 @@ def _reservation(entry: LogEntry, usage: Usage) -> OpenReservation | None:
             per_second=read_count(entry.admission.get(AdmissionKey.PER_SECOND)),
         ),
         usage=usage,
-        held_by=read_held_by(entry.limits),
+        held_by=read_held_by(entry.limits) or read_held_by(entry.admission),
     )
 
 
@@ -169,7 +169,8 @@ def _answer(entry: LogEntry, usage: Usage) -> _Answer:
         "status": entry.status,
         "upstream_status": upstream_status(entry, usage),
         "ended": ended_of(entry, usage),
-        "limit": _of(entry.limits, LimitsKey.REFUSED_BY),
+        "limit": _of(entry.limits, LimitsKey.REFUSED_BY)
+        or _of(entry.admission, LimitsKey.REFUSED_BY),
         "pod": _text(entry.upstream_host),
         "attempts": entry.attempts,
         "flags": entry.flags,

@@ -21,7 +21,8 @@ from headgate._gen.accesslog_pb2 import (
     StreamAccessLogsMessage,
 )
 from headgate._gen.base_pb2 import Metadata, SocketAddress
-from headgate.core.contract import TRACEPARENT, Namespace
+from headgate.core.contract import TRACEPARENT, AdmissionKey, Namespace
+from headgate.core.lean_contract import LeanKey
 
 FLAG_NAMES = {
     "failed_local_healthcheck": "LH",
@@ -63,6 +64,8 @@ _METHODS = {
     for name, number in HTTPRequestProperties.RequestMethod.items()
     if number != HTTPRequestProperties.METHOD_UNSPECIFIED
 }
+_FLAGS_OF = {"request_rate_limited": ("RL",), "rate_limiter_error": ("RLSE",)}
+"""By `LeanKey.DETAILS`: the flags of Envoy's rate-limit filter. Envoy itself says UAEX of all."""
 
 
 def parse(message: bytes) -> Sequence[HTTPAccessLogEntry]:
@@ -81,6 +84,8 @@ def read_entry(entry: HTTPAccessLogEntry) -> LogEntry:
     """The plain values of one entry."""
     common, request, response = entry.common_properties, entry.request, entry.response
     start, metadata = common.start_time, common.metadata
+    caller = _texts(metadata, Namespace.CALLER)
+    ended = caller.get(LeanKey.DETAILS)
     return LogEntry(
         start_ns=(
             start.seconds * 1_000_000_000 + start.nanos if common.HasField("start_time") else None
@@ -96,8 +101,8 @@ def read_entry(entry: HTTPAccessLogEntry) -> LogEntry:
             common.HasField("time_to_first_upstream_tx_byte")
             and not common.upstream_transport_failure_reason
         ),
-        flags=_flags(common.response_flags),
-        details=response.response_code_details,
+        flags=_flags(common.response_flags) if ended is None else _FLAGS_OF.get(ended, ()),
+        details=response.response_code_details if ended is None else ended,
         upstream_cluster=common.upstream_cluster,
         upstream_host=_host(common.upstream_remote_address.socket_address),
         upstream_tx_s=_seconds(common, "time_to_first_upstream_tx_byte"),
@@ -108,12 +113,18 @@ def read_entry(entry: HTTPAccessLogEntry) -> LogEntry:
         request_bytes=request.request_body_bytes,
         response_header_bytes=response.response_headers_bytes,
         response_bytes=response.response_body_bytes,
-        caller=_texts(metadata, Namespace.CALLER),
+        caller=caller,
         request=_scalars(metadata, Namespace.REQUEST),
-        admission=_texts(metadata, Namespace.ADMISSION),
+        admission=_admission(metadata, caller),
         limits=_texts(metadata, Namespace.LIMITS),
         usage=_texts(metadata, Namespace.USAGE),
     )
+
+
+def _admission(metadata: Metadata, caller: dict[str, str]) -> dict[str, str]:
+    """The admission. On the lean path that of a refused request is in the answer of ext_authz."""
+    admission = _texts(metadata, Namespace.ADMISSION)
+    return caller if not admission and AdmissionKey.RESERVATION in caller else admission
 
 
 def _method(request: HTTPRequestProperties) -> str:

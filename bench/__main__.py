@@ -1,6 +1,17 @@
 """`python -m bench [BENCH...] [--json FILE]`: the benches named, or all of them."""
 
-from bench import calls, counters, grpc_server, hooks, limits, overshoot, plan, policies, workers
+from bench import (
+    calls,
+    counters,
+    grpc_server,
+    hooks,
+    limits,
+    overshoot,
+    path,
+    plan,
+    policies,
+    workers,
+)
 from bench.main import run
 
 run(
@@ -14,5 +25,6 @@ run(
         "hooks": hooks.measure,
         "plan": plan.measure,
         "workers": workers.measure,
+        "path": path.measure,
     }
 )

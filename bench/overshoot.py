@@ -20,6 +20,7 @@ import httpx
 from bench.main import run
 from bench.table import Table
 from extproc.estimate import Estimator, PromptSize, Subject
+from headgate.core.lean_contract import HookPath
 from tests.box import KEYS, policy
 from tests.envoy.fleet import Fleet, fleet_to_start
 from tests.patience import wait_until
@@ -39,7 +40,8 @@ _DECIDED_WITHIN_S = 300.0
 class Setup:
     """One row: where the counter is, and how many replicas decide. `more` are keys of the limit.
 
-    Each replica has this number of `workers`.
+    Each replica has this number of `workers`. `path` is how Envoy asks; by default as the tests of
+    this run do.
     """
 
     store: str
@@ -47,6 +49,7 @@ class Setup:
     more: str = ""
     limit: int = LIMIT
     workers: int = 1
+    path: HookPath | None = None
 
     @property
     def limits(self) -> str:
@@ -60,6 +63,9 @@ SETUPS = (
     Setup("Redis", 1, workers=4),
     Setup("Redis", 3, ", slice: 1000"),
     Setup("Redis", 3, ", slice: 5000"),
+    Setup("memory", 1, path=HookPath.LEAN),
+    Setup("Redis", 3, path=HookPath.LEAN),
+    Setup("Redis", 3, ", slice: 5000", path=HookPath.LEAN),
 )
 
 
@@ -94,7 +100,7 @@ def running(setup: Setup, upstream: str) -> Iterator[Fleet]:
     """Envoy in front of the replicas of one setup."""
     with tempfile.TemporaryDirectory(prefix="hg-bench-") as name:
         text = policy(upstream, limits=setup.limits)
-        with fleet_to_start(Path(name), text, upstream, setup.replicas) as fleet:
+        with fleet_to_start(Path(name), text, upstream, setup.replicas, path=setup.path) as fleet:
             fleet.store = "memory" if setup.store == "memory" else ""
             fleet.options = ["--workers", str(setup.workers)]
             for number in fleet.numbers:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from extauthz import wire
-from extauthz.cors import answer_headers
+from extauthz.cors import Headers, answer_headers
 from extauthz.decide import (
     Allow,
     Answer,
@@ -62,13 +62,20 @@ class Authorization:
     async def check(self, message: CheckRequest, _context: object) -> CheckResponse:
         """Authenticates one request."""
         with self._metrics.time_hook(_HOOK):
-            request, policy = wire.decode(message), self._policy()
-            result = self._decide(request, policy)
-            response = wire.encode(result, answer_headers(request.page.origin, policy.cors_origins))
+            request = wire.decode(message)
+            return wire.encode(self.identify(request), self.page_headers(request))
+
+    def identify(self, request: CheckInput) -> CheckResult:
+        """Decides about one request, and counts the decision."""
+        result = self._decide(request, self._policy())
         self._metrics.decisions.labels(_HOOK, _label(result)).inc()
         if isinstance(result, Deny) and not result.recorded:
             self._count_unrecorded(request.path, result)
-        return response
+        return result
+
+    def page_headers(self, request: CheckInput) -> Headers:
+        """The headers by which a web page may read any answer to this request."""
+        return answer_headers(request.page.origin, self._policy().cors_origins)
 
     def _count_unrecorded(self, path: str, denied: Deny) -> None:
         """The access log counts all other requests, but does not see this one."""

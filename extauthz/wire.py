@@ -26,7 +26,7 @@ _READ = frozenset(CHECKED_HEADERS)
 _PAGE = (ORIGIN, PREFLIGHT_METHOD, PREFLIGHT_HEADERS)
 
 # google.rpc.Code. Envoy answers with `denied_response` for any code that is not OK.
-_PERMISSION_DENIED = 7
+PERMISSION_DENIED = 7
 _UNAUTHENTICATED = 16
 
 
@@ -80,7 +80,7 @@ def _ok(allow: Allow, cors: Headers) -> CheckResponse:
     response.CopyFrom(_OK)
     if cors:
         response.ok_response.headers_to_remove.append(ORIGIN)
-        _add_headers(response.ok_response.response_headers_to_add, cors)
+        add_headers(response.ok_response.response_headers_to_add, cors)
     fields = response.dynamic_metadata.fields
     fields[CallerKey.TENANT].string_value = allow.caller.tenant
     fields[CallerKey.USER].string_value = allow.caller.user
@@ -91,11 +91,11 @@ def _ok(allow: Allow, cors: Headers) -> CheckResponse:
 def _denied(deny: Deny, cors: Headers) -> CheckResponse:
     response = CheckResponse()
     status = deny.error.refusal.status
-    response.status.code = _UNAUTHENTICATED if status == 401 else _PERMISSION_DENIED
+    response.status.code = _UNAUTHENTICATED if status == 401 else PERMISSION_DENIED
     denied = response.denied_response
     denied.status.code = status
     denied.body = deny.error.body(deny.shape).decode()
-    _add_headers(denied.headers, (("content-type", "application/json"), *deny.headers, *cors))
+    add_headers(denied.headers, (("content-type", "application/json"), *deny.headers, *cors))
     if not deny.recorded:
         response.dynamic_metadata.fields[CallerKey.RECORD].string_value = RECORD_NO
     return response
@@ -104,17 +104,18 @@ def _denied(deny: Deny, cors: Headers) -> CheckResponse:
 def _answer(answer: Answer, cors: Headers) -> CheckResponse:
     """Envoy sends any answer of this service as a refusal, with the status that it names."""
     response = CheckResponse()
-    response.status.code = _PERMISSION_DENIED
+    response.status.code = PERMISSION_DENIED
     response.denied_response.status.code = answer.status
-    _add_headers(response.denied_response.headers, (*cors, *answer.headers))
+    add_headers(response.denied_response.headers, (*cors, *answer.headers))
     response.dynamic_metadata.fields[CallerKey.RECORD].string_value = RECORD_NO
     return response
 
 
-def _add_headers(
-    options: "RepeatedCompositeFieldContainer[HeaderValueOption]", headers: Headers
+def add_headers(
+    options: "RepeatedCompositeFieldContainer[HeaderValueOption]",
+    headers: Iterable[tuple[str, str]],
 ) -> None:
-    """An answer may already vary by something else: that header is added to."""
+    """Puts them into a message. An answer may vary by something else already: `vary` is added."""
     for name, value in headers:
         option = options.add()
         option.header.key = name

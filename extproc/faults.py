@@ -6,6 +6,7 @@ from extproc.asked import read_whole
 from extproc.types import Value
 from headgate.core.contract import RequestKey
 from headgate.core.errors import ApiError, Refusal
+from headgate.core.sizes import too_large
 
 _OBJECT = "Send one JSON object."
 FAULTS: Mapping[str, str] = {
@@ -46,6 +47,12 @@ def unread_body(values: Mapping[str, Value]) -> ApiError:
     at = read_whole(values.get(RequestKey.FAULT_AT))
     place = "" if at is None else f" (at byte {at})"
     return ApiError(Refusal.BAD_REQUEST, FAULTS[fault] + place)
+
+
+def large_body(values: Mapping[str, Value]) -> ApiError:
+    """The error for a body that was dropped unread; the reader tells the limit as its place."""
+    limit_bytes = read_whole(values.get(RequestKey.FAULT_AT)) or 0
+    return ApiError(Refusal.TOO_LARGE, too_large(limit_bytes))
 
 
 def compressed_body(values: Mapping[str, Value]) -> ApiError:

@@ -4,6 +4,8 @@ The proxy reads the form itself (`headgate/dataplane/form_reader.lua`) and repor
 the values. A second reader here could find other offsets, so there is none.
 """
 
+from collections.abc import Callable
+
 from extproc.splice import SpliceError
 from extproc.types import FormRewrite
 
@@ -16,6 +18,18 @@ def rewrite_form(body: bytes, rewrite: FormRewrite) -> bytes:
     border = body[: body.find(_LINE_END)]
     if body[rewrite.at : model_end] != rewrite.sent or not border.startswith(b"--"):
         raise SpliceError("The model is not at the offset where the form was read.", "model")
+    return _edited(body, form_edits(rewrite, border, lambda at: _value_end(body, at)))
+
+
+def form_edits(
+    rewrite: FormRewrite, border: bytes, end_of: Callable[[int], int]
+) -> list[tuple[int, int, bytes]]:
+    """The changes in their order: where each begins and ends, and what to put there.
+
+    `border` begins each part, and `end_of` tells where the value that begins at an offset ends.
+    Raises SpliceError for a model's name that would end its part.
+    """
+    model_end = rewrite.at + len(rewrite.sent)
     if border in rewrite.model or b"\r" in rewrite.model:
         raise SpliceError("The model's name contains the boundary of the form.", "model")
     edits = [(rewrite.at, model_end, rewrite.model)]
@@ -26,10 +40,8 @@ def rewrite_form(body: bytes, rewrite: FormRewrite) -> bytes:
         }
         absent = [name for name, at in offsets.items() if at is None]
         edits[0] = (rewrite.at, model_end, rewrite.model + _parts(absent, border))
-        for at in offsets.values():
-            if at is not None:
-                edits.append((at, _value_end(body, at), b"true"))
-    return _edited(body, sorted(edits))
+        edits += [(at, end_of(at), b"true") for at in offsets.values() if at is not None]
+    return sorted(edits)
 
 
 def _parts(names: list[bytes], border: bytes) -> bytes:

@@ -11,7 +11,7 @@ from extproc.asked import (
     refuse_hidden,
     refuse_not_served,
 )
-from extproc.faults import compressed_body, unread_body
+from extproc.faults import compressed_body, large_body, unread_body
 from extproc.field_rules import refuse_fields
 from extproc.limits import asked_model
 from extproc.models import asked_model_id, list_body, model_body, model_of
@@ -106,6 +106,8 @@ def _own_model(name: str | None, tenant: Tenant, policy: CompiledPolicy) -> str 
 
 def _require_body(api: Api, values: Mapping[str, Value]) -> None:
     body = values.get(RequestKey.BODY)
+    if values.get(RequestKey.FAULT) == "large":
+        raise RefusedError(large_body(values))
     if values.get(RequestKey.FAULT) == "encoding":
         raise RefusedError(compressed_body(values))
     if api in FORM_APIS:

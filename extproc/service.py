@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Callable
 from extproc import wire
 from extproc.counting.counter import AnswerChunk
 from extproc.decide import decide
+from extproc.edits import Edited, edited
 from extproc.estimate import Estimator
 from extproc.limits import LIMITS_UNAVAILABLE, LimitsOf
-from extproc.stream import RequestReply, RequestStream
+from extproc.stream import Replace, RequestReply, RequestStream
 from extproc.transitions import UnexpectedMessageError
 from extproc.types import Admit, Answer, Peek, Refuse, RequestDecision, RequestFacts
 from extproc.versions import Pins
@@ -114,14 +115,29 @@ class ExternalProcessor:
         """The reply to a message of the request: measured, and counted once it is the last."""
         with self._metrics.time_hook(_HOOK):
             reply = handle()
-            if isinstance(reply, Peek):
-                reply = await self._peek(reply)
-            elif isinstance(reply, Admit):
-                reply = await self._pinned(reply)
+            if not isinstance(reply, Replace):
+                reply = await self._completed(reply)
             response = wire.encode_reply(reply, stream.wants_answer)
         if stream.request_done:
-            self._metrics.decisions.labels(_HOOK, _label(reply)).inc()
+            self._count(reply)
         return response
+
+    async def decide(self, facts: RequestFacts, reservation_id: str) -> Edited | Refuse | Answer:
+        """Decides about one request in one step. The proxy then edits the body by itself."""
+        decision = decide(facts, self._policy(), self._estimator, reservation_id)
+        completed = await self._completed(decision)
+        reply = edited(completed, facts) if isinstance(completed, Admit) else completed
+        self._count(reply)
+        return reply
+
+    async def _completed(self, decision: RequestDecision) -> Admit | Answer | Refuse:
+        """The decision with what the stores know: the remembered version, the state of limits."""
+        if isinstance(decision, Peek):
+            return await self._peek(decision)
+        return await self._pinned(decision) if isinstance(decision, Admit) else decision
+
+    def _count(self, reply: RequestReply | Edited) -> None:
+        self._metrics.decisions.labels(_HOOK, _label(reply)).inc()
 
     def _decide(self, facts: RequestFacts) -> RequestDecision:
         return decide(facts, self._policy(), self._estimator, self._new_id())
@@ -161,5 +177,5 @@ def _wants_answers(context: Context) -> bool:
     return context.metadata(name) == value
 
 
-def _label(reply: RequestReply) -> str:
+def _label(reply: RequestReply | Edited) -> str:
     return reply.error.refusal.code if isinstance(reply, Refuse) else "ok"

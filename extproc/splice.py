@@ -39,7 +39,8 @@ def rewrite_body(body: bytes, rewrite: Rewrite) -> bytes:
     for name in rewrite.drop:
         members.pop(name, None)
     if rewrite.salt_tenant is not None:
-        salt = cache_salt(rewrite.salt_tenant, _own_salt(members))
+        sent = bytes(members.get(CACHE_SALT, b"null"))
+        salt = cache_salt(rewrite.salt_tenant, own_salt(sent))
         members[CACHE_SALT] = msgspec.Raw(msgspec.json.encode(salt))
     if rewrite.model is not None:
         members["model"] = msgspec.Raw(msgspec.json.encode(rewrite.model))
@@ -50,8 +51,13 @@ def rewrite_body(body: bytes, rewrite: Rewrite) -> bytes:
         try:
             members[_OPTIONS] = msgspec.Raw(splice(options, _USAGE_IN_EVERY_CHUNK))
         except SpliceError as error:
-            raise SpliceError(f"`{_OPTIONS}` must be an object.", _OPTIONS) from error
+            raise bad_options() from error
     return msgspec.json.encode(members)
+
+
+def bad_options() -> SpliceError:
+    """The error for `stream_options` of another type."""
+    return SpliceError(f"`{_OPTIONS}` must be an object.", _OPTIONS)
 
 
 def cache_salt(tenant: str, own: str = "") -> str:
@@ -63,9 +69,8 @@ def cache_salt(tenant: str, own: str = "") -> str:
     return hashlib.sha256(f"headgate\0{tenant}\0{own}".encode()).hexdigest()
 
 
-def _own_salt(members: Mapping[str, msgspec.Raw]) -> str:
-    """The client's own salt; "" if it is absent or null."""
-    sent = bytes(members.get(CACHE_SALT, b"null"))
+def own_salt(sent: bytes | str) -> str:
+    """The client's own salt, from its JSON; "" if it is null. Raises SpliceError."""
     try:
         own = msgspec.json.decode(sent, type=str | None)
     except ValueError as error:

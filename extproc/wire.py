@@ -1,6 +1,6 @@
 """Translates between Envoy's processing messages and ext_proc's values."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from google.protobuf.struct_pb2 import Struct
@@ -29,6 +29,7 @@ from headgate.core.contract import (
     Namespace,
     UsageKey,
 )
+from headgate.core.errors import refusal_headers
 from headgate.core.policy import Caller
 from headgate.core.settlement import read_count
 
@@ -45,7 +46,7 @@ _CHANGING = (
     AdmissionKey.TEXT_BYTES,
 )
 """The admission metadata that differs between a caller's requests to a model."""
-_SOMETIMES = (Header.LORA, Header.VERSION, Header.TIER)
+SOMETIMES = (Header.LORA, Header.VERSION, Header.TIER)
 """The headers that not every request has. A client's own header of such a name is removed."""
 
 
@@ -54,19 +55,20 @@ def decode_headers(message: ProcessingRequest) -> RequestFacts:
     headers = _read_headers(message.request_headers)
     path = headers.get(":path", b"").decode(errors="replace")
     version = headers.get(VERSION_HEADER, b"").decode("latin-1")
-    values: dict[str, Value] = {}
-    caller = None
     metadata = message.metadata_context.filter_metadata
-    for namespace in metadata:
-        if namespace == Namespace.REQUEST:
-            fields = metadata[namespace].fields
-            values = {key: _value(fields[key]) for key in fields}
-        elif namespace == Namespace.CALLER:
-            caller = _caller(metadata[namespace])
+    values = read_values(metadata)
+    caller = _caller(metadata[Namespace.CALLER]) if Namespace.CALLER in metadata else None
     size_bytes = _size_bytes(message.attributes, headers.get("content-length", b""))
     return RequestFacts(
         path=path, caller=caller, values=values, size_bytes=size_bytes, version=version or None
     )
+
+
+def read_values(metadata: Mapping[str, Struct]) -> dict[str, Value]:
+    """The body's fields, from the request reader's namespace."""
+    if Namespace.REQUEST not in metadata:
+        return {}
+    return {key: _value(value) for key, value in metadata[Namespace.REQUEST].fields.items()}
 
 
 def _read_headers(message: HttpHeaders) -> dict[str, bytes]:
@@ -196,7 +198,7 @@ def _admit_template(
     for header, text in headers:
         _set_header(common.header_mutation, header, text)
     set_names = {header for header, _ in headers}
-    absent = (header for header in _SOMETIMES if header not in set_names)
+    absent = (header for header in SOMETIMES if header not in set_names)
     common.header_mutation.remove_headers.extend((*absent, VERSION_HEADER))
     fields = response.dynamic_metadata.fields[Namespace.ADMISSION].struct_value.fields
     for key, text in admission:
@@ -217,23 +219,22 @@ def _replace(replace: Replace) -> ProcessingResponse:
 
 def _refuse(refuse: Refuse) -> ProcessingResponse:
     refusal = refuse.error.refusal
-    response = _immediate(refusal.status, refuse.error.body(refuse.shape), refusal.code)
-    if refusal.status == 401:
-        _set_header(response.immediate_response.headers, "www-authenticate", "Bearer")
-    if refusal.status == 503:
-        _set_header(response.immediate_response.headers, "retry-after", "1")
-    return response
+    body = refuse.error.body(refuse.shape)
+    return _immediate(refusal.status, body, refusal.code, refusal_headers(refusal))
 
 
 def _answer(answer: Answer) -> ProcessingResponse:
-    return _immediate(200, answer.body, answer.api)
+    return _immediate(200, answer.body, answer.api, [("content-type", _JSON)])
 
 
-def _immediate(status: int, body: bytes, detail: str) -> ProcessingResponse:
+def _immediate(
+    status: int, body: bytes, detail: str, headers: Iterable[tuple[str, str]]
+) -> ProcessingResponse:
     """An answer of this service. `detail` is in the access log's response code details."""
     immediate = ImmediateResponse(body=body, details=f"headgate_{detail}")
     immediate.status.code = status
-    _set_header(immediate.headers, "content-type", _JSON)
+    for name, text in headers:
+        _set_header(immediate.headers, name, text)
     return ProcessingResponse(immediate_response=immediate)
 
 

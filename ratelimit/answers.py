@@ -70,7 +70,7 @@ class LimitStatus:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """All limits had room and hold the request now.
+    """All limits had room and hold the request now, in a slot too if it `holds_slot`.
 
     `exceeded` are the shadow limits without room: they would have refused it. The settlement needs
     `held_by` (`Reserved.held_by`).
@@ -79,6 +79,7 @@ class Admitted:
     limits: tuple[LimitStatus, ...]
     exceeded: tuple[Limit, ...] = ()
     held_by: str = ""
+    holds_slot: bool = False
 
 
 class Reason(StrEnum):

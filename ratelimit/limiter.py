@@ -123,7 +123,8 @@ class Limiter:
         if reserved.decision is ReserveDecision.REFUSED:
             return refusal_of(reservation, met, reserved, statuses)
         exceeded = tuple(met[key].limit for key in reserved.exceeded)
-        return Admitted(tuple(statuses.values()), exceeded, reserved.held_by)
+        holds_slot = bool(reservation.leases)
+        return Admitted(tuple(statuses.values()), exceeded, reserved.held_by, holds_slot)
 
     async def settle(
         self, reservation: str, tenant: str, usage: Usage, estimate: Estimate, held_by: str = ""

@@ -104,17 +104,29 @@ class RateLimitService:
 
     async def _answer(self, call: ReserveRequest | SettleCall) -> RateLimitResponse:
         if isinstance(call, ReserveRequest):
-            decision = await self._limiter.reserve(call)
-            self._fullness.note(call.tenant, decision.limits)
-            if isinstance(decision, Admitted):
-                self._count("ok")
-                for limit in decision.exceeded:
-                    self._metrics.shadow_refusals.labels(call.tenant, limit.id).inc()
-            else:
-                self._record_refusal(call, decision)
+            decision = await self._reserve(call)
             return encode_decision(call, decision, self._clock.now_s())
         await self._settle(call)
         return encode_settled()
+
+    async def reserve(self, call: ReserveRequest) -> Admitted | Refused:
+        """Reserves for a request, and counts the decision. Raises StoreError, counted too."""
+        try:
+            return await self._reserve(call)
+        except StoreError:
+            self._record_store_error("reserve")
+            raise
+
+    async def _reserve(self, call: ReserveRequest) -> Admitted | Refused:
+        decision = await self._limiter.reserve(call)
+        self._fullness.note(call.tenant, decision.limits)
+        if isinstance(decision, Admitted):
+            self._count("ok")
+            for limit in decision.exceeded:
+                self._metrics.shadow_refusals.labels(call.tenant, limit.id).inc()
+        else:
+            self._record_refusal(call, decision)
+        return decision
 
     async def _settle(self, call: SettleCall) -> None:
         if call.reservation is None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import httpx
 
+from headgate.core.lean_contract import HookPath
+from headgate.program.settings import BoxSettings
 from tests.patience import PATIENCE_S, PATIENT_HEADGATE, wait_until
 
 KEYS = {name: f"sk-test-{name}-0123456789abcdef" for name in ("alice", "bob", "carol", "dave")}
@@ -199,7 +201,7 @@ def started_up(
     """Starts `headgate up OPTIONS` on free ports and waits until it has said all of its welcome."""
     command = [*program, "up", "--listen", "127.0.0.1:0"]
     command += ["--admin", "127.0.0.1:0", "--run-dir", str(folder / "run")]
-    command += ["--records", str(folder / "usage.jsonl"), *options]
+    command += ["--records", str(folder / "usage.jsonl"), *options, *_path_option(options)]
     with open(folder / "up.log", "w") as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, text=True, cwd=folder, env=environment()
@@ -215,6 +217,16 @@ def started_up(
                 process.kill()
                 process.wait()
                 raise
+
+
+def _path_option(options: Sequence[str]) -> list[str]:
+    """The path that HEADGATE_TEST_PATH names, for every box that does not need its own."""
+    return [] if {"--path", "extproc"} & {*options} else ["--path", hook_path()]
+
+
+def hook_path() -> HookPath:
+    """The path of the boxes of this run: HEADGATE_TEST_PATH chooses it."""
+    return HookPath(os.environ.get("HEADGATE_TEST_PATH", BoxSettings().path))
 
 
 def environment() -> dict[str, str]:

@@ -26,7 +26,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from headgate._gen import base_pb2 as headgate_dot___gen_dot_base__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headgate/_gen/auth.proto\x12\rheadgate.wire\x1a\x1cgoogle/protobuf/struct.proto\x1a\x18headgate/_gen/base.proto\"C\n\x0c\x43heckRequest\x12\x33\n\nattributes\x18\x01 \x01(\x0b\x32\x1f.headgate.wire.AttributeContext\"\xef\x03\n\x10\x41ttributeContext\x12\x34\n\x06source\x18\x01 \x01(\x0b\x32$.headgate.wire.AttributeContext.Peer\x12\x38\n\x07request\x18\x04 \x01(\x0b\x32\'.headgate.wire.AttributeContext.Request\x1a\x42\n\x04Peer\x12\'\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0b\x32\x16.headgate.wire.Address\x12\x11\n\tprincipal\x18\x04 \x01(\t\x1a\xe0\x01\n\x0bHttpRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12I\n\x07headers\x18\x03 \x03(\x0b\x32\x38.headgate.wire.AttributeContext.HttpRequest.HeadersEntry\x12,\n\nheader_map\x18\r \x01(\x0b\x32\x18.headgate.wire.HeaderMap\x12\x0c\n\x04path\x18\x04 \x01(\t\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x44\n\x07Request\x12\x39\n\x04http\x18\x02 \x01(\x0b\x32+.headgate.wire.AttributeContext.HttpRequest\"\'\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xee\x01\n\rCheckResponse\x12%\n\x06status\x18\x01 \x01(\x0b\x32\x15.headgate.wire.Status\x12<\n\x0f\x64\x65nied_response\x18\x02 \x01(\x0b\x32!.headgate.wire.DeniedHttpResponseH\x00\x12\x34\n\x0bok_response\x18\x03 \x01(\x0b\x32\x1d.headgate.wire.OkHttpResponseH\x00\x12\x31\n\x10\x64ynamic_metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructB\x0f\n\rhttp_response\"\x80\x01\n\x12\x44\x65niedHttpResponse\x12)\n\x06status\x18\x01 \x01(\x0b\x32\x19.headgate.wire.HttpStatus\x12\x31\n\x07headers\x18\x02 \x03(\x0b\x32 .headgate.wire.HeaderValueOption\x12\x0c\n\x04\x62ody\x18\x03 \x01(\t\"\xa1\x01\n\x0eOkHttpResponse\x12\x31\n\x07headers\x18\x02 \x03(\x0b\x32 .headgate.wire.HeaderValueOption\x12\x19\n\x11headers_to_remove\x18\x05 \x03(\t\x12\x41\n\x17response_headers_to_add\x18\x06 \x03(\x0b\x32 .headgate.wire.HeaderValueOptionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headgate/_gen/auth.proto\x12\rheadgate.wire\x1a\x1cgoogle/protobuf/struct.proto\x1a\x18headgate/_gen/base.proto\"C\n\x0c\x43heckRequest\x12\x33\n\nattributes\x18\x01 \x01(\x0b\x32\x1f.headgate.wire.AttributeContext\"\xb0\x04\n\x10\x41ttributeContext\x12\x34\n\x06source\x18\x01 \x01(\x0b\x32$.headgate.wire.AttributeContext.Peer\x12\x38\n\x07request\x18\x04 \x01(\x0b\x32\'.headgate.wire.AttributeContext.Request\x12\x31\n\x10metadata_context\x18\x0b \x01(\x0b\x32\x17.headgate.wire.Metadata\x1a\x42\n\x04Peer\x12\'\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0b\x32\x16.headgate.wire.Address\x12\x11\n\tprincipal\x18\x04 \x01(\t\x1a\xee\x01\n\x0bHttpRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12I\n\x07headers\x18\x03 \x03(\x0b\x32\x38.headgate.wire.AttributeContext.HttpRequest.HeadersEntry\x12,\n\nheader_map\x18\r \x01(\x0b\x32\x18.headgate.wire.HeaderMap\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x0c\n\x04size\x18\t \x01(\x03\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x44\n\x07Request\x12\x39\n\x04http\x18\x02 \x01(\x0b\x32+.headgate.wire.AttributeContext.HttpRequest\"\'\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xee\x01\n\rCheckResponse\x12%\n\x06status\x18\x01 \x01(\x0b\x32\x15.headgate.wire.Status\x12<\n\x0f\x64\x65nied_response\x18\x02 \x01(\x0b\x32!.headgate.wire.DeniedHttpResponseH\x00\x12\x34\n\x0bok_response\x18\x03 \x01(\x0b\x32\x1d.headgate.wire.OkHttpResponseH\x00\x12\x31\n\x10\x64ynamic_metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructB\x0f\n\rhttp_response\"\x80\x01\n\x12\x44\x65niedHttpResponse\x12)\n\x06status\x18\x01 \x01(\x0b\x32\x19.headgate.wire.HttpStatus\x12\x31\n\x07headers\x18\x02 \x03(\x0b\x32 .headgate.wire.HeaderValueOption\x12\x0c\n\x04\x62ody\x18\x03 \x01(\t\"\xa1\x01\n\x0eOkHttpResponse\x12\x31\n\x07headers\x18\x02 \x03(\x0b\x32 .headgate.wire.HeaderValueOption\x12\x19\n\x11headers_to_remove\x18\x05 \x03(\t\x12\x41\n\x17response_headers_to_add\x18\x06 \x03(\x0b\x32 .headgate.wire.HeaderValueOptionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,21 +38,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHECKREQUEST']._serialized_start=99
   _globals['_CHECKREQUEST']._serialized_end=166
   _globals['_ATTRIBUTECONTEXT']._serialized_start=169
-  _globals['_ATTRIBUTECONTEXT']._serialized_end=664
-  _globals['_ATTRIBUTECONTEXT_PEER']._serialized_start=301
-  _globals['_ATTRIBUTECONTEXT_PEER']._serialized_end=367
-  _globals['_ATTRIBUTECONTEXT_HTTPREQUEST']._serialized_start=370
-  _globals['_ATTRIBUTECONTEXT_HTTPREQUEST']._serialized_end=594
-  _globals['_ATTRIBUTECONTEXT_HTTPREQUEST_HEADERSENTRY']._serialized_start=548
-  _globals['_ATTRIBUTECONTEXT_HTTPREQUEST_HEADERSENTRY']._serialized_end=594
-  _globals['_ATTRIBUTECONTEXT_REQUEST']._serialized_start=596
-  _globals['_ATTRIBUTECONTEXT_REQUEST']._serialized_end=664
-  _globals['_STATUS']._serialized_start=666
-  _globals['_STATUS']._serialized_end=705
-  _globals['_CHECKRESPONSE']._serialized_start=708
-  _globals['_CHECKRESPONSE']._serialized_end=946
-  _globals['_DENIEDHTTPRESPONSE']._serialized_start=949
-  _globals['_DENIEDHTTPRESPONSE']._serialized_end=1077
-  _globals['_OKHTTPRESPONSE']._serialized_start=1080
-  _globals['_OKHTTPRESPONSE']._serialized_end=1241
+  _globals['_ATTRIBUTECONTEXT']._serialized_end=729
+  _globals['_ATTRIBUTECONTEXT_PEER']._serialized_start=352
+  _globals['_ATTRIBUTECONTEXT_PEER']._serialized_end=418
+  _globals['_ATTRIBUTECONTEXT_HTTPREQUEST']._serialized_start=421
+  _globals['_ATTRIBUTECONTEXT_HTTPREQUEST']._serialized_end=659
+  _globals['_ATTRIBUTECONTEXT_HTTPREQUEST_HEADERSENTRY']._serialized_start=613
+  _globals['_ATTRIBUTECONTEXT_HTTPREQUEST_HEADERSENTRY']._serialized_end=659
+  _globals['_ATTRIBUTECONTEXT_REQUEST']._serialized_start=661
+  _globals['_ATTRIBUTECONTEXT_REQUEST']._serialized_end=729
+  _globals['_STATUS']._serialized_start=731
+  _globals['_STATUS']._serialized_end=770
+  _globals['_CHECKRESPONSE']._serialized_start=773
+  _globals['_CHECKRESPONSE']._serialized_end=1011
+  _globals['_DENIEDHTTPRESPONSE']._serialized_start=1014
+  _globals['_DENIEDHTTPRESPONSE']._serialized_end=1142
+  _globals['_OKHTTPRESPONSE']._serialized_start=1145
+  _globals['_OKHTTPRESPONSE']._serialized_end=1306
 # @@protoc_insertion_point(module_scope)

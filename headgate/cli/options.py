@@ -8,7 +8,9 @@ from typing import TypeVar
 import click
 
 from headgate.core.contract import Counting
-from headgate.dataplane.box import MAX_BODY_LIMIT_BYTES, MIN_BODY_LIMIT_BYTES, size_text
+from headgate.core.lean_contract import HookPath
+from headgate.core.sizes import size_text
+from headgate.dataplane.box import MAX_BODY_LIMIT_BYTES, MIN_BODY_LIMIT_BYTES
 from headgate.dataplane.tracing import SMALLEST_RATIO
 from headgate.policy import NAME_RULE, is_name
 from headgate.program.settings import (
@@ -117,6 +119,25 @@ OTLP_FOLLOW_CLIENT = click.option(
     is_flag=True,
     help="The flag of a client's traceparent decides in place of the ratio.",
 )
+
+
+PATH = click.option(
+    "--path",
+    type=Member(HookPath),
+    help="How Envoy asks about a request: by one call for everything, or by four hooks"
+    " [lean in one box, standard in a mesh and with --counting extproc].",
+)
+
+
+def chosen_path(path: HookPath | None, counting: Counting, default: HookPath) -> HookPath:
+    """The path to take. Raises UsageError for lean with ext_proc, which lean does not ask."""
+    if counting is not Counting.EXTPROC:
+        return path or default
+    if path is HookPath.LEAN:
+        raise click.UsageError(
+            "--counting extproc needs --path standard: the lean path does not ask ext_proc"
+        )
+    return HookPath.STANDARD
 
 
 _UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "kib": 2**10, "mib": 2**20}

@@ -7,9 +7,11 @@ import click
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
-from headgate.cli.options import BODY_LIMIT, COUNTING, Member
+from headgate.cli.options import BODY_LIMIT, COUNTING, PATH, Member, chosen_path
 from headgate.core.contract import Counting
-from headgate.dataplane.box import BODY_LIMIT_BYTES, size_text
+from headgate.core.lean_contract import HookPath
+from headgate.core.sizes import size_text
+from headgate.dataplane.box import BODY_LIMIT_BYTES
 from headgate.dataplane.envoy_filters import Attach, envoy_filters
 
 _HEAD = "# Rendered by `headgate render istio{options}`: change the renderer, not this file.\n"
@@ -30,18 +32,28 @@ def render_group() -> None:
 )
 @COUNTING
 @BODY_LIMIT
-def render_istio_command(attach: Attach, counting: Counting, body_limit_bytes: int) -> None:
+@PATH
+def render_istio_command(
+    attach: Attach, counting: Counting, body_limit_bytes: int, path: HookPath | None
+) -> None:
     """Print the EnvoyFilters of a mesh: the same filters that one box runs."""
-    click.echo(istio_yaml(attach, counting, body_limit_bytes), nl=False)
+    chosen = chosen_path(path, counting, HookPath.STANDARD)
+    click.echo(istio_yaml(attach, counting, body_limit_bytes, chosen), nl=False)
 
 
-def istio_yaml(attach: Attach, counting: Counting, body_limit_bytes: int = BODY_LIMIT_BYTES) -> str:
+def istio_yaml(
+    attach: Attach,
+    counting: Counting = Counting.PROXY,
+    body_limit_bytes: int = BODY_LIMIT_BYTES,
+    path: HookPath = HookPath.STANDARD,
+) -> str:
     """The EnvoyFilters as YAML documents; text of several lines stays readable."""
     options = "" if attach is Attach.GATEWAY else f" --attach {attach}"
     options += "" if counting is Counting.PROXY else f" --counting {counting}"
     if body_limit_bytes != BODY_LIMIT_BYTES:
         options += f" --body-limit {size_text(body_limit_bytes).replace(' ', '')}"
-    documents = envoy_filters(attach, counting, body_limit_bytes)
+    options += "" if path is HookPath.STANDARD else f" --path {path}"
+    documents = envoy_filters(attach, counting, body_limit_bytes, path)
     yaml = YAML()
     yaml.width = 1000
     yaml.indent(mapping=2, sequence=4, offset=2)

@@ -26,6 +26,7 @@ from headgate.cli.options import (
     OTLP,
     OTLP_FOLLOW_CLIENT,
     OTLP_RATIO,
+    PATH,
     POLICY,
     RATELIMIT_CONFIG,
     SERVICES,
@@ -34,9 +35,12 @@ from headgate.cli.options import (
     STORE_PASSWORD,
     WORKERS,
     HostPort,
+    chosen_path,
 )
 from headgate.core.clock import SystemClock
+from headgate.core.contract import Counting
 from headgate.core.errors import OperatorError
+from headgate.core.lean_contract import HookPath
 from headgate.dataplane.box import MAX_CONNECTIONS, Tracing
 from headgate.dataplane.tracing import collector as check_collector
 from headgate.program.logs import configure_logs
@@ -104,6 +108,7 @@ _DEFAULT_POLICY = Path("headgate.yaml")
 @OTLP
 @OTLP_RATIO
 @OTLP_FOLLOW_CLIENT
+@PATH
 def up_command(
     *,
     demo: bool,
@@ -117,6 +122,8 @@ def up_command(
     otlp_follow_client: bool,
     log_format: LogFormat,
     log_level: LogLevel,
+    path: HookPath | None,
+    counting: Counting,
     **options: Any,
 ) -> None:
     """One box: a real Envoy with the services, in front of one vLLM."""
@@ -127,6 +134,8 @@ def up_command(
         tls=_tls_files(tls_cert, tls_key),
         tracing=None if otlp is None else _tracing(otlp, otlp_ratio, otlp_follow_client),
         log=LogSettings(log_format, log_level),
+        path=chosen_path(path, counting, BOX.path),
+        counting=counting,
         **options,
     )
     if demo and (settings.policy or settings.upstream):

@@ -42,6 +42,7 @@ class Refusal(Enum):
     NO_WEBSOCKET = _Kind(
         426, "websocket_not_supported", "invalid_request_error", "invalid_request_error"
     )
+    TOO_LARGE = _Kind(413, "request_too_large", "invalid_request_error", "request_too_large")
     COMPRESSED_BODY = _Kind(
         415, "unsupported_encoding", "invalid_request_error", "invalid_request_error"
     )
@@ -79,6 +80,16 @@ class ApiError:
             anthropic_type=kind.anthropic_type,
             param=self.param,
         ).encode()
+
+
+def refusal_headers(refusal: Refusal) -> list[tuple[str, str]]:
+    """The headers of an answer with this refusal: its content type, and what its status needs."""
+    headers = [("content-type", "application/json")]
+    if refusal.status == 401:
+        headers.append(("www-authenticate", "Bearer"))
+    elif refusal.status == 503:
+        headers.append(("retry-after", "1"))
+    return headers
 
 
 def retry_headers(wait_s: int) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ import betterproto2
 
 from headgate.core.contract import Counting
 from headgate.core.errors import OperatorError
+from headgate.core.lean_contract import HookPath
 
 BODY_LIMIT_BYTES = 32 * 2**20
 """For images, PDFs and recordings: Anthropic's API takes requests up to 32 MB, and vLLM recordings
@@ -64,8 +65,8 @@ class OneBox:
       one of the system's.
     - With a `certificate` clients speak TLS, otherwise clear text.
     - Client connections beyond `max_connections` are closed at once.
-    - `counting` says where the tokens of answers are counted.
     - With `tracing` Envoy sends spans to a collector.
+    - `counting` says where the tokens of answers are counted, `path` how the services are asked.
     """
 
     listen_host: str
@@ -81,6 +82,7 @@ class OneBox:
     max_connections: int = MAX_CONNECTIONS
     counting: Counting = Counting.PROXY
     tracing: Tracing | None = None
+    path: HookPath = HookPath.STANDARD
 
     @property
     def bootstrap_file(self) -> Path:
@@ -110,14 +112,6 @@ class OneBox:
     @property
     def log_file(self) -> Path:
         return self.folder / LOG_FILE
-
-
-def size_text(size_bytes: int) -> str:
-    """The size as people and `--body-limit` write it, such as `32 MiB` or `50 MB`."""
-    for unit, unit_bytes in (("MiB", 2**20), ("MB", 10**6), ("KiB", 2**10), ("kB", 10**3)):
-        if size_bytes % unit_bytes == 0 and size_bytes:
-            return f"{size_bytes // unit_bytes} {unit}"
-    return f"{size_bytes} bytes"
 
 
 def render(message: betterproto2.Message) -> str:

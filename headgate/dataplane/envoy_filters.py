@@ -11,11 +11,13 @@ from enum import StrEnum
 from typing import TypeAlias
 
 import betterproto2
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 from envoy_data_plane.google.protobuf import Any
 
 from headgate.core.contract import Counting, Namespace
+from headgate.core.lean_contract import HookPath
 from headgate.dataplane.box import BODY_LIMIT_BYTES
-from headgate.dataplane.filters import ext_authz, http_filters
+from headgate.dataplane.chains import filter_chain
 from headgate.dataplane.listener import reading_rules
 
 SERVICES_HOST = "headgate.headgate.svc.cluster.local"
@@ -92,13 +94,15 @@ def envoy_filters(
     attach: Attach,
     counting: Counting = Counting.PROXY,
     body_limit_bytes: int = BODY_LIMIT_BYTES,
+    path: HookPath = HookPath.STANDARD,
 ) -> list[dict[str, object]]:
     """The objects to apply, in istiod's order (`priority`)."""
     target = TARGETS[attach]
+    chain = filter_chain(SERVICES_CLUSTER, body_limit_bytes, path, counting)
     return [
         _object("headgate-reading", target, 10, [_reading(target, body_limit_bytes)]),
-        _object("headgate-ext-authz", target, 20, [_ext_authz(target)]),
-        _object("headgate-filters", target, 30, _filters(target, body_limit_bytes, counting)),
+        _object("headgate-ext-authz", target, 20, [_ext_authz(target, chain)]),
+        _object("headgate-filters", target, 30, _filters(target, chain)),
     ]
 
 
@@ -124,21 +128,31 @@ def _reading(target: PatchTarget, body_limit_bytes: int) -> Patch:
     return _patch("NETWORK_FILTER", _match(target), "MERGE", value)
 
 
-def _ext_authz(target: PatchTarget) -> Patch:
+def _ext_authz(target: PatchTarget, chain: list[HttpFilter]) -> Patch:
     """Merges the settings that an extension provider lacks into istiod's ext_authz filter."""
-    value = _snake(ext_authz(SERVICES_CLUSTER))
+    value = _snake(chain[_place_of_ext_authz(chain)])
     return _patch("HTTP_FILTER", _match(target, Namespace.CALLER), "MERGE", value)
 
 
-def _filters(target: PatchTarget, body_limit_bytes: int, counting: Counting) -> list[Patch]:
-    """Inserts each filter right before the router, which keeps the order of the patches."""
-    *ours, last = http_filters(SERVICES_CLUSTER, body_limit_bytes, counting)
-    at_router = _match(target, last.name)
-    inserted = [added for added in ours if added.name != Namespace.CALLER]
+def _filters(target: PatchTarget, chain: list[HttpFilter]) -> list[Patch]:
+    """Inserts each filter right before ext_authz, or else before the router.
+
+    This keeps the order of the patches. Only the lean path has filters before ext_authz.
+    """
+    at, last = _place_of_ext_authz(chain), chain[-1]
+    at_ext_authz, at_router = _match(target, Namespace.CALLER), _match(target, last.name)
     return [
-        *(_patch("HTTP_FILTER", at_router, "INSERT_BEFORE", _snake(added)) for added in inserted),
+        *(_patch("HTTP_FILTER", at_ext_authz, "INSERT_BEFORE", _snake(one)) for one in chain[:at]),
+        *(
+            _patch("HTTP_FILTER", at_router, "INSERT_BEFORE", _snake(one))
+            for one in chain[at + 1 : -1]
+        ),
         _patch("HTTP_FILTER", at_router, "MERGE", _snake(last)),
     ]
+
+
+def _place_of_ext_authz(chain: list[HttpFilter]) -> int:
+    return [one.name for one in chain].index(Namespace.CALLER)
 
 
 def _patch(

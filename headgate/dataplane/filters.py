@@ -62,6 +62,7 @@ _READER_FILES = (
     "json_reader.lua",
     "form_reader.lua",
     "prompt_reader.lua",
+    "place_reader.lua",
     "request_reader.lua",
     "request_filter.lua",
 )
@@ -92,29 +93,31 @@ def ext_authz(services: str) -> HttpFilter:
     Envoy writes the answer's dynamic metadata under the *name* of this filter, so the name must be
     `Namespace.CALLER`.
     """
-    return http_filter(
-        Namespace.CALLER,
-        ExtAuthz(
-            grpc_service=hook_service(services, HOOK_TIMEOUT),
-            transport_api_version=ApiVersion.V3,
-            failure_mode_allow=False,
-            status_on_error=UNAVAILABLE,
-            validate_mutations=True,
-            clear_route_cache=False,
-            encode_raw_headers=True,
-            allowed_headers=_exactly(CHECKED_HEADERS),
-        ),
+    return http_filter(Namespace.CALLER, check_call(services, CHECKED_HEADERS))
+
+
+def check_call(services: str, headers: tuple[str, ...]) -> ExtAuthz:
+    """The call of ext_authz, with these headers of the request."""
+    return ExtAuthz(
+        grpc_service=hook_service(services, HOOK_TIMEOUT),
+        transport_api_version=ApiVersion.V3,
+        failure_mode_allow=False,
+        status_on_error=UNAVAILABLE,
+        validate_mutations=True,
+        clear_route_cache=False,
+        encode_raw_headers=True,
+        allowed_headers=_exactly(headers),
     )
 
 
 def tap_source() -> str:
     """The Lua source of the usage tap."""
-    return "\n".join(_lua(name) for name in _TAP_FILES)
+    return "\n".join(lua(name) for name in _TAP_FILES)
 
 
-def reader_source() -> str:
-    """The Lua source of the request reader."""
-    return "\n".join(_lua(name) for name in _READER_FILES)
+def reader_source(head: str = "local LEAN = false") -> str:
+    """The Lua source of the request reader; `head` says which path it serves."""
+    return "\n".join((head, *(lua(name) for name in _READER_FILES)))
 
 
 def usage_tap(source: str) -> HttpFilter:
@@ -127,14 +130,14 @@ def usage_tap(source: str) -> HttpFilter:
     )
 
 
-def large_body_reader(limit_bytes: int) -> HttpFilter:
+def large_body_reader(limit_bytes: int, head: str = "local LEAN = false") -> HttpFilter:
     """Reads a body above the limit to its end and drops it, so that clients see the 413.
 
     If a request has not been sent completely, Envoy resets its HTTP/2 stream right after the
     answer, and an HTTP/1.1 connection a second later. Many clients then drop the answer (curl 7.88,
     httpx 0.28).
     """
-    source = _lua("large_body.lua").replace("LARGE_BODY", LARGE_BODY)
+    source = f"{head}\n{lua('large_body.lua')}".replace("LARGE_BODY", LARGE_BODY)
     source = source.replace("LIMIT_BYTES", str(limit_bytes))
     source = source.replace("READ_BYTES", str(READ_TIMES * limit_bytes))
     return http_filter(
@@ -221,7 +224,8 @@ def router() -> HttpFilter:
     return http_filter("envoy.filters.http.router", Router(suppress_envoy_headers=True))
 
 
-def _lua(name: str) -> str:
+def lua(name: str) -> str:
+    """One of the Lua files of this folder."""
     return files("headgate.dataplane").joinpath(name).read_text(encoding="utf-8")
 
 

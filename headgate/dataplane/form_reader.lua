@@ -114,7 +114,7 @@ local function read_form(text, content_type)
   if not boundary or sub(text, 1, #boundary + 4) ~= "--" .. boundary .. "\r\n" then
     return nil
   end
-  local delimiter, at, form = "\r\n--" .. boundary, #boundary + 5, { not_served = {} }
+  local delimiter, at, form = "\r\n--" .. boundary, #boundary + 5, { not_served = {}, boundary = boundary }
   for _ = 1, MAX_PARTS do
     local part = read_part(text, at, delimiter)
     if not part then
@@ -133,7 +133,7 @@ local function read_form(text, content_type)
       if form[key] ~= nil or part.is_file or word == nil then
         return nil
       end
-      form[key], form[key .. "_at"] = word, part.first - 1
+      form[key], form[key .. "_at"], form[key .. "_end"] = word, part.first - 1, part.last
     elseif NOT_SERVED[part.name] then
       form.not_served[#form.not_served + 1] = part.name
     end

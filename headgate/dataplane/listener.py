@@ -44,8 +44,10 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
 from envoy_data_plane.google.protobuf import Any
 
 from headgate.core.contract import HEADER_PREFIX, RECORD_YES, TRACEPARENT, CallerKey, Namespace
+from headgate.core.lean_contract import REQUEST_ID
 from headgate.dataplane.box import OneBox
-from headgate.dataplane.filters import http_filters, router
+from headgate.dataplane.chains import filter_chain
+from headgate.dataplane.filters import router
 from headgate.dataplane.hook_calls import grpc_service
 from headgate.dataplane.replies import local_reply_config
 from headgate.dataplane.routes import ROUTES_NAME
@@ -77,7 +79,6 @@ CONNECTION_IDLE_TIMEOUT = timedelta(minutes=5)
 ACCESS_LOG_INTERVAL = timedelta(milliseconds=200)
 FORGEABLE_PREFIXES = (HEADER_PREFIX, "x-envoy-")
 """Headgate's headers carry the caller; Envoy's would let a client set retries and timeouts."""
-REQUEST_ID = "x-request-id"
 FORCED_TRACE = "x-client-trace-id"
 """With it Envoy traces a request, whatever the ratio."""
 _ANY_PROTOCOL = StringMatcher(safe_regex=RegexMatcher(regex=".*"))
@@ -135,7 +136,7 @@ def connection_manager(box: OneBox, services: str) -> HttpConnectionManager:
             resource_api_version=ApiVersion.V3,
         ),
     )
-    manager.http_filters = http_filters(services, box.body_limit_bytes, box.counting)
+    manager.http_filters = filter_chain(services, box.body_limit_bytes, box.path, box.counting)
     manager.access_log = [access_log(services)]
     manager.tracing = None if box.tracing is None else tracer(box.tracing)
     return manager

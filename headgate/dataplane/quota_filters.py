@@ -46,6 +46,7 @@ from headgate.core.contract import (
     Namespace,
     UsageKey,
 )
+from headgate.core.lean_contract import LeanKey
 from headgate.dataplane.hook_calls import HOOK_TIMEOUT, UNAVAILABLE, hook_service, http_filter
 
 PLAIN_COUNT = "[0-9]{1,15}"
@@ -99,8 +100,12 @@ def _guard(name: str, action: RbacAction, policy: str, metadata: MetadataMatcher
 
 def ratelimit(services: str) -> HttpFilter:
     """Reserves the request's tokens before the router, and settles when the stream ends."""
+    return _ratelimit("headgate.ratelimit", services, [_reserve(), _settle()])
+
+
+def _ratelimit(name: str, services: str, rate_limits: list[RateLimit]) -> HttpFilter:
     return http_filter(
-        "headgate.ratelimit",
+        name,
         RateLimitFilter(
             domain=DOMAIN,
             timeout=HOOK_TIMEOUT,
@@ -110,8 +115,29 @@ def ratelimit(services: str) -> HttpFilter:
                 grpc_service=hook_service(services), transport_api_version=ApiVersion.V3
             ),
             disable_x_envoy_ratelimited_header=True,
-            rate_limits=[_reserve(), _settle()],
+            rate_limits=rate_limits,
         ),
+    )
+
+
+def slot_settler(services: str) -> HttpFilter:
+    """On the lean path: tells the end of each request that holds a slot. It calls for no other."""
+    return _ratelimit("headgate.slot_settler", services, [_settle_slot()])
+
+
+def _settle_slot() -> RateLimit:
+    """The first entry has no default value: without a slot the descriptor is dropped.
+
+    The reserve answer's metadata is part of the admission here.
+    """
+    slot = _entry(Namespace.ADMISSION, LeanKey.SLOT, default="")
+    entries = DESCRIPTOR_ENTRIES[OP_SETTLE].items()
+    spaces = {Namespace.LIMITS: Namespace.ADMISSION}
+    named = [_entry(spaces.get(space, space), name) for name, space in entries]
+    return RateLimit(
+        actions=[slot, _operation(OP_SETTLE), *named, _abandoned()],
+        hits_addend=RateLimitHitsAddend(number=0),
+        apply_on_stream_done=True,
     )
 
 
@@ -134,9 +160,13 @@ def _settle() -> RateLimit:
 
 def _actions(op: str) -> list[RateLimitAction]:
     """The entries of a descriptor: its `op`, then its values from metadata."""
-    key = RateLimitActionGenericKey(descriptor_key=OP, descriptor_value=op)
     entries = DESCRIPTOR_ENTRIES[op].items()
-    return [RateLimitAction(generic_key=key), *(_entry(space, name) for name, space in entries)]
+    return [_operation(op), *(_entry(space, name) for name, space in entries)]
+
+
+def _operation(op: str) -> RateLimitAction:
+    key = RateLimitActionGenericKey(descriptor_key=OP, descriptor_value=op)
+    return RateLimitAction(generic_key=key)
 
 
 def _abandoned() -> RateLimitAction:
@@ -159,11 +189,11 @@ def _abandoned() -> RateLimitAction:
     )
 
 
-def _entry(namespace: Namespace, key: str) -> RateLimitAction:
+def _entry(namespace: Namespace, key: str, default: str = ABSENT) -> RateLimitAction:
     return RateLimitAction(
         metadata=RateLimitActionMetaData(
             descriptor_key=key,
             metadata_key=MetadataKey(key=namespace, path=[MetadataKeyPathSegment(key=key)]),
-            default_value=ABSENT,
+            default_value=default,
         )
     )

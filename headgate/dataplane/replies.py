@@ -23,7 +23,7 @@ from envoy_data_plane.google.protobuf import Any
 
 from headgate.core.apis import ErrorShape
 from headgate.core.errors import error_body
-from headgate.dataplane.box import size_text
+from headgate.core.sizes import too_large
 from headgate.dataplane.quota_filters import LARGE_BODY_POLICY
 
 
@@ -80,11 +80,7 @@ def _too_large(limit_bytes: int) -> LocalReply:
         code="request_too_large",
         openai_type="invalid_request_error",
         anthropic_type="request_too_large",
-        message=(
-            f"The request body is larger than {size_text(limit_bytes)}, the limit of this gateway."
-            " Send less, such as fewer or smaller images and files. The limit is the operator's"
-            " option --body-limit."
-        ),
+        message=too_large(limit_bytes),
     )
 
 

@@ -4,6 +4,7 @@ local JSON_TYPE = "^application/json[ \t]*$"
 local COMPRESSED = { ["\31\139"] = "gzip", ["\40\181"] = "zstd" } -- a body's first bytes
 local FORM_KEYS = { "model", "model_at", "stream", "include_usage", "include_usage_at",
   "continuous_usage", "continuous_usage_at" }
+local LEAN_FORM_KEYS = { "boundary", "include_usage_end", "continuous_usage_end" }
 
 -- The whole body; "" without one.
 local function body_text(handle)
@@ -19,6 +20,9 @@ local function read_form_body(text, content_type)
   end
   local found = { body = "form" }
   for _, key in ipairs(FORM_KEYS) do
+    found[key] = form[key]
+  end
+  for _, key in ipairs(LEAN and LEAN_FORM_KEYS or {}) do
     found[key] = form[key]
   end
   if #form.not_served > 0 then
@@ -55,12 +59,20 @@ local function read_any(text, path, headers)
 end
 
 function envoy_on_request(handle)
+  if LEAN and not has_credential(handle:headers()) then
+    return
+  end
   local metadata = handle:streamInfo():dynamicMetadata()
   metadata:set(NAMESPACE, "body", "parsed")
   local text = body_text(handle)
   local headers = handle:headers()
   metadata = handle:streamInfo():dynamicMetadata() -- fetched again: body() may have waited
-  local found, fault, fault_at, encoding = read_any(text, headers:get(":path"), headers)
+  local found, fault, fault_at, encoding
+  if LEAN and (#text > LIMIT_BYTES or text == "" and is_large(handle)) then
+    fault, fault_at = "large", LIMIT_BYTES + 1
+  else
+    found, fault, fault_at, encoding = read_any(text, headers:get(":path"), headers)
+  end
   if not found then
     found = { body = "unreadable", fault = fault, encoding = encoding,
       fault_at = fault_at and fault_at - 1 }

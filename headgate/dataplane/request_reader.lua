@@ -1,6 +1,7 @@
 -- The request reader: reads a request's body once, inside the proxy, and writes the fields that
--- admission needs. It needs json_strings.lua, json_reader.lua, prompt_reader.lua and
--- form_reader.lua.
+-- admission needs. It needs json_strings.lua, json_reader.lua, prompt_reader.lua,
+-- place_reader.lua and form_reader.lua. The renderer writes LEAN before all of them: whether this is
+-- the lean path.
 --
 -- It writes dynamic metadata in the namespace headgate.request (names: headgate/core/contract.py).
 --
@@ -17,6 +18,7 @@
 -- * fields: the members that a policy may limit, each as `name=value`, joined by commas.
 -- * prompts, conversations: the number of prompts of a completion, and of conversations in a batch.
 -- * text_bytes, images: the size of the prompt (prompt_reader.lua).
+-- * places, salt: what a rewrite may change (place_reader.lua), on the lean path.
 --
 -- For a form (below /v1/audio/) form_reader.lua reads its fields:
 --
@@ -24,6 +26,7 @@
 -- * include_usage_at, continuous_usage_at: where the values of these two fields begin, if present.
 -- * stream, include_usage, continuous_usage: the flags.
 -- * platform: the fields that are not served.
+-- * boundary, include_usage_end, continuous_usage_end: what a rewrite needs, on the lean path.
 --
 -- Prompts are walked over without decoding, and never leave the proxy.
 
@@ -41,8 +44,6 @@ local FIELDS = { model = "model", stream = "stream", background = "background", 
   max_output_tokens = "max_output_tokens", prompt_cache_key = "prompt_cache_key" }
 local OPTIONS = { include_usage = "include_usage", continuous_usage_stats = "continuous_usage" }
 local FREE = { prompt_cache_key = true } -- decides nothing, so it may be hidden
-local PLATFORM = { cache_salt = true, ec_transfer_params = true, kv_transfer_params = true,
-  priority = true, request_id = true, session_id = true, vllm_xargs = true }
 local LIMITED = {}
 for name in string.gmatch([[
   allowed_token_ids bad_words best_of documents echo functions guided_choice guided_grammar
@@ -153,31 +154,35 @@ end
 
 -- The rules with which walk_json reads a request into `request`.
 local function rules_of(request, text, path)
-  local prompt = prompt_rules(path)
+  local prompt, places = prompt_rules(path), place_rules(text)
   local rules = {}
   function rules.open(parent, key, at, sign, spaces)
     local frame = { key = key, parent = parent, is_list = sign == OPEN_BRACKET }
     if not parent then
       frame.is_top = true
+      places.begin(at)
       return frame
     end
     if parent.is_top then
       prompt.begin(key, at, spaces)
-      frame.is_options = key == "stream_options"
+      frame.is_options, frame.at = key == "stream_options", at
       forget_options(request, key)
     end
     if parent.is_options and OPTIONS[key] then
       request.values[OPTIONS[key]] = nil
+      frame.option_at = at
     end
     frame.role = prompt.role(parent, key, sign)
-    return (parent.is_top or frame.role) and frame or false
+    return (parent.is_top or frame.role or frame.option_at) and frame or false
   end
   function rules.scalar(frame, key, at, last)
     if frame.is_top then
       prompt.scalar(key, text, at, last)
       note_scalar(request, text, key, at, last)
       forget_options(request, key)
+      places.member(key, at, last)
     elseif frame.is_options and OPTIONS[key] and not frame.is_list then
+      places.option(frame, key, at, last)
       request.values[OPTIONS[key]] = value_of(text, at, last) or nil
       if LITERALS[byte(text, at)] == "false" then
         request.values[OPTIONS[key]] = false
@@ -191,12 +196,15 @@ local function rules_of(request, text, path)
     if parent and parent.is_top then
       prompt.finish(last, spaces)
       note_compound(request, frame.key, frame)
+      places.member(frame.key, frame.at, last, frame)
+    elseif frame.option_at then
+      places.option(parent, frame.key, frame.option_at, last)
     end
     if frame.role then
       prompt.close(frame)
     end
   end
-  return rules, prompt
+  return rules, prompt, places
 end
 
 local function joined(set, with_values)
@@ -220,7 +228,7 @@ local function read_body(text, path)
   if not sign then
     return nil, "empty"
   end
-  local rules, prompt = rules_of(request, text, path)
+  local rules, prompt, places = rules_of(request, text, path)
   local is_read, fault, fault_at = walk_json(text, start, rules)
   if not is_read or sign ~= OPEN_BRACE then
     return nil, fault or "not_object", fault_at
@@ -235,6 +243,9 @@ local function read_body(text, path)
   found.conversations = conversations > 1 and conversations or nil
   found.text_bytes = prompt.text_bytes
   found.images = prompt.images > 0 and prompt.images or nil
+  if LEAN then
+    found.places, found.salt = places.text(), places.salt
+  end
   found.body = "read"
   return found
 end

@@ -12,6 +12,8 @@ ROUTER = "envoy.filters.http.router"
 OURS = "headgate."
 """The prefix of the names of our own HTTP filters."""
 EXT_PROC = "headgate.ext_proc"
+SLOT_SETTLER = "headgate.slot_settler"
+"""The filters that only the standard path and only the lean path have."""
 GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
 """The label with which istiod marks the pods of a Gateway of the Gateway API."""
 

@@ -1,15 +1,17 @@
 """Applies every rule to the policy and the YAML of a mesh together."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
 from headgate.core.contract import Counting
 from headgate.core.errors import OperatorError
+from headgate.core.lean_contract import HookPath
 from headgate.dataplane.box import BODY_LIMIT_BYTES, MAX_BODY_LIMIT_BYTES
+from headgate.dataplane.chains import filter_chain
 from headgate.dataplane.envoy_filters import SERVICES_CLUSTER, Attach, envoy_filters
-from headgate.dataplane.filters import http_filters
+from headgate.istio_check.attachments import SLOT_SETTLER, patches_of
 from headgate.istio_check.findings import (
     CheckReport,
     Finding,
@@ -19,6 +21,7 @@ from headgate.istio_check.findings import (
     sorted_findings,
 )
 from headgate.istio_check.load import load_mesh_config, load_objects, load_policy_document
+from headgate.istio_check.manifests import Manifest
 from headgate.istio_check.mesh import Mesh
 from headgate.istio_check.rules import (
     access,
@@ -106,7 +109,7 @@ def mesh_of(policy: Path, istio: Path, config: Path | None = None) -> Mesh:
     manifests = tuple(load_objects(istio))
     if not manifests:
         raise OperatorError(f"{istio}: holds no object")
-    filters = http_filters(SERVICES_CLUSTER, BODY_LIMIT_BYTES)
+    filters = filter_chain(SERVICES_CLUSTER, BODY_LIMIT_BYTES, _path_of(manifests))
     return Mesh(
         manifests=manifests,
         policy=load_policy_document(policy),
@@ -114,6 +117,14 @@ def mesh_of(policy: Path, istio: Path, config: Path | None = None) -> Mesh:
         chain=tuple(http_filter.name for http_filter in filters),
         largest_body_bytes=MAX_BODY_LIMIT_BYTES,
     )
+
+
+def _path_of(manifests: Sequence[Manifest]) -> HookPath:
+    """The lean path if an EnvoyFilter adds the filter that only this path has."""
+    filters = (manifest for manifest in manifests if manifest.kind == "EnvoyFilter")
+    added = (patch.name for one in filters for patch in patches_of(one) if patch.adds)
+    is_lean = SLOT_SETTLER in added
+    return HookPath.LEAN if is_lean else HookPath.STANDARD
 
 
 def check(mesh: Mesh) -> CheckReport:
@@ -142,13 +153,21 @@ def _without_other_teams(mesh: Mesh, findings: list[Finding]) -> list[Finding]:
     return [finding for finding in findings if (finding.file, finding.object) not in others]
 
 
+_WAYS = (
+    (HookPath.STANDARD, Counting.PROXY),
+    (HookPath.STANDARD, Counting.EXTPROC),
+    (HookPath.LEAN, Counting.PROXY),
+)
+"""The ways to ask the services and to count that go together."""
+
+
 @cache
 def _rendered(body_limit_bytes: int) -> list[dict[str, object]]:
     return [
         manifest
         for attach in Attach
-        for counting in Counting
-        for manifest in envoy_filters(attach, counting, body_limit_bytes)
+        for path, counting in _WAYS
+        for manifest in envoy_filters(attach, counting, body_limit_bytes, path)
     ]
 
 

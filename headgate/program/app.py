@@ -25,6 +25,7 @@ from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy, Prices
 from headgate.core.rpc import Method
+from headgate.lean.service import LeanCheck
 from headgate.program.settings import ServiceSettings, StoreSettings
 from ratelimit.descriptors.service import DescriptorLimits, DescriptorOptions
 from ratelimit.descriptors.tree import Domains
@@ -43,14 +44,15 @@ class Hooks:
     """The built hooks, callable without a server."""
 
     authorization: Authorization
+    lean: LeanCheck
     processor: ExternalProcessor
     rate_limit: RateLimitService
     access_log: AccessLogService
 
     def methods(self) -> tuple[Method, ...]:
-        """The gRPC methods of all four hooks."""
+        """The gRPC methods of all four hooks. Check answers on both paths."""
         return (
-            *self.authorization.methods(),
+            *self.lean.methods(),
             *self.processor.methods(),
             *self.rate_limit.methods(),
             *self.access_log.methods(),
@@ -126,12 +128,20 @@ def build_hooks(
     # One address may meet each worker in turn: together they let the limit through.
     failures = FailureLimit(max(1, settings.auth_failures_per_minute // settings.workers))
     others = _descriptor_limits(settings, parts)
+    processor = _processor(parts, estimator)
+    rate_limit = RateLimitService(limiter, parts.metrics, parts.clock, others)
+    authorization = Authorization(parts.policy, failures, parts.clock, parts.metrics, parts.admits)
     return Hooks(
-        authorization=Authorization(
-            parts.policy, failures, parts.clock, parts.metrics, parts.admits
+        authorization=authorization,
+        lean=LeanCheck(
+            authorization=authorization,
+            processor=processor,
+            rate_limit=rate_limit,
+            clock=parts.clock,
+            metrics=parts.metrics,
         ),
-        processor=_processor(parts, estimator),
-        rate_limit=RateLimitService(limiter, parts.metrics, parts.clock, others),
+        processor=processor,
+        rate_limit=rate_limit,
         access_log=_access_log(parts, limiter, estimator, sinks, failures),
     )
 

@@ -36,6 +36,7 @@ def box_of(
         body_limit_bytes=settings.body_limit_bytes,
         counting=settings.counting,
         tracing=settings.tracing,
+        path=settings.path,
     )
 
 

@@ -9,13 +9,15 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
+from headgate.core.lean_contract import HookPath
 from tests.door.readers import Reader, simulator_reads, vllm_reader
 from tests.envoy_process import Rig, running_envoy
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def rig() -> AsyncIterator[Rig]:
-    async with running_envoy() as running:
+async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
+    """On the standard path, or on that of `on_both_paths`."""
+    async with running_envoy(path=getattr(request, "param", HookPath.STANDARD)) as running:
         yield running
 
 

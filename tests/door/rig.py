@@ -4,17 +4,24 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import pytest
+
 from extproc import wire
 from extproc.asked import read_asked
 from extproc.decide import decide
+from extproc.edits import Edited, edited
 from extproc.estimate import Estimator
 from extproc.splice import cache_salt
 from extproc.stream import RequestReply, RequestStream
-from extproc.types import Admit, RequestDecision, RequestFacts, Value
+from extproc.types import Admit, Refuse, RequestDecision, RequestFacts, Value
+from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
 from headgate._gen.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from headgate.core.apis import Api
 from headgate.core.contract import AdmissionKey
-from headgate.core.policy import CompiledPolicy, PerSecond
+from headgate.core.lean_contract import HookPath
+from headgate.core.policy import Caller, CompiledPolicy, PerSecond
+from headgate.lean import wire as lean
+from ratelimit.answers import Admitted
 from tests.door.readers import Reading
 from tests.envoy_process import Rig
 from tests.extproc.builders import CONTEXT, POLICY, model
@@ -36,12 +43,15 @@ OPEN: Mapping[Api, int | PerSecond | None] = {
     Api.TRANSLATIONS: 500,
 }
 DOOR = CompiledPolicy(NAMES, {"acme": TENANT}, {}, OPEN)
+CALLER = Caller("acme", "alice", "k1")
 WITHOUT_OUTPUT = {Api.EMBEDDINGS, Api.SCORE, Api.RERANK, *OPEN}
+
+on_both_paths = pytest.mark.parametrize("rig", HookPath, indirect=True, scope="module")
 
 
 @dataclass
 class Decider:
-    """Answers ext_proc's messages like the service, and keeps the facts and the decision."""
+    """Answers ext_proc's messages, or lean checks, like the service; keeps facts and decision."""
 
     policy: CompiledPolicy = DOOR
     facts: RequestFacts | None = None
@@ -57,6 +67,17 @@ class Decider:
             assert self.stream is not None
             reply = self.stream.on_body(message.request_body.body)
         return wire.encode_reply(reply)  # type: ignore[arg-type]
+
+    def check(self, message: CheckRequest) -> CheckResponse:
+        facts = replace(lean.decode(message).facts, caller=CALLER)
+        decision = self._decide(facts)
+        if isinstance(decision, Admit):
+            planned = edited(decision, facts)
+            if isinstance(planned, Edited):
+                return lean.encode_admission(planned, Admitted(()), (), ())
+            decision = planned
+        assert isinstance(decision, Refuse)
+        return lean.encode_refusal(decision, (), {})
 
     def _decide(self, facts: RequestFacts) -> RequestDecision:
         self.facts = facts
@@ -85,7 +106,9 @@ async def pass_through(rig: Rig, path: str, content_type: str, body: bytes) -> P
     await rig.reset()
     decider = Decider()
     rig.services.process = decider.process
-    answer = await rig.post(body, path, **{"content-type": content_type})
+    if rig.box.path is HookPath.LEAN:
+        rig.services.check = decider.check
+    answer = await rig.post(body, path, **{"content-type": content_type, "x-api-key": "k"})
     error = answer.json().get("error", {}) if answer.status_code >= 400 else {}
     received = rig.upstream.received
     assert len(received) <= 1

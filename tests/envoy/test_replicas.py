@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.box import metric
+from headgate.core.lean_contract import HookPath
+from tests.box import hook_path, metric
 from tests.envoy.conftest import Upstream
 from tests.envoy.fleet import Fleet, running_fleet
 
-HOOKS = ("ext_authz", "ext_proc", "ratelimit")
+HOOKS = {
+    HookPath.STANDARD: ("ext_authz", "ext_proc", "ratelimit"),
+    HookPath.LEAN: ("lean",),
+}[hook_path()]
 LIMITS = "[{count: requests, limit: 100000, per: year}]"
 
 

@@ -4,6 +4,7 @@ import json
 from contextlib import closing
 from pathlib import Path
 
+from headgate.core.lean_contract import HookPath
 from tests.box import metric, settlements
 from tests.envoy.conftest import Upstream
 from tests.envoy.fleet import Fleet, running_fleet, services
@@ -34,9 +35,10 @@ def charged(fleet: Fleet) -> list[int]:
 
 
 def settled(fleet: Fleet, *outcomes: str) -> int:
-    """How many calls of the proxy's were answered, with one of these outcomes if any are given."""
+    """How many settlements of the proxy's were answered, with these outcomes if any are given."""
     pages = map(fleet.metrics, fleet.numbers)
-    return sum(settlements(page, "ratelimit", *outcomes) for page in pages)
+    via = "accesslog" if fleet.box.path is HookPath.LEAN else "ratelimit"
+    return sum(settlements(page, via, *outcomes) for page in pages)
 
 
 def scripts_run(fleet: Fleet) -> int:

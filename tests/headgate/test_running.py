@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from headgate.cli import cli, running
 from headgate.core.contract import Counting
+from headgate.core.lean_contract import HookPath
 from headgate.program.settings import (
     Address,
     BoxSettings,
@@ -71,6 +72,7 @@ UP: dict[str, tuple[list[str], object]] = {
     "body_limit_bytes": (["--body-limit", "50MB"], 50_000_000),
     "run_dir": (["--run-dir", "d"], Path("d")),
     "counting": (["--counting", "extproc"], Counting.EXTPROC),
+    "path": (["--path", "standard"], HookPath.STANDARD),
 }
 
 

@@ -1,6 +1,7 @@
 """`headgate check --istio`: its input and output, and that no input makes it crash."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headgate.cli import cli
+from headgate.cli.rendering import istio_yaml
 from headgate.core.errors import OperatorError
+from headgate.core.lean_contract import HookPath
+from headgate.dataplane.box import BODY_LIMIT_BYTES
+from headgate.dataplane.envoy_filters import Attach
 from headgate.istio_check.check import check, check_files, mesh_of
 from headgate.istio_check.findings import MeshRule
 from headgate.istio_check.manifests import Manifest
@@ -37,6 +42,20 @@ def test_every_overlay_passes_without_a_finding(overlay: Path) -> None:
     report = check_files(overlay / "headgate.yaml", overlay, MESH_CONFIG)
 
     assert report.as_text().count("\n") == 0, report.as_text()
+
+
+@pytest.mark.parametrize("body_limit_bytes", [BODY_LIMIT_BYTES, 8 * 2**20])
+def test_a_mesh_on_the_lean_path_passes_without_a_finding(
+    body_limit_bytes: int, tmp_path: Path
+) -> None:
+    shutil.copytree(ISTIO, tmp_path / "istio")
+    rendered = istio_yaml(Attach.GATEWAY, body_limit_bytes=body_limit_bytes, path=HookPath.LEAN)
+    (tmp_path / "istio/components/gateway/envoyfilters.yaml").write_text(rendered)
+    overlay = tmp_path / "istio" / "overlays" / OVERLAY.name
+
+    report = check_files(overlay / "headgate.yaml", overlay, MESH_CONFIG)
+
+    assert report.findings == ()
 
 
 @pytest.mark.parametrize(

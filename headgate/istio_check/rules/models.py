@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from headgate.core.contract import HEADER_PREFIX, VERSION_HEADER, Header
-from headgate.istio_check.attachments import EXT_PROC, our_attachments, our_gateways
+from headgate.istio_check.attachments import EXT_PROC, SLOT_SETTLER, our_attachments, our_gateways
 from headgate.istio_check.findings import Finding, MeshRule, finding_at
 from headgate.istio_check.manifests import KeyPath, mapping
 from headgate.istio_check.mesh import Mesh, Service, is_selected, upstream_address
@@ -14,7 +14,7 @@ from headgate.policy.problems import hint
 def attachment(mesh: Mesh) -> Iterator[Finding]:
     """ext_proc finds the model of each request and has it metered."""
     patches = (patch for attached in our_attachments(mesh) for patch in attached.patches)
-    if not any(patch.name == EXT_PROC for patch in patches):
+    if not any(patch.name in (EXT_PROC, SLOT_SETTLER) for patch in patches):
         message = f"no EnvoyFilter adds {EXT_PROC}: no request is identified, limited or metered"
         remedy = "a component that attaches the request path, as istio/components/gateway"
         document = mesh.policy.document

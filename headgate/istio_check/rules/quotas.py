@@ -16,6 +16,7 @@ from headgate.core.contract import (
     Namespace,
 )
 from headgate.dataplane.box import MAX_BODY_LIMIT_BYTES, MIN_BODY_LIMIT_BYTES
+from headgate.dataplane.lean_filters import EDIT_ROOM_BYTES
 from headgate.istio_check.attachments import EXT_PROC, OURS, Patch, all_patches
 from headgate.istio_check.findings import Finding, MeshRule, finding_at
 from headgate.istio_check.manifests import KeyPath, items, mapping, text, whole
@@ -130,7 +131,7 @@ def buffer_limits(mesh: Mesh) -> Iterator[Finding]:
         if not ours.adds(BODY_LIMIT):
             continue
         key = _key(ours.config, "max_request_bytes")
-        limit = whole(ours.config.get(key)) or 0
+        limit = _body_limit(ours.config) or 0
         yield from _listener_limits(mesh, limit)
         if limit > mesh.largest_body_bytes:
             largest = mesh.largest_body_bytes
@@ -141,13 +142,18 @@ def buffer_limits(mesh: Mesh) -> Iterator[Finding]:
 def body_limits(mesh: Mesh) -> frozenset[int]:
     """The limits of bodies that the mesh's own filters set, as far as Headgate renders such."""
     sizes = (
-        whole(ours.config.get(_key(ours.config, "max_request_bytes")))
-        for ours in _our_filters(mesh)
-        if ours.patch.name == BODY_LIMIT
+        _body_limit(ours.config) for ours in _our_filters(mesh) if ours.patch.name == BODY_LIMIT
     )
     return frozenset(
         size for size in sizes if size and MIN_BODY_LIMIT_BYTES <= size <= MAX_BODY_LIMIT_BYTES
     )
+
+
+def _body_limit(config: Mapping[str, object]) -> int | None:
+    """The limit of a body filter. On the lean path it is within a matcher, with room for edits."""
+    within = mapping(_get(mapping(_get(config, "extension_config")), "typed_config"))
+    size = whole(_get(within or config, "max_request_bytes"))
+    return size - EDIT_ROOM_BYTES if within and size else size
 
 
 def _listener_limits(mesh: Mesh, limit: int) -> Iterator[Finding]:

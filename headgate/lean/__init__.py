@@ -1,0 +1,1 @@
+"""The lean path: one call of ext_authz that decides everything about a request."""

@@ -1,0 +1,166 @@
+"""Translates between Envoy's authorization messages and the values of the three hooks."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from google.protobuf.struct_pb2 import Struct
+
+from extauthz import wire as identity
+from extauthz.cors import Headers
+from extauthz.decide import CheckInput
+from extauthz.wire import PERMISSION_DENIED, add_headers
+from extproc.edits import Edit, Edited
+from extproc.types import Answer, Refuse, RequestFacts
+from extproc.wire import SOMETIMES, read_values
+from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
+from headgate.core.contract import (
+    CREDENTIAL_HEADERS,
+    ORIGIN,
+    STRIPPED_HEADERS,
+    VERSION_HEADER,
+    AdmissionKey,
+    CallerKey,
+    LimitsKey,
+)
+from headgate.core.errors import refusal_headers
+from headgate.core.lean_contract import REQUEST_ID, SLOT_HELD, LeanKey
+from headgate.core.policy import Caller
+from ratelimit.answers import Admitted
+
+Metadata = (
+    Mapping[CallerKey, str]
+    | Mapping[AdmissionKey, str]
+    | Mapping[LimitsKey, str]
+    | Mapping[LeanKey, str]
+)
+"""The texts of an answer's metadata, which the access log gets."""
+
+OVER_LIMIT, STORE_AWAY = "request_rate_limited", "rate_limiter_error"
+"""The details in the record, as Envoy's rate-limit filter writes them on the standard path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request: what identifies its caller, what it asks for, and Envoy's id of it.
+
+    `request_id` is empty if Envoy has sent none. The caller in `facts` is not known yet.
+    """
+
+    check: CheckInput
+    facts: RequestFacts
+    request_id: str
+
+
+def decode(message: CheckRequest) -> Asked:
+    """Reads a check of the lean path: as of the standard path, with the request reader's fields."""
+    check = identity.decode(message)
+    attributes = message.attributes
+    headers = {
+        header.key: header.raw_value.decode("latin-1") or header.value
+        for header in attributes.request.http.header_map.headers
+        if header.key in (REQUEST_ID, VERSION_HEADER)
+    }
+    size_bytes = attributes.request.http.size
+    facts = RequestFacts(
+        path=check.path,
+        caller=None,
+        values=read_values(attributes.metadata_context.filter_metadata),
+        size_bytes=size_bytes if size_bytes > 0 else None,
+        version=headers.get(VERSION_HEADER) or None,
+    )
+    return Asked(check, facts, headers.get(REQUEST_ID, ""))
+
+
+def identified(caller: Caller) -> Mapping[CallerKey, str]:
+    """The metadata of a caller whose request was not admitted."""
+    return {
+        CallerKey.TENANT: caller.tenant,
+        CallerKey.USER: caller.user,
+        CallerKey.KEY: caller.key,
+    }
+
+
+def encode_admission(
+    edited: Edited, admitted: Admitted, quotas: Iterable[tuple[str, str]], page: Headers
+) -> CheckResponse:
+    """Sends the request on, with its headers, its admission and the edits of its body."""
+    admit = edited.admit
+    response = CheckResponse()
+    response.CopyFrom(_OK)
+    ok = response.ok_response
+    add_headers(ok.headers, admit.headers.items())
+    ok.headers_to_remove.extend(name for name in SOMETIMES if name not in admit.headers)
+    if page:
+        ok.headers_to_remove.append(ORIGIN)
+    add_headers(ok.response_headers_to_add, (*quotas, *page))
+    note(response.dynamic_metadata, admit.admission)
+    if admitted.held_by:
+        note(response.dynamic_metadata, {LimitsKey.HELD_BY: admitted.held_by})
+    if admitted.holds_slot:
+        note(response.dynamic_metadata, {LeanKey.SLOT: SLOT_HELD})
+    if edited.edits:
+        _note_edits(response.dynamic_metadata, edited.edits)
+    return response
+
+
+def encode_refusal(
+    refuse: Refuse, page: Headers, metadata: Metadata, details: str = ""
+) -> CheckResponse:
+    """Ends the request with an error and the headers that its status needs."""
+    refusal = refuse.error.refusal
+    headers = (*refusal_headers(refusal), *page)
+    return encode_denial(refuse, headers, metadata, details or f"headgate_{refusal.code}")
+
+
+def encode_denial(
+    refuse: Refuse, headers: Headers, metadata: Metadata, details: str
+) -> CheckResponse:
+    """Ends the request with an error and all of these headers. `details` go into its record."""
+    response = _ended(refuse.error.refusal.status, refuse.error.body(refuse.shape), headers)
+    note(response.dynamic_metadata, metadata)
+    note(response.dynamic_metadata, {LeanKey.DETAILS: details})
+    return response
+
+
+def encode_answer(answer: Answer, page: Headers, metadata: Metadata) -> CheckResponse:
+    """Ends the request with 200 and this JSON. Envoy sends it as it sends a refusal."""
+    response = _ended(200, answer.body, (("content-type", "application/json"), *page))
+    note(response.dynamic_metadata, metadata)
+    note(response.dynamic_metadata, {LeanKey.DETAILS: f"headgate_{answer.api}"})
+    return response
+
+
+def _ended(status: int, body: bytes, headers: Headers) -> CheckResponse:
+    response = CheckResponse()
+    response.status.code = PERMISSION_DENIED
+    response.denied_response.status.code = status
+    response.denied_response.body = body.decode()
+    add_headers(response.denied_response.headers, headers)
+    return response
+
+
+def note(metadata: Struct, values: Metadata) -> None:
+    """Adds texts to the metadata of an answer."""
+    fields = metadata.fields
+    for key, text in values.items():
+        fields[key].string_value = text
+
+
+def _note_edits(metadata: Struct, edits: Iterable[Edit]) -> None:
+    values = metadata.fields[LeanKey.EDITS].list_value.values
+    for begin, end, text in edits:
+        values.add().number_value = begin
+        values.add().number_value = end
+        values.add().string_value = text
+
+
+def _ok_template() -> CheckResponse:
+    response = CheckResponse()
+    response.status.code = 0
+    response.ok_response.headers_to_remove.extend(
+        (*CREDENTIAL_HEADERS, *STRIPPED_HEADERS, VERSION_HEADER)
+    )
+    return response
+
+
+_OK = _ok_template()
