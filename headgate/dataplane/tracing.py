@@ -50,28 +50,32 @@ def _value(namespace: Namespace, key: str) -> str:
     return f"%DYNAMIC_METADATA({namespace}:{key})%"
 
 
-_API = _value(Namespace.ADMISSION, AdmissionKey.API)
-_MODEL = _value(Namespace.ADMISSION, AdmissionKey.MODEL)
+def _decided(
+    key: str, namespace: Namespace = Namespace.ADMISSION, other: Mapping[str, str] | None = None
+) -> str:
+    """A value of the decision; what the command `other` says if there is none.
+
+    A refusal of the lean path is in ext_authz's namespace alone, as no later filter runs.
+    """
+    operators = [_metadata(space, key) for space in (namespace, Namespace.CALLER)]
+    operators += [] if other is None else [other]
+    return f"%COALESCE({json.dumps({'operators': operators})})%"
 
 
-def _first(namespace: Namespace, key: str, *other: str) -> str:
-    command, *parameter = other
-    absent = {"command": command, "param": parameter[0]} if parameter else command
-    present = {"command": "DYNAMIC_METADATA", "param": f"{namespace}:{key}"}
-    return f"%COALESCE({json.dumps({'operators': [present, absent]})})%"
+def _metadata(namespace: Namespace, key: str) -> Mapping[str, str]:
+    return {"command": "DYNAMIC_METADATA", "param": f"{namespace}:{key}"}
 
 
-_OPERATION = " ".join(
-    (
-        _first(Namespace.ADMISSION, AdmissionKey.API, "REQ", ":METHOD"),
-        _first(Namespace.ADMISSION, AdmissionKey.MODEL, "RESPONSE_CODE_DETAILS"),
-    )
+_METHOD = {"command": "REQ", "param": ":METHOD"}
+_DETAILS = {"command": "RESPONSE_CODE_DETAILS"}
+_OPERATION = (
+    f"{_decided(AdmissionKey.API, other=_METHOD)} {_decided(AdmissionKey.MODEL, other=_DETAILS)}"
 )
 
 TAGS: Mapping[str, str] = {
     "gen_ai.provider.name": "vllm",
-    "gen_ai.operation.name": _API,
-    "gen_ai.request.model": _MODEL,
+    "gen_ai.operation.name": _decided(AdmissionKey.API),
+    "gen_ai.request.model": _decided(AdmissionKey.MODEL),
     "gen_ai.usage.input_tokens": _value(Namespace.USAGE, UsageKey.PROMPT),
     "gen_ai.usage.output_tokens": _value(Namespace.USAGE, UsageKey.COMPLETION),
     "gen_ai.usage.cache_read.input_tokens": _value(Namespace.USAGE, UsageKey.CACHED),
@@ -80,10 +84,10 @@ TAGS: Mapping[str, str] = {
     "user.id": _value(Namespace.CALLER, CallerKey.USER),
     "headgate.tenant": _value(Namespace.CALLER, CallerKey.TENANT),
     "headgate.key": _value(Namespace.CALLER, CallerKey.KEY),
-    "headgate.reservation": _value(Namespace.ADMISSION, AdmissionKey.RESERVATION),
-    "headgate.version": _value(Namespace.ADMISSION, AdmissionKey.VERSION),
-    "headgate.estimate": _value(Namespace.ADMISSION, AdmissionKey.ESTIMATE),
-    "headgate.refused_by": _value(Namespace.LIMITS, LimitsKey.REFUSED_BY),
+    "headgate.reservation": _decided(AdmissionKey.RESERVATION),
+    "headgate.version": _decided(AdmissionKey.VERSION),
+    "headgate.estimate": _decided(AdmissionKey.ESTIMATE),
+    "headgate.refused_by": _decided(LimitsKey.REFUSED_BY, Namespace.LIMITS),
     "headgate.events": _value(Namespace.USAGE, UsageKey.EVENTS),
     "headgate.complete": _value(Namespace.USAGE, UsageKey.COMPLETE),
     "headgate.stream_error": _value(Namespace.USAGE, UsageKey.ERROR),
@@ -94,7 +98,7 @@ TAGS: Mapping[str, str] = {
 }
 """The tags of a request's spans, each with its value in Envoy's format. A tag whose value is
 absent is left out. `gen_ai.*` are names of OpenTelemetry's semantic-conventions-genai. A mesh has
-the same in `istio/components/tracing/telemetry-traces.yaml`."""
+its own in `istio/components/tracing/telemetry-traces.yaml`."""
 
 
 def tracer(settings: Tracing) -> HttpConnectionManagerTracing:

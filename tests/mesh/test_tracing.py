@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from headgate.dataplane.tracing import TAGS
 from headgate.istio_check.manifests import read_manifests
 from tests.mesh.cluster import ISTIO, RunningMesh
 from tests.mesh.test_filters import manager
@@ -20,13 +19,15 @@ COLLECTOR = {
 }
 
 
-def test_the_gateway_gets_the_tags_of_one_box_and_a_ratio(mesh: RunningMesh) -> None:
+def test_the_gateway_gets_the_tags_the_ratio_and_the_collector(mesh: RunningMesh) -> None:
     (traces,) = read_manifests(ISTIO / "components" / "tracing" / "telemetry-traces.yaml")
     mesh.apply(COLLECTOR, dict(traces.value))
     tracing: dict[str, Any] = wait_until(lambda: manager(mesh).get("tracing"), "tracing")
     tags = {tag["tag"]: tag.get("value") for tag in tracing["custom_tags"]}
+    (applied,) = traces.value["spec"]["tracing"]
+    expected = {name: tag["formatter"]["value"] for name, tag in applied["customTags"].items()}
 
-    assert {name: tags.get(name) for name in TAGS} == dict(TAGS)
+    assert {name: tags.get(name) for name in expected} == expected
     assert tracing["random_sampling"] == {"value": 5}
     provider = tracing["provider"]["typed_config"]
     cluster = provider["grpc_service"]["envoy_grpc"]["cluster_name"]
