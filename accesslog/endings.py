@@ -14,10 +14,16 @@ _UPSTREAM_BROKE = frozenset(
 _NO_ANSWER = "upstream_reset_before_response_started"
 """How Envoy's details begin if the last attempt got no answer. An earlier one may have had one."""
 
+_REPLACED = "upstream_reset_after_response_started"
+"""The details if an answer broke off. Envoy itself answers 502 if none of it had passed on."""
+_BAD_GATEWAY = 502
+
 
 def upstream_status(entry: LogEntry, usage: Usage) -> int | None:
     """The upstream's status; None if Envoy or Headgate answered in its place."""
     if entry.upstream_rx_s is None or entry.details.startswith(_NO_ANSWER):
+        return None
+    if entry.details.startswith(_REPLACED) and usage.status in (None, _BAD_GATEWAY):
         return None
     return entry.status if usage.status is None else usage.status
 

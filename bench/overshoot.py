@@ -238,7 +238,7 @@ _NOTE = "Through a real Envoy. Ten fit."
 def _row(setup: Setup, requests: int, outcome: OvershootOutcome) -> tuple[str | int | float, ...]:
     admitted, refused = outcome.statuses.get(200, 0), outcome.statuses.get(429, 0)
     return (
-        f"{setup.store}{setup.more}",
+        f"{setup.store}{setup.more}" + (f", {setup.path}" if setup.path else ""),
         setup.replicas,
         setup.workers,
         requests,

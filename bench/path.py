@@ -127,7 +127,7 @@ def _stacks(upstream: str) -> Iterator[AbstractContextManager[Stack]]:
 
 
 def _table(stacks: Sequence[Stack]) -> Table:
-    plain = stacks[0].median_us()[0]
+    plain = max(stacks[0].median_us()[0], 1.0)  # the clock of the kernel may not have ticked
     rows: list[tuple[Cell, ...]] = []
     for stack in stacks:
         envoy, services, store = stack.median_us()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import counters, grpc_server, hooks, limits, overshoot, policies
+from bench import counters, grpc_server, hooks, limits, overshoot, path, policies
 from bench.main import run
 from bench.table import Table
 
@@ -56,6 +56,13 @@ async def test_policies_are_measured_with_all_their_limits() -> None:
     (table,) = await policies.measure((10,))
 
     assert table.rows[0][:4] == (10, 200, len(policies.policy_yaml(10)), 1.0)
+
+
+async def test_both_paths_are_measured_beside_a_plain_envoy() -> None:
+    (table,) = await path.measure(1, 32)
+
+    names = [row[0] for row in table.rows]
+    assert names == ["plain", "standard", "lean", "standard, Redis", "lean, Redis"]
 
 
 def test_an_overshoot_is_an_error() -> None:

@@ -181,3 +181,28 @@ async def test_a_form_is_edited_as_the_service_rewrites_it(
     )
 
     assert got == rewrite_form(body, rewrite)
+
+
+async def test_a_service_that_does_not_know_the_lean_path_lets_nothing_pass(rig: Rig) -> None:
+    """Its answer identifies the caller, and has no admission."""
+    await rig.reset()
+    answer = await rig.post(**{"x-api-key": "k"})
+
+    assert answer.status_code == 503
+    assert rig.upstream.received == []
+
+
+async def test_a_body_that_the_script_fails_to_edit_does_not_pass(rig: Rig) -> None:
+    await rig.reset()
+
+    def check(_: CheckRequest) -> CheckResponse:
+        admit = Admit(headers={Header.BASE: MODEL}, admission=ADMISSION, rewrite=None)
+        response = wire.encode_admission(Edited(admit, ((0, 1, "x"),)), Admitted(()), (), ())
+        response.dynamic_metadata.fields["edits"].list_value.values[1].string_value = "no number"
+        return response
+
+    rig.services.check = check
+    answer = await rig.post(**{"x-api-key": "k"})
+
+    assert answer.status_code == 503
+    assert rig.upstream.received == []
