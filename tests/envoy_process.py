@@ -18,7 +18,7 @@ import httpx
 from headgate._gen import accesslog_pb2
 from headgate.core.contract import Counting
 from headgate.core.lean_contract import HookPath
-from headgate.dataplane.box import BODY_LIMIT_BYTES, MAX_CONNECTIONS, Certificate, OneBox
+from headgate.dataplane.box import BODY_LIMIT_BYTES, MAX_CONNECTIONS, Certificate, OneBox, Tracing
 from headgate.dataplane.supervisor import Envoy
 from tests.certificates import AUTHORITY
 from tests.fake_hooks import MODEL, FakeServices
@@ -118,6 +118,7 @@ async def running_envoy(
     certificate: Certificate | None = None,
     max_connections: int = MAX_CONNECTIONS,
     counting: Counting = Counting.PROXY,
+    tracing: Tracing | None = None,
     path: HookPath = HookPath.STANDARD,
 ) -> AsyncIterator[Rig]:
     """A real Envoy with scripted services, and one upstream for the model MODEL.
@@ -132,6 +133,7 @@ async def running_envoy(
             certificate=certificate,
             max_connections=max_connections,
             counting=counting,
+            tracing=tracing,
             path=path,
         )
         server = await services.serve(box.services_sockets[0])

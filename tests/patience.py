@@ -28,7 +28,7 @@ _LONGER: dict[str, object] = {
     "headgate.dataplane.quota_filters.HOOK_TIMEOUT": _ENVOY_WAITS,
     "headgate.dataplane.supervisor.APPLY_TIMEOUT_S": PATIENCE_S,
     "headgate.dataplane.supervisor.READY_TIMEOUT_S": PATIENCE_S,
-    "headgate.program.reachable._TIMEOUT_S": PATIENCE_S,
+    "headgate.doctor.reachable._TIMEOUT_S": PATIENCE_S,
     "headgate.program.simulated._READY_TIMEOUT_S": PATIENCE_S,
 }
 

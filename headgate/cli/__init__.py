@@ -13,6 +13,7 @@ from headgate.cli.keys import keys_group
 from headgate.cli.planning import curve_command, plan_command
 from headgate.cli.rendering import render_group
 from headgate.cli.running import serve_command, simulate_command, up_command
+from headgate.cli.watching import doctor_command, top_command
 from headgate.core.errors import OperatorError
 from headgate.policy import PolicyError
 
@@ -35,6 +36,8 @@ for _command in (
     canary_group,
     plan_command,
     curve_command,
+    doctor_command,
+    top_command,
     simulate_command,
 ):
     cli.add_command(_command)

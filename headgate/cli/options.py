@@ -11,6 +11,7 @@ from headgate.core.contract import Counting
 from headgate.core.lean_contract import HookPath
 from headgate.core.sizes import size_text
 from headgate.dataplane.box import MAX_BODY_LIMIT_BYTES, MIN_BODY_LIMIT_BYTES
+from headgate.dataplane.tracing import SMALLEST_RATIO
 from headgate.policy import NAME_RULE, is_name
 from headgate.program.settings import (
     Address,
@@ -100,6 +101,23 @@ COUNTING = click.option(
     default=BOX.counting.value,
     show_default=True,
     help="Who counts the tokens of answers: a filter in Envoy, or ext_proc.",
+)
+OTLP = click.option(
+    "--otlp",
+    metavar="URL",
+    help="Sends traces to this collector, by OTLP over gRPC, such as http://127.0.0.1:4317.",
+)
+OTLP_RATIO = click.option(
+    "--otlp-ratio",
+    type=click.FloatRange(SMALLEST_RATIO, 1),
+    default=1.0,
+    show_default=True,
+    help="The part of the requests that get a trace.",
+)
+OTLP_FOLLOW_CLIENT = click.option(
+    "--otlp-follow-client",
+    is_flag=True,
+    help="The flag of a client's traceparent decides in place of the ratio.",
 )
 
 

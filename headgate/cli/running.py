@@ -23,6 +23,9 @@ from headgate.cli.options import (
     GRPC_SERVER,
     LOG_FORMAT,
     LOG_LEVEL,
+    OTLP,
+    OTLP_FOLLOW_CLIENT,
+    OTLP_RATIO,
     PATH,
     POLICY,
     RATELIMIT_CONFIG,
@@ -38,7 +41,8 @@ from headgate.core.clock import SystemClock
 from headgate.core.contract import Counting
 from headgate.core.errors import OperatorError
 from headgate.core.lean_contract import HookPath
-from headgate.dataplane.box import MAX_CONNECTIONS
+from headgate.dataplane.box import MAX_CONNECTIONS, Tracing
+from headgate.dataplane.tracing import collector as check_collector
 from headgate.program.logs import configure_logs
 from headgate.program.serve import serve
 from headgate.program.settings import (
@@ -101,6 +105,9 @@ _DEFAULT_POLICY = Path("headgate.yaml")
 )
 @BODY_LIMIT
 @COUNTING
+@OTLP
+@OTLP_RATIO
+@OTLP_FOLLOW_CLIENT
 @PATH
 def up_command(
     *,
@@ -110,6 +117,9 @@ def up_command(
     store_password_file: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
+    otlp: str | None,
+    otlp_ratio: float,
+    otlp_follow_client: bool,
     log_format: LogFormat,
     log_level: LogLevel,
     path: HookPath | None,
@@ -122,6 +132,7 @@ def up_command(
             store, deadline_s=store_deadline_ms / 1000, password_file=store_password_file
         ),
         tls=_tls_files(tls_cert, tls_key),
+        tracing=None if otlp is None else _tracing(otlp, otlp_ratio, otlp_follow_client),
         log=LogSettings(log_format, log_level),
         path=chosen_path(path, counting, BOX.path),
         counting=counting,
@@ -211,6 +222,12 @@ def serve_command(
 def simulate_command(options: tuple[str, ...]) -> None:
     """The vLLM simulator alone: the same API without a GPU (--help lists its options)."""
     sys.exit(simulate(list(options)))
+
+
+def _tracing(otlp: str, ratio: float, follow_client: bool) -> Tracing:
+    tracing = Tracing(otlp, ratio, follow_client)
+    check_collector(tracing)
+    return tracing
 
 
 def _tls_files(certificate: Path | None, key: Path | None) -> TlsFiles | None:

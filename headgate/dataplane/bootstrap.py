@@ -8,7 +8,9 @@ from envoy_data_plane.envoy.config.bootstrap.v3 import (
     Bootstrap,
     BootstrapDynamicResources,
     BootstrapStaticResources,
+    LayeredRuntime,
 )
+from envoy_data_plane.envoy.config.cluster.v3 import Cluster
 from envoy_data_plane.envoy.config.core.v3 import (
     Address,
     ApiVersion,
@@ -29,6 +31,7 @@ from headgate.dataplane.box import OneBox, render, replace_file
 from headgate.dataplane.listener import listener, log_keeper
 from headgate.dataplane.routes import write_dynamic
 from headgate.dataplane.tls import write_certificate
+from headgate.dataplane.tracing import batches, collector
 from headgate.dataplane.upstream import services_cluster
 
 SERVICES = "headgate_services"
@@ -46,13 +49,17 @@ def bootstrap(box: OneBox) -> Bootstrap:
             ignore_global_conn_limit=True,
         ),
         overload_manager=_overload_manager(box.max_connections),
-        static_resources=BootstrapStaticResources(
-            clusters=[services_cluster(SERVICES, box.services_sockets)],
-        ),
+        layered_runtime=None if box.tracing is None else LayeredRuntime(layers=[batches()]),
+        static_resources=BootstrapStaticResources(clusters=_static_clusters(box)),
         dynamic_resources=BootstrapDynamicResources(
             lds_config=_followed(box.listeners_file), cds_config=_followed(box.clusters_file)
         ),
     )
+
+
+def _static_clusters(box: OneBox) -> list[Cluster]:
+    services = services_cluster(SERVICES, box.services_sockets)
+    return [services] if box.tracing is None else [services, collector(box.tracing)]
 
 
 def _followed(file: Path) -> ConfigSource:

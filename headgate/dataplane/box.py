@@ -36,6 +36,20 @@ class Certificate:
     expires_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """Where Envoy sends spans, and of which requests.
+
+    `collector` is the URL of an OTLP receiver that speaks gRPC, with its default port 4317. `ratio`
+    is the part of the requests that get a trace, from 0 to 1. With `follows_client`, a request with
+    a `traceparent` gets one if the flag in it says so, whatever the ratio.
+    """
+
+    collector: str
+    ratio: float = 1.0
+    follows_client: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OneBox:
     """One Envoy on this machine.
@@ -51,6 +65,7 @@ class OneBox:
       one of the system's.
     - With a `certificate` clients speak TLS, otherwise clear text.
     - Client connections beyond `max_connections` are closed at once.
+    - With `tracing` Envoy sends spans to a collector.
     - `counting` says where the tokens of answers are counted, `path` how the services are asked.
     """
 
@@ -66,6 +81,7 @@ class OneBox:
     certificate: Certificate | None = None
     max_connections: int = MAX_CONNECTIONS
     counting: Counting = Counting.PROXY
+    tracing: Tracing | None = None
     path: HookPath = HookPath.STANDARD
 
     @property

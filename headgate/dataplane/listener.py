@@ -52,6 +52,7 @@ from headgate.dataplane.hook_calls import grpc_service
 from headgate.dataplane.replies import local_reply_config
 from headgate.dataplane.routes import ROUTES_NAME
 from headgate.dataplane.tls import door_tls
+from headgate.dataplane.tracing import tracer
 
 LISTENER = "door"
 MAX_HEADERS = 100
@@ -78,6 +79,8 @@ CONNECTION_IDLE_TIMEOUT = timedelta(minutes=5)
 ACCESS_LOG_INTERVAL = timedelta(milliseconds=200)
 FORGEABLE_PREFIXES = (HEADER_PREFIX, "x-envoy-")
 """Headgate's headers carry the caller; Envoy's would let a client set retries and timeouts."""
+FORCED_TRACE = "x-client-trace-id"
+"""With it Envoy traces a request, whatever the ratio."""
 _ANY_PROTOCOL = StringMatcher(safe_regex=RegexMatcher(regex=".*"))
 """No request is upgraded: the header is removed, and ext_authz decides as about any request."""
 
@@ -135,6 +138,7 @@ def connection_manager(box: OneBox, services: str) -> HttpConnectionManager:
     )
     manager.http_filters = filter_chain(services, box.body_limit_bytes, box.path, box.counting)
     manager.access_log = [access_log(services)]
+    manager.tracing = None if box.tracing is None else tracer(box.tracing)
     return manager
 
 
@@ -175,7 +179,7 @@ def early_header_mutation() -> TypedExtensionConfig:
     """Removes headers that a client must not set, before any filter or the router reads them."""
     matchers = [
         *(StringMatcher(prefix=prefix, ignore_case=True) for prefix in FORGEABLE_PREFIXES),
-        StringMatcher(exact=REQUEST_ID, ignore_case=True),
+        *(StringMatcher(exact=name, ignore_case=True) for name in (REQUEST_ID, FORCED_TRACE)),
     ]
     mutations = [
         HeaderMutation(remove_on_match=HeaderMutationRemoveOnMatch(key_matcher=matcher))

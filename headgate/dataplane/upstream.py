@@ -112,18 +112,43 @@ def model_cluster(name: str, url: str, authorities: Path | None = None) -> Clust
 
 def services_cluster(name: str, sockets: Sequence[Path]) -> Cluster:
     """The hooks' cluster: gRPC over unix sockets, which get the calls in turn."""
+    cluster = _grpc_cluster(name, [Address(pipe=Pipe(path=str(socket))) for socket in sockets])
+    cluster.connect_timeout = timedelta(seconds=1)
+    cluster.circuit_breakers = _circuit_breakers()
+    return cluster
+
+
+def collector_cluster(name: str, url: str, port: int) -> Cluster:
+    """The cluster of the collector of spans at `url`, by default on `port`. Raises BadUpstream.
+
+    It keeps Envoy's default limit of 1,024 requests. A collector that hangs gets no more of them.
+    """
+    parts = parse_upstream(url)
+    if parts.path.strip("/"):
+        raise BadUpstream(f"collector {url!r}: it may not have a path, as it speaks gRPC")
+    host = parts.hostname or ""
+    address = SocketAddress(address=host, port_value=parts.port or port)
+    cluster = _grpc_cluster(name, [Address(socket_address=address)])
+    if not _is_ip(host):
+        cluster.type = ClusterDiscoveryType.STRICT_DNS
+        cluster.dns_lookup_family = ClusterDnsLookupFamily.V4_PREFERRED
+    if parts.scheme == "https":
+        cluster.transport_socket = _tls(host, None)
+    return cluster
+
+
+def _grpc_cluster(name: str, addresses: Sequence[Address]) -> Cluster:
+    """A cluster that speaks HTTP/2 with servers at these addresses."""
     http2 = HttpProtocolOptions(
         explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(
             http2_protocol_options=Http2ProtocolOptions()
         )
     )
-    pipes = [Address(pipe=Pipe(path=str(socket))) for socket in sockets]
     return Cluster(
         name=name,
         type=ClusterDiscoveryType.STATIC,
-        connect_timeout=timedelta(seconds=1),
-        circuit_breakers=_circuit_breakers(),
-        load_assignment=_endpoints(name, pipes),
+        connect_timeout=CONNECT_TIMEOUT,
+        load_assignment=_endpoints(name, addresses),
         typed_extension_protocol_options={_PROTOCOLS: Any.pack(http2)},
     )
 

@@ -37,6 +37,7 @@ from headgate.istio_check.rules import (
     quotas,
     routes,
     servers,
+    tracing,
     workloads,
 )
 from headgate.istio_check.rules.drift import drift
@@ -69,6 +70,8 @@ RULES: tuple[Callable[[Mesh], Iterator[Finding]], ...] = (
     providers.providers_themselves,
     providers.authorization,
     providers.usage_records,
+    tracing.collectors,
+    tracing.selectors,
     patches.anchors,
     patches.operations,
     patches.priorities,

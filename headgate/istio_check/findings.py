@@ -76,6 +76,8 @@ class MeshRule(StrEnum):
     PROVIDERS_SEVERAL = "providers-several"
     AUTHORIZATION_PARTIAL = "authorization-partial", Severity.WARNING
     NO_USAGE_RECORDS = "no-usage-records"
+    TRACING_SERVICE = "tracing-service", Severity.WARNING
+    TRACING_SELECTOR = "tracing-selector"
     ANCHOR_ABSENT = "anchor-absent"
     PATCH_OPERATION = "patch-operation"
     FILTER_CLASS = "filter-class"

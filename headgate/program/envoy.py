@@ -35,6 +35,7 @@ def box_of(
         max_connections=settings.max_connections or MAX_CONNECTIONS,
         body_limit_bytes=settings.body_limit_bytes,
         counting=settings.counting,
+        tracing=settings.tracing,
         path=settings.path,
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from extauthz.failures import DEFAULT_PER_MINUTE
 from headgate.core.contract import Counting
 from headgate.core.lean_contract import HookPath
-from headgate.dataplane.box import BODY_LIMIT_BYTES
+from headgate.dataplane.box import BODY_LIMIT_BYTES, Tracing
 from ratelimit.descriptors.service import NEAR_LIMIT_RATIO
 from ratelimit.store.redis import TIMEOUT_S
 
@@ -145,6 +145,8 @@ class BoxSettings(ServiceSettings):
     """The largest request body; a larger one gets 413."""
     counting: Counting = Counting.PROXY
     """Whether a filter in Envoy or ext_proc counts the tokens of answers."""
+    tracing: Tracing | None = None
+    """Where Envoy sends spans; None for nowhere."""
     path: HookPath = HookPath.LEAN
     """Whether Envoy asks four hooks about a request, or one for everything. Counting in ext_proc
     needs the four."""

@@ -20,6 +20,7 @@ from headgate.dataplane.box import MAX_CONNECTIONS
 from headgate.dataplane.child import room_for_connections
 from headgate.dataplane.drain import Drain
 from headgate.dataplane.supervisor import Envoy
+from headgate.doctor.reachable import check_authorities, silent
 from headgate.policy import check_upstream
 from headgate.program.addresses import free_address
 from headgate.program.ending import Ending, on_signals
@@ -30,7 +31,6 @@ from headgate.program.envoy import (
     running_envoy,
     upstreams,
 )
-from headgate.program.reachable import check_authorities, silent
 from headgate.program.reload import PolicyWatcher
 from headgate.program.run_folder import hook_sockets, run_folder
 from headgate.program.services import BoxParts, Services, running_services

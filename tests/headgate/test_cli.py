@@ -80,6 +80,14 @@ def test_a_certificate_and_its_key_go_together(option: str) -> None:
     assert "go together" in shown.stderr
 
 
+@pytest.mark.parametrize("url", ["127.0.0.1:4317", "http://a:4318/v1/traces"])
+def test_a_collector_that_envoy_cannot_call_is_an_error(url: str) -> None:
+    shown = CliRunner().invoke(cli, ["up", "--demo", "--otlp", url])
+
+    assert isinstance(shown.exception, OperatorError)
+    assert repr(url) in str(shown.exception)
+
+
 @pytest.mark.parametrize("name", ["", "ac me", 'a"b', "sk-hg-0123", "x" * 65])
 def test_a_new_key_is_for_names_that_a_policy_takes(name: str) -> None:
     shown = CliRunner().invoke(cli, ["keys", "new", "--tenant", "acme", "--user", name])

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from headgate.cli import cli, running
 from headgate.core.contract import Counting
 from headgate.core.lean_contract import HookPath
+from headgate.dataplane.box import Tracing
 from headgate.program.settings import (
     Address,
     BoxSettings,
@@ -73,6 +74,10 @@ UP: dict[str, tuple[list[str], object]] = {
     "run_dir": (["--run-dir", "d"], Path("d")),
     "counting": (["--counting", "extproc"], Counting.EXTPROC),
     "path": (["--path", "standard"], HookPath.STANDARD),
+    "tracing": (
+        ["--otlp", "http://c", "--otlp-ratio", "0.5", "--otlp-follow-client"],
+        Tracing("http://c", 0.5, True),
+    ),
 }
 
 

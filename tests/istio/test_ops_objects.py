@@ -1,5 +1,6 @@
 """Canary, scaling and monitoring objects fit the models that they are for."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from headgate.canary.queries import By, ModelPart, gates
+from headgate.dataplane.tracing import TAGS
 from headgate.istio_check.kustomize import build
 from tests.istio.names import COMPONENTS, ISTIO
 
@@ -18,6 +20,22 @@ OPTIONAL = ("monitoring", "keda", "flagger", "argo-rollouts")
 
 def load(file: Path) -> Any:
     return YAML(typ="safe").load(file.read_text())
+
+
+def test_traces_have_the_tags_of_one_box_by_commands_that_every_envoy_has() -> None:
+    """An unknown command would make the gateway refuse its listener. Older ones lack COALESCE."""
+    (tracing,) = load(COMPONENTS / "tracing" / "telemetry-traces.yaml")["spec"]["tracing"]
+    tags = {name: tag["formatter"]["value"] for name, tag in tracing["customTags"].items()}
+
+    assert tags == {name: first(value) for name, value in TAGS.items() if name != "http.url"}
+
+
+def first(value: str) -> str:
+    """The first place of a value that has several."""
+    several = re.fullmatch(r"%COALESCE\((.*)\)%", value)
+    if several is None:
+        return value
+    return f"%DYNAMIC_METADATA({json.loads(several[1])['operators'][0]['param']})%"
 
 
 @pytest.fixture

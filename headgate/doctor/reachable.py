@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import httpx
@@ -21,14 +21,20 @@ async def silent(upstreams: Mapping[str, str], authorities: Path | None = None) 
     `upstreams` maps each base model to its URL, and `authorities` is as for `ca_bundle`. Any answer
     counts. Proxies of the environment are not used, as Envoy uses none.
     """
-    trust = check_authorities(authorities) if _need_tls(upstreams) else ssl.create_default_context()
-    async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False, verify=trust) as client:
+    async with upstream_client(upstreams.values(), authorities) as client:
         answers = await asyncio.gather(*(_problem(client, url) for url in upstreams.values()))
     return {
         model: problem
         for model, problem in zip(upstreams, answers, strict=True)
         if problem is not None
     }
+
+
+def upstream_client(urls: Iterable[str], authorities: Path | None) -> httpx.AsyncClient:
+    """A client that trusts the authorities, if a URL needs any. Raises OperatorError."""
+    needs_tls = any(url.startswith("https:") for url in urls)
+    trust = check_authorities(authorities) if needs_tls else ssl.create_default_context()
+    return httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False, verify=trust)
 
 
 def check_authorities(authorities: Path | None) -> ssl.SSLContext:
@@ -42,19 +48,16 @@ def check_authorities(authorities: Path | None) -> ssl.SSLContext:
         raise OperatorError(f"{bundle}: {reason}; name another file with --upstream-ca") from None
 
 
-def _need_tls(upstreams: Mapping[str, str]) -> bool:
-    return any(url.startswith("https:") for url in upstreams.values())
-
-
 async def _problem(client: httpx.AsyncClient, url: str) -> str | None:
     try:
         await client.get(f"{url}/health")
     except httpx.HTTPError as error:
-        return _reason(error)
+        return reason(error)
     return None
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """The clause that says why a call failed, and what to do if its certificate is the cause."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = cause.__cause__ or cause.__context__

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from headgate.core.errors import OperatorError
-from headgate.program.reachable import check_authorities, silent
+from headgate.doctor.reachable import check_authorities, silent
 from tests.certificates import AUTHORITY, FOLDER
 from tests.patience import patient
 

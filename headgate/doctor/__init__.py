@@ -1,0 +1,1 @@
+"""`headgate doctor`: looks for faults of a running Headgate, and says what to do."""

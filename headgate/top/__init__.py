@@ -1,0 +1,1 @@
+"""`headgate top`: shows the live traffic of a running Headgate in a terminal."""
