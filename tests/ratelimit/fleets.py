@@ -52,6 +52,11 @@ class Sliced:
         pools = self.store._pools.all()
         return sum(each.amount - each.spent for pool in pools for each in pool.slices)
 
+    def room(self) -> int:
+        """The amount that it can still admit without asking the store."""
+        pools = self.store._pools.all()
+        return sum(max(0, each.room) for pool in pools for each in pool.slices)
+
     def is_held(self, tenant: str, reservation: str, now_s: float) -> bool:
         return self.store._holds.of(tenant, reservation, now_s) is not None
 
