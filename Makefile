@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test test-alerts check format generate istio-fields lock wheels dist render test-faults test-matrix test-mesh test-vllm test-h2spec test-clients \
+.PHONY: help setup run test test-alerts test-drills check format generate istio-fields lock wheels dist render test-faults test-matrix test-mesh test-vllm test-h2spec test-clients \
   soak bench clean
 
 help: ## list the targets
@@ -66,8 +66,11 @@ $(HEADGATE_CLIENTS)/.ready: tests/clients/node/package-lock.json
 	npm ci --prefix $(HEADGATE_CLIENTS) --no-audit --no-fund
 	@touch $@
 
-test-alerts: setup ## the alerts of istio/components/monitoring and their tests, by Prometheus' promtool
+test-alerts: setup ## the alerts of a mesh and of one box, and their tests, by Prometheus' promtool
 	$(BIN)/python -m tests.istio.alerts.run
+
+test-drills: setup ## incidents on a real box, and what its pager tells of each (an hour; needs Prometheus and Alertmanager); DRILLS="store-away flood" chooses
+	$(BIN)/python -m tests.drills --write $(DRILLS)
 
 SOAK_MINUTES ?= 30
 SOAK_RATE ?= 200
