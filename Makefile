@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test test-alerts check format generate istio-fields lock wheels dist render test-faults test-matrix test-mesh test-standard test-vllm test-h2spec test-clients \
+.PHONY: help setup run test test-alerts test-drills check format generate istio-fields lock wheels dist render test-faults test-matrix test-mesh test-standard test-vllm test-h2spec test-clients \
   monitoring soak bench bench-peers clean
 
 help: ## list the targets
@@ -69,7 +69,7 @@ $(HEADGATE_CLIENTS)/.ready: tests/clients/node/package-lock.json
 	npm ci --prefix $(HEADGATE_CLIENTS) --no-audit --no-fund
 	@touch $@
 
-test-alerts: setup ## the alerts of istio/components/monitoring and their tests, by Prometheus' promtool
+test-alerts: setup ## the alerts of a mesh and of one box, and their tests, by Prometheus' promtool
 	$(BIN)/python -m tests.istio.alerts.run
 
 HEADGATE_MONITORING ?= $(CURDIR)/.monitoring
@@ -80,6 +80,9 @@ monitoring: setup ## a Prometheus with the alerts for one box, on 127.0.0.1:9090
 	cp examples/monitoring/prometheus.yml $(HEADGATE_MONITORING)
 	$(BIN)/python examples/monitoring/rules.py $(HEADGATE_MONITORING)/rules.yml
 	exec $(PROMETHEUS) --config.file=$(HEADGATE_MONITORING)/prometheus.yml --storage.tsdb.path=$(HEADGATE_MONITORING)/data --web.listen-address=127.0.0.1:9090
+
+test-drills: setup ## incidents on a real box, and what its pager tells of each (an hour; needs Prometheus and Alertmanager); DRILLS="store-away flood" chooses
+	$(BIN)/python -m tests.drills --write $(DRILLS)
 
 SOAK_MINUTES ?= 30
 SOAK_RATE ?= 200

@@ -1,18 +1,32 @@
-"""Writes the alerts of istio/components/monitoring as a rule file of Prometheus: rules.py FILE."""
+"""Writes the rules for one box as a rule file of Prometheus: rules.py FILE.
+
+Alerts are those of istio/components/monitoring. They read recorded series, which come from
+sources.yml here instead of from Istio's metrics.
+"""
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAML
 
-OBJECT = Path(__file__).parents[2] / "istio" / "components" / "monitoring" / "prometheusrule.yaml"
+HERE = Path(__file__).resolve().parent
+MESH = HERE.parents[1] / "istio" / "components" / "monitoring"
+
+
+def groups() -> list[Any]:
+    """The groups, without the Kubernetes objects around them."""
+    yaml = YAML(typ="safe")
+    found = list(yaml.load(HERE / "sources.yml")["groups"])
+    for name in ("slo.yaml", "prometheusrule.yaml"):
+        found += yaml.load(MESH / name)["spec"]["groups"]
+    return found
 
 
 def main() -> None:
-    """Writes the groups without the Kubernetes object around them."""
-    groups = YAML(typ="safe").load(OBJECT.read_text(encoding="utf-8"))["spec"]["groups"]
+    """Writes the file that the command line names."""
     with Path(sys.argv[1]).open("w", encoding="utf-8") as file:
-        YAML().dump({"groups": groups}, file)
+        YAML().dump({"groups": groups()}, file)
 
 
 if __name__ == "__main__":

@@ -201,6 +201,11 @@ class Metrics:
         "Changes of the files of --ratelimit-config, by result (applied, refused).",
         labelnames=("result",),
     )
+    ratelimit_config_refused = _Declared(
+        Gauge,
+        "headgate_ratelimit_config_refused",
+        "1 while the files of --ratelimit-config are refused, so that older ones are in force.",
+    )
     ratelimit_config_loaded_seconds = _Declared(
         Gauge,
         "headgate_ratelimit_config_loaded_timestamp_seconds",
@@ -213,6 +218,12 @@ class Metrics:
         "headgate_certificate_reloads",
         "Changes of the door's certificate, by result (applied, refused).",
         labelnames=("result",),
+    )
+    certificate_refused = _Declared(
+        Gauge,
+        "headgate_certificate_refused",
+        "1 while the files of the door's certificate are refused, so that an older one is in"
+        " force.",
     )
     certificate_loaded_seconds = _Declared(
         Gauge,
@@ -231,6 +242,11 @@ class Metrics:
         "headgate_policy_reloads",
         "Changes of the policy file, by result (applied, refused).",
         labelnames=("result",),
+    )
+    policy_refused = _Declared(
+        Gauge,
+        "headgate_policy_refused",
+        "1 while the policy file is one that was refused, so that an older one is in force.",
     )
     policy_loaded_seconds = _Declared(
         Gauge,

@@ -63,6 +63,7 @@ class WatchedFiles(Generic[T]):
     read: Callable[[Path], bytes]
     compile: Callable[[Contents], T]
     reloads: Counter
+    refused: Gauge
     loaded_seconds: Gauge
     is_whole: Callable[[Contents], bool] = _no_file_is_empty
     """Contents that are not whole are read again for a moment, as more may be written."""
@@ -206,6 +207,7 @@ class Watcher(Generic[T]):
         spare_collections()
         self._digest = digest
         self._refused = None
+        self._watched.refused.set(0)
         self._watched.reloads.labels("applied").inc()
         self._watched.loaded_seconds.set(self._clock.now_s())
         log.info("%s applied: %s", self._watched.noun, self._watched.name)
@@ -214,6 +216,7 @@ class Watcher(Generic[T]):
         if digest == self._refused:
             return
         self._refused = digest
+        self._watched.refused.set(1)
         self._watched.reloads.labels("refused").inc()
         refused = f"{self._watched.noun} refused, the last good one stays in force:"
         if len(problems) == 1:
@@ -228,6 +231,7 @@ class Watcher(Generic[T]):
 
     def _recovered(self) -> None:
         """The files hold the value in force again, after they were bad or gone."""
+        self._watched.refused.set(0)
         if self._refused is not None:
             self._refused = None
             log.info("%s is the one in force again: %s", self._watched.noun, self._watched.name)
@@ -252,6 +256,7 @@ class PolicyWatcher(Watcher[CompiledPolicy]):
             read=read_policy,
             compile=compile_policy,
             reloads=metrics.policy_reloads,
+            refused=metrics.policy_refused,
             loaded_seconds=metrics.policy_loaded_seconds,
         )
         super().__init__(watched, clock)
@@ -270,6 +275,7 @@ class RlsConfigWatcher(Watcher[Domains]):
             read=read_config,
             compile=parse_domains,
             reloads=metrics.ratelimit_config_reloads,
+            refused=metrics.ratelimit_config_refused,
             loaded_seconds=metrics.ratelimit_config_loaded_seconds,
         )
         super().__init__(watched, clock)

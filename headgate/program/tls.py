@@ -41,6 +41,7 @@ class CertificateWatcher(Watcher[Certificate]):
             read=read_pem,
             compile=read_pair,
             reloads=metrics.certificate_reloads,
+            refused=metrics.certificate_refused,
             loaded_seconds=metrics.certificate_loaded_seconds,
             is_whole=_is_good,
         )

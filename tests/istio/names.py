@@ -22,14 +22,20 @@ COMPONENTS = ISTIO / "components"
 ISTIOS = {"istio_requests_total"}
 _REAL_VLLM_ONLY = {"vllm:num_preemptions_total"}
 """Metrics that vLLM 0.32 has and the simulator lacks."""
-_METRIC = re.compile(r"(?<![\w.])(?:vllm:|headgate_|istio_|envoy_)[a-z0-9_]+")
+PROMETHEUS_OWN = {"up", "ALERTS"}
+ONE_BOX_ENVOY = {"envoy_cluster_upstream_cx_connect_fail", "envoy_cluster_upstream_rq_xx"}
+"""Metrics of an Envoy that only the rules of one box read: Istio's allow-list leaves them out."""
+_LABELS = {"envoy_cluster_name", "envoy_response_code_class"}
+_METRIC = re.compile(
+    r"(?<![\w.\"])(?:(?:vllm:|headgate_|istio_|envoy_)[a-z0-9_]+|headgate:[a-z0-9_:]+|up|ALERTS)(?![\w:])"
+)
 _TAGS = (re.compile(r"^(cluster)\..+?;(\..+)$"), re.compile(r"^(http)\.[\w.\[\]:]+;(\..+)$"))
 """Istio's bootstrap turns the name of the cluster or listener in a statistic into a label."""
 
 
 def metrics_in(promql: str) -> set[str]:
     """The metrics that an expression reads."""
-    return set(_METRIC.findall(promql))
+    return set(_METRIC.findall(promql)) - _LABELS
 
 
 @cache

@@ -58,6 +58,9 @@ class Rig:
         )
         return value or 0.0
 
+    def is_refused(self) -> bool:
+        return self.metrics.registry.get_sample_value("headgate_policy_refused") == 1
+
     def loaded_at_s(self) -> float | None:
         return self.metrics.registry.get_sample_value("headgate_policy_loaded_timestamp_seconds")
 
@@ -303,3 +306,26 @@ async def test_an_open_watcher_finds_changes_by_itself(
         await asyncio.wait_for(changed.wait(), timeout=PATIENCE_S)
 
     assert {"globex"} == set(watcher.current().tenants)
+
+
+async def test_the_gauge_of_a_refused_policy_stands_for_as_long_as_the_bad_file(rig: Rig) -> None:
+    assert not rig.is_refused()
+    rig.write(BAD)
+    await rig.check()
+    rig.clock.advance(86_400)
+    await rig.check()
+    assert rig.is_refused()
+
+    rig.watcher.look_again()  # as SIGHUP does
+    rig.write(with_tenants("acme"))
+    await rig.check()
+    assert not rig.is_refused()
+
+
+async def test_the_gauge_of_a_refused_policy_falls_with_a_better_one(rig: Rig) -> None:
+    rig.write(BAD)
+    await rig.check()
+
+    rig.write(with_tenants("acme", "globex"))
+    assert await rig.check()
+    assert not rig.is_refused()

@@ -1,0 +1,145 @@
+"""The scene of a drill: a box under load with two models, one of them in two versions."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from tests.box import KEYS, Box, digest, started_up
+from tests.drills.envoy_stats import served_stats
+from tests.drills.history import Target
+from tests.drills.load import Load, running_load
+from tests.patience import PATIENCE_S
+from tests.redis_server import RedisServer, running_redis
+
+HEADGATE = (sys.executable, "-m", "headgate")
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(slots=True)
+class Vllm:
+    """A simulator that can be killed and started again at its address."""
+
+    model: str
+    version: str
+    port: int = 0
+    process: subprocess.Popen[str] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Starts it and waits until it is ready."""
+        command = [sys.executable, "-m", "headgate.simulator", "--port", str(self.port)]
+        command += ["--model", self.model, "--ttft-s", "0.05", "--token-interval-s", "0.01"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=_ROOT)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert "ready on" in line, line
+        self.port = int(line.strip().rpartition(":")[2])
+
+    def kill(self) -> None:
+        """Ends it as a crash would."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate()
+            self.process = None
+
+    def simulate(self, **failures: float) -> None:
+        """Fails from now on; without failures it is healthy again."""
+        answer = httpx.post(f"{self.url}/simulate", json=failures, timeout=PATIENCE_S)
+        answer.raise_for_status()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """Everything that a fault can hit."""
+
+    box: Box
+    redis: RedisServer
+    vllms: dict[str, Vllm]
+    """By model and version, as in `tiny v1`."""
+    load: Load
+    envoy: str
+    """Where Envoy's metrics are, as HOST:PORT."""
+
+    def targets(self, healthy_s: float) -> list[tuple[str, Target]]:
+        """What Prometheus scrapes, and what it shows after a healthy time."""
+        admin = self.box.admin_url.removeprefix("http://")
+        found = [self._target("headgate", admin, "/metrics", {}, healthy_s)]
+        found.append(self._target("envoy", self.envoy, "/stats/prometheus", {}, healthy_s))
+        for name, vllm in self.vllms.items():
+            labels = {"version": vllm.version, "pod": name.replace(" ", "-")}
+            address = f"127.0.0.1:{vllm.port}"
+            found.append(self._target("vllm", address, "/metrics", labels, healthy_s))
+        return found
+
+    @staticmethod
+    def _target(
+        job: str, address: str, path: str, more: dict[str, str], healthy_s: float
+    ) -> tuple[str, Target]:
+        text = httpx.get(f"http://{address}{path}", timeout=PATIENCE_S).text
+        return job, Target({"job": job, "instance": address, **more}, text, healthy_s)
+
+
+def policy(vllms: dict[str, Vllm]) -> str:
+    """Tenant acme (alice) with closed limits, globex (carol) with a limit that a flood meets."""
+    return f"""
+models:
+  tiny:
+    upstream: {vllms["tiny v1"].url}
+    context_tokens: 8192
+    versions:
+      v1: {{weight: 50, upstream: "{vllms["tiny v1"].url}"}}
+      v2: {{weight: 50, upstream: "{vllms["tiny v2"].url}"}}
+  small:
+    upstream: {vllms["small"].url}
+    context_tokens: 8192
+tenants:
+  acme:
+    models: [tiny, small]
+    keys: [{{user: alice, sha256: "{digest(KEYS["alice"])}"}}]
+    limits: [{{count: tokens, limit: 100000000, per: hour}}]
+  globex:
+    models: [tiny, small]
+    keys: [{{user: carol, sha256: "{digest(KEYS["carol"])}"}}]
+    limits: [{{count: requests, limit: 300, per: minute}}]
+"""
+
+
+@contextmanager
+def running_scene(folder: Path) -> Iterator[Scene]:
+    """Starts all of it and ends it."""
+    vllms = {
+        "tiny v1": Vllm("tiny", "v1"),
+        "tiny v2": Vllm("tiny", "v2"),
+        "small": Vllm("small", "-"),
+    }
+    with ExitStack() as stack:
+        for vllm in vllms.values():
+            stack.callback(vllm.kill)
+            vllm.start()
+        redis = stack.enter_context(running_redis())
+        (folder / "headgate.yaml").write_text(policy(vllms))
+        arguments = ["--policy", str(folder / "headgate.yaml"), "--store", redis.url]
+        box = stack.enter_context(started_up(folder, *arguments, program=HEADGATE))
+        envoy = stack.enter_context(served_stats(box))
+        load = stack.enter_context(running_load(box.url))
+        yield Scene(box=box, redis=redis, vllms=vllms, load=load, envoy=envoy)
+
+
+def hang(box: Box) -> None:
+    """Stops the services, and not the Envoy below them."""
+    os.kill(box.process.pid, signal.SIGSTOP)
+
+
+def go_on(box: Box) -> None:
+    """Lets them run again."""
+    os.kill(box.process.pid, signal.SIGCONT)
