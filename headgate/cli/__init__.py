@@ -10,6 +10,7 @@ import headgate
 from headgate.cli.canary import canary_group
 from headgate.cli.checking import check_command, replay_command
 from headgate.cli.keys import keys_group
+from headgate.cli.planning import curve_command, plan_command
 from headgate.cli.rendering import render_group
 from headgate.cli.running import serve_command, simulate_command, up_command
 from headgate.core.errors import OperatorError
@@ -32,6 +33,8 @@ for _command in (
     keys_group,
     render_group,
     canary_group,
+    plan_command,
+    curve_command,
     simulate_command,
 ):
     cli.add_command(_command)

@@ -1,13 +1,12 @@
 """The commands that read files and report: `check` and `replay`."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from headgate.cli.options import FILE, RATELIMIT_CONFIG
+from headgate.cli.progress import progress
 from headgate.istio_check.check import check_files
 from headgate.policy import describe, load_policy
 from headgate.replay.report import as_json, as_table, replay_files
@@ -66,7 +65,7 @@ def check_command(
 )
 def replay_command(records: tuple[Path, ...], policy: Path, form: str) -> None:
     """Report the requests that another policy would have refused."""
-    report = replay_files(records, load_policy(policy), _progress)
+    report = replay_files(records, load_policy(policy), progress)
     for line in report.records.bad:
         click.echo(f"headgate: {line}", err=True)
     click.echo(as_json(report) if form == "json" else as_table(report))
@@ -85,11 +84,3 @@ def _check_istio(
     click.echo(report.as_json() if form == "json" else report.as_text())
     if report.has_errors:
         sys.exit(1)
-
-
-@contextmanager
-def _progress(label: str, length: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error, if that is a terminal."""
-    hidden = not sys.stderr.isatty()
-    with click.progressbar(length=length, label=label, file=sys.stderr, hidden=hidden) as bar:
-        yield bar.update

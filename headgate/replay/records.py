@@ -1,8 +1,6 @@
 """Reads usage records back, as docs/records.md describes them, and puts them in order of time."""
 
-import gzip
 import heapq
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -10,22 +8,19 @@ from datetime import datetime
 from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Annotated
+from typing import Annotated
 
 from msgspec import Meta, MsgspecError, Struct
 from msgspec.json import Decoder, Encoder
 
 from headgate.core.errors import OperatorError
+from headgate.core.record_lines import MAX_LINE_BYTES, BrokenGzipError, record_lines
 from headgate.core.settlement import Source
 from ratelimit.replay import Recorded, Used
 
-MAX_LINE_BYTES = 256 * 1024
-"""Several times the longest record: each of its texts has at most 1,024 characters."""
 NAMED_BAD_LINES = 10
 _RUN_LENGTH = 100_000
 _EARLIEST_S, _LATEST_S = 946_684_800, 4_102_444_800  # the years 2000 to 2099
-_GZIP_MAGIC = b"\x1f\x8b"
-_LINES_PER_REPORT = 1_000
 _RATE_LIMITED = "RL"
 
 _Count = Annotated[int, Meta(ge=0, le=2**53)]
@@ -76,20 +71,10 @@ class Records:
         """
         number = 0
         try:
-            with path.open("rb") as raw:
-                is_gzip = raw.peek(2)[:2] == _GZIP_MAGIC
-                file = gzip.GzipFile(fileobj=raw) if is_gzip else raw
-                reported = 0
-                for number, line in enumerate(_lines(file), 1):
-                    if number % _LINES_PER_REPORT == 0:
-                        on_bytes(raw.tell() - reported)
-                        reported = raw.tell()
-                    yield from self._requests(line, path, number)
-                on_bytes(raw.tell() - reported)
-        except (gzip.BadGzipFile, EOFError, zlib.error):
+            for number, line in record_lines(path, on_bytes):
+                yield from self._requests(line, path, number)
+        except BrokenGzipError:
             self._is_bad(path, number + 1, "the gzip data is broken from here on")
-        except OSError as error:
-            raise OperatorError(f"cannot read usage records of {path}: {error.strerror}") from None
 
     def _requests(self, line: bytes, path: Path, number: int) -> Iterator[Recorded]:
         if line.isspace():
@@ -157,14 +142,6 @@ def _used(record: UsageLine) -> Used | None:
         return None
     prompt, completion = record.prompt_tokens or 0, record.completion_tokens or 0
     return Used(prompt, record.cached_tokens or 0, completion)
-
-
-def _lines(file: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
-    """The lines, each cut a little above MAX_LINE_BYTES: no line fills the memory."""
-    while line := file.readline(MAX_LINE_BYTES + 2):
-        yield line
-        while len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
-            line = file.readline(MAX_LINE_BYTES + 2)
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from headgate.core.errors import OperatorError
 from headgate.core.policy import CompiledPolicy
+from headgate.core.record_lines import files_size_bytes
 from headgate.policy import limit_text
 from headgate.replay.records import Records, in_time_order
 from ratelimit.replay import Gone, Recorded, Replay, Replayed, ReplayRow
@@ -62,19 +62,12 @@ def replay_files(paths: Sequence[Path], policy: CompiledPolicy, progress: Progre
     """
     records, replay = Records(), Replay(policy)
     with ExitStack() as stack:
-        with progress("reading", sum(_size_bytes(path) for path in paths)) as advance:
+        with progress("reading", files_size_bytes(tuple(paths))) as advance:
             requests = (request for path in paths for request in records.read(path, advance))
             ordered = stack.enter_context(in_time_order(requests))
         with progress("replaying", records.requests) as advance:
             asyncio.run(replay.run(_counted(ordered, advance)))
     return ReplayReport(records, replay.replayed, policy)
-
-
-def _size_bytes(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise OperatorError(f"cannot read usage records of {path}: {error.strerror}") from None
 
 
 def _counted(requests: Iterable[Recorded], advance: Callable[[int], None]) -> Iterator[Recorded]:

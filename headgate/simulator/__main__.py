@@ -17,6 +17,10 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if not 0 <= options.port <= 65535:
         parser.error(f"--port: {options.port} is not between 0 and 65535")
+    if options.max_num_seqs is not None and options.max_num_seqs < 1:
+        parser.error("--max-num-seqs: at least 1")
+    if options.prefill_tokens_per_s is not None and options.prefill_tokens_per_s <= 0:
+        parser.error("--prefill-tokens-per-s: more than 0")
     if "" in (options.model or []):
         parser.error("--model: a name may not be empty")
     settings = Settings(
@@ -26,6 +30,9 @@ def main(arguments: list[str]) -> int:
         default_output_tokens=options.default_output_tokens,
         ttft_s=options.ttft_s,
         token_interval_s=options.token_interval_s,
+        max_num_seqs=options.max_num_seqs,
+        prefill_tokens_per_s=options.prefill_tokens_per_s,
+        slowdown_s=options.slowdown_s,
         force_usage=options.force_usage,
         prompt_tokens_details=options.prompt_tokens_details,
         keep_alive_s=options.keep_alive_s,
@@ -55,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--default-output-tokens", type=int, default=default.default_output_tokens, metavar="N")
     add("--ttft-s", type=float, default=default.ttft_s, metavar="S")
     add("--token-interval-s", type=float, default=default.token_interval_s, metavar="S")
+    add("--max-num-seqs", type=int, metavar="N", help="sequences in the batch [no bound]")
+    add("--prefill-tokens-per-s", type=float, metavar="N", help="uncached prompt tokens [no bound]")
+    add("--slowdown-s", type=float, default=0.0, metavar="S", help="of a step, for each sequence")
     add("--force-usage", action="store_true", help="--enable-force-include-usage of vLLM")
     add("--prompt-tokens-details", action="store_true", help="--enable-prompt-tokens-details")
     add("--keep-alive-s", type=int, default=default.keep_alive_s, metavar="S")

@@ -19,6 +19,7 @@ from headgate.simulator.fields import Fields, read_json
 from headgate.simulator.inference import VERSION, Handler, Inference
 from headgate.simulator.metrics import EngineMetrics
 from headgate.simulator.models import Models
+from headgate.simulator.scheduler import Scheduler
 from headgate.simulator.settings import Settings
 from headgate.simulator.vllm_errors import VllmError, engine_dead, invalid_body, to_json
 
@@ -34,8 +35,9 @@ class Simulator:
             settings.models, settings.adapters, settings.max_model_len, int(clock.now_s())
         )
         self._metrics = EngineMetrics(clock)
-        self._exposition = Exposition(self._models.base, self._metrics)
-        self._inference = Inference(settings, clock, self._models, self._metrics)
+        scheduler = Scheduler(settings)
+        self._exposition = Exposition(self._models.base, self._metrics, scheduler)
+        self._inference = Inference(settings, clock, self._models, self._metrics, scheduler)
         self._open: set[Exchange] = set()
         inference = {path: {"POST": run} for path, run in self._inference.routes().items()}
         self._routes: dict[str, Mapping[str, Handler]] = {**inference, **self._server_routes()}

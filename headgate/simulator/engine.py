@@ -7,6 +7,7 @@ from headgate.simulator.exchange import EngineStoppedError, Exchange
 from headgate.simulator.failures import Break
 from headgate.simulator.generate import GeneratedAnswer
 from headgate.simulator.metrics import EngineMetrics, Run
+from headgate.simulator.scheduler import Scheduler
 from headgate.simulator.streams import Writer
 from headgate.simulator.vllm_errors import engine_dead
 
@@ -50,13 +51,16 @@ class Playback:
     def __init__(
         self,
         exchange: Exchange,
-        metrics: EngineMetrics,
-        run: Run,
         answer: GeneratedAnswer,
         pace: Pace,
+        *,
+        run: Run,
+        metrics: EngineMetrics,
+        scheduler: Scheduler,
     ) -> None:
         self._exchange = exchange
         self._metrics = metrics
+        self._scheduler = scheduler
         self._run = run
         self._answer = answer
         self._shortest = min(choice.tokens for choice in answer.choices)
@@ -106,7 +110,7 @@ class Playback:
     async def _token(self, position: int) -> None:
         """Waits for the token at `position`. A late token does not delay those after it."""
         await self._exchange.pause_until(self._due_s)
-        self._due_s += self._interval_s
+        self._due_s += self._interval_s + self._scheduler.slowdown_s
         live = len(self._answer.choices)
         if position >= self._shortest:
             live = sum(position < choice.tokens for choice in self._answer.choices)

@@ -78,6 +78,13 @@ class Exchange:
                 timer.cancel()
         self.check()
 
+    async def wait_for(self, waiter: asyncio.Future[None]) -> None:
+        """Waits for `waiter`. Raises ExchangeEndedError as soon as there is a reason."""
+        self.check()
+        self._waiter = waiter
+        await waiter
+        self.check()
+
     async def pause(self, seconds: float) -> None:
         """Waits for some seconds. Raises ExchangeEndedError as soon as there is a reason."""
         await self.pause_until(self._loop.time() + seconds)

@@ -15,6 +15,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from headgate.simulator.metrics import EngineMetrics, Histogram
+from headgate.simulator.scheduler import Scheduler
 
 _KV_CACHE_TOKENS = 1_000_000
 _LABELS = ("model_name", "engine")
@@ -25,9 +26,10 @@ _MAX_LORAS = "8"
 class Exposition(Collector):
     """Shows the counts of one server."""
 
-    def __init__(self, model: str, metrics: EngineMetrics) -> None:
+    def __init__(self, model: str, metrics: EngineMetrics, scheduler: Scheduler) -> None:
         self._labels = (model, "0")
         self._metrics = metrics
+        self._scheduler = scheduler
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -40,9 +42,18 @@ class Exposition(Collector):
         yield from self._gauges()
         yield from self._counters()
         metrics = self._metrics
-        yield self._histogram("time_to_first_token_seconds", metrics.first_token_s)
-        yield self._histogram("inter_token_latency_seconds", metrics.gap_s)
-        yield self._histogram("e2e_request_latency_seconds", metrics.request_s)
+        histograms = {
+            "time_to_first_token_seconds": metrics.first_token_s,
+            "inter_token_latency_seconds": metrics.gap_s,
+            "e2e_request_latency_seconds": metrics.request_s,
+            "request_queue_time_seconds": metrics.queue_s,
+            "request_prefill_time_seconds": metrics.prefill_s,
+            "request_decode_time_seconds": metrics.decode_s,
+            "request_prompt_tokens": metrics.prompt_lengths,
+            "request_generation_tokens": metrics.generated_lengths,
+        }
+        for name, histogram in histograms.items():
+            yield self._histogram(name, histogram)
         yield self._lora_info()
 
     def _gauges(self) -> Iterator[Metric]:
@@ -50,7 +61,7 @@ class Exposition(Collector):
         held_tokens = sum(run.prompt_tokens + run.generated for run in runs)
         values = {
             "num_requests_running": sum(len(run.choices) for run in runs),
-            "num_requests_waiting": self._metrics.waiting,
+            "num_requests_waiting": self._metrics.waiting + self._scheduler.waiting,
             "kv_cache_usage_perc": min(held_tokens / _KV_CACHE_TOKENS, 1.0),
         }
         for name, value in values.items():

@@ -20,6 +20,7 @@ from headgate.simulator.models import Models
 from headgate.simulator.prefix_cache import PrefixCache
 from headgate.simulator.requests import InferenceRequest
 from headgate.simulator.responses import ResponsesWriter
+from headgate.simulator.scheduler import Scheduler
 from headgate.simulator.scoring import read_rerank, read_score, rerank_body, score_body
 from headgate.simulator.settings import Settings
 from headgate.simulator.streams import Writer
@@ -40,13 +41,19 @@ class Inference:
     """The inference routes. `failures` are those of every request from now on."""
 
     def __init__(
-        self, settings: Settings, clock: Clock, models: Models, metrics: EngineMetrics
+        self,
+        settings: Settings,
+        clock: Clock,
+        models: Models,
+        metrics: EngineMetrics,
+        scheduler: Scheduler,
     ) -> None:
         self.failures = Simulation()
         self._settings = settings
         self._clock = clock
         self._models = models
         self._metrics = metrics
+        self._scheduler = scheduler
         self._cache = PrefixCache(_CACHE_BLOCKS)
 
     def routes(self) -> dict[str, Handler]:
@@ -85,11 +92,14 @@ class Inference:
             answer_id = _fresh_id() if own_id else _request_id(exchange)
             answer = self._plan(answer_id, request, simulation)
             writer = writer_of(request, answer)
-            playback = self._playback(exchange, request, answer, simulation)
+            arrived_s = self._clock.monotonic_s()
+            await self._scheduler.enter(exchange, len(answer.choices))
+            playback = self._playback(exchange, request, answer, simulation, arrived_s)
             try:
                 await (playback.stream(writer) if request.stream else playback.whole(writer))
             finally:
                 playback.end()
+                self._scheduler.leave(len(answer.choices))
 
         return handler
 
@@ -165,17 +175,23 @@ class Inference:
         request: InferenceRequest,
         answer: GeneratedAnswer,
         simulation: Simulation,
+        arrived_s: float,
     ) -> Playback:
         adapter = answer.model if answer.model != self._models.base else None
         cached = sum(answer.cached_tokens) * request.n
         settings = self._settings
+        prefill_s = self._scheduler.prefill_s(
+            answer.total_prompt_tokens - sum(answer.cached_tokens)
+        )
         pace = Pace(
-            settings.ttft_s if simulation.ttft is None else simulation.ttft,
+            (settings.ttft_s if simulation.ttft is None else simulation.ttft) + prefill_s,
             settings.token_interval_s if simulation.interval is None else simulation.interval,
             simulation.breaks,
         )
-        run = self._metrics.start(answer.choices, cached, adapter)
-        return Playback(exchange, self._metrics, run, answer, pace)
+        run = self._metrics.start(answer.choices, cached, adapter, arrived_s)
+        return Playback(
+            exchange, answer, pace, run=run, metrics=self._metrics, scheduler=self._scheduler
+        )
 
     def _responses_writer(self, request: InferenceRequest, answer: GeneratedAnswer) -> Writer:
         room = self._settings.max_model_len - answer.prompt_tokens[0]

@@ -21,6 +21,10 @@ _FIRST_TOKEN_BUCKETS = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0),
     *(7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
 )
+_LENGTH_BUCKETS = (
+    *(1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0),
+    *(10000.0, 20000.0, 50000.0, 100000.0),
+)
 _GAP_BUCKETS = (
     *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0),
     *(7.5, 10.0, 20.0, 40.0, 80.0),
@@ -44,19 +48,25 @@ class Histogram:
 class Run:
     """One request in the engine, from `EngineMetrics.start` to `EngineMetrics.end`."""
 
-    __slots__ = ("adapter", "cached_tokens", "choices", "generated", "last_s", "started_s")
+    __slots__ = (
+        *("adapter", "arrived_s", "cached_tokens", "choices", "first_s", "generated", "last_s"),
+        "started_s",
+    )
 
     def __init__(
         self,
         choices: tuple[Choice, ...],
         cached_tokens: int,
         adapter: str | None,
+        arrived_s: float,
         started_s: float,
     ) -> None:
         self.choices = choices
         self.cached_tokens = cached_tokens
         self.adapter = adapter
+        self.arrived_s = arrived_s
         self.started_s = started_s
+        self.first_s = started_s
         self.last_s = started_s
         self.generated = 0
 
@@ -73,7 +83,7 @@ class EngineMetrics:
         self._clock = clock
         self.running: set[Run] = set()
         self.waiting = 0
-        """Requests that wait in the queue (`headers_delay`)."""
+        """Requests that `headers_delay` holds back; those in the queue are the scheduler's."""
         self.prompt_tokens = 0
         self.cached_tokens = 0
         self.generated_tokens = 0
@@ -81,14 +91,31 @@ class EngineMetrics:
         self.first_token_s = Histogram(_FIRST_TOKEN_BUCKETS)
         self.gap_s = Histogram(_GAP_BUCKETS)
         self.request_s = Histogram(_LATENCY_BUCKETS)
+        self.queue_s = Histogram(_LATENCY_BUCKETS)
+        self.prefill_s = Histogram(_LATENCY_BUCKETS)
+        self.decode_s = Histogram(_LATENCY_BUCKETS)
+        self.prompt_lengths = Histogram(_LENGTH_BUCKETS)
+        self.generated_lengths = Histogram(_LENGTH_BUCKETS)
         self.lora_seen: OrderedDict[str, float] = OrderedDict()
         """Sets of adapters that ran together (comma list), each with the Unix time it was last
         seen; vLLM keeps them all, here the latest stay."""
         self._adapters: Counter[str] = Counter()
 
-    def start(self, choices: tuple[Choice, ...], cached_tokens: int, adapter: str | None) -> Run:
-        """A request enters the engine; `cached_tokens` of its prompts need no prefill."""
-        run = Run(choices, cached_tokens, adapter, self._clock.monotonic_s())
+    def start(
+        self,
+        choices: tuple[Choice, ...],
+        cached_tokens: int,
+        adapter: str | None,
+        arrived_s: float | None = None,
+    ) -> Run:
+        """A request enters the batch; `cached_tokens` of its prompts need no prefill.
+
+        It may have `arrived_s` earlier, by the monotonic clock, and waited in the queue.
+        """
+        now_s = self._clock.monotonic_s()
+        arrived_s = now_s if arrived_s is None else arrived_s
+        run = Run(choices, cached_tokens, adapter, arrived_s, now_s)
+        self.queue_s.observe(now_s - arrived_s, len(choices))
         self.running.add(run)
         if adapter is not None:
             self._adapters[adapter] += 1
@@ -103,17 +130,22 @@ class EngineMetrics:
         else:
             self.prompt_tokens += run.prompt_tokens
             self.cached_tokens += run.cached_tokens
-            self.first_token_s.observe(now_s - run.started_s, live)
+            self.first_token_s.observe(now_s - run.arrived_s, live)
+            self.prefill_s.observe(now_s - run.started_s, live)
+            run.first_s = now_s
         run.last_s = now_s
         run.generated += live
         self.generated_tokens += live
 
     def finish(self, run: Run, *, failed: bool = False) -> None:
         """The request ended in the engine, by its own end or by the engine's failure."""
-        duration_s = self._clock.monotonic_s() - run.started_s
+        now_s = self._clock.monotonic_s()
         for choice in run.choices:
             self.finished["error" if failed else choice.finish_reason] += 1
-        self.request_s.observe(duration_s, len(run.choices))
+            self.prompt_lengths.observe(choice.prompt_tokens, 1)
+            self.generated_lengths.observe(choice.tokens, 1)
+        self.request_s.observe(now_s - run.arrived_s, len(run.choices))
+        self.decode_s.observe(now_s - run.first_s, len(run.choices))
 
     def end(self, run: Run) -> None:
         """The request leaves the engine, finished or not."""

@@ -19,6 +19,13 @@ class Settings:
     """Seconds from a request to its first token."""
     token_interval_s: float = 0.02
     """Seconds from one token to the next."""
+    max_num_seqs: int | None = None
+    """`--max-num-seqs`: sequences in the batch; a further one waits. None: there is no bound."""
+    prefill_tokens_per_s: float | None = None
+    """Prompt tokens outside the prefix cache that the engine computes in a second, one prompt after
+    the other. None: a prompt costs nothing beyond `ttft_s`."""
+    slowdown_s: float = 0.0
+    """Seconds that each sequence in the batch adds to `token_interval_s`."""
     force_usage: bool = False
     """`--enable-force-include-usage`: running usage in every chat and completions stream."""
     prompt_tokens_details: bool = False
@@ -31,3 +38,7 @@ class Settings:
         """Refuses a server without a name: ValueError."""
         if not self.models or not all(self.models):
             raise ValueError("a simulator needs at least one model name, and none may be empty")
+        if self.max_num_seqs is not None and self.max_num_seqs < 1:
+            raise ValueError("max_num_seqs is 1 or more")
+        if self.prefill_tokens_per_s is not None and self.prefill_tokens_per_s <= 0:
+            raise ValueError("prefill_tokens_per_s is more than 0")

@@ -17,10 +17,16 @@ NOW_S = 1_790_000_000.25
 class FakePrometheus(ThreadingHTTPServer):
     """Keeps the forms that it was asked with."""
 
-    def __init__(self, values: Mapping[str, str], raw: tuple[int, bytes] | None) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, str],
+        raw: tuple[int, bytes] | None,
+        ranges: Mapping[str, Any],
+    ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.values = values
         self.raw = raw
+        self.ranges = ranges
         self.asked: list[dict[str, list[str]]] = []
 
     @property
@@ -46,6 +52,8 @@ class _Handler(BaseHTTPRequestHandler):
         data: dict[str, Any] = {"resultType": "vector", "result": []}
         if query == "time()":
             data = {"resultType": "scalar", "result": [NOW_S, str(NOW_S)]}
+        elif self.path.endswith("/query_range"):
+            data = {"resultType": "matrix", "result": self.server.ranges.get(query, [])}
         elif query in self.server.values:
             data["result"] = [{"metric": {}, "value": [NOW_S, self.server.values[query]]}]
         return json.dumps({"status": "success", "data": data}).encode()
@@ -56,10 +64,15 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def fake_prometheus(
-    values: Mapping[str, str] = {}, raw: tuple[int, bytes] | None = None
+    values: Mapping[str, str] = {},
+    raw: tuple[int, bytes] | None = None,
+    ranges: Mapping[str, Any] = {},
 ) -> Iterator[FakePrometheus]:
-    """Serves on a free port; `raw` is a status and a body for every question."""
-    server = FakePrometheus(values, raw)
+    """Serves on a free port; `raw` is a status and a body for every question.
+
+    `ranges` maps the query of a range to its series.
+    """
+    server = FakePrometheus(values, raw, ranges)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -11,6 +11,8 @@ from headgate.core.metrics import Metrics
 from headgate.program.series import start_series
 from headgate.simulator.exposition import Exposition
 from headgate.simulator.metrics import EngineMetrics
+from headgate.simulator.scheduler import Scheduler
+from headgate.simulator.settings import Settings
 from ratelimit.fullness import Fullness
 from tests.fakes import FakeClock
 
@@ -36,7 +38,7 @@ def known_metrics() -> frozenset[str]:
     policy = CollectorRegistry()
     start_series(Metrics(policy, SystemClock()))
     policy.register(Fullness(SystemClock().now_s))
-    page = Exposition("m", EngineMetrics(FakeClock())).page().decode()
+    page = Exposition("m", EngineMetrics(FakeClock()), Scheduler(Settings())).page().decode()
     vllms = {re.split(r"[{ ]", line)[0] for line in page.splitlines() if line[:1] not in ("#", "")}
     return frozenset(_exposed(policy) | vllms | _REAL_VLLM_ONLY | ISTIOS | set(envoy_metrics()))
 

@@ -9,6 +9,7 @@ import pytest
 from headgate.simulator.exposition import Exposition
 from headgate.simulator.generate import plan
 from headgate.simulator.metrics import EngineMetrics
+from headgate.simulator.scheduler import Scheduler
 from headgate.simulator.server import running
 from headgate.simulator.settings import Settings
 from tests.fakes import FakeClock
@@ -106,7 +107,7 @@ async def test_an_adapter_is_seen_only_in_lora_requests_info(own: httpx.AsyncCli
 def test_times_are_observed_for_each_choice() -> None:
     clock = FakeClock()
     metrics = EngineMetrics(clock)
-    page = Exposition("tiny", metrics)
+    page = Exposition("tiny", metrics, Scheduler(Settings()))
     choices = plan([10], 2, max_tokens=2, natural_tokens=None, context=100, default_tokens=64)
 
     run = metrics.start(choices, 0, None)
