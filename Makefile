@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test test-alerts check format generate istio-fields lock wheels dist render test-faults test-matrix test-mesh test-vllm test-h2spec test-clients \
+.PHONY: help setup run test test-alerts check format generate dashboards test-dashboards istio-fields lock wheels dist render test-faults test-matrix test-mesh test-vllm test-h2spec test-clients \
   soak bench clean
 
 help: ## list the targets
@@ -69,6 +69,12 @@ $(HEADGATE_CLIENTS)/.ready: tests/clients/node/package-lock.json
 test-alerts: setup ## the alerts of istio/components/monitoring and their tests, by Prometheus' promtool
 	$(BIN)/python -m tests.istio.alerts.run
 
+dashboards: setup ## write the Grafana dashboards of istio/ and examples/ again
+	$(BIN)/python -m dashboards
+
+test-dashboards: setup ## every panel and every query of KEDA on a real Prometheus, fed by a real box
+	$(BIN)/pytest tests/dashboards/on_prometheus.py
+
 SOAK_MINUTES ?= 30
 SOAK_RATE ?= 200
 soak: setup ## load a whole fleet for SOAK_MINUTES at SOAK_RATE requests a second while parts of it fail, and compare all accounts
@@ -86,6 +92,7 @@ check: setup ## format, lint, strict types, import contract, generated code
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m protos.generate --check
+	$(BIN)/python -m dashboards --check
 
 RENDER := $(BIN)/headgate render istio
 render: setup ## write the EnvoyFilters of istio/ again

@@ -1,6 +1,6 @@
 """`python -m bench [BENCH...] [--json FILE]`: the benches named, or all of them."""
 
-from bench import calls, counters, grpc_server, limits, overshoot, plan, policies
+from bench import calls, counters, grpc_server, limits, overshoot, plan, policies, scaling
 from bench.main import run
 
 run(
@@ -12,5 +12,6 @@ run(
         "calls": calls.measure,
         "grpc_server": grpc_server.measure,
         "plan": plan.measure,
+        "scaling": scaling.measure,
     }
 )

@@ -94,7 +94,13 @@ def _decode_reserve(entries: Mapping[str, str], tokens: int) -> ReserveRequest:
         api=Api(api) if api in set(Api) else None,
         tokens=tokens,
         prompt_tokens=_prompt(entries, tokens),
+        version=_known(entries, AdmissionKey.VERSION),
     )
+
+
+def _known(entries: Mapping[str, str], key: AdmissionKey) -> str | None:
+    value = entries.get(key, ABSENT)
+    return None if value == ABSENT else value
 
 
 def _prompt(entries: Mapping[str, str], tokens: int) -> int | None:

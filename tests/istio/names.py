@@ -20,9 +20,11 @@ HERE = Path(__file__).resolve().parent
 ISTIO = HERE.parents[1] / "istio"
 COMPONENTS = ISTIO / "components"
 ISTIOS = {"istio_requests_total"}
-_REAL_VLLM_ONLY = {"vllm:num_preemptions_total"}
-"""Metrics that vLLM 0.32 has and the simulator lacks."""
-_METRIC = re.compile(r"(?<![\w.])(?:vllm:|headgate_|istio_|envoy_)[a-z0-9_]+")
+KUBERNETES = {"kube_deployment_spec_replicas", "kube_deployment_status_replicas_unavailable"}
+"""Of kube-state-metrics."""
+_METRIC = re.compile(
+    r"(?<![\w.])(?:(?:vllm:|headgate_|istio_|envoy_|kube_|process_)[a-z0-9_]+|ALERTS)"
+)
 _TAGS = (re.compile(r"^(cluster)\..+?;(\..+)$"), re.compile(r"^(http)\.[\w.\[\]:]+;(\..+)$"))
 """Istio's bootstrap turns the name of the cluster or listener in a statistic into a label."""
 
@@ -40,7 +42,7 @@ def known_metrics() -> frozenset[str]:
     policy.register(Fullness(SystemClock().now_s))
     page = Exposition("m", EngineMetrics(FakeClock()), Scheduler(Settings())).page().decode()
     vllms = {re.split(r"[{ ]", line)[0] for line in page.splitlines() if line[:1] not in ("#", "")}
-    return frozenset(_exposed(policy) | vllms | _REAL_VLLM_ONLY | ISTIOS | set(envoy_metrics()))
+    return frozenset(_exposed(policy) | vllms | ISTIOS | KUBERNETES | set(envoy_metrics()))
 
 
 def _exposed(policy: CollectorRegistry) -> set[str]:
