@@ -84,5 +84,8 @@ def check_demand(prometheus: Prometheus) -> None:
     reserved = sum(prometheus.numbers("sum(headgate_reserved_tokens_total)"))
     full = sum(prometheus.numbers("sum(headgate_capacity_refusals_total)"))
 
+    of_versions = prometheus.numbers('headgate_reserved_tokens_total{version=~"v1|v2"}')
+    assert len(of_versions) == 2
+    assert all(of_versions)
     assert 0 < settled <= reserved
     assert full > 0

@@ -22,6 +22,8 @@ COMPONENTS = ISTIO / "components"
 ISTIOS = {"istio_requests_total"}
 KUBERNETES = {"kube_deployment_spec_replicas", "kube_deployment_status_replicas_unavailable"}
 """Of kube-state-metrics."""
+PROMETHEUS = {"ALERTS"}
+"""Of Prometheus itself."""
 _METRIC = re.compile(
     r"(?<![\w.])(?:(?:vllm:|headgate_|istio_|envoy_|kube_|process_)[a-z0-9_]+|ALERTS)"
 )
@@ -42,7 +44,8 @@ def known_metrics() -> frozenset[str]:
     policy.register(Fullness(SystemClock().now_s))
     page = Exposition("m", EngineMetrics(FakeClock()), Scheduler(Settings())).page().decode()
     vllms = {re.split(r"[{ ]", line)[0] for line in page.splitlines() if line[:1] not in ("#", "")}
-    return frozenset(_exposed(policy) | vllms | ISTIOS | KUBERNETES | set(envoy_metrics()))
+    others = ISTIOS | KUBERNETES | PROMETHEUS | set(envoy_metrics())
+    return frozenset(_exposed(policy) | vllms | others)
 
 
 def _exposed(policy: CollectorRegistry) -> set[str]:
