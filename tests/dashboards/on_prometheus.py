@@ -6,6 +6,7 @@ tests/istio checks.
 
 import asyncio
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,13 +44,12 @@ def filled(panel: Panel, values: Mapping[str, str]) -> Any:
 
 
 async def all_answered(prometheus: Prometheus, queries: list[str]) -> None:
-    """Waits until each query has a number, for as long as a test may wait."""
-    for _ in range(int(PATIENCE_S)):
-        empty = [query for query in queries if not prometheus.numbers(query)]
-        if not empty:
-            return
+    """Waits until each query has had a number, for as long as a test may wait."""
+    end_s = time.monotonic() + PATIENCE_S
+    while queries:
+        assert time.monotonic() < end_s, "no answer to:\n" + "\n".join(queries)
         await asyncio.sleep(1)
-    raise AssertionError("no answer to:\n" + "\n".join(empty))
+        queries = [query for query in queries if not prometheus.numbers(query)]
 
 
 def check_panel(prometheus: Prometheus, board: Board, panel: Panel) -> None:
