@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test test-alerts test-drills check format generate istio-fields lock wheels dist render test-faults test-matrix test-mesh test-standard test-vllm test-h2spec test-clients \
+.PHONY: help setup run test test-alerts test-drills check format generate dashboards test-dashboards istio-fields lock wheels dist render test-faults test-matrix test-mesh test-standard test-vllm test-h2spec test-clients \
   monitoring soak bench bench-peers clean
 
 help: ## list the targets
@@ -84,6 +84,12 @@ monitoring: setup ## a Prometheus with the alerts for one box, on 127.0.0.1:9090
 test-drills: setup ## incidents on a real box, and what its pager tells of each (an hour; needs Prometheus and Alertmanager); DRILLS="store-away flood" chooses
 	$(BIN)/python -m tests.drills --write $(DRILLS)
 
+dashboards: setup ## write the Grafana dashboards of istio/ and examples/ again
+	$(BIN)/python -m dashboards
+
+test-dashboards: setup ## every panel and every query of KEDA on a real Prometheus, fed by a real box
+	$(BIN)/pytest tests/dashboards/on_prometheus.py
+
 SOAK_MINUTES ?= 30
 SOAK_RATE ?= 200
 soak: setup ## load a whole fleet for SOAK_MINUTES at SOAK_RATE requests a second while parts of it fail, and compare all accounts
@@ -104,6 +110,7 @@ check: setup ## format, lint, strict types, import contract, generated code
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m protos.generate --check
+	$(BIN)/python -m dashboards --check
 
 RENDER := $(BIN)/headgate render istio
 render: setup ## write the EnvoyFilters of istio/ again

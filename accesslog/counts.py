@@ -11,12 +11,19 @@ from accesslog.types import UsageRecord
 from headgate.core.apis import Api
 from headgate.core.contract import ABSENT
 from headgate.core.metrics import Metrics
+from headgate.core.pods import pods_of
 from headgate.core.policy import CompiledPolicy
 
 _STATUSES = range(100, 600)
 _APIS = frozenset(Api)
 _CACHED = 16_384
 """Sets of labels whose children are kept at hand; the metrics themselves keep all of them."""
+_NOT_RESERVED = frozenset({"RL", "RLSE"})
+"""Envoy's flags of a request that a limit refused, or about which the service could not decide."""
+_NO_POD = frozenset({"UH", "UO"})
+"""Envoy's flags where no pod is healthy, and where the circuit breaker is open."""
+_FULL = 503
+"""vLLM's status beyond `--max-num-queued-reqs`."""
 
 
 class RequestCounts:
@@ -30,6 +37,8 @@ class RequestCounts:
         self._cost = lru_cache(_CACHED)(metrics.of_requests.cost.labels)
         self._tokens = lru_cache(_CACHED)(metrics.tokens.labels)
         self._ttft_s = lru_cache(_CACHED)(metrics.ttft_seconds.labels)
+        self._settled_tokens = lru_cache(_CACHED)(metrics.demand.settled_tokens.labels)
+        self._no_capacity = lru_cache(_CACHED)(metrics.demand.capacity_refusals.labels)
         self._ratio = lru_cache(_CACHED)(metrics.estimate_ratio.labels)
 
     def count(self, record: UsageRecord) -> None:
@@ -37,7 +46,7 @@ class RequestCounts:
         policy = self._policy()
         tenant = _known(record.tenant, policy.tenants)
         model = _known(record.model, policy.models)
-        version = _version(record, policy)
+        _, version = pods_of(policy, record.model, record.version)
         status = _known(record.status, _STATUSES)
         self._requests(tenant, model, _known(record.api, _APIS), status).inc()
         self._answers(model, version, _class(record.status), record.ended or ABSENT).inc()
@@ -46,6 +55,15 @@ class RequestCounts:
         if record.ttft_s is not None:
             self._ttft_s(model, version).observe(record.ttft_s)
         self._count_tokens(tenant, model, record)
+        self._count_demand(record, policy)
+
+    def _count_demand(self, record: UsageRecord, policy: CompiledPolicy) -> None:
+        if record.reservation is None or not _NOT_RESERVED.isdisjoint(record.flags):
+            return
+        pods = pods_of(policy, record.model, record.version)
+        self._settled_tokens(*pods).inc(record.estimated_tokens or 0)
+        if record.upstream_status == _FULL or not _NO_POD.isdisjoint(record.flags):
+            self._no_capacity(*pods).inc()
 
     def _count_tokens(self, tenant: str, model: str, record: UsageRecord) -> None:
         if record.prompt_tokens:
@@ -62,13 +80,6 @@ class RequestCounts:
     def count_estimate(self, model: str, ratio: float) -> None:
         """Counts how many times its used tokens a request had held."""
         self._ratio(_known(model, self._policy().models)).observe(ratio)
-
-
-def _version(record: UsageRecord, policy: CompiledPolicy) -> str:
-    """The version, if the policy has it. A cluster's name may hold a subset that it lacks."""
-    model = policy.models.get(record.model or ABSENT)
-    versions = None if model is None else model.versions
-    return ABSENT if versions is None else _known(record.version, versions.names)
 
 
 def _class(status: int | None) -> str:

@@ -10,6 +10,7 @@ from bench import (
     path,
     plan,
     policies,
+    scaling,
     workers,
 )
 from bench.main import run
@@ -26,5 +27,6 @@ run(
         "plan": plan.measure,
         "workers": workers.measure,
         "path": path.measure,
+        "scaling": scaling.measure,
     }
 )

@@ -19,8 +19,8 @@ _OUTAGE_WAIT_S = 5.0
 class ReserveRequest:
     """A request that asks to be admitted.
 
-    `tokens` is its estimate, `prompt_tokens` the prompt's part of it. `api` and `prompt_tokens`
-    are None where they are not known.
+    `tokens` is its estimate, `prompt_tokens` the prompt's part of it. `api`, `prompt_tokens` and
+    `version` are None where they are not known.
     """
 
     reservation: str
@@ -31,6 +31,7 @@ class ReserveRequest:
     api: Api | None
     tokens: int
     prompt_tokens: int | None = None
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

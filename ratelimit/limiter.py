@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from headgate.core.clock import Clock
+from headgate.core.pods import pods_of
 from headgate.core.policy import CompiledPolicy
 from headgate.core.settlement import Charge, Estimate, Source, Usage, charge
 from ratelimit.answers import (
@@ -144,6 +145,10 @@ class Limiter:
             if known is None or known.tenant != tenant:
                 known = _Known(tenant, _ReservationState.HELD, {})
             return await self._settle(reservation, known, charge(usage, estimate), held_by)
+
+    def pods_of(self, request: ReserveRequest) -> tuple[str, str]:
+        """The labels of the pods that compute a request: its base model and its version."""
+        return pods_of(self._policy(), request.model, request.version)
 
     def known_outcome(self, reservation: str, tenant: str) -> SettleOutcome | None:
         """The outcome of a settlement that would change nothing, as this process remembers.

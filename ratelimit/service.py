@@ -1,6 +1,7 @@
 """Envoy's global rate limit service: decode, decide, encode, record."""
 
 import logging
+from functools import lru_cache
 
 from headgate._gen.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from headgate.core.clock import Clock
@@ -48,6 +49,7 @@ class RateLimitService:
         self._metrics = metrics
         self._clock = clock
         self._descriptor_limits = descriptor_limits
+        self._reserved_tokens = lru_cache(metrics.demand.reserved_tokens.labels)
         self._fullness = Fullness(clock.now_s)
         metrics.registry.register(self._fullness)
 
@@ -121,9 +123,7 @@ class RateLimitService:
         decision = await self._limiter.reserve(call)
         self._fullness.note(call.tenant, decision.limits)
         if isinstance(decision, Admitted):
-            self._count("ok")
-            for limit in decision.exceeded:
-                self._metrics.shadow_refusals.labels(call.tenant, limit.id).inc()
+            self._record_admission(call, decision)
         else:
             self._record_refusal(call, decision)
         return decision
@@ -136,6 +136,12 @@ class RateLimitService:
         )
         self._fullness.note_slots(call.tenant, self._limiter.limits_of(call.reservation))
         self._metrics.settlements.labels(_HOOK, outcome.value).inc()
+
+    def _record_admission(self, call: ReserveRequest, admitted: Admitted) -> None:
+        self._count("ok")
+        self._reserved_tokens(*self._limiter.pods_of(call)).inc(call.tokens)
+        for limit in admitted.exceeded:
+            self._metrics.shadow_refusals.labels(call.tenant, limit.id).inc()
 
     def _record_refusal(self, call: ReserveRequest, refused: Refused) -> None:
         self._count(Refusal.OVER_LIMIT.code)

@@ -91,7 +91,13 @@ def _decode_reserve(entries: Mapping[str, str], tokens: int) -> ReserveRequest:
         api=_APIS.get(entries.get(AdmissionKey.API, "")),
         tokens=tokens,
         prompt_tokens=_prompt(entries, tokens),
+        version=_known(entries, AdmissionKey.VERSION),
     )
+
+
+def _known(entries: Mapping[str, str], key: AdmissionKey) -> str | None:
+    value = entries.get(key, ABSENT)
+    return None if value == ABSENT else value
 
 
 def _prompt(entries: Mapping[str, str], tokens: int) -> int | None:

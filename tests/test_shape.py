@@ -9,7 +9,16 @@ import pytest
 from tests import prose
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("accesslog", "bench", "extauthz", "extproc", "headgate", "protos", "ratelimit")
+ROOMS = (
+    "accesslog",
+    "bench",
+    "dashboards",
+    "extauthz",
+    "extproc",
+    "headgate",
+    "protos",
+    "ratelimit",
+)
 FILE_LINES = 300
 FUNCTION_LINES = 40
 

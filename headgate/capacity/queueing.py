@@ -33,7 +33,9 @@ class _Request:
 
 
 @dataclass(slots=True, eq=False)
-class _Pod:
+class Pod:
+    """One pod: its batch and its queue."""
+
     curve: ServiceCurve
     running: int = 0
     queue: deque[_Request] = field(default_factory=deque)
@@ -44,6 +46,7 @@ class _Pod:
     plan: int = 0
     """The number of the last planned end; an earlier one is out of date."""
     running_s: float = 0.0
+    is_gone: bool = False
 
     @property
     def load(self) -> int:
@@ -61,7 +64,7 @@ class _Pod:
 class _Event:
     """A first token, or with a `plan` the next end in the pod; a later plan makes it void."""
 
-    pod: _Pod
+    pod: Pod
     request: _Request
     plan: int | None
 
@@ -72,39 +75,64 @@ def simulate(traffic: Traffic, curve: ServiceCurve, pods: int, chance: random.Ra
     A request goes to the less loaded of two random pods, as Envoy's LEAST_REQUEST chooses. The
     window is played twice and the second time counts, so that pods do not begin idle.
     """
-    fleet = _Fleet(curve, pods, chance, warm_s=traffic.window_s)
+    fleet = Fleet(curve, pods, chance, warm_s=traffic.window_s)
     fleet.play(traffic.arrivals)
     later = (replace(each, at_s=each.at_s + traffic.window_s) for each in traffic.arrivals)
     fleet.play(later)
     return fleet.waits()
 
 
-class _Fleet:
+class Fleet:
+    """Pods that take requests. `pods` may change between two calls.
+
+    A pod that is taken out of `pods` drains: it ends the requests that it has. Requests that arrive
+    before `warm_s` are not in `ttft_s`, the times to the first token in order of the tokens.
+    """
+
     def __init__(
         self, curve: ServiceCurve, pods: int, chance: random.Random, warm_s: float
     ) -> None:
         self._curve = curve
         self._warm_s = warm_s
-        self._pods = [_Pod(curve) for _ in range(pods)]
+        self.pods = [Pod(curve) for _ in range(pods)]
         self._chance = chance
         self._events: list[tuple[float, int, _Event]] = []
         self._number = 0
-        self._ttft_s: list[float] = []
+        self.ttft_s: list[float] = []
         self._per_token_s: list[float] = []
 
     def play(self, arrivals: Iterable[Arrival]) -> None:
+        """Lets these arrive, in order of time."""
         for arrival in arrivals:
-            self._run_until(arrival.at_s)
-            self._arrive(_Request(arrival))
+            self.arrive(arrival)
+
+    def arrive(self, arrival: Arrival) -> None:
+        """Lets one request arrive, once everything before it has happened. There must be a pod."""
+        self.run_until(arrival.at_s)
+        self._arrive(_Request(arrival))
+
+    def add_pod(self) -> Pod:
+        """A new pod takes requests from now on."""
+        pod = Pod(self._curve)
+        self.pods.append(pod)
+        return pod
+
+    def kill(self, pod: Pod) -> int:
+        """The pod is gone. Returns how many requests it takes with it."""
+        pod.is_gone = True
+        if pod in self.pods:
+            self.pods.remove(pod)
+        return pod.load
 
     def waits(self) -> Waits:
-        self._run_until(float("inf"))
-        length_s = max((pod.at_s for pod in self._pods), default=0.0) or 1.0
-        running_s = sum(pod.running_s for pod in self._pods)
+        """The waits, once all requests have ended."""
+        self.run_until(float("inf"))
+        length_s = max((pod.at_s for pod in self.pods), default=0.0) or 1.0
+        running_s = sum(pod.running_s for pod in self.pods)
         return Waits(
-            ttft_s=self._ttft_s,
+            ttft_s=self.ttft_s,
             per_token_s=self._per_token_s,
-            mean_running=running_s / length_s / len(self._pods),
+            mean_running=running_s / length_s / len(self.pods),
         )
 
     def _arrive(self, request: _Request) -> None:
@@ -115,12 +143,12 @@ class _Fleet:
         else:
             pod.queue.append(request)
 
-    def _choose(self) -> _Pod:
-        if len(self._pods) == 1:
-            return self._pods[0]
-        return min(self._chance.sample(self._pods, 2), key=lambda pod: pod.load)
+    def _choose(self) -> Pod:
+        if len(self.pods) == 1:
+            return self.pods[0]
+        return min(self._chance.sample(self.pods, 2), key=lambda pod: pod.load)
 
-    def _enter(self, pod: _Pod, request: _Request) -> None:
+    def _enter(self, pod: Pod, request: _Request) -> None:
         pod.running += 1
         uncached = request.arrival.prompt_tokens - request.arrival.cached_tokens
         begin_s = max(pod.at_s, pod.prefill_free_s)
@@ -129,11 +157,12 @@ class _Fleet:
         self._push(first_s, _Event(pod, request, None))
         self._plan_end(pod)
 
-    def _run_until(self, limit_s: float) -> None:
+    def run_until(self, limit_s: float) -> None:
+        """Lets everything happen that happens until then."""
         while self._events and self._events[0][0] <= limit_s:
             now_s, _, event = heapq.heappop(self._events)
             pod = event.pod
-            if event.plan not in (None, pod.plan):
+            if pod.is_gone or event.plan not in (None, pod.plan):
                 continue
             pod.advance(now_s)
             if event.plan is None:
@@ -141,10 +170,10 @@ class _Fleet:
             else:
                 self._end(pod, heapq.heappop(pod.decoding)[2])
 
-    def _first_token(self, pod: _Pod, request: _Request) -> None:
+    def _first_token(self, pod: Pod, request: _Request) -> None:
         request.first_token_s = pod.at_s
         if request.arrival.at_s >= self._warm_s:
-            self._ttft_s.append(pod.at_s - request.arrival.at_s)
+            self.ttft_s.append(pod.at_s - request.arrival.at_s)
         remaining = request.arrival.output_tokens - 1
         if remaining <= 0:
             self._leave(pod)
@@ -152,20 +181,20 @@ class _Fleet:
         heapq.heappush(pod.decoding, (pod.progress + remaining, self._next_number(), request))
         self._plan_end(pod)
 
-    def _end(self, pod: _Pod, request: _Request) -> None:
+    def _end(self, pod: Pod, request: _Request) -> None:
         if request.arrival.at_s >= self._warm_s:
             tokens = request.arrival.output_tokens - 1
             self._per_token_s.append((pod.at_s - request.first_token_s) / tokens)
         self._leave(pod)
 
-    def _leave(self, pod: _Pod) -> None:
+    def _leave(self, pod: Pod) -> None:
         pod.running -= 1
         if pod.queue:
             self._enter(pod, pod.queue.popleft())
         else:
             self._plan_end(pod)
 
-    def _plan_end(self, pod: _Pod) -> None:
+    def _plan_end(self, pod: Pod) -> None:
         """Plans the next end in the pod; it changes with every change of the batch."""
         pod.plan += 1
         if pod.decoding:

@@ -222,11 +222,12 @@ RESERVE_ENTRIES = (
     AdmissionKey.MODEL,
     AdmissionKey.API,
     AdmissionKey.ESTIMATE_PROMPT,
+    AdmissionKey.VERSION,
 )
 """The entries of the reserve descriptor after `op`; its hits_addend is `AdmissionKey.ESTIMATE`.
 
 A proxy with an older configuration sends no `estimate_prompt`. The whole estimate then counts as
-the more expensive kind of token.
+the more expensive kind of token. Without `version` the demand counts for no version.
 """
 
 SETTLE_ADMISSION_ENTRIES = (

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from headgate.core.clock import Clock
+from headgate.core.demand_metrics import DemandMetrics
 from headgate.core.request_metrics import RequestMetrics
 
 _HOOK_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -274,6 +275,7 @@ class Metrics:
             if isinstance(declared, _Declared):
                 declared.register(self)
         self.of_requests = RequestMetrics(registry)
+        self.demand = DemandMetrics(registry)
         self.store_available.set(1)
 
     @classmethod

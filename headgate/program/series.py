@@ -79,3 +79,9 @@ def start_policy_series(metrics: Metrics, policy: CompiledPolicy) -> None:
                 of_requests.answers.labels(model.name, version, status_class, ended)
             of_requests.seconds.labels(model.name, version)
             metrics.ttft_seconds.labels(model.name, version)
+            for demand in (
+                metrics.demand.reserved_tokens,
+                metrics.demand.settled_tokens,
+                metrics.demand.capacity_refusals,
+            ):
+                demand.labels(model.base, version)

@@ -76,6 +76,7 @@ class Exposition(Collector):
             "generation_tokens": metrics.generated_tokens,
             "prefix_cache_queries": metrics.prompt_tokens,
             "prefix_cache_hits": metrics.cached_tokens,
+            "num_preemptions": 0,  # its KV cache is never full
         }
         for name, value in values.items():
             counter = CounterMetricFamily(f"vllm:{name}", _help(name), labels=_LABELS)

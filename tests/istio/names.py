@@ -20,14 +20,15 @@ HERE = Path(__file__).resolve().parent
 ISTIO = HERE.parents[1] / "istio"
 COMPONENTS = ISTIO / "components"
 ISTIOS = {"istio_requests_total"}
-_REAL_VLLM_ONLY = {"vllm:num_preemptions_total"}
-"""Metrics that vLLM 0.32 has and the simulator lacks."""
+KUBERNETES = {"kube_deployment_spec_replicas", "kube_deployment_status_replicas_unavailable"}
+"""Of kube-state-metrics."""
 PROMETHEUS_OWN = {"up", "ALERTS"}
 ONE_BOX_ENVOY = {"envoy_cluster_upstream_cx_connect_fail", "envoy_cluster_upstream_rq_xx"}
 """Metrics of an Envoy that only the rules of one box read: Istio's allow-list leaves them out."""
 _LABELS = {"envoy_cluster_name", "envoy_response_code_class"}
 _METRIC = re.compile(
-    r"(?<![\w.\"])(?:(?:vllm:|headgate_|istio_|envoy_)[a-z0-9_]+|headgate:[a-z0-9_:]+|up|ALERTS)(?![\w:])"
+    r"(?<![\w.\"])(?:(?:vllm:|headgate_|istio_|envoy_|kube_|process_)[a-z0-9_]+"
+    r"|headgate:[a-z0-9_:]+|up|ALERTS)(?![\w:])"
 )
 _TAGS = (re.compile(r"^(cluster)\..+?;(\..+)$"), re.compile(r"^(http)\.[\w.\[\]:]+;(\..+)$"))
 """Istio's bootstrap turns the name of the cluster or listener in a statistic into a label."""
@@ -46,7 +47,8 @@ def known_metrics() -> frozenset[str]:
     policy.register(Fullness(SystemClock().now_s))
     page = Exposition("m", EngineMetrics(FakeClock()), Scheduler(Settings())).page().decode()
     vllms = {re.split(r"[{ ]", line)[0] for line in page.splitlines() if line[:1] not in ("#", "")}
-    return frozenset(_exposed(policy) | vllms | _REAL_VLLM_ONLY | ISTIOS | set(envoy_metrics()))
+    others = ISTIOS | KUBERNETES | PROMETHEUS_OWN | set(envoy_metrics())
+    return frozenset(_exposed(policy) | vllms | others)
 
 
 def _exposed(policy: CollectorRegistry) -> set[str]:

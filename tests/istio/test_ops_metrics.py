@@ -1,6 +1,5 @@
 """Alerts, dashboard, gates and scaling read metrics that exist, and that get through."""
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from dashboards.__main__ import BOARDS
 from tests.istio.names import (
     COMPONENTS,
     ISTIO,
@@ -63,17 +63,17 @@ def expressions() -> Iterator[tuple[str, str]]:
     """Every PromQL query of the components, with the name of its object."""
     for rule in [*rules(), *sources()["mesh"], *sources()["box"]]:
         yield rule.get("alert") or rule["record"], rule["expr"]
-    board = load(COMPONENTS / "monitoring" / "dashboard.yaml")["data"]["headgate.json"]
-    for panel in json.loads(board)["panels"]:
-        for target in panel["targets"]:
-            yield panel["title"], target["expr"]
+    for board in BOARDS:
+        for panel in board.panels:
+            for line in panel.lines:
+                yield f"{board.name}: {panel.title}", line.promql
     for file in (COMPONENTS / "flagger").glob("metric-*.yaml"):
         yield file.name, load(file)["spec"]["query"]
     for metric in load(COMPONENTS / "argo-rollouts" / "analysistemplate.yaml")["spec"]["metrics"]:
         yield metric["name"], metric["provider"]["prometheus"]["query"]
-    for file in (COMPONENTS / "keda").glob("scaledobject-*.yaml"):
+    for file in (COMPONENTS / "keda").rglob("scaledobject*.yaml"):
         for trigger in load(file)["spec"]["triggers"]:
-            yield file.name, trigger["metadata"]["query"]
+            yield f"{file.parent.name}/{file.name}", trigger["metadata"]["query"]
 
 
 def allowed() -> list[re.Pattern[str]]:
@@ -93,6 +93,19 @@ def test_a_mesh_and_one_box_record_the_same_series() -> None:
     mesh, box = ([rule["record"] for rule in rules] for rules in sources().values())
 
     assert mesh == box
+
+
+def test_no_scaled_object_escapes_these_tests() -> None:
+    scaled = [
+        file
+        for file in ISTIO.rglob("*.yaml")
+        for document in YAML(typ="safe").load_all(file.read_text())
+        if isinstance(document, dict) and document.get("kind") == "ScaledObject"
+    ]
+    owners = {owner for owner, _ in expressions()}
+
+    assert len(scaled) > 4
+    assert {f"{file.parent.name}/{file.name}" for file in scaled} <= owners
 
 
 def test_every_envoy_statistic_that_is_read_gets_through_istios_allow_list() -> None:

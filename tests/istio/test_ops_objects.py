@@ -14,8 +14,8 @@ from headgate.istio_check.kustomize import build
 from tests.istio.names import COMPONENTS, ISTIO
 
 Objects = dict[tuple[str, str], dict[str, Any]]
-KEDA = ("keda", "keda/qwen-8b", "keda/llama-70b", "keda/lora")
-OPTIONAL = ("monitoring", "keda", "flagger", "argo-rollouts")
+KEDA = ("keda", "keda/llama-8b-canary", "keda/qwen-8b", "keda/llama-70b", "keda/lora")
+OPTIONAL = ("monitoring", "keda", "spot", "flagger", "argo-rollouts")
 
 
 def load(file: Path) -> Any:
@@ -205,6 +205,53 @@ def test_keda_waits_longer_than_a_pod_loads_and_drains(with_components: Any) -> 
         ]
         assert down["policies"][0]["periodSeconds"] > target["terminationGracePeriodSeconds"]
         assert spec["minReplicaCount"] > 0
+
+
+def test_each_model_and_the_canary_is_scaled_by_the_same_queries(with_components: Any) -> None:
+    built = with_components(*KEDA)
+    scaled = {name: value for (kind, name), value in built.items() if kind == "ScaledObject"}
+    asked = {name: neutral(value) for name, value in scaled.items()}
+
+    assert len(asked["llama-8b-v1"]) == 4
+    assert all(queries == asked["llama-8b-v1"] for queries in asked.values())
+
+
+def neutral(scaled: dict[str, Any]) -> list[str]:
+    """The queries without the names of the model."""
+    names = r'(base|deployment|model_name)="[^"]+"|,?version=~?"[^"]+"|\[\d+m\]'
+    queries = (trigger["metadata"]["query"] for trigger in scaled["spec"]["triggers"])
+    return [re.sub(names, "", query) for query in queries]
+
+
+def test_a_query_without_an_answer_takes_no_pod_away(with_components: Any) -> None:
+    for (kind, _), value in with_components(*KEDA).items():
+        if kind == "ScaledObject":
+            triggers = value["spec"]["triggers"]
+            assert {each["metadata"]["ignoreNullValues"] for each in triggers} == {"false"}
+            assert value["spec"]["fallback"]["behavior"] == "currentReplicasIfHigher"
+
+
+def test_a_pod_on_a_spot_node_is_empty_before_the_node_is_gone(with_components: Any) -> None:
+    notice_s = 120
+    pod = with_components("spot")["Deployment", "llama-8b-v1"]["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    _, pause_s = container["lifecycle"]["preStop"]["exec"]["command"]
+    (argument,) = (each for each in container["args"] if each.startswith("--shutdown-timeout="))
+    grace_s = pod["spec"]["terminationGracePeriodSeconds"]
+    drain = re.search(r"terminationDrainDuration: (\d+)s", str(pod["metadata"]["annotations"]))
+
+    assert int(pause_s) + int(argument.partition("=")[2]) < grace_s < notice_s
+    assert drain is not None
+    assert int(argument.partition("=")[2]) < int(drain[1]) < grace_s
+
+
+def test_spot_and_scaling_go_together(with_components: Any) -> None:
+    built = with_components("keda", "spot")
+    pod = built["Deployment", "llama-8b-v1"]["spec"]["template"]
+    (spread,) = pod["spec"]["topologySpreadConstraints"]
+
+    assert pod["spec"]["tolerations"][0]["key"] == "headgate.dev/spot"
+    assert spread["labelSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
 
 
 def test_sidecars_show_the_metrics_of_every_pod_that_is_monitored(with_components: Any) -> None:

@@ -53,7 +53,8 @@ def series(metrics: Metrics) -> set[tuple[str, ...]]:
 
 
 def counters(metrics: Metrics) -> Iterator[str]:
-    for metric in (vars(metrics) | vars(metrics.of_requests)).values():
+    parts = vars(metrics) | vars(metrics.of_requests) | vars(metrics.demand)
+    for metric in parts.values():
         if isinstance(metric, Counter):
             yield metric.describe()[0].name
 

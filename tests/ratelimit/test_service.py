@@ -99,6 +99,15 @@ async def test_over_the_limit_the_client_gets_all_it_needs() -> None:
         assert decided == 1
 
 
+async def test_what_a_limit_lets_in_is_demand_for_the_pods_and_what_it_refuses_is_none() -> None:
+    async with serving(limit(1000, Count.TOKENS)) as proxy:
+        await proxy(reserve(600))
+        refused = await proxy(reserve(600, reservation="r2"))
+
+        assert refused.overall_code == OVER_LIMIT
+        assert proxy.count("reserved_tokens_total", base="-", version="-") == 600
+
+
 async def test_settling_twice_a_refused_one_or_nothing_is_ok_and_changes_nothing() -> None:
     async with serving(limit(1000, Count.TOKENS)) as proxy:
         await proxy(reserve(900))

@@ -53,12 +53,19 @@ def test_a_prompt_that_is_no_part_of_the_estimate_is_not_known(prompt: str) -> N
     assert (asked.tokens, asked.prompt_tokens) == (500, None)
 
 
-def test_a_proxy_that_does_not_send_the_prompts_part_is_understood() -> None:
-    call = reserve()
-    assert call.descriptors[0].entries.pop().key == "estimate_prompt"
+def test_a_proxy_that_sends_neither_the_prompts_part_nor_the_version_is_understood() -> None:
+    call = reserve(version="v2")
+    for name in ("version", "estimate_prompt"):
+        assert call.descriptors[0].entries.pop().key == name
     asked = decode(call)
     assert isinstance(asked, ReserveRequest)
-    assert (asked.tokens, asked.prompt_tokens) == (500, None)
+    assert (asked.tokens, asked.prompt_tokens, asked.version) == (500, None, None)
+
+
+def test_a_reserve_says_which_version_was_chosen() -> None:
+    asked = decode(reserve(version="v2"))
+    assert isinstance(asked, ReserveRequest)
+    assert asked.version == "v2"
 
 
 def test_a_settlement_carries_what_the_tap_saw() -> None:

@@ -1,0 +1,1 @@
+"""The Grafana dashboards, as code: a module for each reader. `make dashboards` writes them."""
