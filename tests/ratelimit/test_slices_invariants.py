@@ -232,6 +232,26 @@ class Slow(Shared):
     st.lists(st.integers(0, 4), min_size=1, max_size=7),
     st.lists(st.lists(calm, min_size=3, max_size=30), min_size=2, max_size=4),
 )
+@example(  # what a slice held is spent while the slice shrinks
+    [4, 0, 2, 0],
+    [
+        [
+            ("ask", 1, 48),
+            ("tend", 0, 0),
+            ("settle", 0, 35),
+            ("ask with rest", 2, 1),
+            ("settle", 0, 43),
+        ],
+        [
+            *[("settle", 0, 0)] * 2,
+            ("ask", 0, 1),
+            ("ask", 1, 1),
+            ("settle", 0, 40),
+            ("settle", 0, 0),
+        ],
+        [("settle", 0, 0), ("ask", 0, 32), ("rest", 0, 0)],
+    ],
+)
 @example(  # a request is settled while its repeated call waits
     [0, 0, 1],
     [

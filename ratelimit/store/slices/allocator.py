@@ -164,6 +164,7 @@ class Allocator:
             returned.closed = False
 
     async def _shrink(self, pool: Pool, shrunk: Slice, now_s: float) -> None:
+        old_id, spent = shrunk.id, shrunk.spent
         kept = Slice(id=new_id(), amount=shrunk.held, hold_s=shrunk.hold_s)
         demand = Demand(
             weights=REQUESTS,
@@ -176,8 +177,8 @@ class Allocator:
         if answer.decision is not ReserveDecision.ADMITTED:
             raise StoreError(f"a counter holds no more than {MAX_COUNT}")
         pool.learn(answer.used[pool.key], self._clock.monotonic_s())
-        old_id, spent = shrunk.id, shrunk.spent
-        shrunk.id, shrunk.amount, shrunk.spent = kept.id, kept.amount, 0
+        # What was held and has been spent meanwhile is part of the kept amount.
+        shrunk.id, shrunk.amount, shrunk.spent = kept.id, kept.amount, shrunk.spent - spent
         shrunk.taken_s = shrunk.drawn_s = self._clock.monotonic_s()
         await self._settle_slice(pool, old_id, spent)
 
