@@ -127,7 +127,7 @@ INCIDENTS = {
         what="Redis hangs for 2 s",
         begin=_store_sleeps,
         end=_nothing,
-        lasts_s=90,
+        lasts_s=60,
     ),
     "dead-hooks": Incident(
         what="the services hang",
@@ -195,7 +195,7 @@ INCIDENTS = {
             Clients(user="alice", model="tiny", rate=3, max_tokens=200, leave_after=3)
         ),
         end=_usual,
-        lasts_s=120,
+        lasts_s=60,
     ),
     "one-failure": Incident(
         what="a single request fails",
