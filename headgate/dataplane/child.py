@@ -6,6 +6,7 @@ import resource
 import sys
 from asyncio.subprocess import DEVNULL, STDOUT, Process
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from headgate.dataplane import exec_with_parent
@@ -14,16 +15,26 @@ _TAIL_BYTES = 64 * 1024
 _OTHER_FILES = 200
 
 
-async def spawn(command: Sequence[str], log_file: Path) -> Process:
+@dataclass(frozen=True, slots=True)
+class User:
+    """The user and group of a process, by their numbers."""
+
+    uid: int
+    gid: int
+
+
+async def spawn(command: Sequence[str], log_file: Path, user: User | None = None) -> Process:
     """Starts a child whose output is appended to `log_file`; `command` begins with a path.
 
     The child runs in a session of its own. Ctrl-C in a terminal then reaches only this process,
     which stops the child in order. On Linux the kernel kills the child when the thread that spawned
     it ends, so call this from the main thread. Elsewhere an orphan must be ended by hand.
 
-    A program that cannot be started ends with exit code 127, and its log says why.
+    As root, it can run as another `user`. A program that cannot be started ends with exit code
+    127, and its log says why.
     """
-    wrapper = [sys.executable, "-I", "-S", exec_with_parent.__file__, str(os.getpid())]
+    who = str(os.getpid()) if user is None else f"{os.getpid()}:{user.uid}:{user.gid}"
+    wrapper = [sys.executable, "-I", "-S", exec_with_parent.__file__, who]
     with log_file.open("ab") as log:
         return await asyncio.create_subprocess_exec(
             *wrapper, *command, stdin=DEVNULL, stdout=log, stderr=STDOUT, start_new_session=True
