@@ -16,6 +16,7 @@ from headgate.core.apis import (
     without_final_slash,
 )
 from headgate.core.errors import ApiError, Refusal, retry_headers
+from headgate.core.key_ring import NO_KEYS, KeyRing, KeysUnavailableError
 from headgate.core.keys import digest_of
 from headgate.core.policy import Caller, CompiledPolicy
 
@@ -81,12 +82,15 @@ class Answer:
 CheckResult = Allow | Deny | Answer
 
 
-def decide(request: CheckInput, policy: CompiledPolicy) -> CheckResult:
-    """Allows a request for a known path with exactly one known API key."""
+def decide(request: CheckInput, policy: CompiledPolicy, keys: KeyRing = NO_KEYS) -> CheckResult:
+    """Allows a request for a known path with exactly one known API key.
+
+    A key of the policy file goes before one of `keys`, which were issued at run time.
+    """
     door = door_of(request.path)
     if request.method == "OPTIONS":
         return _options(request, door, policy)
-    caller = _authenticate(request.credentials, policy)
+    caller = _authenticate(request.credentials, policy, keys)
     anonymous = isinstance(caller, ApiError)
     if door.endpoint is None:
         return _not_served(request, door.shape, policy, counted=anonymous)
@@ -95,7 +99,7 @@ def decide(request: CheckInput, policy: CompiledPolicy) -> CheckResult:
     if request.method not in door.endpoint.methods:
         return _wrong_method(door.endpoint.methods, door.shape, counted=anonymous)
     if isinstance(caller, ApiError):
-        return Deny(error=caller, shape=door.shape, headers=(("www-authenticate", "Bearer"),))
+        return Deny(error=caller, shape=door.shape, headers=_headers_of(caller))
     return Allow(caller, door.endpoint.api)
 
 
@@ -123,16 +127,25 @@ def too_many_failures(shape: ErrorShape, wait_s: float) -> Deny:
     return Deny(error=error, shape=shape, headers=headers, recorded=False)
 
 
+def _headers_of(error: ApiError) -> tuple[tuple[str, str], ...]:
+    if error is _KEYS_UNAVAILABLE:
+        return tuple(retry_headers(1))
+    return (("www-authenticate", "Bearer"),)
+
+
 def _authenticate(
-    credentials: Iterable[tuple[str, bytes]], policy: CompiledPolicy
+    credentials: Iterable[tuple[str, bytes]], policy: CompiledPolicy, keys: KeyRing
 ) -> Caller | ApiError:
     """The caller of the request's only key, or the error in its keys."""
-    keys = set(_keys(credentials))
-    if not keys:
+    sent = set(_keys(credentials))
+    if not sent:
         return _NO_KEY
-    if len(keys) > 1:
+    if len(sent) > 1:
         return _TWO_KEYS
-    return _caller_of(keys.pop(), policy) or _BAD_KEY
+    try:
+        return _caller_of(sent.pop(), policy, keys) or _BAD_KEY
+    except KeysUnavailableError:
+        return _KEYS_UNAVAILABLE
 
 
 def _keys(credentials: Iterable[tuple[str, bytes]]) -> Iterable[bytes]:
@@ -153,13 +166,17 @@ def _bearer_token(value: bytes) -> bytes:
     return token.strip(_BLANKS) if scheme.lower() == _SCHEME else b""
 
 
-def _caller_of(key: bytes, policy: CompiledPolicy) -> Caller | None:
-    """The caller of an API key; None for an unknown key, and for a tenant that was removed."""
+def _caller_of(key: bytes, policy: CompiledPolicy, keys: KeyRing) -> Caller | None:
+    """The caller of an API key; None for an unknown key, and for a tenant that was removed.
+
+    Raises KeysUnavailableError.
+    """
     if len(key) > _MAX_KEY_BYTES or not key.isascii():
         return None
     # The key itself is never compared. The time of the look-up may depend on the digest of the
     # sent text. The digest does not tell how similar the text is to a key.
-    caller = policy.keys.get(digest_of(key))
+    digest = digest_of(key)
+    caller = policy.keys.get(digest) or keys.find(digest)
     if caller is None or caller.tenant not in policy.tenants:
         return None
     return caller
@@ -237,6 +254,9 @@ _NO_KEY = ApiError(
 _BAD_KEY = ApiError(
     Refusal.BAD_KEY,
     "The API key is unknown. Check that you copied all of it and that it has not been revoked.",
+)
+_KEYS_UNAVAILABLE = ApiError(
+    Refusal.UNAVAILABLE, "The gateway cannot check this API key right now. Try again."
 )
 _TWO_KEYS = ApiError(
     Refusal.BAD_KEY,

@@ -17,6 +17,7 @@ from extauthz.decide import (
 from extauthz.failures import FailureLimit
 from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
 from headgate.core.clock import Clock
+from headgate.core.key_ring import NO_KEYS, KeyRing
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.core.rpc import Method
@@ -40,9 +41,12 @@ class Authorization:
         clock: Clock,
         metrics: Metrics,
         admits: Callable[[], bool] = lambda: True,
+        *,
+        keys: KeyRing = NO_KEYS,
     ) -> None:
         self._policy = policy
         self._admits = admits
+        self._keys = keys
         self._failures = failures
         self._clock = clock
         self._metrics = metrics
@@ -69,7 +73,7 @@ class Authorization:
     def _decide(self, request: CheckInput, policy: CompiledPolicy) -> CheckResult:
         if not self._admits():
             return ending(request)
-        result = decide(request, policy)
+        result = decide(request, policy, self._keys)
         if not isinstance(result, Deny) or not result.counted:
             return result
         wait_s = self._failures.count(request.address, self._clock.monotonic_s())

@@ -19,8 +19,11 @@ from headgate.cli.options import (
     BODY_LIMIT,
     BOX,
     COUNTING,
+    DATABASE,
+    DATABASE_PASSWORD,
     FILE,
     GRPC_SERVER,
+    KEYS_STALE,
     POLICY,
     RATELIMIT_CONFIG,
     SERVICES,
@@ -33,7 +36,13 @@ from headgate.core.clock import SystemClock
 from headgate.core.errors import OperatorError
 from headgate.dataplane.box import MAX_CONNECTIONS
 from headgate.program.serve import serve
-from headgate.program.settings import BoxSettings, ServiceSettings, StoreSettings, TlsFiles
+from headgate.program.settings import (
+    BoxSettings,
+    DatabaseSettings,
+    ServiceSettings,
+    StoreSettings,
+    TlsFiles,
+)
 from headgate.program.up import up
 from headgate.simulator.__main__ import main as simulate
 
@@ -52,6 +61,14 @@ _DEFAULT_POLICY = Path("headgate.yaml")
 @STORE
 @STORE_PASSWORD
 @STORE_DEADLINE
+@click.option(
+    "--database-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Starts a PostgreSQL with its data in this folder, for keys issued at run time.",
+)
+@DATABASE
+@DATABASE_PASSWORD
+@KEYS_STALE
 @click.option(
     "--records",
     type=FILE,
@@ -88,6 +105,9 @@ def up_command(
     store: str,
     store_deadline_ms: int,
     store_password_file: Path | None,
+    database: str | None,
+    database_password_file: Path | None,
+    keys_stale_s: float,
     tls_cert: Path | None,
     tls_key: Path | None,
     **options: Any,
@@ -97,9 +117,12 @@ def up_command(
         store=StoreSettings(
             store, deadline_s=store_deadline_ms / 1000, password_file=store_password_file
         ),
+        database=_database(database, database_password_file, keys_stale_s),
         tls=_tls_files(tls_cert, tls_key),
         **options,
     )
+    if database is not None and settings.database_dir is not None:
+        raise click.UsageError("--database names your own and --database-dir starts one: take one")
     if demo and (settings.policy or settings.upstream):
         raise click.UsageError("--demo brings its own policy and upstream")
     if not demo and settings.policy is None:
@@ -114,6 +137,14 @@ def up_command(
 @STORE
 @STORE_PASSWORD
 @STORE_DEADLINE
+@DATABASE
+@DATABASE_PASSWORD
+@KEYS_STALE
+@click.option(
+    "--keys-snapshot",
+    type=FILE,
+    help="Keeps the database's keys in this file, for a start while the database is away.",
+)
 @click.option(
     "--replicas",
     type=click.IntRange(min=1),
@@ -155,11 +186,16 @@ def serve_command(
     replicas: int,
     store_deadline_ms: int,
     store_password_file: Path | None,
+    database: str | None,
+    database_password_file: Path | None,
+    keys_stale_s: float,
+    keys_snapshot: Path | None,
     **options: Any,
 ) -> None:
     """The services alone, for an Envoy or a mesh that runs elsewhere."""
     settings = ServiceSettings(
         store=StoreSettings(store, replicas, store_deadline_ms / 1000, store_password_file),
+        database=_database(database, database_password_file, keys_stale_s, keys_snapshot),
         **options,
     )
     if settings.policy is None and (_DEFAULT_POLICY.exists() or not settings.ratelimit_config):
@@ -184,6 +220,16 @@ def _tls_files(certificate: Path | None, key: Path | None) -> TlsFiles | None:
     if certificate is None or key is None:
         raise click.UsageError("--tls-cert and --tls-key go together")
     return TlsFiles(certificate, key)
+
+
+def _database(
+    url: str | None, password_file: Path | None, stale_s: float, snapshot: Path | None = None
+) -> DatabaseSettings:
+    if url is None and (password_file or snapshot):
+        raise click.UsageError("--database-password-file and --keys-snapshot go with a --database")
+    return DatabaseSettings(
+        url=url, password_file=password_file, keys_stale_s=stale_s, keys_snapshot=snapshot
+    )
 
 
 def _default_policy() -> Path:

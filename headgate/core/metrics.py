@@ -208,6 +208,17 @@ class Metrics:
         "headgate_certificate_expires_timestamp_seconds",
         "When the door's certificate in force expires, in seconds since the Unix epoch.",
     )
+    keys = _Declared(
+        Gauge,
+        "headgate_keys",
+        "Live secrets of keys of the database that this replica holds in its memory.",
+    )
+    keys_polled_seconds = _Declared(
+        Gauge,
+        "headgate_keys_polled_timestamp_seconds",
+        "When the keys of the database were last known to be current, in seconds since the Unix"
+        " epoch; 1 before the first time, 0 without a database.",
+    )
     policy_reloads = _Declared(
         Counter,
         "headgate_policy_reloads",

@@ -21,10 +21,16 @@ from extproc.service import ExternalProcessor
 from extproc.versions import Pins
 from headgate.core.clock import Clock
 from headgate.core.errors import OperatorError
+from headgate.core.key_ring import NO_KEYS, KeyRing
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy, Prices
 from headgate.core.rpc import Method
-from headgate.program.settings import ServiceSettings, StoreSettings
+from headgate.database.address import database_address
+from headgate.database.connection import connected
+from headgate.identity.follow import KeyFollower
+from headgate.identity.ring import MemoryRing
+from headgate.identity.snapshot import Snapshot
+from headgate.program.settings import DatabaseSettings, ServiceSettings, StoreSettings
 from ratelimit.descriptors.service import DescriptorLimits, DescriptorOptions
 from ratelimit.descriptors.tree import Domains
 from ratelimit.limiter import Limiter
@@ -89,6 +95,26 @@ async def running_pins(settings: StoreSettings, clock: Clock) -> AsyncIterator[P
         await pins.close()
 
 
+@asynccontextmanager
+async def running_keys(
+    settings: DatabaseSettings, clock: Clock, metrics: Metrics
+) -> AsyncIterator[KeyRing]:
+    """The keys that were issued at run time, followed in the database. None without one.
+
+    It starts without its database too. Raises OperatorError for a bad URL or password file.
+    """
+    if settings.url is None:
+        yield NO_KEYS
+        return
+    address = database_address(settings.url, settings.password_file)
+    ring = MemoryRing(clock, settings.keys_stale_s)
+    snapshot = None
+    if settings.keys_snapshot is not None:
+        snapshot = Snapshot(settings.keys_snapshot, clock)
+    async with KeyFollower(lambda: connected(address), ring, snapshot, clock, metrics):
+        yield ring
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """The running parts that the hooks share.
@@ -105,6 +131,8 @@ class Parts:
     domains: Callable[[], Domains] | None = None
     admits: Callable[[], bool] = lambda: True
     """Whether new requests may come in; False once one box ends."""
+    keys: KeyRing = NO_KEYS
+    """The keys that were issued at run time; none without a database."""
 
 
 def build_hooks(
@@ -126,7 +154,12 @@ def build_hooks(
     others = _descriptor_limits(settings, parts)
     return Hooks(
         authorization=Authorization(
-            parts.policy, failures, parts.clock, parts.metrics, parts.admits
+            parts.policy,
+            failures,
+            parts.clock,
+            parts.metrics,
+            parts.admits,
+            keys=parts.keys,
         ),
         processor=_processor(parts, estimator),
         rate_limit=RateLimitService(limiter, parts.metrics, parts.clock, others),
@@ -137,7 +170,7 @@ def build_hooks(
 def _limiter(parts: Parts) -> Limiter:
     # Only a store that replicas share has anything held by one of them.
     settle_held = parts.store.settle_held if isinstance(parts.store, SlicedStore) else None
-    return Limiter(parts.store, parts.policy, parts.clock, settle_held=settle_held)
+    return Limiter(parts.store, parts.policy, parts.clock, settle_held=settle_held, keys=parts.keys)
 
 
 def _processor(parts: Parts, estimator: Estimator) -> ExternalProcessor:
@@ -149,6 +182,7 @@ def _processor(parts: Parts, estimator: Estimator) -> ExternalProcessor:
         pins=parts.pins,
         metrics=parts.metrics,
         clock=parts.clock,
+        keys=parts.keys,
     )
 
 

@@ -14,6 +14,7 @@ from headgate.program.app import (
     Hooks,
     Parts,
     build_hooks,
+    running_keys,
     running_pins,
     running_store,
 )
@@ -57,6 +58,7 @@ async def running_services(
             domains=await _domains(stack, settings, clock, metrics),
             store=await stack.enter_async_context(running_store(settings.store, clock, metrics)),
             pins=await stack.enter_async_context(running_pins(settings.store, clock)),
+            keys=await stack.enter_async_context(running_keys(settings.database, clock, metrics)),
             clock=clock,
             metrics=metrics,
             admits=admits,

@@ -62,6 +62,20 @@ class StoreSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseSettings:
+    """The database of what changes at run time."""
+
+    url: str | None = None
+    """The URL of a PostgreSQL, see `database_address`; None for keys of the policy file only."""
+    password_file: Path | None = None
+    """Holds the password of its role; it is read for each new connection."""
+    keys_stale_s: float = 3600.0
+    """How long the keys that were read last are taken while the database is away."""
+    keys_snapshot: Path | None = None
+    """The file that keeps these keys over a restart; None to keep them in memory only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSettings:
     """The settings of the services, wherever their Envoy runs."""
 
@@ -75,6 +89,7 @@ class ServiceSettings:
     admin: Address = Address("0.0.0.0", 9002)  # noqa: S104 - Prometheus and probes call it
     """Where health and metrics are served over HTTP."""
     store: StoreSettings = field(default_factory=StoreSettings)
+    database: DatabaseSettings = field(default_factory=DatabaseSettings)
     records: Path | None = None
     """The file to which usage records are appended; None for standard output."""
     drain_s: float = 10.0
@@ -117,5 +132,7 @@ class BoxSettings(ServiceSettings):
     """The largest request body; a larger one gets 413."""
     counting: Counting = Counting.PROXY
     """Whether a filter in Envoy or ext_proc counts the tokens of answers."""
+    database_dir: Path | None = None
+    """The folder of a PostgreSQL of the box's own; None for none."""
     run_dir: Path | None = None
     """The folder of sockets, Envoy's configuration and logs; None for a temporary one."""

@@ -24,6 +24,7 @@ from headgate.policy import check_upstream
 from headgate.program.addresses import free_address
 from headgate.program.ending import Ending, on_signals
 from headgate.program.envoy import box_of, follow_policy, running_envoy, upstreams
+from headgate.program.postgres.server import Postgres, running_postgres
 from headgate.program.reachable import check_authorities, silent
 from headgate.program.reload import PolicyWatcher
 from headgate.program.run_folder import HOOKS_SOCKET, run_folder
@@ -84,6 +85,7 @@ async def one_box(
             demo = await stack.enter_async_context(running_demo(folder))
             policy_file = demo.policy_file
         settings = _completed(settings, folder, say)
+        settings, database = await _database(stack, settings)
         policy = PolicyWatcher(policy_file, clock, metrics, upstream=settings.upstream)
         stack.push_async_callback(policy.stop)  # it is followed while Envoy drains, too
         running = running_services(
@@ -105,7 +107,17 @@ async def one_box(
         await _say_silent_upstreams(policy.current(), settings.upstream_ca, say)
         for line in welcome(settings, services.admin_url, demo):
             say(line)
-        yield Parts(envoy, [envoy.died] if demo is None else [demo.died, envoy.died])
+        yield Parts(envoy, [part.died for part in (database, demo, envoy) if part is not None])
+
+
+async def _database(
+    stack: AsyncExitStack, settings: BoxSettings
+) -> tuple[BoxSettings, Postgres | None]:
+    """Starts the box's own PostgreSQL, if it has one: the settings with its address."""
+    if settings.database_dir is None:
+        return settings, None
+    server = await stack.enter_async_context(running_postgres(settings.database_dir))
+    return replace(settings, database=replace(settings.database, url=server.url)), server
 
 
 def _certificates(
