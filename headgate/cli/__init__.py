@@ -9,6 +9,7 @@ import click
 import headgate
 from headgate.cli.canary import canary_group
 from headgate.cli.checking import check_command, replay_command
+from headgate.cli.database import database_group
 from headgate.cli.keys import keys_group
 from headgate.cli.rendering import render_group
 from headgate.cli.running import serve_command, simulate_command, up_command
@@ -30,6 +31,7 @@ for _command in (
     check_command,
     replay_command,
     keys_group,
+    database_group,
     render_group,
     canary_group,
     simulate_command,

@@ -36,7 +36,10 @@ from headgate.change order by number
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who makes a change, by a stable name such as `okta:00u1`, and from where."""
+    """The person who makes a change, by a stable name such as `okta:00u1`.
+
+    `origin` is the address or the program from which the change comes.
+    """
 
     name: str
     origin: str

@@ -1,4 +1,4 @@
-"""What may happen to a key that is issued at run time. Pure: no clock, no database."""
+"""The rules of a key's life, from issue to end. Pure: no clock, no database."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence

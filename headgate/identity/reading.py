@@ -1,4 +1,4 @@
-"""What replicas read of the keys: whether anything changed, the changes, and all of it."""
+"""The reads of a replica: whether any key has changed, the changed keys, and all keys."""
 
 from collections.abc import AsyncIterator
 from typing import Any
