@@ -1,6 +1,6 @@
 """`python -m bench [BENCH...] [--json FILE]`: the benches named, or all of them."""
 
-from bench import calls, counters, grpc_server, limits, overshoot, policies
+from bench import calls, counters, grpc_server, keys, limits, overshoot, policies
 from bench.main import run
 
 run(
@@ -9,6 +9,7 @@ run(
         "counters": counters.measure,
         "limits": limits.measure,
         "policies": policies.measure,
+        "keys": keys.measure,
         "calls": calls.measure,
         "grpc_server": grpc_server.measure,
     }

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import counters, grpc_server, limits, overshoot, policies
+from bench import counters, grpc_server, keys, limits, overshoot, policies
 from bench.main import run
 from bench.table import Table
 
@@ -97,3 +97,10 @@ async def test_both_grpc_servers_are_measured_with_one_call_and_with_many() -> N
         ("own", 16),
         ("grpcio", 16),
     ]
+
+
+async def test_keys_of_the_database_are_measured_at_each_size() -> None:
+    (table,) = await keys.measure((50, 100))
+
+    assert [row[0] for row in table.rows] == [50, 100]
+    assert table.rows[0][3:] == (1.0, 1.0)
