@@ -26,7 +26,7 @@ test: setup ## every test that needs no GPU and no network
 	$(BIN)/pytest -n 3 --dist loadfile
 
 test-faults: setup ## the fault campaign with outages of 30 s, and what each one let in
-	HEADGATE_FAULT_S=30 $(BIN)/pytest -q -s tests/campaign
+	HEADGATE_FAULT_S=30 $(BIN)/pytest -q -s tests/campaign tests/identity/test_outage.py
 
 test-vllm: setup ## the end-to-end cases against a real vLLM on CPU
 	PYTHON=$(PYTHON) tests/vllm/run

@@ -50,7 +50,7 @@ async def measure(sizes: Sequence[int] = SIZES) -> list[Table]:
     """A row for each number of keys."""
     loaded: list[Loaded] = []
     with tempfile.TemporaryDirectory(prefix="hg-bench-") as name:
-        os.chmod(name, 0o711)  # the server may run as another user
+        os.chmod(name, 0o711)  # noqa: S103 - the server may run as another user
         for size in sizes:
             async with running_postgres(Path(name) / str(size)) as server:
                 _fill(server.folder.url(ADMIN, DATABASE), size)

@@ -121,8 +121,6 @@ def up_command(
         tls=_tls_files(tls_cert, tls_key),
         **options,
     )
-    if database is not None and settings.database_dir is not None:
-        raise click.UsageError("--database names your own and --database-dir starts one: take one")
     if demo and (settings.policy or settings.upstream):
         raise click.UsageError("--demo brings its own policy and upstream")
     if not demo and settings.policy is None:

@@ -14,6 +14,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from headgate.core.clock import Clock
+from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.dataplane.box import MAX_CONNECTIONS
@@ -130,6 +131,8 @@ def _with_free_addresses(settings: BoxSettings) -> BoxSettings:
     """The settings with addresses as numbers. Raises OperatorError for a bad URL or address."""
     if settings.upstream is not None:
         check_upstream(settings.upstream)
+    if settings.database.url is not None and settings.database_dir is not None:
+        raise OperatorError("--database names your own and --database-dir starts one: take one")
     if settings.upstream_ca is not None:
         check_authorities(settings.upstream_ca)
     return replace(

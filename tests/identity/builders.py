@@ -1,5 +1,7 @@
 """Values and parts that the tests of this folder share."""
 
+import asyncio
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from zoneinfo import ZoneInfo
@@ -11,6 +13,7 @@ from headgate.database.connection import Connection, connected
 from headgate.identity.change_log import Actor
 from headgate.identity.keys import KeyRequest
 from headgate.identity.store import KeyStore
+from tests.patience import PATIENCE_S
 
 BY = Actor("okta:00u1", "192.0.2.7")
 MODELS = ("tiny", "large")
@@ -42,6 +45,13 @@ ALICE = KeyRequest(tenant="acme", user="alice")
 
 def connect_to(address: DatabaseAddress) -> partial[AbstractAsyncContextManager[Connection]]:
     return partial(connected, address)
+
+
+async def until(holds: Callable[[], object]) -> None:
+    """Waits for something that happens outside of this process' reach."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not holds():  # noqa: ASYNC110 - the world outside has no event
+            await asyncio.sleep(0.005)
 
 
 def store_of(address: DatabaseAddress, clock: Clock) -> KeyStore:

@@ -1,7 +1,7 @@
 """Replicas that follow the keys of a real PostgreSQL, while connections and servers fail."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -20,8 +20,7 @@ from headgate.identity.snapshot import Snapshot
 from headgate.identity.store import IssuedKey
 from headgate.program.postgres.folder import OWNER
 from headgate.program.postgres.server import running_postgres
-from tests.identity.builders import ALICE, BY, POLICY, connect_to, store_of
-from tests.patience import PATIENCE_S
+from tests.identity.builders import ALICE, BY, POLICY, connect_to, store_of, until
 from tests.postgres_server import PostgresServer, temporary_folder
 
 STALE_S = 3600.0
@@ -41,12 +40,6 @@ async def replica(
     kept = None if snapshot is None else Snapshot(snapshot, CLOCK)
     async with KeyFollower(connect_to(address), ring, kept, CLOCK, metrics):
         yield ring, metrics
-
-
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not holds():  # noqa: ASYNC110 - the world outside has no event
-            await asyncio.sleep(0.005)
 
 
 def knows(ring: MemoryRing, issued: IssuedKey) -> bool:
