@@ -58,14 +58,27 @@ class NoKeys:
 NO_KEYS = NoKeys()
 
 
+class UnscopedKeys(NoKeys):
+    """Stands for keys of which only the id is known, as in records: each has its whole tenant."""
+
+    def scope_of(self, key: str) -> KeyScope | None:  # noqa: ARG002
+        """The whole tenant for every id."""
+        return WHOLE_TENANT
+
+
+def is_run_time(key: str) -> bool:
+    """Whether the id is that of a key that was issued at run time."""
+    return key.startswith(RUN_TIME_MARK)
+
+
 def tenant_of(caller: Caller, policy: CompiledPolicy, keys: KeyRing) -> Tenant | None:
-    """The tenant of a caller, narrowed to what its key may use; None if the policy has it not.
+    """The tenant of a caller, narrowed to what its key may use; None if the policy lacks it.
 
     A key may be newer than this replica's memory. Its request is then refused, because without its
     scope it could use too much. Raises KeysUnavailableError.
     """
     tenant = policy.tenants.get(caller.tenant)
-    if tenant is None or not caller.key.startswith(RUN_TIME_MARK):
+    if tenant is None or not is_run_time(caller.key):
         return tenant
     scope = keys.scope_of(caller.key)
     if scope is None:
