@@ -14,7 +14,6 @@ from typing import Self
 import psycopg
 
 from headgate.core.clock import Clock
-from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
 from headgate.database.connection import Connection, DatabaseAwayError, first_line, within
 from headgate.database.migrate import check_schema
@@ -27,6 +26,7 @@ from headgate.identity.store import KeyStore
 POLL_S = 0.25
 POLL_DEADLINE_S = 0.5
 LOAD_DEADLINE_S = 60.0
+KEEP_EVERY_S = 5.0
 USED_EVERY_S = 30.0
 
 log = logging.getLogger("headgate.identity")
@@ -90,7 +90,9 @@ class KeyFollower:
         if self._snapshot is not None:
             await self._snapshot.read_into(self._ring)
         self._report()
-        works = (self._follow(), self._listen(), self._keep_used())
+        works = [self._follow(), self._listen(), self._keep_used()]
+        if self._snapshot is not None:
+            works.append(self._keep_snapshot(self._snapshot))
         self._tasks = [asyncio.create_task(work, name="keys at run time") for work in works]
         await self._loaded.wait()
         return self
@@ -104,9 +106,12 @@ class KeyFollower:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._snapshot is not None:
+            await self._snapshot.keep(self._ring)
         await self._write_used()
 
     async def _follow(self) -> None:
+        """Polls for as long as the replica runs: whatever fails, the next poll may succeed."""
         while True:
             try:
                 async with self._connect() as connection:
@@ -114,7 +119,7 @@ class KeyFollower:
                     while True:
                         await self._step(connection)
                         await self._pause()
-            except (DatabaseAwayError, OperatorError, psycopg.Error) as error:
+            except Exception as error:
                 self._say_away(error)
                 await asyncio.sleep(POLL_S)
             finally:
@@ -129,8 +134,6 @@ class KeyFollower:
         self._say_back()
         self._report()
         self._loaded.set()
-        if self._snapshot is not None:
-            await self._snapshot.keep(self._ring)
 
     async def _pause(self) -> None:
         try:
@@ -146,9 +149,16 @@ class KeyFollower:
                     await connection.execute(f"listen {CHANNEL}")
                     async for _ in connection.notifies():
                         self._hint.set()
-            except (DatabaseAwayError, psycopg.Error):
-                pass  # the poll says it
+            except Exception as error:
+                log.debug("no hints of changed keys: %s", first_line(error))  # the poll warns
             await asyncio.sleep(1.0)
+
+    async def _keep_snapshot(self, snapshot: Snapshot) -> None:
+        """Beside the polls, which must not wait for a disk."""
+        await self._loaded.wait()
+        while True:
+            await snapshot.keep(self._ring)
+            await asyncio.sleep(KEEP_EVERY_S)
 
     async def _keep_used(self) -> None:
         while True:
@@ -170,7 +180,7 @@ class KeyFollower:
         if not self._is_away:
             log.warning(
                 "the keys of the database are followed no more, and revocations wait: %s",
-                first_line(error),
+                first_line(error) or type(error).__name__,
             )
         self._is_away = True
 

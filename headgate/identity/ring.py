@@ -123,21 +123,29 @@ class MemoryRing:
         self._good_at_s = max(self._good_at_s, at_s)
 
     def rows(self) -> Iterator[SecretRow]:
-        """Everything that is held, for a snapshot."""
-        for digest, held in self._content.held.items():
-            caller, scope = held.caller, self._content.scopes[held.caller.key]
-            yield SecretRow(
-                digest=digest,
-                key=caller.key,
-                tenant=caller.tenant,
-                user=caller.user,
-                expires_s=held.expires_s,
-                is_revoked=False,
-                models=None if scope.models is None else tuple(sorted(scope.models)),
-                limits=tuple(map(written, scope.limits)),
-            )
+        """Everything that is held now, for a snapshot. Another thread may go through it."""
+        scopes = self._content.scopes
+        return (
+            _row(digest, held, scopes[held.caller.key])
+            for digest, held in list(self._content.held.items())
+        )
 
     def take_used(self) -> dict[str, float]:
         """When each key was last used, of those used since the last call."""
         used, self._used = self._used, {}
         return used
+
+
+def _row(digest: bytes, held: _Held, scope: KeyScope) -> SecretRow:
+    """The row that `KeyContent.take` would have taken."""
+    caller = held.caller
+    return SecretRow(
+        digest=digest,
+        key=caller.key,
+        tenant=caller.tenant,
+        user=caller.user,
+        expires_s=held.expires_s,
+        is_revoked=False,
+        models=None if scope.models is None else tuple(sorted(scope.models)),
+        limits=tuple(map(written, scope.limits)),
+    )

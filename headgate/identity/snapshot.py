@@ -7,6 +7,7 @@ current.
 import asyncio
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,6 @@ from headgate.core.clock import Clock
 from headgate.identity.changes import Head
 from headgate.identity.ring import KeyContent, MemoryRing, SecretRow
 
-KEEP_EVERY_S = 5.0
 _VERSION = 1
 
 log = logging.getLogger("headgate.identity")
@@ -36,7 +36,6 @@ class Snapshot:
         self._path = path
         self._clock = clock
         self._kept: Head | None = None
-        self._kept_at_s = 0.0
 
     async def read_into(self, ring: MemoryRing) -> None:
         """Fills the ring, if there is a file."""
@@ -60,26 +59,28 @@ class Snapshot:
         ring.mark_good(good_at_s)
 
     async def keep(self, ring: MemoryRing) -> None:
-        """Writes what has changed, and how current it is, at most every `KEEP_EVERY_S`."""
-        if ring.head is None or ring.good_at_s - self._kept_at_s < KEEP_EVERY_S:
+        """Writes what has changed, and how current it is."""
+        if ring.head is None:
             return
-        self._kept_at_s = ring.good_at_s
+        head, good_at_s = ring.head, ring.good_at_s
         try:
-            if ring.head != self._kept:
-                file = _File(_VERSION, ring.head.number, ring.head.hash, list(ring.rows()))
-                self._kept = ring.head
-                await asyncio.to_thread(self._write, msgspec.msgpack.encode(file))
-            await asyncio.to_thread(os.utime, self._path, (self._kept_at_s, self._kept_at_s))
+            if head != self._kept:
+                await asyncio.to_thread(self._write, head, good_at_s, ring.rows())
+                self._kept = head
+            else:
+                await asyncio.to_thread(os.utime, self._path, (good_at_s, good_at_s))
         except OSError as error:
             self._kept = None
             log.warning("cannot write the snapshot of keys %s: %s", self._path, error.strerror)
 
-    def _write(self, data: bytes) -> None:
-        """In one step: a reader finds the old file or the new one."""
+    def _write(self, head: Head, good_at_s: float, rows: Iterable[SecretRow]) -> None:
+        """In one step: a reader finds the old file or the new one, each with its own age."""
+        data = msgspec.msgpack.encode(_File(_VERSION, head.number, head.hash, list(rows)))
         part = self._path.with_name(self._path.name + ".part")
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        os.utime(part, (good_at_s, good_at_s))
         os.replace(part, self._path)

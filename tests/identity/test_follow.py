@@ -13,7 +13,9 @@ from headgate.core.clock import SystemClock
 from headgate.core.key_ring import KeysUnavailableError
 from headgate.core.metrics import Metrics
 from headgate.database.address import DatabaseAddress, database_address
-from headgate.database.connection import connected
+from headgate.database.connection import Connection, connected
+from headgate.identity import follow
+from headgate.identity.changes import Head
 from headgate.identity.follow import KeyFollower, catch_up
 from headgate.identity.ring import MemoryRing
 from headgate.identity.snapshot import Snapshot
@@ -136,7 +138,7 @@ async def test_while_the_database_is_away_known_callers_pass_and_strangers_do_no
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """PostgreSQL is killed: nothing acknowledged is lost, and a restart changes nothing."""
-    monkeypatch.setattr("headgate.identity.snapshot.KEEP_EVERY_S", 0.0)
+    monkeypatch.setattr("headgate.identity.follow.KEEP_EVERY_S", 0.01)
     snapshot = tmp_path / "keys"
     with temporary_folder() as folder:
         async with running_postgres(folder / "db") as server:
@@ -163,3 +165,23 @@ async def test_while_the_database_is_away_known_callers_pass_and_strangers_do_no
                 assert knows(ring, known)
                 assert not knows(ring, ended)
     assert "followed again" in caplog.text
+
+
+async def test_an_error_that_nobody_expects_does_not_end_the_polls(
+    postgres: PostgresServer, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failures = (
+        follow.poll,
+        iter([ValueError("a row of a later release"), ZeroDivisionError()]),
+    )
+
+    async def failing(connection: Connection, held: Head | None) -> tuple[Head, bool]:
+        if (failure := next(failures, None)) is not None:
+            raise failure
+        return await real(connection, held)
+
+    monkeypatch.setattr(follow, "poll", failing)
+    issued = await store_of(postgres.address(database), CLOCK).issue(ALICE, POLICY, BY)
+    async with replica(postgres.address(database)) as (ring, _):
+        await until(lambda: ring.head is not None)
+        assert knows(ring, issued)

@@ -130,8 +130,6 @@ async def test_the_number_of_another_program_in_the_pid_file_is_not_believed(fol
 async def test_binaries_in_a_closed_folder_are_copied_and_its_parents_stay_closed(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if os.getuid() != 0:
-        pytest.skip("only root runs the server as another user")
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     packages = find_binaries().parent.parent.parent
@@ -143,7 +141,8 @@ async def test_binaries_in_a_closed_folder_are_copied_and_its_parents_stay_close
     async with running_postgres(folder) as server:
         binary = Path(os.readlink(f"/proc/{server.process.pid}/exe"))
 
-    assert binary.is_relative_to(folder / "server")
+    reached = folder / "server" if os.getuid() == 0 else packages
+    assert binary.is_relative_to(reached), "only root runs the server as another user"
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
 
 
