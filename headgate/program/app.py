@@ -6,13 +6,14 @@ teaches ext_proc's estimator; each hook reads the policy that is in force at the
 
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from accesslog.console import ConsoleSink
 from accesslog.service import AccessLogService
 from accesslog.sink import Sink
 from extauthz.failures import FailureLimit
+from extauthz.identify import Verifier
 from extauthz.service import Authorization
 from extproc.estimate import Estimator
 from extproc.pins.memory import MemoryPins
@@ -24,6 +25,9 @@ from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy, Prices
 from headgate.core.rpc import Method
+from headgate.identity.issuers.fetch import HttpFetch
+from headgate.identity.issuers.source import IssuerKeys
+from headgate.identity.verifier import TokenVerifier
 from headgate.program.settings import ServiceSettings, StoreSettings
 from ratelimit.descriptors.service import DescriptorLimits, DescriptorOptions
 from ratelimit.descriptors.tree import Domains
@@ -89,6 +93,18 @@ async def running_pins(settings: StoreSettings, clock: Clock) -> AsyncIterator[P
         await pins.close()
 
 
+@asynccontextmanager
+async def running_verifier(
+    policy: Callable[[], CompiledPolicy], clock: Clock, metrics: Metrics
+) -> AsyncIterator[Verifier]:
+    """The verifier of tokens, which keeps the keys of the policy's issuers fresh."""
+    async with (
+        aclosing(HttpFetch()) as fetch,
+        IssuerKeys(lambda: policy().issuers, fetch, clock, metrics) as keys,
+    ):
+        yield TokenVerifier(keys, clock, metrics)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """The running parts that the hooks share.
@@ -102,6 +118,7 @@ class Parts:
     pins: Pins
     clock: Clock
     metrics: Metrics
+    verifier: Verifier
     domains: Callable[[], Domains] | None = None
     admits: Callable[[], bool] = lambda: True
     """Whether new requests may come in; False once one box ends."""
@@ -126,7 +143,12 @@ def build_hooks(
     others = _descriptor_limits(settings, parts)
     return Hooks(
         authorization=Authorization(
-            parts.policy, failures, parts.clock, parts.metrics, parts.admits
+            parts.policy,
+            parts.verifier,
+            failures,
+            parts.clock,
+            parts.metrics,
+            admits=parts.admits,
         ),
         processor=_processor(parts, estimator),
         rate_limit=RateLimitService(limiter, parts.metrics, parts.clock, others),

@@ -16,6 +16,7 @@ from headgate.program.app import (
     build_hooks,
     running_pins,
     running_store,
+    running_verifier,
 )
 from headgate.program.ending import Ending
 from headgate.program.hook_server import HookServer
@@ -59,6 +60,7 @@ async def running_services(
             pins=await stack.enter_async_context(running_pins(settings.store, clock)),
             clock=clock,
             metrics=metrics,
+            verifier=await stack.enter_async_context(running_verifier(policy, clock, metrics)),
             admits=admits,
         )
         records = stack.enter_context(JsonLinesSink.open(settings.records))

@@ -24,6 +24,7 @@ from headgate.policy import load_policy
 from headgate.program import app
 from headgate.program.app import Hooks, Parts, build_hooks, running_pins, running_store
 from headgate.program.settings import ServiceSettings, StoreSettings
+from tests.extauthz.builders import NoTokens
 from tests.fakes import FakeClock
 from tests.redis_server import PATIENT_S
 
@@ -191,6 +192,11 @@ async def running_replica(release: Path, url: str, name: str) -> AsyncIterator[R
             running_pins(where, clock) as pins,
         ):
             parts = Parts(
-                policy=lambda: policy, store=store, pins=pins, clock=clock, metrics=metrics
+                policy=lambda: policy,
+                store=store,
+                pins=pins,
+                clock=clock,
+                metrics=metrics,
+                verifier=NoTokens(),
             )
             yield Replica(build_hooks(settings, parts), clock, ids, {})
