@@ -1,4 +1,4 @@
-"""Who is calling: by a key, by a token of an issuer, or by the workload's own identity."""
+"""Finds the caller: by a key, by a token of an issuer, or by the workload's own identity."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

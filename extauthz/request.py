@@ -11,7 +11,7 @@ RawHeaders: TypeAlias = tuple[tuple[str, bytes], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """What a request shows of its sender beside its credentials.
+    """The signs of a request's sender beside its credentials.
 
     `headers` are those of `END_USER_HEADERS` and `ORGANIZATION`. `principal` is the name in the
     certificate of the client, as the proxy has verified it on its connection; empty without one.

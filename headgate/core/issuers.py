@@ -30,7 +30,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """Who of an issuer belongs to a tenant: people in one of `groups`, or all if it is empty."""
+    """The people of an issuer in a tenant: those in one of `groups`, or all if it is empty."""
 
     tenant: str
     role: Role = Role.USER
@@ -108,7 +108,9 @@ def user_name(origin: str, subject: str) -> str | None:
     """`origin:subject`, the name of a user whom an issuer or a front end names.
 
     Other characters than letters, digits and `. _ - ~ @ : + | /` are percent-encoded, so that
-    different subjects have different names. Returns None for a name above `MAX_USER_CHARACTERS`.
+    different subjects have different names. So is a colon of the origin, which ends at the first
+    one. Returns None for a name above `MAX_USER_CHARACTERS`.
     """
-    name = f"{origin}:{quote(subject, safe=_PLAIN, errors='surrogatepass')}"
+    first = quote(origin, safe=_PLAIN.replace(":", ""))
+    name = f"{first}:{quote(subject, safe=_PLAIN, errors='surrogatepass')}"
     return name if len(name) <= MAX_USER_CHARACTERS else None

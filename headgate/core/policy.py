@@ -284,6 +284,7 @@ class CompiledPolicy:
     tokens. None charges the estimate of the prompt, `PerSecond` the length of the audio.
     `cors_origins` are the origins of the web pages that may call, or `*` for all of them.
     `fields` are the rules for the bodies of all requests. Models and tenants may have more.
+
     `issuers` are by URL, `workloads` by SPIFFE id. `front_ends` are callers that name end users.
     """
 

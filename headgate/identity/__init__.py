@@ -1,1 +1,1 @@
-"""Who is calling, where it is not a key of the policy file."""
+"""Callers without a key: the verifier turns their tokens into people."""

@@ -19,6 +19,7 @@ from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
 from headgate._gen.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from headgate._gen.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from headgate.core.contract import AdmissionKey, Namespace
+from headgate.core.end_users import END_USER_HEADERS, ORGANIZATION
 from headgate.core.metrics import Metrics
 from headgate.policy import load_policy
 from headgate.program import app
@@ -142,7 +143,16 @@ def _same(answer: Message, of_release: Message, event: Event) -> None:
         _without_long_waits(of_release)
     if isinstance(answer, ProcessingResponse):
         _forget_served_as(answer)
+    if isinstance(answer, CheckResponse):
+        _forget_end_users(answer)
     assert answer == of_release, f"call {event.call}, {event.method}"
+
+
+def _forget_end_users(answer: CheckResponse) -> None:
+    """Since 0.1.0 the headers of front ends go no further. Clients of that time sent none."""
+    removed = answer.ok_response.headers_to_remove
+    for name in (*END_USER_HEADERS, ORGANIZATION) if removed else ():
+        removed.remove(name)
 
 
 def _forget_served_as(answer: ProcessingResponse) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from extauthz.decide import Allow, Deny
 from headgate.core.errors import ApiError
-from headgate.core.issuers import Person, Role
+from headgate.core.issuers import Person, Role, user_name
 from headgate.core.policy import Caller
 from tests.identity.issuer import NOW_S, TestIssuer, ec_key, ed_key, rsa_key, signed
 from tests.identity.rig import Rig, policy_of
@@ -244,10 +244,12 @@ async def test_a_subject_becomes_a_user(rig: Rig, subject: str, user: str) -> No
     assert person.user == user
 
 
+def test_a_colon_in_the_origin_makes_no_other_user() -> None:
+    assert user_name("a:b", "c") == "a%3Ab:c" != user_name("a", "b:c")
+
+
 @given(st.text(min_size=1, max_size=60), st.text(min_size=1, max_size=60))
 def test_different_subjects_are_different_users_of_plain_characters(one: str, other: str) -> None:
-    from headgate.core.issuers import user_name  # noqa: PLC0415
-
     users = {user_name("corp", subject) for subject in (one, other)} - {None}
     assert len(users) == len({one, other}) or len(users) < 2
     assert all(user.isascii() and user.isprintable() and " " not in user for user in users if user)

@@ -35,7 +35,7 @@ Issuers: TypeAlias = Callable[[], Mapping[str, Issuer]]
 
 @dataclass(slots=True)
 class _State:
-    """What is known about the keys of an issuer. Times are of the monotonic clock."""
+    """One issuer's keys, and the attempts to fetch them. Times are of the monotonic clock."""
 
     keys: KeySet | None = None
     document: bytes = b""

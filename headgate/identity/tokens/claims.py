@@ -1,4 +1,4 @@
-"""What the claims of a verified token say: whether it counts, and whom it names."""
+"""The claims of a verified token: they say whether it counts, and whom it names."""
 
 import math
 import re

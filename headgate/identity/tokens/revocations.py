@@ -12,7 +12,7 @@ from headgate.core.issuers import Person
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revocations:
-    """What has been revoked. People and tokens are known by their issuer's alias and their id.
+    """The people and tokens that are revoked, known by their issuer's alias and their id.
 
     `people` are blocked until they are taken out. `tokens` are those of a `jti`. Of the people in
     `issued_before_s`, only tokens that were issued at this time or later count.
