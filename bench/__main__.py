@@ -1,6 +1,6 @@
 """`python -m bench [BENCH...] [--json FILE]`: the benches named, or all of them."""
 
-from bench import calls, counters, grpc_server, limits, overshoot, policies
+from bench import calls, counters, grpc_server, identity, limits, overshoot, policies
 from bench.main import run
 
 run(
@@ -11,5 +11,6 @@ run(
         "policies": policies.measure,
         "calls": calls.measure,
         "grpc_server": grpc_server.measure,
+        "identity": identity.measure,
     }
 )
