@@ -7,6 +7,7 @@ its people one person, so that is refused. The `user` of a body is never read.
 import re
 from collections.abc import Callable
 from typing import TypeAlias
+from urllib.parse import unquote
 
 from extauthz.request import RawHeaders
 from headgate.core.end_users import OPEN_WEBUI_TOKEN
@@ -53,7 +54,8 @@ def _tenant(caller: Caller, front_end: FrontEnd, headers: RawHeaders) -> str | A
     if len(values) > 1:
         return _refused(front_end.group_header, "occurs more than once")
     groups = [group.strip() for value in values for group in _text(value).split(",")]
-    tenants = {front_end.tenants[group] for group in groups if group in front_end.tenants}
+    names = {name for group in groups for name in (group, unquote(group))}
+    tenants = {tenant for name, tenant in front_end.tenants.items() if name in names}
     if len(tenants) == 1:
         return tenants.pop()
     found = "of several tenants" if tenants else "of no tenant"
@@ -65,7 +67,10 @@ def _tenant(caller: Caller, front_end: FrontEnd, headers: RawHeaders) -> str | A
 
 
 def _text(value: bytes) -> str:
-    """Front ends send names of groups in UTF-8, or in Latin-1 if their library cannot."""
+    """Front ends send names of groups in UTF-8, or in Latin-1 if their library cannot.
+
+    open-webui percent-encodes them since 0.12.
+    """
     try:
         return value.decode()
     except UnicodeDecodeError:

@@ -19,7 +19,7 @@ from headgate.core.contract import (
     WEBSOCKET_KEY,
     CallerKey,
 )
-from headgate.core.end_users import END_USER_HEADERS, ORGANIZATION
+from headgate.core.end_users import END_USER_HEADERS, ORGANIZATION, PERSONAL_HEADERS
 
 if TYPE_CHECKING:
     from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
@@ -137,9 +137,8 @@ def _add_headers(
 def _ok_template() -> CheckResponse:
     response = CheckResponse()
     response.status.code = 0
-    response.ok_response.headers_to_remove.extend(
-        (*CREDENTIAL_HEADERS, *END_USER_HEADERS, ORGANIZATION, *STRIPPED_HEADERS)
-    )
+    removed = (*CREDENTIAL_HEADERS, *END_USER_HEADERS, *PERSONAL_HEADERS, ORGANIZATION)
+    response.ok_response.headers_to_remove.extend((*removed, *STRIPPED_HEADERS))
     return response
 
 

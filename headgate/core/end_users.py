@@ -10,6 +10,8 @@ USER_HEADERS = ("x-openwebui-user-id", OPEN_WEBUI_TOKEN, "x-end-user-id")
 GROUP_HEADERS = ("x-openwebui-user-groups", "x-end-user-groups")
 """The groups of the user, separated by commas."""
 END_USER_HEADERS = (*USER_HEADERS, *GROUP_HEADERS)
+PERSONAL_HEADERS = tuple(f"x-openwebui-user-{part}" for part in ("name", "email", "role"))
+"""Further headers of open-webui. They decide nothing, and vLLM has no use for them."""
 ORGANIZATION = "openai-organization"
 """The tenant that a person of several tenants chooses. The official clients have an option for it
 (`organization`)."""

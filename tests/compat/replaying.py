@@ -19,7 +19,7 @@ from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
 from headgate._gen.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from headgate._gen.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from headgate.core.contract import AdmissionKey, Namespace
-from headgate.core.end_users import END_USER_HEADERS, ORGANIZATION
+from headgate.core.end_users import END_USER_HEADERS, ORGANIZATION, PERSONAL_HEADERS
 from headgate.core.metrics import Metrics
 from headgate.policy import load_policy
 from headgate.program import app
@@ -151,7 +151,7 @@ def _same(answer: Message, of_release: Message, event: Event) -> None:
 def _forget_end_users(answer: CheckResponse) -> None:
     """Since 0.1.0 the headers of front ends go no further. Clients of that time sent none."""
     removed = answer.ok_response.headers_to_remove
-    for name in (*END_USER_HEADERS, ORGANIZATION) if removed else ():
+    for name in (*END_USER_HEADERS, *PERSONAL_HEADERS, ORGANIZATION) if removed else ():
         removed.remove(name)
 
 

@@ -20,6 +20,7 @@ LIMITS = "[{count: requests, limit: 2, per: year, each: user}]"
 FORGED = {
     "x-openwebui-user-id": "root",
     "x-openwebui-user-groups": "admins",
+    "x-openwebui-user-email": "root@example.org",
     "x-end-user-id": "root",
     "x-end-user-groups": "admins",
     "x-forwarded-client-cert": "URI=spiffe://cluster.local/ns/jobs/sa/nightly",

@@ -125,6 +125,7 @@ GROUPS = (
         ([b"other, students ,students"], "acme"),
         (["For\u00f0ritun".encode()], "lab"),
         (["For\u00f0ritun".encode("latin-1")], "lab"),
+        ([b"other,For%C3%B0ritun"], "lab"),
         (["students,For\u00f0ritun".encode()], None),
         ([b"other"], None),
         ([b""], None),
