@@ -61,12 +61,9 @@ async def measure(calls: int = CALLS) -> list[Table]:
         rows = await _rows(Path(folder))
         await in_turns([row.call for row in rows], calls)
     first = rows[0].durations
-    cells = [
-        (row.name, row.durations.median_s / first.median_s, row.durations.p99_s / first.p99_s)
-        for row in rows
-    ]
+    cells = [(row.name, row.durations.median_s / first.median_s) for row in rows]
     note = "Ratios to the first row, in one run. A token is remembered for a minute."
-    return [Table("A check by the way to call", ("caller", "median", "p99"), cells, note)]
+    return [Table("A check by the way to call", ("caller", "median"), cells, note)]
 
 
 async def _rows(folder: Path) -> list[_Row]:

@@ -6,6 +6,7 @@ The values are compiled from the policy. They say whose word counts, and what it
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import quote
@@ -104,6 +105,7 @@ class FrontEnd:
     allows_none: bool = False
 
 
+@lru_cache(maxsize=16_384)
 def user_name(origin: str, subject: str) -> str | None:
     """`origin:subject`, the name of a user whom an issuer or a front end names.
 

@@ -55,7 +55,13 @@ def test_the_credential_and_scheduling_headers_go_no_further() -> None:
     response = wire.encode(Allow(ALICE, Api.CHAT))
 
     removed = set(response.ok_response.headers_to_remove)
-    assert removed == {*CREDENTIAL_HEADERS, *END_USER_HEADERS, *PERSONAL_HEADERS, ORGANIZATION, *STRIPPED_HEADERS}
+    assert removed == {
+        *CREDENTIAL_HEADERS,
+        *END_USER_HEADERS,
+        *PERSONAL_HEADERS,
+        ORGANIZATION,
+        *STRIPPED_HEADERS,
+    }
 
 
 def test_the_caller_goes_on_as_metadata() -> None:
