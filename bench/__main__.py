@@ -1,6 +1,6 @@
 """`python -m bench [BENCH...] [--json FILE]`: the benches named, or all of them."""
 
-from bench import calls, counters, grpc_server, keys, limits, overshoot, policies
+from bench import calls, counters, grpc_server, identity, keys, limits, overshoot, policies
 from bench.main import run
 
 run(
@@ -12,5 +12,6 @@ run(
         "keys": keys.measure,
         "calls": calls.measure,
         "grpc_server": grpc_server.measure,
+        "identity": identity.measure,
     }
 )

@@ -7,14 +7,15 @@ from extauthz.cors import answer_headers
 from extauthz.decide import (
     Allow,
     Answer,
-    CheckInput,
     CheckResult,
     Deny,
-    decide,
+    decided,
     ending,
     too_many_failures,
 )
 from extauthz.failures import FailureLimit
+from extauthz.identify import Verifier
+from extauthz.request import CheckInput
 from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
 from headgate.core.clock import Clock
 from headgate.core.key_ring import NO_KEYS, KeyRing
@@ -27,7 +28,7 @@ _CHECK = "/envoy.service.auth.v3.Authorization/Check"
 
 
 class Authorization:
-    """Answers Check with the caller of the API key. Each call reads the policy once.
+    """Answers Check with the caller of the request. Each call reads the policy once.
 
     Once `admits` returns False every request is refused with 503. A request without a known key
     counts against its address in `failures`. A call that fails here ends with a gRPC error, which
@@ -37,14 +38,16 @@ class Authorization:
     def __init__(
         self,
         policy: Callable[[], CompiledPolicy],
+        verifier: Verifier,
         failures: FailureLimit,
         clock: Clock,
         metrics: Metrics,
-        admits: Callable[[], bool] = lambda: True,
         *,
+        admits: Callable[[], bool] = lambda: True,
         keys: KeyRing = NO_KEYS,
     ) -> None:
         self._policy = policy
+        self._verifier = verifier
         self._admits = admits
         self._keys = keys
         self._failures = failures
@@ -65,15 +68,15 @@ class Authorization:
         """Authenticates one request."""
         with self._metrics.time_hook(_HOOK):
             request, policy = wire.decode(message), self._policy()
-            result = self._decide(request, policy)
+            result = await self._decide(request, policy)
             response = wire.encode(result, answer_headers(request.page.origin, policy.cors_origins))
         self._metrics.decisions.labels(_HOOK, _label(result)).inc()
         return response
 
-    def _decide(self, request: CheckInput, policy: CompiledPolicy) -> CheckResult:
+    async def _decide(self, request: CheckInput, policy: CompiledPolicy) -> CheckResult:
         if not self._admits():
             return ending(request)
-        result = decide(request, policy, self._keys)
+        result = await decided(request, policy, self._verifier, self._keys)
         if not isinstance(result, Deny) or not result.counted:
             return result
         wait_s = self._failures.count(request.address, self._clock.monotonic_s())

@@ -180,6 +180,25 @@ class Metrics:
         "Hits of these descriptors in the last part of their limit, by default the last fifth.",
         labelnames=("domain", "limit"),
     )
+    tokens_checked = _Declared(
+        Counter,
+        "headgate_tokens_checked",
+        "Tokens of issuers that were checked, by issuer and outcome: verified, or why it was"
+        " refused. A token is checked again after a minute.",
+        labelnames=("issuer", "outcome"),
+    )
+    issuer_fetches = _Declared(
+        Counter,
+        "headgate_issuer_fetches",
+        "Fetches of an issuer's keys, by result (fetched, failed).",
+        labelnames=("issuer", "result"),
+    )
+    issuer_keys_loaded_seconds = _Declared(
+        Gauge,
+        "headgate_issuer_keys_loaded_timestamp_seconds",
+        "When an issuer last answered with its keys, in seconds since the Unix epoch.",
+        labelnames=("issuer",),
+    )
     ratelimit_config_reloads = _Declared(
         Counter,
         "headgate_ratelimit_config_reloads",

@@ -1,1 +1,1 @@
-"""The callers: keys at run time, and the log of their changes."""
+"""The callers: tokens of issuers, keys at run time, and the log of their changes."""

@@ -6,13 +6,14 @@ teaches ext_proc's estimator; each hook reads the policy that is in force at the
 
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from accesslog.console import ConsoleSink
 from accesslog.service import AccessLogService
 from accesslog.sink import Sink
 from extauthz.failures import FailureLimit
+from extauthz.identify import Verifier
 from extauthz.service import Authorization
 from extproc.estimate import Estimator
 from extproc.pins.memory import MemoryPins
@@ -28,8 +29,11 @@ from headgate.core.rpc import Method
 from headgate.database.address import database_address
 from headgate.database.connection import connected
 from headgate.identity.follow import KeyFollower
+from headgate.identity.issuers.fetch import HttpFetch
+from headgate.identity.issuers.source import IssuerKeys
 from headgate.identity.ring import MemoryRing
 from headgate.identity.snapshot import Snapshot
+from headgate.identity.verifier import TokenVerifier
 from headgate.program.settings import DatabaseSettings, ServiceSettings, StoreSettings
 from ratelimit.descriptors.service import DescriptorLimits, DescriptorOptions
 from ratelimit.descriptors.tree import Domains
@@ -115,6 +119,18 @@ async def running_keys(
         yield ring
 
 
+@asynccontextmanager
+async def running_verifier(
+    policy: Callable[[], CompiledPolicy], clock: Clock, metrics: Metrics
+) -> AsyncIterator[Verifier]:
+    """The verifier of tokens, which keeps the keys of the policy's issuers fresh."""
+    async with (
+        aclosing(HttpFetch()) as fetch,
+        IssuerKeys(lambda: policy().issuers, fetch, clock, metrics) as keys,
+    ):
+        yield TokenVerifier(keys, clock, metrics)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """The running parts that the hooks share.
@@ -128,6 +144,7 @@ class Parts:
     pins: Pins
     clock: Clock
     metrics: Metrics
+    verifier: Verifier
     domains: Callable[[], Domains] | None = None
     admits: Callable[[], bool] = lambda: True
     """Whether new requests may come in; False once one box ends."""
@@ -155,10 +172,11 @@ def build_hooks(
     return Hooks(
         authorization=Authorization(
             parts.policy,
+            parts.verifier,
             failures,
             parts.clock,
             parts.metrics,
-            parts.admits,
+            admits=parts.admits,
             keys=parts.keys,
         ),
         processor=_processor(parts, estimator),

@@ -17,6 +17,7 @@ from headgate.program.app import (
     running_keys,
     running_pins,
     running_store,
+    running_verifier,
 )
 from headgate.program.ending import Ending
 from headgate.program.hook_server import HookServer
@@ -61,6 +62,7 @@ async def running_services(
             keys=await stack.enter_async_context(running_keys(settings.database, clock, metrics)),
             clock=clock,
             metrics=metrics,
+            verifier=await stack.enter_async_context(running_verifier(policy, clock, metrics)),
             admits=admits,
         )
         records = stack.enter_context(JsonLinesSink.open(settings.records))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import counters, grpc_server, keys, limits, overshoot, policies
+from bench import counters, grpc_server, identity, keys, limits, overshoot, policies
 from bench.main import run
 from bench.table import Table
 
@@ -56,6 +56,20 @@ async def test_policies_are_measured_with_all_their_limits() -> None:
     (table,) = await policies.measure((10,))
 
     assert table.rows[0][:4] == (10, 200, len(policies.policy_yaml(10)), 1.0)
+
+
+async def test_every_way_to_call_is_measured() -> None:
+    (table,) = await identity.measure(50)
+
+    assert [row[0] for row in table.rows] == [
+        "key of the file",
+        "JWT, remembered",
+        "JWT, first seen, RS256",
+        "JWT, first seen, ES256",
+        "acts_for",
+        "acts_for, signed",
+    ]
+    assert table.rows[0][1] == 1.0
 
 
 def test_an_overshoot_is_an_error() -> None:

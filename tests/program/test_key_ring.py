@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from extauthz.decide import Allow, CheckInput, Deny, decide
+from extauthz.decide import Allow, Deny
+from extauthz.request import CheckInput
 from extproc import decide as extproc
 from extproc.estimate import Estimator
 from extproc.types import Admit, Answer, Refuse
@@ -17,6 +18,7 @@ from ratelimit.answers import Admitted, Refused, ReserveRequest
 from ratelimit.limiter import Limiter
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import StoreError
+from tests.extauthz.builders import decide
 from tests.extproc.builders import POLICY, facts
 from tests.fakes import FakeClock
 
@@ -97,7 +99,8 @@ def test_without_the_database_a_key_that_cannot_be_checked_gets_503_and_the_file
     assert isinstance(unsure, Deny)
     assert unsure.error.refusal is Refusal.UNAVAILABLE
     assert dict(unsure.headers) == {"retry-after": "1"}
-    assert unsure.counted, "a flood of guesses is bounded as before"
+    assert not unsure.counted, "the client is not to blame, and no guess can succeed"
+    assert not unsure.recorded, "a flood of guesses must not fill the disk"
     policy = replace(POLICY, keys={digest_of(SECRET): Caller(TENANT, "alice", "k1")})
     assert isinstance(decide(asked(), policy, AwayRing()), Allow)
 
