@@ -5,6 +5,8 @@ from bench import (
     counters,
     grpc_server,
     hooks,
+    identity,
+    keys,
     limits,
     overshoot,
     path,
@@ -20,11 +22,13 @@ run(
         "counters": counters.measure,
         "limits": limits.measure,
         "policies": policies.measure,
+        "keys": keys.measure,
         "calls": calls.measure,
         "grpc_server": grpc_server.measure,
         "hooks": hooks.measure,
         "plan": plan.measure,
         "workers": workers.measure,
         "path": path.measure,
+        "identity": identity.measure,
     }
 )

@@ -195,6 +195,26 @@ class Metrics:
         "Hits of these descriptors in the last part of their limit, by default the last fifth.",
         labelnames=("domain", "limit"),
     )
+    tokens_checked = _Declared(
+        Counter,
+        "headgate_tokens_checked",
+        "Tokens of issuers that were checked, by issuer and outcome: verified, or why it was"
+        " refused. A token is checked again after a minute.",
+        labelnames=("issuer", "outcome"),
+    )
+    issuer_fetches = _Declared(
+        Counter,
+        "headgate_issuer_fetches",
+        "Fetches of an issuer's keys, by result (fetched, failed).",
+        labelnames=("issuer", "result"),
+    )
+    issuer_keys_loaded_seconds = _Declared(
+        Gauge,
+        "headgate_issuer_keys_loaded_timestamp_seconds",
+        "When an issuer last answered with its keys, in seconds since the Unix epoch.",
+        labelnames=("issuer",),
+        multiprocess_mode="max",
+    )
     ratelimit_config_reloads = _Declared(
         Counter,
         "headgate_ratelimit_config_reloads",
@@ -225,6 +245,19 @@ class Metrics:
         "headgate_certificate_expires_timestamp_seconds",
         "When the door's certificate in force expires, in seconds since the Unix epoch.",
         multiprocess_mode="max",
+    )
+    keys = _Declared(
+        Gauge,
+        "headgate_keys",
+        "Live secrets of keys of the database that this replica holds in its memory.",
+        multiprocess_mode="max",
+    )
+    keys_polled_seconds = _Declared(
+        Gauge,
+        "headgate_keys_polled_timestamp_seconds",
+        "When the keys of the database were last known to be current, in seconds since the Unix"
+        " epoch; 1 before the first time, 0 without a database.",
+        multiprocess_mode="min",
     )
     policy_reloads = _Declared(
         Counter,
