@@ -14,7 +14,7 @@ from headgate.program.hooks import HookInputs
 from headgate.program.settings import GrpcServer, ServiceSettings, StoreSettings
 from headgate.program.workers.setups import setups
 from ratelimit.store.memory import MemoryStore
-from tests.extauthz.builders import NoTokens, POLICY, check_request
+from tests.extauthz.builders import POLICY, NoTokens, check_request
 from tests.fakes import FakeClock
 
 SETTINGS = ServiceSettings(workers=4, store=StoreSettings("redis://r", replicas=3))
