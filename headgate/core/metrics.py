@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from headgate.core.clock import Clock
+from headgate.core.identity_metrics import IdentityMetrics
 from headgate.core.request_metrics import RequestMetrics
 
 _HOOK_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -195,26 +196,6 @@ class Metrics:
         "Hits of these descriptors in the last part of their limit, by default the last fifth.",
         labelnames=("domain", "limit"),
     )
-    tokens_checked = _Declared(
-        Counter,
-        "headgate_tokens_checked",
-        "Tokens of issuers that were checked, by issuer and outcome: verified, or why it was"
-        " refused. A token is checked again after a minute.",
-        labelnames=("issuer", "outcome"),
-    )
-    issuer_fetches = _Declared(
-        Counter,
-        "headgate_issuer_fetches",
-        "Fetches of an issuer's keys, by result (fetched, failed).",
-        labelnames=("issuer", "result"),
-    )
-    issuer_keys_loaded_seconds = _Declared(
-        Gauge,
-        "headgate_issuer_keys_loaded_timestamp_seconds",
-        "When an issuer last answered with its keys, in seconds since the Unix epoch.",
-        labelnames=("issuer",),
-        multiprocess_mode="max",
-    )
     ratelimit_config_reloads = _Declared(
         Counter,
         "headgate_ratelimit_config_reloads",
@@ -245,19 +226,6 @@ class Metrics:
         "headgate_certificate_expires_timestamp_seconds",
         "When the door's certificate in force expires, in seconds since the Unix epoch.",
         multiprocess_mode="max",
-    )
-    keys = _Declared(
-        Gauge,
-        "headgate_keys",
-        "Live secrets of keys of the database that this replica holds in its memory.",
-        multiprocess_mode="max",
-    )
-    keys_polled_seconds = _Declared(
-        Gauge,
-        "headgate_keys_polled_timestamp_seconds",
-        "When the keys of the database were last known to be current, in seconds since the Unix"
-        " epoch; 1 before the first time, 0 without a database.",
-        multiprocess_mode="min",
     )
     policy_reloads = _Declared(
         Counter,
@@ -291,6 +259,7 @@ class Metrics:
             if isinstance(declared, _Declared):
                 declared.register(self)
         self.of_requests = RequestMetrics(registry)
+        self.of_identity = IdentityMetrics(registry)
         self.store_available.set(1)
 
     @classmethod
@@ -298,7 +267,7 @@ class Metrics:
         """By the name of each gauge how the values of several workers become one."""
         rows = (row for row in vars(cls).values() if isinstance(row, _Declared))
         own = {row.name: row.gauge_mode for row in rows if row.gauge_mode is not None}
-        return {**own, **RequestMetrics.GAUGE_MODES}
+        return {**own, **RequestMetrics.GAUGE_MODES, **IdentityMetrics.GAUGE_MODES}
 
     def time_hook(self, hook: str) -> "HookTimer":
         """Measures the body of a `with` as one answer of `hook`."""

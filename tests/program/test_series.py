@@ -34,7 +34,7 @@ BORN_LATER = {
     "headgate_requests", "headgate_tokens", "headgate_cost", "headgate_refusals",
     "headgate_shadow_refusals", "headgate_versions", "headgate_slices",
     "headgate_outage_reconciled", "headgate_descriptors", "headgate_descriptor_hits",
-    "headgate_descriptor_near_limit_hits",
+    "headgate_descriptor_near_limit_hits", "headgate_tokens_checked", "headgate_issuer_fetches",
 }  # fmt: skip
 """Counters of tenants, and those that no alert reads."""
 
@@ -53,7 +53,7 @@ def series(metrics: Metrics) -> set[tuple[str, ...]]:
 
 
 def counters(metrics: Metrics) -> Iterator[str]:
-    for metric in (vars(metrics) | vars(metrics.of_requests)).values():
+    for metric in (vars(metrics) | vars(metrics.of_requests) | vars(metrics.of_identity)).values():
         if isinstance(metric, Counter):
             yield metric.describe()[0].name
 

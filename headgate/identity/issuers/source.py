@@ -157,11 +157,13 @@ class IssuerKeys:
             log.info("issuer %s: %d keys, %d skipped", issuer.alias, len(keys.keys), keys.skipped)
         state.loaded_s = self._clock.monotonic_s()
         state.failure = ""
-        self._metrics.issuer_fetches.labels(issuer.alias, "fetched").inc()
-        self._metrics.issuer_keys_loaded_seconds.labels(issuer.alias).set(self._clock.now_s())
+        self._metrics.of_identity.issuer_fetches.labels(issuer.alias, "fetched").inc()
+        self._metrics.of_identity.issuer_keys_loaded_seconds.labels(issuer.alias).set(
+            self._clock.now_s()
+        )
 
     def _failed(self, issuer: Issuer, state: _State, failure: str) -> None:
-        self._metrics.issuer_fetches.labels(issuer.alias, "failed").inc()
+        self._metrics.of_identity.issuer_fetches.labels(issuer.alias, "failed").inc()
         if failure != state.failure:
             state.failure = failure
             log.error("the keys of issuer %s cannot be fetched: %s", issuer.alias, failure)
