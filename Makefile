@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test test-alerts test-drills check format generate dashboards test-dashboards istio-fields lock wheels dist render test-faults test-matrix test-mesh test-standard test-vllm test-h2spec test-clients \
+.PHONY: help setup run test test-alerts test-drills check format generate dashboards test-dashboards istio-fields lock wheels dist render test-faults test-matrix test-mesh test-standard test-vllm test-h2spec test-clients test-sso \
   monitoring soak bench bench-peers clean
 
 help: ## list the targets
@@ -26,7 +26,7 @@ test: setup ## every test that needs no GPU and no network
 	$(BIN)/pytest -n 3 --dist loadfile
 
 test-faults: setup ## the fault campaign with outages of 30 s, and what each one let in
-	HEADGATE_FAULT_S=30 $(BIN)/pytest -q -s tests/campaign
+	HEADGATE_FAULT_S=30 $(BIN)/pytest -q -s tests/campaign tests/identity/test_outage.py
 
 test-standard: setup ## the end-to-end cases and the fault campaign on the standard path (`make test` runs them on the lean one)
 	HEADGATE_TEST_PATH=standard $(BIN)/pytest -n 2 --dist loadfile tests/envoy tests/matrix/test_counted_in_proxy.py tests/campaign
@@ -68,6 +68,17 @@ $(HEADGATE_CLIENTS)/.ready: tests/clients/node/package-lock.json
 	cp tests/clients/node/package.json tests/clients/node/package-lock.json $(HEADGATE_CLIENTS)
 	npm ci --prefix $(HEADGATE_CLIENTS) --no-audit --no-fund
 	@touch $@
+
+KEYCLOAK := 26.7.3
+KEYCLOAK_DIST := org.keycloak:keycloak-quarkus-dist:$(KEYCLOAK):zip
+HEADGATE_KEYCLOAK ?= $(CURDIR)/.keycloak/keycloak-$(KEYCLOAK)
+test-sso: setup $(HEADGATE_KEYCLOAK)/bin/kc.sh ## tokens of a real Keycloak (needs Maven, and Java 21 or newer)
+	HEADGATE_KEYCLOAK=$(HEADGATE_KEYCLOAK) $(BIN)/pytest tests/sso
+
+$(HEADGATE_KEYCLOAK)/bin/kc.sh:
+	@command -v mvn >/dev/null || { echo "make test-sso needs Maven, to get Keycloak" >&2; exit 1; }
+	mvn -q -B dependency:copy -Dartifact=$(KEYCLOAK_DIST) -DoutputDirectory=$(CURDIR)/.keycloak
+	cd $(CURDIR)/.keycloak && unzip -q keycloak-quarkus-dist-$(KEYCLOAK).zip
 
 test-alerts: setup ## the alerts of a mesh and of one box, and their tests, by Prometheus' promtool
 	$(BIN)/python -m tests.istio.alerts.run

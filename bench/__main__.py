@@ -5,6 +5,8 @@ from bench import (
     counters,
     grpc_server,
     hooks,
+    identity,
+    keys,
     limits,
     overshoot,
     path,
@@ -21,6 +23,7 @@ run(
         "counters": counters.measure,
         "limits": limits.measure,
         "policies": policies.measure,
+        "keys": keys.measure,
         "calls": calls.measure,
         "grpc_server": grpc_server.measure,
         "hooks": hooks.measure,
@@ -28,5 +31,6 @@ run(
         "workers": workers.measure,
         "path": path.measure,
         "scaling": scaling.measure,
+        "identity": identity.measure,
     }
 )

@@ -31,6 +31,9 @@ from headgate.grpc_server.aio import AioServer
 from headgate.grpc_server.frames import ACK, END_HEADERS, END_STREAM, PREFACE, FrameReader, Kind
 from headgate.grpc_server.messages import framed
 from headgate.grpc_server.server import Server
+from headgate.identity.issuers.fetch import HttpFetch
+from headgate.identity.issuers.source import IssuerKeys
+from headgate.identity.verifier import TokenVerifier
 from tests.extauthz.builders import KEY, POLICY, check_request
 
 ROUNDS = 5
@@ -197,7 +200,9 @@ def _serving(name: str, folder: Path) -> Iterator[int]:
 async def _serve(name: str, path: str) -> None:
     clock = SystemClock()
     metrics = Metrics(CollectorRegistry(), clock)
-    service = Authorization(lambda: POLICY, FailureLimit(per_minute=60), clock, metrics)
+    verifier = TokenVerifier(IssuerKeys(dict, HttpFetch(), clock, metrics), clock, metrics)
+    failures = FailureLimit(per_minute=60)
+    service = Authorization(lambda: POLICY, verifier, failures, clock, metrics)
     server = _SERVERS[name](service.methods())
     await server.start(f"unix:{path}")
     print("serving", flush=True)

@@ -27,7 +27,14 @@ from headgate.core.clock import SystemClock
 from headgate.core.metrics import Metrics
 from headgate.core.policy import Per
 from headgate.policy.load import parse_policy
-from headgate.program.app import Hooks, Parts, build_hooks, running_pins, running_store
+from headgate.program.app import (
+    Hooks,
+    Parts,
+    build_hooks,
+    running_pins,
+    running_store,
+    running_verifier,
+)
 from headgate.program.settings import ServiceSettings, StoreSettings
 from ratelimit.descriptors.tree import DescriptorLevel, Node, Rate
 from tests.compat.replaying import events
@@ -121,13 +128,18 @@ async def _running(url: str) -> AsyncIterator[Hooks]:
     metrics = Metrics(CollectorRegistry(), clock)
     policy = parse_policy(_POLICY.encode(), "bench")
     where = StoreSettings(url, deadline_s=PATIENT_S)
-    async with running_store(where, clock, metrics) as store, running_pins(where, clock) as pins:
+    async with (
+        running_store(where, clock, metrics) as store,
+        running_pins(where, clock) as pins,
+        running_verifier(lambda: policy, clock, metrics) as verifier,
+    ):
         parts = Parts(
             policy=lambda: policy,
             store=store,
             pins=pins,
             clock=clock,
             metrics=metrics,
+            verifier=verifier,
             domains=lambda: {_DOMAIN: _domain()},
         )
         yield build_hooks(ServiceSettings(store=where), parts)

@@ -1,10 +1,11 @@
 """The decision of ext_authz about the caller of a request, without its transport."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from extauthz import cors
+from extauthz.identify import Identity, Verifier, identify
+from extauthz.request import CheckInput
 from headgate.core.apis import (
     ENDPOINTS,
     HEALTH,
@@ -16,39 +17,21 @@ from headgate.core.apis import (
     without_final_slash,
 )
 from headgate.core.errors import ApiError, Refusal, retry_headers
-from headgate.core.keys import digest_of
+from headgate.core.issuers import KeysNeeded
+from headgate.core.key_ring import NO_KEYS, KeyRing
 from headgate.core.policy import Caller, CompiledPolicy
 
-_AUTHORIZATION = "authorization"
-_SCHEME = b"bearer"
-_BLANKS = b" \t"
-_MAX_KEY_BYTES = 512
-
-
-@dataclass(frozen=True, slots=True)
-class CheckInput:
-    """One request to authenticate.
-
-    `credentials` holds the name in lower case and the raw value of each credential header, in their
-    order, with repeated headers. `address` is the client's address as the proxy knows it; it does
-    not identify the caller. `page` holds the headers that a browser adds. `opens_websocket`: the
-    client wants to go on as a WebSocket.
-    """
-
-    method: str
-    path: str
-    credentials: tuple[tuple[str, bytes], ...]
-    address: str = ""
-    page: cors.PageHeaders = cors.NO_PAGE
-    opens_websocket: bool = False
+_CHALLENGES = {Refusal.NO_KEY: "Bearer", Refusal.BAD_KEY: "Bearer"}
+_OTHER_CHALLENGE = 'Bearer error="invalid_token"'
 
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """The request may pass: its caller and its API."""
+    """The request may pass: its caller, its API, and the caller's name for people to read."""
 
     caller: Caller
     api: Api
+    display_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,22 +64,35 @@ class Answer:
 CheckResult = Allow | Deny | Answer
 
 
-def decide(request: CheckInput, policy: CompiledPolicy) -> CheckResult:
-    """Allows a request for a known path with exactly one known API key."""
+def decide(
+    request: CheckInput, policy: CompiledPolicy, verifier: Verifier, keys: KeyRing = NO_KEYS
+) -> CheckResult | KeysNeeded:
+    """Allows a request for a known path with exactly one known key or token, or of a workload.
+
+    A key of the policy file goes before one of `keys`, which were issued at run time.
+
+    With KeysNeeded the keys of an issuer have to be fetched first; see `decided`.
+    """
     door = door_of(request.path)
     if request.method == "OPTIONS":
         return _options(request, door, policy)
-    caller = _authenticate(request.credentials, policy)
-    anonymous = isinstance(caller, ApiError)
-    if door.endpoint is None:
-        return _not_served(request, door.shape, policy, counted=anonymous)
-    if request.opens_websocket:
-        return _no_websocket(door.shape, counted=anonymous)
-    if request.method not in door.endpoint.methods:
-        return _wrong_method(door.endpoint.methods, door.shape, counted=anonymous)
-    if isinstance(caller, ApiError):
-        return Deny(error=caller, shape=door.shape, headers=(("www-authenticate", "Bearer"),))
-    return Allow(caller, door.endpoint.api)
+    caller = identify(request, policy, verifier, keys)
+    if isinstance(caller, KeysNeeded):
+        return caller
+    return _at_door(request, door, caller, policy)
+
+
+async def decided(
+    request: CheckInput, policy: CompiledPolicy, verifier: Verifier, keys: KeyRing = NO_KEYS
+) -> CheckResult:
+    """The decision. It waits only for keys that a token needs and nobody has fetched yet."""
+    result = decide(request, policy, verifier, keys)
+    if isinstance(result, KeysNeeded):
+        await verifier.fetch_keys(result)
+        result = decide(request, policy, verifier, keys)
+    if isinstance(result, KeysNeeded):
+        return _unknown_caller(_NO_KEYS_YET, door_of(request.path).shape)
+    return result
 
 
 def ending(request: CheckInput) -> Deny:
@@ -123,46 +119,34 @@ def too_many_failures(shape: ErrorShape, wait_s: float) -> Deny:
     return Deny(error=error, shape=shape, headers=headers, recorded=False)
 
 
-def _authenticate(
-    credentials: Iterable[tuple[str, bytes]], policy: CompiledPolicy
-) -> Caller | ApiError:
-    """The caller of the request's only key, or the error in its keys."""
-    keys = set(_keys(credentials))
-    if not keys:
-        return _NO_KEY
-    if len(keys) > 1:
-        return _TWO_KEYS
-    return _caller_of(keys.pop(), policy) or _BAD_KEY
+def _at_door(
+    request: CheckInput, door: Door, caller: Identity | ApiError, policy: CompiledPolicy
+) -> CheckResult:
+    anonymous = isinstance(caller, ApiError)
+    if door.endpoint is None:
+        return _not_served(request, door.shape, policy, counted=anonymous)
+    if request.opens_websocket:
+        return _no_websocket(door.shape, counted=anonymous)
+    if request.method not in door.endpoint.methods:
+        return _wrong_method(door.endpoint.methods, door.shape, counted=anonymous)
+    if isinstance(caller, ApiError):
+        return _unknown_caller(caller, door.shape)
+    return Allow(caller.caller, door.endpoint.api, caller.display_name)
 
 
-def _keys(credentials: Iterable[tuple[str, bytes]]) -> Iterable[bytes]:
-    """Every API key of the request. A scheme other than Bearer carries no key.
+def _unknown_caller(error: ApiError, shape: ErrorShape) -> Deny:
+    """A 401 says what it wants (RFC 9110, 11.6.1; for tokens RFC 6750, 3).
 
-    An empty value is no key: clients send one if their setting is an empty text.
+    A 400 comes with a known key, so it does not count. Neither does a 503, for which the client is
+    not to blame; as anybody may cause one, it gets no record.
     """
-    for name, value in credentials:
-        key = _bearer_token(value) if name == _AUTHORIZATION else value.strip(_BLANKS)
-        if key:
-            yield key
-
-
-def _bearer_token(value: bytes) -> bytes:
-    """The token of an `authorization` header; empty if it has none, or has another scheme."""
-    # The scheme is case-insensitive and ends at the first blank (RFC 9110, 11.1).
-    scheme, _, token = value.strip(_BLANKS).replace(b"\t", b" ").partition(b" ")
-    return token.strip(_BLANKS) if scheme.lower() == _SCHEME else b""
-
-
-def _caller_of(key: bytes, policy: CompiledPolicy) -> Caller | None:
-    """The caller of an API key; None for an unknown key, and for a tenant that was removed."""
-    if len(key) > _MAX_KEY_BYTES or not key.isascii():
-        return None
-    # The key itself is never compared. The time of the look-up may depend on the digest of the
-    # sent text. The digest does not tell how similar the text is to a key.
-    caller = policy.keys.get(digest_of(key))
-    if caller is None or caller.tenant not in policy.tenants:
-        return None
-    return caller
+    if error.refusal is Refusal.UNAVAILABLE:
+        retry = (("retry-after", "1"),)
+        return Deny(error=error, shape=shape, headers=retry, counted=False, recorded=False)
+    challenge = _CHALLENGES.get(error.refusal, _OTHER_CHALLENGE)
+    headers = (("www-authenticate", challenge),) if error.refusal.status == 401 else ()
+    is_counted = error.refusal is not Refusal.BAD_END_USER
+    return Deny(error=error, shape=shape, headers=headers, counted=is_counted)
 
 
 def _options(request: CheckInput, door: Door, policy: CompiledPolicy) -> Deny | Answer:
@@ -225,20 +209,10 @@ _FORBIDDEN_ORIGIN = ApiError(
     Refusal.FORBIDDEN_ORIGIN,
     "Pages of this origin may not call from a browser. The operator can add it to `cors.origins`.",
 )
+_NO_KEYS_YET = ApiError(
+    Refusal.UNAVAILABLE, "The keys of the token's issuer are not here yet. Try again."
+)
 _NO_WEBSOCKET = ApiError(
     Refusal.NO_WEBSOCKET,
     "This path serves no WebSocket. Send the request over plain HTTP; it may be streamed.",
-)
-_NO_KEY = ApiError(
-    Refusal.NO_KEY,
-    "The request has no API key. Send it as `Authorization: Bearer YOUR_KEY`, or in the header"
-    " `x-api-key` or `api-key`.",
-)
-_BAD_KEY = ApiError(
-    Refusal.BAD_KEY,
-    "The API key is unknown. Check that you copied all of it and that it has not been revoked.",
-)
-_TWO_KEYS = ApiError(
-    Refusal.BAD_KEY,
-    "The request has two different API keys. Send one key, in one header.",
 )

@@ -7,18 +7,20 @@ from extauthz.cors import Headers, answer_headers
 from extauthz.decide import (
     Allow,
     Answer,
-    CheckInput,
     CheckResult,
     Deny,
-    decide,
+    decided,
     ending,
     too_many_failures,
 )
 from extauthz.failures import FailureLimit
+from extauthz.identify import Verifier
+from extauthz.request import CheckInput
 from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
 from headgate.core.apis import door_of
 from headgate.core.clock import Clock
 from headgate.core.contract import ABSENT
+from headgate.core.key_ring import NO_KEYS, KeyRing
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.core.rpc import Method
@@ -28,7 +30,7 @@ _CHECK = "/envoy.service.auth.v3.Authorization/Check"
 
 
 class Authorization:
-    """Answers Check with the caller of the API key. Each call reads the policy once.
+    """Answers Check with the caller of the request. Each call reads the policy once.
 
     Once `admits` returns False every request is refused with 503. A request without a known key
     counts against its address in `failures`. A call that fails here ends with a gRPC error, which
@@ -38,13 +40,18 @@ class Authorization:
     def __init__(
         self,
         policy: Callable[[], CompiledPolicy],
+        verifier: Verifier,
         failures: FailureLimit,
         clock: Clock,
         metrics: Metrics,
+        *,
         admits: Callable[[], bool] = lambda: True,
+        keys: KeyRing = NO_KEYS,
     ) -> None:
         self._policy = policy
+        self._verifier = verifier
         self._admits = admits
+        self._keys = keys
         self._failures = failures
         self._clock = clock
         self._metrics = metrics
@@ -63,11 +70,11 @@ class Authorization:
         """Authenticates one request."""
         with self._metrics.time_hook(_HOOK):
             request = wire.decode(message)
-            return wire.encode(self.identify(request), self.page_headers(request))
+            return wire.encode(await self.identify(request), self.page_headers(request))
 
-    def identify(self, request: CheckInput) -> CheckResult:
+    async def identify(self, request: CheckInput) -> CheckResult:
         """Decides about one request, and counts the decision."""
-        result = self._decide(request, self._policy())
+        result = await self._decide(request, self._policy())
         self._metrics.decisions.labels(_HOOK, _label(result)).inc()
         if isinstance(result, Deny) and not result.recorded:
             self._count_unrecorded(request.path, result)
@@ -86,10 +93,10 @@ class Authorization:
         answers = self._metrics.of_requests.answers
         answers.labels(ABSENT, ABSENT, f"{status[0]}xx", ABSENT).inc()
 
-    def _decide(self, request: CheckInput, policy: CompiledPolicy) -> CheckResult:
+    async def _decide(self, request: CheckInput, policy: CompiledPolicy) -> CheckResult:
         if not self._admits():
             return ending(request)
-        result = decide(request, policy)
+        result = await decided(request, policy, self._verifier, self._keys)
         if not isinstance(result, Deny) or not result.counted:
             return result
         wait_s = self._failures.count(request.address, self._clock.monotonic_s())

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from extauthz.cors import Headers, PageHeaders
-from extauthz.decide import Allow, Answer, CheckInput, CheckResult, Deny
+from extauthz.decide import Allow, Answer, CheckResult, Deny
+from extauthz.request import CheckInput, Shown
 from headgate._gen.auth_pb2 import AttributeContext, CheckRequest, CheckResponse
 from headgate._gen.base_pb2 import HeaderValue, HeaderValueOption
 from headgate.core.contract import (
@@ -18,11 +19,21 @@ from headgate.core.contract import (
     WEBSOCKET_KEY,
     CallerKey,
 )
+from headgate.core.end_users import END_USER_HEADERS, ORGANIZATION, PERSONAL_HEADERS
 
 if TYPE_CHECKING:
     from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
 _READ = frozenset(CHECKED_HEADERS)
+_SHOWN = frozenset((*END_USER_HEADERS, ORGANIZATION))
+REMOVED_HEADERS = (
+    *CREDENTIAL_HEADERS,
+    *END_USER_HEADERS,
+    *PERSONAL_HEADERS,
+    ORGANIZATION,
+    *STRIPPED_HEADERS,
+)
+"""Headers that no admitted request keeps: they are for the gateway only."""
 _PAGE = (ORIGIN, PREFLIGHT_METHOD, PREFLIGHT_HEADERS)
 
 # google.rpc.Code. Envoy answers with `denied_response` for any code that is not OK.
@@ -41,9 +52,11 @@ def decode(message: CheckRequest) -> CheckInput:
     if not pairs:
         pairs = [(name, http.headers[name].encode()) for name in _READ if name in http.headers]
     credentials = tuple(pair for pair in pairs if pair[0] in CREDENTIAL_HEADERS)
-    address = message.attributes.source.address.socket_address.address
-    if len(credentials) == len(pairs):
+    source = message.attributes.source
+    address, principal = source.address.socket_address.address, source.principal
+    if len(credentials) == len(pairs) and not principal:
         return CheckInput(http.method, http.path, credentials, address)
+    shown = tuple(pair for pair in pairs if pair[0] in _SHOWN)
     others = {name: value.decode("latin-1") for name, value in pairs}
     page = PageHeaders(*(others.get(name, "") for name in _PAGE))
     return CheckInput(
@@ -53,6 +66,7 @@ def decode(message: CheckRequest) -> CheckInput:
         address=address,
         page=page,
         opens_websocket=WEBSOCKET_KEY in others,
+        shown=Shown(headers=shown, principal=principal),
     )
 
 
@@ -85,6 +99,8 @@ def _ok(allow: Allow, cors: Headers) -> CheckResponse:
     fields[CallerKey.TENANT].string_value = allow.caller.tenant
     fields[CallerKey.USER].string_value = allow.caller.user
     fields[CallerKey.KEY].string_value = allow.caller.key
+    if allow.display_name:
+        fields[CallerKey.DISPLAY_NAME].string_value = allow.display_name
     return response
 
 
@@ -130,7 +146,7 @@ def add_headers(
 def _ok_template() -> CheckResponse:
     response = CheckResponse()
     response.status.code = 0
-    response.ok_response.headers_to_remove.extend((*CREDENTIAL_HEADERS, *STRIPPED_HEADERS))
+    response.ok_response.headers_to_remove.extend(REMOVED_HEADERS)
     return response
 
 

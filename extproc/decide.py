@@ -12,6 +12,7 @@ from extproc.types import Admit, Refuse, RequestDecision, RequestFacts, Value
 from extproc.versions import pin
 from headgate.core.apis import Api, door_of
 from headgate.core.contract import AdmissionKey, Header, RequestKey
+from headgate.core.key_ring import NO_KEYS, KeyRing
 from headgate.core.policy import Caller, CompiledPolicy, Model, PerSecond
 from headgate.core.settlement import Estimate
 
@@ -20,7 +21,11 @@ _MANY_PROMPTS = frozenset({Api.EMBEDDINGS, Api.COMPLETIONS, Api.CHAT_BATCH, Api.
 
 
 def decide(
-    facts: RequestFacts, policy: CompiledPolicy, estimator: Estimator, reservation_id: str
+    facts: RequestFacts,
+    policy: CompiledPolicy,
+    estimator: Estimator,
+    reservation_id: str,
+    keys: KeyRing = NO_KEYS,
 ) -> RequestDecision:
     """Looks up the request in the policy, estimates its tokens, and admits it.
 
@@ -28,7 +33,7 @@ def decide(
     """
     door = door_of(facts.path)
     try:
-        request = look_up(facts, door, policy)
+        request = look_up(facts, door, policy, keys)
     except RefusedError as refused:
         return Refuse(refused.error, door.shape)
     if not isinstance(request, Inference):

@@ -20,6 +20,7 @@ from extproc.types import Answer, FormRewrite, Peek, RequestFacts, Rewrite, Valu
 from headgate.core.apis import FORM_APIS, WITHOUT_USAGE, Api, Door
 from headgate.core.contract import BODY_FORM, BODY_READ, VERSION_HEADER, RequestKey
 from headgate.core.errors import ApiError, Refusal
+from headgate.core.key_ring import NO_KEYS, KeyRing, KeysUnavailableError, tenant_of
 from headgate.core.policy import Caller, CompiledPolicy, Model, PerSecond, Tenant
 
 
@@ -42,12 +43,16 @@ class Inference:
     version: str | None
 
 
-def look_up(facts: RequestFacts, door: Door, policy: CompiledPolicy) -> Inference | Answer | Peek:
+def look_up(
+    facts: RequestFacts, door: Door, policy: CompiledPolicy, keys: KeyRing = NO_KEYS
+) -> Inference | Answer | Peek:
     """The request in the policy's terms. The two lists are answered without vLLM.
+
+    `keys` narrow the tenant for a key that was issued at run time.
 
     Raises RefusedError for the first check that fails.
     """
-    caller, tenant = _identify(facts.caller, policy)
+    caller, tenant = _identify(facts.caller, policy, keys)
     api = _served_api(door, policy)
     if api is Api.MODELS:
         return _model_list(facts.path, tenant, policy)
@@ -72,8 +77,13 @@ def look_up(facts: RequestFacts, door: Door, policy: CompiledPolicy) -> Inferenc
     )
 
 
-def _identify(caller: Caller | None, policy: CompiledPolicy) -> tuple[Caller, Tenant]:
-    tenant = policy.tenants.get(caller.tenant) if caller is not None else None
+def _identify(
+    caller: Caller | None, policy: CompiledPolicy, keys: KeyRing
+) -> tuple[Caller, Tenant]:
+    try:
+        tenant = tenant_of(caller, policy, keys) if caller is not None else None
+    except KeysUnavailableError:
+        raise RefusedError(_UNKNOWN_SCOPE) from None
     if caller is None or tenant is None:
         raise RefusedError(_NO_CALLER)
     return caller, tenant
@@ -127,10 +137,11 @@ def _find_model(name: str, tenant: Tenant, policy: CompiledPolicy) -> Model:
     if other is None or other.adapter is not None:
         # Another tenant's adapter must look exactly like one that does not exist.
         raise _unknown_model(name)
+    who = "key" if name in policy.tenants[tenant.name].models else "tenant"
     raise RefusedError(
         ApiError(
             Refusal.FORBIDDEN_MODEL,
-            f"Your tenant may not use the model '{name}'. GET /v1/models lists the models that"
+            f"Your {who} may not use the model '{name}'. GET /v1/models lists the models that"
             " it may use.",
             RequestKey.MODEL,
         )
@@ -159,4 +170,7 @@ def _unknown_model(name: str) -> RefusedError:
 
 
 _NO_CALLER = ApiError(Refusal.NO_KEY, "This request carries no known identity.")
+_UNKNOWN_SCOPE = ApiError(
+    Refusal.UNAVAILABLE, "The gateway does not know yet what this API key may do. Try again."
+)
 _UNKNOWN_PATH = ApiError(Refusal.UNKNOWN_PATH, "Headgate does not serve this path.")

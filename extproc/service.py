@@ -17,6 +17,7 @@ from headgate._gen.ext_proc_pb2 import HttpBody, ProcessingRequest, ProcessingRe
 from headgate.core.apis import Api, ErrorShape
 from headgate.core.clock import Clock
 from headgate.core.contract import COUNTING_METADATA, AdmissionKey
+from headgate.core.key_ring import NO_KEYS, KeyRing
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.core.rpc import Context, Method, Status
@@ -51,6 +52,7 @@ class ExternalProcessor:
         pins: Pins,
         metrics: Metrics,
         clock: Clock,
+        keys: KeyRing = NO_KEYS,
     ) -> None:
         self._policy = policy
         self._estimator = estimator
@@ -59,6 +61,7 @@ class ExternalProcessor:
         self._pins = pins
         self._metrics = metrics
         self._clock = clock
+        self._keys = keys
 
     def methods(self) -> tuple[Method, ...]:
         """The methods of `envoy.service.ext_proc.v3.ExternalProcessor`."""
@@ -140,7 +143,7 @@ class ExternalProcessor:
         self._metrics.decisions.labels(_HOOK, _label(reply)).inc()
 
     def _decide(self, facts: RequestFacts) -> RequestDecision:
-        return decide(facts, self._policy(), self._estimator, self._new_id())
+        return decide(facts, self._policy(), self._estimator, self._new_id(), self._keys)
 
     def _now_ms(self) -> int:
         return int(self._clock.now_s() * 1000)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from headgate.core.clock import Clock
+from headgate.core.key_ring import NO_KEYS, KeyRing, KeysUnavailableError, tenant_of
 from headgate.core.pods import pods_of
-from headgate.core.policy import CompiledPolicy
+from headgate.core.policy import Caller, CompiledPolicy, Tenant
 from headgate.core.settlement import Charge, Estimate, Source, Usage, charge
 from ratelimit.answers import (
     Admitted,
@@ -30,6 +31,7 @@ from ratelimit.store.protocol import (
     Spent,
     Store,
     StoreAwayError,
+    StoreError,
 )
 from ratelimit.store.shared import SettleHeld
 
@@ -67,7 +69,8 @@ class Limiter:
     settlement of such a reservation, or one of a refused request, asks the store nothing. Most come
     within a second. For a forgotten reservation it asks the store, which knows.
 
-    `settle_held` is how the store settles what a replica holds, if it can do that.
+    `settle_held` is how the store settles what a replica holds, if it can do that. `keys` add the
+    limits of a key that was issued at run time.
     """
 
     def __init__(
@@ -78,12 +81,14 @@ class Limiter:
         *,
         remembered: int = 16_384,
         settle_held: SettleHeld | None = None,
+        keys: KeyRing = NO_KEYS,
     ) -> None:
         self._store = store
         self._policy = policy
         self._clock = clock
         self._remembered = remembered
         self._settle_held = settle_held
+        self._keys = keys
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._settling = Turns()
 
@@ -94,7 +99,7 @@ class Limiter:
         admitted without asking the store.
         """
         now_s = self._clock.now_s()
-        tenant = self._policy().tenants.get(request.tenant)
+        tenant = self._tenant_of(request)
         if tenant is None:
             self._remember_unless_known(request, _ReservationState.REFUSED)
             return Refused(Reason.UNKNOWN_TENANT, None, 1, ())
@@ -126,6 +131,14 @@ class Limiter:
         exceeded = tuple(met[key].limit for key in reserved.exceeded)
         holds_slot = bool(reservation.leases)
         return Admitted(tuple(statuses.values()), exceeded, reserved.held_by, holds_slot)
+
+    def _tenant_of(self, request: ReserveRequest) -> Tenant | None:
+        """Raises StoreError where the limits of the key are not known here yet."""
+        caller = Caller(request.tenant, request.user, request.key)
+        try:
+            return tenant_of(caller, self._policy(), self._keys)
+        except KeysUnavailableError as error:
+            raise StoreError(str(error)) from None
 
     async def settle(
         self, reservation: str, tenant: str, usage: Usage, estimate: Estimate, held_by: str = ""

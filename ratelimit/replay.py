@@ -12,6 +12,7 @@ from heapq import heappop, heappush
 
 from msgspec import Struct
 
+from headgate.core.key_ring import UnscopedKeys, is_run_time
 from headgate.core.policy import CompiledPolicy
 from headgate.core.settlement import Estimate, Usage
 from ratelimit.answers import Admitted, Reason, ReserveRequest
@@ -105,7 +106,7 @@ class Replay:
         self._policy = policy
         self._users = {(caller.tenant, caller.user) for caller in policy.keys.values()}
         self._clock = _RecordedClock()
-        self._limiter = Limiter(MemoryStore(), lambda: policy, self._clock)
+        self._limiter = Limiter(MemoryStore(), lambda: policy, self._clock, keys=UnscopedKeys())
         self._running: list[tuple[float, str, Recorded]] = []
         self._last: tuple[float, str] | None = None
 
@@ -161,7 +162,7 @@ class Replay:
         tenant = self._policy.tenants.get(request.tenant)
         if tenant is None:
             return Gone.TENANT
-        if (request.tenant, request.user) not in self._users:
+        if (request.tenant, request.user) not in self._users and not is_run_time(request.key):
             return Gone.USER
         return None if request.model in tenant.models else Gone.MODEL
 

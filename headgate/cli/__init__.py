@@ -9,6 +9,7 @@ import click
 import headgate
 from headgate.cli.canary import canary_group
 from headgate.cli.checking import check_command, replay_command
+from headgate.cli.database import database_group
 from headgate.cli.keys import keys_group
 from headgate.cli.planning import curve_command, plan_command
 from headgate.cli.rendering import render_group
@@ -32,6 +33,7 @@ for _command in (
     check_command,
     replay_command,
     keys_group,
+    database_group,
     render_group,
     canary_group,
     plan_command,

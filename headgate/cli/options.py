@@ -54,6 +54,21 @@ STORE_DEADLINE = click.option(
     show_default=True,
     help="How long one call to Redis may take.",
 )
+DATABASE = click.option(
+    "--database",
+    metavar="URL",
+    help="postgresql://USER@HOST:PORT/DATABASE of keys that are issued at run time.",
+)
+DATABASE_PASSWORD = click.option(
+    "--database-password-file", type=FILE, help="Holds the password of the database's role."
+)
+KEYS_STALE = click.option(
+    "--keys-stale-s",
+    type=click.FloatRange(min=1),
+    default=SERVICES.database.keys_stale_s,
+    show_default=True,
+    help="How long the database's keys are taken while it is away; revocations wait then.",
+)
 AUTH_FAILURES = click.option(
     "--auth-failures-per-minute",
     type=click.IntRange(min=1),

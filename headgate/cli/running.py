@@ -19,8 +19,11 @@ from headgate.cli.options import (
     BODY_LIMIT,
     BOX,
     COUNTING,
+    DATABASE,
+    DATABASE_PASSWORD,
     FILE,
     GRPC_SERVER,
+    KEYS_STALE,
     LOG_FORMAT,
     LOG_LEVEL,
     OTLP,
@@ -47,6 +50,7 @@ from headgate.program.logs import configure_logs
 from headgate.program.serve import serve
 from headgate.program.settings import (
     BoxSettings,
+    DatabaseSettings,
     LogFormat,
     LogLevel,
     LogSettings,
@@ -72,6 +76,14 @@ _DEFAULT_POLICY = Path("headgate.yaml")
 @STORE
 @STORE_PASSWORD
 @STORE_DEADLINE
+@click.option(
+    "--database-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Starts a PostgreSQL with its data in this folder, for keys issued at run time.",
+)
+@DATABASE
+@DATABASE_PASSWORD
+@KEYS_STALE
 @click.option(
     "--records",
     type=FILE,
@@ -115,6 +127,9 @@ def up_command(
     store: str,
     store_deadline_ms: int,
     store_password_file: Path | None,
+    database: str | None,
+    database_password_file: Path | None,
+    keys_stale_s: float,
     tls_cert: Path | None,
     tls_key: Path | None,
     otlp: str | None,
@@ -131,6 +146,7 @@ def up_command(
         store=StoreSettings(
             store, deadline_s=store_deadline_ms / 1000, password_file=store_password_file
         ),
+        database=_database(database, database_password_file, keys_stale_s),
         tls=_tls_files(tls_cert, tls_key),
         tracing=None if otlp is None else _tracing(otlp, otlp_ratio, otlp_follow_client),
         log=LogSettings(log_format, log_level),
@@ -153,6 +169,14 @@ def up_command(
 @STORE
 @STORE_PASSWORD
 @STORE_DEADLINE
+@DATABASE
+@DATABASE_PASSWORD
+@KEYS_STALE
+@click.option(
+    "--keys-snapshot",
+    type=FILE,
+    help="Keeps the database's keys in this file, for a start while the database is away.",
+)
 @click.option(
     "--replicas",
     type=click.IntRange(min=1),
@@ -197,6 +221,10 @@ def serve_command(
     replicas: int,
     store_deadline_ms: int,
     store_password_file: Path | None,
+    database: str | None,
+    database_password_file: Path | None,
+    keys_stale_s: float,
+    keys_snapshot: Path | None,
     log_format: LogFormat,
     log_level: LogLevel,
     **options: Any,
@@ -204,6 +232,7 @@ def serve_command(
     """The services alone, for an Envoy or a mesh that runs elsewhere."""
     settings = ServiceSettings(
         store=StoreSettings(store, replicas, store_deadline_ms / 1000, store_password_file),
+        database=_database(database, database_password_file, keys_stale_s, keys_snapshot),
         log=LogSettings(log_format, log_level),
         **options,
     )
@@ -236,6 +265,16 @@ def _tls_files(certificate: Path | None, key: Path | None) -> TlsFiles | None:
     if certificate is None or key is None:
         raise click.UsageError("--tls-cert and --tls-key go together")
     return TlsFiles(certificate, key)
+
+
+def _database(
+    url: str | None, password_file: Path | None, stale_s: float, snapshot: Path | None = None
+) -> DatabaseSettings:
+    if url is None and (password_file or snapshot):
+        raise click.UsageError("--database-password-file and --keys-snapshot go with a --database")
+    return DatabaseSettings(
+        url=url, password_file=password_file, keys_stale_s=stale_s, keys_snapshot=snapshot
+    )
 
 
 def _default_policy() -> Path:

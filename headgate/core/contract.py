@@ -7,6 +7,8 @@ Values in dynamic metadata are strings, as Envoy's rate-limit actions read only 
 from collections.abc import Mapping
 from enum import StrEnum
 
+from headgate.core.end_users import END_USER_HEADERS, ORGANIZATION
+
 HEADER_PREFIX = "x-headgate-"
 
 
@@ -26,6 +28,7 @@ class CallerKey(StrEnum):
     TENANT = "tenant"
     USER = "user"
     KEY = "key"
+    DISPLAY_NAME = "display_name"
     RECORD = "record"
     """`RECORD_NO` for a request that the access log leaves out; otherwise absent."""
 
@@ -195,13 +198,8 @@ PREFLIGHT_METHOD = "access-control-request-method"
 PREFLIGHT_HEADERS = "access-control-request-headers"
 WEBSOCKET_KEY = "sec-websocket-key"
 """Each opening of a WebSocket has it (RFC 6455, 4.1). The door removes `upgrade` before."""
-CHECKED_HEADERS = (
-    *CREDENTIAL_HEADERS,
-    ORIGIN,
-    PREFLIGHT_METHOD,
-    PREFLIGHT_HEADERS,
-    WEBSOCKET_KEY,
-)
+_PAGE = (ORIGIN, PREFLIGHT_METHOD, PREFLIGHT_HEADERS)
+CHECKED_HEADERS = (*CREDENTIAL_HEADERS, *_PAGE, WEBSOCKET_KEY, *END_USER_HEADERS, ORGANIZATION)
 """The headers that Envoy sends to ext_authz."""
 
 DOMAIN = "headgate"

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from headgate.core.clock import Clock
 from headgate.core.demand_metrics import DemandMetrics
+from headgate.core.identity_metrics import IdentityMetrics
 from headgate.core.request_metrics import RequestMetrics
 
 _HOOK_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -276,6 +277,7 @@ class Metrics:
                 declared.register(self)
         self.of_requests = RequestMetrics(registry)
         self.demand = DemandMetrics(registry)
+        self.of_identity = IdentityMetrics(registry)
         self.store_available.set(1)
 
     @classmethod
@@ -283,7 +285,7 @@ class Metrics:
         """By the name of each gauge how the values of several workers become one."""
         rows = (row for row in vars(cls).values() if isinstance(row, _Declared))
         own = {row.name: row.gauge_mode for row in rows if row.gauge_mode is not None}
-        return {**own, **RequestMetrics.GAUGE_MODES}
+        return {**own, **RequestMetrics.GAUGE_MODES, **IdentityMetrics.GAUGE_MODES}
 
     def time_hook(self, hook: str) -> "HookTimer":
         """Measures the body of a `with` as one answer of `hook`."""

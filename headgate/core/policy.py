@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from headgate.core.apis import Api
 from headgate.core.body_fields import FieldRules
+from headgate.core.issuers import FrontEnd, Issuer
 from headgate.core.versions import Versions
 
 
@@ -189,7 +190,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The caller that ext_authz found by the API key. `key` is the key's id, not its secret."""
+    """The caller that ext_authz found. `key` names a key, an issuer or a workload."""
 
     tenant: str
     user: str
@@ -282,6 +283,8 @@ class CompiledPolicy:
     tokens. None charges the estimate of the prompt, `PerSecond` the length of the audio.
     `cors_origins` are the origins of the web pages that may call, or `*` for all of them.
     `fields` are the rules for the bodies of all requests. Models and tenants may have more.
+
+    `issuers` are by URL, `workloads` by SPIFFE id. `front_ends` are callers that name end users.
     """
 
     models: Mapping[str, Model]
@@ -290,3 +293,6 @@ class CompiledPolicy:
     without_usage: Mapping[Api, int | PerSecond | None] = field(default_factory=dict)
     cors_origins: frozenset[str] = frozenset()
     fields: FieldRules = field(default_factory=dict)
+    issuers: Mapping[str, Issuer] = field(default_factory=dict)
+    workloads: Mapping[str, Caller] = field(default_factory=dict)
+    front_ends: Mapping[Caller, FrontEnd] = field(default_factory=dict)

@@ -7,6 +7,7 @@ import sys
 from asyncio.subprocess import DEVNULL, STDOUT, Process
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,19 @@ _TAIL_BYTES = 64 * 1024
 _OTHER_FILES = 200
 
 
+@dataclass(frozen=True, slots=True)
+class User:
+    """The user and group of a process, by their numbers."""
+
+    uid: int
+    gid: int
+
+
 async def spawn(
-    command: Sequence[str], log_file: Path | None, pass_fds: Sequence[int] = ()
+    command: Sequence[str],
+    log_file: Path | None,
+    pass_fds: Sequence[int] = (),
+    user: User | None = None,
 ) -> Process:
     """Starts a child whose output is appended to `log_file`; `command` begins with a path.
 
@@ -28,9 +40,11 @@ async def spawn(
     which stops the child in order. On Linux the kernel kills the child when the thread that spawned
     it ends, so call this from the main thread. Elsewhere an orphan must be ended by hand.
 
-    A program that cannot be started ends with exit code 127, and its log says why.
+    As root, it can run as another `user`. A program that cannot be started ends with exit code
+    127, and its log says why.
     """
-    wrapper = [sys.executable, "-I", "-S", exec_with_parent.__file__, str(os.getpid())]
+    who = str(os.getpid()) if user is None else f"{os.getpid()}:{user.uid}:{user.gid}"
+    wrapper = [sys.executable, "-I", "-S", exec_with_parent.__file__, who]
     with ExitStack() as stack:
         output: dict[str, Any] = {}
         if log_file is not None:

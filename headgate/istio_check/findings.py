@@ -91,6 +91,8 @@ class MeshRule(StrEnum):
     FILTER_ORDER = "filter-order"
     BODY_BEFORE_KEY = "body-before-key"
     FILTER_DISABLED = "filter-disabled"
+    REQUEST_AUTHENTICATION = "request-authentication", Severity.WARNING
+    HEADER_NOT_CHECKED = "header-not-checked"
     TYPED_CONFIG = "typed-config"
     EXTENSION_ABSENT = "extension-absent"
     CLUSTER_UNKNOWN = "cluster-unknown"

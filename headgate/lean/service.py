@@ -13,10 +13,11 @@ from extproc.types import Answer, Refuse
 from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
 from headgate.core.apis import Api, ErrorShape, door_of
 from headgate.core.clock import Clock
-from headgate.core.contract import AdmissionKey, LimitsKey
+from headgate.core.contract import AdmissionKey, CallerKey, LimitsKey
 from headgate.core.errors import ApiError, Refusal
 from headgate.core.lean_contract import PATH_METADATA
 from headgate.core.metrics import Metrics
+from headgate.core.policy import Caller
 from headgate.core.rpc import Context, Method, Status
 from headgate.lean import wire
 from ratelimit.answers import Admitted, ReserveRequest
@@ -68,17 +69,23 @@ class LeanCheck:
             return await self._decide(asked)
 
     async def _decide(self, asked: wire.Asked) -> CheckResponse:
-        known = self._authorization.identify(asked.check)
+        known = await self._authorization.identify(asked.check)
         page = self._authorization.page_headers(asked.check)
         if not isinstance(known, Allow):
             return identity.encode(known, page)
-        facts = replace(asked.facts, caller=known.caller)
+        response = await self._decide_for(known.caller, asked, page)
+        if known.display_name:
+            wire.note(response.dynamic_metadata, {CallerKey.DISPLAY_NAME: known.display_name})
+        return response
+
+    async def _decide_for(self, caller: Caller, asked: wire.Asked, page: Headers) -> CheckResponse:
+        facts = replace(asked.facts, caller=caller)
         decision = await self._processor.decide(facts, asked.request_id)
         match decision:
             case Refuse():
-                return wire.encode_refusal(decision, page, wire.identified(known.caller))
+                return wire.encode_refusal(decision, page, wire.identified(caller))
             case Answer():
-                return wire.encode_answer(decision, page, wire.identified(known.caller))
+                return wire.encode_answer(decision, page, wire.identified(caller))
             case Edited():
                 return await self._reserve(decision, door_of(facts.path).shape, page)
 

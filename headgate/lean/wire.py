@@ -7,16 +7,14 @@ from google.protobuf.struct_pb2 import Struct
 
 from extauthz import wire as identity
 from extauthz.cors import Headers
-from extauthz.decide import CheckInput
-from extauthz.wire import PERMISSION_DENIED, add_headers
+from extauthz.request import CheckInput
+from extauthz.wire import PERMISSION_DENIED, REMOVED_HEADERS, add_headers
 from extproc.edits import Edit, Edited
 from extproc.types import Answer, Refuse, RequestFacts
 from extproc.wire import SOMETIMES, read_values
 from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
 from headgate.core.contract import (
-    CREDENTIAL_HEADERS,
     ORIGIN,
-    STRIPPED_HEADERS,
     VERSION_HEADER,
     AdmissionKey,
     CallerKey,
@@ -157,9 +155,7 @@ def _note_edits(metadata: Struct, edits: Iterable[Edit]) -> None:
 def _ok_template() -> CheckResponse:
     response = CheckResponse()
     response.status.code = 0
-    response.ok_response.headers_to_remove.extend(
-        (*CREDENTIAL_HEADERS, *STRIPPED_HEADERS, VERSION_HEADER)
-    )
+    response.ok_response.headers_to_remove.extend((*REMOVED_HEADERS, VERSION_HEADER))
     return response
 
 

@@ -9,10 +9,8 @@ from zoneinfo import ZoneInfo
 from headgate.core.amounts import NANOS
 from headgate.core.apis import WITHOUT_USAGE, Api
 from headgate.core.body_fields import FieldRules, strictest
-from headgate.core.keys import default_id
 from headgate.core.policy import (
     Calendar,
-    Caller,
     CompiledPolicy,
     CountedRequests,
     Each,
@@ -33,6 +31,7 @@ from headgate.core.policy import (
     Windowed,
 )
 from headgate.core.versions import Sticky, Version, Versions
+from headgate.policy.callers import front_ends_of, issuers_of, keys_of, workloads_of
 from headgate.policy.limits import (
     ConcurrentLimitEntry,
     CostLimitEntry,
@@ -61,21 +60,19 @@ def compile_policy(policy: PolicyFile) -> CompiledPolicy:
     for name, entry in policy.models.items():
         if isinstance(entry, AdapterEntry):
             models[name] = _adapter(name, entry, models[entry.base])
-    keys = {
-        key.sha256: Caller(tenant, key.user, key.id or default_id(key.sha256))
-        for tenant, entry in policy.tenants.items()
-        for key in entry.keys
-    }
     shared: dict[Limit, Limit] = {}
     tenants = {name: _tenant(name, entry, models, shared) for name, entry in policy.tenants.items()}
     ordered = {name: models[name] for name in policy.models}
     return CompiledPolicy(
         models=ordered,
         tenants=tenants,
-        keys=keys,
+        keys=keys_of(policy),
         without_usage=_without_usage(policy.without_usage),
         cors_origins=frozenset() if policy.cors is None else frozenset(policy.cors.origins),
         fields=policy.fields,
+        issuers=issuers_of(policy),
+        workloads=workloads_of(policy),
+        front_ends=front_ends_of(policy),
     )
 
 

@@ -6,12 +6,15 @@ skipped here; `shape.py` reports them.
 """
 
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from decimal import Decimal
 
 from headgate.core.keys import default_id
-from headgate.policy.document import Path, YamlList, YamlMapping, line_of
+from headgate.policy.caller_references import check_callers, origins_of_users
+from headgate.policy.document import Path, YamlMapping, line_of
 from headgate.policy.meaning import LimitMeaning, written_meaning
+from headgate.policy.nodes import keys, mappings, texts
 from headgate.policy.problems import PolicyRule, Problem, hint, path_text, shown
 from headgate.policy.schema import BASE_RULE
 
@@ -39,21 +42,22 @@ class _References:
     _unpriced: set[str] = field(default_factory=set)
 
     def problems(self) -> Iterator[Problem]:
-        models = dict(_mappings(self.root, "models"))
+        models = dict(mappings(self.root, "models"))
         for name, model in models.items():
             yield from self._base(str(name), model, models)
-        names = _keys(self.root, "models")
-        for name, tenant in _mappings(self.root, "tenants"):
+        names = keys(self.root, "models")
+        for name, tenant in mappings(self.root, "tenants"):
             path = ("tenants", name)
             yield from self._tenant_models(path, tenant, names)
             yield from self._tenant_keys(path, tenant)
             yield from self._limits(path, tenant, names)
         yield from self._tiers()
+        yield from check_callers(self.root)
 
     def _tiers(self) -> Iterator[Problem]:
         """Tiers become labels of metrics, so their number is bounded."""
         seen: set[str] = set()
-        for name, tenant in _mappings(self.root, "tenants"):
+        for name, tenant in mappings(self.root, "tenants"):
             tier = tenant.get("tier")
             if isinstance(tier, str) and tier not in seen:
                 seen.add(tier)
@@ -72,7 +76,7 @@ class _References:
         path: Path = ("models", name, "base")
         advice = f"allowed: {BASE_RULE}"
         bases = [str(other) for other, entry in models.items() if "upstream" in entry]
-        if base not in _keys(self.root, "models"):
+        if base not in keys(self.root, "models"):
             fault = f"is not a model in this file (value {shown(base)}){hint(base, bases)}"
             yield self._problem(PolicyRule.UNKNOWN_BASE, fault, advice, path)
         elif base in models and "base" in models[base]:
@@ -82,7 +86,7 @@ class _References:
     def _tenant_models(
         self, path: Path, tenant: YamlMapping, names: dict[str, None]
     ) -> Iterator[Problem]:
-        for index, model in _texts(tenant, "models"):
+        for index, model in texts(tenant, "models"):
             if names and model not in names:
                 yield self._unknown_model((*path, "models", index), model, names)
 
@@ -93,7 +97,7 @@ class _References:
     def _tenant_keys(self, path: Path, tenant: YamlMapping) -> Iterator[Problem]:
         """A digest is unique in the file, and the id of a key in its tenant."""
         ids: dict[str, Path] = {}
-        for index, key in _mappings(tenant, "keys"):
+        for index, key in mappings(tenant, "keys"):
             entry: Path = (*path, "keys", index)
             digest = key.get("sha256")
             digest = digest.lower() if isinstance(digest, str) and len(digest) == 64 else None
@@ -114,12 +118,14 @@ class _References:
                     yield self._problem(PolicyRule.SAME_KEY_ID, fault, advice, (*entry, "id"))
 
     def _limits(self, path: Path, tenant: YamlMapping, names: dict[str, None]) -> Iterator[Problem]:
-        users = {key["user"]: None for _, key in _mappings(tenant, "keys") if _has_user(key)}
-        own = {model: None for _, model in _texts(tenant, "models")}
+        entries = (*mappings(tenant, "keys"), *mappings(tenant, "workloads"))
+        users = {entry["user"]: None for _, entry in entries if _has_user(entry)}
+        origins = origins_of_users(self.root, tenant)
+        own = {model: None for _, model in texts(tenant, "models")}
         seen: dict[LimitMeaning, Path] = {}
-        for index, limit in _mappings(tenant, "limits"):
+        for index, limit in mappings(tenant, "limits"):
             entry: Path = (*path, "limits", index)
-            yield from self._limit_users(entry, limit, users)
+            yield from self._limit_users(entry, limit, users, origins)
             yield from self._limit_models(entry, limit, names, own)
             yield from self._slice(entry, limit)
             meaning = written_meaning(limit)
@@ -129,14 +135,14 @@ class _References:
                 advice = "keep only the smaller limit: it decides alone"
                 yield self._problem(PolicyRule.SAME_LIMIT, fault, advice, entry)
             if limit.get("count") == "cost":
-                met = [model for _, model in _texts(limit, "models")] or list(own)
+                met = [model for _, model in texts(limit, "models")] or list(own)
                 yield from self._prices(entry, met)
 
     def _limit_users(
-        self, limit: Path, entry: YamlMapping, users: dict[str, None]
+        self, limit: Path, entry: YamlMapping, users: dict[str, None], origins: AbstractSet[str]
     ) -> Iterator[Problem]:
-        for index, user in _texts(entry, "users"):
-            if user not in users:
+        for index, user in texts(entry, "users"):
+            if user not in users and user.partition(":")[0] not in origins:
                 fault = f"has no key in this tenant (value {shown(user)}){hint(user, users)}"
                 path = (*limit, "users", index)
                 yield self._problem(PolicyRule.UNKNOWN_USER, fault, _USER_ADVICE, path)
@@ -144,7 +150,7 @@ class _References:
     def _limit_models(
         self, limit: Path, entry: YamlMapping, names: dict[str, None], own: dict[str, None]
     ) -> Iterator[Problem]:
-        for index, model in _texts(entry, "models"):
+        for index, model in texts(entry, "models"):
             path = (*limit, "models", index)
             if names and model not in names:
                 yield self._unknown_model(path, model, names)
@@ -155,7 +161,7 @@ class _References:
 
     def _prices(self, limit: Path, models: Iterable[str]) -> Iterator[Problem]:
         """Models of a cost limit without prices. Each is reported once, where prices belong."""
-        entries = dict(_mappings(self.root, "models"))
+        entries = dict(mappings(self.root, "models"))
         for model in models:
             entry, name = entries.get(model), model
             if entry is not None and "prices" not in entry and "base" in entry:
@@ -198,25 +204,3 @@ def _default_id(digest: str) -> str | None:
         return default_id(bytes.fromhex(digest))
     except ValueError:
         return None
-
-
-def _keys(node: YamlMapping, key: str) -> dict[str, None]:
-    inner = node.get(key)
-    return dict.fromkeys(inner) if isinstance(inner, YamlMapping) else {}
-
-
-def _mappings(node: YamlMapping, key: str) -> Iterator[tuple[str | int, YamlMapping]]:
-    """The mappings below `key`, by their names or indices. Other values are skipped."""
-    inner = node.get(key)
-    entries: list[tuple[str | int, object]] = []
-    if isinstance(inner, YamlMapping):
-        entries = list(inner.items())
-    elif isinstance(inner, YamlList):
-        entries = list(enumerate(inner))
-    return ((at, entry) for at, entry in entries if isinstance(entry, YamlMapping))
-
-
-def _texts(node: YamlMapping, key: str) -> Iterator[tuple[int, str]]:
-    inner = node.get(key)
-    items = inner if isinstance(inner, YamlList) else []
-    return ((at, item) for at, item in enumerate(items) if isinstance(item, str))

@@ -31,6 +31,7 @@ from headgate.policy.fields import (
     distinct,
     invalid,
 )
+from headgate.policy.identity import ActsForEntry, IssuerEntry, WorkloadEntry
 from headgate.policy.limits import LimitEntry
 from headgate.policy.money import PRICE_RULE, Price
 from headgate.policy.origins import ORIGIN_RULE, Origin, alone_if_any
@@ -189,6 +190,9 @@ class KeyEntry(Entry):
         description="the 64 hex digits of the key's SHA-256, as `headgate keys new` prints them"
     )
     id: Name | None = Field(default=None, description=NAME_RULE)
+    acts_for: ActsForEntry | None = Field(
+        default=None, description="a mapping with the key header, for a trusted front end"
+    )
 
 
 class TenantEntry(Entry):
@@ -205,6 +209,9 @@ class TenantEntry(Entry):
     billing_day: int = Field(default=1, ge=1, le=31, description="a day of the month, from 1 to 31")
     keys: list[KeyEntry] = Field(
         default=[], description="a list of keys, each {id: ..., user: ..., sha256: ...}"
+    )
+    workloads: list[WorkloadEntry] = Field(
+        default=[], description="a list of workloads, each {user: ..., spiffe: ...}"
     )
     limits: list[LimitEntry] = Field(
         default=[], description="a list of limits, each {count: ..., limit: ..., per: ...}"
@@ -244,6 +251,9 @@ class PolicyFile(Entry):
     )
     tenants: dict[Name, TenantEntry] = Field(
         min_length=1, description="tenants by name, each with at least models"
+    )
+    issuers: dict[Name, IssuerEntry] = Field(
+        default={}, description="issuers by name, each with issuer, audience and tenants"
     )
     without_usage: WithoutUsageEntry = Field(
         default=WithoutUsageEntry(),

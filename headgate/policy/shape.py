@@ -8,6 +8,7 @@ from pydantic_core import ErrorDetails
 from headgate.policy.body_fields import FIELD_RULE
 from headgate.policy.document import Path, YamlMapping, line_of
 from headgate.policy.fields import MODEL_NAME_RULE, NAME_RULE, Entry
+from headgate.policy.identity import ActsForEntry, IssuerEntry, MembershipEntry, WorkloadEntry
 from headgate.policy.limits import (
     ConcurrentLimitEntry,
     CostLimitEntry,
@@ -61,6 +62,8 @@ _KINDS: dict[str, EntryType] = {
     "cost": CostLimitEntry,
     "concurrent": ConcurrentLimitEntry,
 }
+_LISTED: dict[str, EntryType] = {"keys": KeyEntry, "workloads": WorkloadEntry}
+_TOP: dict[str, EntryType] = {"without_usage": WithoutUsageEntry, "cors": CorsEntry}
 _LEASE_ELSEWHERE = "remove it: only count: concurrent has a lease"
 _WEIGHTS_ELSEWHERE = "remove it: only count: tokens has weights"
 _ELSEWHERE: dict[EntryType, dict[str, str]] = {
@@ -176,18 +179,29 @@ def _locate(loc: tuple[int | str, ...]) -> tuple[EntryType, str, Path]:
             owner, depth = PricesEntry, 3
         if len(path) > 4 and path[2] == "versions" and path[4] != "[key]":
             owner, depth = VersionEntry, 4
-    elif len(loc) > 1 and loc[0] == "without_usage":
-        owner, depth = WithoutUsageEntry, 1
-    elif len(loc) > 1 and loc[0] == "cors":
-        owner, depth = CorsEntry, 1
-    elif len(loc) > 2 and loc[0] == "tenants" and loc[2] != "[key]":
-        owner, depth = TenantEntry, 2
-        if len(loc) > 4 and loc[2] == "keys":
-            owner, depth = KeyEntry, 4
-        elif len(loc) > 5 and loc[2] == "limits":
-            owner, depth = _KINDS[str(loc[4])], 4
-            del path[4]
-            if len(path) > 5 and path[4] == "weights":
-                owner, depth = WeightsEntry, 5
+    elif loc[0] == "tenants":
+        owner, depth = _locate_in_tenant(loc, path)
+    else:
+        owner, depth = _locate_elsewhere(loc)
     field = str(path[depth])
     return owner, field, tuple(part for part in path if part != "[key]")
+
+
+def _locate_in_tenant(loc: tuple[int | str, ...], path: list[int | str]) -> tuple[EntryType, int]:
+    if len(loc) > 5 and loc[2] == "limits":
+        del path[4]
+        is_weight = len(path) > 5 and path[4] == "weights"
+        return (WeightsEntry, 5) if is_weight else (_KINDS[str(loc[4])], 4)
+    if len(loc) > 5 and loc[2] == "keys" and loc[4] == "acts_for":
+        return ActsForEntry, 5
+    if len(loc) > 4 and loc[2] in _LISTED:
+        return _LISTED[str(loc[2])], 4
+    return (TenantEntry, 2) if len(loc) > 2 and loc[2] != "[key]" else (PolicyFile, 0)
+
+
+def _locate_elsewhere(loc: tuple[int | str, ...]) -> tuple[EntryType, int]:
+    if len(loc) > 1 and loc[0] in _TOP:
+        return _TOP[str(loc[0])], 1
+    if len(loc) > 2 and loc[0] == "issuers" and loc[2] != "[key]":
+        return (MembershipEntry, 4) if len(loc) > 4 and loc[2] == "tenants" else (IssuerEntry, 2)
+    return PolicyFile, 0

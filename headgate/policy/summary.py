@@ -4,9 +4,11 @@ import json
 from collections import Counter
 
 from headgate.core.amounts import money, weights_of
+from headgate.core.issuers import FrontEnd, Issuer
 from headgate.core.keys import ApiKey
 from headgate.core.policy import (
     Calendar,
+    Caller,
     CompiledPolicy,
     Count,
     Limit,
@@ -42,9 +44,27 @@ def describe(policy: CompiledPolicy) -> str:
         lines.append(_tenant_line(tenant, keys[tenant.name]))
         lines += [f"  {_limit_line(limit)}" for limit in tenant.limits]
     lines += [f"{api}: {_price(price)}" for api, price in policy.without_usage.items()]
+    lines += [_issuer_line(issuer) for issuer in policy.issuers.values()]
+    lines += [_front_end_line(*entry) for entry in policy.front_ends.items()]
+    lines += [f"workload {name}: {at.user} of {at.tenant}" for name, at in policy.workloads.items()]
     if policy.cors_origins:
         lines.append(f"web pages of {_names(policy.cors_origins)}")
     return "\n".join(lines)
+
+
+def _issuer_line(issuer: Issuer) -> str:
+    tenants = _names(frozenset(entry.tenant for entry in issuer.memberships))
+    stale = f"its keys count for {issuer.stale_for_s} s without it"
+    return f"issuer {issuer.alias}: {issuer.url}; tenants {tenants}; {stale}"
+
+
+def _front_end_line(caller: Caller, front_end: FrontEnd) -> str:
+    signed = "signed " if front_end.secret_file else ""
+    missing = f"is {caller.user}" if front_end.allows_none else "is refused"
+    return (
+        f"front end {caller.user} of {caller.tenant}: names its users in {signed}"
+        f"{front_end.header}; a request without it {missing}"
+    )
 
 
 def _price(price: int | PerSecond | None) -> str:

@@ -7,13 +7,14 @@ teaches ext_proc's estimator; each hook reads the policy that is in force at the
 import socket
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from accesslog.console import ConsoleSink
 from accesslog.service import AccessLogService
 from accesslog.sink import Sink
 from extauthz.failures import FailureLimit
+from extauthz.identify import Verifier
 from extauthz.service import Authorization
 from extproc.estimate import Estimator
 from extproc.pins.memory import MemoryPins
@@ -22,11 +23,20 @@ from extproc.service import ExternalProcessor
 from extproc.versions import Pins
 from headgate.core.clock import Clock
 from headgate.core.errors import OperatorError
+from headgate.core.key_ring import NO_KEYS, KeyRing
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy, Prices
 from headgate.core.rpc import Method
+from headgate.database.address import database_address
+from headgate.database.connection import connected
+from headgate.identity.follow import KeyFollower
+from headgate.identity.issuers.fetch import HttpFetch
+from headgate.identity.issuers.source import IssuerKeys
+from headgate.identity.ring import MemoryRing
+from headgate.identity.snapshot import Snapshot
+from headgate.identity.verifier import TokenVerifier
 from headgate.lean.service import LeanCheck
-from headgate.program.settings import ServiceSettings, StoreSettings
+from headgate.program.settings import DatabaseSettings, ServiceSettings, StoreSettings
 from ratelimit.descriptors.service import DescriptorLimits, DescriptorOptions
 from ratelimit.descriptors.tree import Domains
 from ratelimit.limiter import Limiter
@@ -92,6 +102,38 @@ async def running_pins(settings: StoreSettings, clock: Clock) -> AsyncIterator[P
         await pins.close()
 
 
+@asynccontextmanager
+async def running_keys(
+    settings: DatabaseSettings, clock: Clock, metrics: Metrics
+) -> AsyncIterator[KeyRing]:
+    """The keys that were issued at run time, followed in the database. None without one.
+
+    It starts without its database too. Raises OperatorError for a bad URL or password file.
+    """
+    if settings.url is None:
+        yield NO_KEYS
+        return
+    address = database_address(settings.url, settings.password_file)
+    ring = MemoryRing(clock, settings.keys_stale_s)
+    snapshot = None
+    if settings.keys_snapshot is not None:
+        snapshot = Snapshot(settings.keys_snapshot, clock)
+    async with KeyFollower(lambda: connected(address), ring, snapshot, clock, metrics):
+        yield ring
+
+
+@asynccontextmanager
+async def running_verifier(
+    policy: Callable[[], CompiledPolicy], clock: Clock, metrics: Metrics
+) -> AsyncIterator[Verifier]:
+    """The verifier of tokens, which keeps the keys of the policy's issuers fresh."""
+    async with (
+        aclosing(HttpFetch()) as fetch,
+        IssuerKeys(lambda: policy().issuers, fetch, clock, metrics) as keys,
+    ):
+        yield TokenVerifier(keys, clock, metrics)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """The running parts that the hooks share.
@@ -105,9 +147,12 @@ class Parts:
     pins: Pins
     clock: Clock
     metrics: Metrics
+    verifier: Verifier
     domains: Callable[[], Domains] | None = None
     admits: Callable[[], bool] = lambda: True
     """Whether new requests may come in; False once one box ends."""
+    keys: KeyRing = NO_KEYS
+    """The keys that were issued at run time; none without a database."""
 
 
 def build_hooks(
@@ -129,7 +174,15 @@ def build_hooks(
     others = _descriptor_limits(settings, parts)
     processor = _processor(parts, estimator)
     rate_limit = RateLimitService(limiter, parts.metrics, parts.clock, others)
-    authorization = Authorization(parts.policy, failures, parts.clock, parts.metrics, parts.admits)
+    authorization = Authorization(
+        parts.policy,
+        parts.verifier,
+        failures,
+        parts.clock,
+        parts.metrics,
+        admits=parts.admits,
+        keys=parts.keys,
+    )
     return Hooks(
         authorization=authorization,
         lean=LeanCheck(
@@ -148,7 +201,7 @@ def build_hooks(
 def _limiter(parts: Parts) -> Limiter:
     # Only a store that replicas share has anything held by one of them.
     settle_held = parts.store.settle_held if isinstance(parts.store, SlicedStore) else None
-    return Limiter(parts.store, parts.policy, parts.clock, settle_held=settle_held)
+    return Limiter(parts.store, parts.policy, parts.clock, settle_held=settle_held, keys=parts.keys)
 
 
 def _processor(parts: Parts, estimator: Estimator) -> ExternalProcessor:
@@ -160,6 +213,7 @@ def _processor(parts: Parts, estimator: Estimator) -> ExternalProcessor:
         pins=parts.pins,
         metrics=parts.metrics,
         clock=parts.clock,
+        keys=parts.keys,
     )
 
 

@@ -8,7 +8,15 @@ from accesslog.sink import JsonLinesSink
 from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
-from headgate.program.app import Hooks, Parts, build_hooks, running_pins, running_store
+from headgate.program.app import (
+    Hooks,
+    Parts,
+    build_hooks,
+    running_keys,
+    running_pins,
+    running_store,
+    running_verifier,
+)
 from headgate.program.ending import Ending
 from headgate.program.hook_server import HookServer
 from headgate.program.settings import ServiceSettings
@@ -52,6 +60,10 @@ async def running_hooks(
             domains=inputs.domains,
             store=await stack.enter_async_context(running_store(settings.store, clock, metrics)),
             pins=await stack.enter_async_context(running_pins(settings.store, clock)),
+            keys=await stack.enter_async_context(running_keys(settings.database, clock, metrics)),
+            verifier=await stack.enter_async_context(
+                running_verifier(inputs.policy, clock, metrics)
+            ),
             clock=clock,
             metrics=metrics,
             admits=inputs.admits,

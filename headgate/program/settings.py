@@ -87,6 +87,20 @@ class StoreSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseSettings:
+    """The database of what changes at run time."""
+
+    url: str | None = None
+    """The URL of a PostgreSQL, see `database_address`; None for keys of the policy file only."""
+    password_file: Path | None = None
+    """Holds the password of its role; it is read for each new connection."""
+    keys_stale_s: float = 3600.0
+    """How long the keys that were read last are taken while the database is away."""
+    keys_snapshot: Path | None = None
+    """The file that keeps these keys over a restart; None to keep them in memory only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSettings:
     """The settings of the services, wherever their Envoy runs."""
 
@@ -102,6 +116,7 @@ class ServiceSettings:
     admin: Address = Address("0.0.0.0", 9002)  # noqa: S104 - Prometheus and probes call it
     """Where health and metrics are served over HTTP."""
     store: StoreSettings = field(default_factory=StoreSettings)
+    database: DatabaseSettings = field(default_factory=DatabaseSettings)
     records: Path | None = None
     """The file to which usage records are appended; None for standard output."""
     log: LogSettings = field(default_factory=LogSettings)
@@ -150,5 +165,7 @@ class BoxSettings(ServiceSettings):
     path: HookPath = HookPath.LEAN
     """Whether Envoy asks four hooks about a request, or one for everything. Counting in ext_proc
     needs the four."""
+    database_dir: Path | None = None
+    """The folder of a PostgreSQL of the box's own; None for none."""
     run_dir: Path | None = None
     """The folder of sockets, Envoy's configuration and logs; None for a temporary one."""

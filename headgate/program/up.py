@@ -14,6 +14,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from headgate.core.clock import Clock
+from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.dataplane.box import MAX_CONNECTIONS
@@ -31,6 +32,7 @@ from headgate.program.envoy import (
     running_envoy,
     upstreams,
 )
+from headgate.program.postgres.server import Postgres, running_postgres
 from headgate.program.reload import PolicyWatcher
 from headgate.program.run_folder import hook_sockets, run_folder
 from headgate.program.services import BoxParts, Services, running_services
@@ -91,7 +93,7 @@ async def one_box(
         if policy_file is None:
             demo = await stack.enter_async_context(running_demo(folder))
             policy_file = demo.policy_file
-        settings = _completed(settings, say)
+        settings, database = await _database(stack, _completed(settings, say))
         policy = PolicyWatcher(policy_file, clock, metrics, upstream=settings.upstream)
         ending.on_hangup.append(policy.look_again)
         stack.push_async_callback(policy.stop)  # it is followed while Envoy drains, too
@@ -113,7 +115,17 @@ async def one_box(
         await _say_silent_upstreams(policy.current(), settings.upstream_ca, say)
         for line in welcome(settings, services.admin_url, demo):
             say(line)
-        yield Parts(envoy, [envoy.died] if demo is None else [demo.died, envoy.died])
+        yield Parts(envoy, [part.died for part in (database, demo, envoy) if part is not None])
+
+
+async def _database(
+    stack: AsyncExitStack, settings: BoxSettings
+) -> tuple[BoxSettings, Postgres | None]:
+    """Starts the box's own PostgreSQL, if it has one: the settings with its address."""
+    if settings.database_dir is None:
+        return settings, None
+    server = await stack.enter_async_context(running_postgres(settings.database_dir))
+    return replace(settings, database=replace(settings.database, url=server.url)), server
 
 
 def somebody_looks(descriptor: int = _STDOUT) -> bool:
@@ -133,6 +145,8 @@ def _with_free_addresses(settings: BoxSettings) -> BoxSettings:
     """The settings with addresses as numbers. Raises OperatorError for a bad URL or address."""
     if settings.upstream is not None:
         check_upstream(settings.upstream)
+    if settings.database.url is not None and settings.database_dir is not None:
+        raise OperatorError("--database names your own and --database-dir starts one: take one")
     if settings.upstream_ca is not None:
         check_authorities(settings.upstream_ca)
     return replace(

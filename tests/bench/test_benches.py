@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import counters, grpc_server, hooks, limits, overshoot, path, policies
+from bench import counters, grpc_server, hooks, identity, keys, limits, overshoot, path, policies
 from bench.main import run
 from bench.table import Table
 
@@ -65,6 +65,20 @@ async def test_both_paths_are_measured_beside_a_plain_envoy() -> None:
     assert names == ["plain", "standard", "lean", "standard, Redis", "lean, Redis"]
 
 
+async def test_every_way_to_call_is_measured() -> None:
+    (table,) = await identity.measure(50)
+
+    assert [row[0] for row in table.rows] == [
+        "key of the file",
+        "JWT, remembered",
+        "JWT, first seen, RS256",
+        "JWT, first seen, ES256",
+        "acts_for",
+        "acts_for, signed",
+    ]
+    assert table.rows[0][1] == 1.0
+
+
 def test_an_overshoot_is_an_error() -> None:
     fits = overshoot.OvershootOutcome({200: 10, 429: 90}, 10_000, 140, 140)
     setup = overshoot.Setup("memory", 1)
@@ -119,3 +133,10 @@ async def test_each_hook_is_measured_with_each_store() -> None:
         ("settle", "Redis"),
         ("drop-in", "Redis"),
     ]
+
+
+async def test_keys_of_the_database_are_measured_at_each_size() -> None:
+    (table,) = await keys.measure((50, 100))
+
+    assert [row[0] for row in table.rows] == [50, 100]
+    assert table.rows[0][3:] == (1.0, 1.0)

@@ -1,11 +1,16 @@
 """A policy with three keys, and Check messages as Envoy sends them."""
 
 import hashlib
+from typing import NoReturn
 from zoneinfo import ZoneInfo
 
+from extauthz import decide as extauthz_decide
 from extauthz.cors import PageHeaders
-from extauthz.decide import CheckInput
+from extauthz.decide import CheckResult
+from extauthz.request import CheckInput
 from headgate._gen.auth_pb2 import CheckRequest
+from headgate.core.issuers import KeysNeeded
+from headgate.core.key_ring import NO_KEYS, KeyRing
 from headgate.core.policy import Calendar, Caller, CompiledPolicy, Tenant
 
 KEY = "sk-alice"
@@ -29,6 +34,25 @@ POLICY = CompiledPolicy(
         digest("sk-gone"): Caller("vanished", "eve", "k3"),
     },
 )
+
+
+class NoTokens:
+    """A verifier for requests without a token: it must not be asked."""
+
+    def person(self, *_: object) -> NoReturn:
+        raise AssertionError("there is no token to verify")
+
+    end_user = person
+
+    async def fetch_keys(self, *_: object) -> NoReturn:
+        raise AssertionError("there is no key to fetch")
+
+
+def decide(request: CheckInput, policy: CompiledPolicy, keys: KeyRing = NO_KEYS) -> CheckResult:
+    """The decision about a request without a token."""
+    result = extauthz_decide.decide(request, policy, NoTokens(), keys)
+    assert not isinstance(result, KeysNeeded)
+    return result
 
 
 def check_input(

@@ -6,12 +6,20 @@ import pytest
 
 from extauthz import wire
 from extauthz.cors import answer_headers
-from extauthz.decide import Allow, Answer, Deny, decide, too_many_failures
+from extauthz.decide import Allow, Answer, Deny, too_many_failures
 from headgate._gen.base_pb2 import HeaderValueOption
 from headgate.core.apis import Api, ErrorShape
 from headgate.core.errors import Refusal
 from headgate.core.policy import CompiledPolicy
-from tests.extauthz.builders import ALICE, KEY, POLICY, check_input, check_request, preflight
+from tests.extauthz.builders import (
+    ALICE,
+    KEY,
+    POLICY,
+    check_input,
+    check_request,
+    decide,
+    preflight,
+)
 
 PAGE, OTHER = "https://chat.example.org", "https://evil.example.org"
 WITH_CORS = replace(POLICY, cors_origins=frozenset({PAGE, "http://localhost:3000"}))

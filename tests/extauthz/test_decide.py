@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from extauthz.decide import Allow, CheckInput, Deny, decide
+from extauthz.decide import Allow, Deny
+from extauthz.request import CheckInput
 from headgate.core.apis import Api, ErrorShape
 from headgate.core.contract import CREDENTIAL_HEADERS
 from headgate.core.policy import Caller, CompiledPolicy
-from tests.extauthz.builders import ALICE, KEY, POLICY, check_input, digest
+from tests.extauthz.builders import ALICE, KEY, POLICY, check_input, decide, digest
 
 CASES: list[dict[str, Any]] = YAML(typ="safe").load(Path(__file__).parent / "cases/decide.yaml")
 

@@ -11,7 +11,7 @@ from extauthz.service import Authorization
 from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
-from tests.extauthz.builders import KEY, POLICY, check_request
+from tests.extauthz.builders import KEY, POLICY, NoTokens, check_request
 from tests.fakes import FakeClock
 from tests.hook_channel import hook_channel
 
@@ -31,7 +31,12 @@ class AuthzServer:
         failures = FailureLimit(per_minute=3)
         self.admits = True
         self.service = Authorization(
-            lambda: self.policy, failures, self.clock, metrics, lambda: self.admits
+            lambda: self.policy,
+            NoTokens(),
+            failures,
+            self.clock,
+            metrics,
+            admits=lambda: self.admits,
         )
 
     def decisions(self, decision: str) -> float | None:

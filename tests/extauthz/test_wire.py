@@ -5,11 +5,13 @@ import json
 import pytest
 
 from extauthz import wire
-from extauthz.decide import Allow, CheckInput, Deny
+from extauthz.decide import Allow, Deny
+from extauthz.request import CheckInput
 from headgate._gen.auth_pb2 import CheckRequest
 from headgate._gen.base_pb2 import HeaderValueOption
 from headgate.core.apis import Api, ErrorShape
-from headgate.core.contract import STRIPPED_HEADERS
+from headgate.core.contract import CREDENTIAL_HEADERS, STRIPPED_HEADERS
+from headgate.core.end_users import END_USER_HEADERS, ORGANIZATION, PERSONAL_HEADERS
 from headgate.core.errors import ApiError, Refusal
 from tests.extauthz.builders import ALICE, check_request
 
@@ -53,7 +55,13 @@ def test_the_credential_and_scheduling_headers_go_no_further() -> None:
     response = wire.encode(Allow(ALICE, Api.CHAT))
 
     removed = set(response.ok_response.headers_to_remove)
-    assert removed == {"authorization", "x-api-key", "api-key", *STRIPPED_HEADERS}
+    assert removed == {
+        *CREDENTIAL_HEADERS,
+        *END_USER_HEADERS,
+        *PERSONAL_HEADERS,
+        ORGANIZATION,
+        *STRIPPED_HEADERS,
+    }
 
 
 def test_the_caller_goes_on_as_metadata() -> None:

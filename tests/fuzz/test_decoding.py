@@ -14,7 +14,6 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import extauthz.decide
 import extauthz.wire
 import extproc.wire
 import ratelimit.descriptors.wire
@@ -34,6 +33,7 @@ from ratelimit.descriptors.wire import BadCallError
 from ratelimit.wire import BadDescriptorError
 from tests.accesslog.entries import decode as decode_log
 from tests.door.rig import BODIES, DOOR, with_members
+from tests.extauthz.builders import decide as authenticate
 from tests.fuzz.mutations import FOLDER, HTTP2, MESSAGES, mutated
 from tests.grpc_server.peer import HEAD, TRAILERS, Peer
 
@@ -49,7 +49,7 @@ def _no_time() -> int:
 
 
 def ext_authz(data: bytes) -> None:
-    decision = extauthz.decide.decide(extauthz.wire.decode(CheckRequest.FromString(data)), DOOR)
+    decision = authenticate(extauthz.wire.decode(CheckRequest.FromString(data)), DOOR)
     assert extauthz.wire.encode(decision).SerializeToString()
 
 

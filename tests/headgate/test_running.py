@@ -15,6 +15,7 @@ from headgate.dataplane.box import Tracing
 from headgate.program.settings import (
     Address,
     BoxSettings,
+    DatabaseSettings,
     GrpcServer,
     LogFormat,
     LogLevel,
@@ -36,6 +37,18 @@ SERVE: dict[str, tuple[list[str], object]] = {
             *("--replicas", "3", "--store-deadline-ms", "20"),
         ],
         StoreSettings("redis://r", 3, 0.02, Path("p")),
+    ),
+    "database": (
+        [
+            *("--database", "postgresql://u@h/d", "--database-password-file", "w"),
+            *("--keys-stale-s", "60", "--keys-snapshot", "k"),
+        ],
+        DatabaseSettings(
+            url="postgresql://u@h/d",
+            password_file=Path("w"),
+            keys_stale_s=60.0,
+            keys_snapshot=Path("k"),
+        ),
     ),
     "records": (["--records", "r.jsonl"], Path("r.jsonl")),
     "log": (
@@ -63,6 +76,14 @@ UP: dict[str, tuple[list[str], object]] = {
         StoreSettings("redis://r", deadline_s=0.02, password_file=Path("p")),
     ),
     "log": SERVE["log"],
+    "database": (
+        [
+            *("--database", "postgresql://u@h/d", "--database-password-file", "w"),
+            *("--keys-stale-s", "60"),
+        ],
+        DatabaseSettings(url="postgresql://u@h/d", password_file=Path("w"), keys_stale_s=60.0),
+    ),
+    "database_dir": (["--database-dir", "db"], Path("db")),
     "drain_s": SERVE["drain_s"],
     "records": SERVE["records"],
     "tls": (["--tls-cert", "c", "--tls-key", "k"], TlsFiles(Path("c"), Path("k"))),

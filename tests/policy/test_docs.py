@@ -7,6 +7,7 @@ import pytest
 
 from headgate.policy import parse_policy
 from headgate.policy.fields import Entry
+from headgate.policy.identity import ActsForEntry, IssuerEntry, MembershipEntry, WorkloadEntry
 from headgate.policy.limits import (
     ConcurrentLimitEntry,
     CostLimitEntry,
@@ -37,6 +38,10 @@ SECTIONS: dict[str, tuple[type[Entry], ...]] = {
     "Keys": (KeyEntry,),
     "Limits": (WindowLimitEntry, CostLimitEntry, ConcurrentLimitEntry),
     "Weights": (WeightsEntry,),
+    "Issuers": (IssuerEntry,),
+    "Tenants of an issuer": (MembershipEntry,),
+    "Workloads": (WorkloadEntry,),
+    "Front ends": (ActsForEntry,),
     "APIs without usage": (WithoutUsageEntry,),
     "Web pages": (CorsEntry,),
 }

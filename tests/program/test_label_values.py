@@ -17,7 +17,7 @@ from headgate.program.app import Hooks, Parts, build_hooks
 from headgate.program.settings import ServiceSettings
 from ratelimit.store.memory import MemoryStore
 from tests.accesslog.entries import ADMISSION, USAGE, entry, message
-from tests.extauthz.builders import check_request
+from tests.extauthz.builders import NoTokens, check_request
 from tests.extproc.builders import MODELS, POLICY, headers_message
 from tests.fakes import FakeClock
 from tests.ratelimit.calls import reserve, settle
@@ -62,6 +62,7 @@ def rig() -> Rig:
         pins=pins,
         clock=clock,
         metrics=metrics,
+        verifier=NoTokens(),
         domains=lambda: CONFIGURED,
     )
     hooks = build_hooks(ServiceSettings(), parts)

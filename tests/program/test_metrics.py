@@ -13,8 +13,8 @@ EXPECTED = Path(__file__).with_name("exposition.txt")
 def exposition(metrics: Metrics) -> str:
     """Every metric with one child, whose label values are the label names."""
     registry = metrics.registry
-    parts = vars(metrics) | vars(metrics.of_requests) | vars(metrics.demand)
-    for metric in parts.values():
+    parts = (metrics, metrics.of_requests, metrics.demand, metrics.of_identity)
+    for metric in (metric for part in parts for metric in vars(part).values()):
         if labels := getattr(metric, "_labelnames", ()):
             metric.labels(*labels)
     lines = generate_latest(registry).decode().splitlines()

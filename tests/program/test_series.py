@@ -34,7 +34,7 @@ BORN_LATER = {
     "headgate_requests", "headgate_tokens", "headgate_cost", "headgate_refusals",
     "headgate_shadow_refusals", "headgate_versions", "headgate_slices",
     "headgate_outage_reconciled", "headgate_descriptors", "headgate_descriptor_hits",
-    "headgate_descriptor_near_limit_hits",
+    "headgate_descriptor_near_limit_hits", "headgate_tokens_checked", "headgate_issuer_fetches",
 }  # fmt: skip
 """Counters of tenants, and those that no alert reads."""
 
@@ -53,8 +53,8 @@ def series(metrics: Metrics) -> set[tuple[str, ...]]:
 
 
 def counters(metrics: Metrics) -> Iterator[str]:
-    parts = vars(metrics) | vars(metrics.of_requests) | vars(metrics.demand)
-    for metric in parts.values():
+    parts = (metrics, metrics.of_requests, metrics.demand, metrics.of_identity)
+    for metric in (metric for part in parts for metric in vars(part).values()):
         if isinstance(metric, Counter):
             yield metric.describe()[0].name
 

@@ -17,6 +17,7 @@ from headgate.program.app import Parts, build_hooks
 from headgate.program.settings import ServiceSettings
 from protos.generate import ROOT
 from ratelimit.store.memory import MemoryStore
+from tests.extauthz.builders import NoTokens
 from tests.fakes import FakeClock
 
 BASES: dict[str, Any] = {
@@ -42,6 +43,7 @@ def methods() -> dict[str, Method]:
         pins=MemoryPins(clock),
         clock=clock,
         metrics=Metrics(CollectorRegistry(), clock),
+        verifier=NoTokens(),
     )
     hooks = build_hooks(ServiceSettings(), parts)
     return {method.path: method for method in hooks.methods()}

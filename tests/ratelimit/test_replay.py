@@ -47,6 +47,7 @@ def recorded(
     tenant: str = "demo",
     estimate: int = 100,
     prompt: int | None = None,
+    key: str = "",
     tokens: int | None = 60,
     used: Used | None = None,
     refused: bool = False,
@@ -58,7 +59,7 @@ def recorded(
         end_s=NOW_S + start + lasts,
         tenant=tenant,
         user=user,
-        key=f"{user}-key",
+        key=key or f"{user}-key",
         model=model,
         estimate=estimate,
         estimate_prompt=prompt,
@@ -273,3 +274,13 @@ async def test_under_the_policy_of_the_recording_the_same_are_refused(
         own = [record for record in records if (record.user, record.model) == (user, model)]
         assert row.refused == row.refused_when_recorded == sum(record.refused for record in own)
         assert row.requests == len(own)
+
+
+async def test_a_key_at_run_time_meets_its_tenant_s_limits_though_the_file_lacks_its_user() -> None:
+    requests = [recorded(n, user="rita", key="~0011223344556677") for n in range(3)]
+
+    result = await replayed(policy_with(limit(2, Count.REQUESTS)), *requests)
+
+    [row] = result.rows.values()
+    assert (row.requests, row.refused) == (3, 1)
+    assert not result.gone

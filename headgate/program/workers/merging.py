@@ -18,7 +18,12 @@ def _added(first: float, second: float) -> float:
     return first + second
 
 
-RULES: Mapping[str, Rule] = {"min": min, "max": max, "sum": _added}
+def _oldest(first: float, second: float) -> float:
+    """The earlier time. A time of 0 is none: the parent of the workers has none."""
+    return min(first or second, second or first)
+
+
+RULES: Mapping[str, Rule] = {"min": min, "max": max, "sum": _added, "oldest": _oldest}
 """By the word for it in the table of metrics."""
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
@@ -45,6 +46,11 @@ def test_counters_and_histograms_are_added_up_and_a_gauge_follows_its_rule() -> 
     assert value(families, "wait_bucket", le="1.0") == 1
     assert value(families, "wait_bucket", le="+Inf") == 3
     assert value(families, "available") == 0
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 7), (7, 0), (7, 9), (9, 7)])
+def test_the_oldest_time_counts_and_a_time_of_0_is_none(first: float, second: float) -> None:
+    assert RULES["oldest"](first, second) == 7
 
 
 def test_a_page_names_each_family_once_and_a_parser_reads_it() -> None:

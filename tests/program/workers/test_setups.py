@@ -14,7 +14,7 @@ from headgate.program.hooks import HookInputs
 from headgate.program.settings import GrpcServer, ServiceSettings, StoreSettings
 from headgate.program.workers.setups import setups
 from ratelimit.store.memory import MemoryStore
-from tests.extauthz.builders import POLICY, check_request
+from tests.extauthz.builders import POLICY, NoTokens, check_request
 from tests.fakes import FakeClock
 
 SETTINGS = ServiceSettings(workers=4, store=StoreSettings("redis://r", replicas=3))
@@ -56,6 +56,7 @@ async def test_all_workers_together_let_as_many_failed_keys_through_as_one(worke
             pins=MemoryPins(given.clock),
             clock=given.clock,
             metrics=given.metrics,
+            verifier=NoTokens(),
         )
         settings = ServiceSettings(workers=workers, auth_failures_per_minute=ALLOWED)
         hooks = build_hooks(settings, parts)

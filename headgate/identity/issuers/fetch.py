@@ -1,0 +1,76 @@
+"""Fetches an issuer's keys over HTTP: its discovery document, then the set that this names."""
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+import httpx
+
+DISCOVERY = "/.well-known/openid-configuration"
+MAX_DOCUMENT_BYTES = 256 * 1024
+TIMEOUT_S = 5.0
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+Fetch: TypeAlias = Callable[[str], Awaitable[bytes]]
+"""Returns the key set of the issuer with this URL, as bytes. Raises FetchError."""
+
+
+class FetchError(Exception):
+    """The keys of an issuer could not be fetched. Its text says why, for the operator."""
+
+
+class HttpFetch:
+    """Fetches over TLS with verified certificates, within `TIMEOUT_S`, and follows no redirect.
+
+    The usual variables apply: `SSL_CERT_FILE` names authorities, `HTTPS_PROXY` a proxy.
+    """
+
+    def __init__(self) -> None:
+        self._client: httpx.AsyncClient | None = None
+
+    async def __call__(self, issuer: str) -> bytes:
+        """The key set of an issuer. Raises FetchError."""
+        document = await self._get(issuer.rstrip("/") + DISCOVERY)
+        return await self._get(_keys_url(document, issuer))
+
+    async def aclose(self) -> None:
+        """Ends all connections."""
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def _get(self, url: str) -> bytes:
+        if self._client is None:  # it loads the authorities, which only users of tokens need
+            headers = {"accept": "application/json", "accept-encoding": "identity"}
+            self._client = httpx.AsyncClient(headers=headers, timeout=TIMEOUT_S)
+        data = b""
+        try:
+            async with self._client.stream("GET", url) as answer:
+                if answer.status_code != httpx.codes.OK:
+                    raise FetchError(f"{url} answers {answer.status_code}")
+                async for chunk in answer.aiter_raw():
+                    data += chunk
+                    if len(data) > MAX_DOCUMENT_BYTES:
+                        raise FetchError(f"{url} has more than {MAX_DOCUMENT_BYTES} bytes")
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            raise FetchError(f"{url} cannot be read: {error or type(error).__name__}") from None
+        return data
+
+
+def _keys_url(document: bytes, issuer: str) -> str:
+    """The `jwks_uri` of a discovery document (OpenID Connect Discovery 1.0, 4.3)."""
+    try:
+        value = json.loads(document)
+        named, url = value["issuer"], value["jwks_uri"]
+        parts = urlsplit(url)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise FetchError(f"{issuer}{DISCOVERY} is not a discovery document") from None
+    if named != issuer:
+        raise FetchError(
+            f"the discovery document says that the issuer is {str(named)[:200]!r}, not {issuer!r}:"
+            " set `issuer` to its spelling, to the last slash"
+        )
+    is_local = parts.hostname in LOOPBACK and urlsplit(issuer).hostname in LOOPBACK
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_local):
+        raise FetchError(f"its `jwks_uri` is not https: {str(url)[:200]!r}")
+    return str(url)
