@@ -15,6 +15,9 @@ import click
 import uvloop
 
 from headgate.cli.options import (
+    API,
+    API_TLS_CERT,
+    API_TLS_KEY,
     AUTH_FAILURES,
     BODY_LIMIT,
     BOX,
@@ -24,6 +27,7 @@ from headgate.cli.options import (
     FILE,
     GRPC_SERVER,
     KEYS_STALE,
+    OPERATOR_TOKEN,
     POLICY,
     RATELIMIT_CONFIG,
     SERVICES,
@@ -37,6 +41,8 @@ from headgate.core.errors import OperatorError
 from headgate.dataplane.box import MAX_CONNECTIONS
 from headgate.program.serve import serve
 from headgate.program.settings import (
+    Address,
+    ApiSettings,
     BoxSettings,
     DatabaseSettings,
     ServiceSettings,
@@ -69,6 +75,10 @@ _DEFAULT_POLICY = Path("headgate.yaml")
 @DATABASE
 @DATABASE_PASSWORD
 @KEYS_STALE
+@API
+@API_TLS_CERT
+@API_TLS_KEY
+@OPERATOR_TOKEN
 @click.option(
     "--records",
     type=FILE,
@@ -108,6 +118,10 @@ def up_command(
     database: str | None,
     database_password_file: Path | None,
     keys_stale_s: float,
+    api: Address | None,
+    api_tls_cert: Path | None,
+    api_tls_key: Path | None,
+    operator_token_file: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
     **options: Any,
@@ -118,7 +132,8 @@ def up_command(
             store, deadline_s=store_deadline_ms / 1000, password_file=store_password_file
         ),
         database=_database(database, database_password_file, keys_stale_s),
-        tls=_tls_files(tls_cert, tls_key),
+        api=_api(api, api_tls_cert, api_tls_key, operator_token_file),
+        tls=_tls_files(tls_cert, tls_key, "--tls-cert and --tls-key"),
         **options,
     )
     if demo and (settings.policy or settings.upstream):
@@ -138,6 +153,10 @@ def up_command(
 @DATABASE
 @DATABASE_PASSWORD
 @KEYS_STALE
+@API
+@API_TLS_CERT
+@API_TLS_KEY
+@OPERATOR_TOKEN
 @click.option(
     "--keys-snapshot",
     type=FILE,
@@ -188,12 +207,17 @@ def serve_command(
     database_password_file: Path | None,
     keys_stale_s: float,
     keys_snapshot: Path | None,
+    api: Address | None,
+    api_tls_cert: Path | None,
+    api_tls_key: Path | None,
+    operator_token_file: Path | None,
     **options: Any,
 ) -> None:
     """The services alone, for an Envoy or a mesh that runs elsewhere."""
     settings = ServiceSettings(
         store=StoreSettings(store, replicas, store_deadline_ms / 1000, store_password_file),
         database=_database(database, database_password_file, keys_stale_s, keys_snapshot),
+        api=_api(api, api_tls_cert, api_tls_key, operator_token_file),
         **options,
     )
     if settings.policy is None and (_DEFAULT_POLICY.exists() or not settings.ratelimit_config):
@@ -212,11 +236,20 @@ def simulate_command(options: tuple[str, ...]) -> None:
     sys.exit(simulate(list(options)))
 
 
-def _tls_files(certificate: Path | None, key: Path | None) -> TlsFiles | None:
+def _api(
+    address: Address | None, certificate: Path | None, key: Path | None, token_file: Path | None
+) -> ApiSettings:
+    if address is None and (certificate or key or token_file):
+        raise click.UsageError("--api-tls-cert, --api-tls-key and --operator-token-file need --api")
+    tls = _tls_files(certificate, key, "--api-tls-cert and --api-tls-key")
+    return ApiSettings(address=address, tls=tls, operator_token_file=token_file)
+
+
+def _tls_files(certificate: Path | None, key: Path | None, options: str) -> TlsFiles | None:
     if certificate is None and key is None:
         return None
     if certificate is None or key is None:
-        raise click.UsageError("--tls-cert and --tls-key go together")
+        raise click.UsageError(f"{options} go together")
     return TlsFiles(certificate, key)
 
 

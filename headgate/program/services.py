@@ -9,7 +9,7 @@ from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.program.admin.app import admin_app
-from headgate.program.admin.server import AdminServer
+from headgate.program.api import start_api
 from headgate.program.app import (
     Hooks,
     Parts,
@@ -21,6 +21,7 @@ from headgate.program.app import (
 )
 from headgate.program.ending import Ending
 from headgate.program.hook_server import HookServer
+from headgate.program.http_server import HttpServer
 from headgate.program.reload import RlsConfigWatcher
 from headgate.program.settings import ServiceSettings
 from headgate.program.stalls import StallWatch, spare_collections
@@ -69,6 +70,7 @@ async def running_services(
         hooks = build_hooks(settings, parts, (records,), console)
         admin_url = await _start_admin(stack, settings, parts, ready)
         await _start_hooks(stack, settings, hooks, ending)
+        await start_api(stack, settings, parts)
         stack.callback(ready.update, hooks=False)
         ready["hooks"] = True
         await stack.enter_async_context(StallWatch(clock, metrics))
@@ -91,7 +93,7 @@ async def _start_admin(
 ) -> str:
     domains = parts.domains or dict
     app = admin_app(parts.metrics.registry, lambda: ready, lambda: dump_domains(domains()))
-    admin = AdminServer(app, settings.admin)
+    admin = HttpServer(app, settings.admin)
     await admin.start()
     stack.push_async_callback(admin.stop)
     return admin.url

@@ -12,6 +12,7 @@ from headgate.cli import cli, running
 from headgate.core.contract import Counting
 from headgate.program.settings import (
     Address,
+    ApiSettings,
     BoxSettings,
     DatabaseSettings,
     GrpcServer,
@@ -20,6 +21,17 @@ from headgate.program.settings import (
     TlsFiles,
 )
 
+API = (
+    [
+        *("--api", "127.0.0.1:8", "--api-tls-cert", "ac", "--api-tls-key", "ak"),
+        *("--operator-token-file", "t"),
+    ],
+    ApiSettings(
+        address=Address("127.0.0.1", 8),
+        tls=TlsFiles(Path("ac"), Path("ak")),
+        operator_token_file=Path("t"),
+    ),
+)
 SERVE: dict[str, tuple[list[str], object]] = {
     "policy": (["--policy", "p.yaml"], Path("p.yaml")),
     "hooks": (["--hooks", "unix:h.sock"], "unix:h.sock"),
@@ -44,6 +56,7 @@ SERVE: dict[str, tuple[list[str], object]] = {
             keys_snapshot=Path("k"),
         ),
     ),
+    "api": API,
     "records": (["--records", "r.jsonl"], Path("r.jsonl")),
     "drain_s": (["--drain-s", "2.5"], 2.5),
     "auth_failures_per_minute": (["--auth-failures-per-minute", "7"], 7),
@@ -72,6 +85,7 @@ UP: dict[str, tuple[list[str], object]] = {
         ],
         DatabaseSettings(url="postgresql://u@h/d", password_file=Path("w"), keys_stale_s=60.0),
     ),
+    "api": API,
     "database_dir": (["--database-dir", "db"], Path("db")),
     "drain_s": SERVE["drain_s"],
     "records": SERVE["records"],
