@@ -11,6 +11,7 @@ from headgate.cli.canary import canary_group
 from headgate.cli.checking import check_command, replay_command
 from headgate.cli.database import database_group
 from headgate.cli.keys import keys_group
+from headgate.cli.managing import audit_group, tenants_group
 from headgate.cli.planning import curve_command, plan_command
 from headgate.cli.rendering import render_group
 from headgate.cli.running import serve_command, simulate_command, up_command
@@ -33,6 +34,8 @@ for _command in (
     check_command,
     replay_command,
     keys_group,
+    tenants_group,
+    audit_group,
     database_group,
     render_group,
     canary_group,

@@ -36,6 +36,23 @@ class Member(click.Choice[E]):
         return str(choice)
 
 
+class HostPort(click.ParamType[Address]):
+    """`HOST:PORT`, also `[::1]:8080`; port 0 takes a free one."""
+
+    name = "host:port"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Address:
+        """Reads the text; a wrong one ends the command with a usage error."""
+        if isinstance(value, Address):
+            return value
+        host, _, port = str(value).rpartition(":")
+        if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+            self.fail(f"{value!r} is not HOST:PORT, for example 127.0.0.1:8080", param, ctx)
+        return Address(host.strip("[]"), int(port))
+
+
 FILE = click.Path(path_type=Path, dir_okay=False)
 POLICY = click.option("--policy", type=FILE, help="The policy file [headgate.yaml].")
 STORE = click.option(
@@ -68,6 +85,20 @@ KEYS_STALE = click.option(
     default=SERVICES.database.keys_stale_s,
     show_default=True,
     help="How long the database's keys are taken while it is away; revocations wait then.",
+)
+API = click.option(
+    "--api",
+    type=HostPort(),
+    help="Serves the management API here; it needs a database.",
+)
+API_TLS_CERT = click.option(
+    "--api-tls-cert", type=FILE, help="The API speaks TLS: the certificate chain, PEM."
+)
+API_TLS_KEY = click.option("--api-tls-key", type=FILE, help="The API's private key, PEM.")
+OPERATOR_TOKEN = click.option(
+    "--operator-token-file",
+    type=FILE,
+    help="Holds the token of the API's operator; written if it is missing.",
 )
 AUTH_FAILURES = click.option(
     "--auth-failures-per-minute",
@@ -190,23 +221,6 @@ BODY_LIMIT = click.option(
     show_default=True,
     help="The largest request body; Envoy holds it while it is read. A larger one gets 413.",
 )
-
-
-class HostPort(click.ParamType[Address]):
-    """`HOST:PORT`, also `[::1]:8080`; port 0 takes a free one."""
-
-    name = "host:port"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Address:
-        """Reads the text; a wrong one ends the command with a usage error."""
-        if isinstance(value, Address):
-            return value
-        host, _, port = str(value).rpartition(":")
-        if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-            self.fail(f"{value!r} is not HOST:PORT, for example 127.0.0.1:8080", param, ctx)
-        return Address(host.strip("[]"), int(port))
 
 
 class Name(click.ParamType[str]):

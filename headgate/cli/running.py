@@ -15,6 +15,9 @@ import click
 import uvloop
 
 from headgate.cli.options import (
+    API,
+    API_TLS_CERT,
+    API_TLS_KEY,
     AUTH_FAILURES,
     BODY_LIMIT,
     BOX,
@@ -26,6 +29,7 @@ from headgate.cli.options import (
     KEYS_STALE,
     LOG_FORMAT,
     LOG_LEVEL,
+    OPERATOR_TOKEN,
     OTLP,
     OTLP_FOLLOW_CLIENT,
     OTLP_RATIO,
@@ -49,6 +53,8 @@ from headgate.dataplane.tracing import collector as check_collector
 from headgate.program.logs import configure_logs
 from headgate.program.serve import serve
 from headgate.program.settings import (
+    Address,
+    ApiSettings,
     BoxSettings,
     DatabaseSettings,
     LogFormat,
@@ -84,6 +90,10 @@ _DEFAULT_POLICY = Path("headgate.yaml")
 @DATABASE
 @DATABASE_PASSWORD
 @KEYS_STALE
+@API
+@API_TLS_CERT
+@API_TLS_KEY
+@OPERATOR_TOKEN
 @click.option(
     "--records",
     type=FILE,
@@ -130,6 +140,10 @@ def up_command(
     database: str | None,
     database_password_file: Path | None,
     keys_stale_s: float,
+    api: Address | None,
+    api_tls_cert: Path | None,
+    api_tls_key: Path | None,
+    operator_token_file: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
     otlp: str | None,
@@ -147,7 +161,8 @@ def up_command(
             store, deadline_s=store_deadline_ms / 1000, password_file=store_password_file
         ),
         database=_database(database, database_password_file, keys_stale_s),
-        tls=_tls_files(tls_cert, tls_key),
+        api=_api(api, api_tls_cert, api_tls_key, operator_token_file),
+        tls=_tls_files(tls_cert, tls_key, "--tls-cert and --tls-key"),
         tracing=None if otlp is None else _tracing(otlp, otlp_ratio, otlp_follow_client),
         log=LogSettings(log_format, log_level),
         path=chosen_path(path, counting, BOX.path),
@@ -172,6 +187,10 @@ def up_command(
 @DATABASE
 @DATABASE_PASSWORD
 @KEYS_STALE
+@API
+@API_TLS_CERT
+@API_TLS_KEY
+@OPERATOR_TOKEN
 @click.option(
     "--keys-snapshot",
     type=FILE,
@@ -225,6 +244,10 @@ def serve_command(
     database_password_file: Path | None,
     keys_stale_s: float,
     keys_snapshot: Path | None,
+    api: Address | None,
+    api_tls_cert: Path | None,
+    api_tls_key: Path | None,
+    operator_token_file: Path | None,
     log_format: LogFormat,
     log_level: LogLevel,
     **options: Any,
@@ -233,6 +256,7 @@ def serve_command(
     settings = ServiceSettings(
         store=StoreSettings(store, replicas, store_deadline_ms / 1000, store_password_file),
         database=_database(database, database_password_file, keys_stale_s, keys_snapshot),
+        api=_api(api, api_tls_cert, api_tls_key, operator_token_file),
         log=LogSettings(log_format, log_level),
         **options,
     )
@@ -253,17 +277,26 @@ def simulate_command(options: tuple[str, ...]) -> None:
     sys.exit(simulate(list(options)))
 
 
+def _api(
+    address: Address | None, certificate: Path | None, key: Path | None, token_file: Path | None
+) -> ApiSettings:
+    if address is None and (certificate or key or token_file):
+        raise click.UsageError("--api-tls-cert, --api-tls-key and --operator-token-file need --api")
+    tls = _tls_files(certificate, key, "--api-tls-cert and --api-tls-key")
+    return ApiSettings(address=address, tls=tls, operator_token_file=token_file)
+
+
 def _tracing(otlp: str, ratio: float, follow_client: bool) -> Tracing:
     tracing = Tracing(otlp, ratio, follow_client)
     check_collector(tracing)
     return tracing
 
 
-def _tls_files(certificate: Path | None, key: Path | None) -> TlsFiles | None:
+def _tls_files(certificate: Path | None, key: Path | None, options: str) -> TlsFiles | None:
     if certificate is None and key is None:
         return None
     if certificate is None or key is None:
-        raise click.UsageError("--tls-cert and --tls-key go together")
+        raise click.UsageError(f"{options} go together")
     return TlsFiles(certificate, key)
 
 

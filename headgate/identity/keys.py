@@ -41,13 +41,17 @@ class KeyRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """A key as it is kept. All times are in seconds since the Unix epoch."""
+    """A key as it is kept. All times are in seconds since the Unix epoch.
+
+    `version` is the number of its last change.
+    """
 
     id: str
     request: KeyRequest
     created_s: float
     revoked_s: float | None = None
     last_used_s: float | None = None
+    version: int = 0
 
     def is_live(self, now_s: float) -> bool:
         """Whether the key is neither revoked nor expired."""
@@ -82,8 +86,7 @@ def check_request(request: KeyRequest, policy: CompiledPolicy, now_s: float) -> 
         if problem := problem_of(limit):
             raise KeyRuleError("limits", problem)
     _check_labels(request.labels)
-    if request.expires_s is not None and request.expires_s <= now_s:
-        raise KeyRuleError("expires", "is not in the future")
+    _check_end(request.expires_s, now_s)
 
 
 def rotated(
@@ -102,6 +105,14 @@ def rotated(
     return (*older, fresh)
 
 
+def ending_at(key: Key, expires_s: float | None, now_s: float) -> Key:
+    """The live key with another end, or without one. Raises KeyRuleError."""
+    if not key.is_live(now_s):
+        raise KeyRuleError("key", f"{key.id} has ended; issue a new key")
+    _check_end(expires_s, now_s)
+    return replace(key, request=replace(key.request, expires_s=expires_s))
+
+
 def revoked(key: Key, now_s: float) -> Key:
     """The key without any right from now on. A revoked key stays as it was."""
     return key if key.revoked_s is not None else replace(key, revoked_s=now_s)
@@ -109,6 +120,11 @@ def revoked(key: Key, now_s: float) -> Key:
 
 def _earlier(one_s: float | None, other_s: float) -> float:
     return other_s if one_s is None else min(one_s, other_s)
+
+
+def _check_end(expires_s: float | None, now_s: float) -> None:
+    if expires_s is not None and expires_s <= now_s:
+        raise KeyRuleError("expires", "is not in the future")
 
 
 def _check_models(models: Sequence[str], allowed: frozenset[str]) -> None:

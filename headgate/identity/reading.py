@@ -5,8 +5,8 @@ from typing import Any
 
 from headgate.database.connection import Connection
 from headgate.identity.changes import NO_HASH, Head
+from headgate.identity.key_rows import read_limit
 from headgate.identity.ring import NEVER_S, SecretRow
-from headgate.identity.store import read_limit
 
 _POLL = """
 select g.value, (select hash from headgate.change where number = g.value),

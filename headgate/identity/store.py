@@ -3,36 +3,43 @@
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from psycopg.types.json import Jsonb
 
 from headgate.core.clock import Clock
 from headgate.core.keys import ApiKey, new_key
-from headgate.core.policy import CompiledPolicy, Count, Per
+from headgate.core.policy import CompiledPolicy
 from headgate.database.connection import DEADLINE_S, Connection, within
 from headgate.identity.change_log import Actor, Recorder, moment, person_id, recorded
+from headgate.identity.key_rows import logged, read_key, text
 from headgate.identity.keys import (
     Key,
     KeyRequest,
     KeyRuleError,
     Secret,
     check_request,
+    ending_at,
     new_id,
     revoked,
     rotated,
 )
-from headgate.identity.limits import KeyLimit
 
 _KEY = """
 select k.id, k.tenant, p.name, k.models, k.limits, k.labels,
   extract(epoch from k.created_at)::float8, extract(epoch from k.expires_at)::float8,
-  extract(epoch from k.revoked_at)::float8, extract(epoch from k.last_used_at)::float8
+  extract(epoch from k.revoked_at)::float8, extract(epoch from k.last_used_at)::float8,
+  k.generation
 from headgate.api_key k join headgate.person p on p.id = k.person_id
 """
 _BY_ID = _KEY + "where k.id = %s"
-_PAGE = _KEY + "where k.tenant = %s and k.id > %s order by k.id limit %s"
+_PAGE = (
+    _KEY
+    + """
+where k.tenant = %s and k.id > %s and (%s::text is null or p.name = %s) order by k.id limit %s
+"""
+)
 _SECRETS = """
 select digest, extract(epoch from created_at)::float8, extract(epoch from expires_at)::float8
 from headgate.key_secret where key_id = %s order by created_at
@@ -46,7 +53,9 @@ _PUT = """
 insert into headgate.key_secret (digest, key_id, created_at, expires_at) values (%s, %s, %s, %s)
 on conflict (digest) do update set expires_at = excluded.expires_at
 """
-_CHANGED = "update headgate.api_key set revoked_at = %s, generation = %s where id = %s"
+_CHANGED = """
+update headgate.api_key set revoked_at = %s, expires_at = %s, generation = %s where id = %s
+"""
 _USED = """
 update headgate.api_key k set last_used_at = u.at
 from unnest(%s::text[], %s::timestamptz[]) as u (id, at)
@@ -62,6 +71,18 @@ class IssuedKey:
 
     key: Key
     secret: ApiKey
+
+
+class KeyExistsError(Exception):
+    """A key with the chosen id has been issued before."""
+
+    def __init__(self, key: Key) -> None:
+        super().__init__(f"{key.id} exists")
+        self.key = key
+
+
+class KeyChangedError(Exception):
+    """The key is no longer the version that the caller has seen."""
 
 
 class KeyStore:
@@ -81,49 +102,80 @@ class KeyStore:
         self._clock = clock
         self._random_bytes = random_bytes
 
-    async def issue(self, request: KeyRequest, policy: CompiledPolicy, by: Actor) -> IssuedKey:
-        """Makes a key. Raises KeyRuleError where the policy does not allow it."""
+    async def issue(
+        self, request: KeyRequest, policy: CompiledPolicy, by: Actor, key_id: str | None = None
+    ) -> IssuedKey:
+        """Makes a key, under a random id if none is chosen.
+
+        Raises KeyRuleError where the policy does not allow it, and KeyExistsError for a second key
+        of the same id.
+        """
+        chosen = new_id(self._random_bytes) if key_id is None else key_id
         check_request(request, policy, self._clock.now_s())
         secret = new_key(self._random_bytes)
 
         async def change(connection: Connection) -> Key:
             async with recorded(connection, by, self._clock) as recorder:
-                key = Key(id=new_id(self._random_bytes), request=request, created_s=recorder.now_s)
+                if rows := await _rows(connection, _BY_ID, chosen):
+                    raise KeyExistsError(read_key(rows[0]))
+                now_s, number = recorder.now_s, recorder.number
+                key = Key(id=chosen, request=request, created_s=now_s, version=number)
                 person = await person_id(connection, request.user)
                 await _add(connection, key, person, recorder.number)
                 await _put(connection, key.id, [Secret(secret.digest, recorder.now_s)])
-                await recorder.write("key.issue", key.id, None, _logged(key, person))
+                await recorder.write("key.issue", key.id, None, logged(key, person))
             return key
 
         return IssuedKey(await self._run(change), secret)
 
-    async def rotate(self, key_id: str, overlap_s: float, by: Actor) -> IssuedKey:
-        """Gives the key a new secret; the older ones end after `overlap_s`. Raises KeyRuleError."""
+    async def rotate(
+        self, key_id: str, overlap_s: float, by: Actor, seen: int | None = None
+    ) -> IssuedKey:
+        """Gives the key a new secret; the older ones end after `overlap_s`.
+
+        Raises KeyRuleError, and KeyChangedError if the key's version is not the one that was seen.
+        """
         secret = new_key(self._random_bytes)
 
         async def change(connection: Connection) -> Key:
-            async with self._changing(connection, key_id, by) as (recorder, key):
+            async with self._changing(connection, key_id, by, seen) as (recorder, key):
                 older = [Secret(*row) for row in await _rows(connection, _SECRETS, key_id)]
                 fresh = Secret(secret.digest, recorder.now_s)
                 await _put(connection, key_id, rotated(key, older, fresh, overlap_s))
-                values = (moment(key.revoked_s), recorder.number, key_id)
-                await connection.execute(_CHANGED, values)
+                changed = await _change(connection, key, recorder.number)
                 digests = {"secrets": [one.digest.hex()[:12] for one in older]}
                 after = {"secret": secret.id, "overlap_s": str(overlap_s)}
                 await recorder.write("key.rotate", key_id, digests, after)
-            return key
+            return changed
 
         return IssuedKey(await self._run(change), secret)
 
-    async def revoke(self, key_id: str, by: Actor) -> Key:
-        """Ends the key. Raises KeyRuleError for an unknown key; a revoked one stays as it is."""
+    async def expire(
+        self, key_id: str, expires_s: float | None, by: Actor, seen: int | None = None
+    ) -> Key:
+        """Gives the key another end, or none. Raises KeyRuleError and KeyChangedError."""
 
         async def change(connection: Connection) -> Key:
-            async with self._changing(connection, key_id, by) as (recorder, key):
-                ended = revoked(key, recorder.now_s)
-                values = (moment(ended.revoked_s), recorder.number, key_id)
-                await connection.execute(_CHANGED, values)
-                before, after = {"revoked_s": _text(key)}, {"revoked_s": _text(ended)}
+            async with self._changing(connection, key_id, by, seen) as (recorder, key):
+                new = ending_at(key, expires_s, recorder.now_s)
+                before = {"expires_s": text(key.request.expires_s)}
+                new = await _change(connection, new, recorder.number)
+                await recorder.write("key.expire", key_id, before, {"expires_s": text(expires_s)})
+            return new
+
+        return await self._run(change)
+
+    async def revoke(self, key_id: str, by: Actor, seen: int | None = None) -> Key:
+        """Ends the key; a revoked one stays as it is.
+
+        Raises KeyRuleError for an unknown key, and KeyChangedError.
+        """
+
+        async def change(connection: Connection) -> Key:
+            async with self._changing(connection, key_id, by, seen) as (recorder, key):
+                ended = await _change(connection, revoked(key, recorder.now_s), recorder.number)
+                before = {"revoked_s": text(key.revoked_s)}
+                after = {"revoked_s": text(ended.revoked_s)}
                 await recorder.write("key.revoke", key_id, before, after)
             return ended
 
@@ -137,11 +189,17 @@ class KeyStore:
 
         return await self._run(read)
 
-    async def list(self, tenant: str, after: str = "", limit: int = 100) -> list[Key]:
-        """At most `limit` keys of a tenant, in the order of ids, from the one after `after`."""
+    async def list(
+        self, tenant: str, after: str = "", limit: int = 100, user: str | None = None
+    ) -> list[Key]:
+        """At most `limit` keys of a tenant, in the order of ids, from the one after `after`.
+
+        With `user`, only that user's.
+        """
 
         async def read(connection: Connection) -> list[Key]:
-            return [_key(row) for row in await _rows(connection, _PAGE, tenant, after, limit)]
+            rows = await _rows(connection, _PAGE, tenant, after, user, user, limit)
+            return [read_key(row) for row in rows]
 
         return await self._run(read)
 
@@ -161,17 +219,27 @@ class KeyStore:
 
     @asynccontextmanager
     async def _changing(
-        self, connection: Connection, key_id: str, by: Actor
+        self, connection: Connection, key_id: str, by: Actor, seen: int | None
     ) -> AsyncIterator[tuple[Recorder, Key]]:
         async with recorded(connection, by, self._clock) as recorder:
-            yield recorder, await _found(connection, key_id)
+            key = await _found(connection, key_id)
+            if seen not in (None, key.version):
+                raise KeyChangedError(f"{key_id} has the version {key.version}, not {seen}")
+            yield recorder, key
 
 
 async def _found(connection: Connection, key_id: str) -> Key:
     rows = await _rows(connection, _BY_ID, key_id)
     if not rows:
         raise KeyRuleError("key", f"there is no key {key_id[:64]}")
-    return _key(rows[0])
+    return read_key(rows[0])
+
+
+async def _change(connection: Connection, key: Key, number: int) -> Key:
+    """Writes what may change of a key; the key with its new version."""
+    values = (moment(key.revoked_s), moment(key.request.expires_s), number, key.id)
+    await connection.execute(_CHANGED, values)
+    return replace(key, version=number)
 
 
 async def _add(connection: Connection, key: Key, person: str, generation: int) -> None:
@@ -194,45 +262,6 @@ async def _put(connection: Connection, key_id: str, secrets: Sequence[Secret]) -
     for one in secrets:
         values = (one.digest, key_id, moment(one.created_s), moment(one.expires_s))
         await connection.execute(_PUT, values)
-
-
-def _logged(key: Key, person: str) -> dict[str, object]:
-    """The key for the change log: the person by id, and numbers as text, which never change."""
-    request = key.request
-    return {
-        "tenant": request.tenant,
-        "person": person,
-        "models": None if request.models is None else sorted(request.models),
-        "limits": [
-            {name: None if value is None else str(value) for name, value in asdict(limit).items()}
-            for limit in request.limits
-        ],
-        "labels": dict(request.labels),
-        "expires_s": None if request.expires_s is None else str(request.expires_s),
-    }
-
-
-def _text(key: Key) -> str | None:
-    return None if key.revoked_s is None else str(key.revoked_s)
-
-
-def _key(row: tuple[Any, ...]) -> Key:
-    id, tenant, user, models, limits, labels, created_s, expires_s, revoked_s, used_s = row
-    request = KeyRequest(
-        tenant=tenant,
-        user=user,
-        models=None if models is None else tuple(models),
-        limits=tuple(map(read_limit, limits)),
-        labels=labels,
-        expires_s=expires_s,
-    )
-    return Key(id=id, request=request, created_s=created_s, revoked_s=revoked_s, last_used_s=used_s)
-
-
-def read_limit(values: Mapping[str, Any]) -> KeyLimit:
-    """A limit as `_add` has written it."""
-    per = values["per"]
-    return KeyLimit(Count(values["count"]), values["limit"], None if per is None else Per(per))
 
 
 async def _rows(connection: Connection, query: str, *values: object) -> list[tuple[Any, ...]]:

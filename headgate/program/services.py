@@ -14,9 +14,10 @@ from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.program.admin.app import admin_app
 from headgate.program.admin.config import shown_settings
-from headgate.program.admin.server import AdminServer
+from headgate.program.api import start_api
 from headgate.program.ending import Ending
 from headgate.program.hooks import HookInputs
+from headgate.program.http_server import HttpServer
 from headgate.program.one_process import OneProcess
 from headgate.program.reload import RlsConfigWatcher
 from headgate.program.series import start_series
@@ -114,6 +115,7 @@ async def running_services(
         admin_url = await _start_admin(stack, settings, app)
         await answering.start()
         stack.push_async_callback(answering.stop)
+        await start_api(stack, settings, inputs)
         stack.callback(ready.update, hooks="the program ends, and they drain")
         ready["hooks"] = ""
         if watcher is not None:
@@ -160,7 +162,7 @@ def _admin_app(
 
 
 async def _start_admin(stack: AsyncExitStack, settings: ServiceSettings, app: Starlette) -> str:
-    admin = AdminServer(app, settings.admin)
+    admin = HttpServer(app, settings.admin)
     await admin.start()
     stack.push_async_callback(admin.stop)
     return admin.url

@@ -101,6 +101,18 @@ class DatabaseSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ApiSettings:
+    """The management API."""
+
+    address: Address | None = None
+    """Where it is served; None for nowhere."""
+    tls: TlsFiles | None = None
+    """Its certificate. Without one it listens on this machine only."""
+    operator_token_file: Path | None = None
+    """Holds the operator token; it is written if it is missing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSettings:
     """The settings of the services, wherever their Envoy runs."""
 
@@ -117,6 +129,7 @@ class ServiceSettings:
     """Where health and metrics are served over HTTP."""
     store: StoreSettings = field(default_factory=StoreSettings)
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
+    api: ApiSettings = field(default_factory=ApiSettings)
     records: Path | None = None
     """The file to which usage records are appended; None for standard output."""
     log: LogSettings = field(default_factory=LogSettings)

@@ -14,6 +14,7 @@ from headgate.core.lean_contract import HookPath
 from headgate.dataplane.box import Tracing
 from headgate.program.settings import (
     Address,
+    ApiSettings,
     BoxSettings,
     DatabaseSettings,
     GrpcServer,
@@ -25,6 +26,17 @@ from headgate.program.settings import (
     TlsFiles,
 )
 
+API = (
+    [
+        *("--api", "127.0.0.1:8", "--api-tls-cert", "ac", "--api-tls-key", "ak"),
+        *("--operator-token-file", "t"),
+    ],
+    ApiSettings(
+        address=Address("127.0.0.1", 8),
+        tls=TlsFiles(Path("ac"), Path("ak")),
+        operator_token_file=Path("t"),
+    ),
+)
 SERVE: dict[str, tuple[list[str], object]] = {
     "policy": (["--policy", "p.yaml"], Path("p.yaml")),
     "hooks": (["--hooks", "unix:h.sock"], "unix:h.sock"),
@@ -50,6 +62,7 @@ SERVE: dict[str, tuple[list[str], object]] = {
             keys_snapshot=Path("k"),
         ),
     ),
+    "api": API,
     "records": (["--records", "r.jsonl"], Path("r.jsonl")),
     "log": (
         ["--log-format", "json", "--log-level", "info"],
@@ -83,6 +96,7 @@ UP: dict[str, tuple[list[str], object]] = {
         ],
         DatabaseSettings(url="postgresql://u@h/d", password_file=Path("w"), keys_stale_s=60.0),
     ),
+    "api": API,
     "database_dir": (["--database-dir", "db"], Path("db")),
     "drain_s": SERVE["drain_s"],
     "records": SERVE["records"],

@@ -15,7 +15,7 @@ from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
 from headgate.program.admin.app import admin_app
 from headgate.program.admin.config import shown_settings
-from headgate.program.admin.server import AdminServer
+from headgate.program.http_server import HttpServer
 from headgate.program.settings import Address, ServiceSettings, StoreSettings
 from tests.fakes import FakeClock
 from tests.patience import PATIENCE_S
@@ -27,7 +27,7 @@ class Admin:
     def __init__(self) -> None:
         self.parts = {"hooks": "", "policy": ""}
         self.metrics = Metrics(CollectorRegistry(), FakeClock())
-        self.server = AdminServer(
+        self.server = HttpServer(
             admin_app(self.read_metrics, lambda: self.parts, rate_limits=lambda: "a.b: unit=DAY\n"),
             Address("127.0.0.1", 0),
         )
@@ -149,7 +149,7 @@ async def test_port_0_takes_a_free_port_and_reports_it(admin: Admin) -> None:
 async def test_a_taken_port_is_one_clear_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        server = AdminServer(admin_app(no_metrics, dict), Address("127.0.0.1", port))
+        server = HttpServer(admin_app(no_metrics, dict), Address("127.0.0.1", port))
         with pytest.raises(OperatorError) as refused:
             await server.start()
         assert str(refused.value) == (
@@ -159,7 +159,7 @@ async def test_a_taken_port_is_one_clear_error() -> None:
 
 
 async def test_an_unknown_host_is_one_clear_error() -> None:
-    server = AdminServer(admin_app(no_metrics, dict), Address("no host", 0))
+    server = HttpServer(admin_app(no_metrics, dict), Address("no host", 0))
     with pytest.raises(OperatorError, match=r"^cannot listen on no host:0 for admin: [^(]+$"):
         await server.start()
 

@@ -1,4 +1,4 @@
-"""Serves the admin application inside the program's own event loop."""
+"""Serves an HTTP application inside the program's own event loop: admin, and the API."""
 
 import asyncio
 import socket
@@ -9,7 +9,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from headgate.core.errors import OperatorError
-from headgate.program.settings import Address
+from headgate.program.settings import Address, TlsFiles
 
 _GRACE_S = 2
 
@@ -22,11 +22,22 @@ class _QuietServer(uvicorn.Server):
         yield
 
 
-class AdminServer:
-    """One HTTP server for `app` on `address`; port 0 takes a free one."""
+class HttpServer:
+    """One HTTP server for `app` on `address`; port 0 takes a free one.
 
-    def __init__(self, app: Starlette, address: Address) -> None:
+    `purpose` names it in errors. With `tls` it speaks https only.
+    """
+
+    def __init__(
+        self,
+        app: Starlette,
+        address: Address,
+        purpose: str = "admin",
+        tls: TlsFiles | None = None,
+    ) -> None:
         self._address = address
+        self._purpose = purpose
+        self._scheme = "http" if tls is None else "https"
         self._server = _QuietServer(
             uvicorn.Config(
                 app,
@@ -36,6 +47,9 @@ class AdminServer:
                 lifespan="off",
                 server_header=False,
                 timeout_graceful_shutdown=_GRACE_S,
+                proxy_headers=False,
+                ssl_certfile=None if tls is None else tls.certificate,
+                ssl_keyfile=None if tls is None else tls.key,
             )
         )
         self._serving: asyncio.Task[None] | None = None
@@ -43,11 +57,11 @@ class AdminServer:
     @property
     def url(self) -> str:
         """Where it listens, with the real port once it has started."""
-        return self._address.url("http")
+        return self._address.url(self._scheme)
 
     async def start(self) -> None:
         """Listens, and serves from then on; raises OperatorError when the address is taken."""
-        listener = _listen(self._address)
+        listener = _listen(self._address, self._purpose)
         self._address = Address(self._address.host, listener.getsockname()[1])
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
 
@@ -59,7 +73,7 @@ class AdminServer:
             self._serving = None
 
 
-def _listen(address: Address) -> socket.socket:
+def _listen(address: Address, purpose: str) -> socket.socket:
     """A listening socket: connections wait in it until the server takes them."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
@@ -68,5 +82,5 @@ def _listen(address: Address) -> socket.socket:
         # create_server appends the address, which this message names already.
         reason = str(error.strerror or error).partition(" (while")[0]
         raise OperatorError(
-            f"cannot listen on {address.host}:{address.port} for admin: {reason}"
+            f"cannot listen on {address.host}:{address.port} for {purpose}: {reason}"
         ) from error

@@ -1,0 +1,68 @@
+"""The options of the commands that call the management API, and the tables of its answers."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from headgate.cli.options import FILE
+from headgate.management.client import ApiClient
+
+DEFAULT_API = "http://127.0.0.1:8082"
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Prints JSON, not a table.")
+
+
+def calls_api(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options of the API, and passes it a client as `api`."""
+
+    @click.option(
+        "--api", "url", envvar="HEADGATE_API", default=DEFAULT_API, show_default=True, metavar="URL"
+    )
+    @click.option(
+        "--token-file",
+        envvar="HEADGATE_TOKEN_FILE",
+        type=FILE,
+        required=True,
+        help="Holds the operator token, or a token of an issuer.",
+    )
+    @click.option(
+        "--ca", type=FILE, help="The authorities of the API's certificate [the system's]."
+    )
+    @wraps(command)
+    def run(*, url: str, token_file: Path, ca: Path | None, **options: Any) -> None:
+        command(api=ApiClient(url, token_file, ca), **options)
+
+    return run
+
+
+def show(rows: Iterable[dict[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
+    """Prints rows as JSON, or as a table of these columns."""
+    listed = list(rows)
+    if as_json:
+        click.echo(json.dumps(listed, indent=2))
+        return
+    table = [list(columns), *([_cell(row[name]) for name in columns] for row in listed)]
+    widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
+    for line in table:
+        click.echo("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip())
+
+
+def segment(text: str) -> str:
+    """A name as one segment of a path, whatever is in it."""
+    return quote(text, safe="")
+
+
+def _cell(value: object) -> str:
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return ",".join(map(str, value)) or "-"
+        case _:
+            return str(value)

@@ -1,0 +1,159 @@
+"""The endpoints of the management API, and what each may do. All else follows from this table."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from headgate.core.issuers import Role
+from headgate.management import keys, reads
+from headgate.management.calls import Answer, Call
+from headgate.management.records import (
+    ChangeBody,
+    HeadBody,
+    IssuedKeyBody,
+    KeyBody,
+    LimitBody,
+    NewEnd,
+    NewKey,
+    Rotation,
+    TenantBody,
+    UserBody,
+)
+
+PREFIX = "/api/v1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One operation.
+
+    `least` is the role that it needs in the tenant of its path, or of the key in its path. Without
+    both it needs the role in any tenant. With `own`, the user of the key may use it too. With
+    `is_list` the answer is a page of `output`.
+    """
+
+    method: str
+    path: str
+    summary: str
+    handle: Callable[[Call[Any]], Awaitable[Answer]]
+    least: Role
+    output: type
+    input: type | None = None
+    own: bool = False
+    is_list: bool = False
+    status: int = 200
+    query: tuple[str, ...] = field(default=())
+
+
+ENDPOINTS = (
+    Endpoint(
+        method="GET",
+        path="/tenants",
+        summary="The tenants in which you have a role",
+        handle=reads.list_tenants,
+        least=Role.USER,
+        output=TenantBody,
+        is_list=True,
+    ),
+    Endpoint(
+        method="GET",
+        path="/tenants/{tenant}/limits",
+        summary="The limits in force of a tenant",
+        handle=reads.list_limits,
+        least=Role.USER,
+        output=LimitBody,
+        is_list=True,
+    ),
+    Endpoint(
+        method="GET",
+        path="/tenants/{tenant}/users",
+        summary="The users who have keys in a tenant",
+        handle=reads.list_users,
+        least=Role.FINANCE,
+        output=UserBody,
+        is_list=True,
+    ),
+    Endpoint(
+        method="GET",
+        path="/tenants/{tenant}/changes",
+        summary="The changes of a tenant's keys",
+        handle=reads.list_changes,
+        least=Role.FINANCE,
+        output=ChangeBody,
+        is_list=True,
+    ),
+    Endpoint(
+        method="GET",
+        path="/tenants/{tenant}/keys",
+        summary="The keys of a tenant; a user sees their own only",
+        handle=keys.list_keys,
+        least=Role.USER,
+        output=KeyBody,
+        is_list=True,
+    ),
+    Endpoint(
+        method="POST",
+        path="/tenants/{tenant}/keys",
+        summary="Issue a key",
+        handle=keys.issue_key,
+        least=Role.ADMIN,
+        input=NewKey,
+        output=IssuedKeyBody,
+        status=201,
+    ),
+    Endpoint(
+        method="GET",
+        path="/keys/{key}",
+        summary="One key",
+        handle=keys.get_key,
+        least=Role.FINANCE,
+        own=True,
+        output=KeyBody,
+    ),
+    Endpoint(
+        method="PATCH",
+        path="/keys/{key}",
+        summary="Give a key another end",
+        handle=keys.expire_key,
+        least=Role.ADMIN,
+        input=NewEnd,
+        output=KeyBody,
+    ),
+    Endpoint(
+        method="POST",
+        path="/keys/{key}/rotate",
+        summary="Give a key a new secret",
+        handle=keys.rotate_key,
+        least=Role.ADMIN,
+        own=True,
+        input=Rotation,
+        output=IssuedKeyBody,
+    ),
+    Endpoint(
+        method="POST",
+        path="/keys/{key}/revoke",
+        summary="End a key at once",
+        handle=keys.revoke_key,
+        least=Role.ADMIN,
+        own=True,
+        output=KeyBody,
+    ),
+    Endpoint(
+        method="GET",
+        path="/changes",
+        summary="All changes",
+        handle=reads.list_changes,
+        least=Role.OPERATOR,
+        output=ChangeBody,
+        is_list=True,
+    ),
+    Endpoint(
+        method="GET",
+        path="/changes/head",
+        summary="Verify the whole change log, against a head that you noted if you name one",
+        handle=reads.verify_changes,
+        least=Role.OPERATOR,
+        output=HeadBody,
+        query=("number", "hash"),
+    ),
+)

@@ -1,0 +1,100 @@
+"""Logs in the callers of the management API: by the operator token, or by tokens of issuers."""
+
+import hmac
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from headgate.core.errors import ApiError, OperatorError
+from headgate.core.issuers import MAX_TOKEN_BYTES, Issuer, KeysNeeded, Person
+from headgate.core.keys import digest_of
+from headgate.management.problems import ProblemError
+from headgate.management.rights import OPERATOR_TOKEN, Manager, manager_of
+
+MIN_TOKEN_CHARACTERS = 32
+
+
+class Verifier(Protocol):
+    """Verifies tokens of issuers."""
+
+    def person(
+        self, token: bytes, digest: bytes, issuers: Mapping[str, Issuer], /
+    ) -> Person | ApiError | KeysNeeded:
+        """The person whom a token names."""
+        ...
+
+    async def fetch_keys(self, needed: KeysNeeded, /) -> None:
+        """Fetches keys that are missing."""
+        ...
+
+
+class Login:
+    """Turns the value of `authorization` into a manager.
+
+    The file of the operator token is read for each request, so a new token counts at once.
+    """
+
+    def __init__(
+        self,
+        verifier: Verifier,
+        issuers: Callable[[], Mapping[str, Issuer]],
+        operator_token_file: Path | None,
+    ) -> None:
+        self._verifier = verifier
+        self._issuers = issuers
+        self._file = operator_token_file
+
+    async def manager(self, authorization: str) -> Manager:
+        """The manager. Raises ProblemError with 401 or 503."""
+        scheme, _, text = authorization.strip().partition(" ")
+        token = text.strip().encode("latin-1", "replace")
+        if scheme.lower() != "bearer" or not token or len(token) > MAX_TOKEN_BYTES:
+            raise ProblemError(401, "Send `Authorization: Bearer TOKEN`.")
+        if self._file is not None and hmac.compare_digest(token, read_token(self._file).encode()):
+            return Manager(OPERATOR_TOKEN, is_operator=True)
+        person = await self._person(token)
+        if isinstance(person, KeysNeeded):
+            raise ProblemError(503, "The keys of the token's issuer cannot be fetched now.")
+        if isinstance(person, ApiError):
+            raise ProblemError(503 if person.refusal.status == 503 else 401, person.message)
+        return manager_of(person)
+
+    async def _person(self, token: bytes) -> Person | ApiError | KeysNeeded:
+        issuers = self._issuers()
+        if not issuers or token.count(b".") != 2:
+            raise ProblemError(401, "The token is neither the operator token nor of an issuer.")
+        person = self._verifier.person(token, digest_of(token), issuers)
+        if isinstance(person, KeysNeeded):
+            await self._verifier.fetch_keys(person)
+            person = self._verifier.person(token, digest_of(token), issuers)
+        return person
+
+
+def read_token(path: Path) -> str:
+    """The operator token in a file. Raises OperatorError for a missing, short or odd one."""
+    try:
+        token = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not ASCII"
+        raise OperatorError(f"{path}: cannot be read ({reason})") from None
+    if len(token) < MIN_TOKEN_CHARACTERS or not token.isprintable() or " " in token:
+        raise OperatorError(
+            f"{path}: the operator token must have at least {MIN_TOKEN_CHARACTERS} characters"
+            " without blanks"
+        )
+    return token
+
+
+def ensure_token(path: Path) -> None:
+    """Writes a fresh token, for its owner only, if the file is missing. Raises OperatorError."""
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        read_token(path)
+        return
+    except OSError as error:
+        raise OperatorError(f"{path}: cannot be written ({error.strerror})") from None
+    with os.fdopen(file, "w", encoding="ascii") as opened:
+        opened.write(secrets.token_urlsafe(32) + "\n")

@@ -1,0 +1,218 @@
+"""The bodies of the management API, as JSON. The OpenAPI document is made from them."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from headgate.core.policy import Count, Limit, Per, Smooth, Tenant, Windowed
+from headgate.identity.keys import Key, KeyRequest
+from headgate.identity.limits import KeyLimit
+from headgate.identity.read_log import LoggedChange
+
+
+class Input(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A body that a client sends. A field that is not known is refused."""
+
+
+class Output(msgspec.Struct, kw_only=True):
+    """A body that a client gets. Later versions may add fields."""
+
+
+class KeyLimitBody(Input):
+    """A limit of one key. `concurrent` has no `per`."""
+
+    count: Count
+    limit: int
+    per: Per | None = None
+
+
+class NewKey(Input):
+    """A key to issue. Without `models` it may use all of the tenant's."""
+
+    user: str
+    models: list[str] | None = None
+    limits: list[KeyLimitBody] = []
+    labels: dict[str, str] = {}
+    expires_at: datetime | None = None
+
+    def request(self, tenant: str) -> KeyRequest:
+        """The request for a key of this tenant."""
+        return KeyRequest(
+            tenant=tenant,
+            user=self.user,
+            models=None if self.models is None else tuple(sorted(set(self.models))),
+            limits=tuple(KeyLimit(one.count, one.limit, one.per) for one in self.limits),
+            labels=self.labels,
+            expires_s=None if self.expires_at is None else seconds(self.expires_at),
+        )
+
+
+class NewEnd(Input):
+    """Another end for a key; null for none."""
+
+    expires_at: datetime | None
+
+
+class Rotation(Input):
+    """How long the older secrets of a key go on, in seconds."""
+
+    overlap_s: float = 0.0
+
+
+class KeyBody(Output):
+    """A key at run time, without its secret."""
+
+    id: str
+    tenant: str
+    user: str
+    models: list[str] | None
+    limits: list[KeyLimitBody]
+    labels: dict[str, str]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+    is_live: bool
+
+
+class IssuedKeyBody(Output):
+    """A key with its new secret, which is shown once.
+
+    It is null when an issue is repeated under its Idempotency-Key.
+    """
+
+    key: KeyBody
+    secret: str | None
+
+
+class TenantBody(Output):
+    """A tenant of the policy file."""
+
+    name: str
+    models: list[str]
+    timezone: str
+    role: str
+
+
+class LimitBody(Output):
+    """A limit in force. The unit of `limit` is that of `count`; for cost, 1e-9 of the currency."""
+
+    id: str
+    count: Count
+    limit: int
+    per: Per | None
+    burst: int | None
+    each: list[str]
+    users: list[str]
+    models: list[str]
+    shadow: bool
+    on_outage: str
+
+
+class UserBody(Output):
+    """A user with a key, of the policy file or at run time."""
+
+    name: str
+
+
+class ChangeBody(Output):
+    """A row of the change log."""
+
+    number: int
+    at: datetime
+    actor: str
+    origin: str
+    action: str
+    object: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    hash: str
+
+
+class HeadBody(Output):
+    """The newest change of a log that is whole. Note it outside the database."""
+
+    number: int
+    hash: str
+
+
+class Problem(Output):
+    """An error, as `application/problem+json` (RFC 9457)."""
+
+    title: str
+    status: int
+    detail: str
+    type: str = "about:blank"
+    field: str | None = None
+
+
+def seconds(time: datetime) -> float:
+    """The time in seconds since the Unix epoch. Raises ValueError without a time zone."""
+    if time.tzinfo is None:
+        raise ValueError("a time needs its zone, for example 2027-01-31T18:00:00Z")
+    return time.timestamp()
+
+
+def key_body(key: Key, now_s: float) -> KeyBody:
+    """A key for its reader."""
+    request = key.request
+    return KeyBody(
+        id=key.id,
+        tenant=request.tenant,
+        user=request.user,
+        models=None if request.models is None else sorted(request.models),
+        limits=[KeyLimitBody(count=x.count, limit=x.limit, per=x.per) for x in request.limits],
+        labels=dict(request.labels),
+        created_at=_time(key.created_s),
+        expires_at=_perhaps(request.expires_s),
+        revoked_at=_perhaps(key.revoked_s),
+        last_used_at=_perhaps(key.last_used_s),
+        is_live=key.is_live(now_s),
+    )
+
+
+def tenant_body(tenant: Tenant, role: str) -> TenantBody:
+    """A tenant, for a manager with this role in it."""
+    zone = str(tenant.calendar.timezone)
+    return TenantBody(name=tenant.name, models=sorted(tenant.models), timezone=zone, role=role)
+
+
+def limit_body(limit: Limit) -> LimitBody:
+    """A limit of a tenant."""
+    shape = limit.shape
+    return LimitBody(
+        id=limit.id,
+        count=limit.count,
+        limit=limit.limit,
+        per=shape.per if isinstance(shape, Windowed | Smooth) else None,
+        burst=shape.burst if isinstance(shape, Smooth) else None,
+        each=sorted(limit.each),
+        users=sorted(limit.users),
+        models=sorted(limit.models),
+        shadow=limit.shadow,
+        on_outage=limit.on_outage,
+    )
+
+
+def change_body(change: LoggedChange) -> ChangeBody:
+    """A change, for its reader."""
+    return ChangeBody(
+        number=change.number,
+        at=_time(change.at_s),
+        actor=change.actor,
+        origin=change.origin,
+        action=change.action,
+        object=change.object,
+        before=None if change.before is None else dict(change.before),
+        after=None if change.after is None else dict(change.after),
+        hash=change.hash.hex(),
+    )
+
+
+def _time(at_s: float) -> datetime:
+    return datetime.fromtimestamp(at_s, UTC)
+
+
+def _perhaps(at_s: float | None) -> datetime | None:
+    return None if at_s is None else _time(at_s)

@@ -1,0 +1,41 @@
+"""The rights of people in the management of tenants. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from headgate.core.issuers import Person, Role
+
+OPERATOR_TOKEN = "~operator-token"  # noqa: S105 - a name
+"""The name of whoever shows the operator token. No key and no issuer can give it to a person."""
+
+_RANK = {role: rank for rank, role in enumerate(Role)}
+
+
+@dataclass(frozen=True, slots=True)
+class Manager:
+    """Somebody who calls the management API. `name` is their name as a user, and in the change log.
+
+    `tenants` holds the role in each tenant. An operator has all rights in all tenants.
+    """
+
+    name: str
+    tenants: Mapping[str, Role] = field(default_factory=dict)
+    is_operator: bool = False
+
+
+def manager_of(person: Person) -> Manager:
+    """The manager that a verified token names. The role `operator` counts beyond its tenant."""
+    return Manager(person.user, person.tenants, Role.OPERATOR in person.tenants.values())
+
+
+def has_role(manager: Manager, least: Role, tenant: str) -> bool:
+    """Whether the manager has at least this role in the tenant."""
+    if manager.is_operator:
+        return True
+    role = manager.tenants.get(tenant)
+    return role is not None and least is not Role.OPERATOR and _RANK[role] >= _RANK[least]
+
+
+def owns(manager: Manager, tenant: str, user: str) -> bool:
+    """Whether something of this tenant's user is the manager's own."""
+    return manager.name == user and has_role(manager, Role.USER, tenant)

@@ -1,0 +1,69 @@
+"""The listener of the management API."""
+
+import ipaddress
+from contextlib import AsyncExitStack
+from functools import partial
+
+from headgate.core.errors import OperatorError
+from headgate.database.address import database_address
+from headgate.database.connection import connected
+from headgate.identity.store import KeyStore
+from headgate.management.app import management_app
+from headgate.management.calls import Desk
+from headgate.management.login import Login, ensure_token
+from headgate.program.app import running_verifier
+from headgate.program.hooks import HookInputs
+from headgate.program.http_server import HttpServer
+from headgate.program.settings import Address, ApiSettings, ServiceSettings
+from headgate.program.tls import read_pair, read_pem
+
+
+async def start_api(stack: AsyncExitStack, settings: ServiceSettings, inputs: HookInputs) -> None:
+    """Serves the management API until the stack ends, if the settings name an address.
+
+    Raises OperatorError for settings that do not fit, and for a bad token or certificate.
+    """
+    api = settings.api
+    if api.address is None:
+        return
+    if settings.database.url is None:
+        raise OperatorError("--api needs a database: name --database, or --database-dir of `up`")
+    if api.tls is None and not _is_local(api.address):
+        raise OperatorError(
+            f"--api {api.address} is open to other machines: add --api-tls-cert and --api-tls-key"
+        )
+    if api.operator_token_file is not None:
+        ensure_token(api.operator_token_file)
+    verifier = await stack.enter_async_context(
+        running_verifier(inputs.policy, inputs.clock, inputs.metrics)
+    )
+    login = Login(verifier, lambda: inputs.policy().issuers, api.operator_token_file)
+    server = _server(settings, inputs, login, api.address)
+    await server.start()
+    stack.push_async_callback(server.stop)
+
+
+def _server(
+    settings: ServiceSettings, inputs: HookInputs, login: Login, address: Address
+) -> HttpServer:
+    database = database_address(str(settings.database.url), settings.database.password_file)
+    connect = partial(connected, database)
+    store = KeyStore(connect, inputs.clock)
+    desk = Desk(store=store, connect=connect, policy=inputs.policy, clock=inputs.clock)
+    _check_pair(settings.api)
+    tls = settings.api.tls
+    return HttpServer(management_app(desk, login), address, "the management API", tls)
+
+
+def _check_pair(api: ApiSettings) -> None:
+    if api.tls is not None:
+        read_pair(tuple((path, read_pem(path)) for path in (api.tls.certificate, api.tls.key)))
+
+
+def _is_local(address: Address) -> bool:
+    if address.host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,89 @@
+"""The management API of a real box, used through the command line."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.box import Box, policy, running_box, small_chat
+from tests.envoy.conftest import Upstream
+from tests.envoy_process import free_port
+from tests.patience import PATIENCE_S, wait_until
+from tests.postgres_server import temporary_folder
+
+
+class Managed:
+    """A box with its API, and the command line that manages it."""
+
+    def __init__(self, box: Box, url: str, token_file: Path) -> None:
+        self.box = box
+        self.url = url
+        self._options = ("--api", url, "--token-file", str(token_file))
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "headgate", *words, *self._options]
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+
+    def json(self, *words: str) -> dict:
+        done = self.run(*words, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def status(self, secret: str) -> int:
+        headers = {"authorization": f"Bearer {secret}"}
+        url = f"{self.box.url}/v1/chat/completions"
+        return httpx.post(url, json=small_chat(), headers=headers).status_code
+
+
+@pytest.fixture(scope="module")
+def managed(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Managed]:
+    with temporary_folder() as folder:
+        home = tmp_path_factory.mktemp("api")
+        port, token = free_port(), home / "operator-token"
+        options = (
+            *("--database-dir", str(folder / "db"), "--auth-failures-per-minute", "1000000"),
+            *("--api", f"127.0.0.1:{port}", "--operator-token-file", str(token)),
+        )
+        with running_box(home, policy(upstream.url), *options) as box:
+            yield Managed(box, f"http://127.0.0.1:{port}", token)
+
+
+def test_a_key_of_the_command_line_is_served_and_refused_soon_after_its_end(
+    managed: Managed,
+) -> None:
+    issued = managed.json("keys", "issue", "--tenant", "acme", "--user", "rita")
+    wait_until(lambda: managed.status(issued["secret"]) == 200, "the key", PATIENCE_S)
+
+    managed.json("keys", "revoke", issued["key"]["id"])
+    wait_until(lambda: managed.status(issued["secret"]) == 401, "the refusal", PATIENCE_S)
+
+
+def test_tables_name_what_there_is(managed: Managed) -> None:
+    issued = managed.json("keys", "issue", "--tenant", "acme", "--user", "tom", "--hours", "8")
+    rotated = managed.run("keys", "rotate", issued["key"]["id"])
+
+    assert rotated.stdout.startswith("sk-hg-")
+    keys = managed.run("keys", "list", "--tenant", "acme").stdout
+    assert keys.splitlines()[0].split()[:4] == ["id", "tenant", "user", "is_live"]
+    assert issued["key"]["id"] in keys
+    assert "acme" in managed.run("tenants", "list").stdout
+    assert "key.rotate" in managed.run("audit", "list").stdout
+    assert "the change log is whole" in managed.run("audit", "verify").stdout
+
+
+def test_a_refusal_is_one_line_and_exit_code_1(managed: Managed) -> None:
+    done = managed.run("keys", "issue", "--tenant", "nobody", "--user", "rita")
+
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "no such tenant" in done.stderr
+
+
+def test_the_port_of_the_data_serves_no_management_path(managed: Managed) -> None:
+    headers = {"authorization": "Bearer sk-test-alice-0123456789abcdef"}
+    for path in ("/api/v1/tenants", "/api/v1/openapi.json", "/v1/../api/v1/tenants"):
+        assert httpx.get(managed.box.url + path, headers=headers).status_code == 404

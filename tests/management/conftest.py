@@ -1,0 +1,105 @@
+"""The management API in this process, on a real PostgreSQL, with people of every role."""
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from headgate.core.errors import ApiError, Refusal
+from headgate.core.issuers import Issuer, KeysNeeded, Membership, Person, Role
+from headgate.core.keys import digest_of
+from headgate.core.policy import Caller, CompiledPolicy
+from headgate.identity.keys import KeyRequest
+from headgate.identity.store import KeyStore
+from headgate.management.app import management_app
+from headgate.management.calls import Desk
+from headgate.management.login import Login
+from tests.fakes import FakeClock
+from tests.identity.builders import BY, POLICY, connect_to
+from tests.postgres_server import PostgresServer, running_server
+
+OPERATOR_TOKEN = "operator-token-of-the-tests-0123456789"
+ISSUER = Issuer(
+    alias="okta",
+    url="https://a.example.org",
+    audiences=frozenset({"x"}),
+    memberships=(Membership("acme"),),
+)
+API_POLICY = CompiledPolicy(
+    models=POLICY.models,
+    tenants=POLICY.tenants,
+    keys={digest_of("sk-file"): Caller("acme", "filip", "k1")},
+    issuers={"https://a.example.org": ISSUER},
+)
+PEOPLE: dict[str, Mapping[str, Role]] = {
+    "user": {"acme": Role.USER},
+    "finance": {"acme": Role.FINANCE},
+    "admin": {"acme": Role.ADMIN},
+    "operator": {"acme": Role.OPERATOR},
+    "foreign": {"globex": Role.ADMIN},
+    "stranger": {},
+}
+
+
+def token_of(name: str) -> str:
+    return f"eyJ.{name}.x"
+
+
+class KnownPeople:
+    """A verifier that takes the name in a token for granted."""
+
+    def person(
+        self, token: bytes, digest: bytes, issuers: Mapping[str, Issuer]
+    ) -> Person | ApiError | KeysNeeded:
+        name = token.decode().split(".")[1]
+        if name not in PEOPLE:
+            return ApiError(Refusal.BAD_TOKEN, "The token is not signed by its issuer.")
+        return Person(issuer="okta", subject=name, user=f"okta:{name}", tenants=PEOPLE[name])
+
+    async def fetch_keys(self, needed: KeysNeeded) -> None:
+        raise AssertionError("there is no key to fetch")
+
+
+@dataclass
+class Api:
+    """The running API and the store below it."""
+
+    http: httpx.AsyncClient
+    store: KeyStore
+    clock: FakeClock
+    token_file: Path
+
+    async def ask(
+        self, who: str, method: str, path: str, body: object = None, **headers: str
+    ) -> httpx.Response:
+        token = OPERATOR_TOKEN if who == "token" else token_of(who)
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        sent = {"authorization": f"Bearer {token}", **names}
+        return await self.http.request(method, f"/api/v1{path}", json=body, headers=sent)
+
+    async def issued(self, tenant: str = "acme", user: str = "okta:user") -> str:
+        """The id of a fresh key."""
+        request = KeyRequest(tenant=tenant, user=user)
+        return (await self.store.issue(request, API_POLICY, BY)).key.id
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture
+async def api(postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[Api]:
+    clock = FakeClock(1_800_000_000)
+    connect = connect_to(postgres.address(postgres.clean_database()))
+    store = KeyStore(connect, clock)
+    token_file = tmp_path / "operator-token"
+    token_file.write_text(OPERATOR_TOKEN + "\n")
+    desk = Desk(store=store, connect=connect, policy=lambda: API_POLICY, clock=clock)
+    app = management_app(desk, Login(KnownPeople(), lambda: API_POLICY.issuers, token_file))
+    transport = httpx.ASGITransport(app, client=("192.0.2.7", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as http:
+        yield Api(http, store, clock, token_file)
