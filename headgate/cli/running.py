@@ -14,6 +14,7 @@ from typing import Any
 import click
 import uvloop
 
+from headgate.cli.fields import box_fields, service_fields
 from headgate.cli.options import (
     API,
     API_TLS_CERT,
@@ -42,27 +43,15 @@ from headgate.cli.options import (
     STORE_PASSWORD,
     WORKERS,
     HostPort,
-    chosen_path,
 )
 from headgate.core.clock import SystemClock
-from headgate.core.contract import Counting
 from headgate.core.errors import OperatorError
-from headgate.core.lean_contract import HookPath
-from headgate.dataplane.box import MAX_CONNECTIONS, Tracing
-from headgate.dataplane.tracing import collector as check_collector
+from headgate.dataplane.box import MAX_CONNECTIONS
 from headgate.program.logs import configure_logs
 from headgate.program.serve import serve
 from headgate.program.settings import (
-    Address,
-    ApiSettings,
     BoxSettings,
-    DatabaseSettings,
-    LogFormat,
-    LogLevel,
-    LogSettings,
     ServiceSettings,
-    StoreSettings,
-    TlsFiles,
 )
 from headgate.program.up import up
 from headgate.simulator.__main__ import main as simulate
@@ -131,44 +120,9 @@ _DEFAULT_POLICY = Path("headgate.yaml")
 @OTLP_RATIO
 @OTLP_FOLLOW_CLIENT
 @PATH
-def up_command(
-    *,
-    demo: bool,
-    store: str,
-    store_deadline_ms: int,
-    store_password_file: Path | None,
-    database: str | None,
-    database_password_file: Path | None,
-    keys_stale_s: float,
-    api: Address | None,
-    api_tls_cert: Path | None,
-    api_tls_key: Path | None,
-    operator_token_file: Path | None,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    otlp: str | None,
-    otlp_ratio: float,
-    otlp_follow_client: bool,
-    log_format: LogFormat,
-    log_level: LogLevel,
-    path: HookPath | None,
-    counting: Counting,
-    **options: Any,
-) -> None:
+def up_command(*, demo: bool, **options: Any) -> None:
     """One box: a real Envoy with the services, in front of one vLLM."""
-    settings = BoxSettings(
-        store=StoreSettings(
-            store, deadline_s=store_deadline_ms / 1000, password_file=store_password_file
-        ),
-        database=_database(database, database_password_file, keys_stale_s),
-        api=_api(api, api_tls_cert, api_tls_key, operator_token_file),
-        tls=_tls_files(tls_cert, tls_key, "--tls-cert and --tls-key"),
-        tracing=None if otlp is None else _tracing(otlp, otlp_ratio, otlp_follow_client),
-        log=LogSettings(log_format, log_level),
-        path=chosen_path(path, counting, BOX.path),
-        counting=counting,
-        **options,
-    )
+    settings = BoxSettings(**box_fields(options))
     if demo and (settings.policy or settings.upstream):
         raise click.UsageError("--demo brings its own policy and upstream")
     if not demo and settings.policy is None:
@@ -234,32 +188,9 @@ def up_command(
     show_default=True,
     help="From this part of its limits on, metrics count hits as near the limit.",
 )
-def serve_command(
-    *,
-    store: str,
-    replicas: int,
-    store_deadline_ms: int,
-    store_password_file: Path | None,
-    database: str | None,
-    database_password_file: Path | None,
-    keys_stale_s: float,
-    keys_snapshot: Path | None,
-    api: Address | None,
-    api_tls_cert: Path | None,
-    api_tls_key: Path | None,
-    operator_token_file: Path | None,
-    log_format: LogFormat,
-    log_level: LogLevel,
-    **options: Any,
-) -> None:
+def serve_command(**options: Any) -> None:
     """The services alone, for an Envoy or a mesh that runs elsewhere."""
-    settings = ServiceSettings(
-        store=StoreSettings(store, replicas, store_deadline_ms / 1000, store_password_file),
-        database=_database(database, database_password_file, keys_stale_s, keys_snapshot),
-        api=_api(api, api_tls_cert, api_tls_key, operator_token_file),
-        log=LogSettings(log_format, log_level),
-        **options,
-    )
+    settings = ServiceSettings(**service_fields(options))
     if settings.policy is None and (_DEFAULT_POLICY.exists() or not settings.ratelimit_config):
         settings = replace(settings, policy=_DEFAULT_POLICY)
     configure_logs(settings.log)
@@ -275,39 +206,6 @@ def serve_command(
 def simulate_command(options: tuple[str, ...]) -> None:
     """The vLLM simulator alone: the same API without a GPU (--help lists its options)."""
     sys.exit(simulate(list(options)))
-
-
-def _api(
-    address: Address | None, certificate: Path | None, key: Path | None, token_file: Path | None
-) -> ApiSettings:
-    if address is None and (certificate or key or token_file):
-        raise click.UsageError("--api-tls-cert, --api-tls-key and --operator-token-file need --api")
-    tls = _tls_files(certificate, key, "--api-tls-cert and --api-tls-key")
-    return ApiSettings(address=address, tls=tls, operator_token_file=token_file)
-
-
-def _tracing(otlp: str, ratio: float, follow_client: bool) -> Tracing:
-    tracing = Tracing(otlp, ratio, follow_client)
-    check_collector(tracing)
-    return tracing
-
-
-def _tls_files(certificate: Path | None, key: Path | None, options: str) -> TlsFiles | None:
-    if certificate is None and key is None:
-        return None
-    if certificate is None or key is None:
-        raise click.UsageError(f"{options} go together")
-    return TlsFiles(certificate, key)
-
-
-def _database(
-    url: str | None, password_file: Path | None, stale_s: float, snapshot: Path | None = None
-) -> DatabaseSettings:
-    if url is None and (password_file or snapshot):
-        raise click.UsageError("--database-password-file and --keys-snapshot go with a --database")
-    return DatabaseSettings(
-        url=url, password_file=password_file, keys_stale_s=stale_s, keys_snapshot=snapshot
-    )
 
 
 def _default_policy() -> Path:

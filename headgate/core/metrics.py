@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from headgate.core.clock import Clock
 from headgate.core.demand_metrics import DemandMetrics
+from headgate.core.hook_timer import HookTimer
 from headgate.core.identity_metrics import IdentityMetrics
 from headgate.core.request_metrics import RequestMetrics
 
@@ -207,6 +208,7 @@ class Metrics:
         Gauge,
         "headgate_ratelimit_config_refused",
         "1 while the files of --ratelimit-config are refused, so that older ones are in force.",
+        multiprocess_mode="max",
     )
     ratelimit_config_loaded_seconds = _Declared(
         Gauge,
@@ -226,6 +228,7 @@ class Metrics:
         "headgate_certificate_refused",
         "1 while the files of the door's certificate are refused, so that an older one is in"
         " force.",
+        multiprocess_mode="max",
     )
     certificate_loaded_seconds = _Declared(
         Gauge,
@@ -249,6 +252,7 @@ class Metrics:
         Gauge,
         "headgate_policy_refused",
         "1 while the policy file is one that was refused, so that an older one is in force.",
+        multiprocess_mode="max",
     )
     policy_loaded_seconds = _Declared(
         Gauge,
@@ -287,22 +291,6 @@ class Metrics:
         own = {row.name: row.gauge_mode for row in rows if row.gauge_mode is not None}
         return {**own, **RequestMetrics.GAUGE_MODES, **IdentityMetrics.GAUGE_MODES}
 
-    def time_hook(self, hook: str) -> "HookTimer":
+    def time_hook(self, hook: str) -> HookTimer:
         """Measures the body of a `with` as one answer of `hook`."""
         return HookTimer(self.hook_seconds.labels(hook), self._clock)
-
-
-class HookTimer:
-    """Measures one answer. A class, as a generator's context costs more than the measurement."""
-
-    __slots__ = ("_clock", "_seconds", "_start_s")
-
-    def __init__(self, seconds: Histogram, clock: Clock) -> None:
-        self._seconds = seconds
-        self._clock = clock
-
-    def __enter__(self) -> None:
-        self._start_s = self._clock.monotonic_s()
-
-    def __exit__(self, *_: object) -> None:
-        self._seconds.observe(self._clock.monotonic_s() - self._start_s)

@@ -95,8 +95,7 @@ async def running_services(
     """Starts everything in the order in which it is needed, and drains it in reverse.
 
     `policy` returns the one in force. With a `console`, a line for each request goes there.
-    Once a `box` ends, new requests are refused. Raises OperatorError for a bad file or a taken
-    port.
+    Once a `box` ends, new requests are refused. Raises OperatorError for a bad file or port.
     """
     start_series(metrics)
     async with AsyncExitStack() as stack:

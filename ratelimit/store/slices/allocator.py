@@ -177,7 +177,7 @@ class Allocator:
         if answer.decision is not ReserveDecision.ADMITTED:
             raise StoreError(f"a counter holds no more than {MAX_COUNT}")
         pool.learn(answer.used[pool.key], self._clock.monotonic_s())
-        # What was held and has been spent meanwhile is part of the kept amount.
+        # The kept amount includes the part of the held one that has been spent meanwhile.
         shrunk.id, shrunk.amount, shrunk.spent = kept.id, kept.amount, shrunk.spent - spent
         shrunk.taken_s = shrunk.drawn_s = self._clock.monotonic_s()
         await self._settle_slice(pool, old_id, spent)
