@@ -174,15 +174,7 @@ def build_hooks(
     others = _descriptor_limits(settings, parts)
     processor = _processor(parts, estimator)
     rate_limit = RateLimitService(limiter, parts.metrics, parts.clock, others)
-    authorization = Authorization(
-        parts.policy,
-        parts.verifier,
-        failures,
-        parts.clock,
-        parts.metrics,
-        admits=parts.admits,
-        keys=parts.keys,
-    )
+    authorization = _authorization(parts, failures)
     return Hooks(
         authorization=authorization,
         lean=LeanCheck(
@@ -195,6 +187,18 @@ def build_hooks(
         processor=processor,
         rate_limit=rate_limit,
         access_log=_access_log(parts, limiter, estimator, (sinks, shown), failures),
+    )
+
+
+def _authorization(parts: Parts, failures: FailureLimit) -> Authorization:
+    return Authorization(
+        parts.policy,
+        parts.verifier,
+        failures,
+        parts.clock,
+        parts.metrics,
+        admits=parts.admits,
+        keys=parts.keys,
     )
 
 
