@@ -79,7 +79,9 @@ class ExternalProcessor:
         self, messages: AsyncIterator[ProcessingRequest], context: Context
     ) -> AsyncIterator[ProcessingResponse]:
         """One request. Ends after the last reply, so that streams are short."""
-        stream = RequestStream(self._decide, self._now_ms, _wants_answers(context))
+        stream = RequestStream(
+            lambda facts: self._decide(facts, self._new_id()), self._now_ms, _wants_answers(context)
+        )
         async for message in messages:
             try:
                 response = await self._respond(stream, message)
@@ -127,7 +129,7 @@ class ExternalProcessor:
 
     async def decide(self, facts: RequestFacts, reservation_id: str) -> Edited | Refuse | Answer:
         """Decides about one request in one step. The proxy then edits the body by itself."""
-        decision = decide(facts, self._policy(), self._estimator, reservation_id)
+        decision = self._decide(facts, reservation_id)
         completed = await self._completed(decision)
         reply = edited(completed, facts) if isinstance(completed, Admit) else completed
         self._count(reply)
@@ -142,8 +144,8 @@ class ExternalProcessor:
     def _count(self, reply: RequestReply | Edited) -> None:
         self._metrics.decisions.labels(_HOOK, _label(reply)).inc()
 
-    def _decide(self, facts: RequestFacts) -> RequestDecision:
-        return decide(facts, self._policy(), self._estimator, self._new_id(), self._keys)
+    def _decide(self, facts: RequestFacts, reservation_id: str) -> RequestDecision:
+        return decide(facts, self._policy(), self._estimator, reservation_id, self._keys)
 
     def _now_ms(self) -> int:
         return int(self._clock.now_s() * 1000)
