@@ -1,11 +1,10 @@
 """Counts finished requests in the metrics.
 
 Labels come only from the policy in force and from our own names: each new label would cost memory
-forever. The children of a metric are looked up once for each set of labels.
+forever.
 """
 
 from collections.abc import Callable, Container
-from functools import lru_cache
 
 from accesslog.types import UsageRecord
 from headgate.core.apis import Api
@@ -16,8 +15,6 @@ from headgate.core.policy import CompiledPolicy
 
 _STATUSES = range(100, 600)
 _APIS = frozenset(Api)
-_CACHED = 16_384
-"""Sets of labels whose children are kept at hand; the metrics themselves keep all of them."""
 _NOT_RESERVED = frozenset({"RL", "RLSE"})
 """Envoy's flags of a request that a limit refused, or about which the service could not decide."""
 _NO_POD = frozenset({"UH", "UO"})
@@ -27,26 +24,27 @@ _FULL = 503
 
 
 class RequestCounts:
-    """The metrics of finished requests, with their children at hand."""
+    """The metrics of finished requests."""
 
     def __init__(self, metrics: Metrics, policy: Callable[[], CompiledPolicy]) -> None:
         self._policy = policy
-        self._requests = lru_cache(_CACHED)(metrics.requests.labels)
-        self._answers = lru_cache(_CACHED)(metrics.of_requests.answers.labels)
-        self._seconds = lru_cache(_CACHED)(metrics.of_requests.seconds.labels)
-        self._cost = lru_cache(_CACHED)(metrics.of_requests.cost.labels)
-        self._tokens = lru_cache(_CACHED)(metrics.tokens.labels)
-        self._ttft_s = lru_cache(_CACHED)(metrics.ttft_seconds.labels)
-        self._settled_tokens = lru_cache(_CACHED)(metrics.demand.settled_tokens.labels)
-        self._no_capacity = lru_cache(_CACHED)(metrics.demand.capacity_refusals.labels)
-        self._ratio = lru_cache(_CACHED)(metrics.estimate_ratio.labels)
+        self._requests = metrics.requests.labels
+        self._answers = metrics.of_requests.answers.labels
+        self._seconds = metrics.of_requests.seconds.labels
+        self._cost = metrics.of_requests.cost.labels
+        self._tokens = metrics.tokens.labels
+        self._ttft_s = metrics.ttft_seconds.labels
+        self._settled_tokens = metrics.demand.settled_tokens.labels
+        self._no_capacity = metrics.demand.capacity_refusals.labels
+        self._ratio = metrics.estimate_ratio.labels
 
     def count(self, record: UsageRecord) -> None:
         """Counts one request."""
         policy = self._policy()
         tenant = _known(record.tenant, policy.tenants)
         model = _known(record.model, policy.models)
-        _, version = pods_of(policy, record.model, record.version)
+        pods = pods_of(policy, record.model, record.version)
+        version = pods[1]
         status = _known(record.status, _STATUSES)
         self._requests(tenant, model, _known(record.api, _APIS), status).inc()
         self._answers(model, version, _class(record.status), record.ended or ABSENT).inc()
@@ -55,12 +53,11 @@ class RequestCounts:
         if record.ttft_s is not None:
             self._ttft_s(model, version).observe(record.ttft_s)
         self._count_tokens(tenant, model, record)
-        self._count_demand(record, policy)
+        self._count_demand(record, pods)
 
-    def _count_demand(self, record: UsageRecord, policy: CompiledPolicy) -> None:
+    def _count_demand(self, record: UsageRecord, pods: tuple[str, str]) -> None:
         if record.reservation is None or not _NOT_RESERVED.isdisjoint(record.flags):
             return
-        pods = pods_of(policy, record.model, record.version)
         self._settled_tokens(*pods).inc(record.estimated_tokens or 0)
         if record.upstream_status == _FULL or not _NO_POD.isdisjoint(record.flags):
             self._no_capacity(*pods).inc()

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterable, Callable, Iterator, Sequence
-from functools import lru_cache
 from typing import Protocol, TypeVar
 
 from accesslog.console import ConsoleSink
@@ -110,7 +109,7 @@ class AccessLogService:
     ) -> None:
         self._settle = settle
         self._known_outcome = known_outcome
-        self._outcomes = lru_cache(metrics.settlements.labels)
+        self._outcomes = metrics.settlements.labels
         self._learn = learn
         self._prices_of = prices_of
         self._replica = replica

@@ -1,7 +1,6 @@
 """Envoy's global rate limit service: decode, decide, encode, record."""
 
 import logging
-from functools import lru_cache
 
 from headgate._gen.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from headgate.core.clock import Clock
@@ -49,7 +48,7 @@ class RateLimitService:
         self._metrics = metrics
         self._clock = clock
         self._descriptor_limits = descriptor_limits
-        self._reserved_tokens = lru_cache(metrics.demand.reserved_tokens.labels)
+        self._reserved_tokens = metrics.demand.reserved_tokens.labels
         self._fullness = Fullness(clock.now_s)
         metrics.registry.register(self._fullness)
 

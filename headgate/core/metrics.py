@@ -1,7 +1,7 @@
 """Every metric, in one table. Labels come from closed sets: tenants and models of the policy."""
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -10,6 +10,7 @@ from headgate.core.clock import Clock
 from headgate.core.demand_metrics import DemandMetrics
 from headgate.core.hook_timer import HookTimer
 from headgate.core.identity_metrics import IdentityMetrics
+from headgate.core.metric_children import remembering
 from headgate.core.request_metrics import RequestMetrics
 
 _HOOK_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -47,14 +48,8 @@ class _Declared(Generic[M]):
         raise AttributeError(f"{self._attribute} is not registered")
 
     def register(self, metrics: "Metrics") -> None:
-        """Registers the metric and makes it the attribute of `metrics`.
-
-        Each hook needs some children of it, and their look-up by `labels` takes microseconds. So
-        each child is remembered: there are few, as labels come from closed sets.
-        """
-        metric = self._build(registry=metrics.registry)
-        vars(metric)["labels"] = cache(metric.labels)
-        vars(metrics)[self._attribute] = metric
+        """Registers the metric and makes it the attribute of `metrics`."""
+        vars(metrics)[self._attribute] = remembering(self._build(registry=metrics.registry))
 
 
 class Metrics:
@@ -282,6 +277,9 @@ class Metrics:
         self.of_requests = RequestMetrics(registry)
         self.demand = DemandMetrics(registry)
         self.of_identity = IdentityMetrics(registry)
+        for part in (self.of_requests, self.demand, self.of_identity):
+            for metric in vars(part).values():
+                remembering(metric)
         self.store_available.set(1)
 
     @classmethod
