@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from headgate.core.apis import WITH_PRIORITY
 from headgate.core.clock import Clock
 from headgate.core.key_ring import NO_KEYS, KeyRing, KeysUnavailableError, tenant_of
 from headgate.core.pods import pods_of
@@ -23,6 +24,7 @@ from ratelimit.answers import (
     statuses_of,
 )
 from ratelimit.demand import Subject, claims_of, reservation_of
+from ratelimit.fair.tags import FairDemand, Rates, VirtualTimes
 from ratelimit.store.concurrency import Turns
 from ratelimit.store.protocol import (
     Reserved,
@@ -70,7 +72,8 @@ class Limiter:
     within a second. For a forgotten reservation it asks the store, which knows.
 
     `settle_held` is how the store settles what a replica holds, if it can do that. `keys` add the
-    limits of a key that was issued at run time.
+    limits of a key that was issued at run time. `virtual_times` are those of vLLM's queues; without
+    them the limiter begins with none.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Limiter:
         remembered: int = 16_384,
         settle_held: SettleHeld | None = None,
         keys: KeyRing = NO_KEYS,
+        virtual_times: VirtualTimes | None = None,
     ) -> None:
         self._store = store
         self._policy = policy
@@ -89,6 +93,7 @@ class Limiter:
         self._remembered = remembered
         self._settle_held = settle_held
         self._keys = keys
+        self._virtual_times = virtual_times or VirtualTimes(clock.monotonic_s)
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._settling = Turns()
 
@@ -105,7 +110,8 @@ class Limiter:
             return Refused(Reason.UNKNOWN_TENANT, None, 1, ())
         subject = Subject(request.tenant, request.user, request.key, request.model)
         claims = claims_of(tenant, subject, now_s)
-        if not claims:
+        fair = self._fair_demand(request, tenant)
+        if not claims and fair is None:
             self._remember_unless_known(request, _ReservationState.FREE)
             return Admitted(())
         reservation = reservation_of(
@@ -115,6 +121,7 @@ class Limiter:
             request.tokens,
             now_s,
             prompt_tokens=request.prompt_tokens,
+            fair=fair,
         )
         try:
             reserved = await self._store.reserve(reservation)
@@ -130,7 +137,27 @@ class Limiter:
             return refusal_of(reservation, met, reserved, statuses)
         exceeded = tuple(met[key].limit for key in reserved.exceeded)
         holds_slot = bool(reservation.leases)
-        return Admitted(tuple(statuses.values()), exceeded, reserved.held_by, holds_slot)
+        return Admitted(
+            tuple(statuses.values()),
+            exceeded,
+            reserved.held_by,
+            holds_slot,
+            _priority(request, fair, reserved),
+        )
+
+    def _fair_demand(self, request: ReserveRequest, tenant: Tenant) -> FairDemand | None:
+        """The work of the request in its queue: that of the base model, on all of its pods."""
+        model = self._policy().models.get(request.model)
+        if tenant.weight is None or model is None:
+            return None
+        rates = Rates.of_weight(tenant.weight)
+        prompt = request.prompt_tokens or 0
+        return FairDemand(
+            queue=model.base,
+            work=rates.work(prompt, request.tokens - prompt),
+            rates=rates,
+            virtual_time=self._virtual_times.of(model.base, model.fairness_floor),
+        )
 
     def _tenant_of(self, request: ReserveRequest) -> Tenant | None:
         """Raises StoreError where the limits of the key are not known here yet."""
@@ -188,6 +215,8 @@ class Limiter:
             else:
                 settled = await self._store.settle(*settlement)
             outcome = settled.outcome
+            if settled.start is not None and cost.requests:
+                self._virtual_times.started(settled.start)
             statuses = _statuses_after(statuses, settled.used, now_s)
         if outcome is SettleOutcome.UNKNOWN:  # not remembered: its reserve call may still come
             return outcome
@@ -212,6 +241,13 @@ class Limiter:
         """A repeated call after a change of the policy must not hide what the store holds."""
         if request.reservation not in self._known:
             self._remember(request.reservation, _Known(request.tenant, state, {}))
+
+
+def _priority(request: ReserveRequest, fair: FairDemand | None, reserved: Reserved) -> int | None:
+    """What vLLM orders the request by. Where nothing counts the work, it goes on at once."""
+    if fair is None or request.api not in WITH_PRIORITY:
+        return None
+    return fair.virtual_time if reserved.start is None else reserved.start
 
 
 def _state_of(reserved: Reserved) -> _ReservationState:

@@ -73,6 +73,8 @@ FORM_APIS = frozenset({Api.TRANSCRIPTIONS, Api.TRANSLATIONS})
 WITHOUT_USAGE = frozenset({Api.COUNT_TOKENS, Api.TOKENIZE}) | FORM_APIS
 """The APIs whose answers carry no token usage; audio answers may carry seconds. They are refused
 unless the policy sets their price."""
+WITH_PRIORITY = frozenset({Api.CHAT, Api.COMPLETIONS, Api.RESPONSES, Api.MESSAGES})
+"""The APIs for which vLLM reads the priority of a request from a header."""
 ANTHROPIC_APIS = frozenset({Api.MESSAGES, Api.COUNT_TOKENS})
 
 

@@ -288,8 +288,12 @@ TRACEPARENT = "traceparent"
 VERSION_HEADER = "x-model-version"
 """The header by which a client chooses a version, if its tenant may. It never reaches vLLM."""
 
+PRIORITY_HEADER = "x-vllm-priority"
+"""vLLM takes waiting requests with a smaller number first, if it runs with
+`--scheduling-policy priority` (0.28 and later). Only Headgate sets it."""
+
 STRIPPED_HEADERS = (
-    "x-vllm-priority",
+    PRIORITY_HEADER,
     "x-data-parallel-rank",
     "x-session-id",
     "endpoint-load-metrics-format",

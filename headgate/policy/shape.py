@@ -20,6 +20,7 @@ from headgate.policy.schema import (
     AdapterEntry,
     BaseModelEntry,
     CorsEntry,
+    FairnessEntry,
     KeyEntry,
     PolicyFile,
     PricesEntry,
@@ -194,6 +195,8 @@ def _locate_in_tenant(loc: tuple[int | str, ...], path: list[int | str]) -> tupl
         return (WeightsEntry, 5) if is_weight else (_KINDS[str(loc[4])], 4)
     if len(loc) > 5 and loc[2] == "keys" and loc[4] == "acts_for":
         return ActsForEntry, 5
+    if len(loc) > 3 and loc[2] == "fairness":
+        return FairnessEntry, 3
     if len(loc) > 4 and loc[2] in _LISTED:
         return _LISTED[str(loc[2])], 4
     return (TenantEntry, 2) if len(loc) > 2 and loc[2] != "[key]" else (PolicyFile, 0)

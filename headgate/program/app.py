@@ -39,6 +39,7 @@ from headgate.lean.service import LeanCheck
 from headgate.program.settings import DatabaseSettings, ServiceSettings, StoreSettings
 from ratelimit.descriptors.service import DescriptorLimits, DescriptorOptions
 from ratelimit.descriptors.tree import Domains
+from ratelimit.fair.tags import VirtualTimes
 from ratelimit.limiter import Limiter
 from ratelimit.peek import PeekLimits
 from ratelimit.service import RateLimitService
@@ -47,6 +48,7 @@ from ratelimit.store.outage.resilient import ResilientStore
 from ratelimit.store.protocol import Store
 from ratelimit.store.redis import RedisStore
 from ratelimit.store.slices.sliced import SlicedStore
+from ratelimit.store.virtual_times import VirtualTimeExchange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +73,14 @@ class Hooks:
 
 @asynccontextmanager
 async def running_store(
-    settings: StoreSettings, clock: Clock, metrics: Metrics
+    settings: StoreSettings,
+    clock: Clock,
+    metrics: Metrics,
+    virtual_times: VirtualTimes | None = None,
 ) -> AsyncIterator[Store]:
     """The store named on the command line. It starts without its Redis too.
+
+    Through a Redis, replicas exchange the `virtual_times` of vLLM's queues.
 
     Raises OperatorError for a URL that is none.
     """
@@ -85,7 +92,12 @@ async def running_store(
     shared = RedisStore.from_url(settings.url, settings.deadline_s, settings.password_file)
     replica = uuid.uuid4().hex
     resilient = ResilientStore(shared, replica, settings.replicas, clock, metrics)
-    async with resilient, SlicedStore(resilient, replica, clock, metrics) as store:
+    times = virtual_times or VirtualTimes(clock.monotonic_s)
+    async with (
+        resilient,
+        SlicedStore(resilient, replica, clock, metrics, times) as store,
+        VirtualTimeExchange(resilient.exchange_times, times),
+    ):
         yield store
 
 
@@ -153,6 +165,8 @@ class Parts:
     """Whether new requests may come in; False once one box ends."""
     keys: KeyRing = NO_KEYS
     """The keys that were issued at run time; none without a database."""
+    virtual_times: VirtualTimes | None = None
+    """Those of vLLM's queues, which the store exchanges."""
 
 
 def build_hooks(
@@ -205,7 +219,14 @@ def _authorization(parts: Parts, failures: FailureLimit) -> Authorization:
 def _limiter(parts: Parts) -> Limiter:
     # Only a store that replicas share has anything held by one of them.
     settle_held = parts.store.settle_held if isinstance(parts.store, SlicedStore) else None
-    return Limiter(parts.store, parts.policy, parts.clock, settle_held=settle_held, keys=parts.keys)
+    return Limiter(
+        parts.store,
+        parts.policy,
+        parts.clock,
+        settle_held=settle_held,
+        keys=parts.keys,
+        virtual_times=parts.virtual_times,
+    )
 
 
 def _processor(parts: Parts, estimator: Estimator) -> ExternalProcessor:

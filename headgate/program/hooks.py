@@ -22,6 +22,7 @@ from headgate.program.hook_server import HookServer
 from headgate.program.settings import ServiceSettings
 from headgate.program.stalls import StallWatch, spare_collections
 from ratelimit.descriptors.tree import Domains
+from ratelimit.fair.tags import VirtualTimes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +55,14 @@ async def running_hooks(
     `open_door` lets calls reach the server. Raises OperatorError for a bad file or a taken port.
     """
     clock, metrics = inputs.clock, inputs.metrics
+    virtual_times = VirtualTimes(clock.monotonic_s)
     async with AsyncExitStack() as stack:
         parts = Parts(
             policy=inputs.policy,
             domains=inputs.domains,
-            store=await stack.enter_async_context(running_store(settings.store, clock, metrics)),
+            store=await stack.enter_async_context(
+                running_store(settings.store, clock, metrics, virtual_times)
+            ),
             pins=await stack.enter_async_context(running_pins(settings.store, clock)),
             keys=await stack.enter_async_context(running_keys(settings.database, clock, metrics)),
             verifier=await stack.enter_async_context(
@@ -67,6 +71,7 @@ async def running_hooks(
             clock=clock,
             metrics=metrics,
             admits=inputs.admits,
+            virtual_times=virtual_times,
         )
         records = stack.enter_context(JsonLinesSink.open(settings.records, inputs.record_lock))
         hooks = build_hooks(settings, parts, (records,), inputs.console)
