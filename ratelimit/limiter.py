@@ -23,10 +23,11 @@ from ratelimit.answers import (
     refusal_of,
     statuses_of,
 )
-from ratelimit.demand import Subject, claims_of, reservation_of
+from ratelimit.demand import Claim, Subject, claims_of, reservation_of
 from ratelimit.fair.tags import FairDemand, Rates, VirtualTimes
 from ratelimit.store.concurrency import Turns
 from ratelimit.store.protocol import (
+    Reservation,
     Reserved,
     ReserveDecision,
     SettleOutcome,
@@ -101,7 +102,7 @@ class Limiter:
         """Holds the request in all limits that it meets, or in none. Raises StoreError.
 
         A tenant that the policy does not know is refused. A request that meets no limit is
-        admitted without asking the store.
+        admitted. It asks the store only for its place in a queue, and goes on without an answer.
         """
         now_s = self._clock.now_s()
         tenant = self._tenant_of(request)
@@ -112,8 +113,7 @@ class Limiter:
         claims = claims_of(tenant, subject, now_s)
         fair = self._fair_demand(request, tenant)
         if not claims and fair is None:
-            self._remember_unless_known(request, _ReservationState.FREE)
-            return Admitted(())
+            return self._free(request, None)
         reservation = reservation_of(
             request.reservation,
             request.tenant,
@@ -125,25 +125,38 @@ class Limiter:
         )
         try:
             reserved = await self._store.reserve(reservation)
-        except StoreAwayError:
-            self._remember_unless_known(request, _ReservationState.REFUSED)
+        except StoreError as error:
+            if not claims:
+                return self._free(request, fair)
+            if isinstance(error, StoreAwayError):
+                self._remember_unless_known(request, _ReservationState.REFUSED)
             raise
         if reserved.decision is ReserveDecision.REPLAYED:
             return Refused(Reason.REPLAYED, None, 1, ())
+        return self._decided(request, reservation, claims, reserved)
+
+    def _free(self, request: ReserveRequest, fair: FairDemand | None) -> Admitted:
+        """Admits a request that meets no limit, and that no store knows."""
+        self._remember_unless_known(request, _ReservationState.FREE)
+        return Admitted((), priority=_priority(request, fair, None))
+
+    def _decided(
+        self,
+        request: ReserveRequest,
+        reservation: Reservation,
+        claims: tuple[Claim, ...],
+        reserved: Reserved,
+    ) -> Admitted | Refused:
+        """The store's decision in terms of the limits, which is remembered."""
         met = {claim.key: claim for claim in claims}
-        statuses = statuses_of(reservation, met, reserved, now_s)
+        statuses = statuses_of(reservation, met, reserved, reservation.now_s)
         self._remember(request.reservation, _Known(request.tenant, _state_of(reserved), statuses))
         if reserved.decision is ReserveDecision.REFUSED:
             return refusal_of(reservation, met, reserved, statuses)
         exceeded = tuple(met[key].limit for key in reserved.exceeded)
         holds_slot = bool(reservation.leases)
-        return Admitted(
-            tuple(statuses.values()),
-            exceeded,
-            reserved.held_by,
-            holds_slot,
-            _priority(request, fair, reserved),
-        )
+        priority = _priority(request, reservation.fair, reserved.start)
+        return Admitted(tuple(statuses.values()), exceeded, reserved.held_by, holds_slot, priority)
 
     def _fair_demand(self, request: ReserveRequest, tenant: Tenant) -> FairDemand | None:
         """The work of the request in its queue: that of the base model, on all of its pods."""
@@ -243,11 +256,11 @@ class Limiter:
             self._remember(request.reservation, _Known(request.tenant, state, {}))
 
 
-def _priority(request: ReserveRequest, fair: FairDemand | None, reserved: Reserved) -> int | None:
-    """What vLLM orders the request by. Where nothing counts the work, it goes on at once."""
+def _priority(request: ReserveRequest, fair: FairDemand | None, start: int | None) -> int | None:
+    """The place of the request in its queue. Where nothing counts the work, it goes on at once."""
     if fair is None or request.api not in WITH_PRIORITY:
         return None
-    return fair.virtual_time if reserved.start is None else reserved.start
+    return fair.virtual_time if start is None else start
 
 
 def _state_of(reserved: Reserved) -> _ReservationState:

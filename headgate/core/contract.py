@@ -287,10 +287,8 @@ TRACEPARENT = "traceparent"
 """The header of the W3C trace context. Envoy sends it with the access log."""
 VERSION_HEADER = "x-model-version"
 """The header by which a client chooses a version, if its tenant may. It never reaches vLLM."""
-
 PRIORITY_HEADER = "x-vllm-priority"
-"""vLLM takes waiting requests with a smaller number first, if it runs with
-`--scheduling-policy priority` (0.28 and later). Only Headgate sets it."""
+"""vLLM 0.28 with `--scheduling-policy priority` takes the smallest first. Only Headgate sets it."""
 
 STRIPPED_HEADERS = (
     PRIORITY_HEADER,
@@ -299,5 +297,4 @@ STRIPPED_HEADERS = (
     "endpoint-load-metrics-format",
     "accept-encoding",
 )
-"""Client headers that never reach vLLM: they change its schedule, make it report its load, or
-compress answers, which the tap cannot read."""
+"""Client headers that never reach vLLM: they change its schedule, ask for its load, or compress."""

@@ -38,7 +38,7 @@ class Rates:
         return cls(each, OUTPUT_COST * each)
 
     def work(self, input: int, output: int) -> int:
-        """The work of so many tokens, rounded up."""
+        """The work of these tokens, rounded up."""
         return -(-(self.input * input + self.output * output) // 1000)
 
 
@@ -80,7 +80,7 @@ class Finishes:
         return FairStart(demand.queue, start)
 
     def correct(self, tenant: str, demand: FairDemand, input: int, output: int) -> None:
-        """The request of `demand` really had so many tokens."""
+        """The request of `demand` really had these tokens."""
         key = (tenant, demand.queue)
         if key in self._finishes:
             more = demand.rates.work(input, output) - demand.work
@@ -117,7 +117,7 @@ class VirtualTimes:
             self._times[start.queue] = start.tag, at_s
 
     def learn(self, others: Mapping[str, int]) -> None:
-        """What other replicas know."""
+        """Takes over the later times of other replicas."""
         for queue, tag in others.items():
             self.started(FairStart(queue, tag))
 

@@ -22,7 +22,7 @@ SIZES = st.lists(st.integers(1, 5000), min_size=1, max_size=30)
 
 
 def demand(tokens: int, weight: int, virtual_time: int = 0) -> FairDemand:
-    """A request of so many tokens of a prompt."""
+    """A request with a prompt of this size."""
     rates = Rates.of_weight(weight)
     return FairDemand(
         queue=QUEUE, work=rates.work(tokens, 0), rates=rates, virtual_time=virtual_time

@@ -11,6 +11,7 @@ from ratelimit.answers import Admitted
 from ratelimit.fair.tags import Rates
 from ratelimit.limiter import Limiter
 from ratelimit.store.memory import MemoryStore
+from ratelimit.store.protocol import Reservation, Reserved, StoreError
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, new_name, policy_with, request
 
@@ -126,3 +127,17 @@ async def test_a_repeated_call_has_the_same_priority() -> None:
     await desk.priority()
 
     assert [await desk.priority(id="again"), await desk.priority(id="again")] == [WORK, WORK]
+
+
+class AwayStore(MemoryStore):
+    """A store that does not answer."""
+
+    async def reserve(self, reservation: Reservation) -> Reserved:
+        raise StoreError("away")
+
+
+async def test_without_its_store_a_request_that_meets_no_limit_goes_on() -> None:
+    desk = Desk(fair_policy())
+    desk.limiter = Limiter(AwayStore(), fair_policy, desk.clock)
+
+    assert await desk.priority() == 0
