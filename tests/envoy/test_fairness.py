@@ -49,28 +49,37 @@ def busy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Busy]:
 
 
 async def test_the_request_of_another_tenant_goes_before_a_flood(busy: Busy) -> None:
-    """The flood claims the best priority for itself, in header and body."""
-    ended: list[str] = []
+    """The flood claims the best priority for itself, in header and body.
+
+    Each answer begins and never ends, so vLLM takes the next request only when its client leaves.
+    """
+    begun: asyncio.Queue[str] = asyncio.Queue()
 
     async def ask(client: httpx.AsyncClient, name: str, user: str, model: str) -> None:
-        body = {**small_chat(), "model": model, "priority": -1000}
-        headers = {"authorization": f"Bearer {KEYS[user]}", "x-vllm-priority": "-1000"}
-        answer = await client.post("/v1/chat/completions", json=body, headers=headers)
-        assert answer.status_code == 200
-        ended.append(name)
+        body = {**small_chat(), "model": model, "priority": -1000, "stream": True}
+        headers = {
+            "authorization": f"Bearer {KEYS[user]}",
+            "x-vllm-priority": "-1000",
+            "x-simulate": "stall_after=0",
+        }
+        post = client.stream("POST", "/v1/chat/completions", json=body, headers=headers)
+        async with post as answer:
+            assert answer.status_code == 200
+            begun.put_nowait(name)
+            await asyncio.Event().wait()
 
     async with httpx.AsyncClient(base_url=busy.box.url, timeout=PATIENCE_S) as client:
-        stalls = {"authorization": f"Bearer {KEYS['alice']}", "x-simulate": "stall_after=0"}
-        first = asyncio.create_task(
-            client.post("/v1/chat/completions", json=small_chat(), headers=stalls)
-        )
-        await busy.until(1)
-        async with asyncio.TaskGroup() as group:
-            for number in range(FLOOD):
-                group.create_task(ask(client, f"flood {number}", "alice", "tiny"))
-                await busy.until(2 + number)
-            group.create_task(ask(client, "other", "carol", "private"))
-            await busy.until(2 + FLOOD)
-            first.cancel()
+        asking = []
+        for number in range(1 + FLOOD):
+            flood = ask(client, f"flood {number}", "alice", "tiny")
+            asking.append(asyncio.create_task(flood))
+            await busy.until(1 + number)
+        asking.append(asyncio.create_task(ask(client, "other", "carol", "private")))
+        await busy.until(2 + FLOOD)
+        asking[0].cancel()
 
-    assert (ended[0], len(ended)) == ("other", 1 + FLOOD)
+        assert [await begun.get(), await begun.get()] == ["flood 0", "other"]
+
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
