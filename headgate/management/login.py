@@ -3,13 +3,14 @@
 import hmac
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from headgate.core.errors import ApiError, OperatorError
 from headgate.core.issuers import MAX_TOKEN_BYTES, Issuer, KeysNeeded, Person
 from headgate.core.keys import digest_of
+from headgate.identity.users import Standing
 from headgate.management.problems import ProblemError
 from headgate.management.rights import OPERATOR_TOKEN, Manager, manager_of
 
@@ -41,13 +42,15 @@ class Login:
         verifier: Verifier,
         issuers: Callable[[], Mapping[str, Issuer]],
         operator_token_file: Path | None,
+        standing: Callable[[Person], Awaitable[Standing]],
     ) -> None:
         self._verifier = verifier
+        self._standing = standing
         self._issuers = issuers
         self._file = operator_token_file
 
     async def manager(self, authorization: str) -> Manager:
-        """The manager. Raises ProblemError with 401 or 503."""
+        """The manager. Raises ProblemError with 401 or 503, and DatabaseAwayError."""
         scheme, _, text = authorization.strip().partition(" ")
         token = text.strip().encode("latin-1", "replace")
         if scheme.lower() != "bearer" or not token or len(token) > MAX_TOKEN_BYTES:
@@ -59,7 +62,17 @@ class Login:
             raise ProblemError(503, "The keys of the token's issuer cannot be fetched now.")
         if isinstance(person, ApiError):
             raise ProblemError(503 if person.refusal.status == 503 else 401, person.message)
-        return manager_of(person)
+        return await self.admitted(person)
+
+    async def admitted(self, person: Person) -> Manager:
+        """A person whose word is verified, by what the database says about them now.
+
+        Raises ProblemError if their token is revoked, and DatabaseAwayError.
+        """
+        standing = await self._standing(person)
+        if standing.is_revoked:
+            raise ProblemError(401, "The token has been revoked. Log in again.")
+        return manager_of(person, standing.blocked_in)
 
     async def _person(self, token: bytes) -> Person | ApiError | KeysNeeded:
         issuers = self._issuers()

@@ -34,6 +34,7 @@ from headgate.identity.issuers.fetch import HttpFetch
 from headgate.identity.issuers.source import IssuerKeys
 from headgate.identity.ring import MemoryRing
 from headgate.identity.snapshot import Snapshot
+from headgate.identity.tokens.revocations import NOTHING_REVOKED
 from headgate.identity.verifier import TokenVerifier
 from headgate.lean.service import LeanCheck
 from headgate.program.settings import DatabaseSettings, ServiceSettings, StoreSettings
@@ -105,13 +106,13 @@ async def running_pins(settings: StoreSettings, clock: Clock) -> AsyncIterator[P
 @asynccontextmanager
 async def running_keys(
     settings: DatabaseSettings, clock: Clock, metrics: Metrics
-) -> AsyncIterator[KeyRing]:
-    """The keys that were issued at run time, followed in the database. None without one.
+) -> AsyncIterator[MemoryRing | None]:
+    """The keys and users of the database, followed there. None without a database.
 
     It starts without its database too. Raises OperatorError for a bad URL or password file.
     """
     if settings.url is None:
-        yield NO_KEYS
+        yield None
         return
     address = database_address(settings.url, settings.password_file)
     ring = MemoryRing(clock, settings.keys_stale_s)
@@ -124,14 +125,21 @@ async def running_keys(
 
 @asynccontextmanager
 async def running_verifier(
-    policy: Callable[[], CompiledPolicy], clock: Clock, metrics: Metrics
-) -> AsyncIterator[Verifier]:
-    """The verifier of tokens, which keeps the keys of the policy's issuers fresh."""
+    policy: Callable[[], CompiledPolicy],
+    clock: Clock,
+    metrics: Metrics,
+    ring: MemoryRing | None = None,
+) -> AsyncIterator[TokenVerifier]:
+    """The verifier of tokens, which keeps the keys of the policy's issuers fresh.
+
+    Tokens that `ring` knows as revoked count no more.
+    """
     async with (
         aclosing(HttpFetch()) as fetch,
         IssuerKeys(lambda: policy().issuers, fetch, clock, metrics) as keys,
     ):
-        yield TokenVerifier(keys, clock, metrics)
+        revocations = (lambda: NOTHING_REVOKED) if ring is None else ring.revocations
+        yield TokenVerifier(keys, clock, metrics, revocations)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from accesslog.sink import JsonLinesSink
 from headgate.core.clock import Clock
+from headgate.core.key_ring import NO_KEYS
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.program.app import (
@@ -55,14 +56,15 @@ async def running_hooks(
     """
     clock, metrics = inputs.clock, inputs.metrics
     async with AsyncExitStack() as stack:
+        ring = await stack.enter_async_context(running_keys(settings.database, clock, metrics))
         parts = Parts(
             policy=inputs.policy,
             domains=inputs.domains,
             store=await stack.enter_async_context(running_store(settings.store, clock, metrics)),
             pins=await stack.enter_async_context(running_pins(settings.store, clock)),
-            keys=await stack.enter_async_context(running_keys(settings.database, clock, metrics)),
+            keys=NO_KEYS if ring is None else ring,
             verifier=await stack.enter_async_context(
-                running_verifier(inputs.policy, clock, metrics)
+                running_verifier(inputs.policy, clock, metrics, ring)
             ),
             clock=clock,
             metrics=metrics,
