@@ -31,7 +31,13 @@ from headgate.core.policy import (
     Windowed,
 )
 from headgate.core.versions import Sticky, Version, Versions
-from headgate.policy.callers import front_ends_of, issuers_of, keys_of, workloads_of
+from headgate.policy.callers import (
+    front_ends_of,
+    issuers_of,
+    keys_of,
+    own_keys_of,
+    workloads_of,
+)
 from headgate.policy.limits import (
     ConcurrentLimitEntry,
     CostLimitEntry,
@@ -162,6 +168,7 @@ def _tenant(
         tier=entry.tier,
         chooses_version=entry.chooses_version,
         fields=entry.fields,
+        own_keys=own_keys_of(entry),
     )
 
 

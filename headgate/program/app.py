@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from accesslog.console import ConsoleSink
 from accesslog.service import AccessLogService
@@ -17,6 +18,7 @@ from extauthz.failures import FailureLimit
 from extauthz.identify import Verifier
 from extauthz.service import Authorization
 from extproc.estimate import Estimator
+from extproc.own_keys import no_keys
 from extproc.pins.memory import MemoryPins
 from extproc.pins.redis import RedisPins
 from extproc.service import ExternalProcessor
@@ -32,8 +34,10 @@ from headgate.database.connection import connected
 from headgate.identity.follow import KeyFollower
 from headgate.identity.issuers.fetch import HttpFetch
 from headgate.identity.issuers.source import IssuerKeys
+from headgate.identity.own_keys import OwnKeys
 from headgate.identity.ring import MemoryRing
 from headgate.identity.snapshot import Snapshot
+from headgate.identity.store import KeyStore
 from headgate.identity.tokens.revocations import NOTHING_REVOKED
 from headgate.identity.verifier import TokenVerifier
 from headgate.lean.service import LeanCheck
@@ -123,6 +127,15 @@ async def running_keys(
         yield ring
 
 
+def key_store(settings: DatabaseSettings, clock: Clock) -> KeyStore | None:
+    """Where keys are issued; None without a database. Raises OperatorError for a bad URL."""
+    if settings.url is None:
+        return None
+    return KeyStore(
+        partial(connected, database_address(settings.url, settings.password_file)), clock
+    )
+
+
 @asynccontextmanager
 async def running_verifier(
     policy: Callable[[], CompiledPolicy],
@@ -161,6 +174,8 @@ class Parts:
     """Whether new requests may come in; False once one box ends."""
     keys: KeyRing = NO_KEYS
     """The keys that were issued at run time; none without a database."""
+    key_store: KeyStore | None = None
+    """Where users make their own keys; None without a database."""
 
 
 def build_hooks(
@@ -217,11 +232,15 @@ def _limiter(parts: Parts) -> Limiter:
 
 
 def _processor(parts: Parts, estimator: Estimator) -> ExternalProcessor:
+    peek = PeekLimits(parts.store, parts.clock, parts.metrics)
+    store = parts.key_store
     return ExternalProcessor(
         policy=parts.policy,
         estimator=estimator,
         new_id=new_reservation_id,
-        limits_of=PeekLimits(parts.store, parts.clock, parts.metrics),
+        limits_of=peek,
+        usage_of=peek.usage,
+        own_keys=no_keys if store is None else OwnKeys(store, parts.policy, parts.clock),
         pins=parts.pins,
         metrics=parts.metrics,
         clock=parts.clock,

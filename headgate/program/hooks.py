@@ -13,6 +13,7 @@ from headgate.program.app import (
     Hooks,
     Parts,
     build_hooks,
+    key_store,
     running_keys,
     running_pins,
     running_store,
@@ -63,6 +64,7 @@ async def running_hooks(
             store=await stack.enter_async_context(running_store(settings.store, clock, metrics)),
             pins=await stack.enter_async_context(running_pins(settings.store, clock)),
             keys=NO_KEYS if ring is None else ring,
+            key_store=key_store(settings.database, clock),
             verifier=await stack.enter_async_context(
                 running_verifier(inputs.policy, clock, metrics, ring)
             ),
