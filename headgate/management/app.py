@@ -50,10 +50,10 @@ def _route(endpoint: Endpoint, desk: Desk, login: Login) -> Route:
 
 
 async def _answer(endpoint: Endpoint, desk: Desk, login: Login, request: Request) -> Response:
-    manager = await login.manager(request.headers.get("authorization", ""))
+    origin = "" if request.client is None else request.client.host
+    manager = await login.manager(request.headers.get("authorization", ""), origin)
     policy = desk.policy()
     tenant, key = await _allowed(endpoint, manager, request, desk, policy)
-    origin = "" if request.client is None else request.client.host
     call = Call(
         desk=desk,
         policy=policy,

@@ -15,6 +15,7 @@ from headgate.management.problems import ProblemError
 from headgate.management.rights import OPERATOR_TOKEN, Manager, manager_of
 
 MIN_TOKEN_CHARACTERS = 32
+_TOO_MANY = "Your address has sent too many requests without a token that counts. Wait a minute."
 
 
 class Verifier(Protocol):
@@ -34,7 +35,8 @@ class Verifier(Protocol):
 class Login:
     """Turns the value of `authorization` into a manager.
 
-    The file of the operator token is read for each request, so a new token counts at once.
+    The file of the operator token is read for each request, so a new token counts at once. A
+    request that fails counts against its address (`count_failure`); a right token passes.
     """
 
     def __init__(
@@ -43,14 +45,25 @@ class Login:
         issuers: Callable[[], Mapping[str, Issuer]],
         operator_token_file: Path | None,
         standing: Callable[[Person], Awaitable[Standing]],
+        count_failure: Callable[[str], float | None],
     ) -> None:
+        self._count_failure = count_failure
         self._verifier = verifier
         self._standing = standing
         self._issuers = issuers
         self._file = operator_token_file
 
-    async def manager(self, authorization: str) -> Manager:
-        """The manager. Raises ProblemError with 401 or 503, and DatabaseAwayError."""
+    async def manager(self, authorization: str, address: str) -> Manager:
+        """The manager. Raises ProblemError with 401, 429 or 503, and DatabaseAwayError."""
+        try:
+            return await self._manager(authorization)
+        except ProblemError as error:
+            wait_s = self._count_failure(address) if error.status == 401 else None
+            if wait_s is None:
+                raise
+            raise ProblemError(429, _TOO_MANY) from None
+
+    async def _manager(self, authorization: str) -> Manager:
         scheme, _, text = authorization.strip().partition(" ")
         token = text.strip().encode("latin-1", "replace")
         if scheme.lower() != "bearer" or not token or len(token) > MAX_TOKEN_BYTES:

@@ -4,6 +4,7 @@ import ipaddress
 from contextlib import AsyncExitStack
 from functools import partial
 
+from extauthz.failures import FailureLimit
 from headgate.core.errors import OperatorError
 from headgate.database.address import database_address
 from headgate.database.connection import connected
@@ -39,8 +40,13 @@ async def start_api(stack: AsyncExitStack, settings: ServiceSettings, inputs: Ho
         running_verifier(inputs.policy, inputs.clock, inputs.metrics)
     )
     desk = _desk(settings, inputs)
+    failures = FailureLimit(settings.auth_failures_per_minute)
     login = Login(
-        verifier, lambda: inputs.policy().issuers, api.operator_token_file, desk.users.standing
+        verifier,
+        lambda: inputs.policy().issuers,
+        api.operator_token_file,
+        desk.users.standing,
+        lambda address: failures.count(address, inputs.clock.monotonic_s()),
     )
     _check_pair(api)
     server = HttpServer(management_app(desk, login), api.address, "the management API", api.tls)

@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from extauthz.failures import FailureLimit
 from headgate.core.errors import ApiError, Refusal
 from headgate.core.issuers import Issuer, KeysNeeded, Membership, Person, Role
 from headgate.core.keys import digest_of
@@ -106,7 +107,14 @@ async def api(postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[Api]:
     token_file.write_text(OPERATOR_TOKEN + "\n")
     users = UserStore(connect, clock)
     desk = Desk(store=store, users=users, connect=connect, policy=lambda: API_POLICY, clock=clock)
-    login = Login(KnownPeople(), lambda: API_POLICY.issuers, token_file, users.standing)
+    failures = FailureLimit()
+    login = Login(
+        KnownPeople(),
+        lambda: API_POLICY.issuers,
+        token_file,
+        users.standing,
+        lambda address: failures.count(address, clock.monotonic_s()),
+    )
     app = management_app(desk, login)
     transport = httpx.ASGITransport(app, client=("192.0.2.7", 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as http:

@@ -29,20 +29,7 @@ create table headgate.revocation (
 );
 create index revocation_generation on headgate.revocation (generation);
 
--- Sessions of browsers, by the SHA-256 digest of what is in the cookie.
-create table headgate.session (
-  digest bytea primary key check (octet_length(digest) = 32),
-  person_id uuid not null references headgate.person,
-  login jsonb not null,
-  created_at timestamptz not null,
-  used_at timestamptz not null,
-  ends_at timestamptz not null
-);
-create index session_ends on headgate.session (ends_at);
-create index session_person on headgate.session (person_id);
-
 grant update (display_name) on headgate.person to headgate_application;
 grant select, insert, update (blocked_at, generation)
   on headgate.blocked_user to headgate_application;
 grant select, insert, update (lifted_at, generation) on headgate.revocation to headgate_application;
-grant select, insert, delete, update (used_at) on headgate.session to headgate_application;
