@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from headgate.core.apis import Api
 from headgate.core.body_fields import FieldRules
 from headgate.core.issuers import FrontEnd, Issuer
+from headgate.core.own_keys import OwnKeyRules
 from headgate.core.versions import Versions
 from headgate.core.weekdays import Weekday
 
@@ -260,6 +261,7 @@ class Tenant:
     chooses_version: bool = False
     weight: int | None = None
     fields: FieldRules = field(default_factory=dict, hash=False)
+    own_keys: OwnKeyRules | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,7 @@ def decode(message: CheckRequest) -> Asked:
         values=read_values(attributes.metadata_context.filter_metadata),
         size_bytes=size_bytes if size_bytes > 0 else None,
         version=headers.get(VERSION_HEADER) or None,
+        method=check.method,
     )
     return Asked(check, facts, headers.get(REQUEST_ID, ""))
 

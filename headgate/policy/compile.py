@@ -32,7 +32,13 @@ from headgate.core.policy import (
 )
 from headgate.core.versions import Sticky, Version, Versions
 from headgate.core.weekdays import Weekday
-from headgate.policy.callers import front_ends_of, issuers_of, keys_of, workloads_of
+from headgate.policy.callers import (
+    front_ends_of,
+    issuers_of,
+    keys_of,
+    own_keys_of,
+    workloads_of,
+)
 from headgate.policy.limits import (
     ConcurrentLimitEntry,
     CostLimitEntry,
@@ -170,6 +176,7 @@ def _tenant(
         tier=entry.tier,
         chooses_version=entry.chooses_version,
         fields=entry.fields,
+        own_keys=own_keys_of(entry),
     )
 
 

@@ -31,7 +31,7 @@ from headgate.policy.fields import (
     distinct,
     invalid,
 )
-from headgate.policy.identity import ActsForEntry, IssuerEntry, WorkloadEntry
+from headgate.policy.identity import ActsForEntry, IssuerEntry, OwnKeysEntry, WorkloadEntry
 from headgate.policy.limits import LimitEntry
 from headgate.policy.money import PRICE_RULE, Price
 from headgate.policy.origins import ORIGIN_RULE, Origin, alone_if_any
@@ -240,6 +240,9 @@ class TenantEntry(Entry):
         default=None, description="a mapping with the key weight"
     )
     fields: BodyFields = Field(default={}, description=FIELDS_RULE)
+    own_keys: OwnKeysEntry | None = Field(
+        default=None, description="{most: ..., hours: ...}, for users who make their own keys"
+    )
 
 
 class WithoutUsageEntry(Entry):

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from accesslog.console import ConsoleSink
 from accesslog.service import AccessLogService
@@ -17,6 +18,7 @@ from extauthz.failures import FailureLimit
 from extauthz.identify import Verifier
 from extauthz.service import Authorization
 from extproc.estimate import Estimator
+from extproc.own_keys import no_keys
 from extproc.pins.memory import MemoryPins
 from extproc.pins.redis import RedisPins
 from extproc.service import ExternalProcessor
@@ -32,8 +34,11 @@ from headgate.database.connection import connected
 from headgate.identity.follow import KeyFollower
 from headgate.identity.issuers.fetch import HttpFetch
 from headgate.identity.issuers.source import IssuerKeys
+from headgate.identity.own_keys import OwnKeys
 from headgate.identity.ring import MemoryRing
 from headgate.identity.snapshot import Snapshot
+from headgate.identity.store import KeyStore
+from headgate.identity.tokens.revocations import NOTHING_REVOKED
 from headgate.identity.verifier import TokenVerifier
 from headgate.lean.service import LeanCheck
 from headgate.program.settings import DatabaseSettings, ServiceSettings, StoreSettings
@@ -117,13 +122,13 @@ async def running_pins(settings: StoreSettings, clock: Clock) -> AsyncIterator[P
 @asynccontextmanager
 async def running_keys(
     settings: DatabaseSettings, clock: Clock, metrics: Metrics
-) -> AsyncIterator[KeyRing]:
-    """The keys that were issued at run time, followed in the database. None without one.
+) -> AsyncIterator[MemoryRing | None]:
+    """The keys and users of the database, followed there. None without a database.
 
     It starts without its database too. Raises OperatorError for a bad URL or password file.
     """
     if settings.url is None:
-        yield NO_KEYS
+        yield None
         return
     address = database_address(settings.url, settings.password_file)
     ring = MemoryRing(clock, settings.keys_stale_s)
@@ -134,16 +139,32 @@ async def running_keys(
         yield ring
 
 
+def key_store(settings: DatabaseSettings, clock: Clock) -> KeyStore | None:
+    """Where keys are issued; None without a database. Raises OperatorError for a bad URL."""
+    if settings.url is None:
+        return None
+    return KeyStore(
+        partial(connected, database_address(settings.url, settings.password_file)), clock
+    )
+
+
 @asynccontextmanager
 async def running_verifier(
-    policy: Callable[[], CompiledPolicy], clock: Clock, metrics: Metrics
-) -> AsyncIterator[Verifier]:
-    """The verifier of tokens, which keeps the keys of the policy's issuers fresh."""
+    policy: Callable[[], CompiledPolicy],
+    clock: Clock,
+    metrics: Metrics,
+    ring: MemoryRing | None = None,
+) -> AsyncIterator[TokenVerifier]:
+    """The verifier of tokens, which keeps the keys of the policy's issuers fresh.
+
+    Tokens that `ring` knows as revoked count no more.
+    """
     async with (
         aclosing(HttpFetch()) as fetch,
         IssuerKeys(lambda: policy().issuers, fetch, clock, metrics) as keys,
     ):
-        yield TokenVerifier(keys, clock, metrics)
+        revocations = (lambda: NOTHING_REVOKED) if ring is None else ring.revocations
+        yield TokenVerifier(keys, clock, metrics, revocations)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +188,8 @@ class Parts:
     """The keys that were issued at run time; none without a database."""
     virtual_times: VirtualTimes | None = None
     """Those of vLLM's queues, which the store exchanges."""
+    key_store: KeyStore | None = None
+    """Where users make their own keys; None without a database."""
 
 
 def build_hooks(
@@ -230,11 +253,15 @@ def _limiter(parts: Parts) -> Limiter:
 
 
 def _processor(parts: Parts, estimator: Estimator) -> ExternalProcessor:
+    peek = PeekLimits(parts.store, parts.clock, parts.metrics)
+    store = parts.key_store
     return ExternalProcessor(
         policy=parts.policy,
         estimator=estimator,
         new_id=new_reservation_id,
-        limits_of=PeekLimits(parts.store, parts.clock, parts.metrics),
+        limits_of=peek,
+        usage_of=peek.usage,
+        own_keys=no_keys if store is None else OwnKeys(store, parts.policy, parts.clock),
         pins=parts.pins,
         metrics=parts.metrics,
         clock=parts.clock,

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from accesslog.sink import JsonLinesSink
 from headgate.core.clock import Clock
+from headgate.core.key_ring import NO_KEYS
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.program.app import (
     Hooks,
     Parts,
     build_hooks,
+    key_store,
     running_keys,
     running_pins,
     running_store,
@@ -57,6 +59,7 @@ async def running_hooks(
     clock, metrics = inputs.clock, inputs.metrics
     virtual_times = VirtualTimes(clock.monotonic_s)
     async with AsyncExitStack() as stack:
+        ring = await stack.enter_async_context(running_keys(settings.database, clock, metrics))
         parts = Parts(
             policy=inputs.policy,
             domains=inputs.domains,
@@ -64,9 +67,10 @@ async def running_hooks(
                 running_store(settings.store, clock, metrics, virtual_times)
             ),
             pins=await stack.enter_async_context(running_pins(settings.store, clock)),
-            keys=await stack.enter_async_context(running_keys(settings.database, clock, metrics)),
+            keys=NO_KEYS if ring is None else ring,
+            key_store=key_store(settings.database, clock),
             verifier=await stack.enter_async_context(
-                running_verifier(inputs.policy, clock, metrics)
+                running_verifier(inputs.policy, clock, metrics, ring)
             ),
             clock=clock,
             metrics=metrics,
