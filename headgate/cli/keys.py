@@ -72,7 +72,7 @@ def issue_command(
 def edit_command(
     *, api: ApiClient, key: str, scope: dict[str, Any], clear: tuple[str, ...], as_json: bool
 ) -> None:
-    """Change what a key may do. What is not named stays; a named list is replaced."""
+    """Edit a key: an option that is left out changes nothing, and a list is replaced."""
     cleared = dict(_CLEARED[name] for name in clear)
     if twice := sorted(cleared.keys() & scope.keys()):
         raise click.UsageError(f"{', '.join(twice)}: either set it or clear it")

@@ -50,7 +50,7 @@ class NewKey(Input):
 
 
 class KeyEdit(Input):
-    """What to change of a key. What is left out stays; null is no end, or all of the models."""
+    """An edit of a key. A field that is left out stays; null is no end, or all of the models."""
 
     models: list[str] | msgspec.UnsetType | None = msgspec.UNSET
     limits: list[KeyLimitBody] | msgspec.UnsetType = msgspec.UNSET
