@@ -9,6 +9,7 @@ import click
 import headgate
 from headgate.cli.canary import canary_group
 from headgate.cli.checking import check_command, replay_command
+from headgate.cli.completion import completion_command
 from headgate.cli.database import database_group
 from headgate.cli.keys import keys_group
 from headgate.cli.managing import audit_group, tenants_group
@@ -47,6 +48,7 @@ for _command in (
     doctor_command,
     top_command,
     simulate_command,
+    completion_command,
 ):
     cli.add_command(_command)
 

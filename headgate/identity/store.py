@@ -13,14 +13,14 @@ from headgate.core.keys import ApiKey, new_key
 from headgate.core.policy import CompiledPolicy
 from headgate.database.connection import DEADLINE_S, Connection, within
 from headgate.identity.change_log import Actor, Recorder, moment, person_id, recorded
-from headgate.identity.key_rows import logged, read_key, text
+from headgate.identity.key_rows import difference, logged, read_key, text
 from headgate.identity.keys import (
     Key,
     KeyRequest,
     KeyRuleError,
     Secret,
     check_request,
-    ending_at,
+    edited,
     new_id,
     revoked,
     rotated,
@@ -59,7 +59,8 @@ insert into headgate.key_secret (digest, key_id, created_at, expires_at) values 
 on conflict (digest) do update set expires_at = excluded.expires_at
 """
 _CHANGED = """
-update headgate.api_key set revoked_at = %s, expires_at = %s, generation = %s where id = %s
+update headgate.api_key set revoked_at = %s, expires_at = %s, models = %s, limits = %s,
+  labels = %s, generation = %s where id = %s
 """
 _USED = """
 update headgate.api_key k set last_used_at = u.at
@@ -163,20 +164,27 @@ class KeyStore:
 
         return IssuedKey(await self._run(change), secret)
 
-    async def expire(
-        self, key_id: str, expires_s: float | None, by: Actor, seen: int | None = None
+    async def edit(
+        self,
+        key_id: str,
+        change: Callable[[KeyRequest], KeyRequest],
+        policy: CompiledPolicy,
+        by: Actor,
+        seen: int | None = None,
     ) -> Key:
-        """Gives the key another end, or none. Raises KeyRuleError and KeyChangedError."""
+        """Gives the key what `change` makes of its models, limits, labels and end.
 
-        async def change(connection: Connection) -> Key:
+        Raises KeyRuleError and KeyChangedError.
+        """
+
+        async def write(connection: Connection) -> Key:
             async with self._changing(connection, key_id, by, seen) as (recorder, key):
-                new = ending_at(key, expires_s, recorder.now_s)
-                before = {"expires_s": text(key.request.expires_s)}
+                new = edited(key, change(key.request), policy, recorder.now_s)
                 new = await _change(connection, new, recorder.number)
-                await recorder.write("key.expire", key_id, before, {"expires_s": text(expires_s)})
+                await recorder.write("key.edit", key_id, *difference(key, new))
             return new
 
-        return await self._run(change)
+        return await self._run(write)
 
     async def revoke(self, key_id: str, by: Actor, seen: int | None = None) -> Key:
         """Ends the key; a revoked one stays as it is.
@@ -258,8 +266,9 @@ async def _check_room(connection: Connection, request: KeyRequest, now_s: float,
 
 async def _change(connection: Connection, key: Key, number: int) -> Key:
     """Writes what may change of a key; the key with its new version."""
-    values = (moment(key.revoked_s), moment(key.request.expires_s), number, key.id)
-    await connection.execute(_CHANGED, values)
+    request = key.request
+    ends = (moment(key.revoked_s), moment(request.expires_s))
+    await connection.execute(_CHANGED, (*ends, *_scope(request), number, key.id))
     return replace(key, version=number)
 
 
@@ -269,14 +278,19 @@ async def _add(connection: Connection, key: Key, person: str, generation: int) -
         key.id,
         request.tenant,
         person,
-        None if request.models is None else sorted(request.models),
-        Jsonb([asdict(limit) for limit in request.limits]),
-        Jsonb(dict(request.labels)),
+        *_scope(request),
         moment(key.created_s),
         moment(request.expires_s),
         generation,
     )
     await connection.execute(_ADD_KEY, values)
+
+
+def _scope(request: KeyRequest) -> tuple[object, ...]:
+    """The columns of a key's models, limits and labels."""
+    models = None if request.models is None else sorted(request.models)
+    limits = [asdict(limit) for limit in request.limits]
+    return models, Jsonb(limits), Jsonb(dict(request.labels))
 
 
 async def _put(connection: Connection, key_id: str, secrets: Sequence[Secret]) -> None:

@@ -12,8 +12,8 @@ from headgate.management.records import (
     HeadBody,
     IssuedKeyBody,
     KeyBody,
+    KeyEdit,
     LimitBody,
-    NewEnd,
     NewKey,
     NewRevocation,
     RevocationBody,
@@ -131,10 +131,10 @@ ENDPOINTS = (
     Endpoint(
         method="PATCH",
         path="/keys/{key}",
-        summary="Give a key another end",
-        handle=keys.expire_key,
+        summary="Give a key other models, limits or labels, or another end",
+        handle=keys.edit_key,
         least=Role.ADMIN,
-        input=NewEnd,
+        input=KeyEdit,
         output=KeyBody,
     ),
     Endpoint(

@@ -1,5 +1,6 @@
 """The bodies of the management API, as JSON. The OpenAPI document is made from them."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,17 +43,31 @@ class NewKey(Input):
         return KeyRequest(
             tenant=tenant,
             user=self.user,
-            models=None if self.models is None else tuple(sorted(set(self.models))),
-            limits=tuple(KeyLimit(one.count, one.limit, one.per) for one in self.limits),
+            models=_models(self.models),
+            limits=_limits(self.limits),
             labels=self.labels,
-            expires_s=None if self.expires_at is None else seconds(self.expires_at),
+            expires_s=_end(self.expires_at),
         )
 
 
-class NewEnd(Input):
-    """Another end for a key; null for none."""
+class KeyEdit(Input):
+    """An edit of a key. A field that is left out stays; null is no end, or all of the models."""
 
-    expires_at: datetime | None
+    models: list[str] | msgspec.UnsetType | None = msgspec.UNSET
+    limits: list[KeyLimitBody] | msgspec.UnsetType = msgspec.UNSET
+    labels: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    expires_at: datetime | msgspec.UnsetType | None = msgspec.UNSET
+
+    def of(self, old: KeyRequest) -> KeyRequest:
+        """The request with what is changed. Raises ValueError for a time without a zone."""
+        end = self.expires_at
+        return replace(
+            old,
+            models=old.models if self.models is msgspec.UNSET else _models(self.models),
+            limits=old.limits if self.limits is msgspec.UNSET else _limits(self.limits),
+            labels=old.labels if self.labels is msgspec.UNSET else self.labels,
+            expires_s=old.expires_s if end is msgspec.UNSET else _end(end),
+        )
 
 
 class Rotation(Input):
@@ -264,6 +279,18 @@ def change_body(change: LoggedChange) -> ChangeBody:
         after=None if change.after is None else dict(change.after),
         hash=change.hash.hex(),
     )
+
+
+def _models(models: list[str] | None) -> tuple[str, ...] | None:
+    return None if models is None else tuple(sorted(set(models)))
+
+
+def _limits(limits: list[KeyLimitBody]) -> tuple[KeyLimit, ...]:
+    return tuple(KeyLimit(one.count, one.limit, one.per) for one in limits)
+
+
+def _end(time: datetime | None) -> float | None:
+    return None if time is None else seconds(time)
 
 
 def _time(at_s: float) -> datetime:

@@ -11,7 +11,7 @@ from tests.management.conftest import Api
 RANK = ("user", "finance", "admin", "operator")
 BODIES: dict[str, Any] = {
     "NewKey": {"user": "rita"},
-    "NewEnd": {"expires_at": None},
+    "KeyEdit": {"expires_at": None},
     "Rotation": {},
     "NewRevocation": {"user": "okta:gone"},
 }
