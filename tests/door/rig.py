@@ -77,7 +77,7 @@ class Decider:
                 return lean.encode_admission(planned, Admitted(()), (), ())
             decision = planned
         assert isinstance(decision, Refuse)
-        return lean.encode_refusal(decision, (), {})
+        return lean.encode_refusal(decision, facts, (), {})
 
     def _decide(self, facts: RequestFacts) -> RequestDecision:
         self.facts = facts
