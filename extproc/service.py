@@ -139,7 +139,7 @@ class ExternalProcessor:
             reply = handle()
             if not isinstance(reply, Replace):
                 reply = await self._completed(reply)
-            response = wire.encode_reply(reply, stream.wants_answer)
+            response = wire.encode_reply(reply, stream.wants_answer, stream.request_id)
         if stream.request_done:
             self._count(reply)
         return response

@@ -35,7 +35,7 @@ class RequestFacts:
 
     `caller` comes from ext_authz's metadata only, never from a header. `values` are the body's
     fields by `RequestKey`. `size_bytes` is the body's size, None if it is not known. `version` is
-    the client's `VERSION_HEADER`.
+    the client's `VERSION_HEADER`. `request_id` is Envoy's, empty from an older proxy.
     """
 
     path: str
@@ -44,6 +44,7 @@ class RequestFacts:
     size_bytes: int | None
     version: str | None = None
     method: str = ""
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from headgate.core.contract import (
 from headgate.core.errors import refusal_headers
 from headgate.core.policy import Caller
 from headgate.core.settlement import read_count
+from headgate.core.trace_headers import REQUEST_ID
 
 _ATTRIBUTES = "envoy.filters.http.ext_proc"
 _SIZE = "request.size"
@@ -66,6 +67,7 @@ def decode_headers(message: ProcessingRequest) -> RequestFacts:
         size_bytes=size_bytes,
         version=version or None,
         method=headers.get(":method", b"").decode("latin-1"),
+        request_id=headers.get(REQUEST_ID, b"").decode("latin-1"),
     )
 
 
@@ -127,11 +129,12 @@ def _value(value: WireValue) -> Value:
 
 
 def encode_reply(
-    reply: Admit | Replace | Refuse | Answer, wants_answer: bool = False
+    reply: Admit | Replace | Refuse | Answer, wants_answer: bool = False, request_id: str = ""
 ) -> ProcessingResponse:
     """The message that makes Envoy carry out the decision.
 
-    With `wants_answer` Envoy will send the answer of an admitted request, too.
+    With `wants_answer` Envoy will send the answer of an admitted request, too. `request_id` goes
+    into the body of an error.
     """
     match reply:
         case Admit():
@@ -139,7 +142,7 @@ def encode_reply(
         case Replace():
             return _replace(reply)
         case Refuse():
-            return _refuse(reply)
+            return _refuse(reply, request_id)
         case Answer():
             return _answer(reply)
 
@@ -222,9 +225,9 @@ def _replace(replace: Replace) -> ProcessingResponse:
     return response
 
 
-def _refuse(refuse: Refuse) -> ProcessingResponse:
+def _refuse(refuse: Refuse, request_id: str) -> ProcessingResponse:
     refusal = refuse.error.refusal
-    body = refuse.error.body(refuse.shape)
+    body = refuse.error.body(refuse.shape, request_id)
     return _immediate(refusal.status, body, refusal.code, refusal_headers(refusal))
 
 

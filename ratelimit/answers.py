@@ -20,7 +20,7 @@ class ReserveRequest:
     """A request that asks to be admitted.
 
     `tokens` is its estimate, `prompt_tokens` the prompt's part of it. `api`, `prompt_tokens` and
-    `version` are None where they are not known.
+    `version` are None where they are not known. `request_id` is for the body of a refusal.
     """
 
     reservation: str
@@ -32,6 +32,7 @@ class ReserveRequest:
     tokens: int
     prompt_tokens: int | None = None
     version: str | None = None
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

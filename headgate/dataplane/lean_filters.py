@@ -29,7 +29,7 @@ from headgate.core.contract import (
     VERSION_HEADER,
     Namespace,
 )
-from headgate.core.lean_contract import PATH_METADATA, REQUEST_ID
+from headgate.core.lean_contract import PATH_METADATA
 from headgate.dataplane.filters import (
     body_limit,
     check_call,
@@ -46,7 +46,7 @@ from headgate.dataplane.quota_filters import LARGE_BODY, admission_guard, slot_s
 
 EDIT_ROOM_BYTES = 16 * 1024
 """For the edits of a body: a name, a salt and the options of a stream."""
-ASKED_HEADERS = (*CHECKED_HEADERS, REQUEST_ID, VERSION_HEADER)
+ASKED_HEADERS = (*CHECKED_HEADERS, VERSION_HEADER)
 
 
 def lean_filters(services: str, body_limit_bytes: int) -> list[HttpFilter]:

@@ -22,7 +22,7 @@ from headgate.core.contract import (
     LimitsKey,
 )
 from headgate.core.errors import refusal_headers
-from headgate.core.lean_contract import REQUEST_ID, SLOT_HELD, LeanKey
+from headgate.core.lean_contract import SLOT_HELD, LeanKey
 from headgate.core.policy import Caller
 from ratelimit.answers import Admitted
 
@@ -43,35 +43,35 @@ OVER_LIMIT, STORE_AWAY = "request_rate_limited", "rate_limiter_error"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request: what identifies its caller, what it asks for, and Envoy's id of it.
+    """One request: what identifies its caller, and what it asks for.
 
-    `request_id` is empty if Envoy has sent none. The caller in `facts` is not known yet.
+    The caller in `facts` is not known yet.
     """
 
     check: CheckInput
     facts: RequestFacts
-    request_id: str
 
 
 def decode(message: CheckRequest) -> Asked:
     """Reads a check of the lean path: as of the standard path, with the request reader's fields."""
     check = identity.decode(message)
     attributes = message.attributes
-    headers = {
-        header.key: header.raw_value.decode("latin-1") or header.value
+    versions = (
+        header.raw_value.decode("latin-1") or header.value
         for header in attributes.request.http.header_map.headers
-        if header.key in (REQUEST_ID, VERSION_HEADER)
-    }
+        if header.key == VERSION_HEADER
+    )
     size_bytes = attributes.request.http.size
     facts = RequestFacts(
         path=check.path,
         caller=None,
         values=read_values(attributes.metadata_context.filter_metadata),
         size_bytes=size_bytes if size_bytes > 0 else None,
-        version=headers.get(VERSION_HEADER) or None,
+        version=next(versions, None) or None,
         method=check.method,
+        request_id=check.request_id,
     )
-    return Asked(check, facts, headers.get(REQUEST_ID, ""))
+    return Asked(check, facts)
 
 
 def identified(caller: Caller) -> Mapping[CallerKey, str]:
@@ -110,19 +110,20 @@ def encode_admission(
 
 
 def encode_refusal(
-    refuse: Refuse, page: Headers, metadata: Metadata, details: str = ""
+    refuse: Refuse, facts: RequestFacts, page: Headers, metadata: Metadata, details: str = ""
 ) -> CheckResponse:
     """Ends the request with an error and the headers that its status needs."""
     refusal = refuse.error.refusal
     headers = (*refusal_headers(refusal), *page)
-    return encode_denial(refuse, headers, metadata, details or f"headgate_{refusal.code}")
+    return encode_denial(refuse, facts, headers, metadata, details or f"headgate_{refusal.code}")
 
 
 def encode_denial(
-    refuse: Refuse, headers: Headers, metadata: Metadata, details: str
+    refuse: Refuse, facts: RequestFacts, headers: Headers, metadata: Metadata, details: str
 ) -> CheckResponse:
     """Ends the request with an error and all of these headers. `details` go into its record."""
-    response = _ended(refuse.error.refusal.status, refuse.error.body(refuse.shape), headers)
+    body = refuse.error.body(refuse.shape, facts.request_id)
+    response = _ended(refuse.error.refusal.status, body, headers)
     note(response.dynamic_metadata, metadata)
     note(response.dynamic_metadata, {LeanKey.DETAILS: details})
     return response
