@@ -92,8 +92,10 @@ monitoring: setup ## a Prometheus with the alerts for one box, on 127.0.0.1:9090
 	$(BIN)/python examples/monitoring/rules.py $(HEADGATE_MONITORING)/rules.yml
 	exec $(PROMETHEUS) --config.file=$(HEADGATE_MONITORING)/prometheus.yml --storage.tsdb.path=$(HEADGATE_MONITORING)/data --web.listen-address=127.0.0.1:9090
 
-test-drills: setup ## incidents on a real box, and what its pager tells of each (an hour; needs Prometheus and Alertmanager); DRILLS="store-away flood" chooses
-	$(BIN)/python -m tests.drills --write $(DRILLS)
+JOBS ?= 4
+test-drills: setup ## incidents on a real box, and what its pager tells of each (25 minutes; needs Prometheus and Alertmanager); DRILLS="store-away flood" chooses, JOBS=1 plays one at a time
+	$(BIN)/python -m tests.istio.alerts.run
+	$(BIN)/python -m tests.drills --write --jobs $(JOBS) $(DRILLS)
 
 dashboards: setup ## write the Grafana dashboards of istio/ and examples/ again
 	$(BIN)/python -m dashboards
