@@ -15,6 +15,7 @@ from headgate.cli.managing import audit_group, tenants_group
 from headgate.cli.planning import curve_command, plan_command
 from headgate.cli.rendering import render_group
 from headgate.cli.running import serve_command, simulate_command, up_command
+from headgate.cli.users import tokens_group, users_group
 from headgate.cli.watching import doctor_command, top_command
 from headgate.core.errors import OperatorError
 from headgate.policy import PolicyError
@@ -35,6 +36,8 @@ for _command in (
     replay_command,
     keys_group,
     tenants_group,
+    users_group,
+    tokens_group,
     audit_group,
     database_group,
     render_group,

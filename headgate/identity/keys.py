@@ -78,8 +78,7 @@ def check_request(request: KeyRequest, policy: CompiledPolicy, now_s: float) -> 
     tenant = policy.tenants.get(request.tenant)
     if tenant is None:
         raise KeyRuleError("tenant", f"the policy has no tenant '{request.tenant}'")
-    if _USER.fullmatch(request.user) is None:
-        raise KeyRuleError("user", "must be 1 to 256 letters, digits and . _ @ : + | / % -")
+    check_user(request.user)
     if request.models is not None:
         _check_models(request.models, tenant.models)
     for limit in request.limits:
@@ -87,6 +86,12 @@ def check_request(request: KeyRequest, policy: CompiledPolicy, now_s: float) -> 
             raise KeyRuleError("limits", problem)
     _check_labels(request.labels)
     _check_end(request.expires_s, now_s)
+
+
+def check_user(user: str) -> None:
+    """Raises KeyRuleError for a text that is no name of a user."""
+    if _USER.fullmatch(user) is None:
+        raise KeyRuleError("user", "must be 1 to 256 letters, digits and . _ @ : + | / % -")
 
 
 def rotated(

@@ -40,6 +40,11 @@ _PAGE = (
 where k.tenant = %s and k.id > %s and (%s::text is null or p.name = %s) order by k.id limit %s
 """
 )
+_LIVE_OF = """
+select count(*) from headgate.api_key k join headgate.person p on p.id = k.person_id
+where k.tenant = %s and p.name = %s and k.revoked_at is null
+  and (k.expires_at is null or k.expires_at > %s)
+"""
 _SECRETS = """
 select digest, extract(epoch from created_at)::float8, extract(epoch from expires_at)::float8
 from headgate.key_secret where key_id = %s order by created_at
@@ -103,12 +108,18 @@ class KeyStore:
         self._random_bytes = random_bytes
 
     async def issue(
-        self, request: KeyRequest, policy: CompiledPolicy, by: Actor, key_id: str | None = None
+        self,
+        request: KeyRequest,
+        policy: CompiledPolicy,
+        by: Actor,
+        key_id: str | None = None,
+        *,
+        most: int | None = None,
     ) -> IssuedKey:
         """Makes a key, under a random id if none is chosen.
 
-        Raises KeyRuleError where the policy does not allow it, and KeyExistsError for a second key
-        of the same id.
+        Raises KeyRuleError where the policy does not allow it, and for a user who has `most` live
+        keys. Raises KeyExistsError for a second key of the same id.
         """
         chosen = new_id(self._random_bytes) if key_id is None else key_id
         check_request(request, policy, self._clock.now_s())
@@ -118,6 +129,8 @@ class KeyStore:
             async with recorded(connection, by, self._clock) as recorder:
                 if rows := await _rows(connection, _BY_ID, chosen):
                     raise KeyExistsError(read_key(rows[0]))
+                if most is not None:
+                    await _check_room(connection, request, recorder.now_s, most)
                 now_s, number = recorder.now_s, recorder.number
                 key = Key(id=chosen, request=request, created_s=now_s, version=number)
                 person = await person_id(connection, request.user)
@@ -233,6 +246,14 @@ async def _found(connection: Connection, key_id: str) -> Key:
     if not rows:
         raise KeyRuleError("key", f"there is no key {key_id[:64]}")
     return read_key(rows[0])
+
+
+async def _check_room(connection: Connection, request: KeyRequest, now_s: float, most: int) -> None:
+    """Raises KeyRuleError for a user with `most` live keys. Nobody else adds one meanwhile."""
+    values = (request.tenant, request.user, moment(now_s))
+    [[live]] = await _rows(connection, _LIVE_OF, *values)
+    if live >= most:
+        raise KeyRuleError("keys", f"the user has {live} live keys already, of {most}")
 
 
 async def _change(connection: Connection, key: Key, number: int) -> Key:

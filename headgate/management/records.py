@@ -9,6 +9,7 @@ from headgate.core.policy import Count, Limit, Per, Smooth, Tenant, Windowed
 from headgate.identity.keys import Key, KeyRequest
 from headgate.identity.limits import KeyLimit
 from headgate.identity.read_log import LoggedChange
+from headgate.identity.users import Revocation, User
 
 
 class Input(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -111,9 +112,39 @@ class LimitBody(Output):
 
 
 class UserBody(Output):
-    """A user with a key, of the policy file or at run time."""
+    """A user who has a key, of the policy file or at run time, or who is blocked.
+
+    `display_name` is as their token said it last, and null if that is not known.
+    """
 
     name: str
+    display_name: str | None = None
+    blocked_at: datetime | None = None
+
+
+class NewRevocation(Input):
+    """Tokens that shall no longer count.
+
+    With `user`, all of that user's tokens, or those issued before `issued_before`. With `issuer`
+    (its name in the policy) and `token_id`, the token with this `jti`.
+    """
+
+    user: str | None = None
+    issued_before: datetime | None = None
+    issuer: str | None = None
+    token_id: str | None = None
+
+
+class RevocationBody(Output):
+    """Tokens that no longer count, until `lifted_at`."""
+
+    id: int
+    issuer: str
+    user: str | None
+    token_id: str | None
+    issued_before: datetime | None
+    created_at: datetime
+    lifted_at: datetime | None
 
 
 class ChangeBody(Output):
@@ -125,6 +156,7 @@ class ChangeBody(Output):
     origin: str
     action: str
     object: str
+    user: str | None
     before: dict[str, Any] | None
     after: dict[str, Any] | None
     hash: str
@@ -195,6 +227,29 @@ def limit_body(limit: Limit) -> LimitBody:
     )
 
 
+def user_body(user: User) -> UserBody:
+    """A user, for those who manage their tenant."""
+    return UserBody(
+        name=user.name,
+        display_name=user.display_name or None,
+        blocked_at=_perhaps(user.blocked_s),
+    )
+
+
+def revocation_body(revocation: Revocation) -> RevocationBody:
+    """A revocation, for its reader."""
+    tokens = revocation.tokens
+    return RevocationBody(
+        id=revocation.id,
+        issuer=tokens.issuer,
+        user=tokens.user or None,
+        token_id=tokens.token_id or None,
+        issued_before=_perhaps(tokens.before_s),
+        created_at=_time(revocation.created_s),
+        lifted_at=_perhaps(revocation.lifted_s),
+    )
+
+
 def change_body(change: LoggedChange) -> ChangeBody:
     """A change, for its reader."""
     return ChangeBody(
@@ -204,6 +259,7 @@ def change_body(change: LoggedChange) -> ChangeBody:
         origin=change.origin,
         action=change.action,
         object=change.object,
+        user=change.user,
         before=None if change.before is None else dict(change.before),
         after=None if change.after is None else dict(change.after),
         hash=change.hash.hex(),
