@@ -11,6 +11,7 @@ from headgate.cli.canary import canary_group
 from headgate.cli.checking import check_command, replay_command
 from headgate.cli.database import database_group
 from headgate.cli.keys import keys_group
+from headgate.cli.ledger import ledger_group
 from headgate.cli.managing import audit_group, tenants_group
 from headgate.cli.planning import curve_command, plan_command
 from headgate.cli.rendering import render_group
@@ -37,6 +38,7 @@ for _command in (
     tenants_group,
     audit_group,
     database_group,
+    ledger_group,
     render_group,
     canary_group,
     plan_command,
