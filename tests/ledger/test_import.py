@@ -2,7 +2,6 @@
 
 import asyncio
 import gzip
-import os
 import subprocess
 import sys
 from asyncio.subprocess import PIPE
@@ -81,7 +80,7 @@ def test_a_file_that_is_missing_is_one_line(postgres: PostgresServer, tmp_path: 
 def test_broken_gzip_data_is_a_bad_line(postgres: PostgresServer, tmp_path: Path) -> None:
     postgres.clean_database()
     file = tmp_path / "broken.gz"
-    data = gzip.compress(line(1) * 10_000 + os.urandom(100_000))
+    data = gzip.compress(b"".join(line(number) for number in range(5_000)))
     file.write_bytes(data[: len(data) // 2])
 
     done = run(postgres, "import", file)
@@ -103,7 +102,8 @@ async def test_old_months_are_dropped_by_the_owner_alone(
 
     assert refused.returncode == 1
     assert b"must be owner" in refused.stderr
-    assert done.stdout == b"dropped 2020-01\ndropped 2020-02\n"
+    assert b"dropped 2020-01\ndropped 2020-02\n" in done.stdout
+    assert b"2098" not in done.stdout
     assert [row[0] for row in await ledger(postgres)] == ["request-2"]
 
 
