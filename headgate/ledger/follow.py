@@ -15,10 +15,12 @@ from accesslog.spool import Segment, segments_of, size_bytes
 from headgate.core.clock import Clock
 from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
+from headgate.core.policy import CompiledPolicy
 from headgate.database.connection import Connection, DatabaseAwayError, first_line
 from headgate.database.migrate import check_schema
 from headgate.ledger.feeding import Fed, feed, read
 from headgate.ledger.months import provide_months
+from headgate.ledger.price_list import put_prices
 from headgate.ledger.spool import Chunk, read_chunk, remove
 from headgate.ledger.store import MovedError, Position, open_stream
 
@@ -40,8 +42,17 @@ class SpoolFollower:
     the position in the database keeps them from adding its records twice.
     """
 
-    def __init__(self, connect: Connect, folder: Path, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        connect: Connect,
+        folder: Path,
+        policy: Callable[[], CompiledPolicy],
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        """`policy` returns the one in force: its prices come into the database, too."""
         self._connect = connect
+        self._policy = policy
         self._folder = folder
         self._clock = clock
         self._metrics = metrics.of_ledger
@@ -83,8 +94,12 @@ class SpoolFollower:
     async def _keep_up(self, connection: Connection) -> None:
         await check_schema(connection)
         self._streams.clear()
-        provided = 0.0
+        provided, priced = 0.0, None
         while not self._ends.is_set():
+            policy = self._policy()
+            if policy is not priced:
+                await put_prices(connection, policy)
+                priced = policy
             if abs(self._clock.now_s() - provided) >= PROVIDE_S:
                 provided = self._clock.now_s()
                 await provide_months(connection, provided)

@@ -113,7 +113,7 @@ async def running_services(
         ready = {"hooks": "they have not started yet"}
         app = _admin_app(settings, answering, inputs.domains, ready, box)
         admin_url = await _start_admin(stack, settings, app)
-        start_ledger(stack, settings, clock, metrics)
+        start_ledger(stack, settings, inputs)
         await answering.start()
         stack.push_async_callback(answering.stop)
         await start_api(stack, settings, inputs)

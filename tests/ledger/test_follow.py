@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from accesslog.spool import Segment, SpoolWriter, segments_of
 from headgate.core.metrics import Metrics
+from headgate.core.policy import CompiledPolicy
 from headgate.database.address import database_address
 from headgate.database.connection import DatabaseAwayError, connected
 from headgate.ledger.follow import SpoolFollower
@@ -22,6 +23,7 @@ from tests.ledger.builders import ledger, line, rows
 from tests.postgres_server import PostgresServer
 
 LIMIT_BYTES = 10_000_000
+POLICY = CompiledPolicy({}, {}, {})
 NOW_S = 1_790_000_000.0
 
 
@@ -39,7 +41,7 @@ class Rig:
 
     def new_follower(self) -> SpoolFollower:
         connect = partial(connected, self.server.address("clean"))
-        return SpoolFollower(connect, self.folder, self.clock, self.metrics)
+        return SpoolFollower(connect, self.folder, lambda: POLICY, self.clock, self.metrics)
 
     async def catch_up(self, follower: SpoolFollower | None = None) -> None:
         async with connected(self.server.address("clean")) as connection:
