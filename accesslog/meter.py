@@ -37,8 +37,7 @@ _BOUNDS = (RequestKey.MAX_COMPLETION_TOKENS, RequestKey.MAX_OUTPUT_TOKENS, Reque
 _MOST_TOKENS = 2**53
 
 PriceOf: TypeAlias = Callable[[str, str | None, float | None], Price | None]
-"""The price of a model and its version at a moment, None for now. None for a model that is not in
-the policy."""
+"""The price of a model and version at a moment, None for now; None for an unknown model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,21 +212,19 @@ def _price(entry: LogEntry, price_of: PriceOf) -> Price | None:
     model = _of(entry.admission, AdmissionKey.MODEL)
     if model is None:
         return None
-    start_ns = entry.start_ns
-    end_s = None if start_ns is None else start_ns / 1e9 + (entry.duration_s or 0.0)
-    return price_of(model, _version(entry), end_s)
+    start_s = None if entry.start_ns is None else entry.start_ns / 1e9
+    return price_of(model, _version(entry), start_s and start_s + (entry.duration_s or 0.0))
 
 
 def _cost(usage: Usage, charged: Charge | None, price: Price | None) -> Decimal | None:
     if charged is None or price is None:
         return None
-    is_used = charged.source is not Source.REFUND
     cost = price.prices.cost(
         charged.prompt - charged.cached,
         charged.cached,
         charged.completion,
         reasoning=min(usage.reasoning or 0, charged.completion),
-        audio_seconds=usage.seconds or 0 if is_used else 0,
+        audio_seconds=usage.seconds or 0 if charged.requests else 0,
         requests=charged.requests,
     )
     return money(cost)

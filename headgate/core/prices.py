@@ -153,8 +153,10 @@ class PriceBook:
         return NO_PRICE if found is None else Price(found.prices, found.version)
 
     def weights(self, now_s: float) -> TokenWeights:
-        """What a limit of cost counts at a moment: for each kind the dearest of all versions, as
-        the version is not known when the limit decides."""
+        """What a limit of cost counts at a moment: for each kind the dearest of all versions.
+
+        A limit decides before the version is known.
+        """
         found = [_in_force(one, now_s) for one in (self.periods, *self.of_versions.values())]
         each = [period.prices.per_token for period in found if period is not None]
         return dearest(each or [_FREE])

@@ -112,11 +112,14 @@ begin
   if month < date '2000-01-01' or month >= date '2100-01-01' then
     raise exception 'no month between 2000 and 2099: %', month;
   end if;
-  if to_regclass('headgate.' || name) is not null then
+  if exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where n.nspname = 'headgate' and c.relname = name) then
     return;
   end if;
   perform pg_advisory_xact_lock(hashtext('headgate.ensure_usage_month'));
-  if to_regclass('headgate.' || name) is null then
+  -- A lock of this kind leaves the cache of to_regclass as it is: a query sees what is there now.
+  if not exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where n.nspname = 'headgate' and c.relname = name) then
     execute format('create table headgate.%I (like headgate.usage_record including all)', name);
     execute format('alter table headgate.usage_record attach partition headgate.%I'
       ' for values from (%L) to (%L)', name, first, next);
