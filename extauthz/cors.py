@@ -14,6 +14,7 @@ ANY = "*"
 EXPOSED = (
     "retry-after",
     "x-request-id",
+    "x-headgate-model",
     "x-should-retry",
     *(
         f"x-ratelimit-{part}-{count}"

@@ -19,7 +19,7 @@ def refuse_fields(api: Api, values: Mapping[str, Value], rules: tuple[FieldRules
     The strictest rule for a field counts. A field that no rule names has the default rule. Older
     EnvoyFilters do not show the fields, and nothing is refused.
     """
-    shown = _shown(values.get(RequestKey.FIELDS))
+    shown = shown_fields(values)
     for name, value in shown.items():
         _check(name, value, _rule(api, name, rules))
     if api is Api.COMPLETIONS and _ECHO in shown and _LOGPROBS in shown:
@@ -38,8 +38,9 @@ def _rule(api: Api, name: str, rules: tuple[FieldRules, ...]) -> FieldRule:
     return "refuse" if ends_engines else "allow"
 
 
-def _shown(value: Value) -> dict[str, str]:
-    """The fields in the body, each with a number, `true` or `-`."""
+def shown_fields(values: Mapping[str, Value]) -> dict[str, str]:
+    """The fields in the body that a policy may limit, each with a number, `true` or `-`."""
+    value = values.get(RequestKey.FIELDS)
     if not isinstance(value, str) or not value:
         return {}
     pairs = (pair.partition("=") for pair in value.split(","))

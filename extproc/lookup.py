@@ -17,8 +17,19 @@ from extproc.limits import asked_model
 from extproc.models import asked_model_id, list_body, model_body, model_of
 from extproc.own_keys import key_call
 from extproc.rewrite import NO_FORM, rewrite_plan
-from extproc.types import Answer, FormRewrite, KeyCall, Peek, RequestFacts, Rewrite, Value
+from extproc.sizes import auto_model, is_auto, size_pin
+from extproc.types import (
+    Answer,
+    FormRewrite,
+    KeyCall,
+    Peek,
+    RequestFacts,
+    Rewrite,
+    SizePin,
+    Value,
+)
 from headgate.core.apis import FORM_APIS, WITHOUT_USAGE, Api, Door
+from headgate.core.auto import AUTO
 from headgate.core.contract import BODY_FORM, BODY_READ, VERSION_HEADER, RequestKey
 from headgate.core.errors import ApiError, Refusal
 from headgate.core.key_ring import NO_KEYS, KeyRing, KeysUnavailableError, tenant_of
@@ -63,7 +74,7 @@ def look_up(
         return key_call(facts, caller, tenant, policy)
     _require_body(api, facts.values)
     refuse_hidden(facts.values)
-    model = _find_model(read_model_name(facts.values), tenant, policy)
+    model = _model(api, facts, tenant, policy)
     refuse_fields(api, facts.values, (policy.fields, model.fields, tenant.fields))
     price = policy.without_usage.get(api)
     per_second = isinstance(price, PerSecond)
@@ -78,6 +89,23 @@ def look_up(
         rewrite=rewrite_plan(api, model, asked.client_usage, tenant, facts.values),
         version=_chosen_version(facts.version, tenant, model),
     )
+
+
+def size_to_keep(
+    facts: RequestFacts, door: Door, policy: CompiledPolicy, keys: KeyRing = NO_KEYS
+) -> SizePin | None:
+    """The size that a conversation with `auto` has at least from this request on.
+
+    None if there is none to remember. `look_up` refuses what is wrong with the request.
+    """
+    if facts.values.get(RequestKey.MODEL) != AUTO:
+        return None
+    try:
+        caller, tenant = _identify(facts.caller, policy, keys)
+        model = _model(_served_api(door, policy), facts, tenant, policy)
+    except RefusedError:
+        return None
+    return size_pin(model, facts, caller, tenant) if is_auto(facts, tenant) else None
 
 
 def _identify(
@@ -105,13 +133,16 @@ def _model_list(path: str, tenant: Tenant, policy: CompiledPolicy) -> Answer:
     name = asked_model_id(path)
     if name is None:
         return Answer(Api.MODELS, list_body(tenant, policy))
-    model = model_of(name, tenant, policy)
-    if model is None:
+    body = model_body(name, tenant, policy)
+    if body is None:
         raise _unknown_model(name)
-    return Answer(Api.MODELS, model_body(model))
+    return Answer(Api.MODELS, body)
 
 
 def _own_model(name: str | None, tenant: Tenant, policy: CompiledPolicy) -> str | None:
+    """The model whose limits are asked for; None for those of all, of which `auto` may be any."""
+    if name == AUTO and tenant.has_auto:
+        return None
     if name is not None and model_of(name, tenant, policy) is None:
         raise _unknown_model(name)
     return name
@@ -129,6 +160,12 @@ def _require_body(api: Api, values: Mapping[str, Value]) -> None:
         refuse_not_served(values)
     elif body != BODY_READ:
         raise RefusedError(unread_body(values))
+
+
+def _model(api: Api, facts: RequestFacts, tenant: Tenant, policy: CompiledPolicy) -> Model:
+    if is_auto(facts, tenant):
+        return auto_model(api, facts, tenant, policy)
+    return _find_model(read_model_name(facts.values), tenant, policy)
 
 
 def _find_model(name: str, tenant: Tenant, policy: CompiledPolicy) -> Model:

@@ -3,6 +3,7 @@
 import json
 from urllib.parse import unquote
 
+from headgate.core.auto import AUTO
 from headgate.core.policy import CompiledPolicy, Model, Tenant
 
 _PREFIX = "/v1/models/"
@@ -28,21 +29,29 @@ def list_body(tenant: Tenant, policy: CompiledPolicy) -> bytes:
 
     vLLM's own list is not shown. It names every tenant's adapters and the server's file paths.
     """
-    models = (model_of(name, tenant, policy) for name in sorted(tenant.models))
-    data = [_entry(model) for model in models if model is not None]
+    entries = (_entry_of(name, tenant, policy) for name in sorted(tenant.models))
+    data = [entry for entry in entries if entry is not None]
     return json.dumps({"object": "list", "data": data}).encode()
 
 
-def model_body(model: Model) -> bytes:
-    """One entry of the list."""
-    return json.dumps(_entry(model)).encode()
+def model_body(name: str, tenant: Tenant, policy: CompiledPolicy) -> bytes | None:
+    """One entry of the list; None if the tenant may not use such a model."""
+    entry = _entry_of(name, tenant, policy)
+    return None if entry is None else json.dumps(entry).encode()
 
 
-def _entry(model: Model) -> dict[str, str | int]:
+def _entry_of(name: str, tenant: Tenant, policy: CompiledPolicy) -> dict[str, str | int] | None:
+    if name == AUTO and tenant.has_auto:
+        return _entry(AUTO, policy.models[tenant.sizes[-1].model].context_tokens)
+    model = model_of(name, tenant, policy)
+    return None if model is None else _entry(model.name, model.context_tokens)
+
+
+def _entry(name: str, context_tokens: int) -> dict[str, str | int]:
     return {
-        "id": model.name,
+        "id": name,
         "object": "model",
         "created": 0,
         "owned_by": "headgate",
-        "max_model_len": model.context_tokens,
+        "max_model_len": context_tokens,
     }

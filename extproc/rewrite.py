@@ -25,7 +25,8 @@ def rewrite_plan(
 
     Raises RefusedError for a form whose model has no known place.
     """
-    name = model.served_as if model.served_as != model.name else None
+    is_known = model.served_as == values.get(RequestKey.MODEL)
+    name = None if is_known else model.served_as
     # An aborted stream can be charged by its tokens only if each chunk carries usage.
     force_usage = client_usage in _LESS_USAGE and not model.forces_usage
     if api in FORM_APIS:

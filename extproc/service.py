@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import TypeAlias
 
 from extproc import wire
@@ -10,6 +11,7 @@ from extproc.decide import decide
 from extproc.edits import Edited, edited
 from extproc.estimate import Estimator
 from extproc.limits import LIMITS_UNAVAILABLE, LimitsOf
+from extproc.lookup import size_to_keep
 from extproc.stream import Replace, RequestReply, RequestStream
 from extproc.transitions import UnexpectedMessageError
 from extproc.types import (
@@ -23,7 +25,7 @@ from extproc.types import (
 )
 from extproc.versions import Pins
 from headgate._gen.ext_proc_pb2 import HttpBody, ProcessingRequest, ProcessingResponse
-from headgate.core.apis import Api, ErrorShape
+from headgate.core.apis import Api, ErrorShape, door_of
 from headgate.core.clock import Clock
 from headgate.core.contract import COUNTING_METADATA, AdmissionKey
 from headgate.core.errors import ApiError
@@ -114,11 +116,9 @@ class ExternalProcessor:
         """The reply to one message, whatever its kind."""
         match message.WhichOneof("request"):
             case "request_headers":
-                return await self._reply(
-                    stream, lambda: stream.on_headers(wire.decode_headers(message))
-                )
+                return await self._reply(stream, self._on_headers(stream, message))
             case "request_body":
-                return await self._reply(stream, lambda: stream.on_body(message.request_body.body))
+                return await self._reply(stream, _on_body(stream, message.request_body.body))
             case "response_body":
                 return wire.encode_answer_reply(await _read_chunk(stream, message.response_body))
             case "response_headers":
@@ -132,11 +132,11 @@ class ExternalProcessor:
                 raise UnexpectedMessageError(f"unexpected message: {kind}")
 
     async def _reply(
-        self, stream: RequestStream, handle: Callable[[], RequestReply]
+        self, stream: RequestStream, handle: Awaitable[RequestReply]
     ) -> ProcessingResponse:
         """The reply to a message of the request: measured, and counted once it is the last."""
         with self._metrics.time_hook(_HOOK):
-            reply = handle()
+            reply = await handle
             if not isinstance(reply, Replace):
                 reply = await self._completed(reply)
             response = wire.encode_reply(reply, stream.wants_answer, stream.request_id)
@@ -144,9 +144,21 @@ class ExternalProcessor:
             self._count(reply)
         return response
 
+    async def _on_headers(
+        self, stream: RequestStream, message: ProcessingRequest
+    ) -> RequestDecision:
+        return stream.on_headers(await self._sized(wire.decode_headers(message)))
+
+    async def _sized(self, facts: RequestFacts) -> RequestFacts:
+        """The facts with the size of their conversation, if it must be remembered."""
+        pin = size_to_keep(facts, door_of(facts.path), self._policy(), self._keys)
+        if pin is None:
+            return facts
+        return replace(facts, at_least=await self._pins.largest(pin))
+
     async def decide(self, facts: RequestFacts, reservation_id: str) -> Edited | Refuse | Answer:
         """Decides about one request in one step. The proxy then edits the body by itself."""
-        decision = self._decide(facts, reservation_id)
+        decision = self._decide(await self._sized(facts), reservation_id)
         completed = await self._completed(decision)
         reply = edited(completed, facts) if isinstance(completed, Admit) else completed
         self._count(reply)
@@ -192,6 +204,10 @@ class ExternalProcessor:
         if isinstance(said, ApiError):
             return Refuse(said, ErrorShape.OPENAI)
         return Answer(Api.OWN_KEYS, said)
+
+
+async def _on_body(stream: RequestStream, body: bytes) -> Replace | Refuse:
+    return stream.on_body(body)
 
 
 async def _read_chunk(stream: RequestStream, message: HttpBody) -> AnswerChunk:

@@ -20,9 +20,10 @@ from extproc.types import (
     RequestDecision,
     RequestFacts,
     Rewrite,
+    Value,
 )
 from headgate.core.apis import Api, door_of
-from headgate.core.contract import AdmissionKey, UsageKey
+from headgate.core.contract import AdmissionKey, RequestKey, UsageKey
 from headgate.core.errors import ApiError, Refusal
 
 
@@ -35,12 +36,16 @@ class Replace:
 
 @dataclass(frozen=True, slots=True)
 class AnswerBegin:
-    """The answer's headers go on, without their content-length if `drops_length`. With `is_all`
-    the rest of the answer must not come here."""
+    """The answer's headers go on, without their content-length if `drops_length`.
+
+    With `is_all` the rest of the answer must not come here. `model` is what `auto` has chosen, None
+    if the client named the model itself.
+    """
 
     usage: Mapping[UsageKey, str]
     drops_length: bool
     is_all: bool
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,7 @@ class RequestStream:
 
     # Each is set by the transition into the state that reads it.
     _path: str
+    _chosen: str | None
     _rewrite: Rewrite | FormRewrite
     _admission: Mapping[AdmissionKey, str]
     _counter: AnswerCounter
@@ -116,6 +122,7 @@ class RequestStream:
             self._move(Event.DECIDED)
             return decision
         self._admission = decision.admission
+        self._chosen = _chosen_model(facts.values, decision.admission)
         if decision.rewrite is not None:
             self._path, self._rewrite = facts.path, decision.rewrite
             self._move(Event.REWRITE_WANTED)
@@ -148,7 +155,7 @@ class RequestStream:
         usage = counter.begin()
         if is_all:
             usage |= counter.end()
-        return AnswerBegin(usage, counter.alters, is_all)
+        return AnswerBegin(usage, counter.alters, is_all, self._chosen)
 
     def on_answer_body(self, chunk: bytes, is_last: bool) -> AnswerChunk:
         """The next bytes of the answer."""
@@ -170,6 +177,12 @@ class RequestStream:
             current, self._state = self._state, State.DONE
             raise UnexpectedMessageError(f"unexpected {event.name} in state {current.name}")
         self._state = state
+
+
+def _chosen_model(values: Mapping[str, Value], admission: Mapping[AdmissionKey, str]) -> str | None:
+    """The model that `auto` has chosen; None if the client named the model itself."""
+    asked, model = values.get(RequestKey.MODEL), admission.get(AdmissionKey.MODEL)
+    return None if asked in (None, model) else model
 
 
 def _rewritten(body: bytes, rewrite: Rewrite | FormRewrite) -> bytes:

@@ -36,6 +36,7 @@ class RequestFacts:
     `caller` comes from ext_authz's metadata only, never from a header. `values` are the body's
     fields by `RequestKey`. `size_bytes` is the body's size, None if it is not known. `version` is
     the client's `VERSION_HEADER`. `request_id` is Envoy's, empty from an older proxy.
+    `at_least` is the largest model that `auto` has chosen in the conversation.
     """
 
     path: str
@@ -45,6 +46,7 @@ class RequestFacts:
     version: str | None = None
     method: str = ""
     request_id: str = ""
+    at_least: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,20 @@ class Pin:
     key: str
     version: str
     live: tuple[str, ...]
+    kept_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class SizePin:
+    """The size of a conversation, to remember: `key` keeps the largest model that it has had.
+
+    `order` are the models from the smallest to the largest. It is forgotten `kept_s` after the
+    conversation's last request.
+    """
+
+    key: str
+    model: str
+    order: tuple[str, ...]
     kept_s: int
 
 

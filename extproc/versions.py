@@ -8,7 +8,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Protocol
 
-from extproc.types import Pin
+from extproc.types import Pin, SizePin
 from headgate.core.policy import Caller
 from headgate.core.versions import Sticky, Versions
 
@@ -30,6 +30,13 @@ class Pins(Protocol):
         """The remembered version of the pin's key. Without one, remembers the pin's own version.
 
         Never raises: if the memory does not answer, the pin's own version is used.
+        """
+        ...
+
+    async def largest(self, pin: SizePin) -> str:
+        """The larger of the remembered size and the pin's own, which is remembered from now on.
+
+        Never raises: if the memory does not answer, this replica's own memory counts.
         """
         ...
 

@@ -21,6 +21,7 @@ from headgate._gen.ext_proc_pb2 import (
     ProcessingResponse,
     TrailersResponse,
 )
+from headgate.core.auto import MODEL_HEADER
 from headgate.core.contract import (
     VERSION_HEADER,
     AdmissionKey,
@@ -163,6 +164,9 @@ def encode_answer_reply(reply: AnswerReply) -> ProcessingResponse:
             if reply.drops_length:
                 mutation = response.response_headers.response.header_mutation
                 mutation.remove_headers.append("content-length")
+            if reply.model is not None:
+                mutation = response.response_headers.response.header_mutation
+                _set_header(mutation, MODEL_HEADER, reply.model)
         case AnswerEnd():
             response = ProcessingResponse(response_trailers=TrailersResponse())
     _note(response, reply.usage)

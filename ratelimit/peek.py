@@ -100,7 +100,7 @@ def claims_by_models(
 ) -> list[tuple[Claim, tuple[str, ...]]]:
     """Every counter that the caller's requests meet now, with the models that lead to it."""
     met: dict[str, tuple[Claim, list[str]]] = {}
-    for model in sorted(tenant.models):
+    for model in sorted(tenant.usable):
         subject = Subject(caller.tenant, caller.user, caller.key, model)
         for claim in claims_of(tenant, subject, now_s):
             met.setdefault(claim.key, (claim, []))[1].append(model)

@@ -164,7 +164,7 @@ class Replay:
             return Gone.TENANT
         if (request.tenant, request.user) not in self._users and not is_run_time(request.key):
             return Gone.USER
-        return None if request.model in tenant.models else Gone.MODEL
+        return None if request.model in tenant.usable else Gone.MODEL
 
 
 def _usage(request: Recorded) -> Usage:

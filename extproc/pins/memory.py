@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from extproc.types import Pin
+from extproc.types import Pin, SizePin
 from extproc.versions import PinnedVersion
 from headgate.core.clock import Clock
 
@@ -13,7 +13,7 @@ MAX_PINS = 100_000
 
 @dataclass(slots=True)
 class _Remembered:
-    version: str
+    choice: str
     until_s: float
 
 
@@ -34,9 +34,9 @@ class MemoryPins:
     def known(self, pin: Pin) -> str | None:
         """The remembered version; None if it has expired or lost its weight."""
         kept = self._kept.get(pin.key)
-        if kept is None or kept.until_s <= self._clock.now_s() or kept.version not in pin.live:
+        if kept is None or kept.until_s <= self._clock.now_s() or kept.choice not in pin.live:
             return None
-        return kept.version
+        return kept.choice
 
     def remaining_s(self, pin: Pin) -> float:
         """How long the pin stays remembered without another request, in seconds."""
@@ -45,7 +45,19 @@ class MemoryPins:
 
     def remember(self, pin: Pin, version: str) -> None:
         """Remembers the version for `kept_s` seconds from now."""
-        self._kept[pin.key] = _Remembered(version, self._clock.now_s() + pin.kept_s)
-        self._kept.move_to_end(pin.key)
+        self._keep(pin.key, version, pin.kept_s)
+
+    async def largest(self, pin: SizePin) -> str:
+        """The larger of the remembered size and the pin's own, which is remembered from now on."""
+        kept = self._kept.get(pin.key)
+        model = pin.model
+        if kept is not None and kept.until_s > self._clock.now_s() and kept.choice in pin.order:
+            model = max(pin.model, kept.choice, key=pin.order.index)
+        self._keep(pin.key, model, pin.kept_s)
+        return model
+
+    def _keep(self, key: str, choice: str, kept_s: int) -> None:
+        self._kept[key] = _Remembered(choice, self._clock.now_s() + kept_s)
+        self._kept.move_to_end(key)
         if len(self._kept) > self._most:
             self._kept.popitem(last=False)

@@ -7,6 +7,7 @@ from typing import ClassVar, TypeAlias
 from zoneinfo import ZoneInfo
 
 from headgate.core.apis import Api
+from headgate.core.auto import AUTO, Sizes
 from headgate.core.body_fields import FieldRules
 from headgate.core.issuers import FrontEnd, Issuer
 from headgate.core.own_keys import OwnKeyRules
@@ -215,7 +216,7 @@ class Tenant:
 
     With `cache_salt`, its prompts share vLLM's prefix cache with no other tenant's. With
     `chooses_version`, its clients may choose a version. Its `weight` in vLLM's queues is None if no
-    tenant has one.
+    tenant has one. `sizes` are what `auto` may choose for it, if `models` has that name.
     """
 
     name: str
@@ -228,6 +229,19 @@ class Tenant:
     weight: int | None = None
     fields: FieldRules = field(default_factory=dict, hash=False)
     own_keys: OwnKeyRules | None = None
+    sizes: Sizes = ()
+
+    @property
+    def has_auto(self) -> bool:
+        """Whether its callers may name `auto`. A policy without sizes may have such a model."""
+        return AUTO in self.models and bool(self.sizes)
+
+    @property
+    def usable(self) -> frozenset[str]:
+        """The models that may answer it: those that it may name, and those of `auto`."""
+        if not self.has_auto:
+            return self.models
+        return self.models - {AUTO} | {size.model for size in self.sizes}
 
 
 @dataclass(frozen=True, slots=True)

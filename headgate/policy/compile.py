@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from headgate.core.amounts import NANOS
 from headgate.core.apis import WITHOUT_USAGE, Api
+from headgate.core.auto import Sizes
 from headgate.core.body_fields import FieldRules, strictest
 from headgate.core.policy import (
     Calendar,
@@ -30,6 +31,7 @@ from headgate.core.policy import (
 from headgate.core.prices import TokenWeights
 from headgate.core.versions import Sticky, Version, Versions
 from headgate.core.weekdays import Weekday
+from headgate.policy.auto import below, sizes_of
 from headgate.policy.callers import (
     front_ends_of,
     issuers_of,
@@ -66,10 +68,11 @@ def compile_policy(policy: PolicyFile) -> CompiledPolicy:
     for name, entry in policy.models.items():
         if isinstance(entry, AdapterEntry):
             models[name] = _adapter(name, entry, models[entry.base], policy.currency)
+    sizes = sizes_of(policy.auto, models)
     shared: dict[Limit, Limit] = {}
     is_fair = any(entry.fairness is not None for entry in policy.tenants.values())
     tenants = {
-        name: replace(_tenant(name, entry, models, shared), weight=_weight(entry, is_fair))
+        name: replace(_tenant(name, entry, models, sizes, shared), weight=_weight(entry, is_fair))
         for name, entry in policy.tenants.items()
     }
     ordered = {name: models[name] for name in policy.models}
@@ -151,25 +154,30 @@ def _server(url: str) -> str:
 
 
 def _tenant(
-    name: str, entry: TenantEntry, models: Mapping[str, Model], shared: dict[Limit, Limit]
+    name: str,
+    entry: TenantEntry,
+    models: Mapping[str, Model],
+    sizes: Sizes,
+    shared: dict[Limit, Limit],
 ) -> Tenant:
     """`shared` holds one object for equal limits: thousands of tenants often have the same."""
-    own = {model: models[model] for model in entry.models}
-    compiled = (_limit(limit, own) for limit in entry.limits)
-    limits = tuple(shared.setdefault(limit, limit) for limit in compiled)
     week_start = Weekday[entry.week_start.upper()]
     calendar = Calendar(ZoneInfo(entry.timezone), week_start, entry.billing_day)
-    return Tenant(
+    tenant = Tenant(
         name=name,
         calendar=calendar,
         models=frozenset(entry.models),
-        limits=limits,
+        limits=(),
         cache_salt=entry.cache_salt,
         tier=entry.tier,
         chooses_version=entry.chooses_version,
         fields=entry.fields,
         own_keys=own_keys_of(entry),
+        sizes=below(entry.auto_ceiling, sizes, models),
     )
+    own = {model: models[model] for model in tenant.usable}
+    compiled = (_limit(limit, own) for limit in entry.limits)
+    return replace(tenant, limits=tuple(shared.setdefault(limit, limit) for limit in compiled))
 
 
 def _weight(entry: TenantEntry, is_fair: bool) -> int | None:

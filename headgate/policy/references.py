@@ -10,7 +10,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from headgate.core.auto import AUTO
 from headgate.core.keys import default_id
+from headgate.policy.auto_references import AutoReferences
 from headgate.policy.caller_references import check_callers, origins_of_users
 from headgate.policy.document import Path, YamlMapping, line_of
 from headgate.policy.meaning import LimitMeaning, written_meaning
@@ -46,11 +48,17 @@ class _References:
         for name, model in models.items():
             yield from self._base(str(name), model, models)
         names = keys(self.root, "models")
+        auto = AutoReferences(self.root)
+        grants = {**names, AUTO: None} if auto.models else names
+        yield from auto.problems()
         for name, tenant in mappings(self.root, "tenants"):
             path = ("tenants", name)
-            yield from self._tenant_models(path, tenant, names)
+            yield from self._tenant_models(path, tenant, grants)
             yield from self._tenant_keys(path, tenant)
-            yield from self._limits(path, tenant, names)
+            own = dict.fromkeys(auto.met_by(tenant))
+            yield from self._limits(path, tenant, names, own)
+        for ceiling, _ in auto.ceilings():
+            yield from self._prices(ceiling, auto.models)
         yield from self._tiers()
         yield from check_callers(self.root)
 
@@ -117,11 +125,12 @@ class _References:
                     advice = "give each key of a tenant its own id"
                     yield self._problem(PolicyRule.SAME_KEY_ID, fault, advice, (*entry, "id"))
 
-    def _limits(self, path: Path, tenant: YamlMapping, names: dict[str, None]) -> Iterator[Problem]:
+    def _limits(
+        self, path: Path, tenant: YamlMapping, names: dict[str, None], own: dict[str, None]
+    ) -> Iterator[Problem]:
         entries = (*mappings(tenant, "keys"), *mappings(tenant, "workloads"))
         users = {entry["user"]: None for _, entry in entries if _has_user(entry)}
         origins = origins_of_users(self.root, tenant)
-        own = {model: None for _, model in texts(tenant, "models")}
         seen: dict[LimitMeaning, Path] = {}
         for index, limit in mappings(tenant, "limits"):
             entry: Path = (*path, "limits", index)

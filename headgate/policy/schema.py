@@ -19,6 +19,7 @@ from pydantic import (
 
 from headgate.core.keys import SECRET_PREFIX
 from headgate.core.policy import DEFAULT_FAIRNESS_FLOOR, DEFAULT_IMAGE_TOKENS, PerSecond
+from headgate.policy.auto import AUTO_RULE, CEILING_RULE, CeilingEntry, SizeEntry
 from headgate.policy.body_fields import FIELDS_RULE, BodyFields
 from headgate.policy.fields import (
     NAME_RULE,
@@ -228,6 +229,7 @@ class TenantEntry(Entry):
         default=None, description="a mapping with the key weight"
     )
     fields: BodyFields = Field(default={}, description=FIELDS_RULE)
+    auto_ceiling: CeilingEntry | None = Field(default=None, description=CEILING_RULE)
     own_keys: OwnKeysEntry | None = Field(
         default=None, description="{most: ..., hours: ...}, for users who make their own keys"
     )
@@ -260,6 +262,7 @@ class PolicyFile(Entry):
     tenants: dict[Name, TenantEntry] = Field(
         min_length=1, description="tenants by name, each with at least models"
     )
+    auto: dict[str, SizeEntry] = Field(default={}, min_length=1, description=AUTO_RULE)
     currency: Currency | None = Field(default=None, description=CURRENCY_RULE)
     issuers: dict[Name, IssuerEntry] = Field(
         default={}, description="issuers by name, each with issuer, audience and tenants"

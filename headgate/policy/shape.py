@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from headgate.policy.auto import CeilingEntry, SizeEntry
 from headgate.policy.body_fields import FIELD_RULE
 from headgate.policy.document import Path, YamlMapping, line_of
 from headgate.policy.fields import MODEL_NAME_RULE, NAME_RULE, Entry
@@ -70,6 +71,11 @@ _KINDS: dict[str, EntryType] = {
     "concurrent": ConcurrentLimitEntry,
 }
 _LISTED: dict[str, EntryType] = {"keys": KeyEntry, "workloads": WorkloadEntry}
+_IN_TENANT: dict[str, EntryType] = {
+    "fairness": FairnessEntry,
+    "auto_ceiling": CeilingEntry,
+    "own_keys": OwnKeysEntry,
+}
 _TOP: dict[str, EntryType] = {"without_usage": WithoutUsageEntry, "cors": CorsEntry}
 _LEASE_ELSEWHERE = "remove it: only count: concurrent has a lease"
 _WEIGHTS_ELSEWHERE = "remove it: only count: tokens has weights"
@@ -220,10 +226,8 @@ def _locate_in_tenant(loc: tuple[int | str, ...], path: list[int | str]) -> tupl
         return (WeightsEntry, 5) if is_weight else (_KINDS[str(loc[4])], 4)
     if len(loc) > 5 and loc[2] == "keys" and loc[4] == "acts_for":
         return ActsForEntry, 5
-    if len(loc) > 3 and loc[2] == "fairness":
-        return FairnessEntry, 3
-    if len(loc) > 3 and loc[2] == "own_keys":
-        return OwnKeysEntry, 3
+    if len(loc) > 3 and loc[2] in _IN_TENANT:
+        return _IN_TENANT[str(loc[2])], 3
     if len(loc) > 4 and loc[2] in _LISTED:
         return _LISTED[str(loc[2])], 4
     return (TenantEntry, 2) if len(loc) > 2 and loc[2] != "[key]" else (PolicyFile, 0)
@@ -232,6 +236,8 @@ def _locate_in_tenant(loc: tuple[int | str, ...], path: list[int | str]) -> tupl
 def _locate_elsewhere(loc: tuple[int | str, ...]) -> tuple[EntryType, int]:
     if len(loc) > 1 and loc[0] in _TOP:
         return _TOP[str(loc[0])], 1
+    if len(loc) > 2 and loc[0] == "auto":
+        return SizeEntry, 2
     if len(loc) > 2 and loc[0] == "issuers" and loc[2] != "[key]":
         return (MembershipEntry, 4) if len(loc) > 4 and loc[2] == "tenants" else (IssuerEntry, 2)
     return PolicyFile, 0

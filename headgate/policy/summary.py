@@ -4,6 +4,7 @@ import json
 from collections import Counter
 
 from headgate.core.amounts import money, weights_of
+from headgate.core.auto import Sizes
 from headgate.core.issuers import FrontEnd, Issuer
 from headgate.core.keys import ApiKey
 from headgate.core.policy import (
@@ -100,7 +101,12 @@ def _tenant_line(tenant: Tenant, keys: int) -> str:
     models = ", ".join(sorted(tenant.models))
     calendar = _calendar_text(tenant.calendar)
     line = f"tenant {tenant.name} ({calendar}): {_counted(keys, 'key')}; {models}"
+    line += f"; auto: {_sizes(tenant.sizes)}" if tenant.has_auto else ""
     return f"{line}; a prefix cache of its own" if tenant.cache_salt else line
+
+
+def _sizes(sizes: Sizes) -> str:
+    return ", ".join(f"{size.model} up to {size.up_to}" for size in sizes)
 
 
 def _calendar_text(calendar: Calendar) -> str:

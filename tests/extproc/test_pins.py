@@ -3,13 +3,14 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
 
 from extproc.pins.memory import MemoryPins
 from extproc.pins.redis import PAUSE_S, RedisPins
-from extproc.types import Pin
+from extproc.types import Pin, SizePin
 from extproc.versions import PinnedVersion
 from tests.fakes import FakeClock
 from tests.redis_server import PATIENT_S, RedisServer, running_redis
@@ -56,6 +57,49 @@ async def test_conversations_are_apart(pins: MemoryPins | RedisPins) -> None:
     await pins.keep(pin("v1", key="one"))
 
     assert await pins.keep(pin("v2", key="two")) == PinnedVersion("v2", remembered=False)
+
+
+def size(model: str, order: str = "abc", kept_s: int = 3600) -> SizePin:
+    return SizePin("s", model, tuple(order), kept_s)
+
+
+async def test_a_size_only_grows(pins: MemoryPins | RedisPins) -> None:
+    assert [await pins.largest(size(model)) for model in "abacb"] == list("abbcc")
+
+
+async def test_a_size_that_the_policy_no_longer_has_bounds_nothing(
+    pins: MemoryPins | RedisPins,
+) -> None:
+    await pins.largest(size("c"))
+
+    assert await pins.largest(size("a", order="ab")) == "a"
+
+
+async def test_a_size_is_forgotten_kept_s_after_its_last_request() -> None:
+    clock = FakeClock(0)
+    pins = MemoryPins(clock)
+    await pins.largest(size("b", kept_s=10))
+    clock.advance(9)
+    assert await pins.largest(size("a", kept_s=10)) == "b"
+    clock.advance(10)
+    assert await pins.largest(size("a", kept_s=10)) == "a"
+
+
+async def test_replicas_agree_on_the_largest_size(redis: RedisServer) -> None:
+    first, second = (RedisPins(redis.url, PATIENT_S, FakeClock(0)) for _ in range(2))
+    await first.largest(replace(size("a"), key="agreed"))
+    await second.largest(replace(size("c"), key="agreed"))
+
+    assert await first.largest(replace(size("b"), key="agreed")) == "c"
+    await first.close()
+    await second.close()
+
+
+async def test_without_redis_a_replica_keeps_the_sizes_that_it_knows() -> None:
+    pins = RedisPins("redis://127.0.0.1:1/0", PATIENT_S, FakeClock(0))
+
+    assert [await pins.largest(size(model)) for model in "aba"] == ["a", "b", "b"]
+    await pins.close()
 
 
 async def test_a_pin_ends_kept_s_after_its_last_request() -> None:

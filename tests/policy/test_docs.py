@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from headgate.policy import parse_policy
+from headgate.policy.auto import CeilingEntry, SizeEntry
 from headgate.policy.fields import Entry
 from headgate.policy.identity import (
     ActsForEntry,
@@ -41,6 +42,8 @@ SECTIONS: dict[str, tuple[type[Entry], ...]] = {
     "A model": (BaseModelEntry, AdapterEntry),
     "Prices": (PricesEntry,),
     "Versions": (VersionEntry,),
+    "Auto": (SizeEntry,),
+    "Ceilings of auto": (CeilingEntry,),
     "Tenants": (TenantEntry,),
     "Fairness": (FairnessEntry,),
     "Keys": (KeyEntry,),
