@@ -46,6 +46,7 @@ class MeshRule(StrEnum):
     CONTEXT_DIFFERS = "context-differs"
     SERVED_NAME_DIFFERS = "served-name-differs"
     USAGE_NOT_FORCED = "usage-not-forced"
+    SCHEDULING_DIFFERS = "scheduling-differs"
     NO_CATCH_ALL = "no-catch-all"
     GATEWAY_UNKNOWN = "gateway-unknown"
     WEIGHTS = "weights"

@@ -10,6 +10,8 @@ from headgate.istio_check.manifests import items, mapping, text
 MODEL_LENGTH = "max-model-len"
 SERVED_NAME = "served-model-name"
 FORCED_USAGE = "enable-force-include-usage"
+SCHEDULING = "scheduling-policy"
+PRIORITY = "priority"
 _VARIABLE = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)|\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?")
 _AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kKmMgGtT]?)")
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -27,6 +29,7 @@ class ServerOptions:
     model_length: int | None
     names: tuple[str, ...] | None
     forces_usage: bool
+    orders_by_priority: bool
     is_complete: bool
 
 
@@ -47,6 +50,7 @@ def server_options(container: Mapping[str, object]) -> ServerOptions | None:
         model_length=amount(lengths[0]) if lengths else None,
         names=names if names and not any(_VARIABLE.search(name) for name in names) else None,
         forces_usage=forced is not None and forced[:1] != ("false",),
+        orders_by_priority=options.get(SCHEDULING, ())[:1] == (PRIORITY,),
         is_complete="config" not in options and not any(_is_list(word) for word in words),
     )
 

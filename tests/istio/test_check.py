@@ -66,6 +66,8 @@ def test_a_mesh_on_the_lean_path_passes_without_a_finding(
         ("gateway-api", "inference-pool"),
         ("keda", "keda/llama-8b-canary"),
         ("spot",),
+        ("fairness",),
+        ("fairness", "spot"),
         ("monitoring",),
         ("sso",),
         ("database",),

@@ -9,6 +9,8 @@ from headgate.istio_check.mesh import Mesh, Service, is_selected, pod_templates,
 from headgate.istio_check.options import (
     FORCED_USAGE,
     MODEL_LENGTH,
+    PRIORITY,
+    SCHEDULING,
     SERVED_NAME,
     ServerOptions,
     server_options,
@@ -16,13 +18,14 @@ from headgate.istio_check.options import (
 
 
 def servers(mesh: Mesh) -> Iterator[Finding]:
-    """The options of vLLM are those that `context_tokens`, `served_as` and `forces_usage` name."""
+    """The options of vLLM are those that the models and the fairness of the policy need."""
+    is_fair = any(tenant.weight is not None for tenant in mesh.policy.compiled.tenants.values())
     for model in mesh.policy.compiled.models.values():
         if model.base != model.name:
             continue
         service = mesh.services.get(upstream_address(model.upstream)[0])
         for manifest, path, options in _servers_of(mesh, service):
-            for rule, message, remedy in _faults(model, options):
+            for rule, message, remedy in _faults(model, options, is_fair):
                 yield finding_at(rule, manifest, path, message, remedy)
 
 
@@ -56,7 +59,9 @@ def _is_behind(service: Service, manifest: Manifest, labels: dict[str, object]) 
     return bool(service.selector) and is_selected(service.selector, labels)
 
 
-def _faults(model: Model, options: ServerOptions) -> Iterator[tuple[MeshRule, str, str]]:
+def _faults(
+    model: Model, options: ServerOptions, is_fair: bool
+) -> Iterator[tuple[MeshRule, str, str]]:
     length = options.model_length
     if length is not None and length != model.context_tokens:
         effect = (
@@ -77,3 +82,8 @@ def _faults(model: Model, options: ServerOptions) -> Iterator[tuple[MeshRule, st
         message = f"{model.name} has forces_usage, but vLLM reports the usage of a stream only"
         message += " when asked"
         yield MeshRule.USAGE_NOT_FORCED, message, f"--{FORCED_USAGE}, or forces_usage: false"
+    if options.is_complete and is_fair and not options.orders_by_priority:
+        message = "a tenant has fairness, but vLLM takes the waiting requests of"
+        message += f" {model.name} by their arrival"
+        remedy = f"--{SCHEDULING}={PRIORITY}, or the component fairness"
+        yield MeshRule.SCHEDULING_DIFFERS, message, remedy
