@@ -28,7 +28,7 @@ from extproc.types import (
     SizePin,
     Value,
 )
-from headgate.core.apis import FORM_APIS, WITHOUT_USAGE, Api, Door
+from headgate.core.apis import FORM_APIS, WITHOUT_USAGE, Api, Door, door_of
 from headgate.core.auto import AUTO
 from headgate.core.contract import BODY_FORM, BODY_READ, VERSION_HEADER, RequestKey
 from headgate.core.errors import ApiError, Refusal
@@ -92,7 +92,7 @@ def look_up(
 
 
 def size_to_keep(
-    facts: RequestFacts, door: Door, policy: CompiledPolicy, keys: KeyRing = NO_KEYS
+    facts: RequestFacts, policy: CompiledPolicy, keys: KeyRing = NO_KEYS
 ) -> SizePin | None:
     """The size that a conversation with `auto` has at least from this request on.
 
@@ -102,7 +102,7 @@ def size_to_keep(
         return None
     try:
         caller, tenant = _identify(facts.caller, policy, keys)
-        model = _model(_served_api(door, policy), facts, tenant, policy)
+        model = _model(_served_api(door_of(facts.path), policy), facts, tenant, policy)
     except RefusedError:
         return None
     return size_pin(model, facts, caller, tenant) if is_auto(facts, tenant) else None

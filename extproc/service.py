@@ -25,7 +25,7 @@ from extproc.types import (
 )
 from extproc.versions import Pins
 from headgate._gen.ext_proc_pb2 import HttpBody, ProcessingRequest, ProcessingResponse
-from headgate.core.apis import Api, ErrorShape, door_of
+from headgate.core.apis import Api, ErrorShape
 from headgate.core.clock import Clock
 from headgate.core.contract import COUNTING_METADATA, AdmissionKey
 from headgate.core.errors import ApiError
@@ -151,7 +151,7 @@ class ExternalProcessor:
 
     async def _sized(self, facts: RequestFacts) -> RequestFacts:
         """The facts with the size of their conversation, if it must be remembered."""
-        pin = size_to_keep(facts, door_of(facts.path), self._policy(), self._keys)
+        pin = size_to_keep(facts, self._policy(), self._keys)
         if pin is None:
             return facts
         return replace(facts, at_least=await self._pins.largest(pin))

@@ -13,7 +13,6 @@ from extproc.lookup import size_to_keep
 from extproc.pins.memory import MemoryPins
 from extproc.sizes import KEPT_S, choose
 from extproc.types import Admit, Answer, Peek, Refuse, Rewrite, SizePin, Value
-from headgate.core.apis import door_of
 from headgate.core.auto import Size, Sizes
 from headgate.core.contract import AdmissionKey, Header
 from headgate.core.policy import CompiledPolicy
@@ -176,19 +175,18 @@ def test_a_conversation_never_gets_a_smaller_model_again() -> None:
 
 def test_only_a_conversation_with_a_name_has_a_size_to_remember() -> None:
     named = facts({"model": "auto", "text_bytes": 10.0, "prompt_cache_key": "c"})
-    door = door_of(named.path)
-    kept = size_to_keep(named, door, WHOLE)
+    kept = size_to_keep(named, WHOLE)
     other = replace(named, caller=replace(ALICE, user="bob"))
     rival = replace(named, caller=replace(ALICE, tenant="rivals"))
 
     assert kept is not None
     assert (kept.model, kept.order) == ("small", ("small", "medium", "large"))
-    assert size_to_keep(other, door, WHOLE) == kept
-    assert size_to_keep(rival, door, WHOLE) is None
-    assert size_to_keep(facts({"model": "auto"}), door, WHOLE) is None
-    assert size_to_keep(facts({"model": "small", "prompt_cache_key": "c"}), door, WHOLE) is None
+    assert size_to_keep(other, WHOLE) == kept
+    assert size_to_keep(rival, WHOLE) is None
+    assert size_to_keep(facts({"model": "auto"}), WHOLE) is None
+    assert size_to_keep(facts({"model": "small", "prompt_cache_key": "c"}), WHOLE) is None
     bad = facts({"model": "auto", "prompt_cache_key": "c", "max_tokens": "5"})
-    assert size_to_keep(bad, door, WHOLE) is None
+    assert size_to_keep(bad, WHOLE) is None
 
 
 NAMES = ("a", "b", "c", "d")
