@@ -1,11 +1,17 @@
 """The filters of the lean path: the body is read first, then one call of ext_authz decides all."""
 
-from envoy_data_plane.envoy.config.core.v3 import HeaderValue
+from envoy_data_plane.envoy.config.core.v3 import DataSource, HeaderValue
 from envoy_data_plane.envoy.config.core.v3 import TypedExtensionConfig as ExtensionConfig
 from envoy_data_plane.envoy.extensions.common.matching.v3 import ExtensionWithMatcher
 from envoy_data_plane.envoy.extensions.filters.common.matcher.action.v3 import SkipFilter
+from envoy_data_plane.envoy.extensions.filters.http.lua.v3 import Lua
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
-from envoy_data_plane.envoy.type.matcher.v3 import HttpRequestHeaderMatchInput
+from envoy_data_plane.envoy.extensions.matching.common_inputs.network.v3 import (
+    DynamicMetadataInput,
+    DynamicMetadataInputPathSegment,
+)
+from envoy_data_plane.envoy.extensions.matching.input_matchers.metadata.v3 import Metadata
+from envoy_data_plane.envoy.type.matcher.v3 import HttpRequestHeaderMatchInput, ValueMatcher
 from envoy_data_plane.google.protobuf import Any
 from envoy_data_plane.xds.core.v3 import TypedExtensionConfig
 from envoy_data_plane.xds.type.matcher.v3 import (
@@ -27,7 +33,7 @@ from headgate.core.contract import (
     VERSION_HEADER,
     Namespace,
 )
-from headgate.core.lean_contract import PATH_METADATA, REQUEST_ID
+from headgate.core.lean_contract import PATH_METADATA, REQUEST_ID, LeanKey
 from headgate.dataplane.filters import (
     body_limit,
     check_call,
@@ -37,10 +43,9 @@ from headgate.dataplane.filters import (
     request_reader,
     router,
     tap_source,
-    usage_tap,
 )
 from headgate.dataplane.hook_calls import http_filter
-from headgate.dataplane.quota_filters import LARGE_BODY, admission_guard, slot_settler
+from headgate.dataplane.quota_filters import LARGE_BODY, lean_admission_guard, slot_settler
 
 EDIT_ROOM_BYTES = 16 * 1024
 """For the edits of a body: a name, a salt and the options of a stream."""
@@ -52,10 +57,10 @@ def lean_filters(services: str, body_limit_bytes: int) -> list[HttpFilter]:
     return [
         large_body_dropper(body_limit_bytes),
         credential_body_limit(body_limit_bytes),
-        request_reader(_reader_source(body_limit_bytes)),
+        request_reader(_reader_and_tap(body_limit_bytes)),
         lean_check(services),
-        usage_tap(f"{tap_source()}\n{lua('body_editor.lua')}"),
-        admission_guard(),
+        body_editor(),
+        lean_admission_guard(),
         slot_settler(services),
         router(),
     ]
@@ -90,6 +95,13 @@ def credential_body_limit(size_bytes: int) -> HttpFilter:
     return _only_with(credentials, body_limit(size_bytes + EDIT_ROOM_BYTES))
 
 
+def body_editor() -> HttpFilter:
+    """Makes the edits of the answer. It is skipped without them, as nearly every request is."""
+    source = DataSource(inline_string=lua("body_editor.lua"))
+    edits = _metadata_present(Namespace.CALLER, LeanKey.EDITS)
+    return _only_with([edits], http_filter("headgate.body_editor", Lua(default_source_code=source)))
+
+
 def _only_with(any_of: list[MatcherMatcherListPredicate], wrapped: HttpFilter) -> HttpFilter:
     """The filter, skipped for a request that matches nothing of `any_of`."""
     matched = any_of[0]
@@ -119,11 +131,28 @@ def _header_matches(name: str, regex: str) -> MatcherMatcherListPredicate:
     )
 
 
+def _metadata_present(namespace: str, key: str) -> MatcherMatcherListPredicate:
+    path = [DynamicMetadataInputPathSegment(key=key)]
+    metadata = DynamicMetadataInput(filter=namespace, path=path)
+    present = Metadata(value=ValueMatcher(present_match=True))
+    return MatcherMatcherListPredicate(
+        single_predicate=MatcherMatcherListPredicateSinglePredicate(
+            input=TypedExtensionConfig(name="metadata", typed_config=Any.pack(metadata)),
+            custom_match=TypedExtensionConfig(name="present", typed_config=Any.pack(present)),
+        )
+    )
+
+
 def _head() -> str:
     names = ", ".join(f'"{name}"' for name in CREDENTIAL_HEADERS)
     source = lua("lean_request.lua").replace("{ CREDENTIALS }", f"{{ {names} }}")
     return source.replace('"LARGE_BODY"', f'"{LARGE_BODY}"')
 
 
-def _reader_source(body_limit_bytes: int) -> str:
-    return reader_source(_head()).replace("LIMIT_BYTES", str(body_limit_bytes))
+def _reader_and_tap(body_limit_bytes: int) -> str:
+    """One script for both directions, as two filters cost more.
+
+    Lua allows 200 local variables in a block, so each part has its own.
+    """
+    reader = reader_source(_head()).replace("LIMIT_BYTES", str(body_limit_bytes))
+    return f"do\n{reader}\nend\ndo\n{tap_source(Namespace.CALLER)}\nend"
