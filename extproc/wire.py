@@ -51,7 +51,7 @@ SOMETIMES = (Header.LORA, Header.VERSION, Header.TIER)
 
 
 def decode_headers(message: ProcessingRequest) -> RequestFacts:
-    """Reads a header message: three headers, two namespaces of metadata, one attribute."""
+    """Reads a header message: four headers, two namespaces of metadata, one attribute."""
     headers = _read_headers(message.request_headers)
     path = headers.get(":path", b"").decode(errors="replace")
     version = headers.get(VERSION_HEADER, b"").decode("latin-1")
@@ -60,7 +60,12 @@ def decode_headers(message: ProcessingRequest) -> RequestFacts:
     caller = _caller(metadata[Namespace.CALLER]) if Namespace.CALLER in metadata else None
     size_bytes = _size_bytes(message.attributes, headers.get("content-length", b""))
     return RequestFacts(
-        path=path, caller=caller, values=values, size_bytes=size_bytes, version=version or None
+        path=path,
+        caller=caller,
+        values=values,
+        size_bytes=size_bytes,
+        version=version or None,
+        method=headers.get(":method", b"").decode("latin-1"),
     )
 
 

@@ -74,13 +74,15 @@ class Admitted:
     """All limits had room and hold the request now, in a slot too if it `holds_slot`.
 
     `exceeded` are the shadow limits without room: they would have refused it. The settlement needs
-    `held_by` (`Reserved.held_by`).
+    `held_by` (`Reserved.held_by`). vLLM takes the request with the smallest `priority` first; None
+    leaves it as it is.
     """
 
     limits: tuple[LimitStatus, ...]
     exceeded: tuple[Limit, ...] = ()
     held_by: str = ""
     holds_slot: bool = False
+    priority: int | None = None
 
 
 class Reason(StrEnum):

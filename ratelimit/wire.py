@@ -16,6 +16,7 @@ from headgate.core.contract import (
     OP,
     OP_RESERVE,
     OP_SETTLE,
+    PRIORITY_HEADER,
     AdmissionKey,
     LimitsKey,
     read_held_by,
@@ -179,6 +180,8 @@ def encode_decision(
         header = response.response_headers_to_add.add()
         header.key = name
         header.value = value
+    if isinstance(decision, Admitted) and decision.priority is not None:
+        response.request_headers_to_add.add(key=PRIORITY_HEADER, value=str(decision.priority))
     metadata = _metadata(decision)
     if metadata:
         response.dynamic_metadata.update(metadata)

@@ -287,13 +287,14 @@ TRACEPARENT = "traceparent"
 """The header of the W3C trace context. Envoy sends it with the access log."""
 VERSION_HEADER = "x-model-version"
 """The header by which a client chooses a version, if its tenant may. It never reaches vLLM."""
+PRIORITY_HEADER = "x-vllm-priority"
+"""vLLM 0.28 with `--scheduling-policy priority` takes the smallest first. Only Headgate sets it."""
 
 STRIPPED_HEADERS = (
-    "x-vllm-priority",
+    PRIORITY_HEADER,
     "x-data-parallel-rank",
     "x-session-id",
     "endpoint-load-metrics-format",
     "accept-encoding",
 )
-"""Client headers that never reach vLLM: they change its schedule, make it report its load, or
-compress answers, which the tap cannot read."""
+"""Client headers that never reach vLLM: they change its schedule, ask for its load, or compress."""

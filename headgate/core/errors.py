@@ -36,9 +36,12 @@ class Refusal(Enum):
     EXPIRED_TOKEN = _Kind(401, "token_expired", "invalid_request_error", "authentication_error")
     REVOKED_TOKEN = _Kind(401, "token_revoked", "invalid_request_error", "authentication_error")
     NO_TENANT = _Kind(403, "tenant_not_found", "invalid_request_error", "permission_error")
+    BLOCKED_USER = _Kind(403, "user_blocked", "invalid_request_error", "permission_error")
     BAD_END_USER = _Kind(400, "invalid_end_user", "invalid_request_error", "invalid_request_error")
     FORBIDDEN_MODEL = _Kind(403, "model_not_allowed", "invalid_request_error", "permission_error")
     FORBIDDEN_ORIGIN = _Kind(403, "origin_not_allowed", "invalid_request_error", "permission_error")
+    FORBIDDEN_KEYS = _Kind(403, "own_keys_refused", "invalid_request_error", "permission_error")
+    UNKNOWN_KEY = _Kind(404, "key_not_found", "invalid_request_error", "not_found_error")
     UNKNOWN_MODEL = _Kind(404, "model_not_found", "invalid_request_error", "not_found_error")
     UNKNOWN_PATH = _Kind(404, "unknown_path", "invalid_request_error", "not_found_error")
     WRONG_METHOD = _Kind(

@@ -19,6 +19,10 @@ REQUEST_ID = "x-request-id"
 """Envoy's own, as a client's is removed. It is also the reservation's id, so that a repeated call
 reserves once."""
 
+EDITS_HEADER = "x-headgate-edits"
+"""An answer with edits adds this header to the request. Envoy's matchers of filters see no dynamic
+metadata in Istio's builds. The body editor removes it."""
+
 
 class PlaceKey(StrEnum):
     """`Namespace.REQUEST`: what the services need to edit a body that they do not get."""

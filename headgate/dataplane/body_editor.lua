@@ -1,5 +1,5 @@
 -- The body editor of the lean path: makes the edits of a body that the answer of ext_authz asks for. A
--- matcher skips it for a request without edits.
+-- matcher skips it for a request without the header x-headgate-edits, which goes no further.
 --
 -- It reads dynamic metadata envoy.filters.http.ext_authz, and writes the estimate into
 -- headgate.admission (names and values: headgate/core/contract.py). It does so after the edits. Envoy
@@ -20,6 +20,7 @@ local function edited(body, edits)
 end
 
 function envoy_on_request(handle)
+  handle:headers():remove("x-headgate-edits")
   local answer = handle:streamInfo():dynamicMetadata():get("envoy.filters.http.ext_authz")
   local body = handle:body()
   body:setBytes(edited(body:getBytes(0, body:length()), answer.edits))

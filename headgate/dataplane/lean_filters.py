@@ -1,17 +1,14 @@
 """The filters of the lean path: the body is read first, then one call of ext_authz decides all."""
 
+from betterproto2 import Message
 from envoy_data_plane.envoy.config.core.v3 import DataSource, HeaderValue
 from envoy_data_plane.envoy.config.core.v3 import TypedExtensionConfig as ExtensionConfig
 from envoy_data_plane.envoy.extensions.common.matching.v3 import ExtensionWithMatcher
 from envoy_data_plane.envoy.extensions.filters.common.matcher.action.v3 import SkipFilter
 from envoy_data_plane.envoy.extensions.filters.http.lua.v3 import Lua
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
-from envoy_data_plane.envoy.extensions.matching.common_inputs.network.v3 import (
-    DynamicMetadataInput,
-    DynamicMetadataInputPathSegment,
-)
-from envoy_data_plane.envoy.extensions.matching.input_matchers.metadata.v3 import Metadata
-from envoy_data_plane.envoy.type.matcher.v3 import HttpRequestHeaderMatchInput, ValueMatcher
+from envoy_data_plane.envoy.extensions.matching.common_inputs.ssl.v3 import UriSanInput
+from envoy_data_plane.envoy.type.matcher.v3 import HttpRequestHeaderMatchInput
 from envoy_data_plane.google.protobuf import Any
 from envoy_data_plane.xds.core.v3 import TypedExtensionConfig
 from envoy_data_plane.xds.type.matcher.v3 import (
@@ -33,7 +30,7 @@ from headgate.core.contract import (
     VERSION_HEADER,
     Namespace,
 )
-from headgate.core.lean_contract import PATH_METADATA, REQUEST_ID, LeanKey
+from headgate.core.lean_contract import EDITS_HEADER, PATH_METADATA, REQUEST_ID
 from headgate.dataplane.filters import (
     body_limit,
     check_call,
@@ -88,17 +85,19 @@ def large_body_dropper(limit_bytes: int) -> HttpFilter:
 def credential_body_limit(size_bytes: int) -> HttpFilter:
     """`filters.body_limit`, skipped without a credential: such a request ends at its headers.
 
-    The filter waits for the body, and no key means no wait. The edits may make a body larger, and
-    Envoy then holds all of it. The request reader holds to the exact limit.
+    The filter waits for the body, and no key means no wait. The certificate of a workload is a
+    credential too. The edits may make a body larger, and Envoy then holds all of it. The request
+    reader holds to the exact limit.
     """
     credentials = [_header_matches(name, "(?s).*") for name in CREDENTIAL_HEADERS]
+    credentials.append(_matches("uri_san", UriSanInput(), ".+"))
     return _only_with(credentials, body_limit(size_bytes + EDIT_ROOM_BYTES))
 
 
 def body_editor() -> HttpFilter:
     """Makes the edits of the answer. It is skipped without them, as nearly every request is."""
     source = DataSource(inline_string=lua("body_editor.lua"))
-    edits = _metadata_present(Namespace.CALLER, LeanKey.EDITS)
+    edits = _header_matches(EDITS_HEADER, ".+")
     return _only_with([edits], http_filter("headgate.body_editor", Lua(default_source_code=source)))
 
 
@@ -121,24 +120,15 @@ def _only_with(any_of: list[MatcherMatcherListPredicate], wrapped: HttpFilter) -
 
 
 def _header_matches(name: str, regex: str) -> MatcherMatcherListPredicate:
+    return _matches("header", HttpRequestHeaderMatchInput(header_name=name), regex)
+
+
+def _matches(name: str, source: Message, regex: str) -> MatcherMatcherListPredicate:
     matcher = RegexMatcher(google_re2=RegexMatcherGoogleRe2(), regex=regex)
-    header = HttpRequestHeaderMatchInput(header_name=name)
     return MatcherMatcherListPredicate(
         single_predicate=MatcherMatcherListPredicateSinglePredicate(
-            input=TypedExtensionConfig(name="header", typed_config=Any.pack(header)),
+            input=TypedExtensionConfig(name=name, typed_config=Any.pack(source)),
             value_match=StringMatcher(safe_regex=matcher),
-        )
-    )
-
-
-def _metadata_present(namespace: str, key: str) -> MatcherMatcherListPredicate:
-    path = [DynamicMetadataInputPathSegment(key=key)]
-    metadata = DynamicMetadataInput(filter=namespace, path=path)
-    present = Metadata(value=ValueMatcher(present_match=True))
-    return MatcherMatcherListPredicate(
-        single_predicate=MatcherMatcherListPredicateSinglePredicate(
-            input=TypedExtensionConfig(name="metadata", typed_config=Any.pack(metadata)),
-            custom_match=TypedExtensionConfig(name="present", typed_config=Any.pack(present)),
         )
     )
 

@@ -15,13 +15,14 @@ from extproc.wire import SOMETIMES, read_values
 from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
 from headgate.core.contract import (
     ORIGIN,
+    PRIORITY_HEADER,
     VERSION_HEADER,
     AdmissionKey,
     CallerKey,
     LimitsKey,
 )
 from headgate.core.errors import refusal_headers
-from headgate.core.lean_contract import REQUEST_ID, SLOT_HELD, LeanKey
+from headgate.core.lean_contract import EDITS_HEADER, REQUEST_ID, SLOT_HELD, LeanKey
 from headgate.core.policy import Caller
 from ratelimit.answers import Admitted
 
@@ -32,6 +33,9 @@ Metadata = (
     | Mapping[LeanKey, str]
 )
 """The texts of an answer's metadata, which the access log gets."""
+
+_SOMETIMES = (*SOMETIMES, PRIORITY_HEADER)
+"""Headers that Envoy overwrites or removes. It would remove last what it has just set."""
 
 OVER_LIMIT, STORE_AWAY = "request_rate_limited", "rate_limiter_error"
 """The details in the record, as Envoy's rate-limit filter writes them on the standard path."""
@@ -65,6 +69,7 @@ def decode(message: CheckRequest) -> Asked:
         values=read_values(attributes.metadata_context.filter_metadata),
         size_bytes=size_bytes if size_bytes > 0 else None,
         version=headers.get(VERSION_HEADER) or None,
+        method=check.method,
     )
     return Asked(check, facts, headers.get(REQUEST_ID, ""))
 
@@ -86,8 +91,11 @@ def encode_admission(
     response = CheckResponse()
     response.CopyFrom(_OK)
     ok = response.ok_response
-    add_headers(ok.headers, admit.headers.items())
-    ok.headers_to_remove.extend(name for name in SOMETIMES if name not in admit.headers)
+    headers: dict[str, str] = dict(admit.headers.items())
+    if admitted.priority is not None:
+        headers[PRIORITY_HEADER] = str(admitted.priority)
+    add_headers(ok.headers, headers.items())
+    ok.headers_to_remove.extend(name for name in _SOMETIMES if name not in headers)
     if page:
         ok.headers_to_remove.append(ORIGIN)
     add_headers(ok.response_headers_to_add, (*quotas, *page))
@@ -97,6 +105,7 @@ def encode_admission(
     if admitted.holds_slot:
         note(response.dynamic_metadata, {LeanKey.SLOT: SLOT_HELD})
     if edited.edits:
+        add_headers(ok.headers, ((EDITS_HEADER, "1"),))
         _note_edits(response.dynamic_metadata, edited.edits)
     return response
 
@@ -155,7 +164,8 @@ def _note_edits(metadata: Struct, edits: Iterable[Edit]) -> None:
 def _ok_template() -> CheckResponse:
     response = CheckResponse()
     response.status.code = 0
-    response.ok_response.headers_to_remove.extend((*REMOVED_HEADERS, VERSION_HEADER))
+    removed = (name for name in REMOVED_HEADERS if name not in _SOMETIMES)
+    response.ok_response.headers_to_remove.extend((*removed, VERSION_HEADER))
     return response
 
 

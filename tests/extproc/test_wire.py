@@ -44,6 +44,7 @@ def test_facts_come_from_headers_metadata_and_attributes() -> None:
             "background": Compound.VALUE,
         },
         size_bytes=1000,
+        method="POST",
     )
 
 
