@@ -22,7 +22,7 @@ from headgate.core.contract import (
     LimitsKey,
 )
 from headgate.core.errors import refusal_headers
-from headgate.core.lean_contract import SLOT_HELD, LeanKey
+from headgate.core.lean_contract import EDITS_HEADER, SLOT_HELD, LeanKey
 from headgate.core.policy import Caller
 from ratelimit.answers import Admitted
 
@@ -105,6 +105,7 @@ def encode_admission(
     if admitted.holds_slot:
         note(response.dynamic_metadata, {LeanKey.SLOT: SLOT_HELD})
     if edited.edits:
+        add_headers(ok.headers, ((EDITS_HEADER, "1"),))
         _note_edits(response.dynamic_metadata, edited.edits)
     return response
 
