@@ -85,15 +85,20 @@ test-alerts: setup ## the alerts of a mesh and of one box, and their tests, by P
 
 HEADGATE_MONITORING ?= $(CURDIR)/.monitoring
 PROMETHEUS ?= prometheus
-monitoring: setup ## a Prometheus with the alerts for one box, on 127.0.0.1:9090 (needs Prometheus)
+PROMETHEUS_ADDRESS ?= 127.0.0.1:9090
+ADMIN ?= 127.0.0.1:8081
+monitoring: setup ## a Prometheus with the alerts for the box whose admin port is ADMIN, on PROMETHEUS_ADDRESS (needs Prometheus)
 	@command -v $(PROMETHEUS) >/dev/null || { echo "make monitoring needs Prometheus; name it with PROMETHEUS=PATH" >&2; exit 1; }
 	@mkdir -p $(HEADGATE_MONITORING)
-	cp examples/monitoring/prometheus.yml $(HEADGATE_MONITORING)
+	sed 's/127.0.0.1:8081/$(ADMIN)/' examples/monitoring/prometheus.yml > $(HEADGATE_MONITORING)/prometheus.yml
 	$(BIN)/python examples/monitoring/rules.py $(HEADGATE_MONITORING)/rules.yml
-	exec $(PROMETHEUS) --config.file=$(HEADGATE_MONITORING)/prometheus.yml --storage.tsdb.path=$(HEADGATE_MONITORING)/data --web.listen-address=127.0.0.1:9090
+	exec $(PROMETHEUS) --config.file=$(HEADGATE_MONITORING)/prometheus.yml --storage.tsdb.path=$(HEADGATE_MONITORING)/data --web.listen-address=$(PROMETHEUS_ADDRESS)
 
-test-drills: setup ## incidents on a real box, and what its pager tells of each (an hour; needs Prometheus and Alertmanager); DRILLS="store-away flood" chooses
-	$(BIN)/python -m tests.drills --write $(DRILLS)
+JOBS ?= 4
+test-drills: setup ## incidents on a real box, and what its pager tells of each (25 minutes; needs Prometheus and Alertmanager); DRILLS="store-away flood" chooses, JOBS=1 plays one at a time
+	$(BIN)/python -m tests.istio.alerts.run
+	$(BIN)/pytest tests/drills/first_page.py
+	$(BIN)/python -m tests.drills --write --jobs $(JOBS) $(DRILLS)
 
 dashboards: setup ## write the Grafana dashboards of istio/ and examples/ again
 	$(BIN)/python -m dashboards

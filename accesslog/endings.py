@@ -28,10 +28,13 @@ def upstream_status(entry: LogEntry, usage: Usage) -> int | None:
     return entry.status if usage.status is None else usage.status
 
 
-def ended_of(entry: LogEntry, usage: Usage) -> Ended | None:
-    """How the answer ended; None for a request that was refused before an upstream was asked."""
+def ended_of(entry: LogEntry, usage: Usage, answered: int | None) -> Ended | None:
+    """How the answer ended; None for a request that was refused before an upstream was asked.
+
+    `answered` is its `upstream_status`.
+    """
     flags = frozenset(entry.flags)
-    if upstream_status(entry, usage) is not None:
+    if answered is not None:
         return _end_of_answer(flags, usage)
     if flags & _UPSTREAM_BROKE:
         return Ended.UPSTREAM_BROKE

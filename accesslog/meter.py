@@ -165,10 +165,11 @@ class _Answer(TypedDict):
 
 def _answer(entry: LogEntry, usage: Usage) -> _Answer:
     """The fields that say who answered, and how the answer ended."""
+    answered = upstream_status(entry, usage)
     return {
         "status": entry.status,
-        "upstream_status": upstream_status(entry, usage),
-        "ended": ended_of(entry, usage),
+        "upstream_status": answered,
+        "ended": ended_of(entry, usage, answered),
         "limit": _of(entry.limits, LimitsKey.REFUSED_BY)
         or _of(entry.admission, LimitsKey.REFUSED_BY),
         "pod": _text(entry.upstream_host),

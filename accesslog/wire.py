@@ -21,8 +21,9 @@ from headgate._gen.accesslog_pb2 import (
     StreamAccessLogsMessage,
 )
 from headgate._gen.base_pb2 import Metadata, SocketAddress
-from headgate.core.contract import TRACEPARENT, AdmissionKey, Namespace
+from headgate.core.contract import AdmissionKey, Namespace
 from headgate.core.lean_contract import LeanKey
+from headgate.core.trace_headers import TRACEPARENT
 
 FLAG_NAMES = {
     "failed_local_healthcheck": "LH",

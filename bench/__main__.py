@@ -3,6 +3,7 @@
 from bench import (
     calls,
     counters,
+    fairness,
     grpc_server,
     hooks,
     identity,
@@ -32,5 +33,6 @@ run(
         "path": path.measure,
         "scaling": scaling.measure,
         "identity": identity.measure,
+        "fairness": fairness.measure,
     }
 )

@@ -137,15 +137,15 @@ def _at_door(
 def _unknown_caller(error: ApiError, shape: ErrorShape) -> Deny:
     """A 401 says what it wants (RFC 9110, 11.6.1; for tokens RFC 6750, 3).
 
-    A 400 comes with a known key, so it does not count. Neither does a 503, for which the client is
-    not to blame; as anybody may cause one, it gets no record.
+    A 400 comes with a known key, as does a blocked user, so it does not count. Neither does a 503,
+    for which the client is not to blame; as anybody may cause one, it gets no record.
     """
     if error.refusal is Refusal.UNAVAILABLE:
         retry = (("retry-after", "1"),)
         return Deny(error=error, shape=shape, headers=retry, counted=False, recorded=False)
     challenge = _CHALLENGES.get(error.refusal, _OTHER_CHALLENGE)
     headers = (("www-authenticate", challenge),) if error.refusal.status == 401 else ()
-    is_counted = error.refusal is not Refusal.BAD_END_USER
+    is_counted = error.refusal not in _OF_KNOWN_KEYS
     return Deny(error=error, shape=shape, headers=headers, counted=is_counted)
 
 
@@ -202,6 +202,7 @@ def _wrong_method(methods: frozenset[str], shape: ErrorShape, *, counted: bool) 
     return Deny(error=error, shape=shape, headers=(("allow", allowed),), counted=counted)
 
 
+_OF_KNOWN_KEYS = frozenset({Refusal.BAD_END_USER, Refusal.BLOCKED_USER})
 _READS = frozenset({"GET", "HEAD"})
 _ALL_METHODS = frozenset().union(*(endpoint.methods for endpoint in ENDPOINTS.values()))
 _HEALTHY = Answer("health", 200)

@@ -50,7 +50,19 @@ class Identity:
 def identify(
     request: CheckInput, policy: CompiledPolicy, verifier: Verifier, keys: KeyRing
 ) -> Identity | ApiError | KeysNeeded:
-    """The caller of the request's only key or token, else of its workload, or the error in them."""
+    """The caller of the request's only key or token, else of its workload, or the error in them.
+
+    A blocked user is refused whatever they show.
+    """
+    found = _found(request, policy, verifier, keys)
+    if isinstance(found, Identity) and keys.is_blocked(found.caller.tenant, found.caller.user):
+        return _BLOCKED
+    return found
+
+
+def _found(
+    request: CheckInput, policy: CompiledPolicy, verifier: Verifier, keys: KeyRing
+) -> Identity | ApiError | KeysNeeded:
     sent = set(_keys(request.credentials))
     if len(sent) > 1:
         return _TWO_KEYS
@@ -94,7 +106,7 @@ def _by_key(
     digest = digest_of(key)
     caller = policy.keys.get(digest) or (None if is_token else keys.find(digest))
     if caller is not None:
-        return _of_key(caller, shown, policy, verifier)
+        return _of_key(caller, shown, policy, verifier, keys)
     if not is_token:
         return _BAD_KEY
     person = verifier.person(key, digest, policy.issuers) if policy.issuers else _NO_ISSUERS
@@ -102,13 +114,16 @@ def _by_key(
 
 
 def _of_key(
-    caller: Caller, shown: Shown, policy: CompiledPolicy, verifier: Verifier
+    caller: Caller, shown: Shown, policy: CompiledPolicy, verifier: Verifier, keys: KeyRing
 ) -> Identity | ApiError:
-    """The caller of a key, or the end user of its front end. None of a tenant that was removed."""
+    """The caller of a key, or the end user of its front end. None of a tenant that was removed.
+
+    A front end whose own user is blocked names nobody.
+    """
     if caller.tenant not in policy.tenants:
         return _BAD_KEY
     front_end = policy.front_ends.get(caller) if policy.front_ends else None
-    if front_end is None:
+    if front_end is None or keys.is_blocked(caller.tenant, caller.user):
         return Identity(caller)
     acting = acting_for(caller, front_end, shown.headers, verifier.end_user)
     return Identity(acting) if isinstance(acting, Caller) else acting
@@ -143,6 +158,10 @@ _NO_KEY = ApiError(
 _BAD_KEY = ApiError(
     Refusal.BAD_KEY,
     "The API key is unknown. Check that you copied all of it and that it has not been revoked.",
+)
+_BLOCKED = ApiError(
+    Refusal.BLOCKED_USER,
+    "You are blocked in this tenant. Ask its administrators; another key does not help.",
 )
 _KEYS_UNAVAILABLE = ApiError(
     Refusal.UNAVAILABLE, "The gateway cannot check this API key right now. Try again."

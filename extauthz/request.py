@@ -30,7 +30,8 @@ class CheckInput:
 
     `credentials` are the headers that may carry a key or a token. `address` is the client's address
     as the proxy knows it; it does not identify the caller. `page` holds the headers that a browser
-    adds. `opens_websocket`: the client wants to go on as a WebSocket.
+    adds. `opens_websocket`: the client wants to go on as a WebSocket. `request_id` is Envoy's, and
+    empty from an older proxy.
     """
 
     method: str
@@ -40,3 +41,4 @@ class CheckInput:
     page: cors.PageHeaders = cors.NO_PAGE
     opens_websocket: bool = False
     shown: Shown = NOTHING
+    request_id: str = ""

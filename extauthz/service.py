@@ -70,7 +70,8 @@ class Authorization:
         """Authenticates one request."""
         with self._metrics.time_hook(_HOOK):
             request = wire.decode(message)
-            return wire.encode(await self.identify(request), self.page_headers(request))
+            known, page = await self.identify(request), self.page_headers(request)
+            return wire.encode(known, page, request.request_id)
 
     async def identify(self, request: CheckInput) -> CheckResult:
         """Decides about one request, and counts the decision."""

@@ -20,11 +20,13 @@ from headgate.core.contract import (
     CallerKey,
 )
 from headgate.core.end_users import END_USER_HEADERS, ORGANIZATION, PERSONAL_HEADERS
+from headgate.core.trace_headers import REQUEST_ID
 
 if TYPE_CHECKING:
     from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
 _READ = frozenset(CHECKED_HEADERS)
+_CREDENTIALS = frozenset(CREDENTIAL_HEADERS)
 _SHOWN = frozenset((*END_USER_HEADERS, ORGANIZATION))
 REMOVED_HEADERS = (
     *CREDENTIAL_HEADERS,
@@ -55,13 +57,14 @@ def decode(message: CheckRequest) -> CheckInput:
     pairs = [(header.key, header.raw_value or header.value.encode()) for header in _raw(http)]
     if not pairs:
         pairs = [(name, http.headers[name].encode()) for name in _READ if name in http.headers]
-    credentials = tuple(pair for pair in pairs if pair[0] in CREDENTIAL_HEADERS)
+    credentials = tuple(pair for pair in pairs if pair[0] in _CREDENTIALS)
     source = message.attributes.source
     address, principal = source.address.socket_address.address, source.principal
-    if len(credentials) == len(pairs) and not principal:
-        return CheckInput(http.method, http.path, credentials, address)
+    others = {name: value.decode("latin-1") for name, value in pairs if name not in _CREDENTIALS}
+    request_id = others.pop(REQUEST_ID, "")
+    if not others and not principal:
+        return CheckInput(http.method, http.path, credentials, address, request_id=request_id)
     shown = tuple(pair for pair in pairs if pair[0] in _SHOWN)
-    others = {name: value.decode("latin-1") for name, value in pairs}
     page = PageHeaders(*(others.get(name, "") for name in _PAGE))
     return CheckInput(
         method=http.method,
@@ -71,6 +74,7 @@ def decode(message: CheckRequest) -> CheckInput:
         page=page,
         opens_websocket=WEBSOCKET_KEY in others,
         shown=Shown(headers=shown, principal=principal),
+        request_id=request_id,
     )
 
 
@@ -78,13 +82,16 @@ def _raw(http: AttributeContext.HttpRequest) -> Iterable[HeaderValue]:
     return (header for header in http.header_map.headers if header.key in _READ)
 
 
-def encode(result: CheckResult, cors: Headers = ()) -> CheckResponse:
-    """The message that makes Envoy carry out the decision. `cors` are headers of the answer."""
+def encode(result: CheckResult, cors: Headers = (), request_id: str = "") -> CheckResponse:
+    """The message that makes Envoy carry out the decision.
+
+    `cors` are headers of the answer. `request_id` goes into the body of an error.
+    """
     match result:
         case Allow():
             return _ok(result, cors)
         case Deny():
-            return _denied(result, cors)
+            return _denied(result, cors, request_id)
         case Answer():
             return _answer(result, cors)
 
@@ -108,13 +115,13 @@ def _ok(allow: Allow, cors: Headers) -> CheckResponse:
     return response
 
 
-def _denied(deny: Deny, cors: Headers) -> CheckResponse:
+def _denied(deny: Deny, cors: Headers, request_id: str) -> CheckResponse:
     response = CheckResponse()
     status = deny.error.refusal.status
     response.status.code = _UNAUTHENTICATED if status == 401 else PERMISSION_DENIED
     denied = response.denied_response
     denied.status.code = status
-    denied.body = deny.error.body(deny.shape).decode()
+    denied.body = deny.error.body(deny.shape, request_id).decode()
     add_headers(denied.headers, (("content-type", "application/json"), *deny.headers, *cors))
     if not deny.recorded:
         response.dynamic_metadata.fields[CallerKey.RECORD].string_value = RECORD_NO

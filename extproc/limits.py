@@ -1,4 +1,4 @@
-"""The caller's view of its own limits (GET /v1/headgate/limits)."""
+"""The caller's view of its own limits and usage (GET /v1/headgate/limits and /usage)."""
 
 from typing import Protocol
 from urllib.parse import parse_qsl
@@ -12,7 +12,7 @@ LIMITS_UNAVAILABLE = ApiError(
 
 
 class LimitsOf(Protocol):
-    """The answer's JSON: the caller's limits, or only those that requests to `model` meet.
+    """The answer's JSON: the caller's limits or usage, or only what requests to `model` meet.
 
     None if the store does not answer. It bounds its own time and does not raise.
     """

@@ -15,8 +15,9 @@ from extproc.faults import compressed_body, large_body, unread_body
 from extproc.field_rules import refuse_fields
 from extproc.limits import asked_model
 from extproc.models import asked_model_id, list_body, model_body, model_of
+from extproc.own_keys import key_call
 from extproc.rewrite import NO_FORM, rewrite_plan
-from extproc.types import Answer, FormRewrite, Peek, RequestFacts, Rewrite, Value
+from extproc.types import Answer, FormRewrite, KeyCall, Peek, RequestFacts, Rewrite, Value
 from headgate.core.apis import FORM_APIS, WITHOUT_USAGE, Api, Door
 from headgate.core.contract import BODY_FORM, BODY_READ, VERSION_HEADER, RequestKey
 from headgate.core.errors import ApiError, Refusal
@@ -45,8 +46,8 @@ class Inference:
 
 def look_up(
     facts: RequestFacts, door: Door, policy: CompiledPolicy, keys: KeyRing = NO_KEYS
-) -> Inference | Answer | Peek:
-    """The request in the policy's terms. The two lists are answered without vLLM.
+) -> Inference | Answer | Peek | KeyCall:
+    """The request in the policy's terms. Lists and keys are answered without vLLM.
 
     `keys` narrow the tenant for a key that was issued at run time.
 
@@ -56,8 +57,10 @@ def look_up(
     api = _served_api(door, policy)
     if api is Api.MODELS:
         return _model_list(facts.path, tenant, policy)
-    if api is Api.LIMITS:
-        return Peek(tenant, caller, _own_model(asked_model(facts.path), tenant, policy))
+    if api in (Api.LIMITS, Api.USAGE):
+        return Peek(tenant, caller, _own_model(asked_model(facts.path), tenant, policy), api)
+    if api is Api.OWN_KEYS:
+        return key_call(facts, caller, tenant, policy)
     _require_body(api, facts.values)
     refuse_hidden(facts.values)
     model = _find_model(read_model_name(facts.values), tenant, policy)

@@ -1,7 +1,8 @@
 """Envoy's external processing service: Process()."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeAlias
 
 from extproc import wire
 from extproc.counting.counter import AnswerChunk
@@ -11,12 +12,21 @@ from extproc.estimate import Estimator
 from extproc.limits import LIMITS_UNAVAILABLE, LimitsOf
 from extproc.stream import Replace, RequestReply, RequestStream
 from extproc.transitions import UnexpectedMessageError
-from extproc.types import Admit, Answer, Peek, Refuse, RequestDecision, RequestFacts
+from extproc.types import (
+    Admit,
+    Answer,
+    KeyCall,
+    Peek,
+    Refuse,
+    RequestDecision,
+    RequestFacts,
+)
 from extproc.versions import Pins
 from headgate._gen.ext_proc_pb2 import HttpBody, ProcessingRequest, ProcessingResponse
 from headgate.core.apis import Api, ErrorShape
 from headgate.core.clock import Clock
 from headgate.core.contract import COUNTING_METADATA, AdmissionKey
+from headgate.core.errors import ApiError
 from headgate.core.key_ring import NO_KEYS, KeyRing
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
@@ -29,6 +39,10 @@ event of 8 MiB takes a second or two."""
 _BASE_AND_VERSION = (AdmissionKey.BASE, AdmissionKey.VERSION)
 _HOW = {True: "kept", False: "new", None: "unremembered"}
 _PROCESS = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
+
+
+OwnKeys: TypeAlias = Callable[[KeyCall], Awaitable[bytes | ApiError]]
+"""Carries out an action on a user's own keys: the answer's JSON, or the refusal."""
 
 
 class ExternalProcessor:
@@ -49,6 +63,8 @@ class ExternalProcessor:
         estimator: Estimator,
         new_id: Callable[[], str],
         limits_of: LimitsOf,
+        usage_of: LimitsOf,
+        own_keys: OwnKeys,
         pins: Pins,
         metrics: Metrics,
         clock: Clock,
@@ -57,7 +73,8 @@ class ExternalProcessor:
         self._policy = policy
         self._estimator = estimator
         self._new_id = new_id
-        self._limits_of = limits_of
+        self._peeks = {Api.LIMITS: limits_of, Api.USAGE: usage_of}
+        self._own_keys = own_keys
         self._pins = pins
         self._metrics = metrics
         self._clock = clock
@@ -122,7 +139,7 @@ class ExternalProcessor:
             reply = handle()
             if not isinstance(reply, Replace):
                 reply = await self._completed(reply)
-            response = wire.encode_reply(reply, stream.wants_answer)
+            response = wire.encode_reply(reply, stream.wants_answer, stream.request_id)
         if stream.request_done:
             self._count(reply)
         return response
@@ -139,6 +156,8 @@ class ExternalProcessor:
         """The decision with what the stores know: the remembered version, the state of limits."""
         if isinstance(decision, Peek):
             return await self._peek(decision)
+        if isinstance(decision, KeyCall):
+            return await self._keys_of(decision)
         return await self._pinned(decision) if isinstance(decision, Admit) else decision
 
     def _count(self, reply: RequestReply | Edited) -> None:
@@ -163,10 +182,16 @@ class ExternalProcessor:
         return admit
 
     async def _peek(self, peek: Peek) -> Answer | Refuse:
-        body = await self._limits_of(peek.tenant, peek.caller, peek.model)
+        body = await self._peeks[peek.api](peek.tenant, peek.caller, peek.model)
         if body is None:
             return Refuse(LIMITS_UNAVAILABLE, ErrorShape.OPENAI)
-        return Answer(Api.LIMITS, body)
+        return Answer(peek.api, body)
+
+    async def _keys_of(self, call: KeyCall) -> Answer | Refuse:
+        said = await self._own_keys(call)
+        if isinstance(said, ApiError):
+            return Refuse(said, ErrorShape.OPENAI)
+        return Answer(Api.OWN_KEYS, said)
 
 
 async def _read_chunk(stream: RequestStream, message: HttpBody) -> AnswerChunk:

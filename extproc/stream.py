@@ -80,6 +80,7 @@ class RequestStream:
         self._now_ms = now_ms
         self._wants_answer = wants_answer
         self._state = State.HEADERS
+        self._request_id = ""
 
     @property
     def done(self) -> bool:
@@ -90,6 +91,11 @@ class RequestStream:
     def request_done(self) -> bool:
         """Whether the request has all its replies: every later event is of its answer."""
         return self._state not in REQUEST_STATES
+
+    @property
+    def request_id(self) -> str:
+        """Envoy's id of the request, empty if it has sent none."""
+        return self._request_id
 
     @property
     def wants_answer(self) -> bool:
@@ -104,6 +110,7 @@ class RequestStream:
     def on_headers(self, facts: RequestFacts) -> RequestDecision:
         """The request's headers, and the metadata of the filters before this one."""
         self._move(Event.REQUEST_HEADERS)
+        self._request_id = facts.request_id
         decision = self._decide(facts)
         if not isinstance(decision, Admit):
             self._move(Event.DECIDED)

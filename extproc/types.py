@@ -35,7 +35,7 @@ class RequestFacts:
 
     `caller` comes from ext_authz's metadata only, never from a header. `values` are the body's
     fields by `RequestKey`. `size_bytes` is the body's size, None if it is not known. `version` is
-    the client's `VERSION_HEADER`.
+    the client's `VERSION_HEADER`. `request_id` is Envoy's, empty from an older proxy.
     """
 
     path: str
@@ -43,6 +43,8 @@ class RequestFacts:
     values: Mapping[str, Value]
     size_bytes: int | None
     version: str | None = None
+    method: str = ""
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Peek:
-    """The request ends here with the state of the caller's limits.
+    """The request ends here with the state of the caller's limits, or the usage in them (`api`).
 
     All of them, or only those that a request to `model` meets.
     """
@@ -149,6 +151,32 @@ class Peek:
     tenant: Tenant
     caller: Caller
     model: str | None
+    api: Api = Api.LIMITS
 
 
-RequestDecision = Admit | Refuse | Answer | Peek
+class KeyAction(Enum):
+    """The things that callers do with their own keys."""
+
+    LIST = "list"
+    ISSUE = "issue"
+    REVOKE = "revoke"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyCall:
+    """The request ends here with an action on the caller's own keys.
+
+    `key` is the key to revoke. The rest describes a key to issue; `models` None means all of the
+    tenant's, and the user may have `most` live keys.
+    """
+
+    caller: Caller
+    action: KeyAction
+    key: str = ""
+    name: str = ""
+    hours: int = 0
+    models: tuple[str, ...] | None = None
+    most: int = 0
+
+
+RequestDecision = Admit | Refuse | Answer | Peek | KeyCall

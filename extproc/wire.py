@@ -32,6 +32,7 @@ from headgate.core.contract import (
 from headgate.core.errors import refusal_headers
 from headgate.core.policy import Caller
 from headgate.core.settlement import read_count
+from headgate.core.trace_headers import REQUEST_ID
 
 _ATTRIBUTES = "envoy.filters.http.ext_proc"
 _SIZE = "request.size"
@@ -51,7 +52,7 @@ SOMETIMES = (Header.LORA, Header.VERSION, Header.TIER)
 
 
 def decode_headers(message: ProcessingRequest) -> RequestFacts:
-    """Reads a header message: three headers, two namespaces of metadata, one attribute."""
+    """Reads a header message: four headers, two namespaces of metadata, one attribute."""
     headers = _read_headers(message.request_headers)
     path = headers.get(":path", b"").decode(errors="replace")
     version = headers.get(VERSION_HEADER, b"").decode("latin-1")
@@ -60,7 +61,13 @@ def decode_headers(message: ProcessingRequest) -> RequestFacts:
     caller = _caller(metadata[Namespace.CALLER]) if Namespace.CALLER in metadata else None
     size_bytes = _size_bytes(message.attributes, headers.get("content-length", b""))
     return RequestFacts(
-        path=path, caller=caller, values=values, size_bytes=size_bytes, version=version or None
+        path=path,
+        caller=caller,
+        values=values,
+        size_bytes=size_bytes,
+        version=version or None,
+        method=headers.get(":method", b"").decode("latin-1"),
+        request_id=headers.get(REQUEST_ID, b"").decode("latin-1"),
     )
 
 
@@ -122,11 +129,12 @@ def _value(value: WireValue) -> Value:
 
 
 def encode_reply(
-    reply: Admit | Replace | Refuse | Answer, wants_answer: bool = False
+    reply: Admit | Replace | Refuse | Answer, wants_answer: bool = False, request_id: str = ""
 ) -> ProcessingResponse:
     """The message that makes Envoy carry out the decision.
 
-    With `wants_answer` Envoy will send the answer of an admitted request, too.
+    With `wants_answer` Envoy will send the answer of an admitted request, too. `request_id` goes
+    into the body of an error.
     """
     match reply:
         case Admit():
@@ -134,7 +142,7 @@ def encode_reply(
         case Replace():
             return _replace(reply)
         case Refuse():
-            return _refuse(reply)
+            return _refuse(reply, request_id)
         case Answer():
             return _answer(reply)
 
@@ -217,9 +225,9 @@ def _replace(replace: Replace) -> ProcessingResponse:
     return response
 
 
-def _refuse(refuse: Refuse) -> ProcessingResponse:
+def _refuse(refuse: Refuse, request_id: str) -> ProcessingResponse:
     refusal = refuse.error.refusal
-    body = refuse.error.body(refuse.shape)
+    body = refuse.error.body(refuse.shape, request_id)
     return _immediate(refusal.status, body, refusal.code, refusal_headers(refusal))
 
 

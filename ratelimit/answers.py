@@ -20,7 +20,7 @@ class ReserveRequest:
     """A request that asks to be admitted.
 
     `tokens` is its estimate, `prompt_tokens` the prompt's part of it. `api`, `prompt_tokens` and
-    `version` are None where they are not known.
+    `version` are None where they are not known. `request_id` is for the body of a refusal.
     """
 
     reservation: str
@@ -32,6 +32,7 @@ class ReserveRequest:
     tokens: int
     prompt_tokens: int | None = None
     version: str | None = None
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +75,15 @@ class Admitted:
     """All limits had room and hold the request now, in a slot too if it `holds_slot`.
 
     `exceeded` are the shadow limits without room: they would have refused it. The settlement needs
-    `held_by` (`Reserved.held_by`).
+    `held_by` (`Reserved.held_by`). vLLM takes the request with the smallest `priority` first; None
+    leaves it as it is.
     """
 
     limits: tuple[LimitStatus, ...]
     exceeded: tuple[Limit, ...] = ()
     held_by: str = ""
     holds_slot: bool = False
+    priority: int | None = None
 
 
 class Reason(StrEnum):

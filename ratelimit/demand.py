@@ -18,6 +18,7 @@ from headgate.core.policy import (
     WeightedTokens,
     Windowed,
 )
+from ratelimit.fair.tags import FairDemand
 from ratelimit.keys import CLOCK_SKEW_S, escaped_name
 from ratelimit.smooth import Refill, drain_of, drops_per_unit
 from ratelimit.store.protocol import (
@@ -102,12 +103,14 @@ def reservation_of(
     now_s: float,
     *,
     prompt_tokens: int | None = None,
+    fair: FairDemand | None = None,
 ) -> Reservation:
     """The reservation of a request that is estimated at `tokens`, its prompt at `prompt_tokens`.
 
     With `prompt_tokens` unknown, all tokens count as the kind with the largest weight. If the
     estimate exceeds a limit (or burst), the demand is the whole limit. The smallest demand is 1,
     so that an exhausted limit, or a limit of 0, also refuses a request that weighs nothing.
+    `fair` is its work in a queue of vLLM.
     """
     estimated = _estimated(tokens, prompt_tokens)
     demands = []
@@ -129,6 +132,7 @@ def reservation_of(
         leases=tuple(leases),
         hold_s=hold_s,
         now_s=now_s,
+        fair=fair,
     )
 
 

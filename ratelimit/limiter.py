@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from headgate.core.apis import WITH_PRIORITY
 from headgate.core.clock import Clock
 from headgate.core.key_ring import NO_KEYS, KeyRing, KeysUnavailableError, tenant_of
 from headgate.core.pods import pods_of
@@ -22,9 +23,11 @@ from ratelimit.answers import (
     refusal_of,
     statuses_of,
 )
-from ratelimit.demand import Subject, claims_of, reservation_of
+from ratelimit.demand import Claim, Subject, claims_of, reservation_of
+from ratelimit.fair.tags import FairDemand, Rates, VirtualTimes
 from ratelimit.store.concurrency import Turns
 from ratelimit.store.protocol import (
+    Reservation,
     Reserved,
     ReserveDecision,
     SettleOutcome,
@@ -70,7 +73,8 @@ class Limiter:
     within a second. For a forgotten reservation it asks the store, which knows.
 
     `settle_held` is how the store settles what a replica holds, if it can do that. `keys` add the
-    limits of a key that was issued at run time.
+    limits of a key that was issued at run time. `virtual_times` are those of vLLM's queues; without
+    them the limiter begins with none.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class Limiter:
         remembered: int = 16_384,
         settle_held: SettleHeld | None = None,
         keys: KeyRing = NO_KEYS,
+        virtual_times: VirtualTimes | None = None,
     ) -> None:
         self._store = store
         self._policy = policy
@@ -89,6 +94,7 @@ class Limiter:
         self._remembered = remembered
         self._settle_held = settle_held
         self._keys = keys
+        self._virtual_times = virtual_times or VirtualTimes(clock.monotonic_s)
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._settling = Turns()
 
@@ -96,7 +102,7 @@ class Limiter:
         """Holds the request in all limits that it meets, or in none. Raises StoreError.
 
         A tenant that the policy does not know is refused. A request that meets no limit is
-        admitted without asking the store.
+        admitted. It asks the store only for its place in a queue, and goes on without an answer.
         """
         now_s = self._clock.now_s()
         tenant = self._tenant_of(request)
@@ -105,9 +111,9 @@ class Limiter:
             return Refused(Reason.UNKNOWN_TENANT, None, 1, ())
         subject = Subject(request.tenant, request.user, request.key, request.model)
         claims = claims_of(tenant, subject, now_s)
-        if not claims:
-            self._remember_unless_known(request, _ReservationState.FREE)
-            return Admitted(())
+        fair = self._fair_demand(request, tenant)
+        if not claims and fair is None:
+            return self._free(request, None)
         reservation = reservation_of(
             request.reservation,
             request.tenant,
@@ -115,22 +121,56 @@ class Limiter:
             request.tokens,
             now_s,
             prompt_tokens=request.prompt_tokens,
+            fair=fair,
         )
         try:
             reserved = await self._store.reserve(reservation)
-        except StoreAwayError:
-            self._remember_unless_known(request, _ReservationState.REFUSED)
+        except StoreError as error:
+            if not claims:
+                return self._free(request, fair)
+            if isinstance(error, StoreAwayError):
+                self._remember_unless_known(request, _ReservationState.REFUSED)
             raise
         if reserved.decision is ReserveDecision.REPLAYED:
             return Refused(Reason.REPLAYED, None, 1, ())
+        return self._decided(request, reservation, claims, reserved)
+
+    def _free(self, request: ReserveRequest, fair: FairDemand | None) -> Admitted:
+        """Admits a request that meets no limit, and that no store knows."""
+        self._remember_unless_known(request, _ReservationState.FREE)
+        return Admitted((), priority=_priority(request, fair, None))
+
+    def _decided(
+        self,
+        request: ReserveRequest,
+        reservation: Reservation,
+        claims: tuple[Claim, ...],
+        reserved: Reserved,
+    ) -> Admitted | Refused:
+        """The store's decision in terms of the limits, which is remembered."""
         met = {claim.key: claim for claim in claims}
-        statuses = statuses_of(reservation, met, reserved, now_s)
+        statuses = statuses_of(reservation, met, reserved, reservation.now_s)
         self._remember(request.reservation, _Known(request.tenant, _state_of(reserved), statuses))
         if reserved.decision is ReserveDecision.REFUSED:
             return refusal_of(reservation, met, reserved, statuses)
         exceeded = tuple(met[key].limit for key in reserved.exceeded)
         holds_slot = bool(reservation.leases)
-        return Admitted(tuple(statuses.values()), exceeded, reserved.held_by, holds_slot)
+        priority = _priority(request, reservation.fair, reserved.start)
+        return Admitted(tuple(statuses.values()), exceeded, reserved.held_by, holds_slot, priority)
+
+    def _fair_demand(self, request: ReserveRequest, tenant: Tenant) -> FairDemand | None:
+        """The work of the request in its queue: that of the base model, on all of its pods."""
+        model = self._policy().models.get(request.model)
+        if tenant.weight is None or model is None:
+            return None
+        rates = Rates.of_weight(tenant.weight)
+        prompt = request.prompt_tokens or 0
+        return FairDemand(
+            queue=model.base,
+            work=rates.work(prompt, request.tokens - prompt),
+            rates=rates,
+            virtual_time=self._virtual_times.of(model.base, model.fairness_floor),
+        )
 
     def _tenant_of(self, request: ReserveRequest) -> Tenant | None:
         """Raises StoreError where the limits of the key are not known here yet."""
@@ -188,6 +228,8 @@ class Limiter:
             else:
                 settled = await self._store.settle(*settlement)
             outcome = settled.outcome
+            if settled.start is not None and cost.requests:
+                self._virtual_times.started(settled.start)
             statuses = _statuses_after(statuses, settled.used, now_s)
         if outcome is SettleOutcome.UNKNOWN:  # not remembered: its reserve call may still come
             return outcome
@@ -212,6 +254,13 @@ class Limiter:
         """A repeated call after a change of the policy must not hide what the store holds."""
         if request.reservation not in self._known:
             self._remember(request.reservation, _Known(request.tenant, state, {}))
+
+
+def _priority(request: ReserveRequest, fair: FairDemand | None, start: int | None) -> int | None:
+    """The place of the request in its queue. Where nothing counts the work, it goes on at once."""
+    if fair is None or request.api not in WITH_PRIORITY:
+        return None
+    return fair.virtual_time if start is None else start
 
 
 def _state_of(reserved: Reserved) -> _ReservationState:

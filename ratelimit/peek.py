@@ -1,4 +1,4 @@
-"""The remaining amounts of a caller's limits, by the same claims and counters as a reservation.
+"""The remaining amounts of a caller's limits, and the usage, by the counters of a reservation.
 
 Peeking holds and charges nothing.
 """
@@ -48,7 +48,7 @@ class Standing:
 
 
 class PeekLimits:
-    """Answers `GET /v1/headgate/limits`, in one round trip to the store."""
+    """Answers `GET /v1/headgate/limits` and `/usage`, each in one round trip to the store."""
 
     def __init__(self, store: Store, clock: Clock, metrics: Metrics) -> None:
         self._store = store
@@ -61,6 +61,18 @@ class PeekLimits:
         None if the store does not answer.
         """
         now_s = self._clock.now_s()
+        standings = await self._standings(tenant, caller, model, now_s)
+        return None if standings is None else limits_body(tenant, standings, now_s)
+
+    async def usage(self, tenant: Tenant, caller: Caller, model: str | None) -> bytes | None:
+        """The JSON of the amounts that are used in the present windows. None as above."""
+        now_s = self._clock.now_s()
+        standings = await self._standings(tenant, caller, model, now_s)
+        return None if standings is None else usage_body(tenant, standings)
+
+    async def _standings(
+        self, tenant: Tenant, caller: Caller, model: str | None, now_s: float
+    ) -> list[Standing] | None:
         met = claims_by_models(tenant, caller, now_s)
         asked = [(claim, models) for claim, models in met if model is None or model in models]
         query = PeekQuery(
@@ -78,8 +90,9 @@ class PeekLimits:
                 self._metrics.store_errors.labels("peek").inc()
                 log.warning("cannot read the remaining amounts of limits: %s", error)
                 return None
-        standings = [Standing(claim, models, used[claim.key]) for claim, models in asked]
-        return limits_body(tenant, standings, now_s)
+        return _in_order(
+            tenant, [Standing(claim, models, used[claim.key]) for claim, models in asked]
+        )
 
 
 def claims_by_models(
@@ -95,13 +108,44 @@ def claims_by_models(
 
 
 def limits_body(tenant: Tenant, standings: list[Standing], now_s: float) -> bytes:
-    """The list in OpenAI's form, in the order of the policy."""
-    order = {limit.id: index for index, limit in enumerate(tenant.limits)}
-    standings = sorted(
-        standings, key=lambda standing: (order[standing.claim.limit.id], standing.models)
-    )
+    """The list in OpenAI's form."""
     data = [_entry(tenant, standing, now_s) for standing in standings]
     return _json.encode({"object": "list", "data": data})
+
+
+def usage_body(tenant: Tenant, standings: list[Standing]) -> bytes:
+    """The list in OpenAI's form: whose usage it is, in which window, and how much.
+
+    Buckets and slots have no window, so they are left out.
+    """
+    data = [_usage(tenant, each) for each in standings if each.claim.window is not None]
+    return _json.encode({"object": "list", "data": data})
+
+
+def _usage(tenant: Tenant, standing: Standing) -> dict[str, object]:
+    limit, window = standing.claim.limit, standing.claim.window
+    assert window is not None, "the caller has filtered"  # noqa: S101
+    zone = tenant.calendar.timezone
+    return {
+        "of": _owner(limit),
+        "count": limit.count,
+        "per": _rate(limit.shape)[0],
+        "models": standing.models,
+        "used": in_units(limit.count, used_units(limit, standing.used)),
+        "begins_at": datetime.fromtimestamp(window.start_s, zone).isoformat(),
+        "ends_at": datetime.fromtimestamp(window.end_s, zone).isoformat(),
+    }
+
+
+def _owner(limit: Limit) -> str:
+    """The owner of the counted requests: the key, the user, or the tenant with all its users."""
+    return next((str(one) for one in (Each.KEY, Each.USER) if one in limit.each), "tenant")
+
+
+def _in_order(tenant: Tenant, standings: list[Standing]) -> list[Standing]:
+    """The order of the policy."""
+    order = {limit.id: index for index, limit in enumerate(tenant.limits)}
+    return sorted(standings, key=lambda standing: (order[standing.claim.limit.id], standing.models))
 
 
 def _entry(tenant: Tenant, standing: Standing, now_s: float) -> dict[str, object]:

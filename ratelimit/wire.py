@@ -16,6 +16,7 @@ from headgate.core.contract import (
     OP,
     OP_RESERVE,
     OP_SETTLE,
+    PRIORITY_HEADER,
     AdmissionKey,
     LimitsKey,
     read_held_by,
@@ -23,6 +24,7 @@ from headgate.core.contract import (
 from headgate.core.errors import ApiError, Refusal
 from headgate.core.policy import Count, Per, Shape, Slots, Smooth, Windowed
 from headgate.core.settlement import Estimate, Usage, read_count, read_usage
+from headgate.core.trace_headers import REQUEST_ID_ENTRY
 from ratelimit.answers import Admitted, LimitStatus, Refused, ReserveRequest
 from ratelimit.headers import quota_headers, refusal_message, refused_headers, tightest
 
@@ -92,6 +94,7 @@ def _decode_reserve(entries: Mapping[str, str], tokens: int) -> ReserveRequest:
         tokens=tokens,
         prompt_tokens=_prompt(entries, tokens),
         version=_known(entries, AdmissionKey.VERSION),
+        request_id=entries.get(REQUEST_ID_ENTRY, ""),
     )
 
 
@@ -172,13 +175,16 @@ def encode_decision(
         shown = decision.hit
         headers = refused_headers(decision, now_s)
         message = refusal_message(decision, request.tenant)
-        response.raw_body = ApiError(Refusal.OVER_LIMIT, message).body(_shape(request.api))
+        error = ApiError(Refusal.OVER_LIMIT, message)
+        response.raw_body = error.body(_shape(request.api), request.request_id)
     response.overall_code = code
     _add_status(response, code, shown, now_s)
     for name, value in headers:
         header = response.response_headers_to_add.add()
         header.key = name
         header.value = value
+    if isinstance(decision, Admitted) and decision.priority is not None:
+        response.request_headers_to_add.add(key=PRIORITY_HEADER, value=str(decision.priority))
     metadata = _metadata(decision)
     if metadata:
         response.dynamic_metadata.update(metadata)

@@ -85,10 +85,10 @@ class Receiver:
 
 
 @contextmanager
-def receiver() -> Iterator[Receiver]:
-    """A receiver on a free port."""
+def receiver(port: int = 0) -> Iterator[Receiver]:
+    """A receiver on this port, or on a free one."""
     server = grpc.server(ThreadPoolExecutor(1))
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
     receiving = Receiver(f"http://127.0.0.1:{port}")
     method = grpc.unary_unary_rpc_method_handler(receiving.take)
     handlers = grpc.method_handlers_generic_handler(_SERVICE, {"Export": method})

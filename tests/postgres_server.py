@@ -36,7 +36,8 @@ class PostgresServer:
     def clean_database(self) -> str:
         """The name of a database with the newest schema and no rows. The one before is no more."""
         self._create("clean", DATABASE)
-        tables = "headgate.change, headgate.key_secret, headgate.api_key, headgate.person"
+        tables = "headgate.change, headgate.key_secret, headgate.api_key, headgate.blocked_user"
+        tables += ", headgate.revocation, headgate.person"
         self.run_as(OWNER, "clean", f"truncate {tables}")
         self.run_as(OWNER, "clean", "update headgate.generation set value = 0")
         return "clean"

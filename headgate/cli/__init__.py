@@ -9,12 +9,14 @@ import click
 import headgate
 from headgate.cli.canary import canary_group
 from headgate.cli.checking import check_command, replay_command
+from headgate.cli.completion import completion_command
 from headgate.cli.database import database_group
 from headgate.cli.keys import keys_group
 from headgate.cli.managing import audit_group, tenants_group
 from headgate.cli.planning import curve_command, plan_command
 from headgate.cli.rendering import render_group
 from headgate.cli.running import serve_command, simulate_command, up_command
+from headgate.cli.users import tokens_group, users_group
 from headgate.cli.watching import doctor_command, top_command
 from headgate.core.errors import OperatorError
 from headgate.policy import PolicyError
@@ -35,6 +37,8 @@ for _command in (
     replay_command,
     keys_group,
     tenants_group,
+    users_group,
+    tokens_group,
     audit_group,
     database_group,
     render_group,
@@ -44,6 +48,7 @@ for _command in (
     doctor_command,
     top_command,
     simulate_command,
+    completion_command,
 ):
     cli.add_command(_command)
 

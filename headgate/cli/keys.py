@@ -2,18 +2,27 @@
 
 import json
 import os
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
 
 from headgate.cli.api import AS_JSON, calls_api, segment, show
+from headgate.cli.key_scope import takes_scope
 from headgate.cli.options import Name
 from headgate.core.keys import new_key
 from headgate.management.client import ApiClient
 from headgate.policy import key_yaml
 
 _COLUMNS = ("id", "tenant", "user", "is_live", "expires_at", "last_used_at", "models")
+
+
+_CLEARED: dict[str, tuple[str, Any]] = {
+    "models": ("models", None),
+    "limits": ("limits", []),
+    "labels": ("labels", {}),
+    "end": ("expires_at", None),
+}
+"""What `--clear` takes, and what it sets."""
 
 
 @click.group("keys")
@@ -39,23 +48,38 @@ def new_key_command(tenant: str, user: str) -> None:
 @calls_api
 @click.option("--tenant", required=True)
 @click.option("--user", required=True)
-@click.option("--model", "models", multiple=True, help="The key may use this model only; repeat.")
-@click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="How long it lives.")
+@takes_scope
 @AS_JSON
 def issue_command(
-    *,
-    api: ApiClient,
-    tenant: str,
-    user: str,
-    models: tuple[str, ...],
-    hours: float | None,
-    as_json: bool,
+    *, api: ApiClient, tenant: str, user: str, scope: dict[str, Any], as_json: bool
 ) -> None:
     """Issue a key at run time, and print its secret once."""
-    body: dict[str, Any] = {"user": user, "models": list(models) or None}
-    if hours is not None:
-        body["expires_at"] = (datetime.now(UTC) + timedelta(hours=hours)).isoformat()
+    body = {"user": user, **scope}
     _print_issued(api.call("POST", f"/tenants/{segment(tenant)}/keys", body), as_json=as_json)
+
+
+@keys_group.command("edit")
+@calls_api
+@click.argument("key")
+@takes_scope
+@click.option(
+    "--clear",
+    type=click.Choice(tuple(_CLEARED)),
+    multiple=True,
+    help="Takes away all models, limits or labels of its own, or its end; repeat.",
+)
+@AS_JSON
+def edit_command(
+    *, api: ApiClient, key: str, scope: dict[str, Any], clear: tuple[str, ...], as_json: bool
+) -> None:
+    """Edit a key: an option that is left out changes nothing, and a list is replaced."""
+    cleared = dict(_CLEARED[name] for name in clear)
+    if twice := sorted(cleared.keys() & scope.keys()):
+        raise click.UsageError(f"{', '.join(twice)}: either set it or clear it")
+    if not (scope or cleared):
+        raise click.UsageError("name what to change: --model, --limit, --label, --hours or --clear")
+    changed = api.call("PATCH", f"/keys/{segment(key)}", {**scope, **cleared})
+    show([changed], _COLUMNS, as_json=as_json)
 
 
 @keys_group.command("list")

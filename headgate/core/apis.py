@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 
 class Api(StrEnum):
-    """The APIs of vLLM that Headgate serves, and the two lists that it answers itself."""
+    """The APIs of vLLM that Headgate serves, and those that it answers itself: the last four."""
 
     CHAT = "chat"
     COMPLETIONS = "completions"
@@ -27,6 +27,8 @@ class Api(StrEnum):
     TRANSLATIONS = "translations"
     MODELS = "models"
     LIMITS = "limits"
+    USAGE = "usage"
+    OWN_KEYS = "own_keys"
 
 
 class ErrorShape(StrEnum):
@@ -46,6 +48,8 @@ class Endpoint:
 
 _POST = frozenset({"POST"})
 _GET = frozenset({"GET", "HEAD"})
+KEYS_PATH = "/v1/headgate/keys"
+"""Where users make, list and end their own keys; below it, each key by its id."""
 
 ENDPOINTS: dict[str, Endpoint] = {
     "/v1/chat/completions": Endpoint(Api.CHAT, _POST),
@@ -63,6 +67,8 @@ ENDPOINTS: dict[str, Endpoint] = {
     "/v1/audio/translations": Endpoint(Api.TRANSLATIONS, _POST),
     "/v1/models": Endpoint(Api.MODELS, _GET),
     "/v1/headgate/limits": Endpoint(Api.LIMITS, _GET),
+    "/v1/headgate/usage": Endpoint(Api.USAGE, _GET),
+    KEYS_PATH: Endpoint(Api.OWN_KEYS, _GET | _POST),
 }
 _MODEL_PREFIX = "/v1/models/"
 HEALTH = "/health"
@@ -73,6 +79,8 @@ FORM_APIS = frozenset({Api.TRANSCRIPTIONS, Api.TRANSLATIONS})
 WITHOUT_USAGE = frozenset({Api.COUNT_TOKENS, Api.TOKENIZE}) | FORM_APIS
 """The APIs whose answers carry no token usage; audio answers may carry seconds. They are refused
 unless the policy sets their price."""
+WITH_PRIORITY = frozenset({Api.CHAT, Api.COMPLETIONS, Api.RESPONSES, Api.MESSAGES})
+"""The APIs for which vLLM reads the priority of a request from a header."""
 ANTHROPIC_APIS = frozenset({Api.MESSAGES, Api.COUNT_TOKENS})
 
 
@@ -98,6 +106,8 @@ def door_of(path: str) -> Door:
         return door
     if bare.startswith(_MODEL_PREFIX):
         return _DOORS["/v1/models"]
+    if bare.startswith(f"{KEYS_PATH}/"):
+        return _ONE_KEY
     return _CLOSED[_shape_of(bare)]
 
 
@@ -117,4 +127,5 @@ _MESSAGES = "/v1/messages"
 _DOORS: Mapping[str, Door] = MappingProxyType(
     {path: Door(endpoint, _shape_of(path)) for path, endpoint in ENDPOINTS.items()}
 )
+_ONE_KEY = Door(Endpoint(Api.OWN_KEYS, frozenset({"DELETE"})), ErrorShape.OPENAI)
 _CLOSED = {shape: Door(None, shape) for shape in ErrorShape}

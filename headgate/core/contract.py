@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from headgate.core.end_users import END_USER_HEADERS, ORGANIZATION
+from headgate.core.trace_headers import REQUEST_ID
 
 HEADER_PREFIX = "x-headgate-"
 
@@ -199,7 +200,8 @@ PREFLIGHT_HEADERS = "access-control-request-headers"
 WEBSOCKET_KEY = "sec-websocket-key"
 """Each opening of a WebSocket has it (RFC 6455, 4.1). The door removes `upgrade` before."""
 _PAGE = (ORIGIN, PREFLIGHT_METHOD, PREFLIGHT_HEADERS)
-CHECKED_HEADERS = (*CREDENTIAL_HEADERS, *_PAGE, WEBSOCKET_KEY, *END_USER_HEADERS, ORGANIZATION)
+_SIGNS = (WEBSOCKET_KEY, *END_USER_HEADERS, ORGANIZATION, REQUEST_ID)
+CHECKED_HEADERS = (*CREDENTIAL_HEADERS, *_PAGE, *_SIGNS)
 """The headers that Envoy sends to ext_authz."""
 
 DOMAIN = "headgate"
@@ -283,17 +285,16 @@ class Header(StrEnum):
     AFFINITY = "x-headgate-affinity"
 
 
-TRACEPARENT = "traceparent"
-"""The header of the W3C trace context. Envoy sends it with the access log."""
 VERSION_HEADER = "x-model-version"
 """The header by which a client chooses a version, if its tenant may. It never reaches vLLM."""
+PRIORITY_HEADER = "x-vllm-priority"
+"""vLLM 0.28 with `--scheduling-policy priority` takes the smallest first. Only Headgate sets it."""
 
 STRIPPED_HEADERS = (
-    "x-vllm-priority",
+    PRIORITY_HEADER,
     "x-data-parallel-rank",
     "x-session-id",
     "endpoint-load-metrics-format",
     "accept-encoding",
 )
-"""Client headers that never reach vLLM: they change its schedule, make it report its load, or
-compress answers, which the tap cannot read."""
+"""Client headers that never reach vLLM: they change its schedule, ask for its load, or compress."""

@@ -1,12 +1,14 @@
 """The errors that refused clients get, in the shape that their library reads.
 
-One closed list of refusals. OpenAI's object is `{"error": {"message", "type", "param", "code"}}`,
-Anthropic's is `{"type": "error", "error": {"type", "message"}}`.
+One closed list of refusals. OpenAI's object is
+`{"error": {"message", "type", "param", "code", "request_id"}}`, and Anthropic's is
+`{"type": "error", "error": {"type", "message"}, "request_id"}`.
 """
 
 import json
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from headgate.core.apis import ErrorShape
 
@@ -36,9 +38,12 @@ class Refusal(Enum):
     EXPIRED_TOKEN = _Kind(401, "token_expired", "invalid_request_error", "authentication_error")
     REVOKED_TOKEN = _Kind(401, "token_revoked", "invalid_request_error", "authentication_error")
     NO_TENANT = _Kind(403, "tenant_not_found", "invalid_request_error", "permission_error")
+    BLOCKED_USER = _Kind(403, "user_blocked", "invalid_request_error", "permission_error")
     BAD_END_USER = _Kind(400, "invalid_end_user", "invalid_request_error", "invalid_request_error")
     FORBIDDEN_MODEL = _Kind(403, "model_not_allowed", "invalid_request_error", "permission_error")
     FORBIDDEN_ORIGIN = _Kind(403, "origin_not_allowed", "invalid_request_error", "permission_error")
+    FORBIDDEN_KEYS = _Kind(403, "own_keys_refused", "invalid_request_error", "permission_error")
+    UNKNOWN_KEY = _Kind(404, "key_not_found", "invalid_request_error", "not_found_error")
     UNKNOWN_MODEL = _Kind(404, "model_not_found", "invalid_request_error", "not_found_error")
     UNKNOWN_PATH = _Kind(404, "unknown_path", "invalid_request_error", "not_found_error")
     WRONG_METHOD = _Kind(
@@ -74,17 +79,19 @@ class ApiError:
     message: str
     param: str | None = None
 
-    def body(self, shape: ErrorShape) -> bytes:
-        """The JSON body, in the shape of the client's API."""
+    def body(self, shape: ErrorShape, request_id: str = "") -> bytes:
+        """The JSON body, in the shape of the client's API; without an id if there is none."""
         kind = self.refusal.value
-        return error_body(
+        body = error_object(
             shape,
             message=self.message,
             code=kind.code,
             openai_type=kind.openai_type,
             anthropic_type=kind.anthropic_type,
             param=self.param,
-        ).encode()
+            request_id=request_id,
+        )
+        return json.dumps(body).encode()
 
 
 def refusal_headers(refusal: Refusal) -> list[tuple[str, str]]:
@@ -108,7 +115,7 @@ def retry_headers(wait_s: int) -> list[tuple[str, str]]:
     return [("retry-after", str(wait_s))]
 
 
-def error_body(
+def error_object(
     shape: ErrorShape,
     *,
     message: str,
@@ -116,9 +123,12 @@ def error_body(
     openai_type: str,
     anthropic_type: str,
     param: str | None = None,
-) -> str:
-    """The JSON of an error in one of the two shapes, for refusals and for Envoy's own replies."""
+    request_id: str = "",
+) -> dict[str, Any]:
+    """An error in one of the two shapes, for refusals and for Envoy's own replies."""
+    followed = {"request_id": request_id} if request_id else {}
     if shape is ErrorShape.ANTHROPIC:
-        return json.dumps({"type": "error", "error": {"type": anthropic_type, "message": message}})
-    error = {"message": message, "type": openai_type, "param": param, "code": code}
-    return json.dumps({"error": error})
+        error = {"type": anthropic_type, "message": message}
+        return {"type": "error", "error": error, **followed}
+    refused = {"message": message, "type": openai_type, "param": param, "code": code}
+    return {"error": {**refused, **followed}}

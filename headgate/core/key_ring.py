@@ -1,4 +1,7 @@
-"""Keys that were issued at run time, as the hooks see them. The policy file's keys are not here."""
+"""The part of the database that the hooks know: keys issued at run time, and blocked users.
+
+The policy file's keys are not here.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -29,7 +32,7 @@ WHOLE_TENANT = KeyScope()
 
 
 class KeyRing(Protocol):
-    """The keys that were issued at run time, in this process' memory."""
+    """The keys that were issued at run time and the blocked users, in this process' memory."""
 
     def find(self, digest: bytes) -> Caller | None:
         """The caller of a live key; None if there is none.
@@ -40,6 +43,10 @@ class KeyRing(Protocol):
 
     def scope_of(self, key: str) -> KeyScope | None:
         """The scope of a key by its id, also of one that has just ended. None for an unknown id."""
+        ...
+
+    def is_blocked(self, tenant: str, user: str) -> bool:
+        """Whether the user is blocked in the tenant, whatever they show."""
         ...
 
 
@@ -53,6 +60,10 @@ class NoKeys:
     def scope_of(self, key: str) -> KeyScope | None:  # noqa: ARG002
         """None for every id."""
         return None
+
+    def is_blocked(self, tenant: str, user: str) -> bool:  # noqa: ARG002
+        """False for everybody."""
+        return False
 
 
 NO_KEYS = NoKeys()

@@ -15,9 +15,6 @@ class HookPath(StrEnum):
 PATH_METADATA = ("x-headgate-path", HookPath.LEAN.value)
 """The metadata that Envoy's ext_authz filter sends with each call on the lean path. The service has
 no setting of its own."""
-REQUEST_ID = "x-request-id"
-"""Envoy's own, as a client's is removed. It is also the reservation's id, so that a repeated call
-reserves once."""
 
 
 class PlaceKey(StrEnum):

@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from typing import ClassVar, TypeAlias
 from zoneinfo import ZoneInfo
 
 from headgate.core.apis import Api
 from headgate.core.body_fields import FieldRules
 from headgate.core.issuers import FrontEnd, Issuer
+from headgate.core.own_keys import OwnKeyRules
 from headgate.core.versions import Versions
+from headgate.core.weekdays import Weekday
 
 
 class Count(StrEnum):
@@ -32,18 +34,6 @@ class Per(StrEnum):
     WEEK = "week"
     MONTH = "month"
     YEAR = "year"
-
-
-class Weekday(IntEnum):
-    """A day of the week, numbered as `date.weekday()` does."""
-
-    MONDAY = 0
-    TUESDAY = 1
-    WEDNESDAY = 2
-    THURSDAY = 3
-    FRIDAY = 4
-    SATURDAY = 5
-    SUNDAY = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +213,8 @@ class Prices:
         return -(-thousandths // 1000)
 
 
+DEFAULT_FAIRNESS_FLOOR = 20
+"""Some hundredths of what a small GPU computes: many tenants may wait at once."""
 DEFAULT_IMAGE_TOKENS = 2048
 """More than most models need for a photo or a page. They report the true number at the end."""
 
@@ -234,6 +226,7 @@ class Model:
     `base` is the model entry that runs it: its own name for a base model. `adapter` is the LoRA
     adapter's name on vLLM, if any. `served_as` is the name that vLLM expects in the request body:
     the adapter, or the served model name. `image_tokens` are held for each image of a prompt.
+    The virtual time of its queue moves by `fairness_floor` tokens a second at least.
     """
 
     name: str
@@ -246,6 +239,7 @@ class Model:
     prices: Prices = field(default_factory=Prices)
     versions: Versions | None = None
     image_tokens: int = DEFAULT_IMAGE_TOKENS
+    fairness_floor: int = DEFAULT_FAIRNESS_FLOOR
     fields: FieldRules = field(default_factory=dict, hash=False)
 
 
@@ -254,7 +248,8 @@ class Tenant:
     """A paying group: the models it may use, the calendar of its windows, and its limits.
 
     With `cache_salt`, its prompts share vLLM's prefix cache with no other tenant's. With
-    `chooses_version`, its clients may choose a version.
+    `chooses_version`, its clients may choose a version. Its `weight` in vLLM's queues is None if no
+    tenant has one.
     """
 
     name: str
@@ -264,7 +259,9 @@ class Tenant:
     cache_salt: bool = False
     tier: str | None = None
     chooses_version: bool = False
+    weight: int | None = None
     fields: FieldRules = field(default_factory=dict, hash=False)
+    own_keys: OwnKeyRules | None = None
 
 
 @dataclass(frozen=True, slots=True)

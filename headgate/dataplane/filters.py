@@ -32,6 +32,7 @@ from headgate.core.contract import (
     Counting,
     Namespace,
 )
+from headgate.core.trace_headers import REQUEST_ID
 from headgate.dataplane.hook_calls import HOOK_TIMEOUT, UNAVAILABLE, hook_service, http_filter
 from headgate.dataplane.quota_filters import (
     LARGE_BODY,
@@ -40,7 +41,14 @@ from headgate.dataplane.quota_filters import (
     ratelimit,
 )
 
-ADMISSION_HEADERS = (":path", ":method", "content-length", "content-type", VERSION_HEADER)
+ADMISSION_HEADERS = (
+    ":path",
+    ":method",
+    "content-length",
+    "content-type",
+    VERSION_HEADER,
+    REQUEST_ID,
+)
 ANSWER_HEADERS = (":status", "content-encoding")
 """The headers that decide, with the content-type, how an answer is read."""
 ANSWER_TIMEOUT = timedelta(seconds=10)

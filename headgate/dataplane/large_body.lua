@@ -7,7 +7,7 @@ function envoy_on_request(handle)
   local headers = handle:headers()
   local length = tonumber(headers:get("content-length") or "")
   if length and (length <= LIMIT_BYTES or length > READ_BYTES) then return end
-  if LEAN and not has_credential(headers) then return end
+  if LEAN and not has_credential(handle) then return end
   local read = 0
   for chunk in handle:bodyChunks() do
     read = read + chunk:length()

@@ -1,10 +1,12 @@
 """The filters of the lean path: the body is read first, then one call of ext_authz decides all."""
 
+from betterproto2 import Message
 from envoy_data_plane.envoy.config.core.v3 import HeaderValue
 from envoy_data_plane.envoy.config.core.v3 import TypedExtensionConfig as ExtensionConfig
 from envoy_data_plane.envoy.extensions.common.matching.v3 import ExtensionWithMatcher
 from envoy_data_plane.envoy.extensions.filters.common.matcher.action.v3 import SkipFilter
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
+from envoy_data_plane.envoy.extensions.matching.common_inputs.ssl.v3 import UriSanInput
 from envoy_data_plane.envoy.type.matcher.v3 import HttpRequestHeaderMatchInput
 from envoy_data_plane.google.protobuf import Any
 from envoy_data_plane.xds.core.v3 import TypedExtensionConfig
@@ -27,7 +29,7 @@ from headgate.core.contract import (
     VERSION_HEADER,
     Namespace,
 )
-from headgate.core.lean_contract import PATH_METADATA, REQUEST_ID
+from headgate.core.lean_contract import PATH_METADATA
 from headgate.dataplane.filters import (
     body_limit,
     check_call,
@@ -44,7 +46,7 @@ from headgate.dataplane.quota_filters import LARGE_BODY, admission_guard, slot_s
 
 EDIT_ROOM_BYTES = 16 * 1024
 """For the edits of a body: a name, a salt and the options of a stream."""
-ASKED_HEADERS = (*CHECKED_HEADERS, REQUEST_ID, VERSION_HEADER)
+ASKED_HEADERS = (*CHECKED_HEADERS, VERSION_HEADER)
 
 
 def lean_filters(services: str, body_limit_bytes: int) -> list[HttpFilter]:
@@ -83,10 +85,12 @@ def large_body_dropper(limit_bytes: int) -> HttpFilter:
 def credential_body_limit(size_bytes: int) -> HttpFilter:
     """`filters.body_limit`, skipped without a credential: such a request ends at its headers.
 
-    The filter waits for the body, and no key means no wait. The edits may make a body larger, and
-    Envoy then holds all of it. The request reader holds to the exact limit.
+    The filter waits for the body, and no key means no wait. The certificate of a workload is a
+    credential too. The edits may make a body larger, and Envoy then holds all of it. The request
+    reader holds to the exact limit.
     """
     credentials = [_header_matches(name, "(?s).*") for name in CREDENTIAL_HEADERS]
+    credentials.append(_matches("uri_san", UriSanInput(), ".+"))
     return _only_with(credentials, body_limit(size_bytes + EDIT_ROOM_BYTES))
 
 
@@ -109,11 +113,14 @@ def _only_with(any_of: list[MatcherMatcherListPredicate], wrapped: HttpFilter) -
 
 
 def _header_matches(name: str, regex: str) -> MatcherMatcherListPredicate:
+    return _matches("header", HttpRequestHeaderMatchInput(header_name=name), regex)
+
+
+def _matches(name: str, source: Message, regex: str) -> MatcherMatcherListPredicate:
     matcher = RegexMatcher(google_re2=RegexMatcherGoogleRe2(), regex=regex)
-    header = HttpRequestHeaderMatchInput(header_name=name)
     return MatcherMatcherListPredicate(
         single_predicate=MatcherMatcherListPredicateSinglePredicate(
-            input=TypedExtensionConfig(name="header", typed_config=Any.pack(header)),
+            input=TypedExtensionConfig(name=name, typed_config=Any.pack(source)),
             value_match=StringMatcher(safe_regex=matcher),
         )
     )

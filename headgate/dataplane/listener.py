@@ -43,8 +43,8 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
 )
 from envoy_data_plane.google.protobuf import Any
 
-from headgate.core.contract import HEADER_PREFIX, RECORD_YES, TRACEPARENT, CallerKey, Namespace
-from headgate.core.lean_contract import REQUEST_ID
+from headgate.core.contract import HEADER_PREFIX, RECORD_YES, CallerKey, Namespace
+from headgate.core.trace_headers import REQUEST_ID, TRACEPARENT
 from headgate.dataplane.box import OneBox
 from headgate.dataplane.chains import filter_chain
 from headgate.dataplane.filters import router

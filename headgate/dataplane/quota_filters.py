@@ -17,6 +17,7 @@ from envoy_data_plane.envoy.config.route.v3 import (
     RateLimitAction,
     RateLimitActionGenericKey,
     RateLimitActionMetaData,
+    RateLimitActionRequestHeaders,
     RateLimitHitsAddend,
 )
 from envoy_data_plane.envoy.extensions.filters.http.ratelimit.v3 import (
@@ -47,6 +48,7 @@ from headgate.core.contract import (
     UsageKey,
 )
 from headgate.core.lean_contract import LeanKey
+from headgate.core.trace_headers import REQUEST_ID, REQUEST_ID_ENTRY
 from headgate.dataplane.hook_calls import HOOK_TIMEOUT, UNAVAILABLE, hook_service, http_filter
 
 PLAIN_COUNT = "[0-9]{1,15}"
@@ -143,8 +145,11 @@ def _settle_slot() -> RateLimit:
 
 def _reserve() -> RateLimit:
     estimate = f"%DYNAMIC_METADATA({Namespace.ADMISSION}:{AdmissionKey.ESTIMATE})%"
+    request_id = RateLimitActionRequestHeaders(
+        header_name=REQUEST_ID, descriptor_key=REQUEST_ID_ENTRY, skip_if_absent=True
+    )
     return RateLimit(
-        actions=_actions(OP_RESERVE),
+        actions=[*_actions(OP_RESERVE), RateLimitAction(request_headers=request_id)],
         hits_addend=RateLimitHitsAddend(format=estimate),
     )
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from envoy_data_plane.envoy.config.accesslog.v3 import AccessLogFilter, ExtensionFilter
 from envoy_data_plane.envoy.config.core.v3 import (
-    DataSource,
     HeaderValue,
     HeaderValueOption,
     HeaderValueOptionHeaderAppendAction,
@@ -19,11 +18,12 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
     LocalReplyConfig,
     ResponseMapper,
 )
-from envoy_data_plane.google.protobuf import Any
+from envoy_data_plane.google.protobuf import Any, Struct
 
 from headgate.core.apis import ErrorShape
-from headgate.core.errors import error_body
+from headgate.core.errors import Refusal, error_object
 from headgate.core.sizes import too_large
+from headgate.core.trace_headers import REQUEST_ID
 from headgate.dataplane.quota_filters import LARGE_BODY_POLICY
 
 
@@ -44,15 +44,17 @@ class LocalReply:
     may_retry: bool = True
     """If not, `x-should-retry` says so to the libraries of OpenAI and Anthropic."""
 
-    def body(self, shape: ErrorShape) -> str:
-        """The JSON body, like the body of a refusal."""
-        return error_body(
+    def body(self, shape: ErrorShape) -> Struct:
+        """The body of a refusal, as Envoy's template of JSON: it escapes what it puts in."""
+        body = error_object(
             shape,
-            message=self.message,
+            message=self.message.replace("%", "%%"),
             code=self.code,
             openai_type=self.openai_type,
             anthropic_type=self.anthropic_type,
+            request_id=f"%REQ({REQUEST_ID})%",
         )
+        return Struct(fields=Struct.from_dict(body).fields)
 
 
 def _details(*prefixes: str) -> str:
@@ -101,6 +103,13 @@ _SERVICE_UNAVAILABLE = LocalReply(
     message="A service of the gateway is unavailable. Try again.",
 )
 _OTHERS = (
+    LocalReply(
+        when=_details("direct_response"),
+        code=Refusal.UNKNOWN_MODEL.code,
+        openai_type="invalid_request_error",
+        anthropic_type="not_found_error",
+        message="No upstream serves this model.",
+    ),
     LocalReply(
         when="response.code == 431",
         code="request_headers_too_large",
@@ -181,11 +190,7 @@ def _mapper(reply: LocalReply, expression: str, shape: ErrorShape) -> ResponseMa
     return ResponseMapper(
         filter=AccessLogFilter(extension_filter=condition),
         status_code=reply.status,
-        body=DataSource(inline_string=reply.body(shape)),
-        body_format_override=SubstitutionFormatString(
-            text_format_source=DataSource(inline_string="%LOCAL_REPLY_BODY%"),
-            content_type="application/json",
-        ),
+        body_format_override=SubstitutionFormatString(json_format=reply.body(shape)),
         headers_to_add=headers,
     )
 

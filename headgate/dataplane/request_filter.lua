@@ -59,7 +59,7 @@ local function read_any(text, path, headers)
 end
 
 function envoy_on_request(handle)
-  if LEAN and not has_credential(handle:headers()) then
+  if LEAN and not has_credential(handle) then
     return
   end
   local metadata = handle:streamInfo():dynamicMetadata()

@@ -5,7 +5,6 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import TypeAlias
 
-from envoy_data_plane.envoy.config.core.v3 import DataSource, HeaderValue, HeaderValueOption
 from envoy_data_plane.envoy.config.route.v3 import (
     DirectResponseAction,
     HeaderMatcher,
@@ -21,9 +20,8 @@ from envoy_data_plane.envoy.service.discovery.v3 import DiscoveryResponse
 from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from envoy_data_plane.google.protobuf import Any
 
-from headgate.core.apis import ErrorShape
 from headgate.core.contract import Header
-from headgate.core.errors import ApiError, Refusal
+from headgate.core.errors import Refusal
 from headgate.dataplane.box import OneBox, render, replace_file
 from headgate.dataplane.upstream import cluster_name, model_cluster, parse_upstream
 
@@ -104,14 +102,6 @@ def _model_route(model: str, url: str, version: str | None = None) -> Route:
 
 
 def _no_route(match: RouteMatch) -> Route:
-    error = ApiError(Refusal.UNKNOWN_MODEL, "No upstream serves this model.")
-    return Route(
-        match=match,
-        direct_response=DirectResponseAction(
-            status=error.refusal.status,
-            body=DataSource(inline_string=error.body(ErrorShape.OPENAI).decode()),
-        ),
-        response_headers_to_add=[
-            HeaderValueOption(header=HeaderValue(key="content-type", value="application/json"))
-        ],
-    )
+    """Its body is one of `replies`."""
+    status = Refusal.UNKNOWN_MODEL.status
+    return Route(match=match, direct_response=DirectResponseAction(status=status))

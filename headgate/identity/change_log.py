@@ -23,6 +23,7 @@ with added as (
 )
 select id::text from added union all select id::text from headgate.person where name = %s limit 1
 """
+_SHOW_AS = "update headgate.person set display_name = %s where id = %s and display_name <> %s"
 _APPEND = """
 insert into headgate.change (number, at, actor_id, origin, action, object, before, after, hash)
 values (%s, %s, %s, %s, %s, %s, %s, %s, %s)
@@ -38,11 +39,13 @@ from headgate.change order by number
 class Actor:
     """The person who makes a change, by a stable name such as `okta:00u1`.
 
-    `origin` is the address or the program from which the change comes.
+    `origin` is the address or the program from which the change comes. `display_name` is empty if
+    it is not known.
     """
 
     name: str
     origin: str
+    display_name: str = ""
 
 
 class Recorder:
@@ -64,7 +67,7 @@ class Recorder:
         change = Change(
             number=self.number,
             at_s=self.now_s,
-            actor=await person_id(self._connection, self._by.name),
+            actor=await person_id(self._connection, self._by.name, self._by.display_name),
             origin=self._by.origin,
             action=action,
             object=object,
@@ -89,10 +92,12 @@ async def recorded(connection: Connection, by: Actor, clock: Clock) -> AsyncIter
         yield Recorder(connection, row[0], by, microseconds(clock.now_s()))
 
 
-async def person_id(connection: Connection, name: str) -> str:
-    """The id of a person, who is added if the name is new."""
+async def person_id(connection: Connection, name: str, display_name: str = "") -> str:
+    """The id of a person, who is added if the name is new. A display name is kept beside it."""
     row = await _row(connection, _PERSON, name, name)
     assert row is not None, "it is found or added"  # noqa: S101
+    if display_name:
+        await connection.execute(_SHOW_AS, (display_name, row[0], display_name))
     return str(row[0])
 
 

@@ -25,6 +25,13 @@ def logged(key: Key, person: str) -> dict[str, object]:
     }
 
 
+def difference(before: Key, after: Key) -> tuple[dict[str, object], dict[str, object]]:
+    """The values that an edit has changed, for the change log, before and after it."""
+    old, new = logged(before, ""), logged(after, "")
+    changed = [name for name in old if old[name] != new[name]]
+    return {name: old[name] for name in changed}, {name: new[name] for name in changed}
+
+
 def text(seconds: float | None) -> str | None:
     """A time for the change log."""
     return None if seconds is None else str(seconds)

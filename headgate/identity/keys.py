@@ -78,8 +78,7 @@ def check_request(request: KeyRequest, policy: CompiledPolicy, now_s: float) -> 
     tenant = policy.tenants.get(request.tenant)
     if tenant is None:
         raise KeyRuleError("tenant", f"the policy has no tenant '{request.tenant}'")
-    if _USER.fullmatch(request.user) is None:
-        raise KeyRuleError("user", "must be 1 to 256 letters, digits and . _ @ : + | / % -")
+    check_user(request.user)
     if request.models is not None:
         _check_models(request.models, tenant.models)
     for limit in request.limits:
@@ -87,6 +86,12 @@ def check_request(request: KeyRequest, policy: CompiledPolicy, now_s: float) -> 
             raise KeyRuleError("limits", problem)
     _check_labels(request.labels)
     _check_end(request.expires_s, now_s)
+
+
+def check_user(user: str) -> None:
+    """Raises KeyRuleError for a text that is no name of a user."""
+    if _USER.fullmatch(user) is None:
+        raise KeyRuleError("user", "must be 1 to 256 letters, digits and . _ @ : + | / % -")
 
 
 def rotated(
@@ -105,12 +110,17 @@ def rotated(
     return (*older, fresh)
 
 
-def ending_at(key: Key, expires_s: float | None, now_s: float) -> Key:
-    """The live key with another end, or without one. Raises KeyRuleError."""
+def edited(key: Key, request: KeyRequest, policy: CompiledPolicy, now_s: float) -> Key:
+    """The live key with other models, limits, labels or another end.
+
+    Its models are checked only if they change: the policy may have taken one away meanwhile. Raises
+    KeyRuleError.
+    """
     if not key.is_live(now_s):
         raise KeyRuleError("key", f"{key.id} has ended; issue a new key")
-    _check_end(expires_s, now_s)
-    return replace(key, request=replace(key.request, expires_s=expires_s))
+    same_models = request.models == key.request.models
+    check_request(replace(request, models=None) if same_models else request, policy, now_s)
+    return replace(key, request=request)
 
 
 def revoked(key: Key, now_s: float) -> Key:

@@ -1,4 +1,4 @@
-"""Reads of people and of the change log, for those who manage a tenant."""
+"""Reads of the change log, for those who manage a tenant."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,23 +7,24 @@ from headgate.database.connection import Connection
 from headgate.identity.changes import Values
 
 _CHANGES = """
-select c.number, extract(epoch from c.at)::float8, p.name, c.origin, c.action, c.object, c.before,
-  c.after, c.hash
+select c.number, extract(epoch from c.at)::float8, p.name, c.origin, c.action, c.object, u.name,
+  c.before, c.after, c.hash
 from headgate.change c join headgate.person p on p.id = c.actor_id
-where c.number > %s and (%s::text is null or exists (
-  select 1 from headgate.api_key k where k.id = c.object and k.tenant = %s
-)) order by c.number limit %s
-"""
-_USERS = """
-select p.name from headgate.person p join headgate.api_key k on k.person_id = p.id
-where k.tenant = %s and p.name > %s collate "C"
-group by p.name order by p.name collate "C" limit %s
+  left join headgate.person u on u.id::text = c.after->>'person'
+where c.number > %(number)s and (
+  %(tenant)s::text is null
+  or starts_with(c.object, %(tenant)s || '/')
+  or exists (select 1 from headgate.api_key k where k.id = c.object and k.tenant = %(tenant)s)
+) order by c.number limit %(limit)s
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedChange:
-    """A change for people to read. `actor` is the name that its person has now."""
+    """A change for people to read. `actor` and `user` are the names that these people have now.
+
+    `user` is the person whose key or block it is, where the change says so.
+    """
 
     number: int
     at_s: float
@@ -31,6 +32,7 @@ class LoggedChange:
     origin: str
     action: str
     object: str
+    user: str | None
     before: Values | None
     after: Values | None
     hash: bytes
@@ -39,19 +41,14 @@ class LoggedChange:
 async def changes_after(
     connection: Connection, number: int, limit: int, tenant: str | None = None
 ) -> list[LoggedChange]:
-    """At most `limit` changes after the one of this number; with `tenant`, those of its keys."""
-    cursor = await connection.execute(_CHANGES, (number, tenant, tenant, limit))
+    """At most `limit` changes after this number; with `tenant`, those of its keys and users."""
+    values = {"number": number, "tenant": tenant, "limit": limit}
+    cursor = await connection.execute(_CHANGES, values)
     return [_logged(row) for row in await cursor.fetchall()]
 
 
-async def users_after(connection: Connection, tenant: str, name: str, limit: int) -> list[str]:
-    """At most `limit` users who have keys at run time in a tenant, after this name."""
-    cursor = await connection.execute(_USERS, (tenant, name, limit))
-    return [row[0] for row in await cursor.fetchall()]
-
-
 def _logged(row: tuple[Any, ...]) -> LoggedChange:
-    number, at_s, actor, origin, action, object, before, after, hash = row
+    number, at_s, actor, origin, action, object, user, before, after, hash = row
     return LoggedChange(
         number=number,
         at_s=at_s,
@@ -59,6 +56,7 @@ def _logged(row: tuple[Any, ...]) -> LoggedChange:
         origin=origin,
         action=action,
         object=object,
+        user=user,
         before=before,
         after=after,
         hash=hash,

@@ -1,12 +1,13 @@
-"""The reads of a replica: whether any key has changed, the changed keys, and all keys."""
+"""The reads of a replica: whether anything has changed, the changed rows, and all rows."""
 
 from collections.abc import AsyncIterator
 from typing import Any
 
 from headgate.database.connection import Connection
 from headgate.identity.changes import NO_HASH, Head
+from headgate.identity.exclusions import BlockRow, RevocationRow
 from headgate.identity.key_rows import read_limit
-from headgate.identity.ring import NEVER_S, SecretRow
+from headgate.identity.ring import NEVER_S, Row, SecretRow
 
 _POLL = """
 select g.value, (select hash from headgate.change where number = g.value),
@@ -23,6 +24,19 @@ from headgate.api_key k
 """
 _LIVE = _ROWS + "where k.revoked_at is null"
 _CHANGED = _ROWS + "where k.generation > %s"
+_BLOCKS = """
+select b.tenant, p.name, b.blocked_at is not null
+from headgate.blocked_user b join headgate.person p on p.id = b.person_id
+"""
+_LIVE_BLOCKS = _BLOCKS + "where b.blocked_at is not null"
+_CHANGED_BLOCKS = _BLOCKS + "where b.generation > %s"
+_REVOCATIONS = """
+select r.id, r.issuer, coalesce(p.name, ''), coalesce(r.token_id, ''),
+  extract(epoch from r.issued_before)::float8, r.lifted_at is not null
+from headgate.revocation r left join headgate.person p on p.id = r.person_id
+"""
+_LIVE_REVOCATIONS = _REVOCATIONS + "where r.lifted_at is null"
+_CHANGED_REVOCATIONS = _REVOCATIONS + "where r.generation > %s"
 
 
 async def poll(connection: Connection, held: Head | None) -> tuple[Head, bool]:
@@ -39,14 +53,25 @@ async def poll(connection: Connection, held: Head | None) -> tuple[Head, bool]:
     return Head(value, newest or NO_HASH), same
 
 
-async def changed_rows(connection: Connection, after: int) -> list[SecretRow]:
-    """The secrets of all keys that have changed after the change of this number."""
-    cursor = await connection.execute(_CHANGED, (after,))
-    return [_row(values) for values in await cursor.fetchall()]
+async def changed_rows(connection: Connection, after: int) -> list[Row]:
+    """Everything that has changed after the change of this number; of keys, all their secrets."""
+    blocks = await connection.execute(_CHANGED_BLOCKS, (after,))
+    rows: list[Row] = [BlockRow(*values) for values in await blocks.fetchall()]
+    revoked = await connection.execute(_CHANGED_REVOCATIONS, (after,))
+    rows += [RevocationRow(*values) for values in await revoked.fetchall()]
+    secrets = await connection.execute(_CHANGED, (after,))
+    return [*rows, *(_row(values) for values in await secrets.fetchall())]
 
 
-async def live_rows(connection: Connection) -> AsyncIterator[SecretRow]:
-    """The secrets of all keys that are not revoked, a thousand at a time."""
+async def live_rows(connection: Connection) -> AsyncIterator[Row]:
+    """Blocked users, revoked tokens, and the secrets of all keys that are not revoked.
+
+    The secrets come a thousand at a time.
+    """
+    for values in await (await connection.execute(_LIVE_BLOCKS)).fetchall():
+        yield BlockRow(*values)
+    for values in await (await connection.execute(_LIVE_REVOCATIONS)).fetchall():
+        yield RevocationRow(*values)
     async with connection.cursor(binary=True) as cursor:
         async for values in cursor.stream(_LIVE, size=1_000):
             yield _row(values)

@@ -1,14 +1,16 @@
-"""The keys of the database in this process' memory. Looking one up asks nobody."""
+"""The keys and blocked users of the database in this process' memory. A look-up asks nobody."""
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from headgate.core.clock import Clock
 from headgate.core.key_ring import WHOLE_TENANT, KeyScope, KeysUnavailableError
 from headgate.core.policy import Caller
 from headgate.identity.changes import Head
+from headgate.identity.exclusions import BlockRow, Exclusions, RevocationRow
 from headgate.identity.limits import KeyLimit, compiled, written
+from headgate.identity.tokens.revocations import Revocations
 
 NEVER_S = math.inf
 
@@ -29,6 +31,9 @@ class SecretRow(NamedTuple):
     limits: tuple[KeyLimit, ...]
 
 
+Row: TypeAlias = SecretRow | BlockRow | RevocationRow
+
+
 class _Held:
     """A live secret: its caller, and its end. A class without a dict: there are many of them."""
 
@@ -40,19 +45,27 @@ class _Held:
 
 
 class KeyContent:
-    """The live secrets by their digest, and the scope of each key by its id."""
+    """The live secrets by their digest, the scope of each key by its id, and the exclusions."""
 
     def __init__(self) -> None:
+        self.exclusions = Exclusions()
         self.held: dict[bytes, _Held] = {}
         self.scopes: dict[str, KeyScope] = {}
         self._tenants: dict[str, str] = {}
         self._scopes: dict[KeyScope, KeyScope] = {}
 
-    def take(self, row: SecretRow, now_s: float) -> None:
-        """Puts one secret in, or takes it out if it has ended.
+    def take(self, row: Row, now_s: float) -> None:
+        """Puts a row in, or takes it out if it no longer holds."""
+        match row:
+            case BlockRow():
+                self.exclusions.take_block(row)
+            case RevocationRow():
+                self.exclusions.take_revocation(row)
+            case SecretRow():
+                self._take_secret(row, now_s)
 
-        The scope of a key stays: requests that were let in before its end still ask for it.
-        """
+    def _take_secret(self, row: SecretRow, now_s: float) -> None:
+        """The scope of a key stays: requests that were let in before its end still ask for it."""
         self.scopes[row.key] = self._scope(row)
         if row.is_revoked or now_s >= row.expires_s:
             self.held.pop(row.digest, None)
@@ -107,12 +120,20 @@ class MemoryRing:
         """The scope of a key by its id, also of one that has ended."""
         return self._content.scopes.get(key)
 
+    def is_blocked(self, tenant: str, user: str) -> bool:
+        """Whether the user is blocked, as of the last good poll, however old that is."""
+        return self._content.exclusions.is_blocked(tenant, user)
+
+    def revocations(self) -> Revocations:
+        """The revoked tokens, as of the last good poll."""
+        return self._content.exclusions.revocations
+
     def replace(self, content: KeyContent, head: Head) -> None:
         """Takes these keys in place of all others."""
         self._content, self.head = content, head
 
-    def update(self, rows: Iterable[SecretRow], head: Head) -> None:
-        """Takes the changed keys, each with all of its secrets."""
+    def update(self, rows: Iterable[Row], head: Head) -> None:
+        """Takes what has changed: users, revocations, and keys, each with all of its secrets."""
         now_s = self._clock.now_s()
         for row in rows:
             self._content.take(row, now_s)
@@ -129,6 +150,11 @@ class MemoryRing:
             _row(digest, held, scopes[held.caller.key])
             for digest, held in list(self._content.held.items())
         )
+
+    @property
+    def exclusions(self) -> Exclusions:
+        """The blocked users and revoked tokens, for a snapshot."""
+        return self._content.exclusions
 
     def take_used(self) -> dict[str, float]:
         """When each key was last used, of those used since the last call."""

@@ -1,4 +1,4 @@
-"""The keys in a file, for a replica that starts while the database is away.
+"""Keys and exclusions in a file, for a replica that starts while the database is away.
 
 The file holds digests and no secret. Its time of modification is when it was last known to be
 current.
@@ -15,7 +15,8 @@ import msgspec
 
 from headgate.core.clock import Clock
 from headgate.identity.changes import Head
-from headgate.identity.ring import KeyContent, MemoryRing, SecretRow
+from headgate.identity.exclusions import BlockRow, RevocationRow
+from headgate.identity.ring import KeyContent, MemoryRing, Row, SecretRow
 
 _VERSION = 1
 
@@ -27,6 +28,8 @@ class _File(NamedTuple):
     number: int
     hash: bytes
     rows: list[SecretRow]
+    blocks: tuple[BlockRow, ...] = ()
+    revocations: tuple[RevocationRow, ...] = ()
 
 
 class Snapshot:
@@ -53,7 +56,8 @@ class Snapshot:
             log.warning("%s is a snapshot of another version or of the future", self._path)
             return
         content = KeyContent()
-        for row in file.rows:
+        rows: list[Row] = [*file.blocks, *file.revocations, *file.rows]
+        for row in rows:
             content.take(row, now_s)
         ring.replace(content, Head(file.number, file.hash))
         ring.mark_good(good_at_s)
@@ -65,7 +69,15 @@ class Snapshot:
         head, good_at_s = ring.head, ring.good_at_s
         try:
             if head != self._kept:
-                await asyncio.to_thread(self._write, head, good_at_s, ring.rows())
+                file = _File(
+                    version=_VERSION,
+                    number=head.number,
+                    hash=head.hash,
+                    rows=[],
+                    blocks=tuple(ring.exclusions.blocks()),
+                    revocations=tuple(ring.exclusions.revoked()),
+                )
+                await asyncio.to_thread(self._write, file, good_at_s, ring.rows())
                 self._kept = head
             else:
                 await asyncio.to_thread(os.utime, self._path, (good_at_s, good_at_s))
@@ -73,17 +85,17 @@ class Snapshot:
             self._kept = None
             log.warning("cannot write the snapshot of keys %s: %s", self._path, error.strerror)
 
-    def _write(self, head: Head, good_at_s: float, rows: Iterable[SecretRow]) -> None:
+    def _write(self, file: _File, good_at_s: float, rows: Iterable[SecretRow]) -> None:
         """In one step: a reader finds the old file or the new one, each with its own age.
 
         Several workers may write at once, so each writes a part of its own.
         """
-        data = msgspec.msgpack.encode(_File(_VERSION, head.number, head.hash, list(rows)))
+        data = msgspec.msgpack.encode(file._replace(rows=list(rows)))
         part = self._path.with_name(f"{self._path.name}.{os.getpid()}.part")
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        with open(descriptor, "wb") as opened:
+            opened.write(data)
+            opened.flush()
+            os.fsync(opened.fileno())
         os.utime(part, (good_at_s, good_at_s))
         os.replace(part, self._path)

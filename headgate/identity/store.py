@@ -13,14 +13,14 @@ from headgate.core.keys import ApiKey, new_key
 from headgate.core.policy import CompiledPolicy
 from headgate.database.connection import DEADLINE_S, Connection, within
 from headgate.identity.change_log import Actor, Recorder, moment, person_id, recorded
-from headgate.identity.key_rows import logged, read_key, text
+from headgate.identity.key_rows import difference, logged, read_key, text
 from headgate.identity.keys import (
     Key,
     KeyRequest,
     KeyRuleError,
     Secret,
     check_request,
-    ending_at,
+    edited,
     new_id,
     revoked,
     rotated,
@@ -40,6 +40,11 @@ _PAGE = (
 where k.tenant = %s and k.id > %s and (%s::text is null or p.name = %s) order by k.id limit %s
 """
 )
+_LIVE_OF = """
+select count(*) from headgate.api_key k join headgate.person p on p.id = k.person_id
+where k.tenant = %s and p.name = %s and k.revoked_at is null
+  and (k.expires_at is null or k.expires_at > %s)
+"""
 _SECRETS = """
 select digest, extract(epoch from created_at)::float8, extract(epoch from expires_at)::float8
 from headgate.key_secret where key_id = %s order by created_at
@@ -54,7 +59,8 @@ insert into headgate.key_secret (digest, key_id, created_at, expires_at) values 
 on conflict (digest) do update set expires_at = excluded.expires_at
 """
 _CHANGED = """
-update headgate.api_key set revoked_at = %s, expires_at = %s, generation = %s where id = %s
+update headgate.api_key set revoked_at = %s, expires_at = %s, models = %s, limits = %s,
+  labels = %s, generation = %s where id = %s
 """
 _USED = """
 update headgate.api_key k set last_used_at = u.at
@@ -103,12 +109,18 @@ class KeyStore:
         self._random_bytes = random_bytes
 
     async def issue(
-        self, request: KeyRequest, policy: CompiledPolicy, by: Actor, key_id: str | None = None
+        self,
+        request: KeyRequest,
+        policy: CompiledPolicy,
+        by: Actor,
+        key_id: str | None = None,
+        *,
+        most: int | None = None,
     ) -> IssuedKey:
         """Makes a key, under a random id if none is chosen.
 
-        Raises KeyRuleError where the policy does not allow it, and KeyExistsError for a second key
-        of the same id.
+        Raises KeyRuleError where the policy does not allow it, and for a user who has `most` live
+        keys. Raises KeyExistsError for a second key of the same id.
         """
         chosen = new_id(self._random_bytes) if key_id is None else key_id
         check_request(request, policy, self._clock.now_s())
@@ -118,6 +130,8 @@ class KeyStore:
             async with recorded(connection, by, self._clock) as recorder:
                 if rows := await _rows(connection, _BY_ID, chosen):
                     raise KeyExistsError(read_key(rows[0]))
+                if most is not None:
+                    await _check_room(connection, request, recorder.now_s, most)
                 now_s, number = recorder.now_s, recorder.number
                 key = Key(id=chosen, request=request, created_s=now_s, version=number)
                 person = await person_id(connection, request.user)
@@ -150,20 +164,27 @@ class KeyStore:
 
         return IssuedKey(await self._run(change), secret)
 
-    async def expire(
-        self, key_id: str, expires_s: float | None, by: Actor, seen: int | None = None
+    async def edit(
+        self,
+        key_id: str,
+        change: Callable[[KeyRequest], KeyRequest],
+        policy: CompiledPolicy,
+        by: Actor,
+        seen: int | None = None,
     ) -> Key:
-        """Gives the key another end, or none. Raises KeyRuleError and KeyChangedError."""
+        """Gives the key what `change` makes of its models, limits, labels and end.
 
-        async def change(connection: Connection) -> Key:
+        Raises KeyRuleError and KeyChangedError.
+        """
+
+        async def write(connection: Connection) -> Key:
             async with self._changing(connection, key_id, by, seen) as (recorder, key):
-                new = ending_at(key, expires_s, recorder.now_s)
-                before = {"expires_s": text(key.request.expires_s)}
+                new = edited(key, change(key.request), policy, recorder.now_s)
                 new = await _change(connection, new, recorder.number)
-                await recorder.write("key.expire", key_id, before, {"expires_s": text(expires_s)})
+                await recorder.write("key.edit", key_id, *difference(key, new))
             return new
 
-        return await self._run(change)
+        return await self._run(write)
 
     async def revoke(self, key_id: str, by: Actor, seen: int | None = None) -> Key:
         """Ends the key; a revoked one stays as it is.
@@ -235,10 +256,19 @@ async def _found(connection: Connection, key_id: str) -> Key:
     return read_key(rows[0])
 
 
+async def _check_room(connection: Connection, request: KeyRequest, now_s: float, most: int) -> None:
+    """Raises KeyRuleError for a user with `most` live keys. Nobody else adds one meanwhile."""
+    values = (request.tenant, request.user, moment(now_s))
+    [[live]] = await _rows(connection, _LIVE_OF, *values)
+    if live >= most:
+        raise KeyRuleError("keys", f"the user has {live} live keys already, of {most}")
+
+
 async def _change(connection: Connection, key: Key, number: int) -> Key:
     """Writes what may change of a key; the key with its new version."""
-    values = (moment(key.revoked_s), moment(key.request.expires_s), number, key.id)
-    await connection.execute(_CHANGED, values)
+    request = key.request
+    ends = (moment(key.revoked_s), moment(request.expires_s))
+    await connection.execute(_CHANGED, (*ends, *_scope(request), number, key.id))
     return replace(key, version=number)
 
 
@@ -248,14 +278,19 @@ async def _add(connection: Connection, key: Key, person: str, generation: int) -
         key.id,
         request.tenant,
         person,
-        None if request.models is None else sorted(request.models),
-        Jsonb([asdict(limit) for limit in request.limits]),
-        Jsonb(dict(request.labels)),
+        *_scope(request),
         moment(key.created_s),
         moment(request.expires_s),
         generation,
     )
     await connection.execute(_ADD_KEY, values)
+
+
+def _scope(request: KeyRequest) -> tuple[object, ...]:
+    """The columns of a key's models, limits and labels."""
+    models = None if request.models is None else sorted(request.models)
+    limits = [asdict(limit) for limit in request.limits]
+    return models, Jsonb(limits), Jsonb(dict(request.labels))
 
 
 async def _put(connection: Connection, key_id: str, secrets: Sequence[Secret]) -> None:

@@ -91,7 +91,7 @@ class Attachment:
         targets = items(policy.spec.get("targetRefs"))
         if targets or self.targets:
             return _canonical_targets(targets) == self.targets
-        return any(is_selected(_labels(policy), labels) for labels in self.workloads)
+        return any(is_selected(chosen_labels(policy), labels) for labels in self.workloads)
 
     def custom_policies(self, mesh: Mesh) -> list[Manifest]:
         """The AuthorizationPolicies for which istiod adds ext_authz to the workloads."""
@@ -254,7 +254,7 @@ def _patch(manifest: Manifest, path: KeyPath, entry: Mapping[str, object]) -> Pa
     )
 
 
-def _labels(policy: Manifest) -> object:
+def chosen_labels(policy: Manifest) -> object:
     """The labels of a policy's selector (`matchLabels`) or of a Sidecar's (`labels`)."""
     selector = mapping(policy.spec.get("selector"))
     workloads = mapping(policy.spec.get("workloadSelector"))

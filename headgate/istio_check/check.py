@@ -30,6 +30,7 @@ from headgate.istio_check.rules import (
     fields,
     identities,
     intruders,
+    management,
     models,
     objects,
     outliers,
@@ -38,6 +39,7 @@ from headgate.istio_check.rules import (
     quotas,
     routes,
     servers,
+    services,
     tracing,
     workloads,
 )
@@ -99,6 +101,13 @@ RULES: tuple[Callable[[Mesh], Iterator[Finding]], ...] = (
     access.network_policies,
     access.authorization_policies,
     access.sidecar_egress,
+    services.files,
+    services.secrets,
+    services.ways_out,
+    management.started,
+    management.sidecar_ports,
+    management.callers,
+    management.doors,
 )
 
 

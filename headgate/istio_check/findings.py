@@ -107,6 +107,15 @@ class MeshRule(StrEnum):
     NETWORK_POLICY = "network-policy"
     AUTHORIZATION_POLICY = "authorization-policy"
     SIDECAR_EGRESS = "sidecar-egress"
+    FILE_NOT_MOUNTED = "file-not-mounted"
+    SECRET_IN_OPTION = "secret-in-option", Severity.WARNING
+    HOST_NOT_LET_OUT = "host-not-let-out"
+    API_NOT_SERVED = "api-not-served"
+    API_OPEN = "api-open"
+    API_AT_THE_DOOR = "api-at-the-door"
+    API_DOOR_OPEN = "api-door-open", Severity.WARNING
+    API_RETRIES = "api-retries"
+    SIDECAR_INGRESS = "sidecar-ingress", Severity.WARNING
     SCALERS_SEVERAL = "scalers-several"
 
 

@@ -9,9 +9,9 @@ from extauthz.decide import Allow
 from extauthz.service import Authorization
 from extproc.edits import Edited
 from extproc.service import ExternalProcessor
-from extproc.types import Answer, Refuse
+from extproc.types import Answer, Refuse, RequestFacts
 from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
-from headgate.core.apis import Api, ErrorShape, door_of
+from headgate.core.apis import Api, door_of
 from headgate.core.clock import Clock
 from headgate.core.contract import AdmissionKey, CallerKey, LimitsKey
 from headgate.core.errors import ApiError, Refusal
@@ -64,7 +64,7 @@ class LeanCheck:
             return await self._authorization.check(message, context)
         with self._metrics.time_hook(_HOOK):
             asked = wire.decode(message)
-            if not asked.request_id:
+            if not asked.check.request_id:
                 context.abort(Status.INVALID_ARGUMENT, "a lean check needs the x-request-id")
             return await self._decide(asked)
 
@@ -72,7 +72,7 @@ class LeanCheck:
         known = await self._authorization.identify(asked.check)
         page = self._authorization.page_headers(asked.check)
         if not isinstance(known, Allow):
-            return identity.encode(known, page)
+            return identity.encode(known, page, asked.check.request_id)
         response = await self._decide_for(known.caller, asked, page)
         if known.display_name:
             wire.note(response.dynamic_metadata, {CallerKey.DISPLAY_NAME: known.display_name})
@@ -80,22 +80,22 @@ class LeanCheck:
 
     async def _decide_for(self, caller: Caller, asked: wire.Asked, page: Headers) -> CheckResponse:
         facts = replace(asked.facts, caller=caller)
-        decision = await self._processor.decide(facts, asked.request_id)
+        decision = await self._processor.decide(facts, facts.request_id)
         match decision:
             case Refuse():
-                return wire.encode_refusal(decision, page, wire.identified(caller))
+                return wire.encode_refusal(decision, facts, page, wire.identified(caller))
             case Answer():
                 return wire.encode_answer(decision, page, wire.identified(caller))
             case Edited():
-                return await self._reserve(decision, door_of(facts.path).shape, page)
+                return await self._reserve(decision, facts, page)
 
-    async def _reserve(self, edited: Edited, shape: ErrorShape, page: Headers) -> CheckResponse:
-        admission = edited.admit.admission
+    async def _reserve(self, edited: Edited, facts: RequestFacts, page: Headers) -> CheckResponse:
+        admission, shape = edited.admit.admission, door_of(facts.path).shape
         try:
             decision = await self._rate_limit.reserve(_reserve_request(admission))
         except StoreError:
             away = Refuse(_STORE_AWAY, shape)
-            return wire.encode_refusal(away, page, admission, wire.STORE_AWAY)
+            return wire.encode_refusal(away, facts, page, admission, wire.STORE_AWAY)
         now_s = self._clock.now_s()
         if isinstance(decision, Admitted):
             return wire.encode_admission(
@@ -104,7 +104,7 @@ class LeanCheck:
         message = refusal_message(decision, admission[AdmissionKey.TENANT])
         refuse = Refuse(ApiError(Refusal.OVER_LIMIT, message), shape)
         headers = (*refused_headers(decision, now_s), *page)
-        response = wire.encode_denial(refuse, headers, admission, wire.OVER_LIMIT)
+        response = wire.encode_denial(refuse, facts, headers, admission, wire.OVER_LIMIT)
         if decision.hit is not None:
             wire.note(response.dynamic_metadata, {LimitsKey.REFUSED_BY: decision.hit.id})
         return response

@@ -16,6 +16,7 @@ from extproc.wire import CHANGING, SOMETIMES, read_values
 from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
 from headgate.core.contract import (
     ORIGIN,
+    PRIORITY_HEADER,
     VERSION_HEADER,
     AdmissionKey,
     CallerKey,
@@ -23,7 +24,7 @@ from headgate.core.contract import (
     LimitsKey,
 )
 from headgate.core.errors import refusal_headers
-from headgate.core.lean_contract import REQUEST_ID, SLOT_HELD, LeanKey
+from headgate.core.lean_contract import SLOT_HELD, LeanKey
 from headgate.core.policy import Caller
 from ratelimit.answers import Admitted
 
@@ -35,40 +36,44 @@ Metadata = (
 )
 """The texts of an answer's metadata, which the access log gets."""
 
+_SOMETIMES = (*SOMETIMES, PRIORITY_HEADER)
+"""Headers that Envoy overwrites or removes. It would remove last what it has just set."""
+
 OVER_LIMIT, STORE_AWAY = "request_rate_limited", "rate_limiter_error"
 """The details in the record, as Envoy's rate-limit filter writes them on the standard path."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request: what identifies its caller, what it asks for, and Envoy's id of it.
+    """One request: what identifies its caller, and what it asks for.
 
-    `request_id` is empty if Envoy has sent none. The caller in `facts` is not known yet.
+    The caller in `facts` is not known yet.
     """
 
     check: CheckInput
     facts: RequestFacts
-    request_id: str
 
 
 def decode(message: CheckRequest) -> Asked:
     """Reads a check of the lean path: as of the standard path, with the request reader's fields."""
     check = identity.decode(message)
     attributes = message.attributes
-    headers = {
-        header.key: header.raw_value.decode("latin-1") or header.value
+    versions = (
+        header.raw_value.decode("latin-1") or header.value
         for header in attributes.request.http.header_map.headers
-        if header.key in (REQUEST_ID, VERSION_HEADER)
-    }
+        if header.key == VERSION_HEADER
+    )
     size_bytes = attributes.request.http.size
     facts = RequestFacts(
         path=check.path,
         caller=None,
         values=read_values(attributes.metadata_context.filter_metadata),
         size_bytes=size_bytes if size_bytes > 0 else None,
-        version=headers.get(VERSION_HEADER) or None,
+        version=next(versions, None) or None,
+        method=check.method,
+        request_id=check.request_id,
     )
-    return Asked(check, facts, headers.get(REQUEST_ID, ""))
+    return Asked(check, facts)
 
 
 def identified(caller: Caller) -> Mapping[CallerKey, str]:
@@ -89,6 +94,10 @@ def encode_admission(
     template = _admission_template(tuple(admit.headers.items()), fixed)
     response = CheckResponse.FromString(template)
     ok = response.ok_response
+    if admitted.priority is None:
+        ok.headers_to_remove.append(PRIORITY_HEADER)
+    else:
+        add_headers(ok.headers, ((PRIORITY_HEADER, str(admitted.priority)),))
     if page:
         ok.headers_to_remove.append(ORIGIN)
     add_headers(ok.response_headers_to_add, (*quotas, *page))
@@ -115,28 +124,30 @@ def _admission_template(
     response = CheckResponse()
     response.status.code = 0
     ok = response.ok_response
-    ok.headers_to_remove.extend((*REMOVED_HEADERS, VERSION_HEADER))
     add_headers(ok.headers, headers)
+    removed = [name for name in REMOVED_HEADERS if name not in _SOMETIMES]
     set_names = {name for name, _ in headers}
-    ok.headers_to_remove.extend(name for name in SOMETIMES if name not in set_names)
+    absent = (name for name in SOMETIMES if name not in set_names)
+    ok.headers_to_remove.extend((*removed, VERSION_HEADER, *absent))
     note(response.dynamic_metadata, dict(admission))
     return response.SerializeToString()
 
 
 def encode_refusal(
-    refuse: Refuse, page: Headers, metadata: Metadata, details: str = ""
+    refuse: Refuse, facts: RequestFacts, page: Headers, metadata: Metadata, details: str = ""
 ) -> CheckResponse:
     """Ends the request with an error and the headers that its status needs."""
     refusal = refuse.error.refusal
     headers = (*refusal_headers(refusal), *page)
-    return encode_denial(refuse, headers, metadata, details or f"headgate_{refusal.code}")
+    return encode_denial(refuse, facts, headers, metadata, details or f"headgate_{refusal.code}")
 
 
 def encode_denial(
-    refuse: Refuse, headers: Headers, metadata: Metadata, details: str
+    refuse: Refuse, facts: RequestFacts, headers: Headers, metadata: Metadata, details: str
 ) -> CheckResponse:
     """Ends the request with an error and all of these headers. `details` go into its record."""
-    response = _ended(refuse.error.refusal.status, refuse.error.body(refuse.shape), headers)
+    body = refuse.error.body(refuse.shape, facts.request_id)
+    response = _ended(refuse.error.refusal.status, body, headers)
     note(response.dynamic_metadata, metadata)
     note(response.dynamic_metadata, {LeanKey.DETAILS: details})
     return response

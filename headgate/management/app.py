@@ -44,22 +44,25 @@ def _route(endpoint: Endpoint, desk: Desk, login: Login) -> Route:
     async def answered(request: Request) -> Response:
         return await _without_errors(endpoint, lambda: _answer(endpoint, desk, login, request))
 
-    return Route(PREFIX + endpoint.path, answered, methods=[endpoint.method])
+    # Names of users may have slashes.
+    path = PREFIX + endpoint.path.replace("{user}", "{user:path}")
+    return Route(path, answered, methods=[endpoint.method])
 
 
 async def _answer(endpoint: Endpoint, desk: Desk, login: Login, request: Request) -> Response:
-    manager = await login.manager(request.headers.get("authorization", ""))
+    origin = "" if request.client is None else request.client.host
+    manager = await login.manager(request.headers.get("authorization", ""), origin)
     policy = desk.policy()
     tenant, key = await _allowed(endpoint, manager, request, desk, policy)
-    origin = "" if request.client is None else request.client.host
     call = Call(
         desk=desk,
         policy=policy,
         manager=manager,
-        by=Actor(manager.name, origin),
+        by=Actor(manager.name, origin, manager.display_name),
         body=await _body(endpoint, request),
         tenant=tenant,
         key=key,
+        path=request.path_params,
         query=dict(request.query_params),
         headers=request.headers,
     )
@@ -141,7 +144,7 @@ async def _without_errors(
     except ProblemError as error:
         return problem_response(error)
     except KeyRuleError as error:
-        status = 409 if error.field == "key" else 422
+        status = {"key": 409, "revocation": 404}.get(error.field, 422)
         return problem_response(ProblemError(status, str(error), error.field))
     except KeyChangedError as error:
         return problem_response(ProblemError(412, str(error)))

@@ -11,6 +11,7 @@ from headgate.database.connection import Connection
 from headgate.identity.change_log import Actor
 from headgate.identity.keys import Key
 from headgate.identity.store import KeyStore
+from headgate.identity.users import UserStore
 from headgate.management.problems import ProblemError
 from headgate.management.rights import Manager
 
@@ -26,6 +27,7 @@ class Desk:
     """Everything that the handlers work with. `policy` returns the one in force."""
 
     store: KeyStore
+    users: UserStore
     connect: Callable[[], AbstractAsyncContextManager[Connection]]
     policy: Callable[[], CompiledPolicy]
     clock: Clock
@@ -36,7 +38,7 @@ class Call(Generic[B]):
     """A call whose manager has the right to make it.
 
     `key` is the key of the path, and `tenant` the tenant of the path or of the key; empty for
-    neither. `headers` have their names in lower case.
+    neither. `path` holds the other parts of the path. `headers` have their names in lower case.
     """
 
     desk: Desk
@@ -46,6 +48,7 @@ class Call(Generic[B]):
     body: B
     tenant: str = ""
     key: Key | None = None
+    path: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
 

@@ -5,16 +5,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headgate.core.issuers import Role
-from headgate.management import keys, reads
+from headgate.management import keys, reads, users
 from headgate.management.calls import Answer, Call
 from headgate.management.records import (
     ChangeBody,
     HeadBody,
     IssuedKeyBody,
     KeyBody,
+    KeyEdit,
     LimitBody,
-    NewEnd,
     NewKey,
+    NewRevocation,
+    RevocationBody,
     Rotation,
     TenantBody,
     UserBody,
@@ -67,16 +69,32 @@ ENDPOINTS = (
     Endpoint(
         method="GET",
         path="/tenants/{tenant}/users",
-        summary="The users who have keys in a tenant",
-        handle=reads.list_users,
+        summary="The users of a tenant who have keys or are blocked",
+        handle=users.list_users,
         least=Role.FINANCE,
         output=UserBody,
         is_list=True,
     ),
     Endpoint(
+        method="POST",
+        path="/tenants/{tenant}/users/{user}/block",
+        summary="Refuse a user in a tenant, whatever key or token they show",
+        handle=users.block_user,
+        least=Role.ADMIN,
+        output=UserBody,
+    ),
+    Endpoint(
+        method="POST",
+        path="/tenants/{tenant}/users/{user}/unblock",
+        summary="Let a user in again",
+        handle=users.unblock_user,
+        least=Role.ADMIN,
+        output=UserBody,
+    ),
+    Endpoint(
         method="GET",
         path="/tenants/{tenant}/changes",
-        summary="The changes of a tenant's keys",
+        summary="The changes of a tenant's keys and users",
         handle=reads.list_changes,
         least=Role.FINANCE,
         output=ChangeBody,
@@ -113,10 +131,10 @@ ENDPOINTS = (
     Endpoint(
         method="PATCH",
         path="/keys/{key}",
-        summary="Give a key another end",
-        handle=keys.expire_key,
+        summary="Give a key other models, limits or labels, or another end",
+        handle=keys.edit_key,
         least=Role.ADMIN,
-        input=NewEnd,
+        input=KeyEdit,
         output=KeyBody,
     ),
     Endpoint(
@@ -137,6 +155,33 @@ ENDPOINTS = (
         least=Role.ADMIN,
         own=True,
         output=KeyBody,
+    ),
+    Endpoint(
+        method="GET",
+        path="/revocations",
+        summary="The revocations of tokens, also those that were lifted",
+        handle=users.list_revocations,
+        least=Role.OPERATOR,
+        output=RevocationBody,
+        is_list=True,
+    ),
+    Endpoint(
+        method="POST",
+        path="/revocations",
+        summary="Revoke tokens of a user, or one token",
+        handle=users.revoke_tokens,
+        least=Role.OPERATOR,
+        input=NewRevocation,
+        output=RevocationBody,
+        status=201,
+    ),
+    Endpoint(
+        method="POST",
+        path="/revocations/{revocation}/lift",
+        summary="End a revocation",
+        handle=users.lift_revocation,
+        least=Role.OPERATOR,
+        output=RevocationBody,
     ),
     Endpoint(
         method="GET",

@@ -9,7 +9,7 @@ from headgate.identity.keys import Key
 from headgate.identity.store import IssuedKey, KeyExistsError
 from headgate.management.calls import Answer, Call, Page
 from headgate.management.problems import ProblemError
-from headgate.management.records import IssuedKeyBody, NewEnd, NewKey, Rotation, key_body
+from headgate.management.records import IssuedKeyBody, KeyEdit, NewKey, Rotation, key_body
 from headgate.management.rights import has_role
 
 _MAX_IDEMPOTENCY_KEY = 128
@@ -63,15 +63,15 @@ async def revoke_key(call: Call[None]) -> Answer:
     return _answer(call, await call.desk.store.revoke(call.the_key.id, call.by, call.seen))
 
 
-async def expire_key(call: Call[NewEnd]) -> Answer:
-    """The key with its other end."""
-    end = call.body.expires_at
-    if end is not None and end.tzinfo is None:
-        raise ProblemError(422, "needs its zone, for example 2027-01-31T18:00:00Z", "expires_at")
-    expires_s = None if end is None else end.timestamp()
-    return _answer(
-        call, await call.desk.store.expire(call.the_key.id, expires_s, call.by, call.seen)
-    )
+async def edit_key(call: Call[KeyEdit]) -> Answer:
+    """The key with what is changed of it."""
+    key, change = call.the_key, call.body.of
+    try:
+        change(key.request)
+    except ValueError as error:
+        raise ProblemError(422, str(error), "expires_at") from None
+    changed = await call.desk.store.edit(key.id, change, call.policy, call.by, call.seen)
+    return _answer(call, changed)
 
 
 def _chosen_id(call: Call[NewKey]) -> str | None:

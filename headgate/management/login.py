@@ -3,17 +3,19 @@
 import hmac
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from headgate.core.errors import ApiError, OperatorError
 from headgate.core.issuers import MAX_TOKEN_BYTES, Issuer, KeysNeeded, Person
 from headgate.core.keys import digest_of
+from headgate.identity.users import Standing
 from headgate.management.problems import ProblemError
 from headgate.management.rights import OPERATOR_TOKEN, Manager, manager_of
 
 MIN_TOKEN_CHARACTERS = 32
+_TOO_MANY = "Your address has sent too many requests without a token that counts. Wait a minute."
 
 
 class Verifier(Protocol):
@@ -33,7 +35,8 @@ class Verifier(Protocol):
 class Login:
     """Turns the value of `authorization` into a manager.
 
-    The file of the operator token is read for each request, so a new token counts at once.
+    The file of the operator token is read for each request, so a new token counts at once. A
+    request that fails counts against its address (`count_failure`); a right token passes.
     """
 
     def __init__(
@@ -41,13 +44,26 @@ class Login:
         verifier: Verifier,
         issuers: Callable[[], Mapping[str, Issuer]],
         operator_token_file: Path | None,
+        standing: Callable[[Person], Awaitable[Standing]],
+        count_failure: Callable[[str], float | None],
     ) -> None:
+        self._count_failure = count_failure
         self._verifier = verifier
+        self._standing = standing
         self._issuers = issuers
         self._file = operator_token_file
 
-    async def manager(self, authorization: str) -> Manager:
-        """The manager. Raises ProblemError with 401 or 503."""
+    async def manager(self, authorization: str, address: str) -> Manager:
+        """The manager. Raises ProblemError with 401, 429 or 503, and DatabaseAwayError."""
+        try:
+            return await self._manager(authorization)
+        except ProblemError as error:
+            wait_s = self._count_failure(address) if error.status == 401 else None
+            if wait_s is None:
+                raise
+            raise ProblemError(429, _TOO_MANY) from None
+
+    async def _manager(self, authorization: str) -> Manager:
         scheme, _, text = authorization.strip().partition(" ")
         token = text.strip().encode("latin-1", "replace")
         if scheme.lower() != "bearer" or not token or len(token) > MAX_TOKEN_BYTES:
@@ -59,7 +75,17 @@ class Login:
             raise ProblemError(503, "The keys of the token's issuer cannot be fetched now.")
         if isinstance(person, ApiError):
             raise ProblemError(503 if person.refusal.status == 503 else 401, person.message)
-        return manager_of(person)
+        return await self.admitted(person)
+
+    async def admitted(self, person: Person) -> Manager:
+        """A person whose word is verified, by what the database says about them now.
+
+        Raises ProblemError if their token is revoked, and DatabaseAwayError.
+        """
+        standing = await self._standing(person)
+        if standing.is_revoked:
+            raise ProblemError(401, "The token has been revoked. Log in again.")
+        return manager_of(person, standing.blocked_in)
 
     async def _person(self, token: bytes) -> Person | ApiError | KeysNeeded:
         issuers = self._issuers()

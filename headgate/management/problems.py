@@ -25,6 +25,8 @@ def problem_response(error: ProblemError) -> Response:
     headers = {"cache-control": "no-store"}
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
+    if error.status == 429:
+        headers["retry-after"] = "60"
     if error.status == 503:
         headers["retry-after"] = "1"
     return Response(

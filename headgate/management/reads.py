@@ -1,15 +1,14 @@
-"""The handlers of what the API only shows: tenants, limits, users and the change log."""
+"""The handlers of what the API only shows: tenants, limits and the change log."""
 
 from headgate.core.issuers import Role
 from headgate.database.connection import DEADLINE_S, within
 from headgate.identity.change_log import verify
 from headgate.identity.changes import BrokenChainError, Head
-from headgate.identity.read_log import changes_after, users_after
+from headgate.identity.read_log import changes_after
 from headgate.management.calls import Answer, Call, Page, whole_number
 from headgate.management.problems import ProblemError
 from headgate.management.records import (
     HeadBody,
-    UserBody,
     change_body,
     limit_body,
     tenant_body,
@@ -42,20 +41,6 @@ async def list_limits(call: Call[None]) -> Answer:
     """The limits of the tenant, in the order of the policy file, on one page."""
     tenant = call.policy.tenants[call.tenant]
     return Answer(Page([limit_body(limit) for limit in tenant.limits]))
-
-
-async def list_users(call: Call[None]) -> Answer:
-    """A page of the users of the tenant's keys, of the policy file and at run time, by name."""
-    after, limit = call.after, call.limit
-    async with call.desk.connect() as connection:
-        reading = users_after(connection, call.tenant, after, limit)
-        found = set(await within(DEADLINE_S, connection, reading))
-    callers = call.policy.keys.values()
-    found |= {one.user for one in callers if one.tenant == call.tenant and one.user > after}
-    names = sorted(found)[:limit]
-    return Answer(
-        Page([UserBody(name=name) for name in names], names[-1] if len(names) == limit else None)
-    )
 
 
 async def list_changes(call: Call[None]) -> Answer:

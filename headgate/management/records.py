@@ -1,5 +1,6 @@
 """The bodies of the management API, as JSON. The OpenAPI document is made from them."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,6 +10,7 @@ from headgate.core.policy import Count, Limit, Per, Smooth, Tenant, Windowed
 from headgate.identity.keys import Key, KeyRequest
 from headgate.identity.limits import KeyLimit
 from headgate.identity.read_log import LoggedChange
+from headgate.identity.users import Revocation, User
 
 
 class Input(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -41,17 +43,31 @@ class NewKey(Input):
         return KeyRequest(
             tenant=tenant,
             user=self.user,
-            models=None if self.models is None else tuple(sorted(set(self.models))),
-            limits=tuple(KeyLimit(one.count, one.limit, one.per) for one in self.limits),
+            models=_models(self.models),
+            limits=_limits(self.limits),
             labels=self.labels,
-            expires_s=None if self.expires_at is None else seconds(self.expires_at),
+            expires_s=_end(self.expires_at),
         )
 
 
-class NewEnd(Input):
-    """Another end for a key; null for none."""
+class KeyEdit(Input):
+    """An edit of a key. A field that is left out stays; null is no end, or all of the models."""
 
-    expires_at: datetime | None
+    models: list[str] | msgspec.UnsetType | None = msgspec.UNSET
+    limits: list[KeyLimitBody] | msgspec.UnsetType = msgspec.UNSET
+    labels: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    expires_at: datetime | msgspec.UnsetType | None = msgspec.UNSET
+
+    def of(self, old: KeyRequest) -> KeyRequest:
+        """The request with what is changed. Raises ValueError for a time without a zone."""
+        end = self.expires_at
+        return replace(
+            old,
+            models=old.models if self.models is msgspec.UNSET else _models(self.models),
+            limits=old.limits if self.limits is msgspec.UNSET else _limits(self.limits),
+            labels=old.labels if self.labels is msgspec.UNSET else self.labels,
+            expires_s=old.expires_s if end is msgspec.UNSET else _end(end),
+        )
 
 
 class Rotation(Input):
@@ -111,9 +127,39 @@ class LimitBody(Output):
 
 
 class UserBody(Output):
-    """A user with a key, of the policy file or at run time."""
+    """A user who has a key, of the policy file or at run time, or who is blocked.
+
+    `display_name` is as their token said it last, and null if that is not known.
+    """
 
     name: str
+    display_name: str | None = None
+    blocked_at: datetime | None = None
+
+
+class NewRevocation(Input):
+    """Tokens that shall no longer count.
+
+    With `user`, all of that user's tokens, or those issued before `issued_before`. With `issuer`
+    (its name in the policy) and `token_id`, the token with this `jti`.
+    """
+
+    user: str | None = None
+    issued_before: datetime | None = None
+    issuer: str | None = None
+    token_id: str | None = None
+
+
+class RevocationBody(Output):
+    """Tokens that no longer count, until `lifted_at`."""
+
+    id: int
+    issuer: str
+    user: str | None
+    token_id: str | None
+    issued_before: datetime | None
+    created_at: datetime
+    lifted_at: datetime | None
 
 
 class ChangeBody(Output):
@@ -125,6 +171,7 @@ class ChangeBody(Output):
     origin: str
     action: str
     object: str
+    user: str | None
     before: dict[str, Any] | None
     after: dict[str, Any] | None
     hash: str
@@ -195,6 +242,29 @@ def limit_body(limit: Limit) -> LimitBody:
     )
 
 
+def user_body(user: User) -> UserBody:
+    """A user, for those who manage their tenant."""
+    return UserBody(
+        name=user.name,
+        display_name=user.display_name or None,
+        blocked_at=_perhaps(user.blocked_s),
+    )
+
+
+def revocation_body(revocation: Revocation) -> RevocationBody:
+    """A revocation, for its reader."""
+    tokens = revocation.tokens
+    return RevocationBody(
+        id=revocation.id,
+        issuer=tokens.issuer,
+        user=tokens.user or None,
+        token_id=tokens.token_id or None,
+        issued_before=_perhaps(tokens.before_s),
+        created_at=_time(revocation.created_s),
+        lifted_at=_perhaps(revocation.lifted_s),
+    )
+
+
 def change_body(change: LoggedChange) -> ChangeBody:
     """A change, for its reader."""
     return ChangeBody(
@@ -204,10 +274,23 @@ def change_body(change: LoggedChange) -> ChangeBody:
         origin=change.origin,
         action=change.action,
         object=change.object,
+        user=change.user,
         before=None if change.before is None else dict(change.before),
         after=None if change.after is None else dict(change.after),
         hash=change.hash.hex(),
     )
+
+
+def _models(models: list[str] | None) -> tuple[str, ...] | None:
+    return None if models is None else tuple(sorted(set(models)))
+
+
+def _limits(limits: list[KeyLimitBody]) -> tuple[KeyLimit, ...]:
+    return tuple(KeyLimit(one.count, one.limit, one.per) for one in limits)
+
+
+def _end(time: datetime | None) -> float | None:
+    return None if time is None else seconds(time)
 
 
 def _time(at_s: float) -> datetime:

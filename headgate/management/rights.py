@@ -21,11 +21,21 @@ class Manager:
     name: str
     tenants: Mapping[str, Role] = field(default_factory=dict)
     is_operator: bool = False
+    display_name: str = ""
 
 
-def manager_of(person: Person) -> Manager:
-    """The manager that a verified token names. The role `operator` counts beyond its tenant."""
-    return Manager(person.user, person.tenants, Role.OPERATOR in person.tenants.values())
+def manager_of(person: Person, blocked_in: frozenset[str] = frozenset()) -> Manager:
+    """The manager that a verified token names. The role `operator` counts beyond its tenant.
+
+    Roles in the tenants where the person is blocked do not count.
+    """
+    roles = {name: role for name, role in person.tenants.items() if name not in blocked_in}
+    return Manager(
+        person.user,
+        roles,
+        is_operator=Role.OPERATOR in roles.values(),
+        display_name=person.display_name,
+    )
 
 
 def has_role(manager: Manager, least: Role, tenant: str) -> bool:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from headgate.core.issuers import FrontEnd, Issuer, Membership, Role
 from headgate.core.keys import default_id
+from headgate.core.own_keys import OwnKeyRules
 from headgate.core.policy import Caller
 from headgate.policy.identity import ActsForEntry, IssuerEntry
-from headgate.policy.schema import KeyEntry, PolicyFile
+from headgate.policy.schema import KeyEntry, PolicyFile, TenantEntry
 
 
 def keys_of(policy: PolicyFile) -> dict[bytes, Caller]:
@@ -35,6 +36,12 @@ def workloads_of(policy: PolicyFile) -> dict[str, Caller]:
         for tenant, entry in policy.tenants.items()
         for workload in entry.workloads
     }
+
+
+def own_keys_of(tenant: TenantEntry) -> OwnKeyRules | None:
+    """The rules for keys that users make; None if they may make none."""
+    entry = tenant.own_keys
+    return None if entry is None else OwnKeyRules(entry.most, entry.hours)
 
 
 def issuers_of(policy: PolicyFile) -> dict[str, Issuer]:

@@ -1,6 +1,7 @@
 """Compiles the policy file to the policy that the hooks read."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import assert_never
 from urllib.parse import urlsplit
@@ -26,12 +27,18 @@ from headgate.core.policy import (
     Smooth,
     Tenant,
     TokenWeights,
-    Weekday,
     WeightedTokens,
     Windowed,
 )
 from headgate.core.versions import Sticky, Version, Versions
-from headgate.policy.callers import front_ends_of, issuers_of, keys_of, workloads_of
+from headgate.core.weekdays import Weekday
+from headgate.policy.callers import (
+    front_ends_of,
+    issuers_of,
+    keys_of,
+    own_keys_of,
+    workloads_of,
+)
 from headgate.policy.limits import (
     ConcurrentLimitEntry,
     CostLimitEntry,
@@ -48,6 +55,7 @@ from headgate.policy.schema import (
     WithoutUsageEntry,
 )
 
+_OTHERS_WEIGHT = 1
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -61,7 +69,11 @@ def compile_policy(policy: PolicyFile) -> CompiledPolicy:
         if isinstance(entry, AdapterEntry):
             models[name] = _adapter(name, entry, models[entry.base])
     shared: dict[Limit, Limit] = {}
-    tenants = {name: _tenant(name, entry, models, shared) for name, entry in policy.tenants.items()}
+    is_fair = any(entry.fairness is not None for entry in policy.tenants.values())
+    tenants = {
+        name: replace(_tenant(name, entry, models, shared), weight=_weight(entry, is_fair))
+        for name, entry in policy.tenants.items()
+    }
     ordered = {name: models[name] for name in policy.models}
     return CompiledPolicy(
         models=ordered,
@@ -96,6 +108,7 @@ def _base_model(name: str, entry: BaseModelEntry) -> Model:
         prices=_prices(entry.prices),
         versions=_versions(entry),
         image_tokens=entry.image_tokens,
+        fairness_floor=entry.fairness_floor,
         fields=entry.fields,
     )
 
@@ -124,6 +137,7 @@ def _adapter(name: str, entry: AdapterEntry, base: Model) -> Model:
         prices=base.prices if entry.prices is None else _prices(entry.prices),
         versions=base.versions,
         image_tokens=base.image_tokens,
+        fairness_floor=base.fairness_floor,
         fields=_both(base.fields, entry.fields),
     )
 
@@ -162,7 +176,18 @@ def _tenant(
         tier=entry.tier,
         chooses_version=entry.chooses_version,
         fields=entry.fields,
+        own_keys=own_keys_of(entry),
     )
+
+
+def _weight(entry: TenantEntry, is_fair: bool) -> int | None:
+    """The weight in the queues of vLLM. As soon as one tenant has one, all others have 1.
+
+    A request without a priority would go before all that have one.
+    """
+    if entry.fairness is not None:
+        return entry.fairness.weight
+    return _OTHERS_WEIGHT if is_fair else None
 
 
 def _without_usage(entry: WithoutUsageEntry) -> dict[Api, int | PerSecond | None]:

@@ -111,6 +111,13 @@ class WorkloadEntry(Entry):
     spiffe: Annotated[str, AfterValidator(_spiffe)] = Field(description=SPIFFE_RULE)
 
 
+class OwnKeysEntry(Entry):
+    """How many keys the users of a tenant may make for themselves, and for how long."""
+
+    most: int = Field(ge=1, le=100, description="a whole number of live keys, from 1 to 100")
+    hours: int = Field(ge=1, le=8_784, description="a whole number of hours, up to 366 days")
+
+
 class ActsForEntry(Entry):
     """How a trusted front end names its end user."""
 

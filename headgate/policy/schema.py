@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from headgate.core.keys import SECRET_PREFIX
-from headgate.core.policy import DEFAULT_IMAGE_TOKENS, PerSecond
+from headgate.core.policy import DEFAULT_FAIRNESS_FLOOR, DEFAULT_IMAGE_TOKENS, PerSecond
 from headgate.policy.body_fields import FIELDS_RULE, BodyFields
 from headgate.policy.fields import (
     NAME_RULE,
@@ -31,7 +31,7 @@ from headgate.policy.fields import (
     distinct,
     invalid,
 )
-from headgate.policy.identity import ActsForEntry, IssuerEntry, WorkloadEntry
+from headgate.policy.identity import ActsForEntry, IssuerEntry, OwnKeysEntry, WorkloadEntry
 from headgate.policy.limits import LimitEntry
 from headgate.policy.money import PRICE_RULE, Price
 from headgate.policy.origins import ORIGIN_RULE, Origin, alone_if_any
@@ -41,6 +41,8 @@ from headgate.policy.versions import StickyWord, Versions
 
 MAX_CONTEXT_TOKENS = 100_000_000
 MAX_IMAGE_TOKENS = 1_000_000
+MAX_WEIGHT = 100
+MAX_FAIRNESS_FLOOR = 1_000_000
 
 BASE_RULE = "the name of a model in this file that has an upstream"
 
@@ -143,6 +145,12 @@ class BaseModelEntry(Entry):
         le=MAX_IMAGE_TOKENS,
         description=f"a whole number of tokens from 0 to {MAX_IMAGE_TOKENS}",
     )
+    fairness_floor: int = Field(
+        default=DEFAULT_FAIRNESS_FLOOR,
+        ge=0,
+        le=MAX_FAIRNESS_FLOOR,
+        description=f"a whole number of tokens a second, from 0 to {MAX_FAIRNESS_FLOOR}",
+    )
     prices: PricesEntry | None = Field(
         default=None, description="a mapping with the keys input, output, cached_input"
     )
@@ -195,6 +203,12 @@ class KeyEntry(Entry):
     )
 
 
+class FairnessEntry(Entry):
+    """The part of a busy vLLM that a tenant gets, beside those of the other tenants."""
+
+    weight: int = Field(ge=1, le=MAX_WEIGHT, description=f"a whole number from 1 to {MAX_WEIGHT}")
+
+
 class TenantEntry(Entry):
     """A paying group."""
 
@@ -222,7 +236,13 @@ class TenantEntry(Entry):
         default=False,
         description="true if its clients may choose a version by x-model-version, otherwise false",
     )
+    fairness: FairnessEntry | None = Field(
+        default=None, description="a mapping with the key weight"
+    )
     fields: BodyFields = Field(default={}, description=FIELDS_RULE)
+    own_keys: OwnKeysEntry | None = Field(
+        default=None, description="{most: ..., hours: ...}, for users who make their own keys"
+    )
 
 
 class WithoutUsageEntry(Entry):

@@ -8,7 +8,13 @@ from pydantic_core import ErrorDetails
 from headgate.policy.body_fields import FIELD_RULE
 from headgate.policy.document import Path, YamlMapping, line_of
 from headgate.policy.fields import MODEL_NAME_RULE, NAME_RULE, Entry
-from headgate.policy.identity import ActsForEntry, IssuerEntry, MembershipEntry, WorkloadEntry
+from headgate.policy.identity import (
+    ActsForEntry,
+    IssuerEntry,
+    MembershipEntry,
+    OwnKeysEntry,
+    WorkloadEntry,
+)
 from headgate.policy.limits import (
     ConcurrentLimitEntry,
     CostLimitEntry,
@@ -20,6 +26,7 @@ from headgate.policy.schema import (
     AdapterEntry,
     BaseModelEntry,
     CorsEntry,
+    FairnessEntry,
     KeyEntry,
     PolicyFile,
     PricesEntry,
@@ -194,6 +201,10 @@ def _locate_in_tenant(loc: tuple[int | str, ...], path: list[int | str]) -> tupl
         return (WeightsEntry, 5) if is_weight else (_KINDS[str(loc[4])], 4)
     if len(loc) > 5 and loc[2] == "keys" and loc[4] == "acts_for":
         return ActsForEntry, 5
+    if len(loc) > 3 and loc[2] == "fairness":
+        return FairnessEntry, 3
+    if len(loc) > 3 and loc[2] == "own_keys":
+        return OwnKeysEntry, 3
     if len(loc) > 4 and loc[2] in _LISTED:
         return _LISTED[str(loc[2])], 4
     return (TenantEntry, 2) if len(loc) > 2 and loc[2] != "[key]" else (PolicyFile, 0)

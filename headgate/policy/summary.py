@@ -20,9 +20,9 @@ from headgate.core.policy import (
     Slots,
     Smooth,
     Tenant,
-    Weekday,
     Windowed,
 )
+from headgate.core.weekdays import Weekday
 from headgate.policy.document import scalar
 
 _SHOWN_NAMES = 5

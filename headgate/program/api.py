@@ -4,10 +4,12 @@ import ipaddress
 from contextlib import AsyncExitStack
 from functools import partial
 
+from extauthz.failures import FailureLimit
 from headgate.core.errors import OperatorError
 from headgate.database.address import database_address
 from headgate.database.connection import connected
 from headgate.identity.store import KeyStore
+from headgate.identity.users import UserStore
 from headgate.management.app import management_app
 from headgate.management.calls import Desk
 from headgate.management.login import Login, ensure_token
@@ -37,22 +39,27 @@ async def start_api(stack: AsyncExitStack, settings: ServiceSettings, inputs: Ho
     verifier = await stack.enter_async_context(
         running_verifier(inputs.policy, inputs.clock, inputs.metrics)
     )
-    login = Login(verifier, lambda: inputs.policy().issuers, api.operator_token_file)
-    server = _server(settings, inputs, login, api.address)
+    desk = _desk(settings, inputs)
+    failures = FailureLimit(settings.auth_failures_per_minute)
+    login = Login(
+        verifier,
+        lambda: inputs.policy().issuers,
+        api.operator_token_file,
+        desk.users.standing,
+        lambda address: failures.count(address, inputs.clock.monotonic_s()),
+    )
+    _check_pair(api)
+    server = HttpServer(management_app(desk, login), api.address, "the management API", api.tls)
     await server.start()
     stack.push_async_callback(server.stop)
 
 
-def _server(
-    settings: ServiceSettings, inputs: HookInputs, login: Login, address: Address
-) -> HttpServer:
+def _desk(settings: ServiceSettings, inputs: HookInputs) -> Desk:
     database = database_address(str(settings.database.url), settings.database.password_file)
     connect = partial(connected, database)
     store = KeyStore(connect, inputs.clock)
-    desk = Desk(store=store, connect=connect, policy=inputs.policy, clock=inputs.clock)
-    _check_pair(settings.api)
-    tls = settings.api.tls
-    return HttpServer(management_app(desk, login), address, "the management API", tls)
+    users = UserStore(connect, inputs.clock)
+    return Desk(store=store, users=users, connect=connect, policy=inputs.policy, clock=inputs.clock)
 
 
 def _check_pair(api: ApiSettings) -> None:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from accesslog.console import ConsoleSink
 from accesslog.service import AccessLogService
@@ -17,6 +18,7 @@ from extauthz.failures import FailureLimit
 from extauthz.identify import Verifier
 from extauthz.service import Authorization
 from extproc.estimate import Estimator
+from extproc.own_keys import no_keys
 from extproc.pins.memory import MemoryPins
 from extproc.pins.redis import RedisPins
 from extproc.service import ExternalProcessor
@@ -32,13 +34,17 @@ from headgate.database.connection import connected
 from headgate.identity.follow import KeyFollower
 from headgate.identity.issuers.fetch import HttpFetch
 from headgate.identity.issuers.source import IssuerKeys
+from headgate.identity.own_keys import OwnKeys
 from headgate.identity.ring import MemoryRing
 from headgate.identity.snapshot import Snapshot
+from headgate.identity.store import KeyStore
+from headgate.identity.tokens.revocations import NOTHING_REVOKED
 from headgate.identity.verifier import TokenVerifier
 from headgate.lean.service import LeanCheck
 from headgate.program.settings import DatabaseSettings, ServiceSettings, StoreSettings
 from ratelimit.descriptors.service import DescriptorLimits, DescriptorOptions
 from ratelimit.descriptors.tree import Domains
+from ratelimit.fair.tags import VirtualTimes
 from ratelimit.limiter import Limiter
 from ratelimit.peek import PeekLimits
 from ratelimit.service import RateLimitService
@@ -47,6 +53,7 @@ from ratelimit.store.outage.resilient import ResilientStore
 from ratelimit.store.protocol import Store
 from ratelimit.store.redis import RedisStore
 from ratelimit.store.slices.sliced import SlicedStore
+from ratelimit.store.virtual_times import VirtualTimeExchange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +78,14 @@ class Hooks:
 
 @asynccontextmanager
 async def running_store(
-    settings: StoreSettings, clock: Clock, metrics: Metrics
+    settings: StoreSettings,
+    clock: Clock,
+    metrics: Metrics,
+    virtual_times: VirtualTimes | None = None,
 ) -> AsyncIterator[Store]:
     """The store named on the command line. It starts without its Redis too.
+
+    Through a Redis, replicas exchange the `virtual_times` of vLLM's queues.
 
     Raises OperatorError for a URL that is none.
     """
@@ -85,7 +97,12 @@ async def running_store(
     shared = RedisStore.from_url(settings.url, settings.deadline_s, settings.password_file)
     replica = uuid.uuid4().hex
     resilient = ResilientStore(shared, replica, settings.replicas, clock, metrics)
-    async with resilient, SlicedStore(resilient, replica, clock, metrics) as store:
+    times = virtual_times or VirtualTimes(clock.monotonic_s)
+    async with (
+        resilient,
+        SlicedStore(resilient, replica, clock, metrics, times) as store,
+        VirtualTimeExchange(resilient.exchange_times, times),
+    ):
         yield store
 
 
@@ -105,13 +122,13 @@ async def running_pins(settings: StoreSettings, clock: Clock) -> AsyncIterator[P
 @asynccontextmanager
 async def running_keys(
     settings: DatabaseSettings, clock: Clock, metrics: Metrics
-) -> AsyncIterator[KeyRing]:
-    """The keys that were issued at run time, followed in the database. None without one.
+) -> AsyncIterator[MemoryRing | None]:
+    """The keys and users of the database, followed there. None without a database.
 
     It starts without its database too. Raises OperatorError for a bad URL or password file.
     """
     if settings.url is None:
-        yield NO_KEYS
+        yield None
         return
     address = database_address(settings.url, settings.password_file)
     ring = MemoryRing(clock, settings.keys_stale_s)
@@ -122,16 +139,32 @@ async def running_keys(
         yield ring
 
 
+def key_store(settings: DatabaseSettings, clock: Clock) -> KeyStore | None:
+    """Where keys are issued; None without a database. Raises OperatorError for a bad URL."""
+    if settings.url is None:
+        return None
+    return KeyStore(
+        partial(connected, database_address(settings.url, settings.password_file)), clock
+    )
+
+
 @asynccontextmanager
 async def running_verifier(
-    policy: Callable[[], CompiledPolicy], clock: Clock, metrics: Metrics
-) -> AsyncIterator[Verifier]:
-    """The verifier of tokens, which keeps the keys of the policy's issuers fresh."""
+    policy: Callable[[], CompiledPolicy],
+    clock: Clock,
+    metrics: Metrics,
+    ring: MemoryRing | None = None,
+) -> AsyncIterator[TokenVerifier]:
+    """The verifier of tokens, which keeps the keys of the policy's issuers fresh.
+
+    Tokens that `ring` knows as revoked count no more.
+    """
     async with (
         aclosing(HttpFetch()) as fetch,
         IssuerKeys(lambda: policy().issuers, fetch, clock, metrics) as keys,
     ):
-        yield TokenVerifier(keys, clock, metrics)
+        revocations = (lambda: NOTHING_REVOKED) if ring is None else ring.revocations
+        yield TokenVerifier(keys, clock, metrics, revocations)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +186,10 @@ class Parts:
     """Whether new requests may come in; False once one box ends."""
     keys: KeyRing = NO_KEYS
     """The keys that were issued at run time; none without a database."""
+    virtual_times: VirtualTimes | None = None
+    """Those of vLLM's queues, which the store exchanges."""
+    key_store: KeyStore | None = None
+    """Where users make their own keys; None without a database."""
 
 
 def build_hooks(
@@ -205,15 +242,26 @@ def _authorization(parts: Parts, failures: FailureLimit) -> Authorization:
 def _limiter(parts: Parts) -> Limiter:
     # Only a store that replicas share has anything held by one of them.
     settle_held = parts.store.settle_held if isinstance(parts.store, SlicedStore) else None
-    return Limiter(parts.store, parts.policy, parts.clock, settle_held=settle_held, keys=parts.keys)
+    return Limiter(
+        parts.store,
+        parts.policy,
+        parts.clock,
+        settle_held=settle_held,
+        keys=parts.keys,
+        virtual_times=parts.virtual_times,
+    )
 
 
 def _processor(parts: Parts, estimator: Estimator) -> ExternalProcessor:
+    peek = PeekLimits(parts.store, parts.clock, parts.metrics)
+    store = parts.key_store
     return ExternalProcessor(
         policy=parts.policy,
         estimator=estimator,
         new_id=new_reservation_id,
-        limits_of=PeekLimits(parts.store, parts.clock, parts.metrics),
+        limits_of=peek,
+        usage_of=peek.usage,
+        own_keys=no_keys if store is None else OwnKeys(store, parts.policy, parts.clock),
         pins=parts.pins,
         metrics=parts.metrics,
         clock=parts.clock,

@@ -15,13 +15,14 @@ class Ending:
     """The state of the end: the signals so far, and the time that requests in flight get.
 
     `begun` is set by the first signal and `hurry` by the second. `on_hangup` are called at a SIGHUP
-    that does not ask for the end.
+    that does not ask for the end, and `on_user_signal` at SIGUSR1.
     """
 
     drain_s: float
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
     on_hangup: list[Callable[[], None]] = field(default_factory=list)
+    on_user_signal: list[Callable[[], object]] = field(default_factory=list)
 
     def is_admitting(self) -> bool:
         """Whether new requests may come in."""
@@ -34,6 +35,11 @@ class Ending:
     def hang_up(self) -> None:
         """SIGHUP has come to a program without a terminal: it reads its files again."""
         for action in self.on_hangup:
+            action()
+
+    def signal_of_user(self) -> None:
+        """SIGUSR1 has come: it changes the log level."""
+        for action in self.on_user_signal:
             action()
 
     async def wait_while(self, is_busy: Callable[[], bool]) -> None:
@@ -53,6 +59,7 @@ def on_signals(drain_s: float) -> Ending:
     """
     ending = Ending(drain_s)
     loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, ending.signal_of_user)
     taken = [signal.SIGTERM, signal.SIGINT]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         if _has_terminal():

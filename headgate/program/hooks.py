@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from accesslog.sink import JsonLinesSink
 from headgate.core.clock import Clock
+from headgate.core.key_ring import NO_KEYS
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.program.app import (
     Hooks,
     Parts,
     build_hooks,
+    key_store,
     running_keys,
     running_pins,
     running_store,
@@ -22,6 +24,7 @@ from headgate.program.hook_server import HookServer
 from headgate.program.settings import ServiceSettings
 from headgate.program.stalls import StallWatch, spare_collections
 from ratelimit.descriptors.tree import Domains
+from ratelimit.fair.tags import VirtualTimes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,19 +57,25 @@ async def running_hooks(
     `open_door` lets calls reach the server. Raises OperatorError for a bad file or a taken port.
     """
     clock, metrics = inputs.clock, inputs.metrics
+    virtual_times = VirtualTimes(clock.monotonic_s)
     async with AsyncExitStack() as stack:
+        ring = await stack.enter_async_context(running_keys(settings.database, clock, metrics))
         parts = Parts(
             policy=inputs.policy,
             domains=inputs.domains,
-            store=await stack.enter_async_context(running_store(settings.store, clock, metrics)),
+            store=await stack.enter_async_context(
+                running_store(settings.store, clock, metrics, virtual_times)
+            ),
             pins=await stack.enter_async_context(running_pins(settings.store, clock)),
-            keys=await stack.enter_async_context(running_keys(settings.database, clock, metrics)),
+            keys=NO_KEYS if ring is None else ring,
+            key_store=key_store(settings.database, clock),
             verifier=await stack.enter_async_context(
-                running_verifier(inputs.policy, clock, metrics)
+                running_verifier(inputs.policy, clock, metrics, ring)
             ),
             clock=clock,
             metrics=metrics,
             admits=inputs.admits,
+            virtual_times=virtual_times,
         )
         records = stack.enter_context(JsonLinesSink.open(settings.records, inputs.record_lock))
         hooks = build_hooks(settings, parts, (records,), inputs.console)

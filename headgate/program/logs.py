@@ -5,11 +5,9 @@ Times are in UTC. An event may carry the facts of its request in the `extra` of 
 
 import json
 import logging
-import signal
 from datetime import UTC, datetime
-from functools import partial
 
-from headgate.program.settings import LogFormat, LogSettings
+from headgate.program.settings import LogFormat, LogLevel, LogSettings
 
 FACTS = ("request_id", "trace_id", "tenant", "model", "limit", "status")
 """The facts of a request that an event may carry, in the order in which they are shown."""
@@ -21,21 +19,26 @@ _OURS = logging.getLogger("headgate")
 def configure_logs(settings: LogSettings) -> None:
     """Writes the log of the whole program to standard error from now on.
 
-    The level is that of our own events; libraries log from WARNING on. SIGUSR1 changes between it
-    and DEBUG.
+    The level is that of our own events; libraries log from WARNING on.
     """
     handler = logging.StreamHandler()
     is_json = settings.format is LogFormat.JSON
     handler.setFormatter(JsonFormatter() if is_json else TextFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    _OURS.setLevel(settings.level.upper())
-    signal.signal(signal.SIGUSR1, partial(_change_level, _OURS.level))
+    set_level(settings.level)
 
 
-def _change_level(usual: int, *_: object) -> None:
-    level = usual if _OURS.level == logging.DEBUG else logging.DEBUG
-    _OURS.setLevel(level)
-    _OURS.log(max(level, logging.WARNING), "logs from %s on now", logging.getLevelName(level))
+def set_level(level: LogLevel) -> None:
+    """The level of our own events from now on."""
+    _OURS.setLevel(level.upper())
+
+
+def switch_level(usual: LogLevel) -> LogLevel:
+    """Changes the level to DEBUG, or from there back to the usual one; returns and says it."""
+    level = usual if _OURS.level == logging.DEBUG else LogLevel.DEBUG
+    set_level(level)
+    _OURS.log(max(_OURS.level, logging.WARNING), "logs from %s on now", level.upper())
+    return level
 
 
 class TextFormatter(logging.Formatter):

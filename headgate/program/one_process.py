@@ -9,7 +9,8 @@ from headgate.program.app import Hooks
 from headgate.program.ending import Ending
 from headgate.program.hook_server import HookServer
 from headgate.program.hooks import HookInputs, running_hooks
-from headgate.program.settings import ServiceSettings
+from headgate.program.series import gauge_of
+from headgate.program.settings import LogLevel, ServiceSettings
 from ratelimit.descriptors.tree import Domains
 
 
@@ -42,8 +43,13 @@ class OneProcess:
 
     async def set_domains(self, domains: Domains) -> None: ...
 
+    def log_from(self, level: LogLevel) -> None: ...
+
     async def registry(self) -> CollectorRegistry:
         return self._inputs.metrics.registry
+
+    def gauge(self, name: str) -> float:
+        return gauge_of(self._inputs.metrics.registry, name)
 
     async def handled_entries(self) -> int:
         return 0 if self._hooks is None else self._hooks.access_log.handled_entries

@@ -7,7 +7,7 @@ would hide the burst. So each series without a tenant begins at 0.
 import platform
 from itertools import product
 
-from prometheus_client import Info, ProcessCollector
+from prometheus_client import CollectorRegistry, Info, ProcessCollector
 
 import headgate
 from accesslog.types import Ended
@@ -40,6 +40,12 @@ GAUGE_MODES = {
     "headgate_build": "max",
 }
 """How the values of several workers become one, for the series of the process."""
+
+
+def gauge_of(registry: CollectorRegistry, name: str) -> float:
+    """The value of a gauge without labels. No other series is looked at: there may be very many."""
+    (family,) = registry.restricted_registry([name]).collect()
+    return float(family.samples[0].value)
 
 
 def start_series(metrics: Metrics) -> None:

@@ -14,14 +14,16 @@ from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.program.admin.app import admin_app
 from headgate.program.admin.config import shown_settings
+from headgate.program.admin.degraded import degraded
 from headgate.program.api import start_api
 from headgate.program.ending import Ending
 from headgate.program.hooks import HookInputs
 from headgate.program.http_server import HttpServer
+from headgate.program.logs import switch_level
 from headgate.program.one_process import OneProcess
 from headgate.program.reload import RlsConfigWatcher
 from headgate.program.series import start_series
-from headgate.program.settings import ServiceSettings
+from headgate.program.settings import LogLevel, ServiceSettings
 from headgate.program.workers.pool import Workers
 from headgate.program.workers.setups import setups
 from headgate.rls_config import dump_domains
@@ -52,8 +54,16 @@ class Answering(Protocol):
         """Returns once all decide by it."""
         ...
 
+    def log_from(self, level: LogLevel) -> None:
+        """The log of this process has this level from now on. That of all workers gets it, too."""
+        ...
+
     async def registry(self) -> CollectorRegistry:
         """The metrics of the whole program."""
+        ...
+
+    def gauge(self, name: str) -> float:
+        """The last known value of a gauge without labels, for the whole program."""
         ...
 
     async def handled_entries(self) -> int:
@@ -110,7 +120,7 @@ async def running_services(
         )
         answering = _answering(settings, inputs, ending, () if box is None else box.sockets)
         ready = {"hooks": "they have not started yet"}
-        app = _admin_app(settings, answering, inputs.domains, ready, box)
+        app = _admin_app(settings, answering, inputs, ready, box)
         admin_url = await _start_admin(stack, settings, app)
         await answering.start()
         stack.push_async_callback(answering.stop)
@@ -130,7 +140,7 @@ def _watcher(settings: ServiceSettings, clock: Clock, metrics: Metrics) -> RlsCo
     return RlsConfigWatcher(settings.ratelimit_config, clock, metrics)
 
 
-def _answering(
+def _built(
     settings: ServiceSettings, inputs: HookInputs, ending: Ending, box_sockets: Sequence[Path]
 ) -> Answering:
     if settings.workers > 1:
@@ -140,10 +150,20 @@ def _answering(
     return OneProcess(settings, inputs, ending, is_private=bool(box_sockets))
 
 
+def _answering(
+    settings: ServiceSettings, inputs: HookInputs, ending: Ending, box_sockets: Sequence[Path]
+) -> Answering:
+    """Not started yet. From now on SIGUSR1 changes the level of the log to DEBUG, and back."""
+    answering = _built(settings, inputs, ending, box_sockets)
+    usual = settings.log.level
+    ending.on_user_signal.append(lambda: answering.log_from(switch_level(usual)))
+    return answering
+
+
 def _admin_app(
     settings: ServiceSettings,
     answering: Answering,
-    domains: Callable[[], Domains] | None,
+    inputs: HookInputs,
     ready: Mapping[str, str],
     box: BoxParts | None,
 ) -> Starlette:
@@ -154,7 +174,8 @@ def _admin_app(
     return admin_app(
         answering.registry,
         parts,
-        rate_limits=lambda: dump_domains((domains or dict)()),
+        degraded=lambda: degraded(answering.gauge, inputs.clock.now_s()),
+        rate_limits=lambda: dump_domains((inputs.domains or dict)()),
         config=lambda: shown_settings(settings),
         envoy_metrics=None if box is None else box.envoy_metrics,
     )

@@ -1,6 +1,7 @@
 """The demo while it runs: the vLLM simulator as a child process, and the policy's file."""
 
 import asyncio
+import logging
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
@@ -12,6 +13,8 @@ from headgate.core.errors import OperatorError
 from headgate.dataplane.child import last_lines, spawn, stop
 from headgate.program.demo import DEMO_ADAPTER, DEMO_MODEL, Demo, demo_policy
 
+log = logging.getLogger("headgate.demo")
+
 READY = "simulator ready on "
 _READY_TIMEOUT_S = 20.0
 _GRACE_S = 2.0
@@ -19,37 +22,40 @@ _GRACE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class RunningDemo:
-    """A simulator that answers, and the file with the policy in front of it."""
+    """A simulator that answers, by its process id, and the file with the policy in front of it."""
 
     demo: Demo
     policy_file: Path
-    process: Process
-    log_file: Path
-
-    async def died(self) -> None:
-        """Waits for the simulator's end and raises OperatorError: nothing else ends it."""
-        code = await self.process.wait()
-        raise OperatorError(f"the simulator ended with exit code {code}{_why(self.log_file)}")
+    simulator_pid: int
 
 
 @asynccontextmanager
 async def running_demo(folder: Path) -> AsyncIterator[RunningDemo]:
     """Starts the simulator of the demo's model on a free port, and writes the demo's policy.
 
-    Both files go to `folder`, the policy and the simulator's log. Raises OperatorError when the
-    simulator does not start.
+    Both files go to `folder`, the policy and the simulator's log. A simulator that ends leaves a
+    line in the log: the box goes on, as with any vLLM. Raises OperatorError when it does not start.
     """
     log_file = folder / "simulator.log"
     command = [sys.executable, "-m", "headgate.simulator", "--port", "0", "--prompt-tokens-details"]
     command += ["--model", DEMO_MODEL, "--adapter", DEMO_ADAPTER]
     process = await spawn(command, log_file)
+    said: asyncio.Task[None] | None = None
     try:
         demo = demo_policy(await _ready(process, log_file))
         policy_file = folder / "headgate.yaml"
         policy_file.write_text(demo.text, encoding="utf-8")
-        yield RunningDemo(demo, policy_file, process, log_file)
+        said = asyncio.create_task(_say_end(process, log_file))
+        yield RunningDemo(demo, policy_file, process.pid)
     finally:
+        if said is not None:
+            said.cancel()
         await stop(process, _GRACE_S)
+
+
+async def _say_end(process: Process, log_file: Path) -> None:
+    code = await process.wait()
+    log.error("the simulator ended with exit code %d, requests get 503%s", code, _why(log_file))
 
 
 async def _ready(process: Process, log_file: Path) -> str:

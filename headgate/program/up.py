@@ -115,7 +115,7 @@ async def one_box(
         await _say_silent_upstreams(policy.current(), settings.upstream_ca, say)
         for line in welcome(settings, services.admin_url, demo):
             say(line)
-        yield Parts(envoy, [part.died for part in (database, demo, envoy) if part is not None])
+        yield Parts(envoy, [part.died for part in (database, envoy) if part is not None])
 
 
 async def _database(

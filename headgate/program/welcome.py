@@ -14,6 +14,7 @@ def welcome(settings: BoxSettings, admin_url: str, running: RunningDemo | None) 
     yield f"Metrics: {admin_url}/metrics, and Envoy's: {admin_url}/stats/prometheus"
     if running is None:
         return
+    yield f"The vLLM here is a simulator, process {running.simulator_pid}"
     demo = running.demo
     for key in demo.keys:
         yield f"  {key.secret}  {key.tenant}/{key.user}: {key.note}"

@@ -31,6 +31,7 @@ def main(arguments: list[str]) -> int:
         ttft_s=options.ttft_s,
         token_interval_s=options.token_interval_s,
         max_num_seqs=options.max_num_seqs,
+        scheduling_policy=options.scheduling_policy,
         prefill_tokens_per_s=options.prefill_tokens_per_s,
         slowdown_s=options.slowdown_s,
         force_usage=options.force_usage,
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--ttft-s", type=float, default=default.ttft_s, metavar="S")
     add("--token-interval-s", type=float, default=default.token_interval_s, metavar="S")
     add("--max-num-seqs", type=int, metavar="N", help="sequences in the batch [no bound]")
+    add("--scheduling-policy", choices=("fcfs", "priority"), default="fcfs", help="[fcfs]")
     add("--prefill-tokens-per-s", type=float, metavar="N", help="uncached prompt tokens [no bound]")
     add("--slowdown-s", type=float, default=0.0, metavar="S", help="of a step, for each sequence")
     add("--force-usage", action="store_true", help="--enable-force-include-usage of vLLM")

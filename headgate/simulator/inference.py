@@ -29,6 +29,10 @@ from headgate.simulator.vllm_errors import forced_status, to_json
 VERSION = "0.32.0"
 _FINGERPRINT = f"vllm-{VERSION}-51341a70"
 _CACHE_BLOCKS = 65_536
+_WITH_PRIORITY = frozenset(
+    {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"}
+)
+"""The paths on which vLLM reads X-Vllm-Priority."""
 
 Handler = Callable[[Exchange], Awaitable[None]]
 Reader = Callable[[Fields], InferenceRequest]
@@ -93,7 +97,7 @@ class Inference:
             answer = self._plan(answer_id, request, simulation)
             writer = writer_of(request, answer)
             arrived_s = self._clock.monotonic_s()
-            await self._scheduler.enter(exchange, len(answer.choices))
+            await self._scheduler.enter(exchange, len(answer.choices), _priority(exchange))
             playback = self._playback(exchange, request, answer, simulation, arrived_s)
             try:
                 await (playback.stream(writer) if request.stream else playback.whole(writer))
@@ -246,6 +250,15 @@ def _count_body(_: str, __: int, ___: str, request: InferenceRequest) -> bytes:
 def _request_id(exchange: Exchange) -> str:
     """The client's X-Request-Id, which vLLM takes for its own, or a fresh one."""
     return exchange.header(b"x-request-id") or _fresh_id()
+
+
+def _priority(exchange: Exchange) -> int:
+    """The number of the header, as vLLM reads it on some paths; 0 if it is none."""
+    text = exchange.header(b"x-vllm-priority") if exchange.path in _WITH_PRIORITY else ""
+    try:
+        return int(text)
+    except ValueError:
+        return 0
 
 
 def _fresh_id() -> str:

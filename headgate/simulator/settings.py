@@ -1,6 +1,7 @@
 """The settings of a simulated server: its names, its speed, its switches."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,8 @@ class Settings:
     """Seconds from one token to the next."""
     max_num_seqs: int | None = None
     """`--max-num-seqs`: sequences in the batch; a further one waits. None: there is no bound."""
+    scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
+    """`--scheduling-policy`: with `priority` the header X-Vllm-Priority orders the queue."""
     prefill_tokens_per_s: float | None = None
     """Prompt tokens outside the prefix cache that the engine computes in a second, one prompt after
     the other. None: a prompt costs nothing beyond `ttft_s`."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
+from ratelimit.fair.tags import FairDemand, FairStart, Finishes
 from ratelimit.store.buckets import Buckets
 from ratelimit.store.protocol import (
     MAX_COUNT,
@@ -67,6 +68,8 @@ class _ReservationRecord:
     leases: tuple[Lease, ...] = ()
     settled: bool = False
     filled_ms: dict[str, int] = field(default_factory=dict)
+    fair: FairDemand | None = None
+    start: FairStart | None = None
 
 
 class MemoryStore:
@@ -76,6 +79,7 @@ class MemoryStore:
         self._counters: dict[TenantKey, int] = {}
         self._buckets = Buckets()
         self._leases: dict[TenantKey, _Leases] = {}
+        self._finishes = Finishes()
         self._records: dict[TenantKey, _ReservationRecord] = {}
         self._expiring_counters: list[tuple[float, TenantKey]] = []
         self._expiring_records: list[tuple[float, TenantKey]] = []
@@ -88,18 +92,20 @@ class MemoryStore:
             return Reserved(decision=ReserveDecision.REPLAYED)
         used = self._used(reservation)
         if record is not None:
-            return Reserved(decision=ReserveDecision.ADMITTED, used=used)
+            return Reserved(decision=ReserveDecision.ADMITTED, used=used, start=_tag(record))
         refused, exceeded = _lacking(reservation, used)
         if refused:
             return Reserved(
                 decision=ReserveDecision.REFUSED, used=used, refused=refused, exceeded=exceeded
             )
-        self._grant(reservation, key)
+        record = self._grant(reservation, key)
         for demand in reservation.demands:
             used[demand.key] = min(MAX_COUNT, used[demand.key] + demand.amount)
         for lease in reservation.leases:
             used[lease.key] += 1
-        return Reserved(decision=ReserveDecision.ADMITTED, used=used, exceeded=exceeded)
+        return Reserved(
+            decision=ReserveDecision.ADMITTED, used=used, exceeded=exceeded, start=_tag(record)
+        )
 
     async def settle(self, reservation: str, tenant: str, spent: Spent, now_s: float) -> Settled:
         self._clean(now_s)
@@ -123,8 +129,10 @@ class MemoryStore:
         self._end_leases(key, record)
         for lease in record.leases:
             used[lease.key] = self._active((tenant, lease.key), now_s)
+        if record.fair is not None:
+            self._finishes.correct(tenant, record.fair, spent.input, spent.output)
         self._put(key, _ReservationRecord(until_s=now_s + SETTLED_KEPT_S, settled=True))
-        return Settled(SettleOutcome.SETTLED, used)
+        return Settled(SettleOutcome.SETTLED, used, record.start)
 
     async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> CountedHits:
         self._clean(now_s)
@@ -177,7 +185,7 @@ class MemoryStore:
             return self._buckets.level(key, drain, to_ms(now_s)).amount
         return self._counters.get(key, 0)
 
-    def _grant(self, reservation: Reservation, key: TenantKey) -> None:
+    def _grant(self, reservation: Reservation, key: TenantKey) -> _ReservationRecord:
         filled_ms = {}
         for demand in reservation.demands:
             counter = (reservation.tenant, demand.key)
@@ -190,13 +198,17 @@ class MemoryStore:
         for lease in reservation.leases:
             slots = self._leases.setdefault((reservation.tenant, lease.key), _Leases())
             slots.add(reservation.id, reservation.now_s + lease.lease_s)
+        fair = reservation.fair
         record = _ReservationRecord(
             until_s=reservation.now_s + reservation.hold_s,
             demands=reservation.demands,
             leases=reservation.leases,
             filled_ms=filled_ms,
+            fair=fair,
+            start=None if fair is None else self._finishes.take(reservation.tenant, fair),
         )
         self._put(key, record)
+        return record
 
     def _set(self, counter: TenantKey, count: int, expires_at_s: float) -> None:
         if counter not in self._counters:
@@ -241,6 +253,10 @@ class MemoryStore:
             if record is not None and record.until_s == until_s:
                 self._end_leases(key, record)
                 del self._records[key]
+
+
+def _tag(record: _ReservationRecord) -> int | None:
+    return None if record.start is None else record.start.tag
 
 
 def _lacking(

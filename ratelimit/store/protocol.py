@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from headgate.core.policy import OnOutage
+from ratelimit.fair.tags import FairDemand, FairStart
 
 MAX_COUNT = 2**53
 """The largest amount, limit and counter: numbers in Redis scripts are doubles."""
@@ -129,7 +130,7 @@ class Reservation:
     """Everything that one request asks for: granted as a whole or not at all.
 
     Keys are distinct, those of leases too. For `hold_s` it can be settled; if it never is, its
-    amounts stay charged.
+    amounts stay charged. `fair` is its work in a queue, None if no order is kept.
     """
 
     id: str
@@ -138,6 +139,7 @@ class Reservation:
     leases: tuple[Lease, ...]
     hold_s: float
     now_s: float
+    fair: FairDemand | None = None
 
     @property
     def asked(self) -> tuple[Demand | Lease, ...]:
@@ -166,6 +168,7 @@ class Reserved:
     empty. An admitted one is not `held` if nothing anywhere holds it: there is nothing to settle.
 
     `held_by` names the replica that holds it in its slices: the settlement needs it (`SettleHeld`).
+    `start` is the tag of its `fair`; None without one, and where nothing counts the work.
     """
 
     decision: ReserveDecision
@@ -175,6 +178,7 @@ class Reserved:
     degraded: bool = False
     held: bool = True
     held_by: str = ""
+    start: int | None = None
 
 
 class SettleOutcome(StrEnum):
@@ -195,11 +199,12 @@ class SettleOutcome(StrEnum):
 class Settled:
     """An outcome and, if settled, the counts of its counters and leases now, by key.
 
-    A counter whose window is over may be missing; a bucket that has drained is at 0.
+    A counter whose window is over may be missing; a drained bucket is at 0. `start`: as reserved.
     """
 
     outcome: SettleOutcome
     used: Mapping[str, int]
+    start: FairStart | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,6 @@
 """The store that replicas share: Redis 6.2 or later, Redis Cluster or Valkey.
 
-Each of `reserve`, `settle` and `count` is one script and one round trip. All keys of a tenant
-share a hash tag, so that a script finds them on the same node of a cluster.
-
-- A record is a hash: `{hg:TENANT}r:RESERVATION`.
-- A counter is a string: `{hg:TENANT}c:KEY`.
-- A bucket is a string with its level and the time of that: `{hg:TENANT}b:KEY`.
-- A lease is a member of a sorted set: `{hg:TENANT}l:KEY`.
-- The replicas are a sorted set, by the end of their life on Redis' clock: `hg:replicas`.
-- The batches for a replica are a hash, by their ids: `hg:post:REPLICA`.
+Each of `reserve`, `settle` and `count` is one script and one round trip. `names.py` names the keys.
 
 Every key has a time to live by Redis' clock; the caller's clock decides what has ended.
 """
@@ -26,10 +18,12 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from headgate.core.redis_client import redis_client
-from ratelimit.keys import escaped, escaped_name
+from ratelimit.fair.tags import FINISH_KEPT_S, FairDemand, FairStart
+from ratelimit.keys import escaped
 from ratelimit.store.buckets import BucketLevel
 from ratelimit.store.commands import commands_to
 from ratelimit.store.deadline import deadline
+from ratelimit.store.names import BATCHES, REPLICAS, VIRTUAL_TIMES, Scope
 from ratelimit.store.protocol import (
     DRAINED_KEPT_S,
     SETTLED_KEPT_S,
@@ -50,11 +44,10 @@ from ratelimit.store.shared import Batch, Exchanged
 
 TIMEOUT_S = 0.5
 _PARALLEL = 64
-_REPLICAS = "hg:replicas"
-_BATCHES = "hg:post:"
-"""The keys of forwarded settlements. Replicas of every version share them: the word stays."""
 _BATCHES_KEPT_S = 600
 """A replica that has not read its batches for this long will never read them."""
+_VIRTUAL_TIMES_KEPT_S = 24 * FINISH_KEPT_S
+"""Longer than any finish: a finish without its virtual time would hold its tenant back."""
 _FAILURES = (TimeoutError, RedisError, RedisClusterException, OSError)
 _DECISIONS = (ReserveDecision.REFUSED, ReserveDecision.ADMITTED, ReserveDecision.REPLAYED)
 _OUTCOMES = (SettleOutcome.UNKNOWN, SettleOutcome.SETTLED, SettleOutcome.DUPLICATE)
@@ -83,7 +76,7 @@ class RedisStore:
         return cls(redis_client(url, password_file), timeout_s)
 
     async def reserve(self, reservation: Reservation) -> Reserved:
-        scope = _Scope.of(reservation.tenant)
+        scope = Scope.of(reservation.tenant)
         demands, leases = reservation.demands, reservation.leases
         keys = [scope.record(reservation.id)]
         keys += [scope.counter(demand.key, demand.drain) for demand in demands]
@@ -94,27 +87,31 @@ class RedisStore:
             _ms(now_s),
             _ms(reservation.hold_s),
         ]
-        arguments.append(len(demands))
+        arguments += [len(demands), len(leases)]
         for demand in demands:
             life_s = DRAINED_KEPT_S if demand.drain else demand.expires_at_s - now_s
             arguments += [_text_of(demand.weights), demand.amount, demand.limit]
             arguments += [max(1, _ms(life_s)), int(demand.enforced), demand.drain]
         for lease in leases:
             arguments += [lease.limit, _ms(lease.lease_s), int(lease.enforced)]
+        if reservation.fair is not None:
+            keys += [scope.finish(reservation.fair.queue), scope.start(reservation.fair.queue)]
+            arguments += _of_fair(reservation.fair)
         answer = await self._run("reserve", self._reserve, keys, arguments)
-        return _reserved(reservation, *answer)
+        return _reserved(reservation, answer)
 
     async def settle(self, reservation: str, tenant: str, spent: Spent, now_s: float) -> Settled:
-        scope = _Scope.of(tenant)
+        scope = Scope.of(tenant)
         arguments = [spent.requests, spent.input, spent.cached, spent.output]
         arguments += [_ms(now_s), _ms(SETTLED_KEPT_S)]
         keys = [scope.record(reservation)]
-        outcome, pairs = await self._run("settle", self._settle, keys, arguments)
+        outcome, pairs, starts = await self._run("settle", self._settle, keys, arguments)
         used = {scope.bare(key): count for key, count in zip(pairs[::2], pairs[1::2], strict=True)}
-        return Settled(_OUTCOMES[outcome], used)
+        start = FairStart(scope.bare(starts[0]), starts[1]) if starts else None
+        return Settled(_OUTCOMES[outcome], used, start)
 
     async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> CountedHits:
-        scope = _Scope.of(tenant)
+        scope = Scope.of(tenant)
         arguments: list[str | int] = []
         for hit in hits:
             limit = "" if hit.limit is None else hit.limit
@@ -126,7 +123,7 @@ class RedisStore:
         return CountedHits(tuple(used), tuple(refused))
 
     async def peek(self, query: PeekQuery) -> Mapping[str, int]:
-        scope, now_ms = _Scope.of(query.tenant), _ms(query.now_s)
+        scope, now_ms = Scope.of(query.tenant), _ms(query.now_s)
         async with self._bounded("peek"):
             pipeline: Any = self._client.pipeline(transaction=False)
             for key in query.counters:
@@ -153,15 +150,15 @@ class RedisStore:
             now_s, now_us = await self._client.execute_command("TIME")
             now_ms = now_s * 1000 + now_us // 1000
             pipeline: Any = self._client.pipeline(transaction=True)
-            pipeline.zadd(_REPLICAS, {replica: now_ms + _ms(life_s)})
-            pipeline.zremrangebyscore(_REPLICAS, "-inf", now_ms)
-            pipeline.pexpire(_REPLICAS, _ms(life_s))
-            pipeline.zcard(_REPLICAS)
+            pipeline.zadd(REPLICAS, {replica: now_ms + _ms(life_s)})
+            pipeline.zremrangebyscore(REPLICAS, "-inf", now_ms)
+            pipeline.pexpire(REPLICAS, _ms(life_s))
+            pipeline.zcard(REPLICAS)
             return int((await pipeline.execute())[-1])
 
     async def withdraw(self, replica: str) -> None:
         async with self._bounded("withdraw"):
-            await self._client.execute_command("ZREM", _REPLICAS, replica)
+            await self._client.execute_command("ZREM", REPLICAS, replica)
 
     async def exchange(
         self, replica: str, batches: Sequence[Batch], read: Collection[str]
@@ -170,15 +167,15 @@ class RedisStore:
         async with self._bounded("exchange"):
             pipeline: Any = self._client.pipeline(transaction=False)
             for batch in batches:
-                pipeline.hset(_BATCHES + batch.to, batch.id, batch.text)
+                pipeline.hset(BATCHES + batch.to, batch.id, batch.text)
             for receiver in receivers:
-                pipeline.pexpire(_BATCHES + receiver, _ms(_BATCHES_KEPT_S))
+                pipeline.pexpire(BATCHES + receiver, _ms(_BATCHES_KEPT_S))
             # Asked after the batches are stored: a replica that withdraws later reads them first.
             for receiver in receivers:
-                pipeline.zscore(_REPLICAS, receiver)
+                pipeline.zscore(REPLICAS, receiver)
             if read:
-                pipeline.hdel(_BATCHES + replica, *read)
-            pipeline.hgetall(_BATCHES + replica)
+                pipeline.hdel(BATCHES + replica, *read)
+            pipeline.hgetall(BATCHES + replica)
             answers = await pipeline.execute()
         first = len(batches) + len(receivers)
         pairs = zip(receivers, answers[first:], strict=False)
@@ -186,6 +183,16 @@ class RedisStore:
             tuple(Batch(replica, id.decode(), text.decode()) for id, text in answers[-1].items()),
             frozenset(receiver for receiver, score in pairs if score is None),
         )
+
+    async def exchange_times(self, times: Mapping[str, int]) -> Mapping[str, int]:
+        async with self._bounded("exchange_times"):
+            pipeline: Any = self._client.pipeline(transaction=False)
+            if times:
+                pipeline.hset(VIRTUAL_TIMES, mapping=times)
+                pipeline.pexpire(VIRTUAL_TIMES, _ms(_VIRTUAL_TIMES_KEPT_S))
+            pipeline.hgetall(VIRTUAL_TIMES)
+            stored = (await pipeline.execute())[-1]
+        return {queue.decode(): int(tag) for queue, tag in stored.items()}
 
     async def close(self) -> None:
         """Ends its connections."""
@@ -240,51 +247,30 @@ class _Script:
         return cls(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-@dataclass(frozen=True, slots=True)
-class _Scope:
-    """The key names of one tenant. The braces hold an escaped name: no name can break out."""
-
-    tag: str
-
-    @classmethod
-    def of(cls, tenant: str) -> "_Scope":
-        return cls(f"{{hg:{escaped_name(tenant)}}}")
-
-    def record(self, reservation: str) -> str:
-        return f"{self.tag}r:{escaped(reservation)}"
-
-    def counter(self, key: str, drain: int = 0) -> str:
-        """A counter, or a bucket if it drains."""
-        return f"{self.tag}{'b' if drain else 'c'}:{key}"
-
-    def lease(self, key: str) -> str:
-        return f"{self.tag}l:{key}"
-
-    def bare(self, full_key: bytes) -> str:
-        """The key of a counter or a lease as the caller knows it."""
-        return full_key.decode()[len(self.tag) + 2 :]
-
-
 def _reserved(
-    reservation: Reservation,
-    decision: int,
-    used: Sequence[int],
-    refused: Sequence[int],
-    exceeded: Sequence[int],
+    reservation: Reservation, answer: tuple[int, list[int], list[int], list[int], list[int]]
 ) -> Reserved:
     """The result of reserve.lua, which names counters and leases by their place in KEYS."""
+    decision, used, refused, exceeded, starts = answer
     keys = [asked.key for asked in reservation.asked]
     return Reserved(
         decision=_DECISIONS[decision],
         used=dict(zip(keys, used, strict=False)),  # of a replay there is none
         refused=tuple(keys[place] for place in refused),
         exceeded=tuple(keys[place] for place in exceeded),
+        start=starts[0] if starts else None,
     )
 
 
 def _text_of(weights: Weights) -> str:
     """As settle.lua reads them, in the order of `Spent`."""
     return f"{weights.request} {weights.input} {weights.cached} {weights.output}"
+
+
+def _of_fair(fair: FairDemand) -> list[str | int]:
+    """As reserve.lua reads it. The rates are weights of a counter, so that settlements know it."""
+    weights = f"0 {fair.rates.input} 0 {fair.rates.output}"
+    return [weights, fair.work, fair.virtual_time, _ms(FINISH_KEPT_S)]
 
 
 def _one_line(error: Exception) -> str:

@@ -4,7 +4,8 @@
 -- ask at the same time. MULTI cannot decide in the middle, and WATCH needs several round trips.
 --
 -- KEYS 1: the reservation's record (hash).
--- KEYS 2..: its counters (strings), then its leases (sorted sets: holder -> end in ms).
+-- KEYS 2..: its counters (strings), then its leases (sorted sets: holder -> end in ms). Then, if it
+-- has work in a queue, the tenant's finish (string), and a name of which no key exists.
 --
 -- A counter that drains is a bucket: 'LEVEL AT', its level at that time in ms. All keys carry the
 -- tenant's hash tag: one slot of a Redis Cluster.
@@ -13,36 +14,42 @@
 -- ARGV 2: now, ms since the epoch, by the caller's clock.
 -- ARGV 3: how long it can be settled, in ms.
 -- ARGV 4: the number of counters.
+-- ARGV 5: the number of leases.
 --
 -- Then, for each counter: weights, amount, limit, life in ms, enforced, drain. The weights are kept
 -- for settle.lua. A bucket lives for its life after it has drained.
 --
 -- Then, for each lease: limit, life in ms, enforced.
 --
+-- Then, for work in a queue: weights, work, virtual time, life in ms.
+--
 -- `enforced` is 1, or 0 for a counter or lease that is granted without room too. `drain` is the
 -- amount that drains in each ms; 0 for a counter that does not.
 --
--- Result: {decision, used, refused, exceeded}. `decision` is 0 for refused, 1 for admitted (now or
+-- Result: {decision, used, refused, exceeded, starts}. `decision` is 0 for refused, 1 for admitted (now or
 -- before), 2 for settled before: then nothing is granted. `used` is in use after it, by KEYS 2...
 -- `refused` holds the indexes from 0 of those without room that are enforced, `exceeded` of those
--- that are not.
+-- that are not. `starts` holds the start in the queue, if it has one.
+--
+-- The finish is in the record as a counter: every version of settle.lua corrects it. The start is
+-- there under the name of which no key exists: older versions pass it by.
 --
 -- Everything is read before the first write: a script that fails has changed nothing.
 
 local record = KEYS[1]
 local holder, now, hold = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local counters = tonumber(ARGV[4])
-local leases = #KEYS - 1 - counters
+local leases = tonumber(ARGV[5])
 
 local stored, times, used, refused, exceeded = {}, {}, {}, {}, {}
 
 local function demand(index)
-  local first = 5 + (index - 1) * 6
+  local first = 6 + (index - 1) * 6
   return KEYS[1 + index], unpack(ARGV, first, first + 5)
 end
 
 local function lease(index)
-  local first = 5 + counters * 6 + (index - 1) * 3
+  local first = 6 + counters * 6 + (index - 1) * 3
   return KEYS[1 + counters + index], unpack(ARGV, first, first + 2)
 end
 
@@ -114,7 +121,29 @@ local function take_slot(index)
   return 'lease ' .. key, holder
 end
 
+-- The start in the queue, as the record of an earlier call has it, in a list; else an empty list.
+local function kept_starts()
+  local name = KEYS[3 + counters + leases]
+  local start = name and redis.call('HGET', record, 'start ' .. name)
+  return start and {tonumber(start)} or {}
+end
+
+-- Takes the next start in the queue, and moves the finish; adds the fields of the record for both.
+local function take_start(fields)
+  local key, name = KEYS[2 + counters + leases], KEYS[3 + counters + leases]
+  if not key then
+    return {}
+  end
+  local weights, work, virtual_time, life = unpack(ARGV, 6 + counters * 6 + leases * 3)
+  local start = math.max(tonumber(virtual_time), tonumber(redis.call('GET', key) or 0))
+  redis.call('SET', key, text_of(math.min(MAX_COUNT, start + tonumber(work))), 'PX', life)
+  fields[#fields + 1], fields[#fields + 2] = 'counter ' .. key, work .. ' ' .. weights
+  fields[#fields + 1], fields[#fields + 2] = 'start ' .. name, text_of(start)
+  return {start}
+end
+
 -- Charges all counters, takes all slots and writes the record. `used` is what is in use then.
+-- Returns `starts`.
 local function grant()
   local fields = {'state', 'held', 'until', text_of(now + hold)}
   for index = 1, counters do
@@ -129,14 +158,16 @@ local function grant()
     fields[#fields + 1], fields[#fields + 2] = take_slot(index)
     used[counters + index] = used[counters + index] + 1
   end
+  local starts = take_start(fields)
   redis.call('DEL', record)
   redis.call('HSET', record, unpack(fields))
   redis.call('PEXPIRE', record, hold)
+  return starts
 end
 
 local state = live_state()
 if state == 'settled' then
-  return {2, {}, {}, {}}
+  return {2, {}, {}, {}, {}}
 end
 for index = 1, counters do
   read_counter(index)
@@ -145,10 +176,10 @@ for index = 1, leases do
   read_lease(index)
 end
 if state then
-  return {1, used, {}, {}}
+  return {1, used, {}, {}, kept_starts()}
 end
 if #refused > 0 then
-  return {0, used, refused, exceeded}
+  return {0, used, refused, exceeded, {}}
 end
-grant()
-return {1, used, {}, exceeded}
+local starts = grant()
+return {1, used, {}, exceeded, starts}

@@ -11,15 +11,16 @@
 -- ARGV 5: now, ms since the epoch, by the caller's clock.
 -- ARGV 6: how long the settled id is remembered, in ms.
 --
--- Result: {outcome, {key, in use now, key, in use now, ...}}. `outcome` is 0 for unknown, 1 for
--- settled, 2 for settled before; only 1 changes anything.
+-- Result: {outcome, {key, in use now, key, in use now, ...}, {name, start}}. `outcome` is 0 for
+-- unknown, 1 for settled, 2 for settled before; only 1 changes anything. The third list is empty
+-- unless it was settled now and had a start in a queue.
 --
 -- Everything is read before the first write: a script that fails has changed nothing.
 
 local record = KEYS[1]
 local now, keep = tonumber(ARGV[5]), tonumber(ARGV[6])
 
-local counters, buckets, leases = {}, {}, {}
+local counters, buckets, leases, starts = {}, {}, {}, {}
 
 -- The use, weighted in thousandths and rounded up. The whole part of a weight is separate, so that
 -- whole units stay exact as far as a double counts.
@@ -86,6 +87,8 @@ local function read_record()
       hold_end = tonumber(value)
     elseif kind == 'lease' then
       leases[#leases + 1] = {key = key, holder = value}
+    elseif kind == 'start' then
+      starts = {key, tonumber(value)}
     elseif kind == 'bucket' then
       read_bucket(key, value)
     else
@@ -129,9 +132,9 @@ end
 
 local state, hold_end = read_record()
 if not state or now >= hold_end then
-  return {0, {}}
+  return {0, {}, {}}
 end
 if state == 'settled' then
-  return {2, {}}
+  return {2, {}, {}}
 end
-return {1, settle()}
+return {1, settle(), starts}

@@ -1,6 +1,6 @@
 """The store that replicas share: besides counters it holds their messages to each other."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,4 +55,8 @@ class SharedStore(Store, Protocol):
         Batches with the ids in `read` are removed first: until then they are returned again. A
         batch that is stored twice is kept once.
         """
+        ...
+
+    async def exchange_times(self, times: Mapping[str, int]) -> Mapping[str, int]:
+        """Stores these virtual times, by queue, and returns all that are stored."""
         ...

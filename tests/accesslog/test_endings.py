@@ -104,4 +104,4 @@ def test_the_upstream_has_a_status_only_if_it_answered(
     logged = entry(**changes)
     usage = read_usage(logged.usage)
     assert upstream_status(logged, usage) == status
-    assert ended_of(logged, usage) is ended
+    assert ended_of(logged, usage, status) is ended

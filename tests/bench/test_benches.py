@@ -5,7 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from bench import counters, grpc_server, hooks, identity, keys, limits, overshoot, path, policies
+from bench import (
+    counters,
+    fairness,
+    grpc_server,
+    hooks,
+    identity,
+    keys,
+    limits,
+    overshoot,
+    path,
+    policies,
+)
 from bench.main import run
 from bench.table import Table
 
@@ -140,3 +151,9 @@ async def test_keys_of_the_database_are_measured_at_each_size() -> None:
 
     assert [row[0] for row in table.rows] == [50, 100]
     assert table.rows[0][3:] == (1.0, 1.0)
+
+
+async def test_fairness_is_measured_for_each_order_of_the_queue() -> None:
+    (table,) = await fairness.measure(1.5)
+
+    assert [row[0] for row in table.rows] == ["by arrival", "tiers", "fair tags"]

@@ -7,6 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from headgate.core.metrics import Metrics
+from ratelimit.fair.tags import VirtualTimes
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.outage.resilient import ResilientStore
 from ratelimit.store.protocol import Reservation, Reserved, Store
@@ -56,10 +57,11 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
         if request.param not in ("redis", "redis_cluster"):
             clock = FakeClock(NOW_S)
             metrics = Metrics(CollectorRegistry(), clock)
+            times = VirtualTimes(clock.monotonic_s)
             resilient = built = ResilientStore(shared, "replica", 1, clock, metrics)
             if request.param == "slices_unused":
-                built = SlicedStore(resilient, "replica", clock, metrics)
+                built = SlicedStore(resilient, "replica", clock, metrics, times)
             if request.param == "all_in_slices":
-                built = InSlices(resilient, "replica", clock, metrics)
+                built = InSlices(resilient, "replica", clock, metrics, times)
     yield built
     await built.close()

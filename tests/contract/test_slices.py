@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from headgate.core.metrics import Metrics
+from ratelimit.fair.tags import VirtualTimes
 from ratelimit.store.outage.resilient import ResilientStore
 from ratelimit.store.protocol import Reserved, ReserveDecision, SettleOutcome
 from ratelimit.store.redis import RedisStore
@@ -68,7 +69,9 @@ async def replicas(request: pytest.FixtureRequest) -> AsyncIterator[Replicas]:
             metrics = Metrics(CollectorRegistry(), clock)
             resilient = ResilientStore(own, name, 3, clock, metrics)
             await resilient.tend()
-            made.stores.append(SlicedStore(resilient, name, clock, metrics))
+            made.stores.append(
+                SlicedStore(resilient, name, clock, metrics, VirtualTimes(clock.monotonic_s))
+            )
             stack.push_async_callback(made.stores[-1].close)
         yield made
 

@@ -292,10 +292,9 @@ def test_everything_that_envoy_needs_is_in_the_folder(tmp_path: Path) -> None:
 
 def test_local_replies_have_the_shapes_of_refusals() -> None:
     refusal = ApiError(Refusal.BAD_REQUEST, "x")
+    as_refusal = [json.loads(refusal.body(shape, "r-1")) for shape in ErrorShape]
     for reply in replies(BODY_LIMIT_BYTES):
-        openai = json.loads(reply.body(ErrorShape.OPENAI))
-        assert openai["error"].keys() == json.loads(refusal.body(ErrorShape.OPENAI))["error"].keys()
-        anthropic = json.loads(reply.body(ErrorShape.ANTHROPIC))
-        like = json.loads(refusal.body(ErrorShape.ANTHROPIC))
-        assert anthropic.keys() == like.keys()
-        assert anthropic["error"].keys() == like["error"].keys()
+        for shape, like in zip(ErrorShape, as_refusal, strict=True):
+            template = reply.body(shape).to_dict()
+            assert template.keys() == like.keys()
+            assert template["error"].keys() == like["error"].keys()

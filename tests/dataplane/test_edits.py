@@ -49,9 +49,10 @@ async def forwarded(
         if isinstance(rewrite, FormRewrite):
             assert wire.decode(message).facts.values[RequestKey.BODY] == "form"
         admit = Admit(headers={Header.BASE: MODEL}, admission=ADMISSION, rewrite=rewrite)
-        planned = edited(admit, wire.decode(message).facts)
+        facts = wire.decode(message).facts
+        planned = edited(admit, facts)
         if isinstance(planned, Refuse):
-            return wire.encode_refusal(planned, (), {})
+            return wire.encode_refusal(planned, facts, (), {})
         assert isinstance(planned, Edited)
         return wire.encode_admission(planned, Admitted(()), (), ())
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -24,10 +25,12 @@ SHORT = timedelta(seconds=1)
 
 
 def code_of(answer: httpx.Response) -> str:
-    """`error.code` of an OpenAI error object; checks the shape."""
+    """`error.code` of an OpenAI error object; checks the shape, and the id where there is one."""
     assert answer.headers["content-type"] == "application/json"
     error = answer.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
+    assert set(error) == {"message", "type", "param", "code", "request_id"}
+    assert error["param"] is None
+    assert error["request_id"] == answer.headers.get("x-request-id")
     return str(error["code"])
 
 
@@ -85,6 +88,7 @@ async def test_anthropic_clients_read_their_own_shape(rig: Rig) -> None:
     body = answer.json()
     assert body["type"] == "error"
     assert set(body["error"]) == {"type", "message"}
+    assert body["request_id"] == answer.headers["x-request-id"]
 
 
 async def test_a_model_without_route_is_404(rig: Rig) -> None:
@@ -165,7 +169,10 @@ async def test_bad_http_is_answered_in_json(rig: Rig, case: dict[str, Any]) -> N
     head, body = await rig.raw(case["request"].encode())
     assert head.startswith(f"HTTP/1.1 {case['status']} ".encode())
     assert b"content-type: application/json" in head
-    assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
+    error = json.loads(body)["error"]
+    assert set(error) == {"message", "type", "param", "code", "request_id"}
+    header = re.search(rb"\r\nx-request-id: (.+?)\r\n", head)
+    assert error["request_id"] == (header.group(1).decode() if header else None)
     assert rig.services.checks == []
 
 

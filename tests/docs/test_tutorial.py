@@ -30,6 +30,7 @@ CHANGING = {
     r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z": "MOMENT",
     r"sk-hg-[0-9a-f]{48}": "SECRET",
     r"\b[0-9a-f]{64}\b": "DIGEST",
+    r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b": "UUID",
     r"\bid: (\"?)[0-9a-f]{12}\b\1": "id: ID",  # quoted if YAML would read it as a number
     r"\b\d\d:\d\d:\d\d\b": "TIME",
     r"\b\d+\.\d\d s\b": "SECONDS",

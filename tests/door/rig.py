@@ -77,7 +77,7 @@ class Decider:
                 return lean.encode_admission(planned, Admitted(()), (), ())
             decision = planned
         assert isinstance(decision, Refuse)
-        return lean.encode_refusal(decision, (), {})
+        return lean.encode_refusal(decision, facts, (), {})
 
     def _decide(self, facts: RequestFacts) -> RequestDecision:
         self.facts = facts
@@ -126,7 +126,7 @@ def disagreement(passage: Passage, reading: Reading | None) -> str | None:
     """The difference between vLLM's reading and the decision; None if they agree.
 
     `reading` is vLLM's reading of the bytes that it got; None if it refuses them, as it then uses
-    nothing.
+    nothing. Prompts and a maximum bound the output, so they count only where there is any.
     """
     if not isinstance(passage.decision, Admit) or reading is None:
         return None
@@ -138,7 +138,7 @@ def disagreement(passage: Passage, reading: Reading | None) -> str | None:
         stream=passage.values.get("stream") is True and _streams(admission[AdmissionKey.API]),
         n=asked.n,
         max=reading.max if without_output else asked.max_tokens,
-        prompts=asked.prompts,
+        prompts=reading.prompts if without_output else asked.prompts,
         cache_salt=reading.cache_salt,
         set=("cache_salt",) if "cache_salt" in reading.set else (),
     )

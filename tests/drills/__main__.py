@@ -1,15 +1,17 @@
 """`make test-drills`: real faults on a real box, and what the pager gets.
 
-`python -m tests.drills [--write] [INCIDENT...]` plays the incidents named, or all of them, one
-after the other. `--write` puts the rows of those that went right into docs/alerts.md.
+`python -m tests.drills [--write] [INCIDENT...]` plays the incidents named, or all of them.
+`--write` puts the rows of those that went right into docs/alerts.md.
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 
 from tests.drills.incidents import INCIDENTS
-from tests.drills.monitoring import MissingToolError, find_tools
-from tests.drills.run import drill
+from tests.drills.monitoring import MissingToolError, Tools, find_tools
+from tests.drills.run import Outcome, drill
 from tests.drills.table import row, write
 
 
@@ -17,6 +19,8 @@ def main(arguments: list[str]) -> int:
     """0 if each incident was told as it must be."""
     parser = argparse.ArgumentParser(prog="tests.drills")
     parser.add_argument("--write", action="store_true", help="put the table into docs/alerts.md")
+    parser.add_argument("--rounds", type=int, default=1, help="how often each is played [1]")
+    parser.add_argument("--jobs", type=int, default=1, help="how many are played at once [1]")
     parser.add_argument("incident", nargs="*", help=", ".join(INCIDENTS))
     options = parser.parse_args(arguments)
     try:
@@ -24,19 +28,29 @@ def main(arguments: list[str]) -> int:
     except MissingToolError as error:
         print(error, file=sys.stderr)
         return 1
-    rows: dict[str, str] = {}
     names = options.incident or list(INCIDENTS)
-    for name in names:
-        outcome = drill(INCIDENTS[name], tools)
-        line = row(outcome)
-        print(f"{name}: {line}", end="", flush=True)
-        for problem in outcome.problems:
-            print(f"{name}: {problem}", flush=True)
-        if not outcome.problems:
-            rows[name] = line
+    rows: dict[str, str] = {}
+    with ProcessPoolExecutor(options.jobs) as pool:
+        played = [(name, pool.submit(_rounds, name, options.rounds, tools)) for name in names]
+        for name, rounds in played:
+            if _shown(name, rounds.result()):
+                rows[name] = row(rounds.result())
     if options.write:
         write(rows)
     return 0 if len(rows) == len(names) else 1
+
+
+def _rounds(name: str, count: int, tools: Tools) -> list[Outcome]:
+    return [drill(name, tools) for _ in range(count)]
+
+
+def _shown(name: str, rounds: Sequence[Outcome]) -> bool:
+    """Prints what each round showed; whether all went right."""
+    for outcome in rounds:
+        print(f"{name}: {row([outcome])}", end="", flush=True)
+        for problem in outcome.problems:
+            print(f"{name}: {problem}", flush=True)
+    return not any(outcome.problems for outcome in rounds)
 
 
 if __name__ == "__main__":

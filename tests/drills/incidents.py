@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from tests.drills.load import USUAL, Clients
-from tests.drills.scene import Scene, go_on, hang
+from tests.drills.scene import Scene, crash_envoy, go_on, hang, restart_box
 
 Act = Callable[[Scene], None]
 
@@ -137,6 +137,14 @@ INCIDENTS = {
         page="HeadgateDown",
         cause="the services",
     ),
+    "envoy-crash": Incident(
+        what="Envoy crashes, and the box with it",
+        begin=crash_envoy,
+        end=restart_box,
+        lasts_s=120,
+        page="HeadgateDown",
+        cause="the services",
+    ),
     "version-errors": Incident(
         what="one version answers 500",
         begin=_simulate("tiny v2", status=500),
@@ -163,6 +171,15 @@ INCIDENTS = {
         ticket="HeadgateTtftHigh",
         names={"model": "tiny", "version": "v2"},
         cause="slow first token",
+    ),
+    "queueing": Incident(
+        what="requests of one version wait for 12 s in the queue of its vLLM",
+        begin=_simulate("tiny v2", headers_delay=12),
+        end=_healthy("tiny v2"),
+        lasts_s=360,
+        ticket="HeadgateQueueBacklog",
+        names={"model": "tiny", "version": "v2"},
+        cause="the queue",
     ),
     "bad-policy": Incident(
         what="a bad policy file is put in place",

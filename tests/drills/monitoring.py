@@ -66,7 +66,7 @@ def running_monitoring(
     folder: Path, tools: Tools, targets: Sequence[tuple[str, Target]], pager_url: str
 ) -> Iterator[Monitoring]:
     """Prometheus with a past, and Alertmanager; `targets` are the jobs and what they showed."""
-    manager, prometheus = f"127.0.0.1:{_free_port()}", f"127.0.0.1:{_free_port()}"
+    manager, prometheus = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     data = folder / "prometheus"
     command = [sys.executable, str(_SHIPPED / "rules.py"), str(folder / "rules.yml")]
     subprocess.run(command, check=True)
@@ -137,7 +137,8 @@ def _running(command: Sequence[str], log: Path, ready_url: str) -> Iterator[None
         process.wait(PATIENCE_S)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that was free just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

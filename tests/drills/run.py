@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.drills.incidents import Incident
+from tests.drills.incidents import INCIDENTS, Incident
 from tests.drills.monitoring import Monitoring, Tools, running_monitoring
 from tests.drills.pager import Message, Pager, running_pager
 from tests.drills.scene import Scene, running_scene
@@ -24,11 +24,15 @@ LATE_S = 75
 class Outcome:
     """What a drill showed. Times are in seconds from the begin of the fault, or its end."""
 
-    incident: Incident
+    name: str
     before: frozenset[str]
     pages: tuple[tuple[float, Message], ...]
     tickets: tuple[tuple[float, Message], ...]
     resolved_s: float | None
+
+    @property
+    def incident(self) -> Incident:
+        return INCIDENTS[self.name]
 
     @property
     def problems(self) -> list[str]:
@@ -59,18 +63,19 @@ class Outcome:
         return None
 
 
-def drill(incident: Incident, tools: Tools) -> Outcome:
-    """Plays one incident; takes minutes."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+def drill(name: str, tools: Tools) -> Outcome:
+    """Plays the incident of this name; takes minutes."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         with running_scene(folder) as scene, running_pager() as (pager, url):
             time.sleep(WARM_UP_S)
             targets = scene.targets(WARM_UP_S)
             with running_monitoring(folder, tools, targets, url) as monitoring:
-                return _play(incident, scene, monitoring, pager)
+                return _play(name, scene, monitoring, pager)
 
 
-def _play(incident: Incident, scene: Scene, monitoring: Monitoring, pager: Pager) -> Outcome:
+def _play(name: str, scene: Scene, monitoring: Monitoring, pager: Pager) -> Outcome:
+    incident = INCIDENTS[name]
     time.sleep(QUIET_S)
     before = frozenset(message.label("alertname") for message in pager.messages)
     begin_s = time.time()
@@ -87,7 +92,7 @@ def _play(incident: Incident, scene: Scene, monitoring: Monitoring, pager: Pager
         return tuple((message.at_s - begin_s, message) for message in pager.got(receiver))
 
     return Outcome(
-        incident=incident,
+        name=name,
         before=before,
         pages=since("page"),
         tickets=since("ticket"),

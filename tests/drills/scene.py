@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,6 @@ from pathlib import Path
 import httpx
 
 from tests.box import KEYS, Box, digest, started_up
-from tests.drills.envoy_stats import served_stats
 from tests.drills.history import Target
 from tests.drills.load import Load, running_load
 from tests.patience import PATIENCE_S
@@ -58,23 +57,25 @@ class Vllm:
         answer.raise_for_status()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Scene:
-    """Everything that a fault can hit."""
+    """Everything that a fault can hit.
+
+    `vllms` are by model and version, as in `tiny v1`. `start_box` starts another box at the address
+    of one that is gone.
+    """
 
     box: Box
     redis: RedisServer
     vllms: dict[str, Vllm]
-    """By model and version, as in `tiny v1`."""
     load: Load
-    envoy: str
-    """Where Envoy's metrics are, as HOST:PORT."""
+    start_box: Callable[[], Box]
 
     def targets(self, healthy_s: float) -> list[tuple[str, Target]]:
         """What Prometheus scrapes, and what it shows after a healthy time."""
-        admin = self.box.admin_url.removeprefix("http://")
+        admin = _address(self.box.admin_url)
         found = [self._target("headgate", admin, "/metrics", {}, healthy_s)]
-        found.append(self._target("envoy", self.envoy, "/stats/prometheus", {}, healthy_s))
+        found.append(self._target("envoy", admin, "/stats/prometheus", {}, healthy_s))
         for name, vllm in self.vllms.items():
             labels = {"version": vllm.version, "pod": name.replace(" ", "-")}
             address = f"127.0.0.1:{vllm.port}"
@@ -128,11 +129,19 @@ def running_scene(folder: Path) -> Iterator[Scene]:
             vllm.start()
         redis = stack.enter_context(running_redis())
         (folder / "headgate.yaml").write_text(policy(vllms))
-        arguments = ["--policy", str(folder / "headgate.yaml"), "--store", redis.url]
-        box = stack.enter_context(started_up(folder, *arguments, program=HEADGATE))
-        envoy = stack.enter_context(served_stats(box))
+        options = ["--policy", str(folder / "headgate.yaml"), "--store", redis.url]
+        box = stack.enter_context(started_up(folder, *options, program=HEADGATE))
+        options += ["--listen", _address(box.url), "--admin", _address(box.admin_url)]
+
+        def start_box() -> Box:
+            return stack.enter_context(started_up(folder, *options, program=HEADGATE))
+
         load = stack.enter_context(running_load(box.url))
-        yield Scene(box=box, redis=redis, vllms=vllms, load=load, envoy=envoy)
+        yield Scene(box=box, redis=redis, vllms=vllms, load=load, start_box=start_box)
+
+
+def _address(url: str) -> str:
+    return url.removeprefix("http://")
 
 
 def hang(box: Box) -> None:
@@ -143,3 +152,16 @@ def hang(box: Box) -> None:
 def go_on(box: Box) -> None:
     """Lets them run again."""
     os.kill(box.process.pid, signal.SIGCONT)
+
+
+def crash_envoy(scene: Scene) -> None:
+    """Ends Envoy as a fault in its memory does, and with it the box."""
+    command = ["pgrep", "--parent", str(scene.box.process.pid), "envoy"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    os.kill(int(found.stdout), signal.SIGSEGV)
+    scene.box.process.wait(PATIENCE_S)
+
+
+def restart_box(scene: Scene) -> None:
+    """Starts a box at the address of one that is gone."""
+    scene.box = scene.start_box()

@@ -1,5 +1,6 @@
 """The table of drills in docs/alerts.md, between two markers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.drills.run import Outcome
@@ -10,19 +11,21 @@ _HEAD = "| incident | told | after | over after | named |\n|---|---|---|---|---|
 _NAMED = ("model", "version", "tenant", "hook")
 
 
-def row(outcome: Outcome) -> str:
-    """One line of the table."""
-    told = outcome.told
-    cells = [outcome.incident.what, "nothing", "", "", ""]
-    if told is not None:
-        after_s, message = told
-        kind = "page" if outcome.incident.page else "ticket"
+def row(rounds: Sequence[Outcome]) -> str:
+    """One line of the table, with the longest times of all rounds of one incident."""
+    incident = rounds[0].incident
+    cells = [incident.what, "nothing", "", "", ""]
+    told = [outcome.told for outcome in rounds if outcome.told is not None]
+    over_s = [outcome.resolved_s for outcome in rounds if outcome.resolved_s is not None]
+    if told:
+        message = told[0][1]
+        kind = "page" if incident.page else "ticket"
         labels = [message.label(name) for name in _NAMED if message.label(name) not in ("", "-")]
         cells[1:] = [
             f"{kind} `{message.label('alertname')}`",
-            f"{after_s:.0f} s",
-            "-" if outcome.resolved_s is None else f"{outcome.resolved_s:.0f} s",
-            ", ".join([outcome.incident.cause, *labels]),
+            f"{max(after_s for after_s, _ in told):.0f} s",
+            f"{max(over_s):.0f} s" if over_s else "-",
+            ", ".join([incident.cause, *labels]),
         ]
     return "| " + " | ".join(cells) + " |\n"
 

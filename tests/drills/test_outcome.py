@@ -4,11 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.drills.incidents import INCIDENTS
 from tests.drills.pager import Message, Pager
 from tests.drills.run import Outcome
-
-DEAD = INCIDENTS["dead-version"]
+from tests.drills.table import row
 
 
 def message(name: str, **labels: str) -> Message:
@@ -17,7 +15,7 @@ def message(name: str, **labels: str) -> Message:
 
 RIGHT = message("HeadgateUpstreamDead", model="tiny", version="v2")
 GOOD = Outcome(
-    incident=DEAD, before=frozenset(), pages=((40.0, RIGHT),), tickets=(), resolved_s=30.0
+    name="dead-version", before=frozenset(), pages=((40.0, RIGHT),), tickets=(), resolved_s=30.0
 )
 
 
@@ -41,7 +39,7 @@ def test_anything_else_is_a_problem(change: dict[str, object]) -> None:
 
 
 def test_nobody_may_be_paged_where_nobody_must_be() -> None:
-    quiet = replace(GOOD, incident=INCIDENTS["store-pause"])
+    quiet = replace(GOOD, name="store-pause")
 
     assert quiet.problems == ["page HeadgateUpstreamDead besides"]
 
@@ -54,3 +52,16 @@ def test_the_pager_keeps_the_first_message_of_an_alert() -> None:
     pager.take("page", {"alerts": [{**alert, "status": "resolved"}]})
 
     assert [message.label("alertname") for message in pager.got("page")] == ["HeadgateDown"]
+
+
+def test_the_table_has_the_longest_times_of_all_rounds() -> None:
+    slow = replace(GOOD, pages=((50.0, RIGHT),), resolved_s=20.0)
+
+    cells = [cell.strip() for cell in row([GOOD, slow]).split("|")]
+
+    assert cells[2:6] == [
+        "page `HeadgateUpstreamDead`",
+        "50 s",
+        "30 s",
+        "no connection to vLLM, tiny, v2",
+    ]

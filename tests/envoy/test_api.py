@@ -62,6 +62,40 @@ def test_a_key_of_the_command_line_is_served_and_refused_soon_after_its_end(
     wait_until(lambda: managed.status(issued["secret"]) == 401, "the refusal", PATIENCE_S)
 
 
+def test_an_edit_of_the_command_line_narrows_a_key_while_it_is_used(managed: Managed) -> None:
+    words = ("--label", "project=search", "--limit", "tokens=100000/day", "--hours", "8")
+    issued = managed.json("keys", "issue", "--tenant", "acme", "--user", "rita", *words)
+    key, secret = issued["key"], issued["secret"]
+    wait_until(lambda: managed.status(secret) == 200, "the key", PATIENCE_S)
+
+    managed.json("keys", "edit", key["id"], "--model", "sql-expert", "--clear", "labels")
+    wait_until(lambda: managed.status(secret) == 403, "the edit", PATIENCE_S)
+    (edited,) = managed.json("keys", "edit", key["id"], "--clear", "models", "--clear", "end")
+    wait_until(lambda: managed.status(secret) == 200, "the second edit", PATIENCE_S)
+
+    assert (edited["labels"], edited["expires_at"], key["labels"]) == (
+        {},
+        None,
+        {"project": "search"},
+    )
+    assert edited["limits"] == key["limits"] == [{"count": "tokens", "limit": 100000, "per": "day"}]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("--limit", "tokens:5"),
+        ("--label", "x"),
+        ("--clear", "user"),
+        ("--model", "tiny", "--clear", "models"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_options_of_an_edit_are_exit_code_2(managed: Managed, words: tuple[str, ...]) -> None:
+    assert managed.run("keys", "edit", "~0011223344556677", *words).returncode == 2
+
+
 def test_tables_name_what_there_is(managed: Managed) -> None:
     issued = managed.json("keys", "issue", "--tenant", "acme", "--user", "tom", "--hours", "8")
     rotated = managed.run("keys", "rotate", issued["key"]["id"])

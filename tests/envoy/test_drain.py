@@ -191,6 +191,7 @@ def test_while_it_drains_an_open_connection_gets_503_and_a_new_one_is_refused(
         "type": "server_error",
         "param": None,
         "code": "service_unavailable",
+        "request_id": refused.headers["x-request-id"],
     }
     assert all(answer.is_whole for answer in answers)
 

@@ -195,7 +195,7 @@ def test_a_page_may_read_each_answer(box: Box, changes: dict[str, Any], status: 
     assert answer.status_code == status
     assert answer.headers.get_list("access-control-allow-origin") == [PAGE["origin"]]
     assert "x-request-id" in answer.headers["access-control-expose-headers"]
-    assert answer.headers["vary"] == "origin"
+    assert "origin" in answer.headers["vary"].lower().split(",")  # vLLM may vary by it, too
     assert "access-control-allow-origin" not in other.headers
 
 

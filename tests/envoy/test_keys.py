@@ -36,7 +36,8 @@ class Desk:
         url = (
             f"postgresql://{APPLICATION}@/{DATABASE}?host={folder}/socket&passfile={folder}/pgpass"
         )
-        self.store = KeyStore(connect_to(database_address(url)), SystemClock())
+        self.address = database_address(url)
+        self.store = KeyStore(connect_to(self.address), SystemClock())
         self.policy: CompiledPolicy = load_policy(box.folder / "headgate.yaml")
         self.folder = folder
 

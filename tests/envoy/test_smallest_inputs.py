@@ -43,7 +43,7 @@ def with_member(member: bytes) -> bytes:
 def schema(number: int) -> bytes:
     parameters = {"type": "object", "properties": {"n": {"type": "integer", "maximum": number}}}
     tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
-    return with_member(b'"tools":[' + json.dumps(tool).encode() + b"]")
+    return with_member(b'"tool_choice":"none","tools":[' + json.dumps(tool).encode() + b"]")
 
 
 def asking(**more: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -31,6 +32,7 @@ from tests.redis_server import RedisServer, running_redis
 
 WORKERS = 4
 LIMIT = 200
+ROUND = 100
 LIMITS = f"""
       - {{count: requests, limit: {LIMIT}, per: year, users: [bob]}}
       - {{count: requests, limit: 100000, per: year}}
@@ -197,6 +199,7 @@ def test_several_workers_without_a_redis_are_an_error_of_one_line(
 def test_a_killed_worker_of_serve_costs_no_request(upstream: Upstream, tmp_path: Path) -> None:
     """Envoy knows one address: its new connections go to workers that live."""
     text = policy(upstream.url, limits=LIMITS)
+    rounds = 2 * LIMIT // ROUND
     with fleet_to_start(tmp_path, text, upstream.url, 1) as fleet:
         fleet.options = ["--workers", "3"]
         fleet.start_services()
@@ -204,13 +207,20 @@ def test_a_killed_worker_of_serve_costs_no_request(upstream: Upstream, tmp_path:
         parent = fleet.processes["services"].pid
 
         def ask(number: int) -> int:
-            if number % 100 == 50:
+            if number == ROUND // 2:
                 os.kill(worker_pids(parent)[0], signal.SIGKILL)
             return fleet.chat("bob").status_code
 
+        def are_complete(ends: int) -> bool:
+            page = fleet.metrics()
+            return metric(page, ENDS) == ends and metric(page, "headgate_workers") == 3
+
+        statuses: Counter[int] = Counter()
         with ThreadPoolExecutor(16) as pool:
-            statuses = Counter(pool.map(ask, range(2 * LIMIT)))
+            for ends in range(1, rounds + 1):
+                statuses.update(pool.map(ask, range(ROUND)))
+                wait_until(partial(are_complete, ends), "three workers for the next round")
         page = fleet.metrics()
 
     assert statuses == {200: LIMIT, 429: LIMIT}
-    assert metric(page, ENDS) == 2 * LIMIT // 100
+    assert metric(page, ENDS) == rounds

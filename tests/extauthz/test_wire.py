@@ -86,6 +86,8 @@ def test_a_refusal_is_a_complete_answer(refusal: Refusal, code: int) -> None:
     denied = response.denied_response
     assert denied.status.code == refusal.status
     assert json.loads(denied.body)["error"]["code"] == refusal.code
+    followed = wire.encode(deny, request_id="r-1").denied_response
+    assert json.loads(followed.body)["error"]["request_id"] == "r-1"
     assert [(option.header.key, option.header.value) for option in denied.headers] == [
         ("content-type", "application/json"),
         ("allow", "GET"),

@@ -59,9 +59,12 @@ def facts(
     path: str = "/v1/chat/completions",
     caller: Caller | None = ALICE,
     size_bytes: int | None = 1000,
+    method: str = "POST",
 ) -> RequestFacts:
     fields = {"body": "read", **(values or {})}
-    return RequestFacts(path=path, caller=caller, values=fields, size_bytes=size_bytes)
+    return RequestFacts(
+        path=path, caller=caller, values=fields, size_bytes=size_bytes, method=method
+    )
 
 
 def headers_message(

@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from extproc.estimate import Estimator
+from extproc.own_keys import no_keys
 from extproc.pins.memory import MemoryPins
 from extproc.service import ExternalProcessor
 from headgate._gen.ext_proc_pb2 import ProcessingMode, ProcessingRequest, ProcessingResponse
@@ -59,6 +60,8 @@ class Desk:
             estimator=Estimator(),
             new_id=self._new_id,
             limits_of=self._limits_of,
+            usage_of=self._limits_of,
+            own_keys=no_keys,
             pins=MemoryPins(FakeClock(0)),
             metrics=metrics,
             clock=FakeClock(0),

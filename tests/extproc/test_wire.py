@@ -44,6 +44,7 @@ def test_facts_come_from_headers_metadata_and_attributes() -> None:
             "background": Compound.VALUE,
         },
         size_bytes=1000,
+        method="POST",
     )
 
 
@@ -182,12 +183,13 @@ def test_a_refusal_is_an_answer_in_the_clients_shape() -> None:
     """The details in the access log say why."""
     refuse = Refuse(ApiError(Refusal.UNKNOWN_MODEL, "no", "model"), ErrorShape.ANTHROPIC)
 
-    immediate = wire.encode_reply(refuse).immediate_response
+    immediate = wire.encode_reply(refuse, request_id="r-1").immediate_response
 
     assert immediate.status.code == 404
     assert immediate.details == "headgate_model_not_found"
     assert headers_of(immediate.headers) == {"content-type": b"application/json"}
-    assert json.loads(immediate.body)["error"]["type"] == "not_found_error"
+    body = json.loads(immediate.body)
+    assert (body["error"]["type"], body["request_id"]) == ("not_found_error", "r-1")
 
 
 def test_a_401_says_which_scheme_it_wants() -> None:

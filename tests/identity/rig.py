@@ -9,6 +9,7 @@ from extauthz.decide import CheckResult, decided
 from extauthz.request import CheckInput, Shown
 from headgate.core.errors import ApiError
 from headgate.core.issuers import KeysNeeded, Person
+from headgate.core.key_ring import NO_KEYS, KeyRing
 from headgate.core.keys import digest_of
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
@@ -49,6 +50,7 @@ class Rig:
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry, self.clock)
         self.revoked: Revocations = NOTHING_REVOKED
+        self.ring: KeyRing = NO_KEYS
         self.keys = IssuerKeys(
             lambda: self.policy.issuers, fetch or issuer.fetch, self.clock, self.metrics
         )
@@ -80,7 +82,7 @@ class Rig:
             credentials,
             shown=Shown(headers=others, principal=principal),
         )
-        return await decided(request, self.policy, self.verifier)
+        return await decided(request, self.policy, self.verifier, self.ring)
 
     def counted(self, outcome: str) -> float:
         """How many tokens had this outcome, of whatever issuer."""

@@ -1,7 +1,7 @@
-"""Keys that are issued, rotated, revoked and expire in any order, against a model in a few lines.
+"""Keys that are issued, edited, rotated, revoked and expire in any order, against a small model.
 
 Three replicas read the database whenever they like. Each must take exactly the secrets that were
-live at its last reading, and none that has ended since by the clock.
+live at its last reading, with their key's models, and none that has ended since by the clock.
 """
 
 import asyncio
@@ -41,6 +41,13 @@ class Revoke:
 
 
 @dataclass(frozen=True)
+class Edit:
+    key: int
+    life_s: float | None
+    models: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
 class Wait:
     seconds: int
 
@@ -54,76 +61,111 @@ STEPS = st.one_of(
     st.builds(Issue, st.none() | st.integers(1, 9)),
     st.builds(Rotate, st.integers(0, 3), st.integers(0, 5)),
     st.builds(Revoke, st.integers(0, 3)),
+    st.builds(
+        Edit,
+        st.integers(0, 3),
+        st.none() | st.integers(1, 9),
+        st.sampled_from([None, ("tiny",), ("large", "tiny")]),
+    ),
     st.builds(Wait, st.integers(1, 5)),
     st.builds(Read, st.integers(0, REPLICAS - 1)),
 )
-Step = Issue | Rotate | Revoke | Wait | Read
+Step = Issue | Rotate | Revoke | Edit | Wait | Read
+
+
+@dataclass
+class Known:
+    """A key of the model: its end, its models, and the end of each secret by its digest."""
+
+    id: str
+    end_s: float
+    secrets: dict[bytes, float]
+    models: tuple[str, ...] | None = None
+
+    def taken(self) -> dict[bytes, tuple[float, tuple[str, ...] | None]]:
+        """The end of each secret, and the models that it may use."""
+        return {one: (min(end_s, self.end_s), self.models) for one, end_s in self.secrets.items()}
 
 
 @dataclass
 class World:
-    """The database with its replicas, and beside them the model: the end of each secret."""
+    """The database with its replicas, and beside them the model."""
 
     address: DatabaseAddress
     clock: FakeClock = field(default_factory=FakeClock)
-    ends_s: dict[bytes, float] = field(default_factory=dict)
-    keys: list[tuple[str, list[bytes]]] = field(default_factory=list)
+    keys: list[Known] = field(default_factory=list)
     changes: int = 0
 
     def __post_init__(self) -> None:
         self.store = store_of(self.address, self.clock)
         self.rings = [MemoryRing(self.clock, NEVER_S) for _ in range(REPLICAS)]
-        self.read: list[dict[bytes, float]] = [{} for _ in range(REPLICAS)]
+        self.read: list[dict[bytes, tuple[float, tuple[str, ...] | None]]]
+        self.read = [{} for _ in range(REPLICAS)]
 
     async def do(self, step: Step) -> None:
-        now_s = self.clock.now_s()
         match step:
             case Wait(seconds):
                 self.clock.advance(seconds)
             case Read(replica):
                 await self.read_all([replica])
             case Issue(life_s):
-                end_s = None if life_s is None else now_s + life_s
+                end_s = None if life_s is None else self.clock.now_s() + life_s
                 issued = await self.store.issue(replace(ALICE, expires_s=end_s), POLICY, BY)
-                self.keys.append((issued.key.id, [issued.secret.digest]))
-                self.ends_s[issued.secret.digest] = NEVER_S if end_s is None else end_s
+                end_s = NEVER_S if end_s is None else end_s
+                self.keys.append(Known(issued.key.id, end_s, {issued.secret.digest: NEVER_S}))
                 self.changes += 1
-            case Rotate() | Revoke() if self.keys:
-                await self.change(step, now_s)
+            case Rotate() | Revoke() | Edit() if self.keys:
+                await self.change(step, self.keys[step.key % len(self.keys)])
 
-    async def change(self, step: Rotate | Revoke, now_s: float) -> None:
-        key, digests = self.keys[step.key % len(self.keys)]
+    async def change(self, step: Rotate | Revoke | Edit, known: Known) -> None:
+        now_s = self.clock.now_s()
         if isinstance(step, Revoke):
-            await self.store.revoke(key, BY)
-            self.ends_s |= {one: min(self.ends_s[one], now_s) for one in digests}
+            await self.store.revoke(known.id, BY)
+            known.end_s = min(known.end_s, now_s)
             self.changes += 1
             return
-        last_s = max(self.ends_s[one] for one in digests)
         try:
-            issued = await self.store.rotate(key, step.overlap_s, BY)
+            await (self.rotate(step, known) if isinstance(step, Rotate) else self.edit(step, known))
         except KeyRuleError:
-            assert last_s <= now_s, "only a key that has ended is not rotated"
+            assert known.end_s <= now_s, "only a key that has ended stays as it is"
             return
-        assert last_s > now_s
-        limit_s = now_s + step.overlap_s
-        self.ends_s |= {one: min(self.ends_s[one], limit_s) for one in digests}
-        self.ends_s[issued.secret.digest] = last_s
-        digests.append(issued.secret.digest)
         self.changes += 1
+
+    async def rotate(self, step: Rotate, known: Known) -> None:
+        issued = await self.store.rotate(known.id, step.overlap_s, BY)
+        limit_s = self.clock.now_s() + step.overlap_s
+        known.secrets = {one: min(end_s, limit_s) for one, end_s in known.secrets.items()}
+        known.secrets[issued.secret.digest] = NEVER_S
+
+    async def edit(self, step: Edit, known: Known) -> None:
+        end_s = None if step.life_s is None else self.clock.now_s() + step.life_s
+        new = {"expires_s": end_s, "models": step.models}
+        await self.store.edit(known.id, lambda old: replace(old, **new), POLICY, BY)
+        known.end_s, known.models = NEVER_S if end_s is None else end_s, step.models
 
     async def read_all(self, replicas: list[int]) -> None:
         async with connected(self.address) as connection:
             for replica in replicas:
                 await catch_up(connection, self.rings[replica], self.clock)
-                self.read[replica] = dict(self.ends_s)
+                self.read[replica] = {
+                    digest: taken for key in self.keys for digest, taken in key.taken().items()
+                }
 
     def check(self) -> None:
         now_s = self.clock.now_s()
         for ring, read in zip(self.rings, self.read, strict=True):
             if ring.head is None:
                 continue
-            taken = {digest for digest in self.ends_s if ring.find(digest) is not None}
-            assert taken == {digest for digest, end_s in read.items() if now_s < end_s}
+            digests = [digest for key in self.keys for digest in key.secrets]
+            callers = {digest: ring.find(digest) for digest in digests}
+            scopes = {
+                digest: ring.scope_of(caller.key) for digest, caller in callers.items() if caller
+            }
+            expected = {digest: models for digest, (end_s, models) in read.items() if now_s < end_s}
+            assert {one: scope and scope.models for one, scope in scopes.items()} == {
+                digest: None if models is None else frozenset(models)
+                for digest, models in expected.items()
+            }
 
 
 @settings(max_examples=30)

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from headgate.istio_check import kustomize
 from headgate.istio_check.check import mesh_of
 from headgate.istio_check.manifests import Manifest, read_manifests
 from headgate.istio_check.mesh import Mesh, PolicyDocument
@@ -37,7 +38,7 @@ def changed(edits: Iterable[dict[str, Any]]) -> Mesh:
     config, policy = mesh.config, mesh.policy
     for edit in edits:
         if "component" in edit:
-            objects |= {added.title: added for added in _component(edit["component"])}
+            objects = _with_component(edit["component"], objects)
         elif "without component" in edit:
             for removed in _component(edit["without component"]):
                 del objects[removed.title]
@@ -54,6 +55,14 @@ def changed(edits: Iterable[dict[str, Any]]) -> Mesh:
         else:
             objects[edit["object"]] = _edited(objects[edit["object"]], edit)
     return replace(mesh, manifests=tuple(objects.values()), config=config, policy=policy)
+
+
+def _with_component(name: str, objects: dict[str, Manifest]) -> dict[str, Manifest]:
+    """The objects with those of a component and its patches, as a kustomization adds them."""
+    folder = ISTIO / "components" / name
+    base = [replace(each, value=copy.deepcopy(each.value)) for each in objects.values()]
+    built = kustomize._build(folder.resolve(), folder, base, ())
+    return {manifest.title: manifest for manifest in built}
 
 
 def _component(name: str) -> list[Manifest]:

@@ -67,6 +67,9 @@ def test_a_mesh_on_the_lean_path_passes_without_a_finding(
         ("keda", "keda/llama-8b-canary"),
         ("spot",),
         ("monitoring",),
+        ("sso",),
+        ("database",),
+        ("database", "sso", "api"),
     ],
     ids="+".join,
 )

@@ -7,12 +7,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from extauthz.failures import FailureLimit
 from headgate.core.errors import ApiError, Refusal
 from headgate.core.issuers import Issuer, KeysNeeded, Membership, Person, Role
 from headgate.core.keys import digest_of
 from headgate.core.policy import Caller, CompiledPolicy
 from headgate.identity.keys import KeyRequest
 from headgate.identity.store import KeyStore
+from headgate.identity.users import TokensOf, UserStore
 from headgate.management.app import management_app
 from headgate.management.calls import Desk
 from headgate.management.login import Login
@@ -68,6 +70,7 @@ class Api:
 
     http: httpx.AsyncClient
     store: KeyStore
+    users: UserStore
     clock: FakeClock
     token_file: Path
 
@@ -84,6 +87,10 @@ class Api:
         request = KeyRequest(tenant=tenant, user=user)
         return (await self.store.issue(request, API_POLICY, BY)).key.id
 
+    async def revoked(self) -> int:
+        """The id of a fresh revocation."""
+        return (await self.users.revoke(TokensOf(issuer="okta", token_id="t-1"), BY)).id
+
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
@@ -98,8 +105,17 @@ async def api(postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[Api]:
     store = KeyStore(connect, clock)
     token_file = tmp_path / "operator-token"
     token_file.write_text(OPERATOR_TOKEN + "\n")
-    desk = Desk(store=store, connect=connect, policy=lambda: API_POLICY, clock=clock)
-    app = management_app(desk, Login(KnownPeople(), lambda: API_POLICY.issuers, token_file))
+    users = UserStore(connect, clock)
+    desk = Desk(store=store, users=users, connect=connect, policy=lambda: API_POLICY, clock=clock)
+    failures = FailureLimit()
+    login = Login(
+        KnownPeople(),
+        lambda: API_POLICY.issuers,
+        token_file,
+        users.standing,
+        lambda address: failures.count(address, clock.monotonic_s()),
+    )
+    app = management_app(desk, login)
     transport = httpx.ASGITransport(app, client=("192.0.2.7", 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as http:
-        yield Api(http, store, clock, token_file)
+        yield Api(http, store, users, clock, token_file)

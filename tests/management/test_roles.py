@@ -11,8 +11,9 @@ from tests.management.conftest import Api
 RANK = ("user", "finance", "admin", "operator")
 BODIES: dict[str, Any] = {
     "NewKey": {"user": "rita"},
-    "NewEnd": {"expires_at": None},
+    "KeyEdit": {"expires_at": None},
     "Rotation": {},
+    "NewRevocation": {"user": "okta:gone"},
 }
 OPERATIONS = [
     (method, path, operation)
@@ -29,6 +30,9 @@ async def status(
     method, path, described = operation
     key = await api.issued(tenant, user)
     path = path.removeprefix("/api/v1").replace("{tenant}", tenant).replace("{key}", key)
+    if "{revocation}" in path:
+        path = path.replace("{revocation}", str(await api.revoked()))
+    path = path.replace("{user}", "gone")
     body = None
     if "requestBody" in described:
         schema = described["requestBody"]["content"]["application/json"]["schema"]

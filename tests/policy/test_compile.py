@@ -19,10 +19,10 @@ from headgate.core.policy import (
     Slots,
     Tenant,
     TokenWeights,
-    Weekday,
     WeightedTokens,
     Windowed,
 )
+from headgate.core.weekdays import Weekday
 from headgate.policy import describe, load_policy, parse_policy
 from tests.policy.policies import DIGEST, MODELS
 
@@ -210,3 +210,20 @@ def test_weeks_begin_on_monday_and_months_on_their_first_day_by_default() -> Non
         "tenant plain (UTC): 0 keys; tiny",
         "tenant own (Asia/Tokyo, weeks from Saturday, months from day 31): 0 keys; tiny",
     ]
+
+
+def weights(*lines: str) -> dict[str, int | None]:
+    """The weights of tenants `a`, `b` and so on, with these lines in their entries."""
+    entries = "".join(
+        f"  {name}:\n    models: [tiny]\n{line}" for name, line in zip("abc", lines, strict=False)
+    )
+    policy = parse_policy(f"{MODELS}tenants:\n{entries}".encode(), "headgate.yaml")
+    return {name: tenant.weight for name, tenant in policy.tenants.items()}
+
+
+def test_without_fairness_no_tenant_has_a_weight() -> None:
+    assert weights("", "") == {"a": None, "b": None}
+
+
+def test_as_soon_as_one_tenant_has_a_weight_all_others_have_one() -> None:
+    assert weights("    fairness: {weight: 3}\n", "") == {"a": 3, "b": 1}

@@ -7,7 +7,13 @@ import pytest
 
 from headgate.policy import parse_policy
 from headgate.policy.fields import Entry
-from headgate.policy.identity import ActsForEntry, IssuerEntry, MembershipEntry, WorkloadEntry
+from headgate.policy.identity import (
+    ActsForEntry,
+    IssuerEntry,
+    MembershipEntry,
+    OwnKeysEntry,
+    WorkloadEntry,
+)
 from headgate.policy.limits import (
     ConcurrentLimitEntry,
     CostLimitEntry,
@@ -18,6 +24,7 @@ from headgate.policy.schema import (
     AdapterEntry,
     BaseModelEntry,
     CorsEntry,
+    FairnessEntry,
     KeyEntry,
     PolicyFile,
     PricesEntry,
@@ -35,6 +42,7 @@ SECTIONS: dict[str, tuple[type[Entry], ...]] = {
     "Prices": (PricesEntry,),
     "Versions": (VersionEntry,),
     "Tenants": (TenantEntry,),
+    "Fairness": (FairnessEntry,),
     "Keys": (KeyEntry,),
     "Limits": (WindowLimitEntry, CostLimitEntry, ConcurrentLimitEntry),
     "Weights": (WeightsEntry,),
@@ -42,6 +50,7 @@ SECTIONS: dict[str, tuple[type[Entry], ...]] = {
     "Tenants of an issuer": (MembershipEntry,),
     "Workloads": (WorkloadEntry,),
     "Front ends": (ActsForEntry,),
+    "Own keys": (OwnKeysEntry,),
     "APIs without usage": (WithoutUsageEntry,),
     "Web pages": (CorsEntry,),
 }

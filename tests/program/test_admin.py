@@ -26,9 +26,15 @@ class Admin:
 
     def __init__(self) -> None:
         self.parts = {"hooks": "", "policy": ""}
+        self.away: dict[str, str] = {}
         self.metrics = Metrics(CollectorRegistry(), FakeClock())
         self.server = HttpServer(
-            admin_app(self.read_metrics, lambda: self.parts, rate_limits=lambda: "a.b: unit=DAY\n"),
+            admin_app(
+                self.read_metrics,
+                lambda: self.parts,
+                degraded=lambda: self.away,
+                rate_limits=lambda: "a.b: unit=DAY\n",
+            ),
             Address("127.0.0.1", 0),
         )
 
@@ -68,7 +74,15 @@ async def test_it_is_alive_even_when_it_is_not_ready(admin: Admin) -> None:
 
 async def test_it_is_ready_when_every_part_is(admin: Admin) -> None:
     answer = await admin.get("/readyz")
-    assert (answer.status_code, answer.json()) == (200, {"ready": True, "missing": [], "why": {}})
+    assert answer.status_code == 200
+    assert answer.json() == {"ready": True, "missing": [], "why": {}, "degraded": {}}
+
+
+async def test_it_is_ready_while_a_store_is_away_and_says_so(admin: Admin) -> None:
+    admin.away["store"] = "Redis does not answer"
+    answer = await admin.get("/readyz")
+    assert (answer.status_code, answer.json()["ready"]) == (200, True)
+    assert answer.json()["degraded"] == {"store": "Redis does not answer"}
 
 
 async def test_what_is_not_ready_is_named(admin: Admin) -> None:
@@ -76,7 +90,8 @@ async def test_what_is_not_ready_is_named(admin: Admin) -> None:
     admin.parts |= why
     answer = await admin.get("/readyz")
     assert answer.status_code == 503
-    assert answer.json() == {"ready": False, "missing": ["hooks", "policy"], "why": why}
+    missing = sorted(why)
+    assert answer.json() == {"ready": False, "missing": missing, "why": why, "degraded": {}}
 
 
 def test_the_shown_settings_hold_no_password() -> None:

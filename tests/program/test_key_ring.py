@@ -41,6 +41,9 @@ class Ring:
     def scope_of(self, key: str) -> KeyScope | None:
         return self._scopes[0] if self._scopes and key == self._caller.key else None
 
+    def is_blocked(self, tenant: str, user: str) -> bool:
+        return False
+
 
 class AwayRing:
     """A ring that knows nothing."""
@@ -50,6 +53,9 @@ class AwayRing:
 
     def scope_of(self, key: str) -> KeyScope | None:
         return None
+
+    def is_blocked(self, tenant: str, user: str) -> bool:
+        return False
 
 
 def asked(secret: str = SECRET) -> CheckInput:

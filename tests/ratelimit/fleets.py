@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from prometheus_client import CollectorRegistry
 
 from headgate.core.metrics import Metrics
+from ratelimit.fair.tags import VirtualTimes
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.outage.breaker import PROBE_EVERY_S
 from ratelimit.store.outage.replicas import ANNOUNCE_EVERY_S
@@ -82,7 +83,11 @@ class Fleet:
         metrics = Metrics(CollectorRegistry(), self.clock)
         resilient = ResilientStore(self.shared, name, 1, self.clock, metrics)
         await resilient.tend()
-        return Sliced(name, resilient, SlicedStore(resilient, name, self.clock, metrics))
+        return Sliced(
+            name,
+            resilient,
+            SlicedStore(resilient, name, self.clock, metrics, VirtualTimes(self.clock.monotonic_s)),
+        )
 
     async def ask(self, place: int, *asked: Demand, id: str = "") -> Reserved:
         reservation = self.shop.ask(*asked, id=id, now_s=self.clock.now_s())

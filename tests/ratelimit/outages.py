@@ -1,6 +1,6 @@
 """A shared store that tests take away, and the store in front of it."""
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -41,6 +41,7 @@ class FakeShared(MemoryStore):
         self.calls = 0
         self.replicas: set[str] = set()
         self.batches: dict[str, dict[str, str]] = {}
+        self.times: dict[str, int] = {}
 
     async def reserve(self, reservation: Reservation) -> Reserved:
         call = super().reserve
@@ -63,6 +64,13 @@ class FakeShared(MemoryStore):
             return len(self.replicas)
 
         return await self._heard(added)
+
+    async def exchange_times(self, times: Mapping[str, int]) -> Mapping[str, int]:
+        async def exchanged() -> Mapping[str, int]:
+            self.times.update(times)
+            return {**self.times}
+
+        return await self._heard(exchanged)
 
     async def withdraw(self, replica: str) -> None:
         async def removed() -> None:

@@ -18,8 +18,8 @@ from headgate.core.policy import (
     Slots,
     Tenant,
     TokenWeights,
-    Weekday,
 )
+from headgate.core.weekdays import Weekday
 from ratelimit.demand import Subject, claims_of, reservation_of
 from ratelimit.store.protocol import MAX_COUNT, REQUESTS, TOKENS, Weights
 from tests.ratelimit.builders import NOW_S, limit

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from headgate.core.policy import Calendar, Per, Weekday
+from headgate.core.policy import Calendar, Per
+from headgate.core.weekdays import Weekday
 from ratelimit.windows import Window, window
 
 ZONES = [

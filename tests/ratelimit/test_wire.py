@@ -271,3 +271,12 @@ def test_refused_without_a_limit_is_over_limit_too() -> None:
     response = encode_decision(REQUEST, unknown, NOW_S)
     assert response.overall_code == RateLimitResponse.OVER_LIMIT
     assert b"not in the policy" in response.raw_body
+
+
+def test_a_priority_goes_to_vllm_as_a_header() -> None:
+    admitted = encode_decision(REQUEST, Admitted((), priority=7), NOW_S)
+    without = encode_decision(REQUEST, Admitted(()), NOW_S)
+
+    [header] = admitted.request_headers_to_add
+    assert (header.key, header.value) == ("x-vllm-priority", "7")
+    assert not without.request_headers_to_add

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import httpx
 from hypothesis import given
@@ -118,3 +119,35 @@ async def _receive() -> dict[str, object]:
 
 async def _send(_message: object) -> None:
     return None
+
+
+async def order_of(*policy: str) -> list[str]:
+    """The order in which two requests leave the queue; the later one has the better priority."""
+    settings = Settings(max_num_seqs=1, ttft_s=0, token_interval_s=0)
+    settings = replace(settings, scheduling_policy="priority") if policy else settings
+    ended: list[str] = []
+    async with client_of(settings) as client:
+
+        async def ask(priority: str) -> None:
+            headers = {"x-vllm-priority": priority}
+            await client.post(CHAT, json=asking(CHAT, 2), headers=headers)
+            ended.append(priority)
+
+        endless = asyncio.create_task(
+            client.post(CHAT, json=asking(CHAT, 2), headers={"x-simulate": "stall_after=0"})
+        )
+        await read_until(client, "num_requests_running", 1)
+        async with asyncio.TaskGroup() as group:
+            for number, priority in enumerate(("9", "-1")):
+                group.create_task(ask(priority))
+                await read_until(client, "num_requests_waiting", number + 1)
+            endless.cancel()
+    return ended
+
+
+async def test_the_smallest_priority_leaves_the_queue_first() -> None:
+    assert await order_of("priority") == ["-1", "9"]
+
+
+async def test_without_the_policy_a_priority_is_ignored() -> None:
+    assert await order_of() == ["9", "-1"]

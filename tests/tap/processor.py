@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from prometheus_client import CollectorRegistry
 
 from extproc.estimate import Estimator
+from extproc.own_keys import no_keys
 from extproc.pins.memory import MemoryPins
 from extproc.service import ExternalProcessor
 from headgate.core.apis import ENDPOINTS, Api
@@ -71,6 +72,8 @@ async def serve_processor(socket: Path) -> Server:
         estimator=Estimator(),
         new_id=lambda: "r1",
         limits_of=_no_limits,
+        usage_of=_no_limits,
+        own_keys=no_keys,
         pins=MemoryPins(clock),
         metrics=Metrics(CollectorRegistry(), clock),
         clock=clock,

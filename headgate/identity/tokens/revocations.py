@@ -12,23 +12,23 @@ from headgate.core.issuers import Person
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revocations:
-    """The people and tokens that are revoked, known by their issuer's alias and their id.
+    """The tokens that are revoked.
 
-    `people` are blocked until they are taken out. `tokens` are those of a `jti`. Of the people in
-    `issued_before_s`, only tokens that were issued at this time or later count.
+    All tokens of `users` are, by names such as `okta:00u1`. `tokens` are those of an issuer's alias
+    and a `jti`. Of the users in `issued_before_s`, only tokens that were issued at this time or
+    later count.
     """
 
-    people: frozenset[tuple[str, str]] = frozenset()
+    users: frozenset[str] = frozenset()
     tokens: frozenset[tuple[str, str]] = frozenset()
-    issued_before_s: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    issued_before_s: Mapping[str, float] = field(default_factory=dict)
 
     def covers(self, person: Person) -> bool:
         """Whether the person's token is revoked. One that does not say when it was issued, is."""
-        subject = (person.issuer, person.subject)
         return (
-            subject in self.people
+            person.user in self.users
             or (person.issuer, person.token_id) in self.tokens
-            or person.issued_s < self.issued_before_s.get(subject, -1.0)
+            or person.issued_s < self.issued_before_s.get(person.user, -1.0)
         )
 
 

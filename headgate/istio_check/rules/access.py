@@ -42,7 +42,7 @@ def authorization_policies(mesh: Mesh) -> Iterator[Finding]:
             and _chooses(mesh, service, mapping(policy.spec.get("selector")))
             and not policy.spec.get("targetRefs")
         ]
-        if policies and not any(_allows(policy, number, namespace) for policy in policies):
+        if policies and not any(admits(policy, number, namespace) for policy in policies):
             message = f"calls from {namespace} to port {number} of {service.host} get 403"
             remedy = f'a rule from principals ["*/ns/{namespace}/sa/*"] to ports ["{number}"]'
             path: KeyPath = ("spec", "rules")
@@ -155,7 +155,8 @@ def _is_source(source: Mapping[str, object], labels: Mapping[str, object]) -> bo
     return "matchExpressions" in selector or is_selected(selector.get("matchLabels"), labels)
 
 
-def _allows(policy: Manifest, number: int, namespace: str) -> bool:
+def admits(policy: Manifest, number: int, namespace: str) -> bool:
+    """Whether an ALLOW policy lets a namespace call a port of the pods that it chooses."""
     for rule in map(mapping, items(policy.spec.get("rules"))):
         sources = [mapping(mapping(entry).get("source")) for entry in items(rule.get("from"))]
         ports = [

@@ -16,7 +16,7 @@ from starlette.routing import Route
 _INDEX = """\
 Headgate
 /healthz  200 while the process lives
-/readyz   200 once it can serve, 503 with what is missing and why
+/readyz   200 once it can serve, 503 with what is missing and why; what is away meanwhile
 /metrics  Prometheus or OpenMetrics text
 /stats/prometheus  the metrics of Envoy itself, in one box
 /debug/config  the settings in force, without passwords
@@ -31,6 +31,7 @@ def admin_app(
     read_metrics: Callable[[], Awaitable[CollectorRegistry]],
     ready: Callable[[], Mapping[str, str]],
     *,
+    degraded: Callable[[], Mapping[str, str]] = dict,
     rate_limits: Callable[[], str] = str,
     config: Callable[[], Any] = dict,
     envoy_metrics: Callable[[], Awaitable[str | None]] | None = None,
@@ -38,13 +39,14 @@ def admin_app(
     """The admin application.
 
     `read_metrics` returns those of the whole program. `ready` names each part that must be ready
-    before traffic may come, and why it is not; the reason is empty for a ready one. `rate_limits`
-    describes the limits of --ratelimit-config in force. `config` is what /debug/config shows.
+    before traffic may come, and why it is not; the reason is empty for a ready one. `degraded`
+    names each part that is away while traffic may come, and what follows. `rate_limits` describes
+    the limits of --ratelimit-config in force. `config` is what /debug/config shows.
     `envoy_metrics` is None where no Envoy runs, and returns None while it does not answer.
     """
 
     async def readyz(_request: Request) -> Response:
-        return _readiness(ready())
+        return _readiness(ready(), degraded())
 
     async def healthcheck(_request: Request) -> Response:
         is_ready = not any(ready().values())
@@ -89,9 +91,9 @@ async def _healthz(_request: Request) -> Response:
     return PlainTextResponse("ok\n")
 
 
-def _readiness(parts: Mapping[str, str]) -> Response:
+def _readiness(parts: Mapping[str, str], degraded: Mapping[str, str]) -> Response:
     why = {name: reason for name, reason in parts.items() if reason}
-    answer = {"ready": not why, "missing": sorted(why), "why": why}
+    answer = {"ready": not why, "missing": sorted(why), "why": why, "degraded": dict(degraded)}
     return JSONResponse(answer, status_code=503 if why else 200)
 
 

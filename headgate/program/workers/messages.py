@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from prometheus_client import Metric
 
 from headgate.core.policy import CompiledPolicy
-from headgate.program.settings import ServiceSettings
+from headgate.program.settings import LogLevel, ServiceSettings
 from ratelimit.descriptors.tree import Domains
 
 
@@ -50,6 +50,13 @@ class Configuration:
 @dataclass(frozen=True, slots=True)
 class StopAdmitting:
     """New requests are refused from now on: one box ends. The answer is Ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogFrom:
+    """The least severe events of the log from now on. The answer is Ready."""
+
+    level: LogLevel
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import IO, Any
 
 from prometheus_client import CollectorRegistry
@@ -14,10 +15,11 @@ from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.program.ending import Ending
 from headgate.program.hooks import HookInputs
-from headgate.program.series import GAUGE_MODES
+from headgate.program.series import GAUGE_MODES, gauge_of
+from headgate.program.settings import LogLevel
 from headgate.program.workers.acceptor import Acceptor
-from headgate.program.workers.merging import RULES, merged, registry_of
-from headgate.program.workers.messages import Configuration, Setup, StopAdmitting
+from headgate.program.workers.merging import RULES, Rule, merged, registry_of
+from headgate.program.workers.messages import Configuration, LogFrom, Setup, StopAdmitting
 from headgate.program.workers.slot import Slot
 from ratelimit.descriptors.tree import Domains
 from ratelimit.fullness import Fullness
@@ -78,13 +80,26 @@ class Workers:
             slot.setup = replace(slot.setup, domains=domains)
         await self._configure()
 
+    def log_from(self, level: LogLevel) -> None:
+        """Workers that start later log from it, too."""
+        for slot in self._slots:
+            settings = slot.setup.settings
+            log = replace(settings.log, level=level)
+            slot.setup = replace(slot.setup, settings=replace(settings, log=log))
+        self._begin(self._each(lambda slot: slot.ask(LogFrom(level), _ANSWER_WITHIN_S)))
+
     async def registry(self) -> CollectorRegistry:
         """The metrics of this process and of all workers, as those of one program."""
         await self._count()
         workers = [families for slot in self._slots for families in slot.families]
-        modes = {**Metrics.gauge_modes(), **GAUGE_MODES, **Fullness.GAUGE_MODES}
-        gauges = {name: RULES[mode] for name, mode in modes.items()}
-        return registry_of(merged((self._metrics.registry.collect(), *workers), gauges))
+        return registry_of(merged((self._metrics.registry.collect(), *workers), _rules()))
+
+    def gauge(self, name: str) -> float:
+        """As the workers last said it, which is some seconds ago."""
+        values = [gauge_of(self._metrics.registry, name)]
+        for families in (families for slot in self._slots for families in slot.families):
+            values += [family.samples[0].value for family in families if family.name == name]
+        return reduce(_rules()[name], values)
 
     async def handled_entries(self) -> int:
         """The access log entries that they have recorded and settled."""
@@ -138,6 +153,12 @@ class Workers:
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(work))
+
+
+def _rules() -> dict[str, Rule]:
+    """By the name of each gauge how the values of several workers become one."""
+    modes = {**Metrics.gauge_modes(), **GAUGE_MODES, **Fullness.GAUGE_MODES}
+    return {name: RULES[mode] for name, mode in modes.items()}
 
 
 def _nameless_file() -> IO[bytes]:

@@ -5,6 +5,7 @@ it passes connections on, and the file that is locked while a record is written.
 """
 
 import asyncio
+import logging
 import socket
 import sys
 from collections.abc import Awaitable, Callable
@@ -20,7 +21,7 @@ from headgate.program.app import Hooks
 from headgate.program.ending import Ending, on_signals
 from headgate.program.hook_server import HookServer
 from headgate.program.hooks import HookInputs, running_hooks
-from headgate.program.logs import configure_logs
+from headgate.program.logs import configure_logs, set_level
 from headgate.program.series import start_series
 from headgate.program.stalls import spare_collections
 from headgate.program.workers.channel import Channel
@@ -28,12 +29,15 @@ from headgate.program.workers.messages import (
     Configuration,
     Count,
     Failed,
+    LogFrom,
     Numbers,
     Ready,
     Setup,
     StopAdmitting,
 )
 from ratelimit.descriptors.tree import Domains
+
+log = logging.getLogger("headgate.workers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,10 @@ class Worker:
             record_lock=record_lock,
         )
 
+    def say(self, what: str) -> None:
+        """Writes what it does to the log."""
+        log.debug("worker %d %s", self._setup.number, what)
+
     def _domains(self) -> Domains:
         return self._configuration.domains
 
@@ -77,6 +85,9 @@ class Worker:
                 spare_collections()
             case StopAdmitting():
                 self._is_admitting = False
+            case LogFrom(level):
+                set_level(level)
+                self.say("logs from now on")
             case Count():
                 families = list(self._metrics.registry.collect())
                 return Numbers(families, hooks.access_log.handled_entries)
@@ -98,6 +109,7 @@ async def work(ends: Ends) -> int:
     try:
         async with running_hooks(setup.settings, inputs, ending, _door(setup, ends)) as hooks:
             ends.channel.send(Ready())
+            worker.say("answers hooks")
             answering = asyncio.create_task(_answer(ends.channel, worker, hooks, ending))
             await ending.begun.wait()
     except OperatorError as error:

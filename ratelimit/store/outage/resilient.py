@@ -124,6 +124,10 @@ class ResilientStore:
         """See `SharedStore`. In an outage, StoreAwayError at once."""
         return await self._ask(lambda: self._store.exchange(replica, batches, read))
 
+    async def exchange_times(self, times: Mapping[str, int]) -> Mapping[str, int]:
+        """See `SharedStore`. In an outage, StoreAwayError at once."""
+        return await self._ask(lambda: self._store.exchange_times(times))
+
     async def withdraw(self, replica: str) -> None:
         """See `SharedStore`. In an outage, StoreAwayError at once."""
         await self._ask(lambda: self._store.withdraw(replica))

@@ -72,12 +72,13 @@ class Shares:
             used=_used_of_whole(reservation, answer.used, replicas),
             refused=answer.refused,
             degraded=True,
+            start=answer.start,
         )
 
     async def settle(self, reservation: str, tenant: str, spent: Spent, now_s: float) -> Settled:
         """Like a store's, but without what is in use."""
         settled = await self._store.settle(reservation, tenant, spent, now_s)
-        return Settled(settled.outcome, {})
+        return Settled(settled.outcome, {}, settled.start)
 
 
 def _shared(whole: T, replicas: int) -> T:

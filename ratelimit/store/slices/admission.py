@@ -86,10 +86,17 @@ class Admission:
         whole = _merged(draws, answer)
         if not is_admitted:
             return whole
-        until_s = reservation.now_s + reservation.hold_s
-        hold = Hold(draws, until_s, has_rest=bool(rest.asked) and answer.held)
+        hold = self._hold(reservation, draws, has_rest=bool(rest.asked) and answer.held)
         self._holds.add(reservation.tenant, reservation.id, hold)
-        return replace(whole, held=True, held_by=self._holds.held_by(hold))
+        start = answer.start if hold.start is None else hold.start.tag
+        return replace(whole, held=True, held_by=self._holds.held_by(hold), start=start)
+
+    def _hold(self, reservation: Reservation, draws: tuple[Draw, ...], *, has_rest: bool) -> Hold:
+        """The whole reservation here. Its work in a queue counts where the rest of it is."""
+        until_s = reservation.now_s + reservation.hold_s
+        fair = None if has_rest else reservation.fair
+        start = None if fair is None else self._holds.take_start(reservation.tenant, fair)
+        return Hold(draws, until_s, has_rest, fair, start)
 
     async def _refusal(self, reservation: Reservation, lacking: frozenset[str]) -> Reserved:
         """Names everything without room. Asks the store only for what it has never reported."""

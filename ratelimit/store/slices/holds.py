@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ratelimit.fair.tags import FairDemand, FairStart, Finishes
 from ratelimit.store.protocol import (
     SETTLED_KEPT_S,
     ReserveDecision,
@@ -28,12 +29,14 @@ _MAX_DELEGATED = 65_536
 class Hold:
     """A reservation that this replica holds until `until_s`.
 
-    With `has_rest` the store holds another part of it.
+    With `has_rest` the store holds another part of it. With `fair`, its work counts here.
     """
 
     draws: tuple[Draw, ...]
     until_s: float
     has_rest: bool
+    fair: FairDemand | None = None
+    start: FairStart | None = None
 
 
 class Holds:
@@ -41,6 +44,7 @@ class Holds:
 
     def __init__(self, replica: str) -> None:
         self._replica = replica
+        self._finishes = Finishes()
         self._holds: OrderedDict[TenantKey, Hold] = OrderedDict()
         self._settled: OrderedDict[TenantKey, float] = OrderedDict()
         self._delegated: OrderedDict[TenantKey, None] = OrderedDict()
@@ -68,6 +72,10 @@ class Holds:
         """The `Reserved.held_by` of a reservation that is held here."""
         return self._replica + (WITH_REST if hold.has_rest else "")
 
+    def take_start(self, tenant: str, fair: FairDemand) -> FairStart:
+        """The start in a queue, by this replica's own count of the tenant's work."""
+        return self._finishes.take(tenant, fair)
+
     def add(self, tenant: str, reservation: str, hold: Hold) -> None:
         """Its amounts have been drawn: it can be settled."""
         self._holds[tenant, reservation] = hold
@@ -81,13 +89,15 @@ class Holds:
             return Settled(SettleOutcome.DUPLICATE if is_settled else SettleOutcome.UNKNOWN, {})
         for draw in hold.draws:
             draw.spend(draw.demand.weights.amount(spent))
+        if hold.fair is not None:
+            self._finishes.correct(tenant, hold.fair, spent.input, spent.output)
         del self._holds[key]
         self._settled[key] = now_s + SETTLED_KEPT_S
         self._settled.move_to_end(key)
         if len(self._settled) > _MAX_SETTLED:
             self._settled.popitem(last=False)
         used = {draw.demand.key: draw.pool.used for draw in hold.draws}
-        return Settled(SettleOutcome.SETTLED, used)
+        return Settled(SettleOutcome.SETTLED, used, hold.start)
 
     def delegate(self, tenant: str, reservation: str) -> None:
         """The store was asked to hold all of it: no slice may hold it too."""

@@ -14,6 +14,7 @@ from dataclasses import replace
 from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
 from headgate.core.policy import OnOutage
+from ratelimit.fair.tags import VirtualTimes
 from ratelimit.store.background import BackgroundTask
 from ratelimit.store.concurrency import Turns, groups
 from ratelimit.store.outage.resilient import ResilientStore
@@ -49,10 +50,18 @@ class SlicedStore:
     """See `Store`. An async context manager: inside it the background task runs.
 
     `replica` names this process among those that share `inner`. `Reserved.held_by` is that name,
-    with a `+` after it where `inner` holds another part of the reservation.
+    with a `+` after it where `inner` holds another part of the reservation. `virtual_times` learn
+    the starts of what other replicas settle here.
     """
 
-    def __init__(self, inner: ResilientStore, replica: str, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        inner: ResilientStore,
+        replica: str,
+        clock: Clock,
+        metrics: Metrics,
+        virtual_times: VirtualTimes,
+    ) -> None:
         self._inner = inner
         self._replica = replica
         self._clock = clock
@@ -60,6 +69,7 @@ class SlicedStore:
         self._holds = Holds(replica)
         self._allocator = Allocator(inner, clock, lambda word: metrics.slices.labels(word).inc())
         self._admission = Admission(inner, self._pools, self._holds, self._allocator, clock)
+        self._virtual_times = virtual_times
         self._forwarding = Forwarding(inner, replica, clock)
         self._turns = Turns()
         self._background = BackgroundTask("slices", self.tend, TEND_EVERY_S)
@@ -115,13 +125,13 @@ class SlicedStore:
             if elsewhere:  # a repeated call was held here too: here it has used nothing
                 self._forwarding.send(holder, ForwardedSettlement(tenant, reservation, spent))
                 self._holds.settle(tenant, reservation, Spent(), now_s)
-                return Settled(SettleOutcome.FORWARDED, rest.used)
+                return Settled(SettleOutcome.FORWARDED, rest.used, rest.start)
             here = self._holds.settle(tenant, reservation, spent, now_s)
         if here.outcome is not SettleOutcome.SETTLED:
             return rest
         is_deferred = rest.outcome is SettleOutcome.DEFERRED
         outcome = SettleOutcome.DEFERRED if is_deferred else SettleOutcome.SETTLED
-        return Settled(outcome, {**rest.used, **here.used})
+        return Settled(outcome, {**rest.used, **here.used}, here.start or rest.start)
 
     async def count(self, tenant: str, hits: Sequence[Hit], now_s: float) -> CountedHits:
         return await self._inner.count(tenant, hits, now_s)
@@ -184,7 +194,11 @@ class SlicedStore:
         now_s = self._clock.now_s()
 
         def settle(settlement: ForwardedSettlement) -> None:
-            self._holds.settle(settlement.tenant, settlement.reservation, settlement.spent, now_s)
+            settled = self._holds.settle(
+                settlement.tenant, settlement.reservation, settlement.spent, now_s
+            )
+            if settled.start is not None and settlement.spent.requests:
+                self._virtual_times.started(settled.start)
 
         await self._forwarding.exchange(expects=len(self._holds) > 0, settle=settle)
 
@@ -207,7 +221,8 @@ class SlicedStore:
         held_by = "" if hold is None else self._holds.held_by(hold)
         counters = [demand.key for demand in reservation.demands]
         used = await self.peek(query_of(reservation, counters))
-        return Reserved(decision=ReserveDecision.ADMITTED, used=used, held_by=held_by)
+        start = None if hold is None or hold.start is None else hold.start.tag
+        return Reserved(decision=ReserveDecision.ADMITTED, used=used, held_by=held_by, start=start)
 
 
 def _taken_over(tenant: str, reservation: str, hold: Hold, now_s: float) -> Reservation:

@@ -95,3 +95,15 @@ def test_every_gauge_of_the_table_says_how_workers_are_joined() -> None:
 
     assert gauges - created == set(Metrics.gauge_modes())
     assert set(Metrics.gauge_modes().values()) <= set(RULES)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_exemplar_of_one_process_stays(order: int) -> None:
+    processes = []
+    for exemplar in (None, {"trace_id": "t1"}):
+        registry = CollectorRegistry()
+        Histogram("wait", "-", registry=registry).observe(1, exemplar)
+        processes.append(list(registry.collect()))
+    (family,) = merged(processes[::order], {})
+
+    assert [one.exemplar.labels for one in family.samples if one.exemplar] == [{"trace_id": "t1"}]

@@ -1,12 +1,13 @@
-"""`headgate serve --workers`: connections in turns, whole lines on one standard output, one end."""
+"""`headgate serve --workers`: one program in its records, its log, its admin port and its end."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import grpc
@@ -16,7 +17,7 @@ from accesslog import service as accesslog
 from tests.accesslog.entries import entry, message
 from tests.box import environment, metric, policy, worker_pids
 from tests.patience import PATIENCE_S, wait_until
-from tests.redis_server import running_redis
+from tests.redis_server import RedisServer, running_redis
 
 WORKERS = 3
 RECORDS, BATCH = 1_200, 400
@@ -24,13 +25,16 @@ WRITTEN = 'headgate_records_total{outcome="written"}'
 
 
 @contextmanager
-def serving(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], str, str]]:
-    """The process, its gRPC address and its admin URL; records go to the file `out`."""
+def serving(
+    folder: Path, *options: str, redis: RedisServer | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], str, str]]:
+    """The process, its gRPC address and its admin URL; its log goes to the file `log`."""
     (folder / "headgate.yaml").write_text(policy("http://127.0.0.1:9"))
     address = f"unix:{folder / 'hooks.sock'}"
-    with running_redis() as redis, (folder / "log").open("w") as log:
+    store = running_redis() if redis is None else nullcontext(redis)
+    with store as server, (folder / "log").open("w") as log:
         command = [sys.executable, "-m", "headgate", "serve", "--workers", str(WORKERS)]
-        command += ["--store", redis.url, "--hooks", address, "--admin", "127.0.0.1:0", *options]
+        command += ["--store", server.url, "--hooks", address, "--admin", "127.0.0.1:0", *options]
         process = subprocess.Popen(
             command, cwd=folder, stdout=subprocess.PIPE, stderr=log, env=environment()
         )
@@ -92,6 +96,44 @@ def test_a_second_signal_ends_the_drain_of_all_workers(tmp_path: Path) -> None:
         wait_until(lambda: httpx.get(f"{admin_url}/readyz").status_code == 503, "the drain")
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_S) == 0
+
+
+def test_sigusr1_changes_the_log_level_of_all_workers_and_of_later_ones(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    numbers = range(1, WORKERS + 1)
+    with serving(tmp_path) as (process, _, _):
+        process.send_signal(signal.SIGUSR1)
+        for number in numbers:
+            text = f"DEBUG headgate.workers: worker {number} logs from now on"
+            wait_until(lambda text=text: text in log.read_text(), text)
+        os.kill(worker_pids(process.pid)[0], signal.SIGKILL)
+        wait_until(lambda: "DEBUG headgate.workers: worker" in tail(log, "killed"), "another one")
+        process.send_signal(signal.SIGUSR1)
+        wait_until(lambda: "logs from WARNING on now" in log.read_text(), "the usual level")
+        os.kill(worker_pids(process.pid)[0], signal.SIGKILL)
+        wait_until(lambda: len(worker_pids(process.pid)) == WORKERS, "another one")
+
+    assert "DEBUG" not in tail(log, "logs from WARNING on now")
+
+
+def tail(log: Path, words: str) -> str:
+    """The log after the last line with these words."""
+    return log.read_text().rpartition(words)[2]
+
+
+def test_readyz_names_a_redis_that_no_worker_reaches_and_stays_ready(tmp_path: Path) -> None:
+    with running_redis() as redis, serving(tmp_path, redis=redis) as (_, _, admin_url):
+
+        def away() -> dict[str, str]:
+            answer = httpx.get(f"{admin_url}/readyz")
+            assert answer.status_code == 200
+            found: dict[str, str] = answer.json()["degraded"]
+            return found
+
+        redis.stop()
+        wait_until(lambda: list(away()) == ["store"], "Redis to be named")
+        redis.start()
+        wait_until(lambda: not away(), "Redis to be back")
 
 
 @contextmanager
