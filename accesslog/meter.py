@@ -19,7 +19,7 @@ from headgate.core.contract import (
     RequestKey,
     read_held_by,
 )
-from headgate.core.policy import Prices
+from headgate.core.prices import Price
 from headgate.core.settlement import (
     Charge,
     Estimate,
@@ -36,8 +36,8 @@ MAX_TEXT = 1024
 _BOUNDS = (RequestKey.MAX_COMPLETION_TOKENS, RequestKey.MAX_OUTPUT_TOKENS, RequestKey.MAX_TOKENS)
 _MOST_TOKENS = 2**53
 
-PricesOf: TypeAlias = Callable[[str], Prices | None]
-"""The prices of a model; None for a model that is not in the policy."""
+PriceOf: TypeAlias = Callable[[str, str | None, float | None], Price | None]
+"""The price of a model and version at a moment, None for now; None for an unknown model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,7 @@ class FinishedRequest:
     text_bytes: int = 0
 
 
-def meter(
-    entry: LogEntry, prices_of: PricesOf, replica: str | None = None
-) -> FinishedRequest | None:
+def meter(entry: LogEntry, price_of: PriceOf, replica: str | None = None) -> FinishedRequest | None:
     """The record and the reservation of one log entry; None while its request still runs.
 
     `replica` is the name of these services for the record.
@@ -87,7 +85,7 @@ def meter(
         request_bytes=entry.request_bytes,
         response_header_bytes=entry.response_header_bytes,
         response_bytes=entry.response_bytes,
-        **_amounts(entry, usage, charged, prices_of),
+        **_amounts(entry, usage, charged, price_of),
         **_times(entry, usage, entry.duration_s),
     )
     return FinishedRequest(record, reservation, _text_bytes(entry))
@@ -147,7 +145,7 @@ def _identity(entry: LogEntry) -> _Identity:
         "model": _of(admission, AdmissionKey.MODEL),
         "base": _of(admission, AdmissionKey.BASE),
         "adapter": _of(admission, AdmissionKey.ADAPTER),
-        "version": _subset(entry.upstream_cluster) or _of(admission, AdmissionKey.VERSION),
+        "version": _version(entry),
         "choices": read_count(admission.get(AdmissionKey.CHOICES)),
     }
 
@@ -188,15 +186,14 @@ class _Amounts(TypedDict):
     estimated_tokens: int | None
     estimated_prompt_tokens: int | None
     cost: Decimal | None
+    price_version: str | None
     source: Source | None
 
 
-def _amounts(
-    entry: LogEntry, usage: Usage, charged: Charge | None, prices_of: PricesOf
-) -> _Amounts:
+def _amounts(entry: LogEntry, usage: Usage, charged: Charge | None, price_of: PriceOf) -> _Amounts:
     """The fields that say how much was reserved and charged."""
     is_used = charged is not None and charged.source is not Source.REFUND
-    model = _of(entry.admission, AdmissionKey.MODEL)
+    price = _price(entry, price_of)
     return {
         "prompt_tokens": None if charged is None else charged.prompt,
         "completion_tokens": None if charged is None else charged.completion,
@@ -205,17 +202,37 @@ def _amounts(
         "audio_seconds": usage.seconds if is_used else None,
         "estimated_tokens": read_count(entry.admission.get(AdmissionKey.ESTIMATE)),
         "estimated_prompt_tokens": read_count(entry.admission.get(AdmissionKey.ESTIMATE_PROMPT)),
-        "cost": _cost(model, charged, prices_of),
+        "cost": _cost(usage, charged, price),
+        "price_version": None if charged is None or price is None else price.version,
         "source": None if charged is None else charged.source,
     }
 
 
-def _cost(model: str | None, charged: Charge | None, prices_of: PricesOf) -> Decimal | None:
-    prices = None if model is None else prices_of(model)
-    if charged is None or prices is None:
+def _price(entry: LogEntry, price_of: PriceOf) -> Price | None:
+    """The price in force when the request ended, of the version that answered."""
+    model = _of(entry.admission, AdmissionKey.MODEL)
+    if model is None:
         return None
-    fresh = charged.prompt - charged.cached
-    return money(prices.cost(fresh, charged.cached, charged.completion))
+    start_s = None if entry.start_ns is None else entry.start_ns / 1e9
+    return price_of(model, _version(entry), start_s and start_s + (entry.duration_s or 0.0))
+
+
+def _cost(usage: Usage, charged: Charge | None, price: Price | None) -> Decimal | None:
+    if charged is None or price is None:
+        return None
+    cost = price.prices.cost(
+        charged.prompt - charged.cached,
+        charged.cached,
+        charged.completion,
+        reasoning=min(usage.reasoning or 0, charged.completion),
+        audio_seconds=usage.seconds or 0 if charged.requests else 0,
+        requests=charged.requests,
+    )
+    return money(cost)
+
+
+def _version(entry: LogEntry) -> str | None:
+    return _subset(entry.upstream_cluster) or _of(entry.admission, AdmissionKey.VERSION)
 
 
 def _subset(cluster: str) -> str | None:

@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from accesslog.console import ConsoleSink
 from accesslog.counts import RequestCounts
-from accesslog.meter import FinishedRequest, PricesOf, meter
+from accesslog.meter import FinishedRequest, PriceOf, meter
 from accesslog.sink import Sink
 from accesslog.types import OpenReservation, UsageRecord
 from accesslog.wire import parse, read_entry
@@ -98,7 +98,7 @@ class AccessLogService:
         settle: SettleReservation,
         known_outcome: KnownOutcome,
         learn: LearnUsage,
-        prices_of: PricesOf,
+        price_of: PriceOf,
         sinks: Sequence[Sink],
         console: ConsoleSink | None = None,
         policy: Callable[[], CompiledPolicy],
@@ -111,7 +111,7 @@ class AccessLogService:
         self._known_outcome = known_outcome
         self._outcomes = metrics.settlements.labels
         self._learn = learn
-        self._prices_of = prices_of
+        self._price_of = price_of
         self._replica = replica
         self._sinks = sinks
         self._console = console
@@ -174,7 +174,7 @@ class AccessLogService:
     def _metered(self, entries: Sequence[HTTPAccessLogEntry]) -> Iterator[FinishedRequest]:
         """Reads, counts and learns from some entries; leaves out those of running requests."""
         for entry in entries:
-            request = meter(read_entry(entry), self._prices_of, self._replica)
+            request = meter(read_entry(entry), self._price_of, self._replica)
             if request is None:
                 continue
             self._counts.count(request.record)

@@ -107,6 +107,7 @@ class UsageRecord(Struct, frozen=True, kw_only=True, gc=False):
     - `estimated_tokens` were reserved at admission, `estimated_prompt_tokens` of them for the
       prompt.
     - `cost` is in the currency of the prices, None if the model is not in the policy.
+    - `price_version` names the prices of `cost`, None without any.
     - `max_tokens` is the bound of the output that the client asked for.
     - `to_upstream_s` is the time from the start to the first byte that the upstream was sent,
       `upstream_first_byte_s` to the first that it sent.
@@ -156,6 +157,7 @@ class UsageRecord(Struct, frozen=True, kw_only=True, gc=False):
     estimated_tokens: int | None
     estimated_prompt_tokens: int | None
     cost: Decimal | None
+    price_version: str | None
     source: Source | None
     to_upstream_s: float | None
     upstream_first_byte_s: float | None

@@ -6,9 +6,9 @@ from headgate.core.policy import (
     Limit,
     PricedTokens,
     Slots,
-    TokenWeights,
     WeightedTokens,
 )
+from headgate.core.prices import TokenWeights
 
 OUTPUT_SHARE = 16
 """Without a maximum, the output holds at most this part (1/16) of the smallest limit."""
@@ -44,5 +44,5 @@ def _weights(limit: Limit, model: str) -> TokenWeights | None:
             return None
         case WeightedTokens(weights=weights):
             return weights
-        case PricedTokens(per_token=prices):
-            return prices.get(model)
+        case PricedTokens(books=books):
+            return books[model].dearest_ever if model in books else None

@@ -1,6 +1,6 @@
 """Finds the limits that a request meets, and builds its reservation. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
@@ -14,10 +14,10 @@ from headgate.core.policy import (
     Slots,
     Smooth,
     Tenant,
-    TokenWeights,
     WeightedTokens,
     Windowed,
 )
+from headgate.core.prices import PriceBook, TokenWeights, dearest
 from ratelimit.fair.tags import FairDemand
 from ratelimit.keys import CLOCK_SKEW_S, escaped_name
 from ratelimit.smooth import Refill, drain_of, drops_per_unit
@@ -85,7 +85,7 @@ def claims_of(tenant: Tenant, subject: Subject, now_s: float) -> tuple[Claim, ..
     names = _names(subject)
     for limit in tenant.limits:
         if _meets(limit.users, subject.user) and _meets(limit.models, subject.model):
-            weights = _weights(limit.shape, subject.model)
+            weights = _weights(limit.shape, subject.model, now_s)
             if weights is None:
                 continue
             claim = _claim(limit, tenant, names, weights, now_s)
@@ -198,7 +198,7 @@ def _estimated(tokens: int, prompt_tokens: int | None) -> tuple[Spent, ...]:
     )
 
 
-def _weights(shape: Shape, model: str) -> Weights | None:
+def _weights(shape: Shape, model: str, now_s: float) -> Weights | None:
     """The weights of a request to the model; None if the limit is of cost and the model is free."""
     if isinstance(shape, Slots):
         return _NOTHING
@@ -207,24 +207,23 @@ def _weights(shape: Shape, model: str) -> Weights | None:
             return REQUESTS
         case WeightedTokens(weights=each):
             return _of_tokens(each)
-        case PricedTokens(per_token=prices):
-            weights = _of_tokens(prices.get(model) or _dearest(prices.values()))
+        case PricedTokens(books=books):
+            weights = _of_tokens(_price(books, model, now_s))
             return None if weights == _NOTHING else weights
 
 
 @lru_cache(maxsize=4_096)  # weights of the policy; a reservation keeps them while it is held
 def _of_tokens(each: TokenWeights) -> Weights:
-    return Weights(0, each.input, each.cached_input, each.output)
+    return Weights(each.request, each.input, each.cached_input, each.output)
 
 
-def _dearest(costs: Iterable[TokenWeights]) -> TokenWeights:
-    """The largest prices, for a model that a reload removed from the tenant during its request."""
-    costs = tuple(costs)
-    return TokenWeights(
-        max(each.input for each in costs),
-        max(each.cached_input for each in costs),
-        max(each.output for each in costs),
-    )
+def _price(books: Mapping[str, PriceBook], model: str, now_s: float) -> TokenWeights:
+    """The price of a token; the dearest of all for a model that a reload removed from the tenant
+    during its request."""
+    book = books.get(model)
+    if book is not None:
+        return book.weights(now_s)
+    return dearest([one.weights(now_s) for one in books.values()])
 
 
 def _claim(

@@ -17,10 +17,10 @@ from headgate.core.policy import (
     PricedTokens,
     Slots,
     Smooth,
-    TokenWeights,
     WeightedTokens,
     Windowed,
 )
+from headgate.core.prices import TokenWeights
 from ratelimit.answers import LimitStatus, Reason, Refused
 
 _KINDS = (Count.REQUESTS, Count.TOKENS)

@@ -39,6 +39,8 @@ class PostgresServer:
         tables = "headgate.change, headgate.key_secret, headgate.api_key, headgate.blocked_user"
         tables += ", headgate.revocation, headgate.person"
         self.run_as(OWNER, "clean", f"truncate {tables}")
+        ledger = "headgate.usage_record, headgate.ingest, headgate.label_set, headgate.price"
+        self.run_as(OWNER, "clean", f"truncate {ledger}")
         self.run_as(OWNER, "clean", "update headgate.generation set value = 0")
         return "clean"
 

@@ -12,6 +12,7 @@ from headgate.cli.checking import check_command, replay_command
 from headgate.cli.completion import completion_command
 from headgate.cli.database import database_group
 from headgate.cli.keys import keys_group
+from headgate.cli.ledger import ledger_group
 from headgate.cli.managing import audit_group, tenants_group
 from headgate.cli.planning import curve_command, plan_command
 from headgate.cli.rendering import render_group
@@ -41,6 +42,7 @@ for _command in (
     tokens_group,
     audit_group,
     database_group,
+    ledger_group,
     render_group,
     canary_group,
     plan_command,

@@ -15,6 +15,7 @@ from headgate.dataplane.tracing import collector as check_collector
 from headgate.program.settings import (
     ApiSettings,
     DatabaseSettings,
+    LedgerSettings,
     LogSettings,
     StoreSettings,
     TlsFiles,
@@ -28,6 +29,7 @@ def service_fields(options: Mapping[str, Any]) -> dict[str, Any]:
         "store": _store(rest),
         "database": _database(rest),
         "api": _api(rest),
+        "ledger": LedgerSettings(rest.pop("ledger_spool"), rest.pop("ledger_spool_limit")),
         "log": LogSettings(rest.pop("log_format"), rest.pop("log_level")),
     }
     return {**rest, **joined}

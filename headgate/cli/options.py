@@ -86,6 +86,11 @@ KEYS_STALE = click.option(
     show_default=True,
     help="How long the database's keys are taken while it is away; revocations wait then.",
 )
+LEDGER_SPOOL = click.option(
+    "--ledger-spool",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keeps usage records in this folder until the database has them; needs a database.",
+)
 API = click.option(
     "--api",
     type=HostPort(),
@@ -186,7 +191,7 @@ def chosen_path(path: HookPath | None, counting: Counting, default: HookPath) ->
     return HookPath.STANDARD
 
 
-_UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "kib": 2**10, "mib": 2**20}
+_UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
 class Size(click.ParamType[int]):
@@ -212,6 +217,14 @@ class Size(click.ParamType[int]):
         return size
 
 
+LEDGER_SPOOL_LIMIT = click.option(
+    "--ledger-spool-limit",
+    metavar="SIZE",
+    type=Size(16 * 1024**2, 1024**4),
+    default=size_text(SERVICES.ledger.spool_limit_bytes).replace(" ", ""),
+    show_default=True,
+    help="The most that the spool holds. Records beyond it are lost, and counted.",
+)
 BODY_LIMIT = click.option(
     "--body-limit",
     "body_limit_bytes",

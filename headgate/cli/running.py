@@ -28,6 +28,8 @@ from headgate.cli.options import (
     FILE,
     GRPC_SERVER,
     KEYS_STALE,
+    LEDGER_SPOOL,
+    LEDGER_SPOOL_LIMIT,
     LOG_FORMAT,
     LOG_LEVEL,
     OPERATOR_TOKEN,
@@ -79,6 +81,8 @@ _DEFAULT_POLICY = Path("headgate.yaml")
 @DATABASE
 @DATABASE_PASSWORD
 @KEYS_STALE
+@LEDGER_SPOOL
+@LEDGER_SPOOL_LIMIT
 @API
 @API_TLS_CERT
 @API_TLS_KEY
@@ -141,6 +145,8 @@ def up_command(*, demo: bool, **options: Any) -> None:
 @DATABASE
 @DATABASE_PASSWORD
 @KEYS_STALE
+@LEDGER_SPOOL
+@LEDGER_SPOOL_LIMIT
 @API
 @API_TLS_CERT
 @API_TLS_KEY

@@ -7,9 +7,9 @@ from headgate.core.policy import (
     CountedRequests,
     Measure,
     PricedTokens,
-    TokenWeights,
     WeightedTokens,
 )
+from headgate.core.prices import TokenWeights
 
 NANOS = 1_000_000_000
 """The number of nanos in one unit of the currency."""

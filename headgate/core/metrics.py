@@ -10,6 +10,7 @@ from headgate.core.clock import Clock
 from headgate.core.demand_metrics import DemandMetrics
 from headgate.core.hook_timer import HookTimer
 from headgate.core.identity_metrics import IdentityMetrics
+from headgate.core.ledger_metrics import LedgerMetrics
 from headgate.core.metric_children import remembering
 from headgate.core.request_metrics import RequestMetrics
 
@@ -277,7 +278,8 @@ class Metrics:
         self.of_requests = RequestMetrics(registry)
         self.demand = DemandMetrics(registry)
         self.of_identity = IdentityMetrics(registry)
-        for part in (self.of_requests, self.demand, self.of_identity):
+        self.of_ledger = LedgerMetrics(registry)
+        for part in (self.of_requests, self.demand, self.of_identity, self.of_ledger):
             for metric in vars(part).values():
                 remembering(metric)
         self.store_available.set(1)
@@ -287,7 +289,8 @@ class Metrics:
         """By the name of each gauge how the values of several workers become one."""
         rows = (row for row in vars(cls).values() if isinstance(row, _Declared))
         own = {row.name: row.gauge_mode for row in rows if row.gauge_mode is not None}
-        return {**own, **RequestMetrics.GAUGE_MODES, **IdentityMetrics.GAUGE_MODES}
+        others = RequestMetrics.GAUGE_MODES, IdentityMetrics.GAUGE_MODES, LedgerMetrics.GAUGE_MODES
+        return own | others[0] | others[1] | others[2]
 
     def time_hook(self, hook: str) -> HookTimer:
         """Measures the body of a `with` as one answer of `hook`."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import ROUND_CEILING, Decimal
 from enum import StrEnum
 from typing import ClassVar, TypeAlias
 from zoneinfo import ZoneInfo
@@ -11,6 +10,7 @@ from headgate.core.apis import Api
 from headgate.core.body_fields import FieldRules
 from headgate.core.issuers import FrontEnd, Issuer
 from headgate.core.own_keys import OwnKeyRules
+from headgate.core.prices import PriceBook, TokenWeights
 from headgate.core.versions import Versions
 from headgate.core.weekdays import Weekday
 
@@ -65,15 +65,6 @@ class OnOutage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class TokenWeights:
-    """The amount that a token of each kind adds to a counter, in thousandths of its unit."""
-
-    input: int = 1000
-    cached_input: int = 1000
-    output: int = 1000
-
-
-@dataclass(frozen=True, slots=True)
 class CountedRequests:
     """A limit of requests: each request adds 1."""
 
@@ -84,7 +75,7 @@ class CountedRequests:
 class WeightedTokens:
     """A limit of tokens: each token adds the weight of its kind."""
 
-    weights: TokenWeights = TokenWeights()
+    weights: TokenWeights = field(default_factory=TokenWeights)
     count: ClassVar[Count] = Count.TOKENS
 
 
@@ -92,10 +83,10 @@ class WeightedTokens:
 class PricedTokens:
     """A limit of cost in nanos (1e-9 of the currency).
 
-    `per_token` holds the price of a token of each model that the limit can meet; never empty.
+    `books` holds the price book of each model that the limit can meet; never empty.
     """
 
-    per_token: Mapping[str, TokenWeights] = field(hash=False)
+    books: Mapping[str, PriceBook] = field(hash=False)
     count: ClassVar[Count] = Count.COST
 
 
@@ -187,34 +178,9 @@ class Caller:
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """The prices of a model per million tokens of each kind, in the currency of the policy."""
-
-    input: Decimal = Decimal(0)
-    cached_input: Decimal = Decimal(0)
-    output: Decimal = Decimal(0)
-    per_token: TokenWeights = field(init=False, repr=False, compare=False)
-    """The price of a token of each kind, in thousandths of a nano of the currency.
-
-    That is a millionth of a millionth. It is exact for prices with up to six decimals, the most
-    that the policy file accepts. Other prices are rounded up.
-    """
-
-    def __post_init__(self) -> None:
-        kinds = (self.input, self.cached_input, self.output)
-        weights = (int(price.scaleb(6).to_integral_value(ROUND_CEILING)) for price in kinds)
-        object.__setattr__(self, "per_token", TokenWeights(*weights))
-
-    def cost(self, input: int, cached_input: int, output: int) -> int:
-        """The cost of these numbers of tokens, in nanos, rounded up."""
-        each = self.per_token
-        thousandths = each.input * input + each.cached_input * cached_input + each.output * output
-        return -(-thousandths // 1000)
-
-
 DEFAULT_FAIRNESS_FLOOR = 20
 """Some hundredths of what a small GPU computes: many tenants may wait at once."""
+
 DEFAULT_IMAGE_TOKENS = 2048
 """More than most models need for a photo or a page. They report the true number at the end."""
 
@@ -236,7 +202,7 @@ class Model:
     context_tokens: int
     forces_usage: bool
     adapter: str | None = None
-    prices: Prices = field(default_factory=Prices)
+    prices: PriceBook = field(default_factory=PriceBook)
     versions: Versions | None = None
     image_tokens: int = DEFAULT_IMAGE_TOKENS
     fairness_floor: int = DEFAULT_FAIRNESS_FLOOR
@@ -281,6 +247,8 @@ class CompiledPolicy:
     `cors_origins` are the origins of the web pages that may call, or `*` for all of them.
     `fields` are the rules for the bodies of all requests. Models and tenants may have more.
 
+    `currency` is that of all prices, None if the file does not name it.
+
     `issuers` are by URL, `workloads` by SPIFFE id. `front_ends` are callers that name end users.
     """
 
@@ -293,3 +261,4 @@ class CompiledPolicy:
     issuers: Mapping[str, Issuer] = field(default_factory=dict)
     workloads: Mapping[str, Caller] = field(default_factory=dict)
     front_ends: Mapping[Caller, FrontEnd] = field(default_factory=dict)
+    currency: str | None = None

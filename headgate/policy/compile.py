@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from decimal import Decimal
 from typing import assert_never
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -21,15 +20,14 @@ from headgate.core.policy import (
     Per,
     PerSecond,
     PricedTokens,
-    Prices,
     Shape,
     Slots,
     Smooth,
     Tenant,
-    TokenWeights,
     WeightedTokens,
     Windowed,
 )
+from headgate.core.prices import TokenWeights
 from headgate.core.versions import Sticky, Version, Versions
 from headgate.core.weekdays import Weekday
 from headgate.policy.callers import (
@@ -46,11 +44,11 @@ from headgate.policy.limits import (
     WindowLimitEntry,
 )
 from headgate.policy.meaning import meaning_of
+from headgate.policy.prices import price_book
 from headgate.policy.schema import (
     AdapterEntry,
     BaseModelEntry,
     PolicyFile,
-    PricesEntry,
     TenantEntry,
     WithoutUsageEntry,
 )
@@ -64,10 +62,10 @@ def compile_policy(policy: PolicyFile) -> CompiledPolicy:
     models: dict[str, Model] = {}
     for name, entry in policy.models.items():
         if isinstance(entry, BaseModelEntry):
-            models[name] = _base_model(name, entry)
+            models[name] = _base_model(name, entry, policy.currency)
     for name, entry in policy.models.items():
         if isinstance(entry, AdapterEntry):
-            models[name] = _adapter(name, entry, models[entry.base])
+            models[name] = _adapter(name, entry, models[entry.base], policy.currency)
     shared: dict[Limit, Limit] = {}
     is_fair = any(entry.fairness is not None for entry in policy.tenants.values())
     tenants = {
@@ -85,6 +83,7 @@ def compile_policy(policy: PolicyFile) -> CompiledPolicy:
         issuers=issuers_of(policy),
         workloads=workloads_of(policy),
         front_ends=front_ends_of(policy),
+        currency=policy.currency,
     )
 
 
@@ -97,7 +96,8 @@ def _both(base: FieldRules, adapter: FieldRules) -> FieldRules:
     return {**base, **adapter, **stricter}
 
 
-def _base_model(name: str, entry: BaseModelEntry) -> Model:
+def _base_model(name: str, entry: BaseModelEntry, currency: str | None) -> Model:
+    of_versions = {name: one.prices for name, one in (entry.versions or {}).items()}
     return Model(
         name=name,
         base=name,
@@ -105,7 +105,7 @@ def _base_model(name: str, entry: BaseModelEntry) -> Model:
         upstream=_server(entry.upstream),
         context_tokens=entry.context_tokens,
         forces_usage=entry.forces_usage,
-        prices=_prices(entry.prices),
+        prices=price_book(entry.prices, of_versions, currency),
         versions=_versions(entry),
         image_tokens=entry.image_tokens,
         fairness_floor=entry.fairness_floor,
@@ -124,7 +124,7 @@ def _versions(entry: BaseModelEntry) -> Versions | None:
     return Versions(tuple(versions), Sticky(entry.sticky), entry.sticky_s)
 
 
-def _adapter(name: str, entry: AdapterEntry, base: Model) -> Model:
+def _adapter(name: str, entry: AdapterEntry, base: Model, currency: str | None) -> Model:
     adapter = entry.adapter or name
     return Model(
         name=name,
@@ -134,7 +134,7 @@ def _adapter(name: str, entry: AdapterEntry, base: Model) -> Model:
         context_tokens=base.context_tokens,
         forces_usage=base.forces_usage,
         adapter=adapter,
-        prices=base.prices if entry.prices is None else _prices(entry.prices),
+        prices=price_book(entry.prices, {}, currency, base.prices),
         versions=base.versions,
         image_tokens=base.image_tokens,
         fairness_floor=base.fairness_floor,
@@ -148,14 +148,6 @@ def _server(url: str) -> str:
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     port = parts.port or _PORTS[parts.scheme]
     return f"{parts.scheme}://{host}:{port}{parts.path.rstrip('/')}"
-
-
-def _prices(entry: PricesEntry | None) -> Prices:
-    """The prices of a model. Without a price of its own, cached input costs as input."""
-    if entry is None:
-        return Prices(Decimal(0), Decimal(0), Decimal(0))
-    cached = entry.input if entry.cached_input is None else entry.cached_input
-    return Prices(entry.input, cached, entry.output)
 
 
 def _tenant(
@@ -240,5 +232,6 @@ def _measure(entry: WindowLimitEntry, weights: TokenWeights) -> CountedRequests 
 
 def _cost(entry: CostLimitEntry, models_of_tenant: Mapping[str, Model]) -> PricedTokens:
     met = entry.models or models_of_tenant
-    prices = {name: model.prices for name, model in models_of_tenant.items() if name in met}
-    return PricedTokens({name: price.per_token for name, price in prices.items()})
+    return PricedTokens(
+        {name: model.prices for name, model in models_of_tenant.items() if name in met}
+    )

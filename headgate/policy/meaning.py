@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from headgate.core.amounts import weights_in_units
-from headgate.core.policy import TokenWeights
+from headgate.core.prices import TokenWeights
 from headgate.policy.document import YamlList, YamlMapping
 from headgate.policy.limits import ConcurrentLimitEntry, LimitEntry, WeightsEntry, WindowLimitEntry
 

@@ -20,6 +20,7 @@ WEIGHT_DECIMALS = 3
 PRICE_RULE = (
     f"a price per million tokens, from 0 to {MAX_PRICE} with at most {PRICE_DECIMALS} decimals"
 )
+UNIT_PRICE_RULE = f"the price of one, from 0 to {MAX_PRICE} with at most {PRICE_DECIMALS} decimals"
 COST_RULE = (
     f"an amount in the currency of the prices, above 0 and up to {MAX_COST}, with at most"
     f" {COST_DECIMALS} decimals"
@@ -37,6 +38,11 @@ Price = Annotated[
     Decimal,
     BeforeValidator(_decimal),
     Field(ge=0, le=MAX_PRICE, decimal_places=PRICE_DECIMALS, description=PRICE_RULE),
+]
+UnitPrice = Annotated[
+    Decimal,
+    BeforeValidator(_decimal),
+    Field(ge=0, le=MAX_PRICE, decimal_places=PRICE_DECIMALS, description=UNIT_PRICE_RULE),
 ]
 Cost = Annotated[
     Decimal,

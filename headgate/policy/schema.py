@@ -33,8 +33,8 @@ from headgate.policy.fields import (
 )
 from headgate.policy.identity import ActsForEntry, IssuerEntry, OwnKeysEntry, WorkloadEntry
 from headgate.policy.limits import LimitEntry
-from headgate.policy.money import PRICE_RULE, Price
 from headgate.policy.origins import ORIGIN_RULE, Origin, alone_if_any
+from headgate.policy.prices import CURRENCY_RULE, PRICES_RULE, Currency, PriceList
 from headgate.policy.problems import PolicyRule, hint, shown
 from headgate.policy.urls import UPSTREAM_RULE, Upstream
 from headgate.policy.versions import StickyWord, Versions
@@ -117,14 +117,6 @@ AudioCharge = Annotated[
 DayOfWeek = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 
 
-class PricesEntry(Entry):
-    """Prices of a model per million tokens. All prices of a policy are in the same currency."""
-
-    input: Price
-    output: Price
-    cached_input: Price | None = Field(default=None, description=PRICE_RULE)
-
-
 class BaseModelEntry(Entry):
     """A model that a vLLM server runs."""
 
@@ -151,9 +143,7 @@ class BaseModelEntry(Entry):
         le=MAX_FAIRNESS_FLOOR,
         description=f"a whole number of tokens a second, from 0 to {MAX_FAIRNESS_FLOOR}",
     )
-    prices: PricesEntry | None = Field(
-        default=None, description="a mapping with the keys input, output, cached_input"
-    )
+    prices: PriceList | None = Field(default=None, description=PRICES_RULE)
     versions: Versions | None = Field(
         default=None,
         description="versions by name, each {weight: ..., upstream: ...}; weights add up to 100",
@@ -170,9 +160,7 @@ class AdapterEntry(Entry):
 
     base: str = Field(description=BASE_RULE)
     adapter: ServedName | None = Field(default=None, description=SERVED_NAME_RULE)
-    prices: PricesEntry | None = Field(
-        default=None, description="a mapping with the keys input, output, cached_input"
-    )
+    prices: PriceList | None = Field(default=None, description=PRICES_RULE)
     fields: BodyFields = Field(default={}, description=FIELDS_RULE)
 
 
@@ -272,6 +260,7 @@ class PolicyFile(Entry):
     tenants: dict[Name, TenantEntry] = Field(
         min_length=1, description="tenants by name, each with at least models"
     )
+    currency: Currency | None = Field(default=None, description=CURRENCY_RULE)
     issuers: dict[Name, IssuerEntry] = Field(
         default={}, description="issuers by name, each with issuer, audience and tenants"
     )

@@ -1,6 +1,6 @@
 """The shape of each value: pydantic's errors as problems in the operator's words."""
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -21,6 +21,7 @@ from headgate.policy.limits import (
     WeightsEntry,
     WindowLimitEntry,
 )
+from headgate.policy.prices import PricesEntry
 from headgate.policy.problems import PolicyRule, Problem, hint, shown
 from headgate.policy.schema import (
     AdapterEntry,
@@ -29,7 +30,6 @@ from headgate.policy.schema import (
     FairnessEntry,
     KeyEntry,
     PolicyFile,
-    PricesEntry,
     TenantEntry,
     WithoutUsageEntry,
 )
@@ -121,7 +121,7 @@ def _tagged(error: ErrorDetails) -> ErrorDetails:
 
 
 def _problem(root: YamlMapping, error: ErrorDetails) -> Problem:
-    owner, field, path = _locate(error["loc"])
+    owner, field, path = _locate(error["loc"], root)
     rule, fault = _fault(error, owner, field)
     if error["type"].startswith("union_tag"):
         path = (*path, "count")
@@ -142,7 +142,7 @@ def _fault(error: ErrorDetails, owner: EntryType, field: str) -> tuple[PolicyRul
     if rule is PolicyRule.UNKNOWN_KEY:
         if field in _ELSEWHERE.get(owner, {}):
             return PolicyRule.MISPLACED_KEY, "does not belong here"
-        return rule, fault + hint(field, owner.model_fields)
+        return rule, fault + hint(field, _fields(owner))
     if kind == "union_tag_invalid":
         value = value["count"]
     if rule is PolicyRule.EMPTY:
@@ -164,13 +164,17 @@ def _allowed(error: ErrorDetails, owner: EntryType, field: str) -> str:
         return MODEL_NAME_RULE if error["loc"][0] == "models" else NAME_RULE
     if error["type"].startswith("union_tag"):
         owner, field = WindowLimitEntry, "count"
-    known = owner.model_fields.get(field)
-    if known is None:
-        return ", ".join(owner.model_fields)
-    return known.description or ""
+    fields = _fields(owner)
+    return fields.get(field, ", ".join(fields))
 
 
-def _locate(loc: tuple[int | str, ...]) -> tuple[EntryType, str, Path]:
+def _fields(owner: EntryType) -> dict[str, str]:
+    """The keys of an entry as the file writes them, each with what it may hold."""
+    fields = owner.model_fields.items()
+    return {field.alias or name: field.description or "" for name, field in fields}
+
+
+def _locate(loc: tuple[int | str, ...], root: YamlMapping) -> tuple[EntryType, str, Path]:
     """The entry type and the field of a pydantic location, and its path in the file.
 
     Pydantic adds the kind of a model or limit to the location; the file has no such level.
@@ -182,16 +186,31 @@ def _locate(loc: tuple[int | str, ...]) -> tuple[EntryType, str, Path]:
         del path[2]
         if len(path) > 2:
             owner, depth = _KINDS[str(loc[2])], 2
-        if len(path) > 3 and path[2] == "prices":
-            owner, depth = PricesEntry, 3
         if len(path) > 4 and path[2] == "versions" and path[4] != "[key]":
             owner, depth = VersionEntry, 4
+        if "prices" in path[2:]:
+            owner, depth = _locate_in_prices(path, root, (owner, depth))
     elif loc[0] == "tenants":
         owner, depth = _locate_in_tenant(loc, path)
     else:
         owner, depth = _locate_elsewhere(loc)
     field = str(path[depth])
     return owner, field, tuple(part for part in path if part != "[key]")
+
+
+def _locate_in_prices(
+    path: list[int | str], root: YamlMapping, outer: tuple[EntryType, int]
+) -> tuple[EntryType, int]:
+    """Prices without a date are one mapping in the file, and a list of one for pydantic."""
+    depth = path.index("prices", 2) + 1
+    value: Any = root
+    for part in path[:depth]:
+        value = value[part]
+    if not isinstance(value, list):
+        del path[depth : depth + 1]
+    else:
+        depth += 1
+    return (PricesEntry, depth) if len(path) > depth else outer
 
 
 def _locate_in_tenant(loc: tuple[int | str, ...], path: list[int | str]) -> tuple[EntryType, int]:

@@ -27,7 +27,8 @@ from headgate.core.clock import Clock
 from headgate.core.errors import OperatorError
 from headgate.core.key_ring import NO_KEYS, KeyRing
 from headgate.core.metrics import Metrics
-from headgate.core.policy import CompiledPolicy, Prices
+from headgate.core.policy import CompiledPolicy
+from headgate.core.prices import Price
 from headgate.core.rpc import Method
 from headgate.database.address import database_address
 from headgate.database.connection import connected
@@ -287,9 +288,10 @@ def _access_log(
     outputs: tuple[Sequence[Sink], ConsoleSink | None],
     failures: FailureLimit,
 ) -> AccessLogService:
-    def prices_of(name: str) -> Prices | None:
+    def price_of(name: str, version: str | None, at_s: float | None) -> Price | None:
         model = parts.policy().models.get(name)
-        return None if model is None else model.prices
+        now_s = parts.clock.now_s() if at_s is None else at_s
+        return None if model is None else model.prices.at(now_s, version)
 
     def within_limit(address: str) -> bool:
         return failures.count(address, parts.clock.monotonic_s()) is None
@@ -298,7 +300,7 @@ def _access_log(
         settle=limiter.settle,
         known_outcome=limiter.known_outcome,
         learn=estimator.learn,
-        prices_of=prices_of,
+        price_of=price_of,
         sinks=outputs[0],
         console=outputs[1],
         policy=parts.policy,

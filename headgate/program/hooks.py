@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from accesslog.sink import JsonLinesSink
+from accesslog.sink import JsonLinesSink, Sink
+from accesslog.spool import SpoolSink
 from headgate.core.clock import Clock
 from headgate.core.key_ring import NO_KEYS
 from headgate.core.metrics import Metrics
@@ -77,11 +78,24 @@ async def running_hooks(
             admits=inputs.admits,
             virtual_times=virtual_times,
         )
-        records = stack.enter_context(JsonLinesSink.open(settings.records, inputs.record_lock))
-        hooks = build_hooks(settings, parts, (records,), inputs.console)
+        sinks = _sinks(stack, settings, inputs)
+        hooks = build_hooks(settings, parts, sinks, inputs.console)
         server = HookServer(hooks.methods(), settings.grpc_server, settings.workers)
         await open_door(server)
         stack.push_async_callback(server.drain, ending, lambda: hooks.access_log.open_streams > 0)
         await stack.enter_async_context(StallWatch(clock, metrics))
         spare_collections()
         yield hooks
+
+
+def _sinks(
+    stack: AsyncExitStack, settings: ServiceSettings, inputs: HookInputs
+) -> tuple[Sink, ...]:
+    """Where usage records go: to the file or standard output, and to the ledger's spool."""
+    records = stack.enter_context(JsonLinesSink.open(settings.records, inputs.record_lock))
+    ledger = settings.ledger
+    if ledger.spool is None:
+        return (records,)
+    lost = inputs.metrics.of_ledger.lost.inc
+    spool = SpoolSink.open(ledger.spool, ledger.spool_limit_bytes, lost)
+    return records, stack.enter_context(spool)

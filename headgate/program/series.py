@@ -13,6 +13,7 @@ import headgate
 from accesslog.types import Ended
 from headgate.core.contract import ABSENT
 from headgate.core.errors import Refusal
+from headgate.core.ledger_metrics import OUTCOMES
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy, OnOutage
 from headgate.core.request_metrics import CLASSES
@@ -61,6 +62,8 @@ def start_series(metrics: Metrics) -> None:
         metrics.outage_decisions.labels(policy, decision)
     for outcome in ("written", "failed", "left_out"):
         metrics.records.labels(outcome)
+    for outcome in OUTCOMES:
+        metrics.of_ledger.records.labels(outcome)
     for counter in (
         metrics.policy_reloads,
         metrics.certificate_reloads,

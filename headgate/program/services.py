@@ -19,6 +19,7 @@ from headgate.program.api import start_api
 from headgate.program.ending import Ending
 from headgate.program.hooks import HookInputs
 from headgate.program.http_server import HttpServer
+from headgate.program.ledger import start_ledger
 from headgate.program.logs import switch_level
 from headgate.program.one_process import OneProcess
 from headgate.program.reload import RlsConfigWatcher
@@ -122,6 +123,7 @@ async def running_services(
         ready = {"hooks": "they have not started yet"}
         app = _admin_app(settings, answering, inputs, ready, box)
         admin_url = await _start_admin(stack, settings, app)
+        start_ledger(stack, settings, inputs)
         await answering.start()
         stack.push_async_callback(answering.stop)
         await start_api(stack, settings, inputs)

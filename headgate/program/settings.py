@@ -100,6 +100,16 @@ class DatabaseSettings:
     """The file that keeps these keys over a restart; None to keep them in memory only."""
 
 
+@dataclass(frozen=True, slots=True)
+class LedgerSettings:
+    """The way of usage records into the database."""
+
+    spool: Path | None = None
+    """The folder that keeps them until they are there; None for no ledger."""
+    spool_limit_bytes: int = 1024**3
+    """The most that the folder holds. What comes beyond it is lost."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSettings:
     """The management API."""
@@ -130,6 +140,7 @@ class ServiceSettings:
     store: StoreSettings = field(default_factory=StoreSettings)
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
     api: ApiSettings = field(default_factory=ApiSettings)
+    ledger: LedgerSettings = field(default_factory=LedgerSettings)
     records: Path | None = None
     """The file to which usage records are appended; None for standard output."""
     log: LogSettings = field(default_factory=LogSettings)

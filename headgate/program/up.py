@@ -42,6 +42,8 @@ from headgate.program.tls import CertificateWatcher
 from headgate.program.welcome import welcome
 
 _STDOUT = 1
+SPOOL = "spool"
+"""The folder of the ledger's spool in --database-dir."""
 
 Say = Callable[[str], None]
 """Prints one line."""
@@ -125,7 +127,11 @@ async def _database(
     if settings.database_dir is None:
         return settings, None
     server = await stack.enter_async_context(running_postgres(settings.database_dir))
-    return replace(settings, database=replace(settings.database, url=server.url)), server
+    ledger = settings.ledger
+    if ledger.spool is None:
+        ledger = replace(ledger, spool=server.folder.path / SPOOL)
+    database = replace(settings.database, url=server.url)
+    return replace(settings, database=database, ledger=ledger), server
 
 
 def somebody_looks(descriptor: int = _STDOUT) -> bool:

@@ -13,7 +13,7 @@ from headgate._gen.accesslog_pb2 import (
     StreamAccessLogsMessage,
 )
 from headgate.core.contract import Namespace
-from headgate.core.policy import Prices
+from headgate.core.prices import Price, PriceBook, PricePeriod, Prices
 
 START_S = 1_763_726_591
 CALLER = {"tenant": "acme", "user": "alice", "key": "alice-laptop"}
@@ -41,8 +41,12 @@ USAGE = {
     "complete": "1",
     "first_event_ms": str(START_S * 1000 + 250),
 }
-PRICES = {"llama-8b-sql": Prices(Decimal("0.20"), Decimal("0.05"), Decimal("0.60"))}
-prices_of = PRICES.get
+PRICES = Prices(Decimal("0.20"), Decimal("0.05"), Decimal("0.60"))
+BOOK = PriceBook((PricePeriod(None, PRICES),))
+
+
+def prices_of(model: str, version: str | None, at_s: float | None) -> Price | None:
+    return BOOK.at(at_s or 0.0, version) if model == "llama-8b-sql" else None
 
 
 def entry(**changes: Any) -> LogEntry:

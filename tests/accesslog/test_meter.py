@@ -12,7 +12,7 @@ from accesslog.meter import MAX_TEXT, meter
 from accesslog.types import Ended, LogEntry, OpenReservation, UsageRecord
 from headgate.core.contract import AdmissionKey, CallerKey, RequestKey, UsageKey
 from headgate.core.settlement import Estimate, Source, Usage
-from tests.accesslog.entries import ADMISSION, START_S, USAGE, entry, prices_of
+from tests.accesslog.entries import ADMISSION, BOOK, START_S, USAGE, entry, prices_of
 
 
 def metered(**changes: Any) -> UsageRecord:
@@ -74,6 +74,7 @@ def test_a_whole_stream_gives_a_whole_record() -> None:
         estimated_tokens=300,
         estimated_prompt_tokens=44,
         cost=Decimal("0.0000396"),
+        price_version=BOOK.at(0.0).version,
         source=Source.USAGE,
         to_upstream_s=0.004,
         upstream_first_byte_s=0.06,

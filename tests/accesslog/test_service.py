@@ -100,7 +100,7 @@ class World:
             settle=self.limiter.settle,
             known_outcome=lambda *reservation: self.limiter.known.get(reservation),
             learn=lambda *lesson: self.taught.append(lesson),
-            prices_of=prices_of,
+            price_of=prices_of,
             sinks=[self.sink],
             policy=lambda: POLICY,
             metrics=Metrics(self.policy, FakeClock()),

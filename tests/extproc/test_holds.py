@@ -23,6 +23,7 @@ from headgate.core.policy import (
     Windowed,
 )
 from tests.extproc.builders import ALICE, POLICY, facts
+from tests.ratelimit.builders import books_of
 
 TOKENS = WeightedTokens()
 
@@ -32,7 +33,8 @@ def windowed(number: int, measure: Measure = TOKENS, **more: object) -> Limit:
     return Limit(**{**fields, **more})  # type: ignore[arg-type]
 
 
-PRICES = PricedTokens({"tiny": TokenWeights(output=2_000)})
+PRICES = PricedTokens(books_of({"tiny": TokenWeights(output=2_000)}))
+OTHER_PRICES = PricedTokens(books_of({"big": TokenWeights()}))
 CASES = {
     "no limit": ((), None),
     "a limit": ((windowed(1600),), 100),
@@ -41,7 +43,10 @@ CASES = {
     "weights": ((windowed(1600, WeightedTokens(TokenWeights(output=4_000))),), 25),
     "free output": ((windowed(1600, WeightedTokens(TokenWeights(output=0))),), None),
     "money": ((windowed(1600, PRICES),), 50),
-    "money for another model": ((windowed(1600, PricedTokens({"big": TokenWeights()})),), None),
+    "money for another model": (
+        (windowed(1600, PricedTokens(books_of({"big": TokenWeights()}))),),
+        None,
+    ),
     "a burst": ((windowed(9, shape=Smooth(Per.MINUTE, 1600, TOKENS)),), 100),
     "requests": ((windowed(16, CountedRequests()),), None),
     "slots": ((windowed(16, shape=Slots()),), None),

@@ -27,6 +27,7 @@ from extproc.types import Rewrite
 from headgate._gen.auth_pb2 import CheckRequest
 from headgate._gen.ext_proc_pb2 import ProcessingRequest
 from headgate._gen.ratelimit_pb2 import RateLimitRequest
+from headgate.core.prices import Price
 from headgate.grpc_server.frames import PREFACE
 from headgate.policy.load import find_problems
 from ratelimit.descriptors.wire import BadCallError
@@ -69,9 +70,14 @@ def drop_in(data: bytes) -> None:
     ratelimit.descriptors.wire.decode(RateLimitRequest.FromString(data))
 
 
+def _price_of(model: str, version: str | None, at_s: float | None) -> Price | None:
+    known = DOOR.models.get(model)
+    return None if known is None else known.prices.at(at_s or 0.0, version)
+
+
 def access_log(data: bytes) -> None:
     for entry in decode_log(data):
-        meter(entry, lambda model: DOOR.models[model].prices if model in DOOR.models else None)
+        meter(entry, _price_of)
 
 
 def rewriting(data: bytes) -> None:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.core.amounts import in_units, money, weights_in_units, written
-from headgate.core.policy import Count, Prices, TokenWeights
+from headgate.core.policy import Count
+from headgate.core.prices import Prices, TokenWeights
 
 prices = st.decimals(0, 1_000_000, places=6)
 tokens = st.integers(0, 10**7)

@@ -15,13 +15,12 @@ from headgate.core.policy import (
     Model,
     Per,
     PricedTokens,
-    Prices,
     Slots,
     Tenant,
-    TokenWeights,
     WeightedTokens,
     Windowed,
 )
+from headgate.core.prices import PriceBook, PricePeriod, Prices
 from headgate.core.weekdays import Weekday
 from headgate.policy import describe, load_policy, parse_policy
 from tests.policy.policies import DIGEST, MODELS
@@ -36,6 +35,10 @@ def models(text: str) -> dict[str, Model]:
     return dict(parse_policy(policy.encode(), "headgate.yaml").models)
 
 
+def always(prices: Prices, currency: str | None = None) -> PriceBook:
+    return PriceBook((PricePeriod(None, prices, currency),))
+
+
 def test_the_example_compiles_to_what_it_says() -> None:
     policy = load_policy(EXAMPLE)
 
@@ -46,7 +49,7 @@ def test_the_example_compiles_to_what_it_says() -> None:
         upstream="http://127.0.0.1:8000",
         context_tokens=8192,
         forces_usage=False,
-        prices=Prices(Decimal("0.20"), Decimal("0.05"), Decimal("0.60")),
+        prices=always(Prices(Decimal("0.20"), Decimal("0.05"), Decimal("0.60"))),
     )
     expert = Model(
         name="sql-expert",
@@ -86,7 +89,7 @@ def test_the_example_compiles_to_what_it_says() -> None:
             limit=25 * 10**9,
             shape=Windowed(
                 Per.MONTH,
-                PricedTokens(dict.fromkeys(policy.models, TokenWeights(200_000, 50_000, 600_000))),
+                PricedTokens(dict.fromkeys(policy.models, llama.prices)),
             ),
             each=frozenset({user}),
         ),
@@ -147,7 +150,7 @@ tenants:
     policy = parse_policy(policy.encode(), "headgate.yaml")
 
     assert list(policy.models) == ["sql", "tiny"]
-    assert policy.models["sql"].prices == Prices(Decimal(3), Decimal(3), Decimal(4))
+    assert policy.models["sql"].prices == always(Prices(Decimal(3), Decimal(3), Decimal(4)))
     assert policy.models["sql"].forces_usage
 
 
@@ -156,7 +159,7 @@ def test_cached_input_costs_as_input_by_default() -> None:
         'tiny: {upstream: "http://h", context_tokens: 1, prices: {input: 0.10, output: 1}}'
     )
 
-    assert tiny["tiny"].prices == Prices(Decimal("0.10"), Decimal("0.10"), Decimal(1))
+    assert tiny["tiny"].prices == always(Prices(Decimal("0.10"), Decimal("0.10"), Decimal(1)))
 
 
 def test_a_digest_may_be_written_in_capitals() -> None:

@@ -20,6 +20,7 @@ from headgate.policy.limits import (
     WeightsEntry,
     WindowLimitEntry,
 )
+from headgate.policy.prices import PricesEntry
 from headgate.policy.schema import (
     AdapterEntry,
     BaseModelEntry,
@@ -27,7 +28,6 @@ from headgate.policy.schema import (
     FairnessEntry,
     KeyEntry,
     PolicyFile,
-    PricesEntry,
     TenantEntry,
     WithoutUsageEntry,
 )
@@ -64,7 +64,8 @@ def section(title: str) -> str:
 def test_every_key_has_its_row_and_every_row_its_key(title: str) -> None:
     rows = set(re.findall(r"^\| `(\w+)` \|", section(title), flags=re.MULTILINE))
 
-    assert {name for entry in SECTIONS[title] for name in entry.model_fields} == rows
+    fields = (item for entry in SECTIONS[title] for item in entry.model_fields.items())
+    assert {field.alias or name for name, field in fields} == rows
 
 
 def test_every_entry_of_the_file_has_a_section() -> None:

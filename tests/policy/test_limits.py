@@ -19,6 +19,7 @@ from headgate.policy.composer import compose
 from headgate.policy.meaning import meaning_of, written_meaning
 from headgate.policy.schema import PolicyFile
 from tests.policy.policies import with_limits
+from tests.ratelimit.builders import books_of
 
 
 def test_a_limit_is_closed_in_an_outage_by_default() -> None:
@@ -49,7 +50,8 @@ tenants:
 """
     whole, narrow, most = parse_policy(policy.encode(), "headgate.yaml").tenants["acme"].limits
 
-    tiny, dear = TokenWeights(200_000, 200_000, 600_000), TokenWeights(3_000_001, 1, 10**12)
+    weights = TokenWeights(200_000, 200_000, 600_000), TokenWeights(3_000_001, 1, 10**12)
+    tiny, dear = books_of({"tiny": weights[0], "dear": weights[1]}).values()
     costs = {"tiny": tiny, "sql": tiny, "dear": dear}
     assert (whole.id, whole.count, whole.limit) == ("cost.month.user", Count.COST, 25 * 10**9)
     assert whole.shape == Windowed(Per.MONTH, PricedTokens(costs))
@@ -236,7 +238,7 @@ tenants:
       - {count: cost, limit: 25, per: month, slice: 0.5}
 """
     policy = parse_policy(priced.encode(), "headgate.yaml")
-    price = PricedTokens({"tiny": TokenWeights(10**6, 10**6, 10**6)})
+    price = PricedTokens(books_of({"tiny": TokenWeights(10**6, 10**6, 10**6)}))
     assert [limit.shape for limit in policy.tenants["acme"].limits] == [
         Windowed(Per.DAY, WeightedTokens(), slice=50),
         Windowed(Per.MONTH, price, slice=500_000_000),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from itertools import count
 from zoneinfo import ZoneInfo
 
@@ -24,6 +25,7 @@ from headgate.core.policy import (
     WeightedTokens,
     Windowed,
 )
+from headgate.core.prices import PriceBook, PricePeriod, Prices
 from ratelimit.answers import ReserveRequest
 from ratelimit.store.protocol import (
     REQUESTS,
@@ -190,11 +192,21 @@ def _shape(what: Count, per: Per, burst: int | None, size: int | None, measure: 
     return Smooth(per, burst, measure)
 
 
+def books_of(costs: Mapping[str, TokenWeights]) -> dict[str, PriceBook]:
+    """Price books that give these weights at any time."""
+    return {model: _book(each) for model, each in costs.items()}
+
+
+def _book(each: TokenWeights) -> PriceBook:
+    kinds = each.input, each.cached_input, each.output
+    return PriceBook((PricePeriod(None, Prices(*(Decimal(kind).scaleb(-6) for kind in kinds))),))
+
+
 def _measure(
     what: Count, weights: TokenWeights, costs: Mapping[str, TokenWeights] | None
 ) -> Measure:
     if what is Count.COST:
-        return PricedTokens(A_NANO_EACH if costs is None else costs)
+        return PricedTokens(books_of(A_NANO_EACH if costs is None else costs))
     return WeightedTokens(weights) if what is Count.TOKENS else CountedRequests()
 
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.core.amounts import NANOS
-from headgate.core.policy import Count, Each, Limit, OnOutage, Per, Prices, TokenWeights
+from headgate.core.policy import Count, Each, Limit, OnOutage, Per
+from headgate.core.prices import Prices, TokenWeights
 from headgate.core.settlement import Estimate, Source, Usage
 from ratelimit.answers import Admitted, Refused
 from ratelimit.demand import Subject, claims_of

@@ -1,0 +1,191 @@
+"""The price book of a model: what each kind of token costs, and from when. Pure."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import ROUND_CEILING, Decimal
+from functools import lru_cache
+from hashlib import sha256
+
+_THOUSANDTHS_PER_NANO = 1000
+_DIGEST_DIGITS = 12
+
+
+@lru_cache(maxsize=4_096)  # once for each price, not for each request
+def _of_token(per_million: Decimal) -> int:
+    return int(per_million.scaleb(6).to_integral_value(ROUND_CEILING))
+
+
+@lru_cache(maxsize=4_096)
+def _of_one(price: Decimal) -> int:
+    return int(price.scaleb(12).to_integral_value(ROUND_CEILING))
+
+
+@dataclass(frozen=True, slots=True)
+class TokenWeights:
+    """The amount that a token of each kind adds to a counter, in thousandths of its unit.
+
+    `request` is what the request itself adds.
+    """
+
+    input: int = 1000
+    cached_input: int = 1000
+    output: int = 1000
+    request: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """The prices of a model per million tokens of each kind, in the currency of the policy.
+
+    `reasoning` None costs as output, of which it is a part. `audio_second` and `request` are the
+    prices of one.
+    """
+
+    input: Decimal = Decimal(0)
+    cached_input: Decimal = Decimal(0)
+    output: Decimal = Decimal(0)
+    reasoning: Decimal | None = None
+    audio_second: Decimal = Decimal(0)
+    request: Decimal = Decimal(0)
+    per_token: TokenWeights = field(init=False, repr=False, compare=False)
+    """What a limit of cost counts, in thousandths of a nano of the currency.
+
+    That is a millionth of a millionth. It is exact for prices with up to six decimals, the most
+    that the policy file accepts. Other prices are rounded up. A limit does not know reasoning from
+    other output: it takes the dearer price of the two. It counts no audio seconds.
+    """
+
+    def __post_init__(self) -> None:
+        output = max(self.output, self._reasoning)
+        weights = TokenWeights(
+            input=_of_token(self.input),
+            cached_input=_of_token(self.cached_input),
+            output=_of_token(output),
+            request=_of_one(self.request),
+        )
+        object.__setattr__(self, "per_token", weights)
+
+    @property
+    def _reasoning(self) -> Decimal:
+        return self.output if self.reasoning is None else self.reasoning
+
+    def cost(
+        self,
+        input: int,
+        cached_input: int,
+        output: int,
+        *,
+        reasoning: int = 0,
+        audio_seconds: int = 0,
+        requests: int = 0,
+    ) -> int:
+        """The cost of these numbers, in nanos, rounded up. `reasoning` is a part of `output`."""
+        thousandths = (
+            _of_token(self.input) * input
+            + _of_token(self.cached_input) * cached_input
+            + _of_token(self.output) * (output - reasoning)
+            + _of_token(self._reasoning) * reasoning
+            + _of_one(self.audio_second) * audio_seconds
+            + _of_one(self.request) * requests
+        )
+        return -(-thousandths // _THOUSANDTHS_PER_NANO)
+
+    def by_kind(self) -> dict[str, str]:
+        """The prices as plain decimal text, by kind."""
+        kinds = {
+            "input": self.input,
+            "cached_input": self.cached_input,
+            "output": self.output,
+            "reasoning": self._reasoning,
+            "audio_second": self.audio_second,
+            "request": self.request,
+        }
+        return {kind: f"{price.normalize():f}" for kind, price in kinds.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class PricePeriod:
+    """Prices with their beginning, in seconds since the Unix epoch; None for since ever.
+
+    They end when the next period of the book begins. `version` names their content: equal
+    prices from the same moment in the same currency have the same one, in every policy.
+    """
+
+    from_s: float | None
+    prices: Prices
+    currency: str | None = None
+    version: str = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        content = [self.from_s, self.currency, self.prices.by_kind()]
+        digest = sha256(json.dumps(content).encode()).hexdigest()[:_DIGEST_DIGITS]
+        object.__setattr__(self, "version", f"{_day(self.from_s)}.{digest}")
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """The prices in force for a request, and the version that names them; None for no prices."""
+
+    prices: Prices
+    version: str | None = None
+
+
+NO_PRICE = Price(Prices())
+_FREE = NO_PRICE.prices.per_token
+
+
+@dataclass(frozen=True, slots=True)
+class PriceBook:
+    """The periods of a model in the order of time, and those of its versions that have their own.
+
+    Without a period a model is free.
+    """
+
+    periods: tuple[PricePeriod, ...] = ()
+    of_versions: Mapping[str, tuple[PricePeriod, ...]] = field(default_factory=dict, hash=False)
+
+    def at(self, now_s: float, version: str | None = None) -> Price:
+        """The price at a moment. Before the first period there is none."""
+        periods = self.of_versions.get(version or "", self.periods)
+        found = _in_force(periods, now_s)
+        return NO_PRICE if found is None else Price(found.prices, found.version)
+
+    def weights(self, now_s: float) -> TokenWeights:
+        """What a limit of cost counts at a moment: for each kind the dearest of all versions.
+
+        A limit decides before the version is known.
+        """
+        found = [_in_force(one, now_s) for one in (self.periods, *self.of_versions.values())]
+        each = [period.prices.per_token for period in found if period is not None]
+        return dearest(each or [_FREE])
+
+    @property
+    def dearest_ever(self) -> TokenWeights:
+        """The largest weights of all periods, for a rough bound."""
+        return dearest([one.prices.per_token for one in self.all_periods] or [_FREE])
+
+    @property
+    def all_periods(self) -> tuple[PricePeriod, ...]:
+        """Those of the model and of its versions."""
+        return self.periods + tuple(one for each in self.of_versions.values() for one in each)
+
+
+def dearest(each: list[TokenWeights]) -> TokenWeights:
+    """The largest weight of each kind."""
+    return TokenWeights(
+        max(one.input for one in each),
+        max(one.cached_input for one in each),
+        max(one.output for one in each),
+        max(one.request for one in each),
+    )
+
+
+def _in_force(periods: tuple[PricePeriod, ...], now_s: float) -> PricePeriod | None:
+    begun = (one for one in reversed(periods) if one.from_s is None or one.from_s <= now_s)
+    return next(begun, None)
+
+
+def _day(from_s: float | None) -> str:
+    return "always" if from_s is None else f"{datetime.fromtimestamp(from_s, UTC):%Y-%m-%d}"
