@@ -21,8 +21,9 @@ from tests.patience import PATIENCE_S
 URL = os.environ.get("HEADGATE_TEST_UPSTREAM", "")
 FLOOD, OTHERS = 40, 8
 """Open requests of each tenant: by arrival the flood would get 83 percent of the tokens."""
-OUTPUT_TOKENS = 24
-ANSWERS = 60
+OUTPUT_TOKENS = 200
+"""Long enough for vLLM to be the slow part, and not its HTTP server."""
+ANSWERS = 30
 """As many answers of the other tenant are awaited."""
 LIMITS = "[{count: tokens, limit: 10000000, per: year}]"
 
