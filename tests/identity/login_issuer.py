@@ -27,6 +27,7 @@ class LoginIssuer(TestIssuer):
         self.issued = 0
         self.refresh = ""
         self.lifetime_s = 300
+        self.interval_s = 5
 
     def discovery(self) -> dict[str, str]:
         return {
@@ -50,7 +51,7 @@ class LoginIssuer(TestIssuer):
                     user_code="WDJB-MJHT",
                     verification_uri=f"{self.url}/activate",
                     expires_in=600,
-                    interval=5,
+                    interval=self.interval_s,
                 )
             case "/revoke":
                 self.refresh = ""

@@ -223,6 +223,7 @@ async def test_invented_sessions_are_limited_by_address(browser: Browser) -> Non
         ("https://api.example.org:8443", "https://api.example.org:8443"),
         ("http://127.0.0.1:8082", "http://127.0.0.1:8082"),
         ("http://[::1]:8082", "http://[::1]:8082"),
+        ("http://127.0.0.2:8082", "http://127.0.0.2:8082"),
     ],
 )
 def test_an_origin_is_written_as_browsers_write_it(url: str, text: str) -> None:
