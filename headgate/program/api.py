@@ -21,9 +21,9 @@ from headgate.management.browser.sessions import Sessions
 from headgate.management.callers import Callers
 from headgate.management.calls import Desk
 from headgate.management.login import Login, ensure_token
-from headgate.program.app import running_verifier
 from headgate.program.hooks import HookInputs
 from headgate.program.http_server import HttpServer
+from headgate.program.parts import running_verifier
 from headgate.program.settings import Address, ApiSettings, ServiceSettings
 from headgate.program.tls import read_pair, read_pem
 
