@@ -10,7 +10,8 @@ import pytest
 
 from extauthz.failures import FailureLimit
 from headgate.core.policy import CompiledPolicy
-from headgate.identity.issuers.fetch import HttpFetch
+from headgate.database.address import DatabaseAddress
+from headgate.identity.issuers.fetch import Fetch, HttpFetch
 from headgate.identity.issuers.provider import Provider
 from headgate.identity.sessions import SessionStore
 from headgate.identity.store import KeyStore
@@ -68,16 +69,22 @@ class Browser:
 class Site:
     """The API under test. `policy` may be replaced while it runs."""
 
-    def __init__(self, issuer: LoginIssuer, secret: Path, token: Path) -> None:
+    def __init__(
+        self, issuer: LoginIssuer, folder: Path, fetch: Fetch | None = None, more: str = ""
+    ) -> None:
+        secret, token = folder / "client-secret", folder / "operator-token"
+        secret.write_text(WEB_SECRET + "\n")
+        token.write_text(OPERATOR_TOKEN + "\n")
         self.issuer = issuer
+        self._more = more
         self.token_file = token
         self.secret_file = secret
         self.policy = self.policy_with()
-        self.rig = Rig(issuer, self.policy, issuer.fetch)
+        self.rig = Rig(issuer, self.policy, fetch)
 
-    def policy_with(self, tenants: str = "", more: str = "") -> CompiledPolicy:
+    def policy_with(self, tenants: str = "") -> CompiledPolicy:
         login = f", browser_login: {{client_id: {WEB}, secret_file: {self.secret_file}}}"
-        return policy_of(self.issuer.url, login + more, tenants=tenants)
+        return policy_of(self.issuer.url, login + self._more, tenants=tenants)
 
     @asynccontextmanager
     async def browser(self) -> AsyncIterator[Browser]:
@@ -97,17 +104,21 @@ def issuer() -> Iterator[LoginIssuer]:
 async def site(
     postgres: PostgresServer, issuer: LoginIssuer, tmp_path: Path
 ) -> AsyncIterator[Site]:
-    secret, token = tmp_path / "client-secret", tmp_path / "operator-token"
-    secret.write_text(WEB_SECRET + "\n")
-    token.write_text(OPERATOR_TOKEN + "\n")
-    site = Site(issuer, secret, token)
-    connect = connect_to(postgres.address(postgres.clean_database()))
+    address = postgres.address(postgres.clean_database())
+    async with served(Site(issuer, tmp_path), address) as site:
+        yield site
+
+
+@asynccontextmanager
+async def served(site: Site, address: DatabaseAddress) -> AsyncIterator[Site]:
+    """Puts the parts of the site together."""
+    connect = connect_to(address)
     clock, users = site.rig.clock, UserStore(connect, site.rig.clock)
     failures = FailureLimit()
     login = Login(
         site.rig.verifier,
         lambda: site.policy.issuers,
-        token,
+        site.token_file,
         users.standing,
         lambda address: failures.count(address, clock.monotonic_s()),
     )
