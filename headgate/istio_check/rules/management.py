@@ -93,7 +93,7 @@ def doors(mesh: Mesh) -> Iterator[Finding]:
 
 
 def browsers(mesh: Mesh) -> Iterator[Finding]:
-    """The program knows by which address browsers reach it: it takes their changes from no other."""
+    """The program knows the address of browsers: it takes their changes from no other."""
     for api in apis(mesh):
         options = api.program.options
         named = options.get("--api-url")
