@@ -1,4 +1,4 @@
-"""What goes wrong while a request is answered, as the problem that its sender gets."""
+"""Errors while a request is answered, as the problem that its sender gets."""
 
 import logging
 from collections.abc import Awaitable, Callable
