@@ -1,16 +1,24 @@
 """The listener of the management API."""
 
-import ipaddress
-from contextlib import AsyncExitStack
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, aclosing
 from functools import partial
 
 from extauthz.failures import FailureLimit
 from headgate.core.errors import OperatorError
+from headgate.core.issuers import Issuer
 from headgate.database.address import database_address
 from headgate.database.connection import connected
+from headgate.identity.issuers.fetch import HttpFetch
+from headgate.identity.issuers.provider import Provider
+from headgate.identity.sessions import SessionStore
 from headgate.identity.store import KeyStore
 from headgate.identity.users import UserStore
 from headgate.management.app import management_app
+from headgate.management.browser.origin import is_local, own_origin
+from headgate.management.browser.pages import Doors, login_pages
+from headgate.management.browser.sessions import Sessions
+from headgate.management.callers import Callers
 from headgate.management.calls import Desk
 from headgate.management.login import Login, ensure_token
 from headgate.program.hooks import HookInputs
@@ -30,7 +38,7 @@ async def start_api(stack: AsyncExitStack, settings: ServiceSettings, inputs: Ho
         return
     if settings.database.url is None:
         raise OperatorError("--api needs a database: name --database, or --database-dir of `up`")
-    if api.tls is None and not _is_local(api.address):
+    if api.tls is None and not is_local(api.address.host):
         raise OperatorError(
             f"--api {api.address} is open to other machines: add --api-tls-cert and --api-tls-key"
         )
@@ -43,15 +51,40 @@ async def start_api(stack: AsyncExitStack, settings: ServiceSettings, inputs: Ho
     failures = FailureLimit(settings.auth_failures_per_minute)
     login = Login(
         verifier,
-        lambda: inputs.policy().issuers,
+        partial(_issuers, desk),
         api.operator_token_file,
         desk.users.standing,
         lambda address: failures.count(address, inputs.clock.monotonic_s()),
     )
     _check_pair(api)
-    server = HttpServer(management_app(desk, login), api.address, "the management API", api.tls)
+    doors = await _doors(stack, login, desk, api.address, api)
+    app = management_app(desk, doors.callers, login_pages(doors))
+    server = HttpServer(app, api.address, "the management API", api.tls)
     await server.start()
     stack.push_async_callback(server.stop)
+
+
+async def _doors(
+    stack: AsyncExitStack, login: Login, desk: Desk, address: Address, api: ApiSettings
+) -> Doors:
+    """Where people log in by a browser."""
+    origin = own_origin(api.url or address.url("http" if api.tls is None else "https"))
+    store = SessionStore(desk.connect, desk.clock)
+    issuers = partial(_issuers, desk)
+    sessions = Sessions(store, login, issuers)
+    fetch = await stack.enter_async_context(aclosing(HttpFetch()))
+    return Doors(
+        login=login,
+        sessions=sessions,
+        callers=Callers(login, sessions, origin),
+        provider=Provider(fetch, desk.clock),
+        issuers=issuers,
+        origin=origin,
+    )
+
+
+def _issuers(desk: Desk) -> Mapping[str, Issuer]:
+    return desk.policy().issuers
 
 
 def _desk(settings: ServiceSettings, inputs: HookInputs) -> Desk:
@@ -65,12 +98,3 @@ def _desk(settings: ServiceSettings, inputs: HookInputs) -> Desk:
 def _check_pair(api: ApiSettings) -> None:
     if api.tls is not None:
         read_pair(tuple((path, read_pem(path)) for path in (api.tls.certificate, api.tls.key)))
-
-
-def _is_local(address: Address) -> bool:
-    if address.host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(address.host).is_loopback
-    except ValueError:
-        return False
