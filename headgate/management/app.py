@@ -1,8 +1,8 @@
 """The HTTP application of the management API: log in, find the right, call the handler."""
 
 import logging
-import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from itertools import groupby
 
 import msgspec
 from starlette.applications import Starlette
@@ -18,7 +18,7 @@ from headgate.database.connection import DatabaseAwayError
 from headgate.identity.change_log import Actor
 from headgate.identity.keys import Key, KeyRuleError
 from headgate.identity.store import KeyChangedError
-from headgate.management.calls import Answer, Call, Desk
+from headgate.management.calls import KEY_ID, Answer, Call, Desk
 from headgate.management.endpoints import ENDPOINTS, PREFIX, Endpoint
 from headgate.management.login import Login
 from headgate.management.openapi import document
@@ -26,27 +26,35 @@ from headgate.management.problems import ProblemError, problem_response
 from headgate.management.rights import Manager, has_role, owns
 
 MAX_BODY_BYTES = 64 * 1024
-_KEY_ID = re.compile(r"~[0-9a-f]{16}")
 _NO_KEY = "There is no such key, or none that you may see."
 log = logging.getLogger("headgate")
 
 
 def management_app(desk: Desk, login: Login) -> Starlette:
     """The application. Every answer but that of the OpenAPI document needs a login."""
-    routes = [_route(endpoint, desk, login) for endpoint in ENDPOINTS]
+    by_path = groupby(sorted(ENDPOINTS, key=_path), _path)
+    routes = [
+        _route(path, {one.method: one for one in group}, desk, login) for path, group in by_path
+    ]
     return Starlette(
         routes=[Route(f"{PREFIX}/openapi.json", _openapi), *routes],
         exception_handlers={HTTPException: _http_problem},
     )
 
 
-def _route(endpoint: Endpoint, desk: Desk, login: Login) -> Route:
+def _path(endpoint: Endpoint) -> str:
+    """Names of users may have slashes."""
+    return PREFIX + endpoint.path.replace("{user}", "{user:path}")
+
+
+def _route(path: str, by_method: Mapping[str, Endpoint], desk: Desk, login: Login) -> Route:
+    """All endpoints of a path, so that the `allow` of a 405 names each of their methods."""
+
     async def answered(request: Request) -> Response:
+        endpoint = by_method["GET" if request.method == "HEAD" else request.method]
         return await _without_errors(endpoint, lambda: _answer(endpoint, desk, login, request))
 
-    # Names of users may have slashes.
-    path = PREFIX + endpoint.path.replace("{user}", "{user:path}")
-    return Route(path, answered, methods=[endpoint.method])
+    return Route(path, answered, methods=list(by_method))
 
 
 async def _answer(endpoint: Endpoint, desk: Desk, login: Login, request: Request) -> Response:
@@ -97,7 +105,7 @@ def _allowed_tenant(
 
 async def _allowed_key(endpoint: Endpoint, manager: Manager, key_id: str, desk: Desk) -> Key:
     """A key of another tenant, and another user's key, look as if they did not exist."""
-    if _KEY_ID.fullmatch(key_id) is None:
+    if KEY_ID.fullmatch(key_id) is None:
         raise ProblemError(404, _NO_KEY)
     try:
         key = await desk.store.get(key_id)
@@ -158,7 +166,9 @@ async def _without_errors(
 
 async def _http_problem(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for these alone
-    return problem_response(ProblemError(error.status_code, error.detail))
+    response = problem_response(ProblemError(error.status_code, error.detail))
+    response.headers.update(error.headers or {})
+    return response
 
 
 async def _openapi(_request: Request) -> Response:
