@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test test-alerts test-drills check format generate dashboards test-dashboards istio-fields lock wheels dist render test-faults test-matrix test-mesh test-standard test-vllm test-h2spec test-clients test-sso \
+.PHONY: help setup run test test-alerts test-api test-drills check format generate dashboards test-dashboards istio-fields lock wheels dist render test-faults test-matrix test-mesh test-standard test-vllm test-h2spec test-clients test-sso \
   monitoring soak bench bench-peers clean
 
 help: ## list the targets
@@ -79,6 +79,10 @@ $(HEADGATE_KEYCLOAK)/bin/kc.sh:
 	@command -v mvn >/dev/null || { echo "make test-sso needs Maven, to get Keycloak" >&2; exit 1; }
 	mvn -q -B dependency:copy -Dartifact=$(KEYCLOAK_DIST) -DoutputDirectory=$(CURDIR)/.keycloak
 	cd $(CURDIR)/.keycloak && unzip -q keycloak-quarkus-dist-$(KEYCLOAK).zip
+
+API_EXAMPLES ?= 30
+test-api: setup ## schemathesis on the OpenAPI document of the management API, at most API_EXAMPLES requests of each kind
+	HEADGATE_API_EXAMPLES=$(API_EXAMPLES) $(BIN)/pytest tests/management/conformance.py
 
 test-alerts: setup ## the alerts of a mesh and of one box, and their tests, by Prometheus' promtool
 	$(BIN)/python -m tests.istio.alerts.run

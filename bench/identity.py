@@ -22,13 +22,16 @@ from headgate.core.clock import SystemClock
 from headgate.core.keys import digest_of
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
+from headgate.identity.changes import NO_HASH, Head
 from headgate.identity.issuers.source import IssuerKeys
+from headgate.identity.ring import NEVER_S, KeyContent, MemoryRing, SecretRow
 from headgate.identity.verifier import TokenVerifier
 from headgate.policy import parse_policy
 
 CALLS = 1_000
 _URL = "https://login.example.org"
 _KEYS = {"plain": "sk-hg-plain", "front": "sk-hg-front", "signed": "sk-hg-signed"}
+_ISSUED = "sk-hg-issued"
 _SECRET = b"a secret of more than thirty-two bytes"
 _EXPIRES_S = 4_000_000_000
 
@@ -79,6 +82,7 @@ async def _rows(folder: Path) -> list[_Row]:
 
     return [
         row("key of the file", lambda: (_bearer(_KEYS["plain"].encode()),)),
+        row("key at run time", lambda: (_bearer(_ISSUED.encode()),)),
         row("JWT, remembered", lambda: (_bearer(remembered),)),
         row("JWT, first seen, RS256", lambda: (_bearer(_token(rsa, next(numbers))),)),
         row("JWT, first seen, ES256", lambda: (_bearer(_token(ec, next(numbers))),)),
@@ -96,7 +100,26 @@ async def _service(policy: CompiledPolicy, keys: KeySet) -> Authorization:
 
     source = IssuerKeys(lambda: policy.issuers, fetch, clock, metrics)
     verifier = TokenVerifier(source, clock, metrics)
-    return Authorization(lambda: policy, verifier, FailureLimit(), clock, metrics)
+    ring = _ring(clock)
+    return Authorization(lambda: policy, verifier, FailureLimit(), clock, metrics, keys=ring)
+
+
+def _ring(clock: SystemClock) -> MemoryRing:
+    """The keys of a database, of which this is the only one."""
+    content, ring = KeyContent(), MemoryRing(clock, NEVER_S)
+    secret = SecretRow(
+        digest=digest_of(_ISSUED),
+        key="~0011223344556677",
+        tenant="acme",
+        user="rita",
+        expires_s=NEVER_S,
+        is_revoked=False,
+        models=None,
+        limits=(),
+    )
+    content.take(secret, clock.now_s())
+    ring.replace(content, Head(1, NO_HASH))
+    return ring
 
 
 def _policy(folder: Path) -> CompiledPolicy:

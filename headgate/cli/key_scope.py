@@ -3,16 +3,23 @@
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import wraps
 from typing import Any
 
 import click
 
-_LIMIT = re.compile(r"(?P<count>[a-z]+)=(?P<limit>[0-9]{1,16})(/(?P<per>[a-z]+))?")
+from headgate.core.amounts import NANOS
+from headgate.core.policy import Count
+
+_LIMIT = re.compile(r"(?P<count>[a-z]+)=(?P<limit>[0-9]{1,16}(\.[0-9]{1,9})?)(/(?P<per>[a-z]+))?")
 
 
 class KeyLimitText(click.ParamType[dict[str, Any]]):
-    """A limit such as `tokens=100000/day` or `concurrent=4`, as the API takes it."""
+    """A limit such as `tokens=100000/day`, `cost=12.50/month` or `concurrent=4`.
+
+    Its value is what the API takes: cost in nanos of the currency.
+    """
 
     name = "limit"
 
@@ -23,7 +30,10 @@ class KeyLimitText(click.ParamType[dict[str, Any]]):
         matched = _LIMIT.fullmatch(str(value))
         if matched is None:
             self.fail(f"{str(value)!r} is not a limit, for example tokens=100000/day", param, ctx)
-        return {**matched.groupdict(), "limit": int(matched["limit"])}
+        number = Decimal(matched["limit"]) * (NANOS if matched["count"] == Count.COST else 1)
+        if number % 1:
+            self.fail(f"{str(value)!r}: only cost may have decimals", param, ctx)
+        return {**matched.groupdict(), "limit": int(number)}
 
 
 class LabelText(click.ParamType[tuple[str, str]]):

@@ -6,7 +6,16 @@ The policy file's keys are not here.
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from headgate.core.policy import Caller, CompiledPolicy, Limit, Tenant
+from headgate.core.policy import (
+    Caller,
+    CompiledPolicy,
+    Count,
+    Limit,
+    PricedTokens,
+    Tenant,
+    Windowed,
+)
+from headgate.core.prices import PriceBook
 
 RUN_TIME_MARK = "~"
 """The start of the id of each key that was issued at run time. The policy file cannot use it, so
@@ -21,7 +30,7 @@ class KeysUnavailableError(Exception):
 class KeyScope:
     """The part of its tenant that a key may use. `models` None means all of the tenant's models.
 
-    `limits` count the key alone, beside the limits of the tenant.
+    `limits` count the key alone, beside the limits of the tenant. Those of cost have no prices.
     """
 
     models: frozenset[str] | None = None
@@ -86,7 +95,8 @@ def tenant_of(caller: Caller, policy: CompiledPolicy, keys: KeyRing) -> Tenant |
     """The tenant of a caller, narrowed to what its key may use; None if the policy lacks it.
 
     A key may be newer than this replica's memory. Its request is then refused, because without its
-    scope it could use too much. Raises KeysUnavailableError.
+    scope it could use too much. With a limit of cost, a key has no model without prices. Raises
+    KeysUnavailableError.
     """
     tenant = policy.tenants.get(caller.tenant)
     if tenant is None or not is_run_time(caller.key):
@@ -97,4 +107,24 @@ def tenant_of(caller: Caller, policy: CompiledPolicy, keys: KeyRing) -> Tenant |
     if scope is WHOLE_TENANT:
         return tenant
     models = tenant.models if scope.models is None else tenant.models & scope.models
-    return replace(tenant, models=models, limits=(*tenant.limits, *scope.limits))
+    if any(limit.count is Count.COST for limit in scope.limits):
+        models &= {name for name, book in _books(tenant, policy).items() if book.all_periods}
+    limits = (_priced(limit, tenant, policy) for limit in scope.limits)
+    return replace(tenant, models=models, limits=(*tenant.limits, *limits))
+
+
+def _priced(limit: Limit, tenant: Tenant, policy: CompiledPolicy) -> Limit:
+    """The limit of a key; if it is of cost, with the prices of all models of its tenant.
+
+    A request that was let in before an edit of its key settles by a model that the key had then.
+    """
+    match limit.shape:
+        case Windowed(per, PricedTokens()):
+            return replace(limit, shape=Windowed(per, PricedTokens(_books(tenant, policy))))
+        case _:
+            return limit
+
+
+def _books(tenant: Tenant, policy: CompiledPolicy) -> dict[str, PriceBook]:
+    models = (policy.models.get(name) for name in tenant.models)
+    return {model.name: model.prices for model in models if model is not None}

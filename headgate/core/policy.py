@@ -84,7 +84,8 @@ class WeightedTokens:
 class PricedTokens:
     """A limit of cost in nanos (1e-9 of the currency).
 
-    `books` holds the price book of each model that the limit can meet; never empty.
+    `books` holds the price book of each model that the limit can meet. It is empty only in the
+    scope of a key, whose prices come from the policy in force.
     """
 
     books: Mapping[str, PriceBook] = field(hash=False)

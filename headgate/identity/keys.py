@@ -1,18 +1,18 @@
 """The rules of a key's life, from issue to end. Pure: no clock, no database."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from headgate.core.key_ring import RUN_TIME_MARK
-from headgate.core.policy import CompiledPolicy
+from headgate.core.policy import CompiledPolicy, Count, Tenant
 from headgate.identity.limits import KeyLimit, problem_of
 
 MAX_LABELS = 16
 _ID_BYTES = 8
-_USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:+|/%-]{0,255}")
-_LABEL = re.compile(r"[a-z][a-z0-9_]{0,31}")
-_LABEL_VALUE = re.compile(r"[ -~]{1,128}")
+USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:+|/%-]{0,255}")
+LABEL = re.compile(r"[a-z][a-z0-9_]{0,31}")
+LABEL_VALUE = re.compile(r"[ -~]{1,128}")
 
 
 class KeyRuleError(Exception):
@@ -81,16 +81,14 @@ def check_request(request: KeyRequest, policy: CompiledPolicy, now_s: float) -> 
     check_user(request.user)
     if request.models is not None:
         _check_models(request.models, tenant.models)
-    for limit in request.limits:
-        if problem := problem_of(limit):
-            raise KeyRuleError("limits", problem)
+    _check_limits(request, tenant, policy)
     _check_labels(request.labels)
     _check_end(request.expires_s, now_s)
 
 
 def check_user(user: str) -> None:
     """Raises KeyRuleError for a text that is no name of a user."""
-    if _USER.fullmatch(user) is None:
+    if USER.fullmatch(user) is None:
         raise KeyRuleError("user", "must be 1 to 256 letters, digits and . _ @ : + | / % -")
 
 
@@ -137,6 +135,22 @@ def _check_end(expires_s: float | None, now_s: float) -> None:
         raise KeyRuleError("expires", "is not in the future")
 
 
+def _check_limits(request: KeyRequest, tenant: Tenant, policy: CompiledPolicy) -> None:
+    for limit in request.limits:
+        if problem := problem_of(limit):
+            raise KeyRuleError("limits", problem)
+        if limit.count is Count.COST:
+            _check_prices(tenant.models if request.models is None else request.models, policy)
+
+
+def _check_prices(models: Iterable[str], policy: CompiledPolicy) -> None:
+    known = (policy.models.get(name) for name in sorted(models))
+    for model in known:
+        if model is not None and not model.prices.all_periods:
+            problem = f"the policy has no prices of '{model.name}', so its cost has no limit"
+            raise KeyRuleError("limits", f"{problem}; leave that model out")
+
+
 def _check_models(models: Sequence[str], allowed: frozenset[str]) -> None:
     if not models:
         raise KeyRuleError("models", "is empty; leave it out for all models of the tenant")
@@ -149,7 +163,7 @@ def _check_labels(labels: Mapping[str, str]) -> None:
     if len(labels) > MAX_LABELS:
         raise KeyRuleError("labels", f"has more than {MAX_LABELS} labels")
     for name, value in labels.items():
-        if _LABEL.fullmatch(name) is None:
+        if LABEL.fullmatch(name) is None:
             raise KeyRuleError("labels", "a name is a letter a-z and up to 31 of a-z, 0-9 and _")
-        if _LABEL_VALUE.fullmatch(value) is None:
+        if LABEL_VALUE.fullmatch(value) is None:
             raise KeyRuleError("labels", f"'{name}' must be 1 to 128 printable ASCII characters")

@@ -8,7 +8,9 @@ from headgate.core.policy import (
     CountedRequests,
     Each,
     Limit,
+    Measure,
     Per,
+    PricedTokens,
     Slots,
     WeightedTokens,
     Windowed,
@@ -16,12 +18,19 @@ from headgate.core.policy import (
 
 LARGEST = 2**53 - 1
 """The largest whole number that Redis' Lua and JSON carry exactly."""
-COUNTS = (Count.TOKENS, Count.REQUESTS, Count.CONCURRENT)
+_MEASURES: dict[Count, Measure] = {
+    Count.TOKENS: WeightedTokens(),
+    Count.REQUESTS: CountedRequests(),
+    Count.COST: PricedTokens({}),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class KeyLimit:
-    """At most `limit` of `count` in each window `per`, which `concurrent` has not."""
+    """At most `limit` of `count` in each window `per`, which `concurrent` has not.
+
+    Cost is in nanos (1e-9 of the currency).
+    """
 
     count: Count
     limit: int
@@ -30,18 +39,19 @@ class KeyLimit:
 
 def problem_of(limit: KeyLimit) -> str | None:
     """The mistake in a limit, as one clause; None if it has none."""
-    if limit.count not in COUNTS:
-        return f"a key has no limit of {limit.count}; allowed: {', '.join(COUNTS)}"
     if not 1 <= limit.limit <= LARGEST:
         return f"the limit {limit.limit} is not a whole number from 1 to {LARGEST}"
     if (limit.per is None) != (limit.count is Count.CONCURRENT):
-        return "tokens and requests need a `per`, and concurrent has none"
+        return "tokens, requests and cost need a `per`, and concurrent has none"
     return None
 
 
 @lru_cache(maxsize=4_096)  # thousands of keys have the same few limits
 def compiled(limit: KeyLimit) -> Limit:
-    """The limit as the store counts it: each key has a counter of its own."""
+    """The limit as the store counts it: each key has a counter of its own.
+
+    A limit of cost gets its prices from the policy in force (`key_ring.tenant_of`).
+    """
     parts = ["own", limit.count, *(() if limit.per is None else (limit.per,)), Each.KEY]
     return Limit(
         id=".".join(parts), limit=limit.limit, shape=_shape(limit), each=frozenset({Each.KEY})
@@ -51,8 +61,7 @@ def compiled(limit: KeyLimit) -> Limit:
 def _shape(limit: KeyLimit) -> Windowed | Slots:
     if limit.per is None:
         return Slots()
-    measure = CountedRequests() if limit.count is Count.REQUESTS else WeightedTokens()
-    return Windowed(limit.per, measure)
+    return Windowed(limit.per, _MEASURES[limit.count])
 
 
 def written(limit: Limit) -> KeyLimit:

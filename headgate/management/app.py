@@ -1,7 +1,7 @@
 """The HTTP application of the management API: log in, find the right, call the handler."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 import msgspec
 from starlette.applications import Starlette
@@ -15,7 +15,7 @@ from headgate.core.policy import CompiledPolicy
 from headgate.identity.change_log import Actor
 from headgate.identity.keys import Key, KeyRuleError
 from headgate.management.callers import Callers, address_of
-from headgate.management.calls import Answer, Call, Desk
+from headgate.management.calls import KEY_ID, Answer, Call, Desk
 from headgate.management.endpoints import ENDPOINTS, PREFIX, Endpoint
 from headgate.management.failures import without_errors
 from headgate.management.openapi import document
@@ -24,7 +24,6 @@ from headgate.management.rights import Manager, has_role, owns
 from headgate.management.ways import ways_route
 
 MAX_BODY_BYTES = 64 * 1024
-_KEY_ID = re.compile(r"~[0-9a-f]{16}")
 _NO_KEY = "There is no such key, or none that you may see."
 
 
@@ -33,7 +32,10 @@ def management_app(desk: Desk, callers: Callers, pages: Sequence[BaseRoute] = ()
 
     Every answer of the API needs a login, but the OpenAPI document and the ways to log in.
     """
-    routes = [_route(endpoint, desk, callers) for endpoint in ENDPOINTS]
+    by_path = groupby(sorted(ENDPOINTS, key=_path), _path)
+    routes = [
+        _route(path, {one.method: one for one in group}, desk, callers) for path, group in by_path
+    ]
     described = Route(f"{PREFIX}/openapi.json", _openapi)
     return Starlette(
         routes=[described, ways_route(desk.policy, PREFIX), *routes, *pages],
@@ -41,15 +43,20 @@ def management_app(desk: Desk, callers: Callers, pages: Sequence[BaseRoute] = ()
     )
 
 
-def _route(endpoint: Endpoint, desk: Desk, callers: Callers) -> Route:
-    name = f"{endpoint.method} {endpoint.path}"
+def _path(endpoint: Endpoint) -> str:
+    """Names of users may have slashes."""
+    return PREFIX + endpoint.path.replace("{user}", "{user:path}")
+
+
+def _route(path: str, by_method: Mapping[str, Endpoint], desk: Desk, callers: Callers) -> Route:
+    """All endpoints of a path, so that the `allow` of a 405 names each of their methods."""
 
     async def answered(request: Request) -> Response:
+        endpoint = by_method["GET" if request.method == "HEAD" else request.method]
+        name = f"{endpoint.method} {endpoint.path}"
         return await without_errors(name, lambda: _answer(endpoint, desk, callers, request))
 
-    # Names of users may have slashes.
-    path = PREFIX + endpoint.path.replace("{user}", "{user:path}")
-    return Route(path, answered, methods=[endpoint.method])
+    return Route(path, answered, methods=list(by_method))
 
 
 async def _answer(endpoint: Endpoint, desk: Desk, callers: Callers, request: Request) -> Response:
@@ -100,7 +107,7 @@ def _allowed_tenant(
 
 async def _allowed_key(endpoint: Endpoint, manager: Manager, key_id: str, desk: Desk) -> Key:
     """A key of another tenant, and another user's key, look as if they did not exist."""
-    if _KEY_ID.fullmatch(key_id) is None:
+    if KEY_ID.fullmatch(key_id) is None:
         raise ProblemError(404, _NO_KEY)
     try:
         key = await desk.store.get(key_id)
@@ -140,7 +147,9 @@ def _response(endpoint: Endpoint, answer: Answer) -> Response:
 
 async def _http_problem(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for these alone
-    return problem_response(ProblemError(error.status_code, error.detail))
+    response = problem_response(ProblemError(error.status_code, error.detail))
+    response.headers.update(error.headers or {})
+    return response
 
 
 async def _openapi(_request: Request) -> Response:

@@ -1,5 +1,6 @@
 """One call of the management API as its handler sees it, and the handler's answer."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -17,7 +18,11 @@ from headgate.management.rights import Manager
 
 PAGE = 100
 MAX_PAGE = 1000
-_MAX_CURSOR = 256
+MAX_CURSOR = 256
+LARGEST = 2**53 - 1
+"""The largest whole number that JSON carries exactly."""
+KEY_ID = re.compile(r"~[0-9a-f]{16}")
+IDEMPOTENCY_KEY = re.compile(r"[!-~]([ -~]{0,126}[!-~])?")
 
 B = TypeVar("B")
 
@@ -67,7 +72,7 @@ class Call(Generic[B]):
     def after(self) -> str:
         """The row after which the page begins. Raises ProblemError."""
         cursor = self.query.get("after", "")
-        if len(cursor) > _MAX_CURSOR or not cursor.isprintable() or not cursor.isascii():
+        if len(cursor) > MAX_CURSOR or not cursor.isprintable() or not cursor.isascii():
             raise ProblemError(400, "must be the `next` of a page before", "after")
         return cursor
 

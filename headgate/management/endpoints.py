@@ -31,7 +31,7 @@ class Endpoint:
 
     `least` is the role that it needs in the tenant of its path, or of the key in its path. Without
     both it needs the role in any tenant. With `own`, the user of the key may use it too. With
-    `is_list` the answer is a page of `output`.
+    `is_list` the answer is a page of `output`; `is_numbered` says that its cursor is a number.
     """
 
     method: str
@@ -43,6 +43,7 @@ class Endpoint:
     input: type | None = None
     own: bool = False
     is_list: bool = False
+    is_numbered: bool = False
     status: int = 200
     query: tuple[str, ...] = field(default=())
 
@@ -99,6 +100,7 @@ ENDPOINTS = (
         least=Role.FINANCE,
         output=ChangeBody,
         is_list=True,
+        is_numbered=True,
     ),
     Endpoint(
         method="GET",
@@ -164,6 +166,7 @@ ENDPOINTS = (
         least=Role.OPERATOR,
         output=RevocationBody,
         is_list=True,
+        is_numbered=True,
     ),
     Endpoint(
         method="POST",
@@ -191,6 +194,7 @@ ENDPOINTS = (
         least=Role.OPERATOR,
         output=ChangeBody,
         is_list=True,
+        is_numbered=True,
     ),
     Endpoint(
         method="GET",

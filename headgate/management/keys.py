@@ -7,12 +7,17 @@ from headgate.core.issuers import Role
 from headgate.core.key_ring import RUN_TIME_MARK
 from headgate.identity.keys import Key
 from headgate.identity.store import IssuedKey, KeyExistsError
-from headgate.management.calls import Answer, Call, Page
+from headgate.management.calls import IDEMPOTENCY_KEY, Answer, Call, Page
+from headgate.management.fields import MAX_OVERLAP_S
 from headgate.management.problems import ProblemError
-from headgate.management.records import IssuedKeyBody, KeyEdit, NewKey, Rotation, key_body
+from headgate.management.records import (
+    IssuedKeyBody,
+    KeyEdit,
+    NewKey,
+    Rotation,
+    key_body,
+)
 from headgate.management.rights import has_role
-
-_MAX_IDEMPOTENCY_KEY = 128
 
 
 async def list_keys(call: Call[None]) -> Answer:
@@ -51,8 +56,8 @@ async def issue_key(call: Call[NewKey]) -> Answer:
 async def rotate_key(call: Call[Rotation]) -> Answer:
     """The key with a new secret."""
     overlap_s = call.body.overlap_s
-    if not 0 <= overlap_s <= 366 * 86_400:
-        raise ProblemError(422, "must be from 0 to 31622400 seconds", "overlap_s")
+    if not 0 <= overlap_s <= MAX_OVERLAP_S:
+        raise ProblemError(422, f"must be from 0 to {MAX_OVERLAP_S} seconds", "overlap_s")
     return _issued(
         call, await call.desk.store.rotate(call.the_key.id, overlap_s, call.by, call.seen)
     )
@@ -79,8 +84,8 @@ def _chosen_id(call: Call[NewKey]) -> str | None:
     text = call.headers.get("idempotency-key")
     if text is None:
         return None
-    if not 1 <= len(text) <= _MAX_IDEMPOTENCY_KEY or not text.isprintable():
-        problem = f"must be 1 to {_MAX_IDEMPOTENCY_KEY} printable characters"
+    if IDEMPOTENCY_KEY.fullmatch(text) is None:
+        problem = "must be 1 to 128 printable ASCII characters"
         raise ProblemError(400, problem, "Idempotency-Key")
     whole = "\0".join((call.manager.name, call.tenant, text))
     return RUN_TIME_MARK + hashlib.sha256(whole.encode()).hexdigest()[:16]

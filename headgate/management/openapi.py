@@ -7,12 +7,31 @@ from typing import Any
 import msgspec
 
 import headgate
+from headgate.identity.keys import USER
+from headgate.management.calls import IDEMPOTENCY_KEY, KEY_ID, LARGEST, MAX_CURSOR, MAX_PAGE
 from headgate.management.endpoints import ENDPOINTS, PREFIX, Endpoint
-from headgate.management.records import Problem
+from headgate.management.fields import whole
+from headgate.management.records import IssuedKeyBody, Problem, RevocationBody
 
 _REF = "#/components/schemas/{name}"
-_TEXT = {"type": "string"}
-_HEADERS = {"POST": ("Idempotency-Key", "If-Match"), "PATCH": ("If-Match",)}
+_NUMBER = {"type": "integer", "minimum": 1, "maximum": LARGEST}
+_PARAMETERS: dict[str, dict[str, Any]] = {
+    "tenant": {"type": "string"},
+    "user": {"type": "string", "pattern": whole(USER.pattern)},
+    "key": {"type": "string", "pattern": whole(KEY_ID.pattern)},
+    "revocation": _NUMBER,
+    "number": _NUMBER,
+    "hash": {"type": "string", "pattern": whole("[0-9a-fA-F]{64}")},
+    "after": {"type": "string", "pattern": whole(f"[ -~]{{0,{MAX_CURSOR}}}")},
+    "limit": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE},
+    "Idempotency-Key": {"type": "string", "pattern": whole(IDEMPOTENCY_KEY.pattern)},
+    "If-Match": {"type": "string", "pattern": whole(r'\*|"[0-9]{1,18}"')},
+}
+_MADE: dict[type, tuple[str, str]] = {
+    IssuedKeyBody: ("key", "$response.body#/key/id"),
+    RevocationBody: ("revocation", "$response.body#/id"),
+}
+"""What a 201 has made: the name that paths give it, and where its id stands."""
 
 
 @cache
@@ -49,7 +68,10 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         "x-headgate-own": endpoint.own,
         "parameters": list(_parameters(endpoint)),
         "responses": {
-            str(endpoint.status): _content(endpoint.summary, "application/json", body),
+            str(endpoint.status): {
+                **_content(endpoint.summary, "application/json", body),
+                **_links(endpoint),
+            },
             "default": _content("The problem", "application/problem+json", _ref(Problem)),
         },
     }
@@ -68,16 +90,31 @@ def _both(endpoint: Endpoint) -> bool:
 def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     in_path = re.findall(r"{(\w+)}", endpoint.path)
     in_query = (*endpoint.query, *(("after", "limit") if endpoint.is_list else ()))
-    in_headers = [
-        name
-        for name in _HEADERS.get(endpoint.method, ())
-        if (name == "Idempotency-Key") == ("{tenant}" in endpoint.path)
-    ]
+    schemas = {**_PARAMETERS, **({"after": _NUMBER} if endpoint.is_numbered else {})}
+    places = [("path", in_path), ("query", in_query), ("header", _headers(endpoint))]
     return [
-        *({"name": name, "in": "path", "required": True, "schema": _TEXT} for name in in_path),
-        *({"name": name, "in": "query", "schema": _TEXT} for name in in_query),
-        *({"name": name, "in": "header", "schema": _TEXT} for name in in_headers),
+        {"name": name, "in": place, "required": place == "path", "schema": schemas[name]}
+        for place, names in places
+        for name in names
     ]
+
+
+def _headers(endpoint: Endpoint) -> list[str]:
+    """A new key may have an Idempotency-Key, and a change of a key the version that was seen."""
+    if endpoint.method == "GET":
+        return []
+    if endpoint.output is IssuedKeyBody and endpoint.status == 201:
+        return ["Idempotency-Key"]
+    return ["If-Match"] if "{key}" in endpoint.path else []
+
+
+def _links(endpoint: Endpoint) -> dict[str, Any]:
+    """The operations on what this one makes."""
+    if endpoint.status != 201:
+        return {}
+    name, id = _MADE[endpoint.output]
+    found = [one.handle.__name__ for one in ENDPOINTS if f"{{{name}}}" in one.path]
+    return {"links": {one: {"operationId": one, "parameters": {name: id}} for one in found}}
 
 
 def _content(description: str, kind: str, schema: dict[str, Any]) -> dict[str, Any]:

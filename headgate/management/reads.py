@@ -5,7 +5,7 @@ from headgate.database.connection import DEADLINE_S, within
 from headgate.identity.change_log import verify
 from headgate.identity.changes import BrokenChainError, Head
 from headgate.identity.read_log import changes_after
-from headgate.management.calls import Answer, Call, Page, whole_number
+from headgate.management.calls import LARGEST, Answer, Call, Page, whole_number
 from headgate.management.problems import ProblemError
 from headgate.management.records import (
     HeadBody,
@@ -15,7 +15,6 @@ from headgate.management.records import (
 )
 from headgate.management.rights import has_role
 
-_LARGEST = 2**53 - 1
 _HASH_BYTES = 32
 
 
@@ -38,14 +37,17 @@ async def list_tenants(call: Call[None]) -> Answer:
 
 
 async def list_limits(call: Call[None]) -> Answer:
-    """The limits of the tenant, in the order of the policy file, on one page."""
-    tenant = call.policy.tenants[call.tenant]
-    return Answer(Page([limit_body(limit) for limit in tenant.limits]))
+    """A page of the limits of the tenant, by their ids."""
+    after, most = call.after, call.limit
+    limits = call.policy.tenants[call.tenant].limits
+    found = sorted((one for one in limits if one.id > after), key=lambda one: one.id)[:most]
+    data = [limit_body(limit) for limit in found]
+    return Answer(Page(data, found[-1].id if len(found) == most else None))
 
 
 async def list_changes(call: Call[None]) -> Answer:
     """A page of the change log from the oldest change on, of the tenant or of all."""
-    number, limit = whole_number({"after": call.after or "1"}, "after", 1, _LARGEST), call.limit
+    number, limit = whole_number({"after": call.after or "1"}, "after", 1, LARGEST), call.limit
     number = number if call.after else 0
     async with call.desk.connect() as connection:
         reading = changes_after(connection, number, limit, call.tenant or None)
@@ -68,7 +70,7 @@ def _noted(call: Call[None]) -> Head | None:
     """The head that the manager noted earlier. Raises ProblemError."""
     if not {"number", "hash"} & call.query.keys():
         return None
-    number = whole_number(call.query, "number", 0, _LARGEST)
+    number = whole_number(call.query, "number", 0, LARGEST)
     try:
         hash = bytes.fromhex(call.query.get("hash", ""))
     except ValueError:

@@ -11,6 +11,7 @@ from headgate.identity.keys import Key, KeyRequest
 from headgate.identity.limits import KeyLimit
 from headgate.identity.read_log import LoggedChange
 from headgate.identity.users import Revocation, User
+from headgate.management.fields import Labels, LimitNumber, Models, Overlap, UserName
 
 
 class Input(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -22,20 +23,20 @@ class Output(msgspec.Struct, kw_only=True):
 
 
 class KeyLimitBody(Input):
-    """A limit of one key. `concurrent` has no `per`."""
+    """A limit of one key. `concurrent` has no `per`; cost is in 1e-9 of the currency."""
 
     count: Count
-    limit: int
+    limit: LimitNumber
     per: Per | None = None
 
 
 class NewKey(Input):
     """A key to issue. Without `models` it may use all of the tenant's."""
 
-    user: str
-    models: list[str] | None = None
+    user: UserName
+    models: Models | None = None
     limits: list[KeyLimitBody] = []
-    labels: dict[str, str] = {}
+    labels: Labels = {}
     expires_at: datetime | None = None
 
     def request(self, tenant: str) -> KeyRequest:
@@ -53,9 +54,9 @@ class NewKey(Input):
 class KeyEdit(Input):
     """An edit of a key. A field that is left out stays; null is no end, or all of the models."""
 
-    models: list[str] | msgspec.UnsetType | None = msgspec.UNSET
+    models: Models | msgspec.UnsetType | None = msgspec.UNSET
     limits: list[KeyLimitBody] | msgspec.UnsetType = msgspec.UNSET
-    labels: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    labels: Labels | msgspec.UnsetType = msgspec.UNSET
     expires_at: datetime | msgspec.UnsetType | None = msgspec.UNSET
 
     def of(self, old: KeyRequest) -> KeyRequest:
@@ -73,7 +74,7 @@ class KeyEdit(Input):
 class Rotation(Input):
     """How long the older secrets of a key go on, in seconds."""
 
-    overlap_s: float = 0.0
+    overlap_s: Overlap = 0.0
 
 
 class KeyBody(Output):
@@ -93,10 +94,7 @@ class KeyBody(Output):
 
 
 class IssuedKeyBody(Output):
-    """A key with its new secret, which is shown once.
-
-    It is null when an issue is repeated under its Idempotency-Key.
-    """
+    """A key with its new secret, shown once: null if its Idempotency-Key repeats an issue."""
 
     key: KeyBody
     secret: str | None
@@ -221,8 +219,8 @@ def key_body(key: Key, now_s: float) -> KeyBody:
 
 def tenant_body(tenant: Tenant, role: str) -> TenantBody:
     """A tenant, for a manager with this role in it."""
-    zone = str(tenant.calendar.timezone)
-    return TenantBody(name=tenant.name, models=sorted(tenant.models), timezone=zone, role=role)
+    models, zone = sorted(tenant.models), str(tenant.calendar.timezone)
+    return TenantBody(name=tenant.name, models=models, timezone=zone, role=role)
 
 
 def limit_body(limit: Limit) -> LimitBody:

@@ -2,11 +2,9 @@
 
 from headgate.core.issuers import MAX_USER_CHARACTERS
 from headgate.identity.users import TokensOf, User
-from headgate.management.calls import Answer, Call, Page, whole_number
+from headgate.management.calls import LARGEST, Answer, Call, Page, whole_number
 from headgate.management.problems import ProblemError
 from headgate.management.records import NewRevocation, revocation_body, user_body
-
-_LARGEST = 2**53 - 1
 
 
 async def list_users(call: Call[None]) -> Answer:
@@ -33,7 +31,7 @@ async def unblock_user(call: Call[None]) -> Answer:
 
 async def list_revocations(call: Call[None]) -> Answer:
     """A page of the revocations, from the oldest on."""
-    number = whole_number({"after": call.after}, "after", 1, _LARGEST) if call.after else 0
+    number = whole_number({"after": call.after}, "after", 1, LARGEST) if call.after else 0
     limit = call.limit
     found = await call.desk.users.revocations(number, limit)
     last = str(found[-1].id) if len(found) == limit else None
@@ -47,7 +45,7 @@ async def revoke_tokens(call: Call[NewRevocation]) -> Answer:
 
 async def lift_revocation(call: Call[None]) -> Answer:
     """The revocation of the path, which has ended."""
-    id = whole_number(call.path, "revocation", 0, _LARGEST)
+    id = whole_number(call.path, "revocation", 0, LARGEST)
     return Answer(revocation_body(await call.desk.users.lift(id, call.by)))
 
 

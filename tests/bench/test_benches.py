@@ -81,6 +81,7 @@ async def test_every_way_to_call_is_measured() -> None:
 
     assert [row[0] for row in table.rows] == [
         "key of the file",
+        "key at run time",
         "JWT, remembered",
         "JWT, first seen, RS256",
         "JWT, first seen, ES256",

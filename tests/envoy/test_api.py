@@ -19,14 +19,21 @@ from tests.postgres_server import temporary_folder
 class Managed:
     """A box with its API, and the command line that manages it."""
 
-    def __init__(self, box: Box, url: str, token_file: Path) -> None:
+    def __init__(self, box: Box, url: str, token_file: Path, database: Path) -> None:
         self.box = box
         self.url = url
+        self.token = token_file.read_text().strip()
+        self._token_file, self._database = token_file, database
         self._options = ("--api", url, "--token-file", str(token_file))
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "headgate", *words, *self._options]
         return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+
+    def files(self) -> list[Path]:
+        """All that the box and its PostgreSQL have written, but for the operator token."""
+        found = [*self.box.folder.rglob("*"), *self._database.rglob("*")]
+        return [path for path in found if path != self._token_file]
 
     def json(self, *words: str) -> dict:
         done = self.run(*words, "--json")
@@ -49,7 +56,7 @@ def managed(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Ite
             *("--api", f"127.0.0.1:{port}", "--operator-token-file", str(token)),
         )
         with running_box(home, policy(upstream.url), *options) as box:
-            yield Managed(box, f"http://127.0.0.1:{port}", token)
+            yield Managed(box, f"http://127.0.0.1:{port}", token, folder / "db")
 
 
 def test_a_key_of_the_command_line_is_served_and_refused_soon_after_its_end(
@@ -121,3 +128,25 @@ def test_the_port_of_the_data_serves_no_management_path(managed: Managed) -> Non
     headers = {"authorization": "Bearer sk-test-alice-0123456789abcdef"}
     for path in ("/api/v1/tenants", "/api/v1/openapi.json", "/v1/../api/v1/tenants"):
         assert httpx.get(managed.box.url + path, headers=headers).status_code == 404
+
+
+def test_no_secret_is_in_a_log_a_record_a_metric_or_the_database(managed: Managed) -> None:
+    issued = managed.json("keys", "issue", "--tenant", "acme", "--user", "rita")
+    rotated = managed.json("keys", "rotate", issued["key"]["id"])
+    wait_until(lambda: managed.status(rotated["secret"]) == 200, "the key", PATIENCE_S)
+    managed.json("keys", "revoke", issued["key"]["id"])
+    wait_until(lambda: managed.status(rotated["secret"]) == 401, "the refusal", PATIENCE_S)
+    stranger, wrong = f"sk-hg-{'s' * 32}", f"wrong-token-{'w' * 32}"
+    assert managed.status(stranger) == 401
+    answers = [
+        httpx.get(f"{managed.url}/api/v1/{path}", headers={"authorization": f"Bearer {wrong}"})
+        for path in ("tenants", f"keys/{wrong}", f"tenants/{wrong}/keys")
+    ]
+    assert {answer.status_code for answer in answers} == {401}
+
+    secrets = [issued["secret"], rotated["secret"], stranger, wrong, managed.token]
+    kept = [path.read_bytes() for path in managed.files() if path.is_file()]
+    kept += [line.encode() for line in managed.box.lines]
+    kept += [answer.content for answer in answers]
+    kept.append(httpx.get(f"{managed.box.admin_url}/metrics").content)
+    assert not [secret for secret in secrets for text in kept if secret[6:].encode() in text]

@@ -141,3 +141,10 @@ def test_while_postgresql_hangs_known_keys_pass_and_strangers_do_not(desk: Desk)
             os.kill(process, signal.SIGCONT)
     desk.run(desk.store.revoke(issued.key.id, BY))
     desk.wait(issued, 401)
+
+
+def test_a_limit_of_cost_of_a_key_refuses_what_costs_more(desk: Desk) -> None:
+    rich, poor = (desk.issue(limits=(KeyLimit(Count.COST, most, Per.DAY),)) for most in (10**9, 1))
+
+    desk.wait(rich, 200)
+    desk.wait(poor, 429)

@@ -79,6 +79,18 @@ async def test_a_refusal_is_counted_under_its_code(door: AuthzServer, check: Che
     assert door.decisions("missing_api_key") == 1
 
 
+async def test_metadata_of_a_filter_that_verifies_tokens_is_nobody(
+    door: AuthzServer, check: Check
+) -> None:
+    """Another filter can write what Envoy's jwt_authn would, so Headgate believes neither."""
+    request = check_request()
+    metadata = request.attributes.metadata_context.filter_metadata
+    metadata["envoy.filters.http.jwt_authn"].update({"payload": {"iss": "x", "sub": "alice"}})
+
+    assert (await check(request)).denied_response.status.code == 401
+    assert door.decisions("missing_api_key") == 1
+
+
 async def test_a_new_policy_is_in_force_from_the_next_call(door: AuthzServer, check: Check) -> None:
     """A revoked key is refused at once."""
     request = check_request(("api-key", KEY.encode()))

@@ -93,6 +93,33 @@ async def test_a_replica_whose_connection_is_cut_without_a_word_learns_a_revocat
                 postgres.thaw(backend)
 
 
+async def test_a_replica_without_hints_honours_a_revocation_at_its_next_poll(
+    postgres: PostgresServer, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted by polls: a busy machine makes none of them wrong. Two of them fit into a second."""
+    real, begun, ended = follow.catch_up, 0, {}
+    store = store_of(postgres.address(database), CLOCK)
+    issued = await store.issue(ALICE, POLICY, BY)
+
+    async def counted(connection: Connection, ring: MemoryRing, clock: SystemClock) -> None:
+        nonlocal begun
+        begun += 1
+        number = begun
+        await real(connection, ring, clock)
+        ended[number] = knows(ring, issued)
+
+    monkeypatch.setattr(follow, "catch_up", counted)
+    monkeypatch.setattr(follow, "CHANNEL", "another_channel")
+    async with replica(postgres.address(database)) as (ring, _):
+        await until(lambda: knows(ring, issued))
+        await store.revoke(issued.key.id, BY)
+        before = begun
+        await until(lambda: before + 1 in ended)
+
+    assert not ended[before + 1]
+    assert follow.POLL_S + follow.POLL_DEADLINE_S < 1
+
+
 async def test_a_database_with_another_history_is_read_anew(
     postgres: PostgresServer, database: str
 ) -> None:

@@ -52,7 +52,8 @@ def test_a_good_request_passes() -> None:
         ({"limits": (KeyLimit(Count.TOKENS, 0, Per.DAY),)}, "limits", "the limit 0"),
         ({"limits": (KeyLimit(Count.TOKENS, 5),)}, "limits", "need a `per`"),
         ({"limits": (KeyLimit(Count.CONCURRENT, 5, Per.DAY),)}, "limits", "need a `per`"),
-        ({"limits": (KeyLimit(Count.COST, 5, Per.DAY),)}, "limits", "no limit of cost"),
+        ({"limits": (KeyLimit(Count.COST, 5),)}, "limits", "need a `per`"),
+        ({"limits": (KeyLimit(Count.COST, 5, Per.DAY),)}, "limits", "no prices of 'tiny'"),
         ({"labels": {"Cost": "x"}}, "labels", "a name is"),
         ({"labels": {"cost": "a\nb"}}, "labels", "'cost' must be"),
         ({"labels": {f"l{n}": "x" for n in range(17)}}, "labels", "more than 16"),
@@ -100,7 +101,12 @@ def test_a_second_revocation_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "limit", [KeyLimit(Count.TOKENS, 7, Per.MONTH), KeyLimit(Count.CONCURRENT, 2)]
+    "limit",
+    [
+        KeyLimit(Count.TOKENS, 7, Per.MONTH),
+        KeyLimit(Count.COST, 7, Per.MONTH),
+        KeyLimit(Count.CONCURRENT, 2),
+    ],
 )
 def test_a_limit_counts_the_key_alone_and_can_be_written_back(limit: KeyLimit) -> None:
     assert compiled(limit).each == {Each.KEY}

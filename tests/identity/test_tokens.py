@@ -120,6 +120,16 @@ ATTACKS: dict[str, tuple[Callable[[], bytes], str, str]] = {
     "a payload that is not base64": (at({"b64": False}), "invalid_token", "critical_header"),
     "a log-out token": (at({"typ": "logout+jwt"}), "invalid_token", "type"),
     "a nested token": (at({"cty": "JWT"}), "invalid_token", "type"),
+    "a token as its claims": (
+        lambda: signed({"alg": "RS256", "kid": RSA.kid}, ISSUER.token(), RSA),
+        "invalid_token",
+        "malformed",
+    ),
+    "a certificate at an address": (
+        at({"x5u": "http://127.0.0.1:1/cert", "kid": "far"}, STRANGER),
+        "invalid_token",
+        "unknown_key",
+    ),
     "a claim twice": (claims_twice, "invalid_token", "duplicate_member"),
     "a header member twice": (header_twice, "invalid_token", "duplicate_member"),
     "another spelling of the signature": (other_spelling, "invalid_token", "malformed"),

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 
 from extauthz.failures import FailureLimit
+from headgate.core.clock import Clock
 from headgate.core.errors import ApiError, Refusal
 from headgate.core.issuers import Issuer, KeysNeeded, Membership, Person, Role
 from headgate.core.keys import digest_of
 from headgate.core.policy import Caller, CompiledPolicy
+from headgate.database.address import DatabaseAddress
 from headgate.identity.keys import KeyRequest
 from headgate.identity.sessions import SessionStore
 from headgate.identity.store import KeyStore
@@ -96,20 +99,11 @@ class Api:
         return (await self.users.revoke(TokensOf(issuer="okta", token_id="t-1"), BY)).id
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    with running_server() as server:
-        yield server
-
-
-@pytest.fixture
-async def api(postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[Api]:
-    clock = FakeClock(1_800_000_000)
-    connect = connect_to(postgres.address(postgres.clean_database()))
-    store = KeyStore(connect, clock)
-    token_file = tmp_path / "operator-token"
+def made(address: DatabaseAddress, clock: Clock, token_file: Path) -> tuple[Starlette, Desk]:
+    """The application on this database, and the desk behind it. Writes the operator token."""
     token_file.write_text(OPERATOR_TOKEN + "\n")
-    users = UserStore(connect, clock)
+    connect = connect_to(address)
+    store, users = KeyStore(connect, clock), UserStore(connect, clock)
     desk = Desk(store=store, users=users, connect=connect, policy=lambda: API_POLICY, clock=clock)
     failures = FailureLimit()
     login = Login(
@@ -121,7 +115,20 @@ async def api(postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[Api]:
     )
     origin = own_origin("https://api.test")
     sessions = Sessions(SessionStore(connect, clock), login, lambda: API_POLICY.issuers)
-    app = management_app(desk, Callers(login, sessions, origin))
+    return management_app(desk, Callers(login, sessions, origin)), desk
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture
+async def api(postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[Api]:
+    clock = FakeClock(1_800_000_000)
+    token_file = tmp_path / "operator-token"
+    app, desk = made(postgres.address(postgres.clean_database()), clock, token_file)
     transport = httpx.ASGITransport(app, client=("192.0.2.7", 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as http:
-        yield Api(http, store, users, clock, token_file)
+        yield Api(http, desk.store, desk.users, clock, token_file)

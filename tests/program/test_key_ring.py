@@ -12,7 +12,8 @@ from extproc.types import Admit, Answer, Refuse
 from headgate.core.errors import Refusal
 from headgate.core.key_ring import WHOLE_TENANT, KeyRing, KeyScope, KeysUnavailableError
 from headgate.core.keys import digest_of
-from headgate.core.policy import Caller, Count, Each, Per
+from headgate.core.policy import Caller, CompiledPolicy, Count, Each, Per
+from headgate.core.prices import TokenWeights
 from headgate.identity.limits import KeyLimit, compiled
 from ratelimit.answers import Admitted, Refused, ReserveRequest
 from ratelimit.limiter import Limiter
@@ -21,11 +22,13 @@ from ratelimit.store.protocol import StoreError
 from tests.extauthz.builders import decide
 from tests.extproc.builders import POLICY, facts
 from tests.fakes import FakeClock
+from tests.ratelimit.builders import books_of
 
 TENANT = next(iter(POLICY.tenants))
 SECRET = "sk-hg-run-time"
 RUN_TIME = Caller(TENANT, "rita", "~0011223344556677")
 TWO_REQUESTS = compiled(KeyLimit(Count.REQUESTS, 2, Per.DAY))
+TWO_NANOS = compiled(KeyLimit(Count.COST, 2, Per.DAY))
 
 
 class Ring:
@@ -163,6 +166,38 @@ async def test_the_limits_of_a_key_count_it_alone() -> None:
     assert [type(one) for one in decisions] == [Admitted, Admitted, Refused]
     assert isinstance(other, Admitted)
     assert TWO_REQUESTS.each == {Each.KEY}
+
+
+def priced(nanos_each: int) -> CompiledPolicy:
+    """The policy with a price for each token of the model tiny, and no limits."""
+    weights = TokenWeights(*[1000 * nanos_each] * 3)
+    tiny = replace(POLICY.models["tiny"], prices=books_of({"tiny": weights})["tiny"])
+    free = replace(POLICY.tenants[TENANT], limits=())
+    return replace(POLICY, models={**POLICY.models, "tiny": tiny}, tenants={TENANT: free})
+
+
+@pytest.mark.parametrize("nanos_each", [1, 2])
+async def test_a_limit_of_cost_counts_by_the_prices_of_the_policy_in_force(nanos_each: int) -> None:
+    policy, ring = priced(nanos_each), Ring(KeyScope(limits=(TWO_NANOS,)))
+    limiter = Limiter(MemoryStore(), lambda: policy, FakeClock(), keys=ring)
+
+    decisions = [await limiter.reserve(reserve(f"r{number}")) for number in range(3)]
+
+    admitted = 2 // nanos_each
+    assert [type(one) for one in decisions] == [Admitted] * admitted + [Refused] * (3 - admitted)
+
+
+def test_with_a_limit_of_cost_a_key_has_no_model_without_prices() -> None:
+    """A reload may take prices away. Nobody then uses the model beside the limit."""
+    ring = Ring(KeyScope(limits=(TWO_NANOS,)))
+    asked_of = [
+        extproc.decide(
+            replace(facts({"model": name}), caller=RUN_TIME), priced(1), Estimator(), "r-1", ring
+        )
+        for name in ("tiny", "shy")
+    ]
+
+    assert [type(one) for one in asked_of] == [Admit, Refuse]
 
 
 async def test_the_limiter_refuses_where_the_limits_of_the_key_are_not_known() -> None:
