@@ -1,4 +1,4 @@
-"""What the monthly report needs from the policy: its month, pools of GPU cost, cloud prices. Pure."""
+"""What the monthly report needs from the policy: its month, cost pools, cloud prices. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from enum import StrEnum
 from headgate.core.prices import Prices, TokenWeights
 
 DEFAULT_WEIGHTS = TokenWeights(input=1000, cached_input=100, output=4000)
-"""The ratio of usual list prices, in thousandths. docs/showback.md tells how to measure your own."""
+"""The ratio of usual list prices, in thousandths. docs/showback.md tells how to measure yours."""
 
 
 class PoolKind(StrEnum):

@@ -23,8 +23,8 @@ class Reason(StrEnum):
 
     LIMIT = "limit"
     ACCESS = "access"
-    REQUEST = "request"
     ABORTED = "aborted"
+    REQUEST = "request"
     FAILED = "failed"
     FREE = "free"
 
@@ -192,13 +192,14 @@ class Statement:
 class GroupRow:
     """A row of the report's table: everything about one tenant, user, model or label.
 
-    `before_nanos` is its cost in the month before, None if that is not known. `forecast_nanos` is
-    its cost at the end of an open month, at the pace so far. `cloud_nanos` is its cost in each
-    list, None for a list that lacks the price of a model. Costs are by price, if not named shares.
+    `name` is that of a user, None for anything else. `before_nanos` is its cost in the month
+    before, None if that is not known. `forecast_nanos` is its cost at the end of an open month, at
+    the pace so far. `cloud_nanos` is its cost in each list, None for a list that lacks the price of
+    a model. `used_nanos` and `idle_nanos` are its shares of the pools; other costs are by price.
     """
 
     key: str
-    name: str
+    name: str | None
     users: int
     usage: Usage
     used_nanos: int
