@@ -1,5 +1,6 @@
 """`headgate report`: what a month cost, for people, spreadsheets and billing systems."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -9,6 +10,7 @@ from headgate.cli.api import calls_api, segment
 from headgate.cli.options import Member
 from headgate.ledger.showback.closed import document_of
 from headgate.ledger.showback.focus import focus_of
+from headgate.ledger.showback.month import DEADLINE_S
 from headgate.ledger.showback.sheets import sheets, usage_sheet
 from headgate.ledger.showback.text import csv_of, text_of
 from headgate.ledger.showback.values import By, Statement
@@ -26,23 +28,23 @@ def report_group() -> None:
 @report_group.command("month")
 @click.argument("month")
 @calls_api
-@click.option("--by", type=Member(By), default=By.TENANT.value, show_default=True)
+@click.option("--by", "group", type=Member(By), default=By.TENANT.value, show_default=True)
 @click.option("--tenant", help="Only the part of this tenant.")
 @click.option("--format", "kind", type=click.Choice(_FORMATS), default="table", show_default=True)
 @click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), help="Where to [standard output]."
 )
 def report_month_command(
-    month: str, *, api: ApiClient, by: By, tenant: str | None, kind: str, output: Path | None
+    month: str, *, api: ApiClient, group: By, tenant: str | None, kind: str, output: Path | None
 ) -> None:
     """Show what MONTH cost, such as 2026-10: a closed month always the same."""
     path = f"/reports/{segment(month)}"
     if tenant is not None:
         path = f"/tenants/{segment(tenant)}{path}"
-    statement = _statement(api.call("GET", path))
-    data = _rendered(statement, by, tenant, kind)
+    statement = _statement(api.call("GET", path, timeout_s=DEADLINE_S))
+    data = _rendered(statement, group, tenant, kind)
     if output is None:
-        click.get_binary_stream("stdout").write(data)
+        sys.stdout.buffer.write(data)
     else:
         output.write_bytes(data)
 
@@ -52,7 +54,9 @@ def report_month_command(
 @calls_api
 def report_close_command(month: str, *, api: ApiClient) -> None:
     """Close MONTH for good. What comes later is a correction in the next month."""
-    statement = _statement(api.call("POST", f"/reports/{segment(month)}/close"))
+    statement = _statement(
+        api.call("POST", f"/reports/{segment(month)}/close", timeout_s=DEADLINE_S)
+    )
     assert statement.closing is not None, "the API has closed it"  # noqa: S101
     click.echo(f"closed {month}, SHA-256 {statement.closing.checksum}")
 

@@ -29,8 +29,8 @@ class CostPool:
     `kwh_price`. Any other costs `hour_price` for each hour of a pod: `pods` of them run all the
     time, or `pod_hours` tells the hours of a month by its name, such as `2026-10`.
 
-    `full_tokens_per_s` is the weighted tokens of a second at full load, for all machines together.
-    None says that it is not known; then nothing counts as idle.
+    `full_tokens_per_s` is the weighted tokens of a second at full load: of one pod, or of all
+    machines of an owned pool. None says that it is not known; then nothing counts as idle.
     """
 
     name: str

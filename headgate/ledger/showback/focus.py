@@ -22,54 +22,19 @@ from headgate.ledger.showback.values import Line, MonthReport, Period, PoolMonth
 VERSION = "1.3"
 METHOD = "headgate-weighted-tokens"
 """docs/showback.md#what-the-machines-cost describes it."""
-COLUMNS = [
-    "AllocatedMethodDetails",
-    "AllocatedMethodId",
-    "AllocatedResourceId",
-    "AllocatedResourceName",
-    "AllocatedTags",
-    "BilledCost",
-    "BillingAccountId",
-    "BillingAccountName",
-    "BillingAccountType",
-    "BillingCurrency",
-    "BillingPeriodEnd",
-    "BillingPeriodStart",
-    "ChargeCategory",
-    "ChargeClass",
-    "ChargeDescription",
-    "ChargeFrequency",
-    "ChargePeriodEnd",
-    "ChargePeriodStart",
-    "ConsumedQuantity",
-    "ConsumedUnit",
-    "ContractedCost",
-    "ContractedUnitPrice",
-    "EffectiveCost",
-    "HostProviderName",
-    "InvoiceIssuerName",
-    "ListCost",
-    "ListUnitPrice",
-    "PricingCategory",
-    "PricingQuantity",
-    "PricingUnit",
-    "ProviderName",
-    "PublisherName",
-    "ResourceId",
-    "ResourceName",
-    "ResourceType",
-    "ServiceCategory",
-    "ServiceName",
-    "ServiceProviderName",
-    "ServiceSubcategory",
-    "SkuId",
-    "SkuMeter",
-    "SkuPriceId",
-    "SubAccountId",
-    "SubAccountName",
-    "SubAccountType",
-    "Tags",
-]
+COLUMNS = (
+    *("AllocatedMethodDetails", "AllocatedMethodId", "AllocatedResourceId"),
+    *("AllocatedResourceName", "AllocatedTags", "BilledCost", "BillingAccountId"),
+    *("BillingAccountName", "BillingAccountType", "BillingCurrency", "BillingPeriodEnd"),
+    *("BillingPeriodStart", "ChargeCategory", "ChargeClass", "ChargeDescription"),
+    *("ChargeFrequency", "ChargePeriodEnd", "ChargePeriodStart", "ConsumedQuantity"),
+    *("ConsumedUnit", "ContractedCost", "ContractedUnitPrice", "EffectiveCost"),
+    *("HostProviderName", "InvoiceIssuerName", "ListCost", "ListUnitPrice", "PricingCategory"),
+    *("PricingQuantity", "PricingUnit", "ProviderName", "PublisherName", "ResourceId"),
+    *("ResourceName", "ResourceType", "ServiceCategory", "ServiceName", "ServiceProviderName"),
+    *("ServiceSubcategory", "SkuId", "SkuMeter", "SkuPriceId", "SubAccountId"),
+    *("SubAccountName", "SubAccountType", "Tags"),
+)
 _RATIO_DIGITS = 12
 _PROVIDER = "Headgate"
 
@@ -131,7 +96,7 @@ def _priced(report: MonthReport, line: Line, charge: Charge) -> dict[str, str]:
 def _allocated(report: MonthReport, pool: PoolMonth) -> Iterator[dict[str, str]]:
     """The charge for a pool, split into what each line used, its part of idle, and the rest."""
     used, idle = shares(pool, report.lines, report.weights)
-    parts = [
+    parts: list[tuple[str, Line | None, int]] = [
         (part, line, nanos)
         for line, one, other in zip(report.lines, used, idle, strict=True)
         for part, nanos in (("used", one), ("idle", other))

@@ -89,7 +89,8 @@ def _used(pool: CostPool, period: Period, amount: int, work: int) -> int:
         return 0
     if pool.full_tokens_per_s is None:
         return amount
-    hours = _pod_hours(pool, period) / pool.pods if pool.pods else Decimal(period.bill_hours)
+    is_owned = pool.kind is PoolKind.OWNED
+    hours = Decimal(period.bill_hours) if is_owned else _pod_hours(pool, period)
     full = int(hours * _S_PER_HOUR) * pool.full_tokens_per_s * _THOUSANDTHS
     if full <= work:
         return amount
