@@ -33,7 +33,7 @@ from headgate.policy.schema import (
     TenantEntry,
     WithoutUsageEntry,
 )
-from headgate.policy.showback import CloudPricesEntry, CostPoolEntry, ShowbackEntry
+from headgate.policy.showback import HOURS_RULE, CloudPricesEntry, CostPoolEntry, ShowbackEntry
 from headgate.policy.versions import VERSION_RULE, VersionEntry
 
 EntryType: TypeAlias = type[Entry]
@@ -165,6 +165,8 @@ def _allowed(error: ErrorDetails, owner: EntryType, field: str) -> str:
     if error["loc"][-1] == "[key]":
         if error["loc"][-3] == "fields":
             return FIELD_RULE
+        if error["loc"][-3] == "pod_hours":
+            return HOURS_RULE
         if "versions" in error["loc"][2:]:
             return VERSION_RULE
         return MODEL_NAME_RULE if error["loc"][0] == "models" else NAME_RULE

@@ -26,7 +26,7 @@ _THOUSANDTHS = 1000
 _DAY_RULE = "the day of the list, such as 2026-10-01"
 _PODS_RULE = f"a whole number from 1 to {MAX_PODS}"
 _MONTHS_RULE = f"a whole number of months from 1 to {MAX_MONTHS}"
-_HOURS_RULE = "the hours of pods by month, such as {2026-10: 1412}"
+HOURS_RULE = "the hours of pods by month, such as {2026-10: 1412}"
 _WEIGHTS_RULE = "a mapping with the keys input, cached_input, output"
 _PRICES_RULE = "prices by the name of a model of this file, each with input and output"
 
@@ -62,7 +62,7 @@ class CostPoolEntry(Entry):
     hour_price: UnitPrice | None = Field(default=None, description=UNIT_PRICE_RULE)
     pods: int = Field(default=0, ge=0, le=MAX_PODS, description=_PODS_RULE)
     pod_hours: dict[Annotated[str, Field(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$")], UnitPrice] = (
-        Field(default={}, description=_HOURS_RULE)
+        Field(default={}, description=HOURS_RULE)
     )
     full_tokens_per_s: Amount | None = Field(
         default=None, description="a whole number of weighted tokens in a second"

@@ -4,13 +4,12 @@ import asyncio
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from collections import defaultdict
 from decimal import Decimal
 from pathlib import Path
-
-import pytest
 
 from headgate.ledger.showback.focus import focus_of
 from headgate.ledger.showback.groups import group_rows, not_billed
@@ -20,15 +19,16 @@ from headgate.ledger.showback.values import By, GroupRow, Statement
 from tests.ledger.showback.months import POLICY_FILE, put, records, statement, written
 from tests.postgres_server import PostgresServer
 
+RECORDS = int(os.environ.get("HEADGATE_RECOMPUTE_RECORDS", "3000"))
+"""`make test-recompute` has a million."""
 SCRIPT = Path(__file__).with_name("recompute.py")
 
 
-@pytest.mark.parametrize("number", [3_000])
 async def test_an_independent_script_agrees_to_the_last_digit(
-    postgres: PostgresServer, tmp_path: Path, number: int
+    postgres: PostgresServer, tmp_path: Path
 ) -> None:
     postgres.clean_database()
-    path = written(tmp_path / "records.jsonl", records(number))
+    path = written(tmp_path / "records.jsonl", records(RECORDS))
     await put(postgres, path)
 
     shown = await statement(postgres)
