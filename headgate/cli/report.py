@@ -22,7 +22,7 @@ _FORMATS = ("table", "csv", "xlsx", "json", "focus")
 
 @click.group("report")
 def report_group() -> None:
-    """What a month cost."""
+    """The cost of a month."""
 
 
 @report_group.command("month")
@@ -53,7 +53,7 @@ def report_month_command(
 @click.argument("month")
 @calls_api
 def report_close_command(month: str, *, api: ApiClient) -> None:
-    """Close MONTH for good. What comes later is a correction in the next month."""
+    """Close MONTH for good. A later record is a correction in the next month."""
     statement = _statement(
         api.call("POST", f"/reports/{segment(month)}/close", timeout_s=DEADLINE_S)
     )

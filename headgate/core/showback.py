@@ -1,4 +1,4 @@
-"""What the monthly report needs from the policy: its month, cost pools, cloud prices. Pure."""
+"""The settings of the monthly report: its month, cost pools, cloud prices. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What the same tokens would cost at the prices of a cloud. Pure."""
+"""The cost of the same tokens at the prices of a cloud. Pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Comparison:
 
     @property
     def saving_nanos(self) -> int:
-        """What the own machines saved; below 0 it is a loss."""
+        """The saving of the own machines; below 0 it is a loss."""
         return self.cloud_nanos - self.own_nanos
 
 

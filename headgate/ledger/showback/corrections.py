@@ -1,4 +1,4 @@
-"""What came too late for a closed month, as lines that name it. Pure."""
+"""Records that came too late for a closed month, as lines that name it. Pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, replace

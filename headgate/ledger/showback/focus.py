@@ -1,7 +1,7 @@
 """The month as a Cost and Usage dataset of FOCUS 1.3 (focus.finops.org). Pure.
 
 It holds two bills, each with a BillingAccountId of its own: `prices`, the tokens at the prices of
-the policy, and `pools`, the cost of the machines. Whoever adds up takes one of the two.
+the policy, and `pools`, the cost of the machines. Add up one of the two.
 """
 
 import csv
@@ -110,7 +110,7 @@ def _allocated(report: MonthReport, pool: PoolMonth) -> Iterator[dict[str, str]]
 
 
 def _of_pool(report: MonthReport, pool: PoolMonth, nanos: int, share: str) -> dict[str, str]:
-    """What all parts of a pool's charge have alike, and their costs, which add up to it."""
+    """The columns that all parts of a pool's charge have alike, and their costs, which add up to it."""
     period = report.period
     costs = ("BilledCost", "EffectiveCost", "ListCost", "ContractedCost")
     return {

@@ -87,7 +87,7 @@ def grouped_corrections(
 
 
 def corrections(report: MonthReport, tenant: str | None = None) -> list[Line]:
-    """What belongs to earlier months, and came after they were closed."""
+    """The lines of earlier months that came after they were closed."""
     return [
         line for line in report.lines if line.corrects is not None and tenant in (None, line.tenant)
     ]

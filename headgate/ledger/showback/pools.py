@@ -1,4 +1,4 @@
-"""What each pool cost in a month, and how much of it was used. Pure."""
+"""The cost of each pool in a month, and how much of it was used. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -34,8 +34,8 @@ def pool_months(
 ) -> tuple[PoolMonth, ...]:
     """The cost of each pool in the month.
 
-    Pools that run the same model have shares of its work as they have of their amounts: a record
-    does not say which machines had the request.
+    Pools that run the same model have shares of its work as they have of their amounts. A
+    record does not say which machines had the request.
     """
     amounts = {pool.name: _amount(pool, period) for pool in pools}
     beside = {

@@ -62,7 +62,7 @@ async def read_lines(
 
 
 def _usage(sums: tuple[int, ...], *, is_billed: bool) -> Usage:
-    """What was not billed counts as requests only."""
+    """An unbilled request counts as a request only."""
     if not is_billed:
         return Usage(requests=sums[0])
     return Usage(

@@ -20,7 +20,7 @@ _PERCENT = Decimal("0.1")
 
 
 class Unit(StrEnum):
-    """What the cells of a column hold. Money is in nanos, per cent are decimals."""
+    """The content of the cells of a column. Money is in nanos, per cent are decimals."""
 
     TEXT = "text"
     COUNT = "count"
@@ -33,7 +33,7 @@ Cell: TypeAlias = str | int | Decimal | None
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its name and what its cells hold. `adds_up` if a total may stand below it."""
+    """A column: its name and what its cells hold. `adds_up` if a total may be below it."""
 
     name: str
     unit: Unit
@@ -58,7 +58,7 @@ def sheets(statement: Statement, by: By, tenant: str | None = None) -> list[Shee
 
 
 def usage_sheet(statement: Statement, by: By, tenant: str | None = None) -> Sheet:
-    """What was used and what it cost, with a total.
+    """The use and its cost, with a total.
 
     A correction is a row of its own, and so is what nobody used of a pool: the total of the shares
     is the bill.

@@ -14,7 +14,7 @@ _THOUSANDTHS = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """What one kind cost in a line.
+    """The cost of one kind in a line.
 
     `nanos` add up to the cost of the line, in which each record was rounded up to a nano. `exact`
     is quantity times price as decimal text. If the price is not known, `price` is empty and `exact`

@@ -8,7 +8,7 @@ Weights = tuple[int, int, int]
 
 
 def largest_remainder(amount: int, weights: Sequence[int]) -> list[int]:
-    """Splits an amount by weights. What rounding down leaves goes to the largest remainders.
+    """Splits an amount by weights. The rest of rounding down goes to the largest remainders.
 
     Of equal remainders the first has it. Without any weight, every part is 0.
     """

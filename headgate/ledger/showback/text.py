@@ -15,7 +15,7 @@ _NOTHING = "–"
 
 
 def head(statement: Statement) -> list[str]:
-    """What the report is about, and whether it is final."""
+    """The subject of the report, and whether it is final."""
     report, period = statement.report, statement.report.period
     changes = ", ".join(f"{day:%d %b}" for day in period.clock_changes)
     lines = [

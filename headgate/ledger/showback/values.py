@@ -1,6 +1,6 @@
 """The values of a month's report. Money is in nanos (1e-9 of the currency), so sums are exact.
 
-People are ids here. Their names stand beside the report, and its checksum does not know them.
+People are ids here. Their names are beside the report, and its checksum does not know them.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class By(StrEnum):
-    """What the lines of a report are grouped by."""
+    """The dimension by which the lines are grouped."""
 
     TENANT = "tenant"
     USER = "user"
@@ -115,7 +115,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolMonth:
-    """What a pool cost in the month. `amount` is used + idle + unshared, to the last nano.
+    """The cost of a pool in the month. `amount` is used + idle + unshared, to the last nano.
 
     The amount is whole cents. Idle is shared by use; it is unshared if nobody used the pool.
     `quantity` and `rate` are decimal text. `is_idle_known` is False for a pool without a full load.
