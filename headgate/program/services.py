@@ -121,8 +121,8 @@ async def running_services(
         )
         answering = _answering(settings, inputs, ending, () if box is None else box.sockets)
         ready = {"hooks": "they have not started yet"}
-        app = _admin_app(settings, answering, inputs, ready, box)
-        admin_url = await _start_admin(stack, settings, app)
+        admin = _admin_app(settings, answering, inputs, ready, box)
+        admin_url = await _start_admin(stack, settings, admin)
         start_ledger(stack, settings, inputs)
         await answering.start()
         stack.push_async_callback(answering.stop)
@@ -130,9 +130,7 @@ async def running_services(
         stack.callback(ready.update, hooks="the program ends, and they drain")
         ready["hooks"] = ""
         if watcher is not None:
-            watcher.set_follower(answering.set_domains)
-            ending.on_hangup.append(watcher.look_again)
-            await stack.enter_async_context(watcher)
+            await stack.enter_async_context(_following(watcher, answering, ending))
         yield Services(admin_url, answering)
 
 
@@ -140,6 +138,13 @@ def _watcher(settings: ServiceSettings, clock: Clock, metrics: Metrics) -> RlsCo
     if not settings.ratelimit_config:
         return None
     return RlsConfigWatcher(settings.ratelimit_config, clock, metrics)
+
+
+def _following(watcher: RlsConfigWatcher, answering: Answering, ending: Ending) -> RlsConfigWatcher:
+    """The watcher, whose changes reach all that answer hooks. SIGHUP makes it look again."""
+    watcher.set_follower(answering.set_domains)
+    ending.on_hangup.append(watcher.look_again)
+    return watcher
 
 
 def _built(

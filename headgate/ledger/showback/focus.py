@@ -110,7 +110,7 @@ def _allocated(report: MonthReport, pool: PoolMonth) -> Iterator[dict[str, str]]
 
 
 def _of_pool(report: MonthReport, pool: PoolMonth, nanos: int, share: str) -> dict[str, str]:
-    """The columns that all parts of a pool's charge have alike, and their costs, which add up to it."""
+    """The columns that all parts of a pool's charge share, and costs that add up to it."""
     period = report.period
     costs = ("BilledCost", "EffectiveCost", "ListCost", "ContractedCost")
     return {

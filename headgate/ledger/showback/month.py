@@ -75,7 +75,7 @@ async def _before(
 
 
 async def _late(connection: Connection, period: Period) -> tuple[list[Line], list[str]]:
-    """The lines that came too late for the closed months, and those months whose records are gone."""
+    """The lines that came too late for the closed months, and months whose records are gone."""
     late: list[Line] = []
     gone: list[str] = []
     closed = [one async for one in reports(connection) if one.period.begin < period.begin]
