@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test test-alerts test-api test-drills check format generate dashboards test-dashboards istio-fields lock wheels dist render test-faults test-matrix test-mesh test-standard test-vllm test-h2spec test-clients test-sso \
+.PHONY: help setup run test test-alerts test-api test-drills check format generate dashboards test-dashboards istio-fields lock wheels dist render test-faults test-recompute test-matrix test-mesh test-standard test-vllm test-h2spec test-clients test-sso \
   monitoring soak bench bench-peers clean
 
 help: ## list the targets
@@ -27,6 +27,9 @@ test: setup ## every test that needs no GPU and no network
 
 test-faults: setup ## the fault campaign with outages of 30 s, and what each one let in
 	HEADGATE_FAULT_S=30 $(BIN)/pytest -q -s tests/campaign tests/identity/test_outage.py
+
+test-recompute: setup ## a month of a million records against a script that knows only raw lines and the policy
+	HEADGATE_RECOMPUTE_RECORDS=1000000 $(BIN)/pytest -q -o timeout=3600 tests/ledger/showback/test_recompute.py
 
 test-standard: setup ## the end-to-end cases and the fault campaign on the standard path (`make test` runs them on the lean one)
 	HEADGATE_TEST_PATH=standard $(BIN)/pytest -n 2 --dist loadfile tests/envoy tests/matrix/test_counted_in_proxy.py tests/campaign

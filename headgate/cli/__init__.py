@@ -17,6 +17,7 @@ from headgate.cli.login import login_command, logout_command
 from headgate.cli.managing import audit_group, tenants_group
 from headgate.cli.planning import curve_command, plan_command
 from headgate.cli.rendering import render_group
+from headgate.cli.report import report_group
 from headgate.cli.running import serve_command, simulate_command, up_command
 from headgate.cli.users import tokens_group, users_group
 from headgate.cli.watching import doctor_command, top_command
@@ -46,6 +47,7 @@ for _command in (
     audit_group,
     database_group,
     ledger_group,
+    report_group,
     render_group,
     canary_group,
     plan_command,

@@ -12,6 +12,7 @@ from headgate.core.body_fields import FieldRules
 from headgate.core.issuers import FrontEnd, Issuer
 from headgate.core.own_keys import OwnKeyRules
 from headgate.core.prices import PriceBook, TokenWeights
+from headgate.core.showback import Showback
 from headgate.core.versions import Versions
 from headgate.core.weekdays import Weekday
 
@@ -264,6 +265,8 @@ class CompiledPolicy:
 
     `currency` is that of all prices, None if the file does not name it.
 
+    `showback` has the settings of the monthly report.
+
     `issuers` are by URL, `workloads` by SPIFFE id. `front_ends` are callers that name end users.
     """
 
@@ -277,3 +280,4 @@ class CompiledPolicy:
     workloads: Mapping[str, Caller] = field(default_factory=dict)
     front_ends: Mapping[Caller, FrontEnd] = field(default_factory=dict)
     currency: str | None = None
+    showback: Showback = field(default_factory=Showback)

@@ -31,11 +31,19 @@ class ApiClient:
             trust_env=False,
         )
 
-    def call(self, method: str, path: str, body: object = None, **query: Any) -> Any:
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        timeout_s: float = _TIMEOUT_S,
+        **query: Any,
+    ) -> Any:
         """The JSON of an answer. `query` leaves out what is None."""
         params = {name: value for name, value in query.items() if value is not None}
         try:
-            response = self._http.request(method, path, json=body, params=params)
+            response = self._http.request(method, path, json=body, params=params, timeout=timeout_s)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise OperatorError(f"{self._url} does not answer ({error})") from None
         try:

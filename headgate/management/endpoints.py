@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headgate.core.issuers import Role
-from headgate.management import keys, reads, users
+from headgate.ledger.showback.values import Statement
+from headgate.management import keys, reads, reports, users
 from headgate.management.calls import Answer, Call
 from headgate.management.records import (
     ChangeBody,
@@ -185,6 +186,31 @@ ENDPOINTS = (
         handle=users.lift_revocation,
         least=Role.OPERATOR,
         output=RevocationBody,
+    ),
+    Endpoint(
+        method="GET",
+        path="/reports/{month}",
+        summary="The report of a month",
+        handle=reports.get_report,
+        least=Role.OPERATOR,
+        output=Statement,
+    ),
+    Endpoint(
+        method="POST",
+        path="/reports/{month}/close",
+        summary="Close a month for good",
+        handle=reports.close_report,
+        least=Role.OPERATOR,
+        output=Statement,
+        status=201,
+    ),
+    Endpoint(
+        method="GET",
+        path="/tenants/{tenant}/reports/{month}",
+        summary="A tenant's part of the report of a month",
+        handle=reports.get_report_of_tenant,
+        least=Role.FINANCE,
+        output=Statement,
     ),
     Endpoint(
         method="GET",

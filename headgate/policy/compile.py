@@ -54,6 +54,7 @@ from headgate.policy.schema import (
     TenantEntry,
     WithoutUsageEntry,
 )
+from headgate.policy.showback import showback_of
 
 _OTHERS_WEIGHT = 1
 _PORTS = {"http": 80, "https": 443}
@@ -87,6 +88,7 @@ def compile_policy(policy: PolicyFile) -> CompiledPolicy:
         workloads=workloads_of(policy),
         front_ends=front_ends_of(policy),
         currency=policy.currency,
+        showback=showback_of(policy.showback, policy.cost_pools, policy.cloud_prices),
     )
 
 

@@ -89,14 +89,14 @@ def price_book(
 def _periods(entries: list[PricesEntry], currency: str | None) -> tuple[PricePeriod, ...]:
     return tuple(
         PricePeriod(
-            None if entry.from_ is None else entry.from_.timestamp(), _prices(entry), currency
+            None if entry.from_ is None else entry.from_.timestamp(), prices_of(entry), currency
         )
         for entry in entries
     )
 
 
-def _prices(entry: PricesEntry) -> Prices:
-    """Without a price of its own, cached input costs as input."""
+def prices_of(entry: PricesEntry) -> Prices:
+    """The prices of an entry. Without a price of its own, cached input costs as input."""
     return Prices(
         entry.input,
         entry.input if entry.cached_input is None else entry.cached_input,

@@ -19,6 +19,7 @@ from headgate.policy.meaning import LimitMeaning, written_meaning
 from headgate.policy.nodes import keys, mappings, texts
 from headgate.policy.problems import PolicyRule, Problem, hint, path_text, shown
 from headgate.policy.schema import BASE_RULE
+from headgate.policy.showback_references import check_showback
 
 MAX_TIERS = 20
 _MODEL_ADVICE = "allowed: the names under models"
@@ -61,6 +62,7 @@ class _References:
             yield from self._prices(ceiling, auto.models)
         yield from self._tiers()
         yield from check_callers(self.root)
+        yield from check_showback(self.root)
 
     def _tiers(self) -> Iterator[Problem]:
         """Tiers become labels of metrics, so their number is bounded."""

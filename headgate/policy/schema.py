@@ -7,7 +7,6 @@ A field's description is what an operator reads after "allowed:" when the value 
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import (
     AfterValidator,
@@ -36,7 +35,9 @@ from headgate.policy.identity import ActsForEntry, IssuerEntry, OwnKeysEntry, Wo
 from headgate.policy.limits import LimitEntry
 from headgate.policy.origins import ORIGIN_RULE, Origin, alone_if_any
 from headgate.policy.prices import CURRENCY_RULE, PRICES_RULE, Currency, PriceList
-from headgate.policy.problems import PolicyRule, hint, shown
+from headgate.policy.problems import PolicyRule, shown
+from headgate.policy.showback import POOL_RULE, CloudLists, CostPools, ShowbackEntry
+from headgate.policy.timezones import TIMEZONE_RULE, Timezone
 from headgate.policy.urls import UPSTREAM_RULE, Upstream
 from headgate.policy.versions import StickyWord, Versions
 
@@ -74,17 +75,6 @@ def _digest(value: object) -> object:
         size = f"{len(value)} characters, " if isinstance(value, str) else ""
         raise invalid(PolicyRule.BAD_DIGEST, f"is not a SHA-256 digest ({size}value not shown)")
     return bytes.fromhex(value)
-
-
-def _timezone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ValueError, OSError, KeyError):
-        close = hint(name, sorted(available_timezones()))
-        raise invalid(
-            PolicyRule.BAD_TIMEZONE, f"is not a timezone (value {shown(name)}){close}"
-        ) from None
-    return name
 
 
 def _charge(value: object) -> object:
@@ -202,9 +192,7 @@ class TenantEntry(Entry):
     """A paying group."""
 
     models: Names = Field(description="a list of at least one model in this file")
-    timezone: Annotated[str, AfterValidator(_timezone)] = Field(
-        default="UTC", description="a name from the IANA timezone database, such as Europe/Berlin"
-    )
+    timezone: Timezone = Field(default="UTC", description=TIMEZONE_RULE)
     week_start: DayOfWeek = Field(
         default="monday",
         description="monday, tuesday, wednesday, thursday, friday, saturday or sunday",
@@ -272,4 +260,12 @@ class PolicyFile(Entry):
         description="a mapping with the keys count_tokens, tokenize, transcriptions, translations",
     )
     cors: CorsEntry | None = Field(default=None, description="a mapping with the key origins")
+    showback: ShowbackEntry = Field(
+        default=ShowbackEntry(),
+        description="a mapping with the keys timezone, billing_day, bill_timezone, label, weights",
+    )
+    cost_pools: CostPools = Field(default={}, description=f"pools by name, each {POOL_RULE}")
+    cloud_prices: CloudLists = Field(
+        default={}, description="price lists by name, each with day and models"
+    )
     fields: BodyFields = Field(default={}, description=FIELDS_RULE)

@@ -34,6 +34,7 @@ from headgate.policy.schema import (
     TenantEntry,
     WithoutUsageEntry,
 )
+from headgate.policy.showback import HOURS_RULE, CloudPricesEntry, CostPoolEntry, ShowbackEntry
 from headgate.policy.versions import VERSION_RULE, VersionEntry
 
 EntryType: TypeAlias = type[Entry]
@@ -76,7 +77,12 @@ _IN_TENANT: dict[str, EntryType] = {
     "auto_ceiling": CeilingEntry,
     "own_keys": OwnKeysEntry,
 }
-_TOP: dict[str, EntryType] = {"without_usage": WithoutUsageEntry, "cors": CorsEntry}
+_TOP: dict[str, EntryType] = {
+    "without_usage": WithoutUsageEntry,
+    "cors": CorsEntry,
+    "showback": ShowbackEntry,
+}
+_NAMED: dict[str, EntryType] = {"cost_pools": CostPoolEntry, "cloud_prices": CloudPricesEntry}
 _LEASE_ELSEWHERE = "remove it: only count: concurrent has a lease"
 _WEIGHTS_ELSEWHERE = "remove it: only count: tokens has weights"
 _ELSEWHERE: dict[EntryType, dict[str, str]] = {
@@ -165,6 +171,8 @@ def _allowed(error: ErrorDetails, owner: EntryType, field: str) -> str:
     if error["loc"][-1] == "[key]":
         if error["loc"][-3] == "fields":
             return FIELD_RULE
+        if error["loc"][-3] == "pod_hours":
+            return HOURS_RULE
         if "versions" in error["loc"][2:]:
             return VERSION_RULE
         return MODEL_NAME_RULE if error["loc"][0] == "models" else NAME_RULE
@@ -233,7 +241,17 @@ def _locate_in_tenant(loc: tuple[int | str, ...], path: list[int | str]) -> tupl
     return (TenantEntry, 2) if len(loc) > 2 and loc[2] != "[key]" else (PolicyFile, 0)
 
 
+def _locate_named(loc: tuple[int | str, ...]) -> tuple[EntryType, int]:
+    """In a cost pool or a list of cloud prices."""
+    is_price = loc[2] == "models" and len(loc) > 4 and loc[4] != "[key]"
+    return (PricesEntry, 4) if is_price and loc[0] == "cloud_prices" else (_NAMED[str(loc[0])], 2)
+
+
 def _locate_elsewhere(loc: tuple[int | str, ...]) -> tuple[EntryType, int]:
+    if len(loc) > 2 and loc[0] in _NAMED and loc[2] != "[key]":
+        return _locate_named(loc)
+    if loc[:2] == ("showback", "weights") and len(loc) > 2:
+        return WeightsEntry, 2
     if len(loc) > 1 and loc[0] in _TOP:
         return _TOP[str(loc[0])], 1
     if len(loc) > 2 and loc[0] == "auto":

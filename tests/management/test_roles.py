@@ -32,7 +32,7 @@ async def status(
     path = path.removeprefix("/api/v1").replace("{tenant}", tenant).replace("{key}", key)
     if "{revocation}" in path:
         path = path.replace("{revocation}", str(await api.revoked()))
-    path = path.replace("{user}", "gone")
+    path = path.replace("{user}", "gone").replace("{month}", "2026-12")
     body = None
     if "requestBody" in described:
         schema = described["requestBody"]["content"]["application/json"]["schema"]

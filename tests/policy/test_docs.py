@@ -32,6 +32,7 @@ from headgate.policy.schema import (
     TenantEntry,
     WithoutUsageEntry,
 )
+from headgate.policy.showback import CloudPricesEntry, CostPoolEntry, ShowbackEntry
 from headgate.policy.versions import VersionEntry
 from tests.policy.policies import problems_of, with_limits
 
@@ -56,6 +57,9 @@ SECTIONS: dict[str, tuple[type[Entry], ...]] = {
     "Own keys": (OwnKeysEntry,),
     "APIs without usage": (WithoutUsageEntry,),
     "Web pages": (CorsEntry,),
+    "Showback": (ShowbackEntry,),
+    "Cost pools": (CostPoolEntry,),
+    "Cloud prices": (CloudPricesEntry,),
 }
 
 

@@ -1,0 +1,51 @@
+"""Records that came too late for a closed month, as lines that name it. Pure."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, replace
+
+from headgate.ledger.showback.values import Line, Usage
+
+
+class RowsGoneError(Exception):
+    """The ledger has less than the closed month: its records were dropped."""
+
+
+def late_lines(month: str, now: Sequence[Line], booked: Iterable[Line]) -> list[Line]:
+    """The lines of `now` without what is booked already, each as a correction of `month`.
+
+    `booked` are the lines of the closed month, and the corrections of it in later months. Raises
+    RowsGoneError if something booked is no longer there.
+    """
+    before: dict[tuple[str, ...], Usage] = {}
+    for line in booked:
+        before[_key(line)] = _sum(before.get(_key(line), Usage()), line.usage, 1)
+    late = []
+    for line in now:
+        usage = _sum(line.usage, before.pop(_key(line), Usage()), -1)
+        if min(astuple(usage)) < 0:
+            raise RowsGoneError(month)
+        if usage.requests:
+            late.append(replace(line, usage=usage, corrects=month, used_nanos=0, idle_nanos=0))
+    if before:
+        raise RowsGoneError(month)
+    return late
+
+
+def _key(line: Line) -> tuple[str, ...]:
+    reason = line.reason or ""
+    return (
+        line.tenant, line.person, line.model, line.base, line.label, line.price_version, reason,
+    )  # fmt: skip
+
+
+def _sum(one: Usage, other: Usage, sign: int) -> Usage:
+    return Usage(
+        requests=one.requests + sign * other.requests,
+        input_tokens=one.input_tokens + sign * other.input_tokens,
+        cached_tokens=one.cached_tokens + sign * other.cached_tokens,
+        output_tokens=one.output_tokens + sign * other.output_tokens,
+        reasoning_tokens=one.reasoning_tokens + sign * other.reasoning_tokens,
+        audio_seconds=one.audio_seconds + sign * other.audio_seconds,
+        estimated_tokens=one.estimated_tokens + sign * other.estimated_tokens,
+        cost_nanos=one.cost_nanos + sign * other.cost_nanos,
+    )

@@ -1,0 +1,192 @@
+"""The month as a Cost and Usage dataset of FOCUS 1.3 (focus.finops.org). Pure.
+
+It holds two bills, each with a BillingAccountId of its own: `prices`, the tokens at the prices of
+the policy, and `pools`, the cost of the machines. Add up one of the two.
+"""
+
+import csv
+import io
+from collections.abc import Iterator
+from datetime import datetime
+from decimal import Decimal
+
+import msgspec
+
+from headgate.core.showback import Showback
+from headgate.ledger.showback.period import period_of
+from headgate.ledger.showback.skus import Charge, charges_of
+from headgate.ledger.showback.split import largest_remainder, shares
+from headgate.ledger.showback.text import amount, safe
+from headgate.ledger.showback.values import Line, MonthReport, Period, PoolMonth
+
+VERSION = "1.3"
+METHOD = "headgate-weighted-tokens"
+"""docs/showback.md#what-the-machines-cost describes it."""
+COLUMNS = (
+    *("AllocatedMethodDetails", "AllocatedMethodId", "AllocatedResourceId"),
+    *("AllocatedResourceName", "AllocatedTags", "BilledCost", "BillingAccountId"),
+    *("BillingAccountName", "BillingAccountType", "BillingCurrency", "BillingPeriodEnd"),
+    *("BillingPeriodStart", "ChargeCategory", "ChargeClass", "ChargeDescription"),
+    *("ChargeFrequency", "ChargePeriodEnd", "ChargePeriodStart", "ConsumedQuantity"),
+    *("ConsumedUnit", "ContractedCost", "ContractedUnitPrice", "EffectiveCost"),
+    *("HostProviderName", "InvoiceIssuerName", "ListCost", "ListUnitPrice", "PricingCategory"),
+    *("PricingQuantity", "PricingUnit", "ProviderName", "PublisherName", "ResourceId"),
+    *("ResourceName", "ResourceType", "ServiceCategory", "ServiceName", "ServiceProviderName"),
+    *("ServiceSubcategory", "SkuId", "SkuMeter", "SkuPriceId", "SubAccountId"),
+    *("SubAccountName", "SubAccountType", "Tags"),
+)
+_RATIO_DIGITS = 12
+_PROVIDER = "Headgate"
+
+
+def focus_of(report: MonthReport) -> str:
+    """The dataset as CSV, with amounts in decimals and times in UTC."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\r\n")
+    writer.writeheader()
+    writer.writerows(focus_rows(report))
+    return file.getvalue()
+
+
+def focus_rows(report: MonthReport) -> Iterator[dict[str, str]]:
+    """The charges by column. A column that is left out is null."""
+    for line in report.lines:
+        if line.reason is None:
+            for charge in charges_of(line, report.prices.get(line.price_version, {})):
+                yield _priced(report, line, charge)
+    for pool in report.pools:
+        yield from _allocated(report, pool)
+
+
+def _priced(report: MonthReport, line: Line, charge: Charge) -> dict[str, str]:
+    """The charge for one kind of token of a line."""
+    is_late = line.corrects is not None
+    return {
+        **_common(report, _charge_period(report, line), "prices"),
+        "BilledCost": amount(charge.nanos),
+        "EffectiveCost": amount(charge.nanos),
+        "ListCost": charge.exact,
+        "ContractedCost": charge.exact,
+        "ListUnitPrice": charge.price,
+        "ContractedUnitPrice": charge.price,
+        "ChargeCategory": "Usage",
+        "ChargeClass": "Correction" if is_late else "",
+        "ChargeDescription": safe(
+            f"{charge.kind} of {line.model}" + (f", corrects {line.corrects}" if is_late else "")
+        ),
+        "ChargeFrequency": "Usage-Based",
+        "ConsumedQuantity": str(charge.quantity),
+        "ConsumedUnit": charge.unit,
+        "PricingCategory": "Standard" if charge.price else "",
+        "PricingQuantity": charge.priced_quantity,
+        "PricingUnit": charge.priced_unit,
+        "SkuId": safe(f"{line.model}/{charge.kind}"),
+        "SkuMeter": charge.kind,
+        "SkuPriceId": safe(f"{line.price_version}/{charge.kind}") if charge.price else "",
+        "SubAccountId": safe(line.tenant),
+        "SubAccountName": safe(line.tenant),
+        "SubAccountType": "Tenant",
+        "ResourceId": safe(line.model),
+        "ResourceName": safe(line.model),
+        "ResourceType": "Model",
+        "Tags": _tags(report, line),
+    }
+
+
+def _allocated(report: MonthReport, pool: PoolMonth) -> Iterator[dict[str, str]]:
+    """The charge for a pool, split into what each line used, its part of idle, and the rest."""
+    used, idle = shares(pool, report.lines, report.weights)
+    parts: list[tuple[str, Line | None, int]] = [
+        (part, line, nanos)
+        for line, one, other in zip(report.lines, used, idle, strict=True)
+        for part, nanos in (("used", one), ("idle", other))
+        if nanos
+    ]
+    parts += [("unshared idle", None, pool.unshared_nanos)] if pool.unshared_nanos else []
+    ratios = largest_remainder(10**_RATIO_DIGITS, [nanos for _, _, nanos in parts])
+    for (part, line, nanos), ratio in zip(parts, ratios, strict=True):
+        share = f"{Decimal(ratio).scaleb(-_RATIO_DIGITS):.{_RATIO_DIGITS}f}"
+        yield {**_of_pool(report, pool, nanos, share), **_allocation(report, part, line, share)}
+
+
+def _of_pool(report: MonthReport, pool: PoolMonth, nanos: int, share: str) -> dict[str, str]:
+    """The columns that all parts of a pool's charge share, and costs that add up to it."""
+    period = report.period
+    costs = ("BilledCost", "EffectiveCost", "ListCost", "ContractedCost")
+    return {
+        **_common(report, (period.bill_begin, period.bill_end), "pools"),
+        **dict.fromkeys(costs, amount(nanos)),
+        "ListUnitPrice": amount(pool.amount_nanos),
+        "ContractedUnitPrice": amount(pool.amount_nanos),
+        "ChargeCategory": "Purchase",
+        "ChargeDescription": safe(f"Pool {pool.name}: {pool.quantity}, {pool.rate}"),
+        "ChargeFrequency": "Recurring",
+        "PricingCategory": "Standard",
+        "PricingQuantity": share,
+        "PricingUnit": "Months",
+        "SkuId": pool.name,
+        "SkuMeter": pool.kind,
+        "SkuPriceId": f"{pool.name}/{period.month}",
+        "ResourceId": pool.name,
+        "ResourceName": pool.name,
+        "ResourceType": "GPU pool",
+        "Tags": "{}",
+    }
+
+
+def _allocation(report: MonthReport, part: str, line: Line | None, share: str) -> dict[str, str]:
+    target = "/".join(("",) if line is None else (line.tenant, line.person, line.model, line.label))
+    element = {"AllocatedRatio": msgspec.Raw(share.encode()), "UsageUnit": "Tokens"}
+    return {
+        "AllocatedMethodId": METHOD,
+        "AllocatedMethodDetails": _json({"Elements": [element]}),
+        "AllocatedResourceId": safe(f"{part}: {target}" if target else part),
+        "AllocatedResourceName": part,
+        "AllocatedTags": "{}" if line is None else _tags(report, line),
+    }
+
+
+def _common(
+    report: MonthReport, charged: tuple[datetime, datetime], account: str
+) -> dict[str, str]:
+    providers = "ProviderName PublisherName ServiceProviderName HostProviderName InvoiceIssuerName"
+    return {
+        **dict.fromkeys(providers.split(), _PROVIDER),
+        "BillingAccountId": account,
+        "BillingAccountName": f"{_PROVIDER} {account}",
+        "BillingAccountType": "Deployment",
+        "BillingCurrency": report.currency,
+        "BillingPeriodStart": _time(report.period.begin),
+        "BillingPeriodEnd": _time(report.period.end),
+        "ChargePeriodStart": _time(charged[0]),
+        "ChargePeriodEnd": _time(charged[1]),
+        "ServiceCategory": "AI and Machine Learning",
+        "ServiceName": _PROVIDER,
+        "ServiceSubcategory": "Generative AI",
+    }
+
+
+def _charge_period(report: MonthReport, line: Line) -> tuple[datetime, datetime]:
+    """The month in which it was used: for a correction an earlier one."""
+    period = report.period
+    if line.corrects is None:
+        return period.begin, period.end
+    earlier = _earlier(line.corrects, period)
+    return earlier.begin, earlier.end
+
+
+def _earlier(month: str, period: Period) -> Period:
+    return period_of(month, Showback(timezone=period.timezone, billing_day=period.billing_day))
+
+
+def _tags(report: MonthReport, line: Line) -> str:
+    tags = {"tenant": line.tenant, "user_id": line.person, "model": line.model}
+    return _json({**tags, report.label: line.label} if line.label else tags)
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"

@@ -1,0 +1,91 @@
+"""A script that knows only raw lines and the policy agrees with report, CSV and FOCUS."""
+
+import asyncio
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from decimal import Decimal
+from pathlib import Path
+
+from headgate.ledger.showback.focus import focus_of
+from headgate.ledger.showback.groups import group_rows, not_billed
+from headgate.ledger.showback.sheets import usage_sheet
+from headgate.ledger.showback.text import csv_of
+from headgate.ledger.showback.values import By, GroupRow, Statement
+from tests.ledger.showback.months import POLICY_FILE, put, records, statement, written
+from tests.postgres_server import PostgresServer
+
+RECORDS = int(os.environ.get("HEADGATE_RECOMPUTE_RECORDS", "3000"))
+"""`make test-recompute` has a million."""
+SCRIPT = Path(__file__).with_name("recompute.py")
+
+
+async def test_an_independent_script_agrees_to_the_last_digit(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    postgres.clean_database()
+    path = written(tmp_path / "records.jsonl", records(RECORDS))
+    await put(postgres, path)
+
+    shown = await statement(postgres)
+    command = [sys.executable, str(SCRIPT), str(POLICY_FILE), str(path), "2026-10"]
+    other = json.loads(await asyncio.to_thread(subprocess.check_output, command))
+
+    for by in (By.TENANT, By.USER, By.MODEL):
+        rows = {row.name or row.key: _measures(row) for row in group_rows(shown, by)}
+        assert rows == other["groups"][by]
+    pools = {pool.name: [pool.amount_nanos, pool.used_nanos] for pool in shown.report.pools}
+    assert pools == other["pools"]
+    counts = {reason: n for reason, n in not_billed(shown.report).items() if n}
+    assert counts == other["not_billed"]
+    _check_csv(shown, other)
+    _check_focus(shown, other)
+
+
+def _measures(row: GroupRow) -> dict[str, int]:
+    return {
+        "requests": row.usage.requests,
+        "input": row.usage.input_tokens,
+        "cached": row.usage.cached_tokens,
+        "output": row.usage.output_tokens,
+        "reasoning": row.usage.reasoning_tokens,
+        "cost": row.usage.cost_nanos,
+        "used": row.used_nanos,
+        "idle": row.idle_nanos,
+    }
+
+
+def _check_csv(shown: Statement, other: dict) -> None:
+    rows = csv.DictReader(io.StringIO(csv_of(usage_sheet(shown, By.TENANT))))
+    for row in rows:
+        if row["kind"] == "usage":
+            one = other["groups"]["tenant"][row["tenant"]]
+            assert _nanos(row["cost"]) == one["cost"]
+            assert _nanos(row["pool_share"]) == one["used"] + one["idle"]
+            assert int(row["input_tokens"]) == one["input"]
+
+
+def _check_focus(shown: Statement, other: dict) -> None:
+    by_tenant: dict[str, int] = defaultdict(int)
+    tokens: dict[tuple[str, str], int] = defaultdict(int)
+    by_pool: dict[str, int] = defaultdict(int)
+    for row in csv.DictReader(io.StringIO(focus_of(shown.report))):
+        if row["BillingAccountId"] == "prices":
+            by_tenant[row["SubAccountId"]] += _nanos(row["BilledCost"])
+            tokens[row["ResourceId"], row["SkuMeter"]] += int(row["ConsumedQuantity"])
+        else:
+            by_pool[row["ResourceId"]] += _nanos(row["BilledCost"])
+    assert by_tenant == {name: one["cost"] for name, one in other["groups"]["tenant"].items()}
+    assert by_pool == {name: amount for name, (amount, _) in other["pools"].items()}
+    for model, one in other["groups"]["model"].items():
+        assert tokens[model, "input"] == one["input"]
+        assert tokens[model, "cached_input"] == one["cached"]
+        assert tokens[model, "output"] + tokens[model, "reasoning"] == one["output"]
+
+
+def _nanos(text: str) -> int:
+    return int(Decimal(text).scaleb(9))
