@@ -1,1 +1,1 @@
-"""What did it cost: usage records in the database, exactly once. docs/showback.md tells."""
+"""The ledger: usage records in the database, each exactly once. docs/showback.md tells."""

@@ -17,7 +17,7 @@ from headgate.management.rights import Manager
 
 PAGE = 100
 MAX_PAGE = 1000
-_MAX_CURSOR = 256
+_MAX_CURSOR = 2048
 
 B = TypeVar("B")
 
