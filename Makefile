@@ -26,7 +26,7 @@ test: setup ## every test that needs no GPU and no network
 	$(BIN)/pytest -n 3 --dist loadfile
 
 test-faults: setup ## the fault campaign with outages of 30 s, and what each one let in
-	HEADGATE_FAULT_S=30 $(BIN)/pytest -q -s tests/campaign tests/identity/test_outage.py
+	HEADGATE_FAULT_S=30 $(BIN)/pytest -q -s tests/campaign tests/identity/test_outage.py tests/ledger/test_kills.py
 
 test-standard: setup ## the end-to-end cases and the fault campaign on the standard path (`make test` runs them on the lean one)
 	HEADGATE_TEST_PATH=standard $(BIN)/pytest -n 2 --dist loadfile tests/envoy tests/matrix/test_counted_in_proxy.py tests/campaign
@@ -132,6 +132,7 @@ RENDER := $(BIN)/headgate render istio
 render: setup ## write the EnvoyFilters of istio/ again
 	$(RENDER) > istio/components/gateway/envoyfilters.yaml
 	$(RENDER) --counting extproc > istio/components/extproc-counting/envoyfilters.yaml
+	$(RENDER) --path lean > istio/components/lean/envoyfilters.yaml
 	$(RENDER) --attach sidecar > istio/components/sidecar/envoyfilters.yaml
 	$(RENDER) --attach waypoint > istio/components/waypoint/envoyfilters.yaml
 

@@ -16,6 +16,10 @@ PATH_METADATA = ("x-headgate-path", HookPath.LEAN.value)
 """The metadata that Envoy's ext_authz filter sends with each call on the lean path. The service has
 no setting of its own."""
 
+EDITS_HEADER = "x-headgate-edits"
+"""An answer with edits adds this header to the request. Envoy's matchers of filters see no dynamic
+metadata in Istio's builds. The body editor removes it."""
+
 
 class PlaceKey(StrEnum):
     """`Namespace.REQUEST`: what the services need to edit a body that they do not get."""

@@ -1,1 +1,1 @@
-"""The ledger: usage records in the database, each exactly once. docs/showback.md tells."""
+"""Usage records in the database, exactly once: what requests cost. docs/showback.md explains."""

@@ -13,9 +13,9 @@ from headgate.identity.users import UserStore
 from headgate.management.app import management_app
 from headgate.management.calls import Desk
 from headgate.management.login import Login, ensure_token
-from headgate.program.app import running_verifier
 from headgate.program.hooks import HookInputs
 from headgate.program.http_server import HttpServer
+from headgate.program.parts import running_verifier
 from headgate.program.settings import Address, ApiSettings, ServiceSettings
 from headgate.program.tls import read_pair, read_pem
 

@@ -111,8 +111,14 @@ def test_tables_name_what_there_is(managed: Managed) -> None:
 
 
 def test_the_requests_of_a_box_are_found_in_its_ledger(managed: Managed) -> None:
-    issued = managed.json("keys", "issue", "--tenant", "acme", "--user", "@lena")
-    wait_until(lambda: managed.status(issued["secret"]) == 200, "the key", PATIENCE_S)
+    issued = managed.json("keys", "issue", "--tenant", "acme", "--user", "lena")
+
+    def asks() -> bool:
+        bearer = {"authorization": f"Bearer {issued['secret']}", "user-agent": "=cmd"}
+        url = f"{managed.box.url}/v1/chat/completions"
+        return httpx.post(url, json=small_chat(), headers=bearer).status_code == httpx.codes.OK
+
+    wait_until(asks, "the key", PATIENCE_S)
 
     def lines(form: str) -> list[str]:
         done = managed.run("usage", "search", "--key", issued["key"]["id"], "--format", form)
@@ -121,9 +127,9 @@ def test_the_requests_of_a_box_are_found_in_its_ledger(managed: Managed) -> None
 
     wait_until(lambda: bool(lines("jsonl")), "the record", PATIENCE_S)
     [record] = map(json.loads, lines("jsonl"))
-    assert (record["user"], record["status"], record["model"]) == ("@lena", 200, "tiny")
+    assert (record["user"], record["status"], record["model"]) == ("lena", 200, "tiny")
     [head, row] = csv.reader(lines("csv"))
-    assert dict(zip(head, row, strict=True))["user"] == "'@lena"
+    assert dict(zip(head, row, strict=True))["user_agent"] == "'=cmd"
     assert record["request_id"] in lines("table")[1]
     assert managed.run("usage", "search", "--ip", "nowhere").returncode == 1
 
