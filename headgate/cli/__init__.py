@@ -19,6 +19,7 @@ from headgate.cli.planning import curve_command, plan_command
 from headgate.cli.rendering import render_group
 from headgate.cli.report import report_group
 from headgate.cli.running import serve_command, simulate_command, up_command
+from headgate.cli.usage import usage_group
 from headgate.cli.users import tokens_group, users_group
 from headgate.cli.watching import doctor_command, top_command
 from headgate.core.errors import OperatorError
@@ -45,6 +46,7 @@ for _command in (
     users_group,
     tokens_group,
     audit_group,
+    usage_group,
     database_group,
     ledger_group,
     report_group,

@@ -20,7 +20,7 @@ from headgate.database.address import DatabaseAddress, database_address
 from headgate.database.connection import DatabaseAwayError, connected
 from headgate.ledger.feeding import Fed
 from headgate.ledger.importing import Import, Source, file_source, pipe_source
-from headgate.ledger.months import drop_months, first_kept
+from headgate.ledger.months import clear_addresses, drop_months, first_kept
 
 BAD_LINES = 3
 """The exit code of an import that left out bad lines."""
@@ -80,7 +80,17 @@ def import_command(
     required=True,
     help="How many whole months stay, beside the current one.",
 )
-def expire_command(database: str, database_password_file: Path | None, keep_months: int) -> None:
+@click.option(
+    "--keep-addresses-months",
+    type=click.IntRange(min=1),
+    help="How many whole months keep addresses and programs of clients [as --keep-months].",
+)
+def expire_command(
+    database: str,
+    database_password_file: Path | None,
+    keep_months: int,
+    keep_addresses_months: int | None,
+) -> None:
     """Drop the records of old months, as the owner of the database."""
     address = database_address(database, database_password_file)
     before = first_kept(SystemClock().now_s(), keep_months)
@@ -89,11 +99,20 @@ def expire_command(database: str, database_password_file: Path | None, keep_mont
         click.echo(f"dropped {month:%Y-%m}")
     if not dropped:
         click.echo(f"there are no records from before {before:%Y-%m}")
+    if keep_addresses_months is not None:
+        cleared_before = first_kept(SystemClock().now_s(), keep_addresses_months)
+        cleared = _done(_clear(address, cleared_before))
+        click.echo(f"cleared the addresses of {cleared:,} records before {cleared_before:%Y-%m}")
 
 
 async def _drop(address: DatabaseAddress, before: date) -> list[date]:
     async with connected(address) as connection:
         return await drop_months(connection, before)
+
+
+async def _clear(address: DatabaseAddress, before: date) -> int:
+    async with connected(address) as connection:
+        return await clear_addresses(connection, before)
 
 
 class _BadLines:

@@ -47,6 +47,16 @@ def users_unblock_command(*, api: ApiClient, tenant: str, user: str, as_json: bo
     _change(api, tenant, user, "unblock", as_json=as_json)
 
 
+@users_group.command("pseudonymise")
+@calls_api
+@click.argument("user")
+@AS_JSON
+def users_pseudonymise_command(*, api: ApiClient, user: str, as_json: bool) -> None:
+    """Take the name of USER away for good. Their requests and all sums stay."""
+    made = api.call("POST", f"/users/{segment(user)}/pseudonymise")
+    click.echo(json.dumps(made) if as_json else f"{user} is {made['name']} from now on")
+
+
 @click.group("tokens")
 def tokens_group() -> None:
     """Tokens of issuers that count no more although they have not expired."""

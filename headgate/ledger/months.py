@@ -13,6 +13,9 @@ _PARTITIONS = """
 select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
 where i.inhparent = 'headgate.usage_record'::regclass order by 1
 """
+_CLEAR = """
+update {} set ip = null, user_agent = null where ip is not null or user_agent is not null
+"""
 _NAME = re.compile(r"usage_record_([0-9]{4})_([0-9]{2})")
 
 
@@ -34,9 +37,23 @@ async def drop_months(connection: Connection, before: date) -> list[date]:
     """Drops the months that end before a day, with their records; needs the schema's owner."""
     old = [month for month in await months(connection) if month < before.replace(day=1)]
     for month in old:
-        name = sql.Identifier("headgate", f"usage_record_{month:%Y_%m}")
-        await connection.execute(sql.SQL("drop table {}").format(name))
+        await connection.execute(sql.SQL("drop table {}").format(_partition(month)))
     return old
+
+
+async def clear_addresses(connection: Connection, before: date) -> int:
+    """Clears the client's address and program in months that end before a day; needs the schema's
+    owner. Returns the number of records that had one."""
+    cleared = 0
+    for month in await months(connection):
+        if month < before.replace(day=1):
+            query = sql.SQL(_CLEAR).format(_partition(month))
+            cleared += (await connection.execute(query)).rowcount
+    return cleared
+
+
+def _partition(month: date) -> sql.Identifier:
+    return sql.Identifier("headgate", f"usage_record_{month:%Y_%m}")
 
 
 def first_kept(now_s: float, keep_months: int) -> date:

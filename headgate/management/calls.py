@@ -18,7 +18,7 @@ from headgate.management.rights import Manager
 
 PAGE = 100
 MAX_PAGE = 1000
-MAX_CURSOR = 256
+MAX_CURSOR = 2048
 LARGEST = 2**53 - 1
 """The largest whole number that JSON carries exactly."""
 KEY_ID = re.compile(r"~[0-9a-f]{16}")

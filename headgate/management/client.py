@@ -55,11 +55,11 @@ class ApiClient:
         detail = answer.get("detail") or "this is not the management API of Headgate"
         raise OperatorError(f"{self._url} answers {response.status_code}: {detail}")
 
-    def rows(self, path: str) -> Iterator[dict[str, Any]]:
-        """All rows of a list, page by page."""
+    def rows(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
+        """All rows of a list, page by page, as they are asked for."""
         after: str | None = None
         while True:
-            page = self.call("GET", path, after=after, limit=1000)
+            page = self.call("GET", path, after=after, limit=1000, **query)
             yield from page["data"]
             after = page["next"]
             if after is None:

@@ -6,7 +6,8 @@ from typing import Any
 
 from headgate.core.issuers import Role
 from headgate.ledger.showback.values import Statement
-from headgate.management import keys, reads, reports, users
+from headgate.ledger.usage_lines import UsageLine
+from headgate.management import keys, pseudonyms, reads, reports, usage, users
 from headgate.management.calls import Answer, Call
 from headgate.management.records import (
     ChangeBody,
@@ -186,6 +187,24 @@ ENDPOINTS = (
         handle=users.lift_revocation,
         least=Role.OPERATOR,
         output=RevocationBody,
+    ),
+    Endpoint(
+        method="POST",
+        path="/users/{user}/pseudonymise",
+        summary="Take the name of a person away; their requests and all sums stay",
+        handle=pseudonyms.pseudonymise_user,
+        least=Role.OPERATOR,
+        output=UserBody,
+    ),
+    Endpoint(
+        method="GET",
+        path="/usage",
+        summary="Search the requests of the ledger, the newest first; a user finds their own only",
+        handle=usage.search_usage,
+        least=Role.USER,
+        output=UsageLine,
+        is_list=True,
+        query=usage.FILTERS,
     ),
     Endpoint(
         method="GET",

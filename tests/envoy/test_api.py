@@ -1,5 +1,6 @@
 """The management API of a real box, used through the command line."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -114,6 +115,30 @@ def test_tables_name_what_there_is(managed: Managed) -> None:
     assert "acme" in managed.run("tenants", "list").stdout
     assert "key.rotate" in managed.run("audit", "list").stdout
     assert "the change log is whole" in managed.run("audit", "verify").stdout
+
+
+def test_the_requests_of_a_box_are_found_in_its_ledger(managed: Managed) -> None:
+    issued = managed.json("keys", "issue", "--tenant", "acme", "--user", "lena")
+
+    def asks() -> bool:
+        bearer = {"authorization": f"Bearer {issued['secret']}", "user-agent": "=cmd"}
+        url = f"{managed.box.url}/v1/chat/completions"
+        return httpx.post(url, json=small_chat(), headers=bearer).status_code == httpx.codes.OK
+
+    wait_until(asks, "the key", PATIENCE_S)
+
+    def lines(form: str) -> list[str]:
+        done = managed.run("usage", "search", "--key", issued["key"]["id"], "--format", form)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    wait_until(lambda: bool(lines("jsonl")), "the record", PATIENCE_S)
+    [record] = map(json.loads, lines("jsonl"))
+    assert (record["user"], record["status"], record["model"]) == ("lena", 200, "tiny")
+    [head, row] = csv.reader(lines("csv"))
+    assert dict(zip(head, row, strict=True))["user_agent"] == "'=cmd"
+    assert record["request_id"] in lines("table")[1]
+    assert managed.run("usage", "search", "--ip", "nowhere").returncode == 1
 
 
 def test_a_refusal_is_one_line_and_exit_code_1(managed: Managed) -> None:

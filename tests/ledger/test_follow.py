@@ -15,10 +15,11 @@ from prometheus_client import CollectorRegistry
 from accesslog.spool import Segment, SpoolWriter, segments_of
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
-from headgate.database.address import database_address
-from headgate.database.connection import DatabaseAwayError, connected
+from headgate.database.connection import connected
 from headgate.ledger.follow import SpoolFollower
+from headgate.program.postgres.folder import ADMIN, APPLICATION
 from tests.fakes import FakeClock
+from tests.identity.builders import until
 from tests.ledger.builders import ledger, line, rows
 from tests.postgres_server import PostgresServer
 
@@ -172,19 +173,39 @@ async def test_a_row_that_the_database_refuses_does_not_stop_the_others(
     assert await rows(rig.server, "select added, repeated, bad from headgate.ingest") == [(4, 0, 1)]
 
 
+def refuse_connections(server: PostgresServer, *, refused: bool) -> None:
+    """Ends the connections of the services, and lets no new one in."""
+    limit = 0 if refused else -1
+    server.run_as(ADMIN, "postgres", f"alter role {APPLICATION} connection limit {limit}")
+    if refused:
+        end = "select pg_terminate_backend(pid) from pg_stat_activity where usename = '{}'"
+        server.run_as(ADMIN, "postgres", end.format(APPLICATION))
+
+
 async def test_while_the_database_is_away_the_spool_keeps_everything(
-    rig: Rig, writer: SpoolWriter
+    rig: Rig, writer: SpoolWriter, caplog: pytest.LogCaptureFixture
 ) -> None:
-    away = database_address(f"postgresql://headgate@/headgate?host={rig.folder}")
     writer.append(line(1))
+    rig.follower.start()
+    await until(lambda: rig.counted("records_total", outcome="added") == 1)
 
-    with pytest.raises(DatabaseAwayError):
-        async with connected(away):
-            pass
-    writer.append(line(2))
-    await rig.catch_up()
+    refuse_connections(rig.server, refused=True)
+    try:
+        for number in range(2, 40):
+            assert writer.append(line(number)) == 0
+        rig.clock.advance(3600)
+        await until(lambda: "the ledger waits" in caplog.text)
+        assert rig.counted("current_timestamp_seconds") == NOW_S
+        assert rig.counted("records_total", outcome="added") == 1
+    finally:
+        refuse_connections(rig.server, refused=False)
 
-    assert len(await ledger(rig.server)) == 2
+    await until(lambda: rig.counted("records_total", outcome="added") == 39)
+    await until(lambda: rig.counted("current_timestamp_seconds") == NOW_S + 3600)
+    await asyncio.to_thread(rig.follower.stop)
+    assert len(await ledger(rig.server)) == 39
+    assert rig.counted("lost_records_total") == 0
+    assert caplog.text.count("the ledger waits") == 1
 
 
 async def test_the_labels_of_the_key_are_those_of_the_time_of_the_record(

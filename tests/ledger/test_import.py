@@ -107,6 +107,23 @@ async def test_old_months_are_dropped_by_the_owner_alone(
     assert [row[0] for row in await ledger(postgres)] == ["request-2"]
 
 
+async def test_addresses_end_earlier_than_the_records_that_had_them(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    postgres.clean_database()
+    lines = (line(n, time=f"{year}-01-31T00:00:00Z") for n, year in enumerate((2020, 2098)))
+    assert run(postgres, "import", written(tmp_path / "a", *lines)).returncode == 0
+    before = await ledger(postgres)
+
+    expire = ("expire", "--keep-months", 600, "--keep-addresses-months", 3)
+    done = run(postgres, *expire, role=OWNER)
+
+    assert b"cleared the addresses of 1 records before" in done.stdout
+    assert await ledger(postgres) == before
+    kept = "select ip is null, user_agent is null from headgate.usage_record order by ended_at"
+    assert await rows(postgres, kept) == [(True, True), (False, False)]
+
+
 @pytest.mark.parametrize(
     "query",
     [

@@ -6,6 +6,7 @@ import pytest
 
 from headgate.core.issuers import Role
 from headgate.management.openapi import document
+from tests.identity.builders import BY
 from tests.management.conftest import Api
 
 RANK = ("user", "finance", "admin", "operator")
@@ -32,6 +33,8 @@ async def status(
     path = path.removeprefix("/api/v1").replace("{tenant}", tenant).replace("{key}", key)
     if "{revocation}" in path:
         path = path.replace("{revocation}", str(await api.revoked()))
+    if path.endswith("/pseudonymise"):
+        await api.users.unblock(tenant, "gone", BY)
     path = path.replace("{user}", "gone").replace("{month}", "2026-12")
     body = None
     if "requestBody" in described:
