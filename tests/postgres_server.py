@@ -37,7 +37,7 @@ class PostgresServer:
         """The name of a database with the newest schema and no rows. The one before is no more."""
         self._create("clean", DATABASE)
         tables = "headgate.change, headgate.key_secret, headgate.api_key, headgate.blocked_user"
-        tables += ", headgate.revocation, headgate.person"
+        tables += ", headgate.revocation, headgate.browser_session, headgate.person"
         self.run_as(OWNER, "clean", f"truncate {tables}")
         ledger = "headgate.usage_record, headgate.ingest, headgate.label_set, headgate.price"
         self.run_as(OWNER, "clean", f"truncate {ledger}")

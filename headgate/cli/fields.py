@@ -72,11 +72,12 @@ def _database(rest: dict[str, Any]) -> DatabaseSettings:
 def _api(rest: dict[str, Any]) -> ApiSettings:
     address = rest.pop("api")
     certificate, key = rest.pop("api_tls_cert"), rest.pop("api_tls_key")
-    token_file = rest.pop("operator_token_file")
-    if address is None and (certificate or key or token_file):
-        raise click.UsageError("--api-tls-cert, --api-tls-key and --operator-token-file need --api")
+    token_file, url = rest.pop("operator_token_file"), rest.pop("api_url")
+    if address is None and (certificate or key or token_file or url):
+        options = "--api-tls-cert, --api-tls-key, --api-url and --operator-token-file"
+        raise click.UsageError(f"{options} need --api")
     tls = _tls_files(certificate, key, "--api-tls-cert and --api-tls-key")
-    return ApiSettings(address=address, tls=tls, operator_token_file=token_file)
+    return ApiSettings(address=address, tls=tls, operator_token_file=token_file, url=url)
 
 
 def _tracing(rest: dict[str, Any]) -> Tracing | None:

@@ -100,6 +100,11 @@ API_TLS_CERT = click.option(
     "--api-tls-cert", type=FILE, help="The API speaks TLS: the certificate chain, PEM."
 )
 API_TLS_KEY = click.option("--api-tls-key", type=FILE, help="The API's private key, PEM.")
+API_URL = click.option(
+    "--api-url",
+    metavar="URL",
+    help="Where browsers reach the API, such as https://api.example.org [its own address].",
+)
 OPERATOR_TOKEN = click.option(
     "--operator-token-file",
     type=FILE,

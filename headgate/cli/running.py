@@ -19,6 +19,7 @@ from headgate.cli.options import (
     API,
     API_TLS_CERT,
     API_TLS_KEY,
+    API_URL,
     AUTH_FAILURES,
     BODY_LIMIT,
     BOX,
@@ -86,6 +87,7 @@ _DEFAULT_POLICY = Path("headgate.yaml")
 @API
 @API_TLS_CERT
 @API_TLS_KEY
+@API_URL
 @OPERATOR_TOKEN
 @click.option(
     "--records",
@@ -150,6 +152,7 @@ def up_command(*, demo: bool, **options: Any) -> None:
 @API
 @API_TLS_CERT
 @API_TLS_KEY
+@API_URL
 @OPERATOR_TOKEN
 @click.option(
     "--keys-snapshot",

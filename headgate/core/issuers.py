@@ -29,6 +29,27 @@ class Role(StrEnum):
     OPERATOR = "operator"
 
 
+class LoginToken(StrEnum):
+    """The tokens of a login, of which one names the person."""
+
+    ACCESS = "access_token"
+    ID = "id_token"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginClient:
+    """Headgate as a client of an issuer, where people log in.
+
+    `token` names the person, by the same rules as a token in a request. `secret_file` holds the
+    client's secret; a public client has none.
+    """
+
+    client_id: str
+    scopes: tuple[str, ...] = ("openid", "profile")
+    token: LoginToken = LoginToken.ACCESS
+    secret_file: Path | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Membership:
     """The people of an issuer in a tenant: those in one of `groups`, or all if it is empty."""
@@ -45,6 +66,7 @@ class Issuer:
     `url` is compared byte for byte with the token's `iss`. `user` is the claim that names the
     person: `sub`, or `oid` of Entra ID. `claims` lists, for each claim, the values of which a token
     needs one. `stale_for_s` says how long its last keys count while it does not answer.
+    `browser_login` and `device_login` are None where people do not log in that way.
     """
 
     alias: str
@@ -58,6 +80,8 @@ class Issuer:
     display_name: ClaimPath = ("name",)
     groups: ClaimPath = ("groups",)
     claims: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    browser_login: LoginClient | None = None
+    device_login: LoginClient | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

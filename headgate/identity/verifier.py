@@ -8,10 +8,11 @@ from headgate.core.issuers import FrontEnd, Issuer, KeysNeeded, Person
 from headgate.core.metrics import Metrics
 from headgate.identity.issuers.jwks import KeySet
 from headgate.identity.issuers.source import IssuerKeys
-from headgate.identity.tokens.claims import expires_s, issuer_of, person_of
+from headgate.identity.tokens.claims import check_times, expires_s, issuer_of, person_of
 from headgate.identity.tokens.end_users import end_user_of
 from headgate.identity.tokens.errors import Reason, TokenError
 from headgate.identity.tokens.form import Token, read
+from headgate.identity.tokens.id_token import Expected, check_id_token
 from headgate.identity.tokens.memory import TokenMemory
 from headgate.identity.tokens.revocations import NOTHING_REVOKED, Revocations
 from headgate.identity.tokens.signature import check_signature
@@ -66,6 +67,23 @@ class TokenVerifier:
     async def fetch_keys(self, needed: KeysNeeded) -> None:
         """Fetches the keys that a token needs. It returns without them if that takes too long."""
         await self._keys.bring(needed)
+
+    def check_id_token(
+        self, raw: bytes, issuer: Issuer, expected: Expected
+    ) -> ApiError | KeysNeeded | None:
+        """The refusal of an ID token that answers a login; None if it is right."""
+        try:
+            token = read(raw)
+            keys = self._keys_for(token, issuer)
+            if keys is None:
+                return KeysNeeded(issuer.url, token.key_id)
+            check_signature(token, keys.keys, issuer)
+            check_times(token, self._clock.now_s(), issuer.clock_skew_s)
+            check_id_token(token, issuer, expected)
+        except TokenError as error:
+            self._count(issuer.alias, error.reason)
+            return error.answer
+        return None
 
     def end_user(self, token: bytes, front_end: FrontEnd) -> str | ApiError:
         """The user id in a header that the front end has signed, or its refusal."""

@@ -1,57 +1,60 @@
 """The HTTP application of the management API: log in, find the right, call the handler."""
 
-import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
-from headgate.core.errors import OperatorError
 from headgate.core.issuers import Role
 from headgate.core.policy import CompiledPolicy
-from headgate.database.connection import DatabaseAwayError
 from headgate.identity.change_log import Actor
 from headgate.identity.keys import Key, KeyRuleError
-from headgate.identity.store import KeyChangedError
+from headgate.management.callers import Callers, address_of
 from headgate.management.calls import Answer, Call, Desk
 from headgate.management.endpoints import ENDPOINTS, PREFIX, Endpoint
-from headgate.management.login import Login
+from headgate.management.failures import without_errors
 from headgate.management.openapi import document
 from headgate.management.problems import ProblemError, problem_response
 from headgate.management.rights import Manager, has_role, owns
+from headgate.management.ways import ways_route
 
 MAX_BODY_BYTES = 64 * 1024
 _KEY_ID = re.compile(r"~[0-9a-f]{16}")
 _NO_KEY = "There is no such key, or none that you may see."
-log = logging.getLogger("headgate")
 
 
-def management_app(desk: Desk, login: Login) -> Starlette:
-    """The application. Every answer but that of the OpenAPI document needs a login."""
-    routes = [_route(endpoint, desk, login) for endpoint in ENDPOINTS]
+def management_app(desk: Desk, callers: Callers, pages: Sequence[BaseRoute] = ()) -> Starlette:
+    """The application, with `pages` for people beside the API.
+
+    Every answer of the API needs a login, but the OpenAPI document and the ways to log in.
+    """
+    routes = [_route(endpoint, desk, callers) for endpoint in ENDPOINTS]
+    described = Route(f"{PREFIX}/openapi.json", _openapi)
     return Starlette(
-        routes=[Route(f"{PREFIX}/openapi.json", _openapi), *routes],
+        routes=[described, ways_route(desk.policy, PREFIX), *routes, *pages],
         exception_handlers={HTTPException: _http_problem},
     )
 
 
-def _route(endpoint: Endpoint, desk: Desk, login: Login) -> Route:
+def _route(endpoint: Endpoint, desk: Desk, callers: Callers) -> Route:
+    name = f"{endpoint.method} {endpoint.path}"
+
     async def answered(request: Request) -> Response:
-        return await _without_errors(endpoint, lambda: _answer(endpoint, desk, login, request))
+        return await without_errors(name, lambda: _answer(endpoint, desk, callers, request))
 
     # Names of users may have slashes.
     path = PREFIX + endpoint.path.replace("{user}", "{user:path}")
     return Route(path, answered, methods=[endpoint.method])
 
 
-async def _answer(endpoint: Endpoint, desk: Desk, login: Login, request: Request) -> Response:
-    origin = "" if request.client is None else request.client.host
-    manager = await login.manager(request.headers.get("authorization", ""), origin)
+async def _answer(endpoint: Endpoint, desk: Desk, callers: Callers, request: Request) -> Response:
+    origin = address_of(request)
+    manager = await callers.manager(request)
     policy = desk.policy()
     tenant, key = await _allowed(endpoint, manager, request, desk, policy)
     call = Call(
@@ -133,27 +136,6 @@ def _response(endpoint: Endpoint, answer: Answer) -> Response:
     status = answer.status or endpoint.status
     body = msgspec.json.encode(answer.body)
     return Response(body, status, headers, media_type="application/json")
-
-
-async def _without_errors(
-    endpoint: Endpoint, answer: Callable[[], Awaitable[Response]]
-) -> Response:
-    """The answer, or the problem in its place."""
-    try:
-        return await answer()
-    except ProblemError as error:
-        return problem_response(error)
-    except KeyRuleError as error:
-        status = {"key": 409, "revocation": 404}.get(error.field, 422)
-        return problem_response(ProblemError(status, str(error), error.field))
-    except KeyChangedError as error:
-        return problem_response(ProblemError(412, str(error)))
-    except DatabaseAwayError as error:
-        log.error("%s %s: %s", endpoint.method, endpoint.path, error)
-        return problem_response(ProblemError(503, "The database is away. Look before you repeat."))
-    except OperatorError as error:
-        log.error("%s %s: %s", endpoint.method, endpoint.path, error)
-        return problem_response(ProblemError(503, "The gateway is not set up; its log says why."))
 
 
 async def _http_problem(_request: Request, error: Exception) -> Response:

@@ -2,11 +2,18 @@
 
 from pathlib import Path
 
-from headgate.core.issuers import FrontEnd, Issuer, Membership, Role
+from headgate.core.issuers import (
+    FrontEnd,
+    Issuer,
+    LoginClient,
+    LoginToken,
+    Membership,
+    Role,
+)
 from headgate.core.keys import default_id
 from headgate.core.own_keys import OwnKeyRules
 from headgate.core.policy import Caller
-from headgate.policy.identity import ActsForEntry, IssuerEntry
+from headgate.policy.identity import ActsForEntry, BrowserLoginEntry, DeviceLoginEntry, IssuerEntry
 from headgate.policy.schema import KeyEntry, PolicyFile, TenantEntry
 
 
@@ -79,4 +86,18 @@ def _issuer(alias: str, entry: IssuerEntry) -> Issuer:
         display_name=tuple(entry.display_name),
         groups=tuple(entry.groups),
         claims={name: frozenset(values) for name, values in entry.claims.items()},
+        browser_login=_login_client(entry.browser_login),
+        device_login=_login_client(entry.device_login),
+    )
+
+
+def _login_client(entry: DeviceLoginEntry | None) -> LoginClient | None:
+    if entry is None:
+        return None
+    secret_file = entry.secret_file if isinstance(entry, BrowserLoginEntry) else None
+    return LoginClient(
+        client_id=entry.client_id,
+        scopes=tuple(entry.scopes),
+        token=LoginToken(entry.token),
+        secret_file=None if secret_file is None else Path(secret_file),
     )

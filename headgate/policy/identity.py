@@ -20,11 +20,14 @@ _CLAIM_RULE = "the name of a claim, or a list of the names that lead to it"
 _TENANTS_RULE = "a list, each {tenant: ..., groups: [...], role: ...}"
 _VALUES_RULE = "claims by name, each with one value or a list of values that count"
 _TEXTS_RULE = "a list of at least one text"
+_CLIENT_RULE = "a client id of the issuer: 1 to 256 printable characters of ASCII"
+_LOGIN_RULE = "client_id, and where they are needed scopes, token and secret_file"
 _MISSING_RULE = "refuse, or key: the user is then that of the key"
 _MAX_URL = 512
 _LOCAL = frozenset({"127.0.0.1", "::1", "localhost"})
 _SPIFFE = re.compile(r"spiffe://[a-z0-9._-]{1,128}(/[A-Za-z0-9._-]+)+")
 _MAX_SPIFFE = 256
+_MAX_CLIENT_ID = 256
 
 UserHeader = Literal["x-openwebui-user-id", "x-openwebui-user-jwt", "x-end-user-id"]
 GroupHeader = Literal["x-openwebui-user-groups", "x-end-user-groups"]
@@ -62,6 +65,12 @@ def _spiffe(text: str) -> str:
     return text
 
 
+def _client_id(text: str) -> str:
+    if not (0 < len(text) <= _MAX_CLIENT_ID and text.isascii() and text.isprintable()):
+        raise invalid(PolicyRule.BAD_NAME, f"is not a client id (value {shown(text)})")
+    return text
+
+
 def _file(path: str) -> str:
     if not Path(path).is_absolute():
         raise invalid(PolicyRule.BAD_PATH, f"is not an absolute path (value {shown(path)})")
@@ -80,6 +89,24 @@ class MembershipEntry(Entry):
     groups: Texts = Field(default=[], description=_TEXTS_RULE)
     role: Literal["user", "finance", "admin", "operator"] = Field(
         default="user", description="user, finance, admin or operator"
+    )
+
+
+class DeviceLoginEntry(Entry):
+    """The client of an issuer with which people log in on a command line."""
+
+    client_id: Annotated[str, AfterValidator(_client_id)] = Field(description=_CLIENT_RULE)
+    scopes: Texts = Field(default=["openid", "profile"], description=_TEXTS_RULE)
+    token: Literal["access_token", "id_token"] = Field(
+        default="access_token", description="access_token or id_token"
+    )
+
+
+class BrowserLoginEntry(DeviceLoginEntry):
+    """The client of an issuer with which people log in by a browser."""
+
+    secret_file: Annotated[str, AfterValidator(_file)] | None = Field(
+        default=None, description="the absolute path of a file with the client's secret"
     )
 
 
@@ -102,6 +129,8 @@ class IssuerEntry(Entry):
     display_name: Texts = Field(default=["name"], description=_CLAIM_RULE)
     groups: Texts = Field(default=["groups"], description=_CLAIM_RULE)
     claims: dict[str, Texts] = Field(default={}, description=_VALUES_RULE)
+    browser_login: BrowserLoginEntry | None = Field(default=None, description=_LOGIN_RULE)
+    device_login: DeviceLoginEntry | None = Field(default=None, description=_LOGIN_RULE)
 
 
 class WorkloadEntry(Entry):

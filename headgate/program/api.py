@@ -1,16 +1,25 @@
 """The listener of the management API."""
 
 import ipaddress
-from contextlib import AsyncExitStack
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, aclosing
 from functools import partial
 
 from extauthz.failures import FailureLimit
 from headgate.core.errors import OperatorError
+from headgate.core.issuers import Issuer
 from headgate.database.address import database_address
 from headgate.database.connection import connected
+from headgate.identity.issuers.fetch import HttpFetch
+from headgate.identity.issuers.provider import Provider
+from headgate.identity.sessions import SessionStore
 from headgate.identity.store import KeyStore
 from headgate.identity.users import UserStore
 from headgate.management.app import management_app
+from headgate.management.browser.origin import own_origin
+from headgate.management.browser.pages import Doors, login_pages
+from headgate.management.browser.sessions import Sessions
+from headgate.management.callers import Callers
 from headgate.management.calls import Desk
 from headgate.management.login import Login, ensure_token
 from headgate.program.app import running_verifier
@@ -43,15 +52,40 @@ async def start_api(stack: AsyncExitStack, settings: ServiceSettings, inputs: Ho
     failures = FailureLimit(settings.auth_failures_per_minute)
     login = Login(
         verifier,
-        lambda: inputs.policy().issuers,
+        partial(_issuers, desk),
         api.operator_token_file,
         desk.users.standing,
         lambda address: failures.count(address, inputs.clock.monotonic_s()),
     )
     _check_pair(api)
-    server = HttpServer(management_app(desk, login), api.address, "the management API", api.tls)
+    doors = await _doors(stack, login, desk, api.address, api)
+    app = management_app(desk, doors.callers, login_pages(doors))
+    server = HttpServer(app, api.address, "the management API", api.tls)
     await server.start()
     stack.push_async_callback(server.stop)
+
+
+async def _doors(
+    stack: AsyncExitStack, login: Login, desk: Desk, address: Address, api: ApiSettings
+) -> Doors:
+    """Where people log in by a browser."""
+    origin = own_origin(api.url or address.url("http" if api.tls is None else "https"))
+    store = SessionStore(desk.connect, desk.clock)
+    issuers = partial(_issuers, desk)
+    sessions = Sessions(store, login, issuers)
+    fetch = await stack.enter_async_context(aclosing(HttpFetch()))
+    return Doors(
+        login=login,
+        sessions=sessions,
+        callers=Callers(login, sessions, origin),
+        provider=Provider(fetch, desk.clock),
+        issuers=issuers,
+        origin=origin,
+    )
+
+
+def _issuers(desk: Desk) -> Mapping[str, Issuer]:
+    return desk.policy().issuers
 
 
 def _desk(settings: ServiceSettings, inputs: HookInputs) -> Desk:

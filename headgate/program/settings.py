@@ -120,6 +120,8 @@ class ApiSettings:
     """Its certificate. Without one it listens on this machine only."""
     operator_token_file: Path | None = None
     """Holds the operator token; it is written if it is missing."""
+    url: str | None = None
+    """Where browsers reach it, such as https://api.example.org; None for its own address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,9 +13,13 @@ from headgate.core.issuers import Issuer, KeysNeeded, Membership, Person, Role
 from headgate.core.keys import digest_of
 from headgate.core.policy import Caller, CompiledPolicy
 from headgate.identity.keys import KeyRequest
+from headgate.identity.sessions import SessionStore
 from headgate.identity.store import KeyStore
 from headgate.identity.users import TokensOf, UserStore
 from headgate.management.app import management_app
+from headgate.management.browser.origin import own_origin
+from headgate.management.browser.sessions import Sessions
+from headgate.management.callers import Callers
 from headgate.management.calls import Desk
 from headgate.management.login import Login
 from tests.fakes import FakeClock
@@ -115,7 +119,9 @@ async def api(postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[Api]:
         users.standing,
         lambda address: failures.count(address, clock.monotonic_s()),
     )
-    app = management_app(desk, login)
+    origin = own_origin("https://api.test")
+    sessions = Sessions(SessionStore(connect, clock), login, lambda: API_POLICY.issuers)
+    app = management_app(desk, Callers(login, sessions, origin))
     transport = httpx.ASGITransport(app, client=("192.0.2.7", 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as http:
         yield Api(http, store, users, clock, token_file)

@@ -1,8 +1,8 @@
 """Fetches an issuer's keys over HTTP: its discovery document, then the set that this names."""
 
 import json
-from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import httpx
@@ -31,21 +31,31 @@ class HttpFetch:
 
     async def __call__(self, issuer: str) -> bytes:
         """The key set of an issuer. Raises FetchError."""
-        document = await self._get(issuer.rstrip("/") + DISCOVERY)
-        return await self._get(_keys_url(document, issuer))
+        return await self._read("GET", endpoint(await self.discovery(issuer), issuer, "jwks_uri"))
+
+    async def discovery(self, issuer: str) -> bytes:
+        """The discovery document of an issuer. Raises FetchError."""
+        return await self._read("GET", issuer.rstrip("/") + DISCOVERY)
+
+    async def post(
+        self, url: str, form: Mapping[str, str], credentials: tuple[str, str] | None
+    ) -> bytes:
+        """The answer to a form, with a client's id and secret if it has one. Raises FetchError."""
+        auth = httpx.USE_CLIENT_DEFAULT if credentials is None else httpx.BasicAuth(*credentials)
+        return await self._read("POST", url, data=dict(form), auth=auth)
 
     async def aclose(self) -> None:
         """Ends all connections."""
         if self._client is not None:
             await self._client.aclose()
 
-    async def _get(self, url: str) -> bytes:
+    async def _read(self, method: str, url: str, **sent: Any) -> bytes:
         if self._client is None:  # it loads the authorities, which only users of tokens need
             headers = {"accept": "application/json", "accept-encoding": "identity"}
             self._client = httpx.AsyncClient(headers=headers, timeout=TIMEOUT_S)
         data = b""
         try:
-            async with self._client.stream("GET", url) as answer:
+            async with self._client.stream(method, url, **sent) as answer:
                 if answer.status_code != httpx.codes.OK:
                     raise FetchError(f"{url} answers {answer.status_code}")
                 async for chunk in answer.aiter_raw():
@@ -57,13 +67,15 @@ class HttpFetch:
         return data
 
 
-def _keys_url(document: bytes, issuer: str) -> str:
-    """The `jwks_uri` of a discovery document (OpenID Connect Discovery 1.0, 4.3)."""
+def endpoint(document: bytes, issuer: str, name: str) -> str:
+    """An address in a discovery document (OpenID Connect Discovery 1.0, 4.3). Raises FetchError."""
     try:
         value = json.loads(document)
-        named, url = value["issuer"], value["jwks_uri"]
+        named, url = value["issuer"], value[name]
         parts = urlsplit(url)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except KeyError:
+        raise FetchError(f"{issuer}{DISCOVERY} names no `{name}`") from None
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise FetchError(f"{issuer}{DISCOVERY} is not a discovery document") from None
     if named != issuer:
         raise FetchError(
@@ -72,5 +84,5 @@ def _keys_url(document: bytes, issuer: str) -> str:
         )
     is_local = parts.hostname in LOOPBACK and urlsplit(issuer).hostname in LOOPBACK
     if parts.scheme != "https" and not (parts.scheme == "http" and is_local):
-        raise FetchError(f"its `jwks_uri` is not https: {str(url)[:200]!r}")
+        raise FetchError(f"its `{name}` is not https: {str(url)[:200]!r}")
     return str(url)
