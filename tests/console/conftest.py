@@ -63,6 +63,9 @@ class Console:
         """A request with a token, as tests have no browser. `nobody` sends none."""
         token = OPERATOR_TOKEN if who == "token" else token_of(who)
         headers = {} if who == "nobody" else {"authorization": f"Bearer {token}"}
+        cookies = dict(sent.pop("cookies", {}))  # type: ignore[call-overload]
+        if cookies:
+            headers["cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
         return await self.http.request(
             method,
             f"/console{path}",

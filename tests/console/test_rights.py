@@ -51,7 +51,7 @@ async def test_what_belongs_to_another_tenant_looks_as_if_it_did_not_exist(
     answer = await console.ask(who, page.method, path, data={"overlap": "0"})  # type: ignore[attr-defined]
 
     assert answer.status_code in (403, 404)
-    assert "bob" not in answer.text.replace(path, "")
+    assert "bob" not in answer.text.replace(f"/console{path}", "").replace("%2Fof-bob", "")
     assert (await console.store.get(key)).revoked_s is None
     assert (await console.store.get(key)).version == 1
 
