@@ -19,7 +19,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-HEADGATE_DEMO ?= $(CURDIR)/.demo
+HEADGATE_DEMO ?= .demo
 run: setup ## one box with the simulator behind it, and a console with a made-up month
 	@mkdir -p $(HEADGATE_DEMO)
 	@exec $(BIN)/headgate up --demo --database-dir $(HEADGATE_DEMO)/database --api 127.0.0.1:8082 --operator-token-file $(HEADGATE_DEMO)/operator-token

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from math import ceil, log10
 
 HEIGHT, _TOP = 172, 16
+GUTTER = 6
+"""The part of the width, in per cent, that the labels of the grid have for themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,10 @@ def bars(columns: Sequence[Column]) -> Bars:
     """The chart of these columns, on a scale with at most three lines."""
     step = _step(max((sum(v for _, v in one.values) for one in columns), default=0))
     scale = (HEIGHT - _TOP) / (2.25 * step)
-    slot = 100 / max(len(columns), 1)
-    drawn = tuple(_bar(column, slot * index, slot, scale) for index, column in enumerate(columns))
+    slot = (100 - GUTTER) / max(len(columns), 1)
+    drawn = tuple(
+        _bar(column, GUTTER + slot * index, slot, scale) for index, column in enumerate(columns)
+    )
     return Bars(drawn, tuple((n * step, HEIGHT - n * step * scale) for n in (1, 2)))
 
 

@@ -52,7 +52,7 @@ coalesce(sum(cost_nanos), 0)::bigint as cost_nanos
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """The requests that somebody may see: all, all of some tenants, or their own in others."""
+    """What somebody may see: all requests, all of some tenants, or their own in others."""
 
     sees_all: bool = False
     tenants: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any, Protocol
 
 from headgate.core.clock import Clock
@@ -113,7 +114,12 @@ def _day_of(team: _Team, day: datetime, policy: CompiledPolicy) -> Iterator[dict
     for index in range(number):
         hour = chance.gauss(2, 1) % 24 if team.works_at_night else chance.gauss(11.5, 3) % 24
         at = day + timedelta(seconds=round(hour * 3600, 3))
-        yield _record(team, at, f"demo-{team.tenant}-{day:%Y%m%d}-{index:03}", chance, policy)
+        yield _record(team, at, _id(team, day, index), chance, policy)
+
+
+def _id(team: _Team, day: datetime, index: int) -> str:
+    """The id of a request, the same at each start of the demo."""
+    return f"demo-{sha256(f'{team.tenant} {day:%Y-%m-%d} {index}'.encode()).hexdigest()[:8]}"
 
 
 def _record(

@@ -52,11 +52,8 @@ def differences(change: LoggedChange) -> list[tuple[str, str, str]]:
     before: Mapping[str, object] = change.before or {}
     after: Mapping[str, object] = change.after or {}
     names = sorted(name for name in {*before, *after} if name not in ("person", "version"))
-    return [
-        (name, _text(before.get(name)), _text(after.get(name)))
-        for name in names
-        if before.get(name) != after.get(name)
-    ]
+    pairs = [(name, _text(before.get(name)), _text(after.get(name))) for name in names]
+    return [(name, was, is_now) for name, was, is_now in pairs if was != is_now]
 
 
 def _text(value: object) -> str:

@@ -120,4 +120,4 @@ def _tokens(row: Row) -> Parts:
 
 
 def cost_parts(row: Row) -> Parts:
-    return (("f1", row["cost_nanos"] // 10_000_000),), words.money(row["cost_nanos"])
+    return (("f1", row["cost_nanos"] // 100_000),), words.money(row["cost_nanos"])
