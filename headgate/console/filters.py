@@ -46,7 +46,7 @@ def filters_of(texts: Sequence[str], typed: str = "") -> list[Filter]:
 
 
 def conditions_of(filters: Sequence[Filter], now: datetime, zone: ZoneInfo) -> list[Condition]:
-    """What the ledger is asked. Raises FilterError."""
+    """The conditions for the ledger. Raises FilterError."""
     return [Condition(one.field, _value(one, now, zone), one.excludes) for one in filters]
 
 
