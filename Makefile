@@ -151,6 +151,7 @@ RENDER := $(BIN)/headgate render istio
 render: setup ## write the EnvoyFilters of istio/ again
 	$(RENDER) > istio/components/gateway/envoyfilters.yaml
 	$(RENDER) --counting extproc > istio/components/extproc-counting/envoyfilters.yaml
+	$(RENDER) --path lean > istio/components/lean/envoyfilters.yaml
 	$(RENDER) --attach sidecar > istio/components/sidecar/envoyfilters.yaml
 	$(RENDER) --attach waypoint > istio/components/waypoint/envoyfilters.yaml
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeAlias, TypedDict
 
+from accesslog.costs import cost_of
 from accesslog.endings import ended_of, upstream_status
 from accesslog.times import rfc3339, rounded, time_to_first_output, token_interval, trace_id
 from accesslog.types import Ended, LogEntry, OpenReservation, UsageRecord
-from headgate.core.amounts import money
 from headgate.core.apis import door_of
 from headgate.core.contract import (
     ABSENT,
@@ -202,7 +202,7 @@ def _amounts(entry: LogEntry, usage: Usage, charged: Charge | None, price_of: Pr
         "audio_seconds": usage.seconds if is_used else None,
         "estimated_tokens": read_count(entry.admission.get(AdmissionKey.ESTIMATE)),
         "estimated_prompt_tokens": read_count(entry.admission.get(AdmissionKey.ESTIMATE_PROMPT)),
-        "cost": _cost(usage, charged, price),
+        "cost": cost_of(usage, charged, price),
         "price_version": None if charged is None or price is None else price.version,
         "source": None if charged is None else charged.source,
     }
@@ -215,20 +215,6 @@ def _price(entry: LogEntry, price_of: PriceOf) -> Price | None:
         return None
     start_s = None if entry.start_ns is None else entry.start_ns / 1e9
     return price_of(model, _version(entry), start_s and start_s + (entry.duration_s or 0.0))
-
-
-def _cost(usage: Usage, charged: Charge | None, price: Price | None) -> Decimal | None:
-    if charged is None or price is None:
-        return None
-    cost = price.prices.cost(
-        charged.prompt - charged.cached,
-        charged.cached,
-        charged.completion,
-        reasoning=min(usage.reasoning or 0, charged.completion),
-        audio_seconds=usage.seconds or 0 if charged.requests else 0,
-        requests=charged.requests,
-    )
-    return money(cost)
 
 
 def _version(entry: LogEntry) -> str | None:

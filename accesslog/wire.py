@@ -123,9 +123,9 @@ def read_entry(entry: HTTPAccessLogEntry) -> LogEntry:
 
 
 def _admission(metadata: Metadata, caller: dict[str, str]) -> dict[str, str]:
-    """The admission. On the lean path that of a refused request is in the answer of ext_authz."""
-    admission = _texts(metadata, Namespace.ADMISSION)
-    return caller if not admission and AdmissionKey.RESERVATION in caller else admission
+    """The admission. On the lean path it is in the answer of ext_authz."""
+    is_lean = AdmissionKey.RESERVATION in caller
+    return caller if is_lean else _texts(metadata, Namespace.ADMISSION)
 
 
 def _method(request: HTTPRequestProperties) -> str:

@@ -34,7 +34,7 @@ from bench.tenants import (
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy, Tenant
 from headgate.core.settlement import Estimate, Usage
-from headgate.program.app import running_store
+from headgate.program.parts import running_store
 from headgate.program.settings import StoreSettings
 from ratelimit.answers import Admitted
 from ratelimit.demand import Claim

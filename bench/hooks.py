@@ -27,14 +27,8 @@ from headgate.core.clock import SystemClock
 from headgate.core.metrics import Metrics
 from headgate.core.policy import Per
 from headgate.policy.load import parse_policy
-from headgate.program.app import (
-    Hooks,
-    Parts,
-    build_hooks,
-    running_pins,
-    running_store,
-    running_verifier,
-)
+from headgate.program.app import Hooks, build_hooks
+from headgate.program.parts import Parts, running_pins, running_store, running_verifier
 from headgate.program.settings import ServiceSettings, StoreSettings
 from ratelimit.descriptors.tree import DescriptorLevel, Node, Rate
 from tests.compat.replaying import events

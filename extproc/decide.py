@@ -54,6 +54,9 @@ def _estimate(request: Inference, facts: RequestFacts, estimator: Estimator) -> 
         case int(tokens):
             return Estimate(tokens=tokens, prompt=tokens)
     caller = request.caller
+    cap = None
+    if asked.max_tokens is None:
+        cap = output_cap(request.tenant.limits, caller, model.name)
     return estimator.estimate(
         Subject(caller.tenant, caller.user, model.name),
         _prompt_size(facts, model),
@@ -61,7 +64,7 @@ def _estimate(request: Inference, facts: RequestFacts, estimator: Estimator) -> 
         n=asked.n * asked.prompts,
         context_tokens=model.context_tokens,
         many_prompts=request.api in _MANY_PROMPTS,
-        output_cap=output_cap(request.tenant.limits, caller, model.name),
+        output_cap=cap,
     )
 
 

@@ -40,7 +40,7 @@ _MAX_SIZE_BYTES = 2**53
 _JSON = "application/json"
 _PLAIN = frozenset({"string_value", "number_value", "bool_value"})
 _COMPOUND = frozenset({"struct_value", "list_value"})
-_CHANGING = (
+CHANGING = (
     AdmissionKey.RESERVATION,
     AdmissionKey.ESTIMATE,
     AdmissionKey.ESTIMATE_PROMPT,
@@ -178,12 +178,12 @@ def _note(response: ProcessingResponse, usage: Mapping[UsageKey, str]) -> None:
 
 
 def _admit(admit: Admit, wants_answer: bool) -> ProcessingResponse:
-    fixed = tuple(pair for pair in admit.admission.items() if pair[0] not in _CHANGING)
+    fixed = tuple(pair for pair in admit.admission.items() if pair[0] not in CHANGING)
     rewrites = admit.rewrite is not None
     template = _admit_template(tuple(admit.headers.items()), fixed, rewrites, wants_answer)
     response = ProcessingResponse.FromString(template)
     admission = response.dynamic_metadata.fields[Namespace.ADMISSION].struct_value.fields
-    for key in _CHANGING:
+    for key in CHANGING:
         text = admit.admission.get(key)
         if text is not None:
             admission[key].string_value = text

@@ -3,7 +3,7 @@
 The header names and the format of the reset times are OpenAI's, which its client libraries know.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import ceil
 
 from headgate.core.amounts import written
@@ -39,9 +39,9 @@ def quota_headers(
     of a smooth one is its burst, the most that can remain; it resets when all of it remains again.
     """
     headers: Headers = []
-    counted = [(quota.count, quota) for quota in quotas]
+    counted = [(quota.rule.count, quota) for quota in quotas]
     for kind in _KINDS:
-        of_kind = (quota for count, quota in counted if count is kind)
+        of_kind = [quota for count, quota in counted if count is kind]
         shown = hit if hit and hit.count is kind else tightest(of_kind)
         if shown is None or shown.resets_at_s is None:
             continue
@@ -69,13 +69,12 @@ def refused_headers(refused: Refused, now_s: float) -> Headers:
     return headers
 
 
-def tightest(quotas: Iterable[LimitStatus]) -> LimitStatus | None:
+def tightest(quotas: Sequence[LimitStatus]) -> LimitStatus | None:
     """The limit with the smallest remaining share; of equals, the one that resets last."""
-    compared = tuple(quotas)
-    if len(compared) < 2:  # most often there is one of a kind
-        return compared[0] if compared else None
+    if len(quotas) < 2:  # most often there is one of a kind
+        return quotas[0] if quotas else None
     return min(
-        compared,
+        quotas,
         key=lambda quota: (quota.remaining / max(1, quota.limit), -(quota.resets_at_s or 0)),
     )
 

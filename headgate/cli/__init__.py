@@ -13,6 +13,7 @@ from headgate.cli.completion import completion_command
 from headgate.cli.database import database_group
 from headgate.cli.keys import keys_group
 from headgate.cli.ledger import ledger_group
+from headgate.cli.login import login_command, logout_command
 from headgate.cli.managing import audit_group, tenants_group
 from headgate.cli.planning import curve_command, plan_command
 from headgate.cli.rendering import render_group
@@ -36,6 +37,8 @@ for _command in (
     serve_command,
     check_command,
     replay_command,
+    login_command,
+    logout_command,
     keys_group,
     tenants_group,
     users_group,

@@ -10,31 +10,41 @@ from urllib.parse import quote
 import click
 
 from headgate.cli.options import FILE
+from headgate.core.clock import SystemClock
 from headgate.management.client import ApiClient
+from headgate.management.client_tokens import kept_logins, token_of_login
+from headgate.management.login import read_token
 
 DEFAULT_API = "http://127.0.0.1:8082"
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Prints JSON, not a table.")
 
 
+API = click.option(
+    "--api", "url", envvar="HEADGATE_API", default=DEFAULT_API, show_default=True, metavar="URL"
+)
+CA = click.option(
+    "--ca", type=FILE, help="The authorities of the API's certificate [the system's]."
+)
+
+
 def calls_api(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a command the options of the API, and passes it a client as `api`."""
 
-    @click.option(
-        "--api", "url", envvar="HEADGATE_API", default=DEFAULT_API, show_default=True, metavar="URL"
-    )
+    @API
     @click.option(
         "--token-file",
         envvar="HEADGATE_TOKEN_FILE",
         type=FILE,
-        required=True,
-        help="Holds the operator token, or a token of an issuer.",
+        help="Holds the operator token, or a token of an issuer [the token of headgate login].",
     )
-    @click.option(
-        "--ca", type=FILE, help="The authorities of the API's certificate [the system's]."
-    )
+    @CA
     @wraps(command)
-    def run(*, url: str, token_file: Path, ca: Path | None, **options: Any) -> None:
-        command(api=ApiClient(url, token_file, ca), **options)
+    def run(*, url: str, token_file: Path | None, ca: Path | None, **options: Any) -> None:
+        if token_file is None:
+            token = token_of_login(url, kept_logins(), SystemClock())
+        else:
+            token = read_token(token_file)
+        command(api=ApiClient(url, token, ca), **options)
 
     return run
 

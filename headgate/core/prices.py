@@ -50,7 +50,7 @@ class Prices:
     audio_second: Decimal = Decimal(0)
     request: Decimal = Decimal(0)
     per_token: TokenWeights = field(init=False, repr=False, compare=False)
-    """What a limit of cost counts, in thousandths of a nano of the currency.
+    """The weights of a limit of cost, in thousandths of a nano of the currency.
 
     That is a millionth of a millionth. It is exact for prices with up to six decimals, the most
     that the policy file accepts. Other prices are rounded up. A limit does not know reasoning from
@@ -153,7 +153,7 @@ class PriceBook:
         return NO_PRICE if found is None else Price(found.prices, found.version)
 
     def weights(self, now_s: float) -> TokenWeights:
-        """What a limit of cost counts at a moment: for each kind the dearest of all versions.
+        """The weights of a limit of cost at a moment: for each kind the dearest of all versions.
 
         A limit decides before the version is known.
         """

@@ -1,8 +1,11 @@
--- The request side of the lean path: edits the body as ext_authz's answer says, in the proxy.
+-- The body editor of the lean path: makes the edits of a body that the answer of ext_authz asks for. A
+-- matcher skips it for a request without the header x-headgate-edits, which goes no further.
 --
--- It reads the answer, dynamic metadata in the namespace of ext_authz, and writes its texts into
+-- It reads dynamic metadata envoy.filters.http.ext_authz, and writes the estimate into
 -- headgate.admission (names and values: headgate/core/contract.py). It does so after the edits. Envoy
--- lets a request pass if a script fails, and the next filter stops it without an admission.
+-- lets a request pass if a script fails, and the next filter stops it without this estimate.
+
+local concat, sub = table.concat, string.sub
 
 -- The body with the edits made: a flat list of where each begins and ends (from 0), and its text.
 local function edited(body, edits)
@@ -17,17 +20,9 @@ local function edited(body, edits)
 end
 
 function envoy_on_request(handle)
+  handle:headers():remove("x-headgate-edits")
   local answer = handle:streamInfo():dynamicMetadata():get("envoy.filters.http.ext_authz")
-  if not answer then
-    return
-  elseif answer.edits then
-    local body = handle:body()
-    body:setBytes(edited(body:getBytes(0, body:length()), answer.edits))
-  end
-  local metadata = handle:streamInfo():dynamicMetadata()
-  for key, value in pairs(answer) do
-    if type(value) == "string" then
-      metadata:set("headgate.admission", key, value)
-    end
-  end
+  local body = handle:body()
+  body:setBytes(edited(body:getBytes(0, body:length()), answer.edits))
+  handle:streamInfo():dynamicMetadata():set("headgate.admission", "estimate", answer.estimate)
 end

@@ -118,9 +118,9 @@ def check_call(services: str, headers: tuple[str, ...]) -> ExtAuthz:
     )
 
 
-def tap_source() -> str:
-    """The Lua source of the usage tap."""
-    return "\n".join(lua(name) for name in _TAP_FILES)
+def tap_source(admission: str = Namespace.ADMISSION) -> str:
+    """The Lua source of the usage tap; `admission` is the namespace of the admission."""
+    return "\n".join((f'local ADMISSION = "{admission}"', *(lua(name) for name in _TAP_FILES)))
 
 
 def reader_source(head: str = "local LEAN = false") -> str:

@@ -1,12 +1,11 @@
 """The filters of the lean path: the body is read first, then one call of ext_authz decides all."""
 
-from betterproto2 import Message
-from envoy_data_plane.envoy.config.core.v3 import HeaderValue
+from envoy_data_plane.envoy.config.core.v3 import DataSource, HeaderValue
 from envoy_data_plane.envoy.config.core.v3 import TypedExtensionConfig as ExtensionConfig
 from envoy_data_plane.envoy.extensions.common.matching.v3 import ExtensionWithMatcher
 from envoy_data_plane.envoy.extensions.filters.common.matcher.action.v3 import SkipFilter
+from envoy_data_plane.envoy.extensions.filters.http.lua.v3 import Lua
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
-from envoy_data_plane.envoy.extensions.matching.common_inputs.ssl.v3 import UriSanInput
 from envoy_data_plane.envoy.type.matcher.v3 import HttpRequestHeaderMatchInput
 from envoy_data_plane.google.protobuf import Any
 from envoy_data_plane.xds.core.v3 import TypedExtensionConfig
@@ -29,7 +28,7 @@ from headgate.core.contract import (
     VERSION_HEADER,
     Namespace,
 )
-from headgate.core.lean_contract import PATH_METADATA
+from headgate.core.lean_contract import EDITS_HEADER, PATH_METADATA, PEER_HEADER
 from headgate.dataplane.filters import (
     body_limit,
     check_call,
@@ -39,10 +38,9 @@ from headgate.dataplane.filters import (
     request_reader,
     router,
     tap_source,
-    usage_tap,
 )
 from headgate.dataplane.hook_calls import http_filter
-from headgate.dataplane.quota_filters import LARGE_BODY, admission_guard, slot_settler
+from headgate.dataplane.quota_filters import LARGE_BODY, lean_admission_guard, slot_settler
 
 EDIT_ROOM_BYTES = 16 * 1024
 """For the edits of a body: a name, a salt and the options of a stream."""
@@ -54,10 +52,10 @@ def lean_filters(services: str, body_limit_bytes: int) -> list[HttpFilter]:
     return [
         large_body_dropper(body_limit_bytes),
         credential_body_limit(body_limit_bytes),
-        request_reader(_reader_source(body_limit_bytes)),
+        request_reader(_reader_and_tap(body_limit_bytes)),
         lean_check(services),
-        usage_tap(f"{tap_source()}\n{lua('body_editor.lua')}"),
-        admission_guard(),
+        body_editor(),
+        lean_admission_guard(),
         slot_settler(services),
         router(),
     ]
@@ -89,9 +87,16 @@ def credential_body_limit(size_bytes: int) -> HttpFilter:
     credential too. The edits may make a body larger, and Envoy then holds all of it. The request
     reader holds to the exact limit.
     """
-    credentials = [_header_matches(name, "(?s).*") for name in CREDENTIAL_HEADERS]
-    credentials.append(_matches("uri_san", UriSanInput(), ".+"))
+    names = (*CREDENTIAL_HEADERS, PEER_HEADER)
+    credentials = [_header_matches(name, "(?s).*") for name in names]
     return _only_with(credentials, body_limit(size_bytes + EDIT_ROOM_BYTES))
+
+
+def body_editor() -> HttpFilter:
+    """Makes the edits of the answer. It is skipped without them, as nearly every request is."""
+    source = DataSource(inline_string=lua("body_editor.lua"))
+    edits = _header_matches(EDITS_HEADER, ".+")
+    return _only_with([edits], http_filter("headgate.body_editor", Lua(default_source_code=source)))
 
 
 def _only_with(any_of: list[MatcherMatcherListPredicate], wrapped: HttpFilter) -> HttpFilter:
@@ -113,14 +118,11 @@ def _only_with(any_of: list[MatcherMatcherListPredicate], wrapped: HttpFilter) -
 
 
 def _header_matches(name: str, regex: str) -> MatcherMatcherListPredicate:
-    return _matches("header", HttpRequestHeaderMatchInput(header_name=name), regex)
-
-
-def _matches(name: str, source: Message, regex: str) -> MatcherMatcherListPredicate:
+    header = Any.pack(HttpRequestHeaderMatchInput(header_name=name))
     matcher = RegexMatcher(google_re2=RegexMatcherGoogleRe2(), regex=regex)
     return MatcherMatcherListPredicate(
         single_predicate=MatcherMatcherListPredicateSinglePredicate(
-            input=TypedExtensionConfig(name=name, typed_config=Any.pack(source)),
+            input=TypedExtensionConfig(name="header", typed_config=header),
             value_match=StringMatcher(safe_regex=matcher),
         )
     )
@@ -132,5 +134,10 @@ def _head() -> str:
     return source.replace('"LARGE_BODY"', f'"{LARGE_BODY}"')
 
 
-def _reader_source(body_limit_bytes: int) -> str:
-    return reader_source(_head()).replace("LIMIT_BYTES", str(body_limit_bytes))
+def _reader_and_tap(body_limit_bytes: int) -> str:
+    """One script for both directions, as two filters cost more.
+
+    Lua allows 200 local variables in a block, so each part has its own.
+    """
+    reader = reader_source(_head()).replace("LIMIT_BYTES", str(body_limit_bytes))
+    return f"do\n{reader}\nend\ndo\n{tap_source(Namespace.CALLER)}\nend"

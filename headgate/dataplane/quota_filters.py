@@ -6,6 +6,7 @@ from envoy_data_plane.envoy.config.ratelimit.v3 import RateLimitServiceConfig
 from envoy_data_plane.envoy.config.rbac.v3 import (
     MetadataSource,
     Permission,
+    PermissionSet,
     Policy,
     Principal,
     RbacAction,
@@ -59,6 +60,7 @@ ABANDONED = (
 """In CEL: the request went out on a connection to vLLM, and there was no answer but perhaps Envoy's
 own 504. An upstream address would not prove a connection, because it is set before any."""
 
+_ADMISSION_GUARD = "headgate.admission_guard"
 LARGE_BODY = "headgate.large_body"
 """The metadata namespace in which the large body reader marks a request. No service reads it."""
 LARGE_BODY_POLICY = "large_body"
@@ -71,33 +73,55 @@ def admission_guard() -> HttpFilter:
     Its `hits_addend.format` would give no number. The rate-limit filter would silently drop the
     descriptor, make no call, and let the request pass unlimited.
     """
-    regex = StringMatcher(safe_regex=RegexMatcher(regex=PLAIN_COUNT))
-    estimate = _metadata(Namespace.ADMISSION, AdmissionKey.ESTIMATE, regex)
-    return _guard("headgate.admission_guard", RbacAction.ALLOW, "admitted", estimate)
+    return _guard(_ADMISSION_GUARD, RbacAction.ALLOW, {"admitted": _estimate(Namespace.ADMISSION)})
+
+
+def lean_admission_guard() -> HttpFilter:
+    """`admission_guard` on the lean path, which also stops a request whose edits were not made.
+
+    The answer of ext_authz is the admission. If it has edits, the body editor writes the estimate
+    after them.
+    """
+    edits = _metadata(Namespace.CALLER, LeanKey.EDITS, ValueMatcher(present_match=True))
+    no_edits = Permission(not_rule=edits)
+    untouched = PermissionSet(rules=[_estimate(Namespace.CALLER), no_edits])
+    admitted = {
+        "edited": _estimate(Namespace.ADMISSION),
+        "untouched": Permission(and_rules=untouched),
+    }
+    return _guard(_ADMISSION_GUARD, RbacAction.ALLOW, admitted)
+
+
+def _estimate(namespace: str) -> Permission:
+    digits = StringMatcher(safe_regex=RegexMatcher(regex=PLAIN_COUNT))
+    return _metadata(namespace, AdmissionKey.ESTIMATE, ValueMatcher(string_match=digits))
 
 
 def large_body_guard() -> HttpFilter:
     """Stops a request whose body the large body reader has dropped; `replies` makes it a 413."""
-    read = _metadata(LARGE_BODY, "read", StringMatcher(exact="yes"))
-    return _guard("headgate.large_body_guard", RbacAction.DENY, LARGE_BODY_POLICY, read)
+    was_read = ValueMatcher(string_match=StringMatcher(exact="yes"))
+    policies = {LARGE_BODY_POLICY: _metadata(LARGE_BODY, "read", was_read)}
+    return _guard("headgate.large_body_guard", RbacAction.DENY, policies)
 
 
-def _metadata(namespace: str, key: str, text: StringMatcher) -> MetadataMatcher:
-    return MetadataMatcher(
-        filter=namespace,
-        path=[MetadataMatcherPathSegment(key=key)],
-        value=ValueMatcher(string_match=text),
+def _metadata(namespace: str, key: str, value: ValueMatcher) -> Permission:
+    matcher = MetadataMatcher(
+        filter=namespace, path=[MetadataMatcherPathSegment(key=key)], value=value
     )
-
-
-def _guard(name: str, action: RbacAction, policy: str, metadata: MetadataMatcher) -> HttpFilter:
-    permission = Permission(
+    return Permission(
         sourced_metadata=SourcedMetadata(
-            metadata_matcher=metadata, metadata_source=MetadataSource.DYNAMIC
+            metadata_matcher=matcher, metadata_source=MetadataSource.DYNAMIC
         )
     )
-    matched = Policy(permissions=[permission], principals=[Principal(any=True)])
-    return http_filter(name, Rbac(rules=Rules(action=action, policies={policy: matched})))
+
+
+def _guard(name: str, action: RbacAction, policies: dict[str, Permission]) -> HttpFilter:
+    anyone = [Principal(any=True)]
+    matched = {
+        policy: Policy(permissions=[permission], principals=anyone)
+        for policy, permission in policies.items()
+    }
+    return http_filter(name, Rbac(rules=Rules(action=action, policies=matched)))
 
 
 def ratelimit(services: str) -> HttpFilter:
@@ -130,11 +154,11 @@ def slot_settler(services: str) -> HttpFilter:
 def _settle_slot() -> RateLimit:
     """The first entry has no default value: without a slot the descriptor is dropped.
 
-    The reserve answer's metadata is part of the admission here.
+    The answer of ext_authz is the admission, and has the reserve answer's metadata, too.
     """
-    slot = _entry(Namespace.ADMISSION, LeanKey.SLOT, default="")
+    slot = _entry(Namespace.CALLER, LeanKey.SLOT, default="")
     entries = DESCRIPTOR_ENTRIES[OP_SETTLE].items()
-    spaces = {Namespace.LIMITS: Namespace.ADMISSION}
+    spaces = dict.fromkeys((Namespace.ADMISSION, Namespace.LIMITS), Namespace.CALLER)
     named = [_entry(spaces.get(space, space), name) for name, space in entries]
     return RateLimit(
         actions=[slot, _operation(OP_SETTLE), *named, _abandoned()],

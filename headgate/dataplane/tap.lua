@@ -1,8 +1,9 @@
 -- The usage tap: counts the tokens of the answer in the proxy, while its bytes pass.
 --
--- It reads dynamic metadata (names and values: headgate/core/contract.py).
+-- It reads dynamic metadata (names and values: headgate/core/contract.py). The renderer writes before
+-- the script which namespace is ADMISSION.
 --
--- * headgate.admission: api and client_usage. Without client_usage the request was not admitted,
+-- * ADMISSION: api and client_usage. Without client_usage the request was not admitted,
 --   and nothing is done. per_second: the audio has a price per second. Other audio passes unread,
 --   and is charged its flat price.
 --   served_as: vLLM's name of the model, if it is not the name in model.
@@ -37,7 +38,8 @@
 -- filter before this one in the filter list holds response headers back.
 --
 -- Envoy runs one source: json_strings.lua, the usage scanner, the member tracker, the usage
--- events, the model names, the usual chunk and this file.
+-- events, the model names, the usual chunk and this file. On the lean path the request reader comes
+-- before all of them, as one filter costs less than two.
 
 local lower = string.lower
 local min, huge = math.min, math.huge
@@ -266,7 +268,7 @@ local function new_tap(handle, admission)
 end
 
 function envoy_on_response(handle)
-  local admission = handle:streamInfo():dynamicMetadata():get("headgate.admission")
+  local admission = handle:streamInfo():dynamicMetadata():get(ADMISSION)
   if not admission or not admission.client_usage then
     return
   end

@@ -274,15 +274,8 @@ async def _change(connection: Connection, key: Key, number: int) -> Key:
 
 async def _add(connection: Connection, key: Key, person: str, generation: int) -> None:
     request = key.request
-    values = (
-        key.id,
-        request.tenant,
-        person,
-        *_scope(request),
-        moment(key.created_s),
-        moment(request.expires_s),
-        generation,
-    )
+    times = (moment(key.created_s), moment(request.expires_s))
+    values = (key.id, request.tenant, person, *_scope(request), *times, generation)
     await connection.execute(_ADD_KEY, values)
 
 

@@ -108,6 +108,7 @@ RULES: tuple[Callable[[Mesh], Iterator[Finding]], ...] = (
     management.sidecar_ports,
     management.callers,
     management.doors,
+    management.browsers,
 )
 
 

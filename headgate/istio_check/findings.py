@@ -115,6 +115,7 @@ class MeshRule(StrEnum):
     API_AT_THE_DOOR = "api-at-the-door"
     API_DOOR_OPEN = "api-door-open", Severity.WARNING
     API_RETRIES = "api-retries"
+    API_URL = "api-url", Severity.WARNING
     SIDECAR_INGRESS = "sidecar-ingress", Severity.WARNING
     SCALERS_SEVERAL = "scalers-several"
 

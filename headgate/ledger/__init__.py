@@ -1,1 +1,1 @@
-"""What did it cost: usage records in the database, exactly once. docs/showback.md tells."""
+"""Usage records in the database, exactly once: what requests cost. docs/showback.md explains."""

@@ -17,7 +17,7 @@ OnBad = Callable[[Position, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Fed:
-    """What became of lines: records that are new, records that were there, and bad lines."""
+    """The result of feeding lines: new records, records that were there, and bad lines."""
 
     added: int = 0
     repeated: int = 0

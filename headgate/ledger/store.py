@@ -73,7 +73,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What one batch did: records that are new, and those that were there already."""
+    """The result of one batch: records that are new, and those that were there already."""
 
     new: int
     repeated: int
@@ -147,7 +147,7 @@ async def position_of(connection: Connection, ingest_id: int) -> Position:
 
 
 async def counts_of(connection: Connection, ingest_id: int) -> tuple[int, int, int]:
-    """What a source has brought: records that were new, repeated records, and bad lines."""
+    """The records that a source has brought: new ones, repeated ones, and bad lines."""
     row = await (await connection.execute(_COUNTS, (ingest_id,))).fetchone()
     assert row is not None, "no row of ingest is ever deleted"  # noqa: S101
     return row[0], row[1], row[2]

@@ -9,7 +9,6 @@ import httpx
 
 from headgate.core.errors import OperatorError
 from headgate.management.endpoints import PREFIX
-from headgate.management.login import read_token
 
 _TIMEOUT_S = 10.0
 
@@ -17,14 +16,16 @@ _TIMEOUT_S = 10.0
 class ApiClient:
     """Calls one gateway. `url` is its `--api`; `authorities` replace the system's.
 
+    Without a token it reads what is open to everybody.
+
     Every method raises OperatorError with one line when the gateway refuses or is away.
     """
 
-    def __init__(self, url: str, token_file: Path, authorities: Path | None = None) -> None:
+    def __init__(self, url: str, token: str | None, authorities: Path | None = None) -> None:
         self._url = url
         self._http = httpx.Client(
             base_url=url.rstrip("/") + PREFIX,
-            headers={"authorization": f"Bearer {read_token(token_file)}"},
+            headers={} if token is None else {"authorization": f"Bearer {token}"},
             timeout=_TIMEOUT_S,
             verify=True if authorities is None else _trusting(authorities),
             trust_env=False,
@@ -48,7 +49,7 @@ class ApiClient:
 
     def rows(self, path: str) -> Iterator[dict[str, Any]]:
         """All rows of a list, page by page."""
-        after = None
+        after: str | None = None
         while True:
             page = self.call("GET", path, after=after, limit=1000)
             yield from page["data"]

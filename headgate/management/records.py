@@ -244,11 +244,8 @@ def limit_body(limit: Limit) -> LimitBody:
 
 def user_body(user: User) -> UserBody:
     """A user, for those who manage their tenant."""
-    return UserBody(
-        name=user.name,
-        display_name=user.display_name or None,
-        blocked_at=_perhaps(user.blocked_s),
-    )
+    display_name = user.display_name or None
+    return UserBody(name=user.name, display_name=display_name, blocked_at=_perhaps(user.blocked_s))
 
 
 def revocation_body(revocation: Revocation) -> RevocationBody:

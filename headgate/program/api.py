@@ -1,6 +1,5 @@
 """The listener of the management API."""
 
-import ipaddress
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
@@ -17,15 +16,15 @@ from headgate.identity.sessions import SessionStore
 from headgate.identity.store import KeyStore
 from headgate.identity.users import UserStore
 from headgate.management.app import management_app
-from headgate.management.browser.origin import own_origin
+from headgate.management.browser.origin import is_local, own_origin
 from headgate.management.browser.pages import Doors, login_pages
 from headgate.management.browser.sessions import Sessions
 from headgate.management.callers import Callers
 from headgate.management.calls import Desk
 from headgate.management.login import Login, ensure_token
-from headgate.program.app import running_verifier
 from headgate.program.hooks import HookInputs
 from headgate.program.http_server import HttpServer
+from headgate.program.parts import running_verifier
 from headgate.program.settings import Address, ApiSettings, ServiceSettings
 from headgate.program.tls import read_pair, read_pem
 
@@ -40,7 +39,7 @@ async def start_api(stack: AsyncExitStack, settings: ServiceSettings, inputs: Ho
         return
     if settings.database.url is None:
         raise OperatorError("--api needs a database: name --database, or --database-dir of `up`")
-    if api.tls is None and not _is_local(api.address):
+    if api.tls is None and not is_local(api.address.host):
         raise OperatorError(
             f"--api {api.address} is open to other machines: add --api-tls-cert and --api-tls-key"
         )
@@ -102,12 +101,3 @@ def _desk(settings: ServiceSettings, inputs: HookInputs) -> Desk:
 def _check_pair(api: ApiSettings) -> None:
     if api.tls is not None:
         read_pair(tuple((path, read_pem(path)) for path in (api.tls.certificate, api.tls.key)))
-
-
-def _is_local(address: Address) -> bool:
-    if address.host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(address.host).is_loopback
-    except ValueError:
-        return False

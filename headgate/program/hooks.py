@@ -10,18 +10,17 @@ from headgate.core.clock import Clock
 from headgate.core.key_ring import NO_KEYS
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
-from headgate.program.app import (
-    Hooks,
+from headgate.program.app import Hooks, build_hooks
+from headgate.program.ending import Ending
+from headgate.program.hook_server import HookServer
+from headgate.program.parts import (
     Parts,
-    build_hooks,
     key_store,
     running_keys,
     running_pins,
     running_store,
     running_verifier,
 )
-from headgate.program.ending import Ending
-from headgate.program.hook_server import HookServer
 from headgate.program.settings import ServiceSettings
 from headgate.program.stalls import StallWatch, spare_collections
 from ratelimit.descriptors.tree import Domains

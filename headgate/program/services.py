@@ -111,9 +111,10 @@ async def running_services(
     start_series(metrics)
     async with AsyncExitStack() as stack:
         watcher = _watcher(settings, clock, metrics)
+        domains = None if watcher is None else watcher.current
         inputs = HookInputs(
             policy=policy,
-            domains=None if watcher is None else watcher.current,
+            domains=domains,
             clock=clock,
             metrics=metrics,
             console=console,
@@ -121,8 +122,8 @@ async def running_services(
         )
         answering = _answering(settings, inputs, ending, () if box is None else box.sockets)
         ready = {"hooks": "they have not started yet"}
-        app = _admin_app(settings, answering, inputs, ready, box)
-        admin_url = await _start_admin(stack, settings, app)
+        admin = _admin_app(settings, answering, inputs, ready, box)
+        admin_url = await _start_admin(stack, settings, admin)
         start_ledger(stack, settings, inputs)
         await answering.start()
         stack.push_async_callback(answering.stop)

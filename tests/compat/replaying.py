@@ -23,7 +23,8 @@ from headgate.core.end_users import END_USER_HEADERS, ORGANIZATION, PERSONAL_HEA
 from headgate.core.metrics import Metrics
 from headgate.policy import load_policy
 from headgate.program import app
-from headgate.program.app import Hooks, Parts, build_hooks, running_pins, running_store
+from headgate.program.app import Hooks, build_hooks
+from headgate.program.parts import Parts, running_pins, running_store
 from headgate.program.settings import ServiceSettings, StoreSettings
 from tests.extauthz.builders import NoTokens
 from tests.fakes import FakeClock

@@ -29,12 +29,13 @@ from headgate.program.settings import (
 API = (
     [
         *("--api", "127.0.0.1:8", "--api-tls-cert", "ac", "--api-tls-key", "ak"),
-        *("--operator-token-file", "t"),
+        *("--operator-token-file", "t", "--api-url", "https://api.example.org"),
     ],
     ApiSettings(
         address=Address("127.0.0.1", 8),
         tls=TlsFiles(Path("ac"), Path("ak")),
         operator_token_file=Path("t"),
+        url="https://api.example.org",
     ),
 )
 SERVE: dict[str, tuple[list[str], object]] = {

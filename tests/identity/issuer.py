@@ -4,10 +4,12 @@ import hmac
 import json
 import threading
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
@@ -43,6 +45,24 @@ def signed(header: dict[str, Any], claims: bytes | dict[str, Any], key: Any) -> 
 def encoded(data: bytes) -> bytes:
     """The canonical base64 of a token's part."""
     return urlsafe_b64encode(data).rstrip(b"=")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request to the issuer: `fields` are those of its query or of its form."""
+
+    path: str
+    fields: dict[str, str]
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What the issuer answers."""
+
+    status: int
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 class TestIssuer:
@@ -105,6 +125,14 @@ class TestIssuer:
         self.fetches += 1
         return self.document
 
+    def discovery(self) -> dict[str, str]:
+        """The discovery document."""
+        return {"issuer": self.named or self.url, "jwks_uri": f"{self.url}/jwks"}
+
+    def answer(self, asked: Asked) -> Answered | None:
+        """The answer of further endpoints; None for all others."""
+        return None
+
     @contextmanager
     def serve(self) -> Iterator[str]:
         """Serves discovery and keys on a free port of this machine."""
@@ -123,19 +151,35 @@ class TestIssuer:
 def _handler(issuer: TestIssuer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = issuer.document
-            if self.path.endswith("/.well-known/openid-configuration"):
-                named = issuer.named or issuer.url
-                body = json.dumps({"issuer": named, "jwks_uri": f"{issuer.url}/jwks"}).encode()
+            url = urlsplit(self.path)
+            asked = Asked(url.path, dict(parse_qsl(url.query)), self.headers)
+            answered = issuer.answer(asked)
+            if answered is not None:
+                self._send(answered)
+            elif self.path.endswith("/.well-known/openid-configuration"):
+                self._send_document(json.dumps(issuer.discovery()).encode())
             else:
                 issuer.fetches += 1
-            status = 302 if issuer.redirect else issuer.status
-            self.send_response(status)
+                self._send_document(issuer.document)
+
+        def do_POST(self) -> None:
+            form = self.rfile.read(int(self.headers["content-length"])).decode()
+            asked = Asked(self.path, dict(parse_qsl(form)), self.headers)
+            self._send(issuer.answer(asked) or Answered(404))
+
+        def _send_document(self, body: bytes) -> None:
             if issuer.redirect:
-                self.send_header("location", issuer.redirect)
-            self.send_header("content-length", str(len(body)))
+                self._send(Answered(302, body, {"location": issuer.redirect}))
+            else:
+                self._send(Answered(issuer.status, body))
+
+        def _send(self, answered: Answered) -> None:
+            self.send_response(answered.status)
+            for name, value in answered.headers.items():
+                self.send_header(name, value)
+            self.send_header("content-length", str(len(answered.body)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(answered.body)
 
         def log_message(self, *_: object) -> None:
             """Says nothing."""

@@ -62,6 +62,7 @@ def test_a_mesh_on_the_lean_path_passes_without_a_finding(
     "components",
     [
         ("extproc-counting",),
+        ("lean",),
         ("gateway-api",),
         ("gateway-api", "inference-pool"),
         ("keda", "keda/llama-8b-canary"),

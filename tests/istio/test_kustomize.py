@@ -95,6 +95,20 @@ def test_counting_in_ext_proc_takes_the_tap_out(tmp_path: Path) -> None:
     assert "headgate.ext_proc" in names
 
 
+def test_the_component_lean_asks_once(tmp_path: Path) -> None:
+    istio = OVERLAYS.parent
+    component = f"{istio}/components/lean"
+    (tmp_path / "kustomization.yaml").write_text(
+        f"resources: [{istio}/overlays/staging]\ncomponents: [{component}]\n"
+    )
+    built = {(manifest.kind, manifest.name): plain_of(manifest) for manifest in build(tmp_path)}
+    patches = built[("EnvoyFilter", "headgate-filters")]["spec"]["configPatches"]
+    names = [patch["patch"]["value"]["name"] for patch in patches]
+
+    assert "headgate.slot_settler" in names
+    assert {"headgate.ext_proc", "headgate.ratelimit"}.isdisjoint(names)
+
+
 BAD = {
     "an unknown key": (
         {"kustomization.yaml": "namePrefix: a-\n"},

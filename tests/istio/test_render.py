@@ -12,6 +12,7 @@ COMPONENTS = Path(__file__).parents[2] / "istio" / "components"
 RENDERED = {
     "gateway": (),
     "extproc-counting": ("--counting", "extproc"),
+    "lean": ("--path", "lean"),
     "sidecar": ("--attach", "sidecar"),
     "waypoint": ("--attach", "waypoint"),
 }

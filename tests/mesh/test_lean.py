@@ -1,18 +1,16 @@
 """The lean path behind the real istiod: its filters arrive in order, and requests are metered."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from headgate.cli.rendering import istio_yaml
 from headgate.core.contract import Namespace
 from headgate.core.lean_contract import HookPath
 from headgate.dataplane.box import BODY_LIMIT_BYTES
 from headgate.dataplane.chains import filter_chain
-from headgate.dataplane.envoy_filters import SERVICES_CLUSTER, Attach
+from headgate.dataplane.envoy_filters import SERVICES_CLUSTER
 from tests.mesh.cluster import ISTIO, RunningMesh, running_mesh
 from tests.mesh.conftest import LIMITS
 from tests.mesh.policies import policy
@@ -22,11 +20,10 @@ from tests.mesh.test_filters import ISTIODS_OWN, manager
 @pytest.fixture(scope="module")
 def lean_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
     folder: Path = tmp_path_factory.mktemp("lean-mesh")
-    shutil.copytree(ISTIO, folder / "istio")
-    rendered = istio_yaml(Attach.GATEWAY, path=HookPath.LEAN)
-    (folder / "istio/components/gateway/envoyfilters.yaml").write_text(rendered)
-    overlay = folder / "istio/overlays/staging"
-    with running_mesh(folder, policy(LIMITS), overlay=overlay) as running:
+    (folder / "kustomization.yaml").write_text(
+        f"resources: [{ISTIO}/overlays/staging]\ncomponents: [{ISTIO}/components/lean]\n"
+    )
+    with running_mesh(folder, policy(LIMITS), overlay=folder) as running:
         yield running
 
 

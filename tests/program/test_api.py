@@ -14,7 +14,7 @@ from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.program.api import start_api
-from headgate.program.app import Parts
+from headgate.program.parts import Parts
 from headgate.program.settings import (
     Address,
     ApiSettings,

@@ -13,7 +13,8 @@ from headgate._gen.ext_proc_pb2 import ProcessingRequest
 from headgate._gen.ratelimit_pb2 import RateLimitRequest
 from headgate.core.metrics import Metrics
 from headgate.core.policy import Caller
-from headgate.program.app import Hooks, Parts, build_hooks
+from headgate.program.app import Hooks, build_hooks
+from headgate.program.parts import Parts
 from headgate.program.settings import ServiceSettings
 from ratelimit.store.memory import MemoryStore
 from tests.accesslog.entries import ADMISSION, USAGE, entry, message

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from headgate.core.clock import SystemClock
 from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
-from headgate.program.app import running_store
+from headgate.program.parts import running_store
 from headgate.program.settings import StoreSettings
 from ratelimit.store.protocol import Reserved, Store
 from tests.ratelimit.builders import Shop, admitted, requests

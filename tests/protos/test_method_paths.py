@@ -13,7 +13,8 @@ from extproc.pins.memory import MemoryPins
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.core.rpc import Method
-from headgate.program.app import Parts, build_hooks
+from headgate.program.app import build_hooks
+from headgate.program.parts import Parts
 from headgate.program.settings import ServiceSettings
 from protos.generate import ROOT
 from ratelimit.store.memory import MemoryStore

@@ -10,11 +10,35 @@ import httpx
 import pytest
 
 from tests.envoy_process import free_port
+from tests.identity.login_issuer import WEB, WEB_SECRET
 from tests.patience import wait_until
 
 KEYCLOAK = os.environ.get("HEADGATE_KEYCLOAK", "")
 collect_ignore_glob = [] if KEYCLOAK else ["test_*.py"]
 START_S = 240
+MAPPERS = [
+    {
+        "name": "groups",
+        "protocol": "openid-connect",
+        "protocolMapper": "oidc-group-membership-mapper",
+        "config": {
+            "claim.name": "groups",
+            "full.path": "false",
+            "access.token.claim": "true",
+            "id.token.claim": "true",
+        },
+    },
+    {
+        "name": "audience",
+        "protocol": "openid-connect",
+        "protocolMapper": "oidc-audience-mapper",
+        "config": {
+            "included.custom.audience": "headgate",
+            "access.token.claim": "true",
+            "id.token.claim": "false",
+        },
+    },
+]
 REALM = {
     "realm": "corp",
     "enabled": True,
@@ -37,30 +61,15 @@ REALM = {
             "clientId": "cli",
             "publicClient": True,
             "directAccessGrantsEnabled": True,
-            "protocolMappers": [
-                {
-                    "name": "groups",
-                    "protocol": "openid-connect",
-                    "protocolMapper": "oidc-group-membership-mapper",
-                    "config": {
-                        "claim.name": "groups",
-                        "full.path": "false",
-                        "access.token.claim": "true",
-                        "id.token.claim": "true",
-                    },
-                },
-                {
-                    "name": "audience",
-                    "protocol": "openid-connect",
-                    "protocolMapper": "oidc-audience-mapper",
-                    "config": {
-                        "included.custom.audience": "headgate",
-                        "access.token.claim": "true",
-                        "id.token.claim": "false",
-                    },
-                },
-            ],
-        }
+            "attributes": {"oauth2.device.authorization.grant.enabled": "true"},
+            "protocolMappers": MAPPERS,
+        },
+        {
+            "clientId": WEB,
+            "secret": WEB_SECRET,
+            "redirectUris": ["https://api.test/callback/corp"],
+            "protocolMappers": MAPPERS,
+        },
     ],
 }
 """The settings of docs/sso.md: an audience mapper and a mapper of groups."""

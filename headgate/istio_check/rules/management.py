@@ -1,10 +1,11 @@
 """Is the management API served, at a door of its own, and for nobody else?"""
 
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from headgate.istio_check.attachments import our_attachments, our_gateways
 from headgate.istio_check.findings import Finding, MeshRule, finding_at
-from headgate.istio_check.manifests import KeyPath, Manifest, mapping
+from headgate.istio_check.manifests import KeyPath, Manifest, items, mapping
 from headgate.istio_check.mesh import Mesh, is_selected
 from headgate.istio_check.program import Api, apis, ingress_ports, programs, sidecars
 from headgate.istio_check.routing import Route, gateways_of, routes
@@ -89,6 +90,28 @@ def doors(mesh: Mesh) -> Iterator[Finding]:
                 yield finding_at(MeshRule.API_RETRIES, route.manifest, route.path, message, remedy)
             for name in sorted(names & gateways.keys() - data_path):
                 yield from _door(mesh, gateways[name])
+
+
+def browsers(mesh: Mesh) -> Iterator[Finding]:
+    """The program knows the address of browsers: it takes their changes from no other."""
+    for api in apis(mesh):
+        options = api.program.options
+        named = options.get("--api-url")
+        hosts = sorted(
+            {
+                str(host)
+                for route in routes(mesh)
+                if _leads_to(mesh, route, api)
+                for field in ("hosts", "hostnames")
+                for host in items(route.manifest.spec.get(field))
+            }
+        )
+        own = "" if named is None else urlsplit(named.value).hostname
+        if hosts and own not in hosts:
+            message = f"browsers come to {', '.join(hosts)}, and their changes are refused there"
+            remedy = f"--api-url=https://{hosts[0]}"
+            path = (api.option if named is None else named).path
+            yield finding_at(MeshRule.API_URL, api.program.manifest, path, message, remedy)
 
 
 def _leads_to(mesh: Mesh, route: Route, api: Api) -> bool:

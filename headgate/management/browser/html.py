@@ -48,7 +48,7 @@ def login_page(issuers: Sequence[str], landing: str, *, has_token: bool) -> Resp
 
 
 def logged_in_page(name: str) -> Response:
-    """Who is logged in, and the way out."""
+    """The person who is logged in, and the way out."""
     form = '<form method="post" action="/logout"><button>Log out</button></form>'
     return _page("Logged in", f"<p>You are {escape(name)}.</p>{form}")
 

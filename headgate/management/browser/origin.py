@@ -1,11 +1,11 @@
 """The one address at which browsers reach the API, and the guard against other sites. Pure."""
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from headgate.core.errors import OperatorError
-from headgate.identity.issuers.fetch import LOOPBACK
 from headgate.management.problems import ProblemError
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -40,6 +40,14 @@ class OwnOrigin:
             )
 
 
+def is_local(host: str) -> bool:
+    """Whether only this machine reaches the host: `localhost`, or a loopback address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def own_origin(url: str) -> OwnOrigin:
     """The origin of a URL like that of `--api-url`. Raises OperatorError."""
     try:
@@ -48,7 +56,7 @@ def own_origin(url: str) -> OwnOrigin:
     except ValueError:
         parts, host, port = urlsplit(""), "", None
     is_plain = parts.path in ("", "/") and not (parts.query or parts.fragment or "@" in url)
-    is_safe = parts.scheme == "https" or (parts.scheme == "http" and host in LOOPBACK)
+    is_safe = parts.scheme == "https" or (parts.scheme == "http" and is_local(host))
     if not (host and is_plain and is_safe):
         raise OperatorError(
             f"--api-url {url} is not the address of the API for browsers: https://HOST without a"

@@ -9,8 +9,9 @@ from prometheus_client import CollectorRegistry
 from extproc.pins.memory import MemoryPins
 from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
-from headgate.program.app import Parts, build_hooks
+from headgate.program.app import build_hooks
 from headgate.program.hooks import HookInputs
+from headgate.program.parts import Parts
 from headgate.program.settings import GrpcServer, ServiceSettings, StoreSettings
 from headgate.program.workers.setups import setups
 from ratelimit.store.memory import MemoryStore
