@@ -15,7 +15,7 @@ from headgate.management.rights import Manager, has_any
 class Page:
     """One page. With a `title` it is in the navigation.
 
-    `least` is needed in any tenant. Its rows are those of the reader's scope, and its changes are
+    `least` is needed in any tenant. Its rows are those of the reader's scope. Its changes are
     calls of the management API, which checks the right in the tenant or key at hand.
     """
 

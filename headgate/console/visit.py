@@ -57,7 +57,7 @@ class Visit:
         return self.request.query_params.get(name, default)
 
     async def call(self, method: str, path: str, body: object = None, /, **values: str) -> Answer:
-        """What the management API answers to this call, with the same check of rights.
+        """The management API's answer to this call, with the same check of rights.
 
         `path` is that of the endpoint's row; `values` fill it. Raises ProblemError, KeyRuleError.
         """

@@ -52,7 +52,7 @@ coalesce(sum(cost_nanos), 0)::bigint as cost_nanos
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """What somebody may see: all requests, all of some tenants, or their own in others."""
+    """The requests of a reader: all, all of some tenants, or their own in others."""
 
     sees_all: bool = False
     tenants: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What a request must be, or must not be. `field` is one of FIELDS."""
+    """A rule that a request must meet, or must not meet. `field` is one of FIELDS."""
 
     field: str
     value: object

@@ -48,7 +48,7 @@ def _number(visit: Visit) -> int | None:
 
 
 def differences(change: LoggedChange) -> list[tuple[str, str, str]]:
-    """What a change has made different: a field, its value before, and its value behind."""
+    """The fields that a change has changed: name, value before, and value behind."""
     before: Mapping[str, object] = change.before or {}
     after: Mapping[str, object] = change.after or {}
     names = sorted(name for name in {*before, *after} if name not in ("person", "version"))
