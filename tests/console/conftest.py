@@ -43,7 +43,7 @@ ROWS = (
         time="2027-01-15T07:20:00Z",
         duration_s=0.003,
     ),
-    record(4, request_id="of-globex", tenant="globex", user="gina", time="2027-01-15T07:30:00Z"),
+    record(4, request_id="of-globex", tenant="globex", user="zelda9", time="2027-01-15T07:30:00Z"),
     record(5, request_id="odd", user=MARKUP, requested_model=MARKUP, time="2027-01-14T07:00:00Z"),
     record(6, request_id="formula", user="=cmd|'/c calc'!A1", time="2027-01-13T07:00:00Z"),
 )
