@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test test-alerts test-api test-drills check format generate dashboards test-dashboards istio-fields lock wheels dist render test-faults test-recompute test-matrix test-mesh test-standard test-vllm test-h2spec test-clients test-sso \
+.PHONY: help setup run test test-alerts test-api test-drills check format generate dashboards test-dashboards istio-fields lock wheels dist render test-faults test-recompute test-matrix test-mesh test-standard test-vllm test-h2spec test-clients test-console screenshots test-sso \
   monitoring soak bench bench-peers clean
 
 help: ## list the targets
@@ -19,8 +19,10 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-run: setup ## one box with the simulator behind it
-	@exec $(BIN)/headgate up --demo
+HEADGATE_DEMO ?= .demo
+run: setup ## one box with the simulator behind it, and a console with a made-up month
+	@mkdir -p $(HEADGATE_DEMO)
+	@exec $(BIN)/headgate up --demo --database-dir $(HEADGATE_DEMO)/database --api 127.0.0.1:8082 --operator-token-file $(HEADGATE_DEMO)/operator-token
 
 test: setup ## every test that needs no GPU and no network
 	$(BIN)/pytest -n 3 --dist loadfile
@@ -70,6 +72,23 @@ $(HEADGATE_CLIENTS)/.ready: tests/clients/node/package-lock.json
 	mkdir -p $(HEADGATE_CLIENTS)
 	cp tests/clients/node/package.json tests/clients/node/package-lock.json $(HEADGATE_CLIENTS)
 	npm ci --prefix $(HEADGATE_CLIENTS) --no-audit --no-fund
+	@touch $@
+
+# Chromium: `apt-get install chromium` on Debian; CHROMIUM=PATH names any other Chrome or Chromium.
+HEADGATE_BROWSER ?= $(CURDIR)/.browser
+export HEADGATE_BROWSER
+test-console: setup $(HEADGATE_BROWSER)/.ready ## the console in a real Chromium, with axe-core (needs Chromium, Node 20 and npm)
+	$(BIN)/pytest -q -s tests/console/in_browser.py
+
+screenshots: setup $(HEADGATE_BROWSER)/.ready ## write the pictures of docs/console/ again (needs what test-console needs)
+	mkdir -p $(HEADGATE_BROWSER)/shots
+	HEADGATE_SHOTS=$(HEADGATE_BROWSER)/shots $(BIN)/pytest -q -s tests/console/in_browser.py
+	for name in overview-light-desk refused-dark-desk; do cp $(HEADGATE_BROWSER)/shots/$$name.png docs/console/; done
+
+$(HEADGATE_BROWSER)/.ready: tests/console/browser/package-lock.json
+	mkdir -p $(HEADGATE_BROWSER)
+	cp tests/console/browser/package.json tests/console/browser/package-lock.json $(HEADGATE_BROWSER)
+	npm ci --prefix $(HEADGATE_BROWSER) --no-audit --no-fund
 	@touch $@
 
 KEYCLOAK := 26.7.3

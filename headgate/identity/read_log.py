@@ -6,16 +6,21 @@ from typing import Any
 from headgate.database.connection import Connection
 from headgate.identity.changes import Values
 
-_CHANGES = """
+_SELECT = """
 select c.number, extract(epoch from c.at)::float8, p.name, c.origin, c.action, c.object, u.name,
   c.before, c.after, c.hash
 from headgate.change c join headgate.person p on p.id = c.actor_id
   left join headgate.person u on u.id::text = c.after->>'person'
-where c.number > %(number)s and (
+"""
+_OF_TENANT = """ and (
   %(tenant)s::text is null
   or starts_with(c.object, %(tenant)s || '/')
   or exists (select 1 from headgate.api_key k where k.id = c.object and k.tenant = %(tenant)s)
-) order by c.number limit %(limit)s
+)
+"""
+_AFTER = f"{_SELECT} where c.number > %(number)s {_OF_TENANT} order by c.number limit %(limit)s"
+_BEFORE = f"""{_SELECT} where (%(number)s::bigint is null or c.number < %(number)s) {_OF_TENANT}
+order by c.number desc limit %(limit)s
 """
 
 
@@ -42,8 +47,21 @@ async def changes_after(
     connection: Connection, number: int, limit: int, tenant: str | None = None
 ) -> list[LoggedChange]:
     """At most `limit` changes after this number; with `tenant`, those of its keys and users."""
+    return await _read(connection, _AFTER, number, limit, tenant)
+
+
+async def changes_before(
+    connection: Connection, number: int | None, limit: int, tenant: str | None = None
+) -> list[LoggedChange]:
+    """At most `limit` changes before this number, the newest first; None begins with the newest."""
+    return await _read(connection, _BEFORE, number, limit, tenant)
+
+
+async def _read(
+    connection: Connection, query: str, number: int | None, limit: int, tenant: str | None
+) -> list[LoggedChange]:
     values = {"number": number, "tenant": tenant, "limit": limit}
-    cursor = await connection.execute(_CHANGES, values)
+    cursor = await connection.execute(query, values)
     return [_logged(row) for row in await cursor.fetchall()]
 
 

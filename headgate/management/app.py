@@ -10,21 +10,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from headgate.core.issuers import Role
-from headgate.core.policy import CompiledPolicy
 from headgate.identity.change_log import Actor
-from headgate.identity.keys import Key, KeyRuleError
+from headgate.management.access import allowed
 from headgate.management.callers import Callers, address_of
-from headgate.management.calls import KEY_ID, Answer, Call, Desk
+from headgate.management.calls import Answer, Call, Desk
 from headgate.management.endpoints import ENDPOINTS, PREFIX, Endpoint
 from headgate.management.failures import without_errors
 from headgate.management.openapi import document
 from headgate.management.problems import ProblemError, problem_response
-from headgate.management.rights import Manager, has_role, owns
 from headgate.management.ways import ways_route
 
 MAX_BODY_BYTES = 64 * 1024
-_NO_KEY = "There is no such key, or none that you may see."
 
 
 def management_app(desk: Desk, callers: Callers, pages: Sequence[BaseRoute] = ()) -> Starlette:
@@ -63,7 +59,7 @@ async def _answer(endpoint: Endpoint, desk: Desk, callers: Callers, request: Req
     origin = address_of(request)
     manager = await callers.manager(request)
     policy = desk.policy()
-    tenant, key = await _allowed(endpoint, manager, request, desk, policy)
+    tenant, key = await allowed(endpoint, manager, request.path_params, desk, policy)
     call = Call(
         desk=desk,
         policy=policy,
@@ -77,49 +73,6 @@ async def _answer(endpoint: Endpoint, desk: Desk, callers: Callers, request: Req
         headers=request.headers,
     )
     return _response(endpoint, await endpoint.handle(call))
-
-
-async def _allowed(
-    endpoint: Endpoint, manager: Manager, request: Request, desk: Desk, policy: CompiledPolicy
-) -> tuple[str, Key | None]:
-    """The tenant and the key that the call is about. Raises ProblemError without the right."""
-    if "tenant" in request.path_params:
-        return _allowed_tenant(endpoint, manager, request.path_params["tenant"], policy), None
-    if "key" in request.path_params:
-        key = await _allowed_key(endpoint, manager, request.path_params["key"], desk)
-        return key.request.tenant, key
-    if not manager.is_operator and not any(
-        has_role(manager, endpoint.least, one) for one in manager.tenants
-    ):
-        raise ProblemError(403, f"This needs the role `{endpoint.least}`.")
-    return "", None
-
-
-def _allowed_tenant(
-    endpoint: Endpoint, manager: Manager, tenant: str, policy: CompiledPolicy
-) -> str:
-    if not has_role(manager, endpoint.least, tenant):
-        raise ProblemError(403, f"This needs the role `{endpoint.least}` in that tenant.")
-    if tenant not in policy.tenants:
-        raise ProblemError(404, "The policy has no such tenant.")
-    return tenant
-
-
-async def _allowed_key(endpoint: Endpoint, manager: Manager, key_id: str, desk: Desk) -> Key:
-    """A key of another tenant, and another user's key, look as if they did not exist."""
-    if KEY_ID.fullmatch(key_id) is None:
-        raise ProblemError(404, _NO_KEY)
-    try:
-        key = await desk.store.get(key_id)
-    except KeyRuleError:
-        raise ProblemError(404, _NO_KEY) from None
-    tenant, user = key.request.tenant, key.request.user
-    is_own = owns(manager, tenant, user)
-    if has_role(manager, endpoint.least, tenant) or (endpoint.own and is_own):
-        return key
-    if is_own or has_role(manager, Role.FINANCE, tenant):
-        raise ProblemError(403, f"This needs the role `{endpoint.least}` in the key's tenant.")
-    raise ProblemError(404, _NO_KEY)
 
 
 async def _body(endpoint: Endpoint, request: Request) -> object:

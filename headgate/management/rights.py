@@ -46,6 +46,11 @@ def has_role(manager: Manager, least: Role, tenant: str) -> bool:
     return role is not None and least is not Role.OPERATOR and _RANK[role] >= _RANK[least]
 
 
+def has_any(manager: Manager, least: Role) -> bool:
+    """Whether the manager has at least this role in any tenant."""
+    return manager.is_operator or any(has_role(manager, least, one) for one in manager.tenants)
+
+
 def owns(manager: Manager, tenant: str, user: str) -> bool:
     """Whether something of this tenant's user is the manager's own."""
     return manager.name == user and has_role(manager, Role.USER, tenant)

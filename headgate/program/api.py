@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, aclosing
 from functools import partial
 
 from extauthz.failures import FailureLimit
+from headgate.console.app import console_routes
 from headgate.core.errors import OperatorError
 from headgate.core.issuers import Issuer
 from headgate.database.address import database_address
@@ -58,7 +59,9 @@ async def start_api(stack: AsyncExitStack, settings: ServiceSettings, inputs: Ho
     )
     _check_pair(api)
     doors = await _doors(stack, login, desk, api.address, api)
-    app = management_app(desk, doors.callers, login_pages(doors))
+    app = management_app(
+        desk, doors.callers, [*login_pages(doors), *console_routes(desk, doors.callers)]
+    )
     server = HttpServer(app, api.address, "the management API", api.tls)
     await server.start()
     stack.push_async_callback(server.stop)

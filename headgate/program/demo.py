@@ -13,6 +13,7 @@ DEMO_ADAPTER = "lora-a"
 _POLICY = Template(
     """\
 # The policy of `headgate up --demo`. Its keys are new at each start.
+currency: EUR
 models:
   $model:
     upstream: $upstream
@@ -39,6 +40,16 @@ tenants:
       - {id: carol-demo, user: carol, sha256: "$carol"}
     limits:
       - {count: tokens, limit: 500000, per: month}
+  # Two tenants of the made-up month in the console. They have no keys.
+  acme:
+    timezone: Europe/Berlin
+    models: [$model, sql-expert]
+    limits:
+      - {count: tokens, limit: 200000, per: minute}
+  initech:
+    models: [$model]
+    limits:
+      - {count: tokens, limit: 3000000, per: day}
 """
 )
 

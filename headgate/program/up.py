@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from headgate.core.clock import Clock
 from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
+from headgate.database.address import database_address
+from headgate.database.connection import connected
 from headgate.dataplane.box import MAX_CONNECTIONS
 from headgate.dataplane.child import room_for_connections
 from headgate.dataplane.drain import Drain
@@ -24,6 +27,7 @@ from headgate.dataplane.supervisor import Envoy
 from headgate.doctor.reachable import check_authorities, silent
 from headgate.policy import check_upstream
 from headgate.program.addresses import free_address
+from headgate.program.demo_month import add_demo_month
 from headgate.program.ending import Ending, on_signals
 from headgate.program.envoy import (
     box_of,
@@ -115,9 +119,18 @@ async def one_box(
         envoy = await stack.enter_async_context(running_envoy(box, _drain(ending, services)))
         await _follow(stack, envoy, services, policy, certificates)
         await _say_silent_upstreams(policy.current(), settings.upstream_ca, say)
+        if demo is not None:
+            await _show_a_month(settings, clock, policy.current())
         for line in welcome(settings, services.admin_url, demo):
             say(line)
         yield Parts(envoy, [part.died for part in (database, envoy) if part is not None])
+
+
+async def _show_a_month(settings: BoxSettings, clock: Clock, policy: CompiledPolicy) -> None:
+    """Adds the demo's month to its ledger, if it has one."""
+    if settings.database.url is not None and settings.ledger.spool is not None:
+        address = database_address(settings.database.url, settings.database.password_file)
+        await add_demo_month(partial(connected, address), clock, policy)
 
 
 async def _database(

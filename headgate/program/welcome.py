@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Iterator
 
-from headgate.program.settings import BoxSettings
+from headgate.program.settings import ApiSettings, BoxSettings
 from headgate.program.simulated import RunningDemo
 
 
@@ -12,6 +12,8 @@ def welcome(settings: BoxSettings, admin_url: str, running: RunningDemo | None) 
     url = settings.listen.url("http" if settings.tls is None else "https")
     yield f"Headgate is ready on {url} (admin {admin_url}, usage records in {settings.records})"
     yield f"Metrics: {admin_url}/metrics, and Envoy's: {admin_url}/stats/prometheus"
+    if settings.api.address is not None:
+        yield from _console(settings.api)
     if running is None:
         return
     yield f"The vLLM here is a simulator, process {running.simulator_pid}"
@@ -28,3 +30,10 @@ def welcome(settings: BoxSettings, admin_url: str, running: RunningDemo | None) 
         f'-d \'{{"model": "{demo.model}", "max_tokens": 16, '
         f'"messages": [{{"role": "user", "content": "Hello"}}]}}\''
     )
+
+
+def _console(api: ApiSettings) -> Iterator[str]:
+    """Where the console is, and how an operator logs in."""
+    url = api.url or str(api.address and api.address.url("http" if api.tls is None else "https"))
+    token = "" if api.operator_token_file is None else f"; log in with {api.operator_token_file}"
+    yield f"Console: {url}/console{token}"

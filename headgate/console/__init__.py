@@ -1,0 +1,1 @@
+"""Pages for people, written on the server: what was used, by whom, and who may."""

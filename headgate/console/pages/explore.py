@@ -1,0 +1,78 @@
+"""Explore: the sums of any group over any time, as a table and as CSV."""
+
+from starlette.responses import Response
+
+from headgate.console.export import as_csv
+from headgate.console.filters import FilterError, conditions_of, filters_of
+from headgate.console.pages.overview import total
+from headgate.console.visit import View, Visit, address
+from headgate.console.words import day as day_of
+from headgate.console.words import moment
+from headgate.ledger.requests import GROUPS, Row, sums_by
+from headgate.management.problems import ProblemError
+
+TIMES = (("today", "today"), ("7d", "7 days"), ("30d", "30 days"), ("90d", "90 days"))
+ROWS = 500
+_COLUMNS = [
+    "requests",
+    "users",
+    "answered",
+    "refused",
+    "failed",
+    "aborted",
+    "prompt_tokens",
+    "cached_tokens",
+]
+_COLUMNS += ["completion_tokens", "cost_nanos"]
+
+
+async def show(visit: Visit) -> View | Response:
+    """One row for each value of the group, the dearest first, or the same as CSV."""
+    group, since = visit.query("by", "tenant"), visit.query("since", "30d")
+    if group not in GROUPS:
+        raise ProblemError(422, f"There is no group of this name. Allowed: {', '.join(GROUPS)}.")
+    texts = visit.request.query_params.getlist("f")
+    try:
+        filters = filters_of([*texts, f"since:{since}"])
+        conditions = conditions_of(filters, visit.now, visit.choice.zone)
+    except FilterError as error:
+        raise ProblemError(422, str(error)) from None
+    async with visit.desk.connect() as connection:
+        rows = await sums_by(connection, visit.scope, conditions, group, visit.choice.zone.key)
+    if visit.query("format") == "csv":
+        return _csv(visit, group, rows)
+    values = {
+        "group": group,
+        "groups": GROUPS,
+        "since": since,
+        "times": TIMES,
+        "texts": texts,
+        "rows": [(_name(visit, group, row), _drill(group, row, since), row) for row in rows[:ROWS]],
+        "left_out": len(rows) - ROWS,
+        "total": total(rows),
+        "top": max((row["cost_nanos"] for row in rows), default=0),
+        "csv": address("/explore", by=group, since=since, f=texts, format="csv"),
+    }
+    return View("explore.html", values)
+
+
+def _name(visit: Visit, group: str, row: Row) -> str:
+    if row["name"] is None:
+        return "none"
+    if group == "day":
+        return day_of(row["name"], visit.choice.zone)
+    return moment(row["name"], visit.choice.zone) if group == "hour" else str(row["name"])
+
+
+def _drill(group: str, row: Row, since: str) -> str:
+    """The address of the row's requests; empty where no filter finds them."""
+    if row["name"] is None or group in ("day", "hour", "pod"):
+        return ""
+    return address("/requests", f=[f"{group}:{row['name']}", f"since:{since}"])
+
+
+def _csv(visit: Visit, group: str, rows: list[Row]) -> Response:
+    lines = ([_name(visit, group, row), *(row[name] for name in _COLUMNS)] for row in rows)
+    headers = {"content-disposition": f'attachment; filename="by-{group}.csv"'}
+    table = as_csv((group, *_COLUMNS), lines)
+    return Response(table, headers=headers, media_type="text/csv; charset=utf-8")

@@ -1,0 +1,162 @@
+"""The search for requests, its export, and one request from question to bill."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.responses import Response
+
+from headgate.console.charts import Phase, time_line
+from headgate.console.export import as_csv
+from headgate.console.filters import Filter, FilterError, conditions_of, filters_of
+from headgate.console.visit import View, Visit, address
+from headgate.ledger.requests import Cursor, Row, find_requests, request_of
+from headgate.management.problems import ProblemError
+
+ROWS = 50
+EXPORT_ROWS = 10_000
+OFTEN = (
+    ("refused today", ("since:today", "result:refused")),
+    ("failed today", ("since:today", "result:failed")),
+    ("slower than 10 s", ("slower:10",)),
+    ("last hour", ("since:1h",)),
+)
+COLUMNS = [
+    "started_at",
+    "ended_at",
+    "request_id",
+    "result",
+    "status",
+    "limit",
+    "tenant",
+    "user",
+    "key",
+    "ip",
+    "user_agent",
+    "model",
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "cost_nanos",
+    "ttft_us",
+    "duration_us",
+    "pod",
+]
+_ENLARGED_US = 16_000
+
+
+async def show(visit: Visit) -> View | Response:
+    """The newest requests that match, or the same as CSV."""
+    try:
+        filters = _filters(visit)
+        conditions = conditions_of(filters, visit.now, visit.choice.zone)
+        problem = ""
+    except FilterError as error:
+        filters, conditions, problem = [], [], str(error)
+    is_csv = visit.query("format") == "csv" and not problem
+    limit, before = EXPORT_ROWS if is_csv else ROWS, _cursor(visit.query("before"))
+    found: list[Row] = []
+    if not problem:
+        async with visit.desk.connect() as connection:
+            found = await find_requests(
+                connection, visit.scope, conditions, limit + (not is_csv), before
+            )
+    if is_csv:
+        return _csv(found)
+    return View("requests.html", _values(visit, filters, found, problem))
+
+
+def _filters(visit: Visit) -> list[Filter]:
+    return filters_of(visit.request.query_params.getlist("f"), visit.query("q"))
+
+
+def _values(visit: Visit, filters: list[Filter], found: list[Row], problem: str) -> dict[str, Any]:
+    texts = [str(one) for one in filters]
+    rows, older = found[:ROWS], ""
+    if len(found) > ROWS:
+        last = f"{rows[-1]['ended_at'].isoformat()} {rows[-1]['request_id']}"
+        older = address("/requests", f=texts, before=last)
+    tokens = [(one, address("/requests", f=[x for x in texts if x != str(one)])) for one in filters]
+    return {
+        "tokens": tokens,
+        "texts": texts,
+        "rows": rows,
+        "older": older,
+        "newest": address("/requests", f=texts) if visit.query("before") else "",
+        "csv": address("/requests", f=texts, format="csv"),
+        "often": [(name, address("/requests", f=list(f))) for name, f in OFTEN],
+        "problem": problem,
+        "typed": visit.query("q") if problem else "",
+    }
+
+
+def _cursor(text: str) -> Cursor | None:
+    """The row behind which a page begins. Raises ProblemError."""
+    if not text:
+        return None
+    time, _, request_id = text.partition(" ")
+    try:
+        ended_at = datetime.fromisoformat(time)
+    except ValueError:
+        ended_at = None
+    if ended_at is None or ended_at.tzinfo is None or not request_id or "\0" in request_id:
+        raise ProblemError(400, "`before` is no place in a search. Begin again with the newest.")
+    return Cursor(ended_at, request_id)
+
+
+def _csv(rows: Sequence[Row]) -> Response:
+    table = as_csv(COLUMNS, ([_plain(row[name]) for name in COLUMNS] for row in rows))
+    headers = {"content-disposition": 'attachment; filename="requests.csv"'}
+    return Response(table, headers=headers, media_type="text/csv; charset=utf-8")
+
+
+def _plain(value: object) -> object:
+    """Times as ISO 8601 in UTC, addresses as text."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    return value if value is None or isinstance(value, int) else str(value)
+
+
+async def show_one(visit: Visit) -> View:
+    """One request. Another's looks as if it did not exist."""
+    request_id = visit.request.path_params["request_id"]
+    if "\0" in request_id:
+        raise ProblemError(404, "There is no such request, or none that you may see.")
+    async with visit.desk.connect() as connection:
+        row = await request_of(connection, visit.scope, request_id)
+    if row is None:
+        raise ProblemError(404, "There is no such request, or none that you may see.")
+    phases = phases_of(row)
+    near = time_line(phases, _ENLARGED_US) if row["duration_us"] > 20 * _ENLARGED_US else None
+    values = {
+        "row": row,
+        "phases": phases,
+        "line": time_line(phases, max(row["duration_us"], 1)) if phases else None,
+        "near": near,
+        "used": (row["prompt_tokens"] or 0) + (row["completion_tokens"] or 0),
+        "is_known": row["prompt_tokens"] is not None or row["completion_tokens"] is not None,
+    }
+    return View("request.html", values)
+
+
+def phases_of(row: Row) -> list[Phase]:
+    """The parts of a request's time that Envoy and the tap have measured, one behind another.
+
+    A refused request has one part, as no pod has seen it.
+    """
+    whole, sent, first = row["duration_us"], row["to_upstream_us"], row["ttft_us"]
+    if sent is None or row["ended"] is None:
+        return [
+            Phase("At the door", "fb" if row["result"] == "refused" else "fq", 0, whole, "Envoy")
+        ]
+    begun = row["upstream_first_byte_us"] if first is None else first
+    marks = [("At the door", "f3", sent, "Envoy")]
+    if begun is not None:
+        marks.append(("Queue and prompt in the pod", "f2", begun, "Envoy"))
+    marks.append(("Answer" if begun is not None else "In the pod", "f1", whole, "Envoy"))
+    phases, at = [], 0
+    for name, kind, until, by in marks:
+        end = min(max(until, at), whole)
+        phases.append(Phase(name, kind, at, end, by))
+        at = end
+    return phases

@@ -1,0 +1,89 @@
+"""Values as people read them: numbers, money, times. Pure. An unknown value is a dash."""
+
+from datetime import datetime
+from decimal import Decimal
+from http import HTTPStatus
+from typing import Any
+from zoneinfo import ZoneInfo
+
+DASH = "–"
+_STATUS = {
+    401: "unknown key",
+    403: "not allowed",
+    404: "unknown model or path",
+    429: "refused by a limit",
+    499: "left by the client",
+}
+
+
+def count(number: int | None) -> str:
+    """A number with groups of digits: 1,234,567."""
+    return DASH if number is None else f"{number:,}".replace("-", "−")
+
+
+def money(nanos: int | None, decimals: int = 2) -> str:
+    """An amount that is counted in nanos of the currency."""
+    if nanos is None:
+        return DASH
+    return f"{Decimal(nanos).scaleb(-9):,.{decimals}f}".replace("-", "−")
+
+
+def percent(part: int, whole: int) -> str:
+    """A part of a whole with two decimals; a dash of nothing."""
+    return DASH if not whole else f"{Decimal(100 * part) / whole:.2f}"
+
+
+def milliseconds(microseconds: int | None) -> str:
+    """A time in milliseconds; below 10 ms with one decimal."""
+    if microseconds is None:
+        return DASH
+    value = Decimal(microseconds) / 1000
+    return f"{value:.1f}" if microseconds < 10_000 else f"{value:,.0f}"
+
+
+def seconds(microseconds: int | None) -> str:
+    """A time in words: 0.66 s."""
+    return DASH if microseconds is None else f"{Decimal(microseconds) / 1_000_000:,.2f} s"
+
+
+def day(time: datetime | None, zone: ZoneInfo) -> str:
+    """The day in a zone: 26 Nov 2026."""
+    return DASH if time is None else f"{time.astimezone(zone):%-d %b %Y}"
+
+
+def moment(time: datetime | None, zone: ZoneInfo) -> str:
+    """The minute in a zone: 26 Nov 2026, 14:32."""
+    return DASH if time is None else f"{time.astimezone(zone):%-d %b %Y, %H:%M}"
+
+
+def precise(time: datetime, zone: ZoneInfo) -> str:
+    """The millisecond in a zone: 14:32:03.116."""
+    local = time.astimezone(zone)
+    return f"{local:%H:%M:%S}.{local.microsecond // 1000:03}"
+
+
+def result(row: Any) -> str:
+    """How a request went, in a few words behind its status."""
+    status, kind = row["status"], row["result"]
+    number = "" if status is None else f"{status} "
+    if kind == "aborted":
+        return f"{number}left by the client"
+    if row["ended"] == "upstream_broke":
+        return f"{number}pod broke off"
+    if kind == "answered":
+        return f"{number}answered"
+    return number + _status_words(status)
+
+
+def _status_words(status: int | None) -> str:
+    if status is None:
+        return "no answer"
+    try:
+        return _STATUS.get(status) or HTTPStatus(status).phrase.lower()
+    except ValueError:
+        return "failed"
+
+
+def icon(kind: str) -> str:
+    """The state's shape and colour for a result."""
+    return {"answered": "ok", "aborted": "off"}.get(kind, "bad")

@@ -1,0 +1,165 @@
+"""Searches the ledger for finished requests, and sums them. Every query is of one scope.
+
+A page of requests has no count and no offset: the next one begins behind the last row (keyset).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import dict_row
+
+from headgate.database.connection import DEADLINE_S, Connection, within
+
+RESULTS = ("answered", "refused", "failed", "aborted")
+"""How a request went, for people."""
+GROUPS = ("tenant", "user", "model", "key", "status", "pod", "result", "hour", "day")
+"""The groups of a sum."""
+
+_RESULT = """case when ended = 'client_left' then 'aborted'
+  when ended = 'upstream_broke' or status >= 500 or status is null then 'failed'
+  when status >= 400 then 'refused' else 'answered' end"""
+_IS = {
+    "since": "ended_at >= %s",
+    "until": "ended_at < %s",
+    "tenant": "tenant = %s",
+    "user": '"user" = %s',
+    "key": "key = %s",
+    "ip": "ip = %s::inet",
+    "model": "model = %s",
+    "status": "status = %s",
+    "limit": '"limit" = %s',
+    "id": "request_id = %s",
+    "slower": "duration_us >= %s",
+    "dearer": "cost_nanos >= %s",
+    "result": f"{_RESULT} = %s",
+}
+FIELDS = tuple(_IS)
+"""The fields that a condition may have. Times are in microseconds, money is in nanos."""
+_SUMS = f"""
+count(*) as requests, count(distinct person_id) as users,
+count(*) filter (where {_RESULT} = 'answered') as answered,
+count(*) filter (where {_RESULT} = 'refused') as refused,
+count(*) filter (where {_RESULT} = 'failed') as failed,
+count(*) filter (where {_RESULT} = 'aborted') as aborted,
+coalesce(sum(prompt_tokens), 0)::bigint as prompt_tokens,
+coalesce(sum(cached_tokens), 0)::bigint as cached_tokens,
+coalesce(sum(completion_tokens), 0)::bigint as completion_tokens,
+coalesce(sum(cost_nanos), 0)::bigint as cost_nanos
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """The requests of a reader: all, all of some tenants, or their own in others."""
+
+    sees_all: bool = False
+    tenants: tuple[str, ...] = ()
+    own_tenants: tuple[str, ...] = ()
+    user: str = ""
+
+    def sql(self) -> tuple[str, list[object]]:
+        """The condition, and its values."""
+        if self.sees_all:
+            return "true", []
+        own = '(tenant = any(%s) and "user" = %s)'
+        values: list[object] = [list(self.tenants), list(self.own_tenants), self.user]
+        return f"(tenant = any(%s) or {own})", values
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A rule that a request must meet, or must not meet. `field` is one of FIELDS."""
+
+    field: str
+    value: object
+    excludes: bool = False
+
+    def sql(self) -> str:
+        """The condition, for one value. A row whose value is unknown is not excluded."""
+        text = _IS[self.field]
+        return f"({text}) is not true" if self.excludes else text
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """The place of a row in the order of a search."""
+
+    ended_at: datetime
+    request_id: str
+
+
+Row = Mapping[str, Any]
+"""A row of `headgate.usage_line` by the names of its columns, and its `result`."""
+
+
+async def find_requests(
+    connection: Connection,
+    scope: Scope,
+    conditions: Sequence[Condition],
+    limit: int,
+    before: Cursor | None = None,
+) -> list[Row]:
+    """At most `limit` requests, the newest first. Raises DatabaseAwayError."""
+    where, values = _where(scope, conditions)
+    if before is not None:
+        where += " and (ended_at, request_id) < (%s, %s)"
+        values += [before.ended_at, before.request_id]
+    query = f"""select *, {_RESULT} as result from headgate.usage_line where {where}
+      order by ended_at desc, request_id desc limit %s"""  # noqa: S608 (parts of this module)
+    return await _rows(connection, query, [*values, limit])
+
+
+async def request_of(connection: Connection, scope: Scope, request_id: str) -> Row | None:
+    """The request with this id, the newest of them; None if the scope has none."""
+    found = await find_requests(connection, scope, [Condition("id", request_id)], 1)
+    return found[0] if found else None
+
+
+async def sums_of(connection: Connection, scope: Scope, conditions: Sequence[Condition]) -> Row:
+    """The sums of all these requests."""
+    where, values = _where(scope, conditions)
+    query = f"select {_SUMS} from headgate.usage_line where {where}"  # noqa: S608
+    return (await _rows(connection, query, values))[0]
+
+
+async def sums_by(
+    connection: Connection,
+    scope: Scope,
+    conditions: Sequence[Condition],
+    group: str,
+    zone: str = "UTC",
+) -> list[Row]:
+    """The sums for each value of a group, as `name`. Hours and days are those of the zone.
+
+    The sums of all rows are the sum of the whole, for every group, except `users`.
+    """
+    where, values = _where(scope, conditions)
+    by_time = group in ("hour", "day")
+    named = f"date_trunc('{group}', ended_at, %s)" if by_time else _named(group)
+    order = "name" if by_time else "cost_nanos desc, requests desc, name"
+    query = f"""select {named} as name, {_SUMS} from headgate.usage_line where {where}
+      group by 1 order by {order}"""  # noqa: S608 (parts of this module)
+    return await _rows(connection, query, [*([zone] if by_time else []), *values])
+
+
+def _named(group: str) -> str:
+    if group not in GROUPS:
+        raise ValueError(f"no group {group!r}; allowed: {', '.join(GROUPS)}")
+    return _RESULT if group == "result" else f'"{group}"'
+
+
+def _where(scope: Scope, conditions: Sequence[Condition]) -> tuple[str, list[object]]:
+    text, values = scope.sql()
+    parts = [text, *(one.sql() for one in conditions)]
+    return " and ".join(parts), [*values, *(one.value for one in conditions)]
+
+
+async def _rows(connection: Connection, query: str, values: Sequence[object]) -> list[Row]:
+    async def read() -> list[Row]:
+        async with connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(query, values)
+            return list(await cursor.fetchall())
+
+    return await within(DEADLINE_S, connection, read())

@@ -1,0 +1,130 @@
+"""The console in this process, on a real PostgreSQL, with people of every role."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+from extauthz.failures import FailureLimit
+from headgate.console.app import console_routes
+from headgate.identity.keys import KeyRequest
+from headgate.identity.sessions import SessionStore
+from headgate.identity.store import KeyStore
+from headgate.identity.users import UserStore
+from headgate.ledger.importing import Import, Source
+from headgate.management.app import management_app
+from headgate.management.browser.origin import own_origin
+from headgate.management.browser.sessions import Sessions
+from headgate.management.callers import Callers
+from headgate.management.calls import Desk
+from headgate.management.login import Login
+from tests.fakes import FakeClock
+from tests.identity.builders import BY, connect_to
+from tests.ledger.builders import record
+from tests.management.conftest import API_POLICY, OPERATOR_TOKEN, KnownPeople, token_of
+from tests.postgres_server import PostgresServer, running_server
+
+NOW_S = 1_800_000_000  # 2027-01-15T08:00:00Z
+MARKUP = "<script>alert(1)</script>"
+ROWS = (
+    record(1, request_id="of-user", user="okta:user", time="2027-01-15T07:00:00Z"),
+    record(2, request_id="of-bob", user="bob", time="2027-01-15T07:10:00Z", user_agent=MARKUP),
+    record(
+        3,
+        request_id="refused",
+        user="bob",
+        status=429,
+        ended=None,
+        limit="5 tokens per day",
+        cost=0,
+        time="2027-01-15T07:20:00Z",
+        duration_s=0.003,
+    ),
+    record(4, request_id="of-globex", tenant="globex", user="zelda9", time="2027-01-15T07:30:00Z"),
+    record(5, request_id="odd", user=MARKUP, requested_model=MARKUP, time="2027-01-14T07:00:00Z"),
+    record(6, request_id="formula", user="=cmd|'/c calc'!A1", time="2027-01-13T07:00:00Z"),
+)
+
+
+@dataclass
+class Console:
+    """The running console and the store below it."""
+
+    http: httpx.AsyncClient
+    store: KeyStore
+    clock: FakeClock
+    desk: Desk
+    cookies: dict[str, str] = field(default_factory=dict)
+
+    async def ask(self, who: str, method: str, path: str, **sent: object) -> httpx.Response:
+        """A request with a token, as tests have no browser. `nobody` sends none."""
+        token = OPERATOR_TOKEN if who == "token" else token_of(who)
+        headers = {} if who == "nobody" else {"authorization": f"Bearer {token}"}
+        cookies = dict(sent.pop("cookies", {}))  # type: ignore[call-overload]
+        if cookies:
+            headers["cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
+        return await self.http.request(
+            method,
+            f"/console{path}",
+            headers=headers | dict(sent.pop("headers", {})),  # type: ignore[call-overload]
+            **sent,  # type: ignore[arg-type]
+        )
+
+    async def get(self, who: str, path: str) -> httpx.Response:
+        return await self.ask(who, "GET", path)
+
+    async def issued(self, tenant: str = "acme", user: str = "okta:user") -> str:
+        """The id of a fresh key."""
+        request = KeyRequest(tenant=tenant, user=user)
+        return (await self.store.issue(request, API_POLICY, BY)).key.id
+
+    async def add(self, *rows: dict[str, object]) -> None:
+        """Adds records to the ledger."""
+        lines = [(number, json.dumps(row).encode()) for number, row in enumerate(rows, 1)]
+        assert lines
+        fed = await Import(self.desk.connect, self.clock, 0, _all_good).run(
+            [Source("test", [lines])]
+        )
+        assert fed.added == len(rows)
+
+
+def _all_good(source: str, number: int, why: str) -> None:
+    raise AssertionError(f"{source}:{number}: {why}")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture
+async def console(postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[Console]:
+    clock = FakeClock(NOW_S)
+    connect = connect_to(postgres.address(postgres.clean_database()))
+    store, users = KeyStore(connect, clock), UserStore(connect, clock)
+    token_file = tmp_path / "operator-token"
+    token_file.write_text(OPERATOR_TOKEN + "\n")
+    desk = Desk(store=store, users=users, connect=connect, policy=lambda: API_POLICY, clock=clock)
+    failures = FailureLimit()
+    login = Login(
+        KnownPeople(),
+        lambda: API_POLICY.issuers,
+        token_file,
+        users.standing,
+        lambda address: failures.count(address, clock.monotonic_s()),
+    )
+    origin = own_origin("https://console.test")
+    sessions = Sessions(SessionStore(connect, clock), login, lambda: API_POLICY.issuers)
+    callers = Callers(login, sessions, origin)
+    app = management_app(desk, callers, console_routes(desk, callers))
+    transport = httpx.ASGITransport(app, client=("192.0.2.7", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="https://console.test") as http:
+        running = Console(http, store, clock, desk)
+        await running.add(*ROWS)
+        secret = await sessions.open_operator()
+        running.cookies = {"__Host-headgate-session": secret}
+        yield running
