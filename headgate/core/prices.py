@@ -89,7 +89,7 @@ class Prices:
     ) -> int:
         """The cost of these numbers, in nanos, rounded up. `reasoning` is a part of `output`."""
         counts = (input, cached_input, output - reasoning, reasoning, audio_seconds, requests)
-        thousandths = sum(map(mul, self._thousandths, counts))
+        thousandths: int = sum(map(mul, self._thousandths, counts))
         return -(-thousandths // _THOUSANDTHS_PER_NANO)
 
     def by_kind(self) -> dict[str, str]:
