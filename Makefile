@@ -134,8 +134,9 @@ test-dashboards: setup ## every panel and every query of KEDA on a real Promethe
 
 SOAK_MINUTES ?= 30
 SOAK_RATE ?= 200
-soak: setup ## load a whole fleet for SOAK_MINUTES at SOAK_RATE requests a second while parts of it fail, and compare all accounts
-	$(BIN)/python -m tests.soak --minutes $(SOAK_MINUTES) --rate $(SOAK_RATE)
+SOAK_PATH ?= lean
+soak: setup ## load a whole fleet for SOAK_MINUTES at SOAK_RATE requests a second on SOAK_PATH while parts of it fail, and compare all accounts
+	$(BIN)/python -m tests.soak --minutes $(SOAK_MINUTES) --rate $(SOAK_RATE) --path $(SOAK_PATH)
 
 bench: setup ## measure what the limits promise; BENCH="overshoot limits" chooses, JSON=FILE keeps the figures
 	$(BIN)/python -m bench $(BENCH) $(if $(JSON),--json $(JSON))

@@ -25,7 +25,8 @@ METHOD = "StreamAccessLogs"
 _VIA = "accesslog"
 _SERVER_ERROR = 500
 
-_SETTLES_AT_ONCE = 32
+SETTLES_AT_ONCE = 32
+"""For a store that is asked over a network. A store in this process takes one after the other."""
 ENTRIES_AT_ONCE = 8
 """Entries are handled in groups of this size. Between two groups the loop runs the hooks."""
 _CHECKED = "ext_authz_"
@@ -106,6 +107,7 @@ class AccessLogService:
         within_limit: WithinLimit,
         clock: Clock,
         replica: str | None = None,
+        settles_at_once: int = SETTLES_AT_ONCE,
     ) -> None:
         self._settle = settle
         self._known_outcome = known_outcome
@@ -118,7 +120,8 @@ class AccessLogService:
         self._counts = RequestCounts(metrics, policy)
         self._metrics = metrics
         self._within_limit = within_limit
-        self._settling = asyncio.Semaphore(_SETTLES_AT_ONCE)
+        self._settles_at_once = settles_at_once
+        self._settling = asyncio.Semaphore(settles_at_once)
         self._say = DampedLog(log, clock)
         self.open_streams = 0
         """How many proxies send their log here now."""
@@ -231,12 +234,15 @@ class AccessLogService:
     async def _settle_all(self, reservations: Sequence[OpenReservation]) -> None:
         """Settles several at a time, so that a slow store delays the log stream only once.
 
-        Most are settled already, which costs no task.
+        Those that are settled already cost no task. Nor do others where one is settled at a time.
         """
         left = [each for each in reservations if not self._is_settled(each)]
         errors: list[Exception | None] = []
-        for some in _groups(left, _SETTLES_AT_ONCE):
-            errors += await asyncio.gather(*map(self._settle_one, some))
+        for some in _groups(left, self._settles_at_once):
+            if len(some) == 1:
+                errors.append(await self._settle_one(some[0]))
+            else:
+                errors += await asyncio.gather(*map(self._settle_one, some))
         failed = [error for error in errors if error is not None]
         if failed:
             text = f"cannot settle {len(failed)} of {len(left)} requests: {failed[0]!r}"

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 
 _CLOCK_STEP_S = 0.001
 """The tap's clock ticks in milliseconds, so its first output may seem this much too early."""
@@ -13,11 +14,16 @@ def rfc3339(start_ns: int | None) -> str | None:
     """The time in UTC of nanoseconds since the Unix epoch; None for a year outside the calendar."""
     if start_ns is None:
         return None
+    second = _second(start_ns // 1_000_000_000)
+    return None if second is None else f"{second}.{start_ns % 1_000_000_000 // 1000:06d}Z"
+
+
+@lru_cache(maxsize=1024)  # many requests start in one second
+def _second(start_s: int) -> str | None:
     try:
-        start = datetime.fromtimestamp(start_ns // 1_000_000_000, UTC)
+        return f"{datetime.fromtimestamp(start_s, UTC):%Y-%m-%dT%H:%M:%S}"
     except (OverflowError, ValueError, OSError):
         return None
-    return f"{start:%Y-%m-%dT%H:%M:%S}.{start_ns % 1_000_000_000 // 1000:06d}Z"
 
 
 def rounded(seconds: float | None) -> float | None:

@@ -5,7 +5,7 @@ It knows no transport: the rate-limit service and the access log both call it.
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from headgate.core.apis import WITH_PRIORITY
@@ -56,13 +56,26 @@ _UNCHANGED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Known:
-    """The state of a reservation here; `statuses` by the counter's key."""
+    """The state of a reservation here.
+
+    `statuses` are those of its admission, by the counter's key. `used` is what the settlement left
+    in use at `settled_s`; it may lack some of them.
+    """
 
     tenant: str
     state: _ReservationState
     statuses: Mapping[str, LimitStatus]
+    used: Mapping[str, int] = field(default_factory=dict)
+    settled_s: float = 0.0
+
+    def statuses_now(self) -> tuple[LimitStatus, ...]:
+        """The statuses after the last call. Few ask, so that a settlement does not make them."""
+        return tuple(
+            status.after(self.used[key], self.settled_s) if key in self.used else status
+            for key, status in self.statuses.items()
+        )
 
 
 class Limiter:
@@ -150,7 +163,10 @@ class Limiter:
         """The store's decision in terms of the limits, which is remembered."""
         met = {claim.key: claim for claim in claims}
         statuses = statuses_of(reservation, met, reserved, reservation.now_s)
-        self._remember(request.reservation, _Known(request.tenant, _state_of(reserved), statuses))
+        self._remember(
+            request.reservation,
+            _Known(tenant=request.tenant, state=_state_of(reserved), statuses=statuses),
+        )
         if reserved.decision is ReserveDecision.REFUSED:
             return refusal_of(reservation, met, reserved, statuses)
         exceeded = tuple(met[key].limit for key in reserved.exceeded)
@@ -196,7 +212,7 @@ class Limiter:
         async with self._settling.of(reservation):
             known = self._known.get(reservation)
             if known is None or known.tenant != tenant:
-                known = _Known(tenant, _ReservationState.HELD, {})
+                known = _Known(tenant=tenant, state=_ReservationState.HELD, statuses={})
             return await self._settle(reservation, known, charge(usage, estimate), held_by)
 
     def pods_of(self, request: ReserveRequest) -> tuple[str, str]:
@@ -218,10 +234,10 @@ class Limiter:
     ) -> SettlementResult:
         if known.state in _UNCHANGED:
             return _UNCHANGED[known.state]
-        tenant, statuses = known.tenant, known.statuses
+        tenant, now_s = known.tenant, self._clock.now_s()
+        used: Mapping[str, int] = {}
         outcome = SettleOutcome.SETTLED
         if known.state is _ReservationState.HELD:
-            now_s = self._clock.now_s()
             settlement = (reservation, tenant, _spent(cost), now_s)
             if held_by and self._settle_held is not None:
                 settled = await self._settle_held(held_by, *settlement)
@@ -230,10 +246,17 @@ class Limiter:
             outcome = settled.outcome
             if settled.start is not None and cost.requests:
                 self._virtual_times.started(settled.start)
-            statuses = _statuses_after(statuses, settled.used, now_s)
+            used = settled.used
         if outcome is SettleOutcome.UNKNOWN:  # not remembered: its reserve call may still come
             return outcome
-        self._remember(reservation, _Known(tenant, _ReservationState.SETTLED, statuses))
+        settled_here = _Known(
+            tenant=tenant,
+            state=_ReservationState.SETTLED,
+            statuses=known.statuses,
+            used=used,
+            settled_s=now_s,
+        )
+        self._remember(reservation, settled_here)
         return cost.source if outcome is SettleOutcome.SETTLED else outcome
 
     def limits_of(self, reservation: str) -> tuple[LimitStatus, ...]:
@@ -242,7 +265,7 @@ class Limiter:
         Empty if there was none.
         """
         known = self._known.get(reservation)
-        return () if known is None else tuple(known.statuses.values())
+        return () if known is None else known.statuses_now()
 
     def _remember(self, reservation: str, known: _Known) -> None:
         self._known[reservation] = known
@@ -253,7 +276,9 @@ class Limiter:
     def _remember_unless_known(self, request: ReserveRequest, state: _ReservationState) -> None:
         """A repeated call after a change of the policy must not hide what the store holds."""
         if request.reservation not in self._known:
-            self._remember(request.reservation, _Known(request.tenant, state, {}))
+            self._remember(
+                request.reservation, _Known(tenant=request.tenant, state=state, statuses={})
+            )
 
 
 def _priority(request: ReserveRequest, fair: FairDemand | None, start: int | None) -> int | None:
@@ -271,13 +296,3 @@ def _state_of(reserved: Reserved) -> _ReservationState:
 
 def _spent(cost: Charge) -> Spent:
     return Spent(cost.requests, cost.prompt - cost.cached, cost.cached, cost.completion)
-
-
-def _statuses_after(
-    statuses: Mapping[str, LimitStatus], used: Mapping[str, int], now_s: float
-) -> dict[str, LimitStatus]:
-    """The statuses after a settlement; `used` may lack some of them."""
-    return {
-        key: status.after(used[key], now_s) if key in used else status
-        for key, status in statuses.items()
-    }

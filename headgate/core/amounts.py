@@ -1,6 +1,7 @@
 """Amounts in a form for people. Cost is counted in nanos of the currency."""
 
 from decimal import Decimal
+from functools import lru_cache
 
 from headgate.core.policy import (
     Count,
@@ -17,6 +18,7 @@ _NANO_DECIMALS = 9
 _SHOWN_DECIMALS = 2
 
 
+@lru_cache(maxsize=4_096)  # equal requests cost the same, many of them nothing
 def money(nanos: int) -> Decimal:
     """Nanos in units of the currency: exact, with at least two decimals (`25.00`, `0.0132`)."""
     whole, rest = divmod(nanos, NANOS)

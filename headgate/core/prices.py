@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
 from hashlib import sha256
+from operator import mul
 
 _THOUSANDTHS_PER_NANO = 1000
 _DIGEST_DIGITS = 12
@@ -56,6 +57,8 @@ class Prices:
     that the policy file accepts. Other prices are rounded up. A limit does not know reasoning from
     other output: it takes the dearer price of the two. It counts no audio seconds.
     """
+    _thousandths: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    """The price of one of each kind in thousandths of a nano, in the order of `by_kind`."""
 
     def __post_init__(self) -> None:
         output = max(self.output, self._reasoning)
@@ -66,6 +69,9 @@ class Prices:
             request=_of_one(self.request),
         )
         object.__setattr__(self, "per_token", weights)
+        rates = (self.input, self.cached_input, self.output, self._reasoning)
+        each = (*map(_of_token, rates), *map(_of_one, (self.audio_second, self.request)))
+        object.__setattr__(self, "_thousandths", each)
 
     @property
     def _reasoning(self) -> Decimal:
@@ -82,14 +88,8 @@ class Prices:
         requests: int = 0,
     ) -> int:
         """The cost of these numbers, in nanos, rounded up. `reasoning` is a part of `output`."""
-        thousandths = (
-            _of_token(self.input) * input
-            + _of_token(self.cached_input) * cached_input
-            + _of_token(self.output) * (output - reasoning)
-            + _of_token(self._reasoning) * reasoning
-            + _of_one(self.audio_second) * audio_seconds
-            + _of_one(self.request) * requests
-        )
+        counts = (input, cached_input, output - reasoning, reasoning, audio_seconds, requests)
+        thousandths: int = sum(map(mul, self._thousandths, counts))
         return -(-thousandths // _THOUSANDTHS_PER_NANO)
 
     def by_kind(self) -> dict[str, str]:

@@ -10,7 +10,6 @@ from headgate.management.endpoints import Endpoint
 from headgate.management.problems import ProblemError
 from headgate.management.rights import Manager, has_any, has_role, owns
 
-_KEY_ID = re.compile(r"~[0-9a-f]{16}")
 _NO_KEY = "There is no such key, or none that you may see."
 
 

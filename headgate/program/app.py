@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from accesslog.console import ConsoleSink
-from accesslog.service import AccessLogService
+from accesslog.service import SETTLES_AT_ONCE, AccessLogService
 from accesslog.sink import Sink
 from extauthz.failures import FailureLimit
 from extauthz.service import Authorization
@@ -27,6 +27,7 @@ from ratelimit.descriptors.service import DescriptorLimits, DescriptorOptions
 from ratelimit.limiter import Limiter
 from ratelimit.peek import PeekLimits
 from ratelimit.service import RateLimitService
+from ratelimit.store.memory import MemoryStore
 from ratelimit.store.slices.sliced import SlicedStore
 
 
@@ -165,6 +166,7 @@ def _access_log(
         within_limit=within_limit,
         clock=parts.clock,
         replica=socket.gethostname(),
+        settles_at_once=1 if isinstance(parts.store, MemoryStore) else SETTLES_AT_ONCE,
     )
 
 

@@ -9,6 +9,10 @@ T = TypeVar("T")
 _AT_ONCE = 16
 
 
+_Running = dict[Hashable, asyncio.Event | None]
+"""The keys whose turn is held. The event tells those who wait for the end; most often nobody."""
+
+
 class Turns:
     """One call at a time for each key: a later call waits, then sees what the earlier one did.
 
@@ -16,7 +20,7 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self._running: dict[Hashable, asyncio.Event] = {}
+        self._running: _Running = {}
 
     def of(self, key: Hashable) -> "_Turn":
         return _Turn(self._running, key)
@@ -25,17 +29,23 @@ class Turns:
 class _Turn:
     __slots__ = ("_key", "_running")
 
-    def __init__(self, running: dict[Hashable, asyncio.Event], key: Hashable) -> None:
+    def __init__(self, running: _Running, key: Hashable) -> None:
         self._running = running
         self._key = key
 
     async def __aenter__(self) -> None:
-        while (earlier := self._running.get(self._key)) is not None:
-            await earlier.wait()
-        self._running[self._key] = asyncio.Event()
+        running, key = self._running, self._key
+        while key in running:
+            ended = running[key]
+            if ended is None:
+                ended = running[key] = asyncio.Event()
+            await ended.wait()
+        running[key] = None
 
     async def __aexit__(self, *_: object) -> None:
-        self._running.pop(self._key).set()
+        ended = self._running.pop(self._key)
+        if ended is not None:
+            ended.set()
 
 
 def groups(items: Sequence[T]) -> Iterator[Sequence[T]]:

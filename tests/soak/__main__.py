@@ -5,6 +5,8 @@ import sys
 
 import uvloop
 
+from headgate.core.lean_contract import HookPath
+from tests.box import hook_path
 from tests.soak.soak import Plan, soak
 
 
@@ -13,8 +15,11 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--rate", type=float, default=200.0, help="requests a second [200]")
     parser.add_argument("--seed", type=int, default=1, help="of requests and faults [1]")
+    paths = [path.value for path in HookPath]
+    parser.add_argument("--path", choices=paths, default=hook_path().value, help="[%(default)s]")
     options = parser.parse_args()
-    findings = uvloop.run(soak(Plan(options.minutes * 60, options.rate, options.seed)))
+    path = HookPath(options.path)
+    findings = uvloop.run(soak(Plan(options.minutes * 60, options.rate, options.seed, path)))
     return 0 if all(finding.holds for finding in findings) else 1
 
 

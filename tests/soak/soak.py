@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 
+from headgate.core.lean_contract import HookPath
 from tests.envoy.conftest import Upstream
 from tests.envoy.fleet import Fleet, fleet_to_start
 from tests.simulator_process import SimulatorProcess, simulator_process
@@ -42,11 +43,12 @@ _LEFT_MEANWHILE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long, how many requests a second, and the seed of all dice."""
+    """How long, how many requests a second, the seed of all dice, and how Envoy asks."""
 
     lasts_s: float
     rate: float
-    seed: int = 1
+    seed: int
+    path: HookPath
 
 
 @dataclass
@@ -75,8 +77,8 @@ class Stage:
 
 
 @asynccontextmanager
-async def running_stage() -> AsyncIterator[Stage]:
-    """Two upstreams, Redis, the replicas and Envoy."""
+async def running_stage(path: HookPath) -> AsyncIterator[Stage]:
+    """Two upstreams, Redis, the replicas and Envoy, which asks by this path."""
     speed = ("--ttft-s", "0.01", "--token-interval-s", "0.005")
     with tempfile.TemporaryDirectory(prefix="hg-soak-") as folder:
         async with (
@@ -88,7 +90,7 @@ async def running_stage() -> AsyncIterator[Stage]:
             text = policy(steady.url, torn.url)
             more = {TORN: torn.url}
             with fleet_to_start(
-                Path(folder), text, steady.url, REPLICAS, more_upstreams=more
+                Path(folder), text, steady.url, REPLICAS, more_upstreams=more, path=path
             ) as fleet:
                 # All clients have one address, and some of them no key.
                 fleet.options = ("--auth-failures-per-minute", "1000000")
@@ -100,7 +102,7 @@ async def running_stage() -> AsyncIterator[Stage]:
 
 async def soak(planned: Plan) -> list[Finding]:
     """Runs it, prints progress and a table, and returns what was found."""
-    async with running_stage() as stage:
+    async with running_stage(planned.path) as stage:
         watch = Watch(stage.pids, stage.redis_data)
         watch.take()
         before = watch.latest()
