@@ -171,6 +171,8 @@ class UsageKey(StrEnum):
     """`1` once the whole answer has passed."""
     FIRST_EVENT_MS = "first_event_ms"
     """The time of the first output, in milliseconds since the Unix epoch."""
+    TTFT_MS = "ttft_ms"
+    """Milliseconds from vLLM's receipt to the first token, where a whole answer tells it."""
     ERROR = "error"
     """`1` if the stream reported an error although its status is 200."""
     ABANDONED = "left"

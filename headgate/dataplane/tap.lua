@@ -18,6 +18,8 @@
 -- * events: the events with output, about one token each. Settlement needs them only while no
 --   completion is known, so with running usage they are written only at the end.
 -- * first_event_ms: the Unix time of the first event with output.
+-- * ttft_ms: the milliseconds from vLLM's receipt of the request to the first token, where a whole
+--   answer of chat, completions or responses tells it.
 -- * complete: "1" once the whole answer has passed. A stream is complete with its own last event
 --   ([DONE], message_stop, response.completed ...), any other body at its end. A stream without its
 --   last event was cut, even if HTTP ended cleanly.
@@ -46,9 +48,10 @@ local min, huge = math.min, math.huge
 
 local MAX_HELD_BYTES = 8 * 1024 * 1024
 local AUDIO = { transcriptions = true, translations = true }
+local TELLS_TTFT = { chat = true, completions = true, responses = true }
 local NO_OUTPUT = { embeddings = true, rerank = true, score = true }
 local WRITTEN = { "prompt", "completion", "cached", "reasoning", "seconds", "first_event_ms",
-  "complete", "error" }
+  "ttft_ms", "complete", "error" }
 
 -- Bodies. `watch` takes the bytes of a chunk and returns the bytes to pass on. `finish` returns the
 -- bytes that are still held.
@@ -131,11 +134,17 @@ end
 
 local function watch_json(tap, bytes)
   track(tap.usage, bytes)
+  if tap.metrics then
+    track(tap.metrics, bytes)
+  end
   return tap.renamer and rename_json(tap.renamer, bytes) or bytes
 end
 
 local function finish_json(tap)
-  local usage = tracked(tap.usage)
+  local usage, metrics = tracked(tap.usage), tap.metrics and tracked(tap.metrics)
+  if metrics and metrics.depth == 1 and metrics.numbers then
+    tap.ttft_ms = metrics.numbers.ttft_ms
+  end
   if usage and usage.depth == 1 and usage.numbers then
     set_usage(tap, usage.numbers)
   end
@@ -256,6 +265,7 @@ local function new_tap(handle, admission)
   elseif find(kind, "application/json", 1, true) == 1 then
     tap.watch, tap.finish = watch_json, finish_json
     tap.usage = new_tracker(USAGE, function(object) return read_usage(tap.api, object) end)
+    tap.metrics = TELLS_TTFT[tap.api] and new_tracker(METRICS, read_ttft)
     if tap.per_second then
       tap.watch, tap.finish = watch_audio, finish_audio
       tap.usage = new_tracker(USAGE, read_audio)
