@@ -18,8 +18,7 @@
 -- * events: the events with output, about one token each. Settlement needs them only while no
 --   completion is known, so with running usage they are written only at the end.
 -- * first_event_ms: the Unix time of the first event with output.
--- * ttft_ms: the milliseconds from vLLM's receipt of the request to the first token, where a whole
---   answer of chat, completions or responses tells it.
+-- * ttft_ms: the milliseconds from vLLM's receipt to the first token, if a whole answer tells them.
 -- * complete: "1" once the whole answer has passed. A stream is complete with its own last event
 --   ([DONE], message_stop, response.completed ...), any other body at its end. A stream without its
 --   last event was cut, even if HTTP ended cleanly.
@@ -48,7 +47,6 @@ local min, huge = math.min, math.huge
 
 local MAX_HELD_BYTES = 8 * 1024 * 1024
 local AUDIO = { transcriptions = true, translations = true }
-local TELLS_TTFT = { chat = true, completions = true, responses = true }
 local NO_OUTPUT = { embeddings = true, rerank = true, score = true }
 local WRITTEN = { "prompt", "completion", "cached", "reasoning", "seconds", "first_event_ms",
   "ttft_ms", "complete", "error" }
@@ -141,13 +139,11 @@ local function watch_json(tap, bytes)
 end
 
 local function finish_json(tap)
-  local usage, metrics = tracked(tap.usage), tap.metrics and tracked(tap.metrics)
-  if metrics and metrics.depth == 1 and metrics.numbers then
-    tap.ttft_ms = metrics.numbers.ttft_ms
+  local usage, metrics = root_numbers(tap.usage), tap.metrics and root_numbers(tap.metrics)
+  if usage then
+    set_usage(tap, usage)
   end
-  if usage and usage.depth == 1 and usage.numbers then
-    set_usage(tap, usage.numbers)
-  end
+  tap.ttft_ms = metrics and metrics.ttft_ms
   if NO_OUTPUT[tap.api] and tap.prompt then
     tap.completion = tap.completion or 0
   end
@@ -162,9 +158,9 @@ local function watch_audio(tap, bytes)
 end
 
 local function finish_audio(tap)
-  local usage, duration = tracked(tap.usage), tracked(tap.duration)
-  if usage and usage.depth == 1 and usage.numbers then
-    tap.seconds = usage.numbers.seconds
+  local usage, duration = root_numbers(tap.usage), tracked(tap.duration)
+  if usage then
+    tap.seconds = usage.seconds
   elseif duration and duration.depth == 1 and duration.value then
     tap.seconds = read_duration(duration.value)
   end

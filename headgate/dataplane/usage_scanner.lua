@@ -126,6 +126,8 @@ local function milliseconds(object, key)
   return whole and #whole <= 9 and #fraction <= 24 and tonumber(whole .. fraction) or nil
 end
 
+local TELLS_TTFT = { chat = true, completions = true, responses = true }
+
 -- vLLM's own time to the first token, in the `metrics` of --enable-per-request-metrics. It begins
 -- when the engine takes the request up; the wait in the queue comes before.
 local function read_ttft(object)
