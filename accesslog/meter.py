@@ -7,7 +7,14 @@ from typing import TypeAlias, TypedDict
 
 from accesslog.costs import cost_of
 from accesslog.endings import ended_of, upstream_status
-from accesslog.times import rfc3339, rounded, time_to_first_output, token_interval, trace_id
+from accesslog.times import (
+    rfc3339,
+    rounded,
+    time_to_first_output,
+    token_interval,
+    told_time_to_first_output,
+    trace_id,
+)
 from accesslog.types import Ended, LogEntry, OpenReservation, UsageRecord
 from headgate.core.apis import door_of
 from headgate.core.contract import (
@@ -238,6 +245,8 @@ class _Times(TypedDict):
 def _times(entry: LogEntry, usage: Usage, duration_s: float) -> _Times:
     """The fields that say how long each part took."""
     ttft_s = time_to_first_output(entry.start_ns, usage.first_event_ms, duration_s)
+    if usage.first_event_ms is None:
+        ttft_s = told_time_to_first_output(entry.upstream_tx_s, usage.ttft_ms, duration_s)
     tokens = usage.completion if usage.complete else None
     return {
         "to_upstream_s": rounded(entry.upstream_tx_s),

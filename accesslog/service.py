@@ -181,21 +181,23 @@ class AccessLogService:
             if request is None:
                 continue
             self._counts.count(request.record)
-            if request.record.status is not None and request.record.status >= _SERVER_ERROR:
-                self._say_error(request.record)
+            self._say_failure(request.record)
             if request.reservation is not None and request.reservation.usage.complete:
                 self._teach(request.record, request.text_bytes)
             yield request
 
-    def _say_error(self, record: UsageRecord) -> None:
-        """A line for a client's 5xx that no upstream sent. Those of an upstream are in its log."""
-        if record.upstream_status is not None:
-            return
-        model = record.model or record.requested_model
-        facts = {name: getattr(record, name) for name in ("request_id", "trace_id", "tenant")}
-        text = f"a client got {record.status}: {record.details}"
-        kind = (record.status, record.details, record.model)
-        self._say(logging.WARNING, kind, text, {**facts, "model": model, "status": record.status})
+    def _say_failure(self, record: UsageRecord) -> None:
+        """A line for a refusal by a limit, and for a client's 5xx that no upstream sent.
+
+        Those of an upstream are in its own log.
+        """
+        if record.limit is not None:
+            text = "%s/%s is over its limit: %s"
+            log.info(text, record.tenant, record.user, record.limit, extra=_facts(record))
+        elif (record.status or 0) >= _SERVER_ERROR and record.upstream_status is None:
+            kind = (record.status, record.details, record.model)
+            text = f"a client got {record.status}: {record.details}"
+            self._say(logging.WARNING, kind, text, _facts(record))
 
     def _is_recorded(self, record: UsageRecord) -> bool:
         """ext_authz has counted what it refused; all others without a caller it has not seen."""
@@ -271,6 +273,13 @@ class AccessLogService:
                 return error
         self._outcomes(_VIA, outcome).inc()
         return None
+
+
+def _facts(record: UsageRecord) -> dict[str, object]:
+    """The facts by which a line of the log is found and followed."""
+    names = ("request_id", "trace_id", "tenant", "limit", "status")
+    model = record.model or record.requested_model
+    return {"model": model} | {name: getattr(record, name) for name in names}
 
 
 def _groups(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -43,10 +43,20 @@ def time_to_first_output(
     return round(max(0.0, ttft_s), 6)
 
 
+def told_time_to_first_output(
+    upstream_tx_s: float | None, ttft_ms: int | None, duration_s: float
+) -> float | None:
+    """The same of a whole answer, by what vLLM told: its own time follows the way to it."""
+    if upstream_tx_s is None or ttft_ms is None:
+        return None
+    ttft_s = upstream_tx_s + ttft_ms / 1000
+    return round(ttft_s, 6) if ttft_s <= duration_s + _CLOCK_STEP_S else None
+
+
 def token_interval(
     ttft_s: float | None, duration_s: float, completion_tokens: int | None
 ) -> float | None:
-    """The mean seconds between two tokens of a whole stream; None with fewer than two tokens."""
+    """The mean seconds between two tokens of a whole answer; None with fewer than two tokens."""
     if ttft_s is None or completion_tokens is None or completion_tokens < 2:
         return None
     return round(max(0.0, duration_s - ttft_s) / (completion_tokens - 1), 6)

@@ -112,7 +112,8 @@ class UsageRecord(Struct, frozen=True, kw_only=True, gc=False):
     - `to_upstream_s` is the time from the start to the first byte that the upstream was sent,
       `upstream_first_byte_s` to the first that it sent.
     - `ttft_s` is the time from the start to the first output that passed the proxy.
-    - `token_interval_s` is the mean time between two tokens of a stream.
+      Of a whole answer it is the time to the first token, if vLLM told it.
+    - `token_interval_s` is the mean time between two tokens.
     """
 
     schema: int = SCHEMA

@@ -147,13 +147,6 @@ class RateLimitService:
         if refused.hit is None:
             return
         self._metrics.of_requests.refusals.labels(call.tenant, refused.hit.id).inc()
-        log.info(
-            "%s/%s is over its limit: %s",
-            call.tenant,
-            call.user,
-            refused.hit.id,
-            extra={"tenant": call.tenant, "limit": refused.hit.id},
-        )
 
     def _count(self, decision: str) -> None:
         self._metrics.decisions.labels(_HOOK, decision).inc()

@@ -16,10 +16,12 @@ from extproc.counting.names import (
 )
 from extproc.counting.scanner import (
     DURATION,
+    METRICS,
     USAGE,
     Counts,
     read_duration,
     read_seconds,
+    read_ttft,
     read_usage,
 )
 from extproc.counting.tracker import Tracker
@@ -29,6 +31,7 @@ MAX_HELD_BYTES = 8 * 1024 * 1024
 """The most that is held back of one answer; a longer event passes unread."""
 _BLANK_LINE = re.compile(rb"\n\r?\n|\r\r")
 """Lines may end in LF, CRLF or CR."""
+_TELLS_TTFT = frozenset({Api.CHAT, Api.COMPLETIONS, Api.RESPONSES})
 _NO_OUTPUT = frozenset({Api.EMBEDDINGS, Api.RERANK, Api.SCORE})
 
 
@@ -157,26 +160,34 @@ def _event_end(text: bytes, start: int) -> int:
 
 
 class JsonBody:
-    """A JSON answer, which passes at once. Of its bytes only a usage object is held."""
+    """A JSON answer, which passes at once. Of its bytes only usage and metrics are held."""
 
     def __init__(self, totals: Totals, names: ModelNames | None = None) -> None:
         self._totals = totals
         self._usage = Tracker(USAGE, self._read)
+        tells = totals.api in _TELLS_TTFT
+        self._metrics = Tracker(METRICS, lambda metrics: (read_ttft(metrics),)) if tells else None
         self._names = None if names is None else JsonNames(names)
 
     @property
     def held_bytes(self) -> int:
         held = 0 if self._names is None else self._names.held_bytes
+        held += 0 if self._metrics is None else self._metrics.held_bytes
         return held + self._usage.held_bytes
 
     def watch(self, chunk: bytes) -> bytes:
         self._usage.feed(chunk)
+        if self._metrics is not None:
+            self._metrics.feed(chunk)
         return chunk if self._names is None else self._names.feed(chunk)
 
     def finish(self) -> bytes:
         totals, usage = self._totals, self._usage.finish()
         if usage is not None and usage.depth == 1 and usage.numbers is not None:
             totals.set_usage(usage.numbers)
+        metrics = None if self._metrics is None else self._metrics.finish()
+        if metrics is not None and metrics.depth == 1 and metrics.numbers is not None:
+            (totals.ttft_ms,) = metrics.numbers
         if totals.api in _NO_OUTPUT and totals.prompt is not None and totals.completion is None:
             totals.completion = 0
         totals.complete = True

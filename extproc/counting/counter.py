@@ -115,6 +115,7 @@ class AnswerCounter:
             UsageKey.REASONING: totals.reasoning,
             UsageKey.SECONDS: totals.seconds,
             UsageKey.FIRST_EVENT_MS: totals.first_event_ms,
+            UsageKey.TTFT_MS: totals.ttft_ms,
             UsageKey.COMPLETE: 1 if totals.complete else None,
             UsageKey.ERROR: 1 if totals.error else None,
             UsageKey.EVENTS: totals.events if at_end or totals.completion is None else None,

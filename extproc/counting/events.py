@@ -55,6 +55,7 @@ class Totals:
     seconds: int | None = None
     events: int = 0
     first_event_ms: int | None = None
+    ttft_ms: int | None = None
     complete: bool = False
     error: bool = False
     completions: dict[int, int] = field(default_factory=dict)

@@ -13,6 +13,7 @@ from headgate.core.apis import Api
 
 USAGE = b'"usage"'
 DURATION = b'"duration"'
+METRICS = b'"metrics"'
 
 COLON = re.compile(rb"\s*:\s*")
 _COMMA_AFTER = re.compile(rb"\s*,\s*")
@@ -22,6 +23,7 @@ ones."""
 TOKEN = re.compile(rb'[{}\[\]]|"[^"\\]*+(?:\\.[^"\\]*+)*+("?)', re.DOTALL)
 """A bracket, or a string. Its group is empty if the text ends within the string."""
 _SECONDS = re.compile(rb'"?(\d{1,15})(?!\d)\.?(\d*)"?[\s,}]')
+_MILLISECONDS = re.compile(rb"(\d{1,9}(?:\.\d{0,23})?)[\s,}]")
 _OPENING, _CLOSING = b"{[", b"}]"
 
 
@@ -155,3 +157,22 @@ def read_duration(value: bytes) -> int | None:
     begins with its value."""
     seconds = _SECONDS.match(value)
     return None if seconds is None else int(seconds[1]) + bool(seconds[2].strip(b"0"))
+
+
+def read_ttft(metrics: bytes) -> int | None:
+    """vLLM's own milliseconds to the first token, in the `metrics` of --enable-per-request-metrics.
+
+    Its `time_to_first_token_ms` begins when the engine takes the request up; the wait in the queue
+    comes before.
+    """
+    prefill_ms = _milliseconds(metrics, b'"time_to_first_token_ms"')
+    if prefill_ms is None:
+        return None
+    return round(prefill_ms + (_milliseconds(metrics, b'"queue_time_ms"') or 0.0))
+
+
+def _milliseconds(metrics: bytes, key: bytes) -> float | None:
+    """A number that is not negative, with at most 9 digits before the point."""
+    member = find_member(metrics, key)
+    digits = _MILLISECONDS.match(metrics, member[1]) if member is not None else None
+    return float(digits[1]) if digits is not None else None

@@ -1,12 +1,10 @@
 """Samples of vLLM's histograms over a range of time, from Prometheus' HTTP API."""
 
 from collections import defaultdict
-from typing import Any
-
-import httpx
+from math import isnan
 
 from headgate.capacity.fit import Sample
-from headgate.core.errors import OperatorError
+from headgate.core.prometheus_api import prometheus_at
 
 TIMEOUT_S = 30.0
 STEP_S = 60
@@ -34,45 +32,24 @@ QUERIES = {
 """By field of `Sample`; LABELS takes the place of the label matchers."""
 
 
-def read_samples(url: str, model: str, begin_s: float, end_s: float) -> list[Sample]:
+async def read_samples(url: str, model: str, begin_s: float, end_s: float) -> list[Sample]:
     """The samples of all pods of one base model between two Unix times.
 
     Steps in which a pod had no traffic are left out. Raises OperatorError when Prometheus cannot be
     asked.
     """
     values: dict[tuple[str, float], dict[str, float]] = defaultdict(dict)
-    with httpx.Client(timeout=TIMEOUT_S) as client:
+    async with prometheus_at(url, TIMEOUT_S) as prometheus:
         for name, query in QUERIES.items():
             promql = query.replace("LABELS", f'model_name="{model}"')
-            for series in _ask(client, url.rstrip("/"), promql, begin_s, end_s):
-                labels = series["metric"].items()
+            for series in await prometheus.range(promql, begin_s, end_s, STEP_S):
+                labels = series.labels.items()
                 pod = str(sorted((key, text) for key, text in labels if key != "__name__"))
-                for at_s, text in series["values"]:
-                    if (number := float(text)) == number:  # NaN is no number
-                        values[pod, float(at_s)][name] = number
+                for at_s, number in series.values:
+                    if not isnan(number):
+                        values[pod, at_s][name] = number
     return [
         Sample(**fields)
         for fields in values.values()
         if len(fields) == len(QUERIES) and fields["running"] > 0
     ]
-
-
-def _ask(
-    client: httpx.Client, url: str, promql: str, begin_s: float, end_s: float
-) -> list[dict[str, Any]]:
-    data = {"query": promql, "start": str(begin_s), "end": str(end_s), "step": str(STEP_S)}
-    try:
-        answer = client.post(f"{url}/api/v1/query_range", data=data)
-        body = answer.json()
-        if body["status"] != "success":
-            raise OperatorError(f"--prometheus {url}: refuses {promql}: {body.get('error')}")
-        result: list[dict[str, Any]] = body["data"]["result"]
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        reason = str(error) or type(error).__name__
-        raise OperatorError(f"--prometheus {url}: cannot be asked: {reason}") from error
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise OperatorError(
-            f"--prometheus {url}: answers without a result: name the address below which"
-            " /api/v1/query_range answers"
-        ) from error
-    return result

@@ -1,5 +1,6 @@
 """The commands that plan capacity: `plan` and `curve`."""
 
+import asyncio
 import random
 import re
 from collections.abc import Mapping
@@ -140,7 +141,7 @@ def curve_command(
 ) -> None:
     """The service curve of a running base model, from vLLM's histograms."""
     now_s = SystemClock().now_s()
-    samples = read_samples(prometheus, model, now_s - range_s, now_s)
+    samples = asyncio.run(read_samples(prometheus, model, now_s - range_s, now_s))
     fitted = fit(samples)
     curve = ServiceCurve(
         gpu=gpu,

@@ -170,13 +170,13 @@ class UsageKey(StrEnum):
     COMPLETE = "complete"
     """`1` once the whole answer has passed."""
     FIRST_EVENT_MS = "first_event_ms"
-    """The time of the first output, in milliseconds since the Unix epoch."""
+    TTFT_MS = "ttft_ms"
+    """The first output: its Unix time in a stream, or vLLM's own time to it in a whole answer."""
     ERROR = "error"
     """`1` if the stream reported an error although its status is 200."""
     ABANDONED = "left"
-    """`ABANDONED_YES` if vLLM got the request, and nobody waited until it answered: the client
-    disconnected, or Envoy's time was up. Not in the metadata: Envoy adds it to the settle
-    descriptor and the access log at the end."""
+    """`ABANDONED_YES` if vLLM got the request, and nobody waited until it answered. Not in the
+    metadata: Envoy adds it to the settle descriptor and the access log at the end."""
 
 
 class Counting(StrEnum):

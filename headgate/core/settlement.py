@@ -19,7 +19,8 @@ class Usage(Struct, frozen=True, kw_only=True, gc=False):
     """The usage of one answer, as it was counted; None for a number that was not seen.
 
     `status` is the upstream's HTTP status, None if no upstream answered. `events` is the number of
-    events with output in a stream. `seconds` is the length of the audio. `abandoned`: the
+    events with output in a stream. `seconds` is the length of the audio. `ttft_ms` is vLLM's own
+    time to the first token of a whole answer. `abandoned`: the
     upstream had the request, and before any answer the client disconnected or Envoy's time was up.
     """
 
@@ -33,6 +34,7 @@ class Usage(Struct, frozen=True, kw_only=True, gc=False):
     complete: bool = False
     error: bool = False
     first_event_ms: int | None = None
+    ttft_ms: int | None = None
     abandoned: bool = False
 
 
@@ -134,6 +136,7 @@ def read_usage(values: Mapping[str, str], abandoned: bool | None = None) -> Usag
         complete=values.get(UsageKey.COMPLETE) == "1",
         error=values.get(UsageKey.ERROR) == "1",
         first_event_ms=read_count(values.get(UsageKey.FIRST_EVENT_MS)),
+        ttft_ms=read_count(values.get(UsageKey.TTFT_MS)),
         abandoned=abandoned,
     )
 

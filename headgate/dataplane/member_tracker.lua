@@ -140,3 +140,9 @@ local function tracked(tracker)
   member.depth = member.depth - tracker.depth
   return member
 end
+
+-- The numbers of the outermost member, if it is an object of the root.
+local function root_numbers(tracker)
+  local member = tracked(tracker)
+  return member and member.depth == 1 and member.numbers or nil
+end

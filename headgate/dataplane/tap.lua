@@ -18,6 +18,7 @@
 -- * events: the events with output, about one token each. Settlement needs them only while no
 --   completion is known, so with running usage they are written only at the end.
 -- * first_event_ms: the Unix time of the first event with output.
+-- * ttft_ms: the milliseconds from vLLM's receipt to the first token, if a whole answer tells them.
 -- * complete: "1" once the whole answer has passed. A stream is complete with its own last event
 --   ([DONE], message_stop, response.completed ...), any other body at its end. A stream without its
 --   last event was cut, even if HTTP ended cleanly.
@@ -48,7 +49,7 @@ local MAX_HELD_BYTES = 8 * 1024 * 1024
 local AUDIO = { transcriptions = true, translations = true }
 local NO_OUTPUT = { embeddings = true, rerank = true, score = true }
 local WRITTEN = { "prompt", "completion", "cached", "reasoning", "seconds", "first_event_ms",
-  "complete", "error" }
+  "ttft_ms", "complete", "error" }
 
 -- Bodies. `watch` takes the bytes of a chunk and returns the bytes to pass on. `finish` returns the
 -- bytes that are still held.
@@ -131,14 +132,18 @@ end
 
 local function watch_json(tap, bytes)
   track(tap.usage, bytes)
+  if tap.metrics then
+    track(tap.metrics, bytes)
+  end
   return tap.renamer and rename_json(tap.renamer, bytes) or bytes
 end
 
 local function finish_json(tap)
-  local usage = tracked(tap.usage)
-  if usage and usage.depth == 1 and usage.numbers then
-    set_usage(tap, usage.numbers)
+  local usage, metrics = root_numbers(tap.usage), tap.metrics and root_numbers(tap.metrics)
+  if usage then
+    set_usage(tap, usage)
   end
+  tap.ttft_ms = metrics and metrics.ttft_ms
   if NO_OUTPUT[tap.api] and tap.prompt then
     tap.completion = tap.completion or 0
   end
@@ -153,9 +158,9 @@ local function watch_audio(tap, bytes)
 end
 
 local function finish_audio(tap)
-  local usage, duration = tracked(tap.usage), tracked(tap.duration)
-  if usage and usage.depth == 1 and usage.numbers then
-    tap.seconds = usage.numbers.seconds
+  local usage, duration = root_numbers(tap.usage), tracked(tap.duration)
+  if usage then
+    tap.seconds = usage.seconds
   elseif duration and duration.depth == 1 and duration.value then
     tap.seconds = read_duration(duration.value)
   end
@@ -259,6 +264,7 @@ local function new_tap(handle, admission)
   elseif find(kind, "application/json", 1, true) == 1 then
     tap.watch, tap.finish = watch_json, finish_json
     tap.usage = new_tracker(USAGE, function(object) return read_usage(tap.api, object) end)
+    tap.metrics = TELLS_TTFT[tap.api] and new_tracker(METRICS, read_ttft)
     if tap.per_second then
       tap.watch, tap.finish = watch_audio, finish_audio
       tap.usage = new_tracker(USAGE, read_audio)

@@ -9,7 +9,7 @@
 local match, sub = string.match, string.sub
 
 local COMMA = byte(",")
-local USAGE, DURATION = '"usage"', '"duration"'
+local USAGE, DURATION, METRICS = '"usage"', '"duration"', '"metrics"'
 
 -- Where the first member `key` (with its quotes) begins, and where its value does; nothing without
 -- one.
@@ -117,4 +117,20 @@ local function read_duration(value)
   local whole, fraction = match(value, '^"?(%d+)%.?(%d*)"?[%s,}]')
   whole = number(whole)
   return whole and find(fraction, "[1-9]") and whole + 1 or whole
+end
+
+-- A number that is not negative, with at most 9 digits before the point.
+local function milliseconds(object, key)
+  local _, value = find_member(object, key)
+  local whole, fraction = match(object, "^(%d+)(%.?%d*)[%s,}]", value or #object)
+  return whole and #whole <= 9 and #fraction <= 24 and tonumber(whole .. fraction) or nil
+end
+
+local TELLS_TTFT = { chat = true, completions = true, responses = true }
+
+-- vLLM's own time to the first token, in the `metrics` of --enable-per-request-metrics. It begins
+-- when the engine takes the request up; the wait in the queue comes before.
+local function read_ttft(object)
+  local prefill_ms = milliseconds(object, '"time_to_first_token_ms"')
+  return { ttft_ms = prefill_ms and prefill_ms + (milliseconds(object, '"queue_time_ms"') or 0) }
 end

@@ -36,6 +36,7 @@ def main(arguments: list[str]) -> int:
         slowdown_s=options.slowdown_s,
         force_usage=options.force_usage,
         prompt_tokens_details=options.prompt_tokens_details,
+        per_request_metrics=options.per_request_metrics,
         keep_alive_s=options.keep_alive_s,
     )
     try:
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--slowdown-s", type=float, default=0.0, metavar="S", help="of a step, for each sequence")
     add("--force-usage", action="store_true", help="--enable-force-include-usage of vLLM")
     add("--prompt-tokens-details", action="store_true", help="--enable-prompt-tokens-details")
+    add("--per-request-metrics", action="store_true", help="--enable-per-request-metrics")
     add("--keep-alive-s", type=int, default=default.keep_alive_s, metavar="S")
     return parser
 

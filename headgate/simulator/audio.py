@@ -18,7 +18,7 @@ from headgate.simulator import prompts, usage
 from headgate.simulator.fields import Fields
 from headgate.simulator.generate import GeneratedAnswer
 from headgate.simulator.requests import InferenceRequest
-from headgate.simulator.streams import DONE, data_event, error_events
+from headgate.simulator.streams import DONE, Times, data_event, error_events
 from headgate.simulator.vllm_errors import (
     BODY_INVALID,
     VllmError,
@@ -106,7 +106,7 @@ class AudioWriter:
             "model": answer.model,
         }
 
-    def body(self) -> bytes:
+    def body(self, _: Times | None) -> bytes:
         """The answer that is not streamed."""
         text = self._answer.choices[0].text
         seconds = self._options["seconds"]

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from headgate.simulator import usage
 from headgate.simulator.generate import Choice, GeneratedAnswer
-from headgate.simulator.streams import DONE, data_event, error_events
+from headgate.simulator.streams import DONE, Times, data_event, error_events
 from headgate.simulator.vllm_errors import to_json
 
 
@@ -28,7 +28,7 @@ class ChoiceWriter(ABC):
         self._fingerprint = fingerprint
         self._head = to_json(self._members(self.CHUNK_OBJECT))[:-1]
 
-    def body(self) -> bytes:
+    def body(self, times: Times | None) -> bytes:
         """The answer that is not streamed. Unlike the chunks it keeps its null members."""
         members = self._members(self.OBJECT) | {
             "choices": [self._choice(choice) for choice in self._answer.choices],
@@ -37,7 +37,7 @@ class ChoiceWriter(ABC):
             "usage": usage.total(self._answer)
             | {"prompt_tokens_details": self._details(), "completion_tokens_details": None},
         }
-        tail = {"kv_transfer_params": None, "ec_transfer_params": None, "metrics": None}
+        tail = {"kv_transfer_params": None, "ec_transfer_params": None, "metrics": times}
         return to_json(members | self._more_members() | tail).encode()
 
     def opening(self) -> list[bytes]:

@@ -96,7 +96,9 @@ class Playback:
         if kind == "stall":
             await self._exchange.pause_forever()
         self._metrics.finish(self._run)
-        await send_whole(self._exchange, writer.body(), kind)
+        is_told = self._answer.show_times and len(self._answer.choices) == 1
+        body = writer.body(self._run.times_ms() if is_told else None)
+        await send_whole(self._exchange, body, kind)
 
     async def _send_events(self, writer: Writer, opening: list[bytes]) -> None:
         if opening:

@@ -55,6 +55,8 @@ class GeneratedAnswer:
     continuous_usage: bool
     show_details: bool
     """`--enable-prompt-tokens-details`."""
+    show_times: bool
+    """`--enable-per-request-metrics`."""
 
     @property
     def total_prompt_tokens(self) -> int:

@@ -171,6 +171,7 @@ class Inference:
             include_usage=request.include_usage or settings.force_usage,
             continuous_usage=request.continuous_usage or settings.force_usage,
             show_details=settings.prompt_tokens_details,
+            show_times=settings.per_request_metrics,
         )
 
     def _playback(

@@ -3,7 +3,7 @@
 from typing import Any
 
 from headgate.simulator.generate import Choice, GeneratedAnswer
-from headgate.simulator.streams import named_event
+from headgate.simulator.streams import Times, named_event
 from headgate.simulator.vllm_errors import engine_dead, to_json
 
 
@@ -15,7 +15,7 @@ class MessagesWriter:
         self._choice: Choice = answer.choices[0]
         self._block_open = False
 
-    def body(self) -> bytes:
+    def body(self, _: Times | None) -> bytes:
         """The answer that is not streamed, without null members."""
         body = self._message_start() | {
             "content": [{"type": "text", "text": self._choice.text}],

@@ -75,6 +75,18 @@ class Run:
         """The prompts' tokens, once for each choice."""
         return sum(choice.prompt_tokens for choice in self.choices)
 
+    def times_ms(self) -> dict[str, float | None]:
+        """The times of a whole answer, as vLLM tells them; without its queue in the first."""
+        decode_s, inference_s = self.last_s - self.first_s, self.last_s - self.started_s
+        gaps = self.generated - 1
+        return {
+            "time_to_first_token_ms": (self.first_s - self.started_s) * 1000,
+            "generation_time_ms": decode_s * 1000,
+            "queue_time_ms": (self.started_s - self.arrived_s) * 1000,
+            "mean_itl_ms": decode_s / gaps * 1000 if gaps else None,
+            "tokens_per_second": self.generated / inference_s if inference_s else None,
+        }
+
 
 class EngineMetrics:
     """All counts of one server."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from headgate.simulator.generate import Choice, GeneratedAnswer
-from headgate.simulator.streams import named_event
+from headgate.simulator.streams import Times, named_event
 from headgate.simulator.vllm_errors import to_json
 
 
@@ -26,9 +26,10 @@ class ResponsesWriter:
         self._item_open = False
         self._next_number = 0
 
-    def body(self) -> bytes:
+    def body(self, times: Times | None) -> bytes:
         """The answer that is not streamed."""
-        return to_json(self._final()).encode()
+        told = {} if times is None else {"metrics": times}
+        return to_json(self._final() | told).encode()
 
     def opening(self) -> list[bytes]:
         """created and in_progress, with usage null, at once."""

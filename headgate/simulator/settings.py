@@ -33,6 +33,8 @@ class Settings:
     """`--enable-force-include-usage`: running usage in every chat and completions stream."""
     prompt_tokens_details: bool = False
     """`--enable-prompt-tokens-details`: cached tokens in the usage."""
+    per_request_metrics: bool = False
+    """`--enable-per-request-metrics`: the answer's own times in a whole answer."""
 
     keep_alive_s: int = 5
     """`VLLM_HTTP_TIMEOUT_KEEP_ALIVE`: seconds after which an idle connection is closed."""

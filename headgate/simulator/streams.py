@@ -1,6 +1,7 @@
 """Server-sent events, and what every writer of an answer offers to the engine."""
 
 import json
+from collections.abc import Mapping
 from typing import Protocol
 
 from headgate.simulator.vllm_errors import engine_dead
@@ -9,11 +10,15 @@ DONE = b"data: [DONE]\n\n"
 """The end mark of chat and completions streams; responses and messages have none."""
 
 
+Times = Mapping[str, float | None]
+"""The times of one answer in milliseconds, by the names of vLLM's --enable-per-request-metrics."""
+
+
 class Writer(Protocol):
     """One answer in the words of its API. Each list item is one event, with its blank line."""
 
-    def body(self) -> bytes:
-        """The whole answer, not streamed."""
+    def body(self, times: Times | None) -> bytes:
+        """The whole answer, not streamed; with its `times`, if it tells them."""
         ...
 
     def opening(self) -> list[bytes]:

@@ -234,6 +234,28 @@ def test_the_first_output_is_timed_only_inside_the_request(
     assert record.ttft_s == expected
 
 
+TOLD = {
+    "after the way to vLLM": ({"ttft_ms": "250"}, 0.004, 0.254),
+    "beside a first output that was seen": (
+        {"ttft_ms": "250", "first_event_ms": str(START_S * 1000 + 623)},
+        0.004,
+        0.499543,
+    ),
+    "longer than the request": ({"ttft_ms": "900"}, 0.004, None),
+    "of no number": ({"ttft_ms": "1.5"}, 0.004, None),
+    "without a request to vLLM": ({"ttft_ms": "250"}, None, None),
+    "not told": ({}, 0.004, None),
+}
+
+
+@pytest.mark.parametrize(("told", "sent_s", "expected"), TOLD.values(), ids=TOLD)
+def test_the_first_token_of_a_whole_answer_is_timed_where_vllm_tells_it(
+    told: dict[str, str], sent_s: float | None, expected: float | None
+) -> None:
+    usage = without(USAGE, "first_event_ms") | told
+    assert metered(usage=usage, upstream_tx_s=sent_s).ttft_s == expected
+
+
 TIMES = {
     0: "1970-01-01T00:00:00.000000Z",
     START_S * 10**9 + 999_999_999: "2025-11-21T12:03:11.999999Z",

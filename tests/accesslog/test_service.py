@@ -261,6 +261,20 @@ async def test_a_503_of_our_own_leaves_a_line_with_the_requests_id(
     assert line.getMessage() == "a client got 503: rate_limiter_error"
     facts = vars(line)
     assert (facts["request_id"], facts["tenant"], facts["status"]) == ("q-0", "acme", 503)
+    assert facts["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+async def test_a_refusal_by_a_limit_leaves_a_line_with_its_request_trace_and_limit(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    refused = {"status": 429, "details": "request_rate_limited", "upstream_rx_s": None}
+    with caplog.at_level(logging.INFO):
+        await world.send(message(numbered(1, **refused, limits={"refused_by": "acme/day"})))
+    (line,) = caplog.records
+    assert line.getMessage() == "acme/alice is over its limit: acme/day"
+    facts = vars(line)
+    assert (facts["request_id"], facts["tenant"], facts["status"]) == ("q-1", "acme", 429)
+    assert (facts["trace_id"], facts["limit"]) == ("4bf92f3577b34da6a3ce929d0e0e4736", "acme/day")
 
 
 async def test_a_message_that_cannot_be_read_is_counted_and_the_next_is_handled(

@@ -67,6 +67,7 @@ def upstream() -> Iterator[Upstream]:
         yield Upstream(url, real=True)
         return
     arguments = ["--model", "tiny", "--adapter", "lora-a", "--prompt-tokens-details"]
+    arguments += ["--per-request-metrics"]
     arguments += ["--ttft-s", "0.01", "--token-interval-s", "0.005"]
     with started_simulator(*arguments) as simulated:
         yield Upstream(simulated, real=False)

@@ -139,3 +139,18 @@ def test_no_key_is_ever_written_down(box: Box) -> None:
     for text in (logs, box.metrics()):
         assert "sk-test-alice" not in text
         assert "a secret prompt" not in text
+
+
+def test_the_first_token_of_a_whole_answer_is_timed_as_vllm_tells_it(
+    upstream: Upstream, counted_box: Box
+) -> None:
+    if upstream.real:
+        pytest.skip("a vLLM tells it with --enable-per-request-metrics only")
+    answer = counted_box.chat()
+    record = counted_box.record_of(answer.headers["x-request-id"])
+
+    told_ms = answer.json()["metrics"]
+    inside_s = (told_ms["queue_time_ms"] + told_ms["time_to_first_token_ms"]) / 1000
+    assert record["stream"] is False
+    assert record["ttft_s"] == pytest.approx(record["to_upstream_s"] + inside_s, abs=0.001)
+    assert record["ttft_s"] < record["duration_s"]

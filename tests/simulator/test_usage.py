@@ -177,6 +177,23 @@ async def test_details_come_only_with_their_option(
     assert list(last["prompt_tokens_details"]) == ["cached_tokens", "created_cache_tokens"]
 
 
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES])
+async def test_a_whole_answer_tells_its_times_only_with_their_option(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    settings = Settings(ttft_s=0.02, token_interval_s=0, per_request_metrics=True)
+    async with (
+        running(settings, "127.0.0.1", 0) as url,
+        httpx.AsyncClient(base_url=url) as telling,
+    ):
+        told = (await telling.post(path, json=asking(path))).json()["metrics"]
+    plain = (await client.post(path, json=asking(path))).json()
+
+    assert told["time_to_first_token_ms"] >= 19
+    assert told["queue_time_ms"] >= 0
+    assert plain.get("metrics") is None
+
+
 async def test_a_repeated_prompt_is_cached_for_the_same_model_and_salt(
     forced: httpx.AsyncClient,
 ) -> None:

@@ -66,7 +66,8 @@ WORDS = st.sampled_from(
     [b'{"usage":{', b'"usage":', b'"usage"', b'"prompt_tokens":3', b'"choices":[{', b'"index":1',
      b"}", b"]", b"[", b'"', b"\\", b"\n", b"\n\n", b"\r", b"data:", b"event: ", b"message_start",
      b"response.completed", b"[DONE]", b"null", b",", b"\x00", b"\xff",
-     b'"duration":"12.50"', b'"duration":', b'{"usage":{"type":"duration","seconds":3', b"}}"]
+     b'"duration":"12.50"', b'"duration":', b'{"usage":{"type":"duration","seconds":3', b"}}",
+     b'"metrics":{', b'"time_to_first_token_ms":52.25', b'"queue_time_ms":', b"7.", b".5,"]
 )  # fmt: skip
 ADMISSIONS = st.fixed_dictionaries(
     {

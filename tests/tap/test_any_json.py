@@ -64,7 +64,8 @@ async def test_usage_of_the_root_and_nothing_else_is_counted_and_cut(
         st.sampled_from(
             [b'{"usage":{', b'"usage":', b'"prompt_tokens":3', b"}", b"]", b"[", b'"', b"\\", b"\n",
              b"\r", b"data:", b"event: ", b"message_start", b"response.completed", b"\x00", b"\xff",
-             b'"duration":"2.5"', b'"duration":3,', b'"seconds":7']
+             b'"duration":"2.5"', b'"duration":3,', b'"seconds":7',
+             b'{"metrics":{"time_to_first_token_ms":52.25', b',"queue_time_ms":', b"7.", b".5,"]
         ),
         max_size=40,
     ).map(b"".join),
