@@ -16,6 +16,7 @@ from headgate.cli.ledger import ledger_group
 from headgate.cli.login import login_command, logout_command
 from headgate.cli.managing import audit_group, tenants_group
 from headgate.cli.planning import curve_command, plan_command
+from headgate.cli.reconcile import reconcile_command
 from headgate.cli.rendering import render_group
 from headgate.cli.report import report_group
 from headgate.cli.running import serve_command, simulate_command, up_command
@@ -60,6 +61,7 @@ for _command in (
     completion_command,
 ):
     cli.add_command(_command)
+ledger_group.add_command(reconcile_command)
 
 
 def main() -> None:

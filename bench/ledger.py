@@ -1,0 +1,161 @@
+"""How many records a second does the ledger add, and how fast does a search find them?"""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import psycopg
+from prometheus_client import CollectorRegistry
+
+from accesslog.spool import SpoolWriter
+from bench.measure import Durations, timed
+from bench.table import Table
+from headgate.core.clock import SystemClock
+from headgate.core.metrics import Metrics
+from headgate.core.policy import CompiledPolicy
+from headgate.database.address import database_address
+from headgate.database.connection import Connection, connected
+from headgate.ledger.follow import SpoolFollower
+from headgate.ledger.search import Wanted, place_of, search, statement
+from headgate.program.postgres.folder import OWNER
+from headgate.program.postgres.server import Postgres, running_postgres
+from tests.ledger.builders import line
+
+RECORDS = 100_000
+ROUNDS = 3
+ROWS = int(os.environ.get("ROWS", "1000000"))
+_POLICY = CompiledPolicy({}, {}, {})
+_ASKS = 200
+_PAGE = 100
+_MONTHS = "select headgate.ensure_usage_month(make_date(2026, {month}, 1))"
+_FILL = """
+insert into headgate.usage_record (ended_at, started_at, duration_us, ingest_id, schema, flags,
+  request_id, tenant, key, model, api, person_id, status, "limit", ip, prompt_tokens,
+  completion_tokens, cost_nanos, user_agent, path, pod)
+select at, at - interval '1 s', 1000000, 1, 2, '{{}}', gen_random_uuid()::text,
+  'tenant-' || n % 50, '~' || lpad(to_hex(n % 5000), 16, '0'), 'model-' || n % 20, 'chat',
+  p.ids[1 + n % 5000], case when n % 100 < 97 then 200 else 429 end,
+  case when n % 100 >= 97 then 'tenant tenant-' || n % 50 || ' tokens per day' end,
+  inet '10.0.0.0' + n % 20000, n % 4000, n % 800, n % 100000, 'openai-python',
+  '/v1/chat/completions',
+  '10.1.0.1:8000'
+from (select n, timestamptz '2026-01-01 00:00:00Z'
+    + (n::float8 / {rows} * 304) * interval '1 day' as at
+  from generate_series({first}, {last}) n) one,
+  (select array_agg(id order by name) as ids from headgate.person) p
+"""
+_PEOPLE = "insert into headgate.person (name) select 'user-' || n from generate_series(1, 5000) n"
+_STEP = 1_000_000
+
+
+@asynccontextmanager
+async def _server() -> AsyncIterator[Postgres]:
+    with tempfile.TemporaryDirectory(prefix="hg-bench-") as name:
+        os.chmod(name, 0o711)  # noqa: S103 - the server may run as another user
+        async with running_postgres(Path(name) / "db") as server:
+            yield server
+
+
+async def ingest() -> list[Table]:
+    """Adds records of a spool, in rounds."""
+    rates = []
+    async with _server() as server:
+        address = database_address(server.url)
+        clock, connect = SystemClock(), partial(connected, address)
+        for number in range(ROUNDS):
+            with tempfile.TemporaryDirectory(prefix="hg-bench-") as name:
+                _write(Path(name), number * RECORDS)
+                metrics = Metrics(CollectorRegistry(), clock)
+                async with connected(address) as connection:
+                    follower = SpoolFollower(connect, Path(name), lambda: _POLICY, clock, metrics)
+                    start_s = perf_counter()
+                    await follower.catch_up(connection)
+                    rates.append(RECORDS / (perf_counter() - start_s))
+    rows = [(RECORDS, min(rates), sorted(rates)[len(rates) // 2], max(rates))]
+    columns = ("records", "slowest a second", "median a second", "fastest a second")
+    return [Table("Records from the spool into the ledger", columns, rows, _INGEST_NOTE)]
+
+
+def _write(folder: Path, first: int) -> None:
+    writer = SpoolWriter(folder, 10**10)
+    for begin in range(first, first + RECORDS, 1_000):
+        writer.append(b"".join(line(number) for number in range(begin, begin + 1_000)))
+    writer.close()
+
+
+async def find() -> list[Table]:
+    """Asks a ledger of ROWS rows, first page and a late one, and prints the plans."""
+    async with _server() as server:
+        await asyncio.to_thread(_fill, server.folder.url(OWNER))
+        async with connected(database_address(server.url)) as connection:
+            rows = [await _asked(connection, name, one) for name, one in _SEARCHES.items()]
+    columns = ("search", "rows", "first page, median", "first page, p95", "tenth page, p95")
+    title = f"Searches of a ledger of {ROWS:,} records"
+    return [Table(title, columns, rows, _FIND_NOTE)]
+
+
+def _fill(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(_PEOPLE.encode())
+        for month in range(1, 12):
+            connection.execute(_MONTHS.format(month=month).encode())
+        for first in range(0, ROWS, _STEP):
+            last = min(first + _STEP, ROWS) - 1
+            connection.execute(_FILL.format(rows=ROWS, first=first, last=last).encode())
+        connection.execute("vacuum analyze headgate.usage_record")
+
+
+async def _asked(connection: Connection, name: str, wanted: Wanted) -> tuple[Any, ...]:
+    print(f"{name}\n{await _plan(connection, wanted)}\n", flush=True)
+    first, late, found = Durations(), Durations(), 0
+    for _ in range(_ASKS):
+        lines = await timed(search(connection, wanted, None, _PAGE), first)
+        found = len(lines)
+    place = None
+    for _ in range(9):
+        lines = await search(connection, wanted, place, _PAGE)
+        place = place_of(lines[-1]) if lines else place
+    for _ in range(_ASKS):
+        await timed(search(connection, wanted, place, _PAGE), late)
+    return name, found, first.median_s, first.at(0.95), late.at(0.95)
+
+
+async def _plan(connection: Connection, wanted: Wanted) -> str:
+    person = None
+    if wanted.user is not None:
+        query = "select id from headgate.person where name = %s"
+        found = await (await connection.execute(query, (wanted.user,))).fetchone()
+        person = found and found[0]
+    query, values = statement(wanted, person, None, _PAGE)
+    cursor = await connection.execute(f"explain (analyze, buffers, costs off) {query}", values)
+    return "\n".join(row for (row,) in await cursor.fetchall() if "never executed" not in row)
+
+
+_SEARCHES = {
+    "newest of all": Wanted(),
+    "a tenant": Wanted(tenant="tenant-7"),
+    "a user": Wanted(user="user-77"),
+    "a user in their tenant": Wanted(tenant="tenant-26", user="user-77"),
+    "a key": Wanted(key="~0000000000000077"),
+    "a model of a tenant": Wanted(tenant="tenant-7", model="model-7"),
+    "an address": Wanted(ip=ip_address("10.0.0.77")),
+    "status 429 of a tenant": Wanted(tenant="tenant-48", status=429),
+    "a status that is nowhere": Wanted(tenant="tenant-7", status=418),
+    "a limit": Wanted(refused_by="tenant tenant-48 tokens per day"),
+    "an id that is nowhere": Wanted(request_id="none"),
+    "a tenant's March": Wanted(
+        tenant="tenant-7",
+        begin=datetime(2026, 3, 1, tzinfo=UTC),
+        end=datetime(2026, 4, 1, tzinfo=UTC),
+    ),
+}
+_INGEST_NOTE = "PostgreSQL and the program share the machine. Its files are synced, as in use."
+_FIND_NOTE = f"A page has {_PAGE} rows. Seconds from the question to the rows, in one process."

@@ -1,0 +1,84 @@
+"""`headgate ledger reconcile`: the ledger beside vLLM's own counters."""
+
+import asyncio
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from headgate.cli.api import show
+from headgate.cli.options import DATABASE_PASSWORD
+from headgate.core.errors import OperatorError
+from headgate.database.address import DatabaseAddress, database_address
+from headgate.database.connection import DatabaseAwayError, connected
+from headgate.ledger.engine_counters import read_engines
+from headgate.ledger.reconcile import Compared, LedgerTokens, compare, read_ledger
+
+UNEXPLAINED = 3
+"""The exit code if a pod's unexplained part is above the bound."""
+_COLUMNS = (
+    *("pod", "model", "vllm_prompt", "ledger_prompt", "vllm_completion", "ledger_completion"),
+    *("difference", "explained", "unexplained"),
+)
+_TIME = click.DateTime(["%Y-%m-%dT%H:%M:%SZ"])
+
+
+@click.command("reconcile")
+@click.option("--from", "begin", type=_TIME, required=True, help="Such as 2026-10-01T00:00:00Z.")
+@click.option("--to", "end", type=_TIME, required=True, help="The time before which they ended.")
+@click.option("--prometheus", metavar="URL", required=True, help="It scrapes vLLM's pods.")
+@click.option("--database", metavar="URL", required=True, help="The ledger's, as of `import`.")
+@DATABASE_PASSWORD
+@click.option(
+    "--bound-percent",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="How much of a pod's tokens may be unexplained.",
+)
+def reconcile_command(
+    *,
+    begin: datetime,
+    end: datetime,
+    prometheus: str,
+    database: str,
+    database_password_file: Path | None,
+    bound_percent: float,
+) -> None:
+    """Compare the ledger with vLLM's counters; the exit code is 3 above the bound."""
+    begin, end = begin.replace(tzinfo=UTC), end.replace(tzinfo=UTC)
+    if begin >= end:
+        raise click.UsageError("--from must be before --to")
+    address = database_address(database, database_password_file)
+    lines = compare(read_engines(prometheus, begin, end), _ledger(address, begin, end))
+    show(map(_row, lines), _COLUMNS, as_json=False)
+    above = [
+        one.pod
+        for one in lines
+        if one.unexplained * 100 > bound_percent * max(one.engine_tokens, 1)
+    ]
+    if above:
+        click.echo(f"headgate: unexplained above the bound: {', '.join(above)}", err=True)
+        sys.exit(UNEXPLAINED)
+
+
+def _ledger(address: DatabaseAddress, begin: datetime, end: datetime) -> Mapping[str, LedgerTokens]:
+    async def read() -> Mapping[str, LedgerTokens]:
+        async with connected(address) as connection:
+            return await read_ledger(connection, begin, end)
+
+    try:
+        return asyncio.run(read())
+    except DatabaseAwayError as error:
+        raise OperatorError(f"the database is away: {error}") from None
+
+
+def _row(one: Compared) -> dict[str, object]:
+    values: Sequence[object] = (
+        *(one.pod, one.engine.model, one.engine.prompt, one.ledger.prompt),
+        *(one.engine.completion, one.ledger.completion),
+        *(one.difference, one.explained, one.unexplained),
+    )
+    return dict(zip(_COLUMNS, values, strict=True))

@@ -1,0 +1,113 @@
+"""The ledger beside vLLM's counters: restarts, choices, aborts, and traffic past the gateway."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headgate.ledger.engine_counters import grown
+from headgate.program.postgres.folder import APPLICATION
+from tests.ledger.builders import line, written
+from tests.postgres_server import PostgresServer
+
+POD = "10.1.0.1:8000"
+TIMES = ("--from", "2026-10-01T00:00:00Z", "--to", "2026-11-01T00:00:00Z")
+END_S = 1793491200.0
+
+
+@pytest.mark.parametrize(
+    ("samples", "growth"),
+    [
+        ([(90, 100), (110, 130), (120, 150)], 50),
+        ([(80, 40), (90, 100), (100, 105), (110, 130)], 25),
+        ([(110, 30), (120, 50)], 50),  # a new pod
+        ([(90, 100), (110, 130), (120, 20), (130, 25)], 55),  # a restart
+        ([(90, 100)], 0),
+    ],
+)
+def test_a_counter_grows_from_its_value_at_the_begin_and_from_0_after_a_restart(
+    samples: list[tuple[float, float]], growth: int
+) -> None:
+    assert grown(samples, 100) == growth
+
+
+@contextmanager
+def prometheus(prompt: int, completion: int) -> Iterator[str]:
+    """An API that has two samples of each counter of one pod."""
+
+    class Api(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            value = prompt if "prompt_tokens" in self.path else completion
+            values: list[Any] = [[END_S - 60, str(value // 2)], [END_S, str(value)]]
+            series = {"metric": {"instance": POD, "model_name": "tiny"}, "values": values}
+            body = json.dumps({"status": "success", "data": {"result": [series]}}).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def run(server: PostgresServer, *arguments: object) -> subprocess.CompletedProcess[str]:
+    url = server.server.folder.url(APPLICATION, "clean")
+    command = [sys.executable, "-m", "headgate", "ledger", *map(str, arguments), "--database", url]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "numbers", "code"),
+    [
+        (70, 25, ["70", "70", "25", "25", "0", "0", "0"], 0),  # all of it, a prompt for each choice
+        (80, 25, ["80", "70", "25", "25", "10", "10", "0"], 0),  # an abort may be that much
+        (170, 25, ["170", "70", "25", "25", "100", "30", "70"], 3),  # traffic past the gateway
+        (20, 25, ["20", "70", "25", "25", "-50", "30", "20"], 3),  # billed, and never worked on
+    ],
+)
+def test_the_statement_has_both_accounts_and_what_explains_their_difference(
+    postgres: PostgresServer,
+    tmp_path: Path,
+    prompt: int,
+    completion: int,
+    numbers: list[str],
+    code: int,
+) -> None:
+    postgres.clean_database()
+    lines = (
+        line(1, prompt_tokens=10, completion_tokens=5),
+        line(2, prompt_tokens=20, completion_tokens=20, choices=3),
+        line(3, prompt_tokens=0, completion_tokens=0, source="refund", ended="client_left"),
+        line(4, pod=None, prompt_tokens=0, completion_tokens=0, status=429),
+        line(5, time="2026-09-30T23:59:00Z"),
+    )
+    assert run(postgres, "import", written(tmp_path / "a", *lines)).returncode == 0
+
+    with prometheus(prompt, completion) as url:
+        done = run(postgres, "reconcile", *TIMES, "--prometheus", url)
+
+    assert done.stdout.splitlines()[1].split() == [POD, "tiny", *numbers]
+    assert done.returncode == code, done.stderr
+    assert ("unexplained above the bound: 10.1.0.1:8000" in done.stderr) is (code == 3)
+
+
+def test_a_prometheus_that_is_away_is_one_line(postgres: PostgresServer) -> None:
+    done = run(postgres, "reconcile", *TIMES, "--prometheus", "http://127.0.0.1:1")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("headgate: --prometheus http://127.0.0.1:1: cannot be asked")
