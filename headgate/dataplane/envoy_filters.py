@@ -100,7 +100,7 @@ def envoy_filters(
     target = TARGETS[attach]
     chain = filter_chain(SERVICES_CLUSTER, body_limit_bytes, path, counting)
     return [
-        _object("headgate-reading", target, 10, [_reading(target, body_limit_bytes)]),
+        _object("headgate-reading", target, 10, [_reading(target, body_limit_bytes, path)]),
         _object("headgate-ext-authz", target, 20, [_ext_authz(target, chain)]),
         _object("headgate-filters", target, 30, _filters(target, chain)),
     ]
@@ -121,9 +121,9 @@ def _object(
     }
 
 
-def _reading(target: PatchTarget, body_limit_bytes: int) -> Patch:
+def _reading(target: PatchTarget, body_limit_bytes: int, path: HookPath) -> Patch:
     """The rules for reading requests. A merge appends lists; istiod's own lists are empty here."""
-    rules = Any.pack(reading_rules(body_limit_bytes))
+    rules = Any.pack(reading_rules(body_limit_bytes, path))
     value = {"name": _MANAGER, "typed_config": _snake(rules)}
     return _patch("NETWORK_FILTER", _match(target), "MERGE", value)
 

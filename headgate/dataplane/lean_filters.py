@@ -1,13 +1,11 @@
 """The filters of the lean path: the body is read first, then one call of ext_authz decides all."""
 
-from betterproto2 import Message
 from envoy_data_plane.envoy.config.core.v3 import DataSource, HeaderValue
 from envoy_data_plane.envoy.config.core.v3 import TypedExtensionConfig as ExtensionConfig
 from envoy_data_plane.envoy.extensions.common.matching.v3 import ExtensionWithMatcher
 from envoy_data_plane.envoy.extensions.filters.common.matcher.action.v3 import SkipFilter
 from envoy_data_plane.envoy.extensions.filters.http.lua.v3 import Lua
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
-from envoy_data_plane.envoy.extensions.matching.common_inputs.ssl.v3 import UriSanInput
 from envoy_data_plane.envoy.type.matcher.v3 import HttpRequestHeaderMatchInput
 from envoy_data_plane.google.protobuf import Any
 from envoy_data_plane.xds.core.v3 import TypedExtensionConfig
@@ -30,7 +28,7 @@ from headgate.core.contract import (
     VERSION_HEADER,
     Namespace,
 )
-from headgate.core.lean_contract import EDITS_HEADER, PATH_METADATA
+from headgate.core.lean_contract import EDITS_HEADER, PATH_METADATA, PEER_HEADER
 from headgate.dataplane.filters import (
     body_limit,
     check_call,
@@ -89,8 +87,8 @@ def credential_body_limit(size_bytes: int) -> HttpFilter:
     credential too. The edits may make a body larger, and Envoy then holds all of it. The request
     reader holds to the exact limit.
     """
-    credentials = [_header_matches(name, "(?s).*") for name in CREDENTIAL_HEADERS]
-    credentials.append(_matches("uri_san", UriSanInput(), ".+"))
+    names = (*CREDENTIAL_HEADERS, PEER_HEADER)
+    credentials = [_header_matches(name, "(?s).*") for name in names]
     return _only_with(credentials, body_limit(size_bytes + EDIT_ROOM_BYTES))
 
 
@@ -120,14 +118,11 @@ def _only_with(any_of: list[MatcherMatcherListPredicate], wrapped: HttpFilter) -
 
 
 def _header_matches(name: str, regex: str) -> MatcherMatcherListPredicate:
-    return _matches("header", HttpRequestHeaderMatchInput(header_name=name), regex)
-
-
-def _matches(name: str, source: Message, regex: str) -> MatcherMatcherListPredicate:
+    header = Any.pack(HttpRequestHeaderMatchInput(header_name=name))
     matcher = RegexMatcher(google_re2=RegexMatcherGoogleRe2(), regex=regex)
     return MatcherMatcherListPredicate(
         single_predicate=MatcherMatcherListPredicateSinglePredicate(
-            input=TypedExtensionConfig(name=name, typed_config=Any.pack(source)),
+            input=TypedExtensionConfig(name="header", typed_config=header),
             value_match=StringMatcher(safe_regex=matcher),
         )
     )

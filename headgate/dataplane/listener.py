@@ -12,6 +12,8 @@ from envoy_data_plane.envoy.config.core.v3 import (
     Address,
     ApiVersion,
     ConfigSource,
+    HeaderValue,
+    HeaderValueOption,
     Http1ProtocolOptions,
     Http2ProtocolOptions,
     HttpProtocolOptions,
@@ -44,6 +46,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
 from envoy_data_plane.google.protobuf import Any
 
 from headgate.core.contract import HEADER_PREFIX, RECORD_YES, CallerKey, Namespace
+from headgate.core.lean_contract import PEER_HEADER, HookPath
 from headgate.core.trace_headers import REQUEST_ID, TRACEPARENT
 from headgate.dataplane.box import OneBox
 from headgate.dataplane.chains import filter_chain
@@ -126,7 +129,7 @@ def log_keeper(services: str) -> Listener:
 
 def connection_manager(box: OneBox, services: str) -> HttpConnectionManager:
     """How requests are read, cleaned, numbered, routed and logged."""
-    manager = reading_rules(box.body_limit_bytes)
+    manager = reading_rules(box.body_limit_bytes, box.path)
     manager.stat_prefix = LISTENER
     manager.codec_type = HttpConnectionManagerCodecType.AUTO
     manager.rds = Rds(
@@ -142,7 +145,7 @@ def connection_manager(box: OneBox, services: str) -> HttpConnectionManager:
     return manager
 
 
-def reading_rules(body_limit_bytes: int) -> HttpConnectionManager:
+def reading_rules(body_limit_bytes: int, path: HookPath) -> HttpConnectionManager:
     """The settings that every way in for clients shares.
 
     They set how strictly requests are read, which headers are removed, how long requests may take,
@@ -152,7 +155,7 @@ def reading_rules(body_limit_bytes: int) -> HttpConnectionManager:
     escaped = HttpConnectionManagerPathWithEscapedSlashesAction.KEEP_UNCHANGED
     return HttpConnectionManager(
         server_name="headgate",
-        early_header_mutation_extensions=[early_header_mutation()],
+        early_header_mutation_extensions=[early_header_mutation(path)],
         normalize_path=True,
         merge_slashes=True,
         path_with_escaped_slashes_action=escaped,
@@ -175,8 +178,11 @@ def reading_rules(body_limit_bytes: int) -> HttpConnectionManager:
     )
 
 
-def early_header_mutation() -> TypedExtensionConfig:
-    """Removes headers that a client must not set, before any filter or the router reads them."""
+def early_header_mutation(path: HookPath) -> TypedExtensionConfig:
+    """Removes headers that a client must not set, before any filter or the router reads them.
+
+    On the lean path it then names the peer of a connection with a workload's certificate.
+    """
     matchers = [
         *(StringMatcher(prefix=prefix, ignore_case=True) for prefix in FORGEABLE_PREFIXES),
         *(StringMatcher(exact=name, ignore_case=True) for name in (REQUEST_ID, FORCED_TRACE)),
@@ -185,10 +191,18 @@ def early_header_mutation() -> TypedExtensionConfig:
         HeaderMutation(remove_on_match=HeaderMutationRemoveOnMatch(key_matcher=matcher))
         for matcher in matchers
     ]
+    if path is HookPath.LEAN:
+        mutations.append(HeaderMutation(append=_peer()))
     return _extension(
         "envoy.http.early_header_mutation.header_mutation",
         EarlyHeaderMutation(mutations=mutations),
     )
+
+
+def _peer() -> HeaderValueOption:
+    """Envoy leaves an empty header out, as of a connection without such a certificate."""
+    value = "%DOWNSTREAM_PEER_URI_SAN%"
+    return HeaderValueOption(header=HeaderValue(key=PEER_HEADER, value=value))
 
 
 def access_log(services: str) -> AccessLog:

@@ -111,10 +111,9 @@ async def running_services(
     start_series(metrics)
     async with AsyncExitStack() as stack:
         watcher = _watcher(settings, clock, metrics)
-        domains = None if watcher is None else watcher.current
         inputs = HookInputs(
             policy=policy,
-            domains=domains,
+            domains=None if watcher is None else watcher.current,
             clock=clock,
             metrics=metrics,
             console=console,
@@ -131,9 +130,7 @@ async def running_services(
         stack.callback(ready.update, hooks="the program ends, and they drain")
         ready["hooks"] = ""
         if watcher is not None:
-            watcher.set_follower(answering.set_domains)
-            ending.on_hangup.append(watcher.look_again)
-            await stack.enter_async_context(watcher)
+            await stack.enter_async_context(_following(watcher, answering, ending))
         yield Services(admin_url, answering)
 
 
@@ -141,6 +138,13 @@ def _watcher(settings: ServiceSettings, clock: Clock, metrics: Metrics) -> RlsCo
     if not settings.ratelimit_config:
         return None
     return RlsConfigWatcher(settings.ratelimit_config, clock, metrics)
+
+
+def _following(watcher: RlsConfigWatcher, answering: Answering, ending: Ending) -> RlsConfigWatcher:
+    """The watcher, whose changes reach all that answer hooks. SIGHUP makes it look again."""
+    watcher.set_follower(answering.set_domains)
+    ending.on_hangup.append(watcher.look_again)
+    return watcher
 
 
 def _built(

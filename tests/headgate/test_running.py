@@ -18,6 +18,7 @@ from headgate.program.settings import (
     BoxSettings,
     DatabaseSettings,
     GrpcServer,
+    LedgerSettings,
     LogFormat,
     LogLevel,
     LogSettings,
@@ -36,6 +37,10 @@ API = (
         tls=TlsFiles(Path("ac"), Path("ak")),
         operator_token_file=Path("t"),
     ),
+)
+LEDGER = (
+    ["--ledger-spool", "s", "--ledger-spool-limit", "50MB"],
+    LedgerSettings(spool=Path("s"), spool_limit_bytes=50_000_000),
 )
 SERVE: dict[str, tuple[list[str], object]] = {
     "policy": (["--policy", "p.yaml"], Path("p.yaml")),
@@ -63,6 +68,7 @@ SERVE: dict[str, tuple[list[str], object]] = {
         ),
     ),
     "api": API,
+    "ledger": LEDGER,
     "records": (["--records", "r.jsonl"], Path("r.jsonl")),
     "log": (
         ["--log-format", "json", "--log-level", "info"],
@@ -97,6 +103,7 @@ UP: dict[str, tuple[list[str], object]] = {
         DatabaseSettings(url="postgresql://u@h/d", password_file=Path("w"), keys_stale_s=60.0),
     ),
     "api": API,
+    "ledger": LEDGER,
     "database_dir": (["--database-dir", "db"], Path("db")),
     "drain_s": SERVE["drain_s"],
     "records": SERVE["records"],

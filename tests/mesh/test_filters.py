@@ -6,6 +6,7 @@ from typing import Any
 import betterproto2
 
 from headgate.core.contract import CHECKED_HEADERS, Namespace
+from headgate.core.lean_contract import HookPath
 from headgate.dataplane.box import BODY_LIMIT_BYTES
 from headgate.dataplane.envoy_filters import SERVICES_CLUSTER
 from headgate.dataplane.filters import http_filters
@@ -66,7 +67,7 @@ def test_ext_authz_has_what_its_provider_cannot_say(mesh: RunningMesh) -> None:
 
 def test_requests_are_read_as_strictly_as_in_one_box(mesh: RunningMesh) -> None:
     running = manager(mesh)
-    rules = reading_rules(BODY_LIMIT_BYTES)
+    rules = reading_rules(BODY_LIMIT_BYTES, HookPath.STANDARD)
     for name, value in rules.to_dict(casing=betterproto2.Casing.SNAKE).items():
         assert normal(running[name]) == normal(value), name
 
