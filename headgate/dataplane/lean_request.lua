@@ -5,7 +5,7 @@ local LEAN = true
 
 -- Whether the connection has the certificate of a workload, which may need no key.
 local function has_certificate(handle)
-  local tls = handle:connection():ssl()
+  local tls = handle:streamInfo():downstreamSslConnection()
   return tls ~= nil and #tls:uriSanPeerCertificate() > 0
 end
 

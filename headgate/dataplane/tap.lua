@@ -126,9 +126,7 @@ local function finish_flat(tap)
   return finish_stream(tap)
 end
 
-local function pass_event(_, event)
-  return event
-end
+local function pass_event(_, event) return event end
 
 local function watch_json(tap, bytes)
   track(tap.usage, bytes)
@@ -172,8 +170,7 @@ local function read_audio(object)
   return { seconds = count(object, '"seconds"') }
 end
 
-local function read_nothing()
-end
+local function read_nothing() end
 
 -- An error is held back until a brace may end it.
 local function watch_error(tap, bytes)

@@ -117,7 +117,7 @@ class Login:
         await self._settled(lambda: self._verifier.check_id_token(token, issuer, expected))
 
     async def _settled(self, verify: Callable[[], T | ApiError | KeysNeeded]) -> T:
-        """What the verifier says once it has the keys. Raises ProblemError."""
+        """The answer of the verifier, once it has the keys. Raises ProblemError."""
         said = verify()
         if isinstance(said, KeysNeeded):
             await self._verifier.fetch_keys(said)

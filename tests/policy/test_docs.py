@@ -10,6 +10,8 @@ from headgate.policy.auto import CeilingEntry, SizeEntry
 from headgate.policy.fields import Entry
 from headgate.policy.identity import (
     ActsForEntry,
+    BrowserLoginEntry,
+    DeviceLoginEntry,
     IssuerEntry,
     MembershipEntry,
     OwnKeysEntry,
@@ -51,6 +53,7 @@ SECTIONS: dict[str, tuple[type[Entry], ...]] = {
     "Limits": (WindowLimitEntry, CostLimitEntry, ConcurrentLimitEntry),
     "Weights": (WeightsEntry,),
     "Issuers": (IssuerEntry,),
+    "Login of people": (DeviceLoginEntry, BrowserLoginEntry),
     "Tenants of an issuer": (MembershipEntry,),
     "Workloads": (WorkloadEntry,),
     "Front ends": (ActsForEntry,),
@@ -78,7 +81,7 @@ def test_every_key_has_its_row_and_every_row_its_key(title: str) -> None:
 def test_every_entry_of_the_file_has_a_section() -> None:
     documented = {entry for entries in SECTIONS.values() for entry in entries}
 
-    assert set(Entry.__subclasses__()) == documented
+    assert {*Entry.__subclasses__(), *DeviceLoginEntry.__subclasses__()} == documented
 
 
 def test_the_first_example_of_the_page_is_a_policy() -> None:
