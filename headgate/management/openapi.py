@@ -19,6 +19,7 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
     "tenant": {"type": "string"},
     "user": {"type": "string", "pattern": whole(USER.pattern)},
     "key": {"type": "string", "pattern": whole(KEY_ID.pattern)},
+    "month": {"type": "string", "pattern": whole("[0-9]{4}-(?:0[1-9]|1[0-2])")},
     "revocation": _NUMBER,
     "number": _NUMBER,
     "hash": {"type": "string", "pattern": whole("[0-9a-fA-F]{64}")},
@@ -27,6 +28,15 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
     "Idempotency-Key": {"type": "string", "pattern": whole(IDEMPOTENCY_KEY.pattern)},
     "If-Match": {"type": "string", "pattern": whole(r'\*|"[0-9]{1,18}"')},
 }
+_TEXT = {"type": "string", "pattern": whole(r"[^\0]{1,512}")}
+_TIME = {"type": "string", "format": "date-time"}
+_FILTERS: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("tenant", "user", "key", "model", "refused_by", "request_id"), _TEXT),
+    "ip": {"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]},
+    "status": {"type": "integer", "minimum": 100, "maximum": 999},
+    **dict.fromkeys(("from", "to"), _TIME),
+}
+"""The schemas of a search, which finds nothing for a name that nobody has."""
 _MADE: dict[type, tuple[str, str]] = {
     IssuedKeyBody: ("key", "$response.body#/key/id"),
     RevocationBody: ("revocation", "$response.body#/id"),
@@ -91,6 +101,8 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     in_path = re.findall(r"{(\w+)}", endpoint.path)
     in_query = (*endpoint.query, *(("after", "limit") if endpoint.is_list else ()))
     schemas = {**_PARAMETERS, **({"after": _NUMBER} if endpoint.is_numbered else {})}
+    if endpoint.query:
+        schemas |= {name: _FILTERS.get(name, schemas.get(name, {})) for name in endpoint.query}
     places = [("path", in_path), ("query", in_query), ("header", _headers(endpoint))]
     return [
         {"name": name, "in": place, "required": place == "path", "schema": schemas[name]}
@@ -110,7 +122,7 @@ def _headers(endpoint: Endpoint) -> list[str]:
 
 def _links(endpoint: Endpoint) -> dict[str, Any]:
     """The operations on what this one makes."""
-    if endpoint.status != 201:
+    if endpoint.status != 201 or endpoint.output not in _MADE:
         return {}
     name, id = _MADE[endpoint.output]
     found = [one.handle.__name__ for one in ENDPOINTS if f"{{{name}}}" in one.path]
@@ -130,4 +142,5 @@ def _schemas() -> dict[str, Any]:
     bodies |= {one.input for one in ENDPOINTS if one.input is not None}
     ordered = sorted(bodies, key=lambda body: body.__name__)
     _, schemas = msgspec.json.schema_components(ordered, ref_template=_REF)
-    return schemas
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(schemas))
+    return plain

@@ -22,7 +22,8 @@ from headgate.core.contract import AdmissionKey, LimitsKey, Namespace
 from headgate.core.end_users import END_USER_HEADERS, ORGANIZATION, PERSONAL_HEADERS
 from headgate.core.metrics import Metrics
 from headgate.policy import load_policy
-from headgate.program import app, parts
+from headgate.program import app
+from headgate.program import parts as program_parts
 from headgate.program.app import Hooks, build_hooks
 from headgate.program.parts import Parts, running_pins, running_store
 from headgate.program.settings import ServiceSettings, StoreSettings
@@ -207,7 +208,7 @@ async def running_replica(release: Path, url: str, name: str) -> AsyncIterator[R
     settings = ServiceSettings(policy=release / "policy.yaml", store=where)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(app, "uuid", ids)
-        patch.setattr(parts, "uuid", ids)
+        patch.setattr(program_parts, "uuid", ids)
         async with (
             running_store(where, clock, metrics) as store,
             running_pins(where, clock) as pins,
