@@ -5,12 +5,20 @@ import re
 
 import httpx
 
+_MOST_REDIRECTS = 10
+
 
 class Visitor:
     """Alice at her browser, before the pages of Keycloak."""
 
     def __init__(self) -> None:
         self._http = httpx.Client()
+
+    def __enter__(self) -> "Visitor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
 
     def log_in(self, url: str) -> str:
         """Logs in at a page, and returns the address to which Keycloak sends her then."""
@@ -24,18 +32,21 @@ class Visitor:
         assert "error" not in str(self._open(done.headers["location"]).url)
 
     def _open(self, url: str) -> httpx.Response:
-        """The page behind all redirects.
-
-        Keycloak's cookies are `Secure`, which httpx does not send over http to this machine.
-        """
-        page = self._http.get(url)
-        while page.is_redirect:
-            page = self._http.get(page.headers["location"])
-        return page
+        """The page behind all redirects."""
+        page = self._kept(self._http.get(url))
+        for _ in range(_MOST_REDIRECTS):
+            if not page.is_redirect:
+                return page
+            page = self._kept(self._http.get(page.url.join(page.headers["location"])))
+        raise AssertionError(f"{url} goes round: {page.headers['location']}")
 
     def _send(self, page: httpx.Response, fields: dict[str, str]) -> httpx.Response:
-        for cookie in self._http.cookies.jar:
-            cookie.secure = False
         found = re.search(r'action="([^"]+)"', page.text)
         assert found is not None, page.text
-        return self._http.post(page.url.join(html.unescape(found[1])), data=fields)
+        return self._kept(self._http.post(page.url.join(html.unescape(found[1])), data=fields))
+
+    def _kept(self, response: httpx.Response) -> httpx.Response:
+        """Keycloak's cookies are `Secure`, which httpx does not send over http to this machine."""
+        for cookie in self._http.cookies.jar:
+            cookie.secure = False
+        return response

@@ -42,7 +42,8 @@ async def site(keycloak: Keycloak, postgres: PostgresServer, tmp_path: Path) -> 
 async def test_alice_logs_in_by_the_code_flow_and_out_again(site: Site) -> None:
     async with site.browser() as browser:
         begun = await browser.get("/login/corp?to=/console/")
-        back = Visitor().log_in(begun.headers["location"])
+        with Visitor() as alice:
+            back = alice.log_in(begun.headers["location"])
         done = await browser.get(back)
 
         assert (done.status_code, done.headers.get("location")) == (303, "/console/"), done.text
@@ -67,7 +68,8 @@ def test_alice_logs_in_by_the_device_flow_and_the_login_is_renewed(keycloak: Key
         """Confirms during the second wait, so that one answer is `authorization_pending`."""
         waits.append(seconds)
         if len(waits) == 2:
-            Visitor().confirm(asked[0].url)
+            with Visitor() as alice:
+                alice.confirm(asked[0].url)
         time.sleep(seconds)
 
     flow = DeviceFlow(keycloak.issuer, SystemClock(), wait)
