@@ -237,7 +237,7 @@ local function new_tap(handle, admission)
     watch = pass, finish = finish_unread,
   }
   local headers = handle:headers()
-  if request and request.model and request.model ~= admission.model then
+  if admission.model and request and request.model and request.model ~= admission.model then
     headers:replace("x-headgate-model", admission.model) -- what `auto` has chosen
   end
   local kind = lower(headers:get("content-type") or "")

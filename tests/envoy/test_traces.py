@@ -105,7 +105,8 @@ def test_openmetrics_names_the_trace_of_a_slow_answer_and_the_plain_page_does_no
             for kind in ("application/openmetrics-text;version=1.0.0", "text/plain")
         }
     shown, plain = pages.values()
-    (line,) = [line for line in shown.splitlines() if trace_id in line]
-    assert line.startswith("headgate_request_seconds_bucket{")
-    assert f'# {{trace_id="{trace_id}"}}' in line
+    lines = [line for line in shown.splitlines() if trace_id in line]
+    names = {line.split("{")[0] for line in lines}
+    assert names == {"headgate_request_seconds_bucket", "headgate_ttft_seconds_bucket"}
+    assert all(f'# {{trace_id="{trace_id}"}}' in line for line in lines)
     assert trace_id not in plain
