@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.console.charts import Column, bars
-from headgate.console.export import as_csv
 from headgate.console.filters import FilterError, conditions_of, filters_of
 from headgate.console.frame import HEADERS
 from headgate.console.routes import PAGES
+from headgate.ledger.cells import as_csv
 from headgate.ledger.requests import FIELDS, GROUPS
 from tests.console.conftest import MARKUP, Console
 from tests.ledger.builders import record

@@ -2,12 +2,12 @@
 
 from starlette.responses import Response
 
-from headgate.console.export import as_csv
 from headgate.console.filters import FilterError, conditions_of, filters_of
 from headgate.console.pages.overview import total
 from headgate.console.visit import View, Visit, address
 from headgate.console.words import day as day_of
 from headgate.console.words import moment
+from headgate.ledger.cells import as_csv
 from headgate.ledger.requests import GROUPS, Row, sums_by
 from headgate.management.problems import ProblemError
 

@@ -7,9 +7,9 @@ from typing import Any
 from starlette.responses import Response
 
 from headgate.console.charts import Phase, time_line
-from headgate.console.export import as_csv
 from headgate.console.filters import Filter, FilterError, conditions_of, filters_of
 from headgate.console.visit import View, Visit, address
+from headgate.ledger.cells import as_csv
 from headgate.ledger.requests import Cursor, Row, find_requests, request_of
 from headgate.management.problems import ProblemError
 

@@ -13,10 +13,11 @@ from decimal import Decimal
 import msgspec
 
 from headgate.core.showback import Showback
+from headgate.ledger.cells import safe_text
 from headgate.ledger.showback.period import period_of
 from headgate.ledger.showback.skus import Charge, charges_of
 from headgate.ledger.showback.split import largest_remainder, shares
-from headgate.ledger.showback.text import amount, safe
+from headgate.ledger.showback.text import amount
 from headgate.ledger.showback.values import Line, MonthReport, Period, PoolMonth
 
 VERSION = "1.3"
@@ -71,7 +72,7 @@ def _priced(report: MonthReport, line: Line, charge: Charge) -> dict[str, str]:
         "ContractedUnitPrice": charge.price,
         "ChargeCategory": "Usage",
         "ChargeClass": "Correction" if is_late else "",
-        "ChargeDescription": safe(
+        "ChargeDescription": safe_text(
             f"{charge.kind} of {line.model}" + (f", corrects {line.corrects}" if is_late else "")
         ),
         "ChargeFrequency": "Usage-Based",
@@ -80,14 +81,14 @@ def _priced(report: MonthReport, line: Line, charge: Charge) -> dict[str, str]:
         "PricingCategory": "Standard" if charge.price else "",
         "PricingQuantity": charge.priced_quantity,
         "PricingUnit": charge.priced_unit,
-        "SkuId": safe(f"{line.model}/{charge.kind}"),
+        "SkuId": safe_text(f"{line.model}/{charge.kind}"),
         "SkuMeter": charge.kind,
-        "SkuPriceId": safe(f"{line.price_version}/{charge.kind}") if charge.price else "",
-        "SubAccountId": safe(line.tenant),
-        "SubAccountName": safe(line.tenant),
+        "SkuPriceId": safe_text(f"{line.price_version}/{charge.kind}") if charge.price else "",
+        "SubAccountId": safe_text(line.tenant),
+        "SubAccountName": safe_text(line.tenant),
         "SubAccountType": "Tenant",
-        "ResourceId": safe(line.model),
-        "ResourceName": safe(line.model),
+        "ResourceId": safe_text(line.model),
+        "ResourceName": safe_text(line.model),
         "ResourceType": "Model",
         "Tags": _tags(report, line),
     }
@@ -119,7 +120,7 @@ def _of_pool(report: MonthReport, pool: PoolMonth, nanos: int, share: str) -> di
         "ListUnitPrice": amount(pool.amount_nanos),
         "ContractedUnitPrice": amount(pool.amount_nanos),
         "ChargeCategory": "Purchase",
-        "ChargeDescription": safe(f"Pool {pool.name}: {pool.quantity}, {pool.rate}"),
+        "ChargeDescription": safe_text(f"Pool {pool.name}: {pool.quantity}, {pool.rate}"),
         "ChargeFrequency": "Recurring",
         "PricingCategory": "Standard",
         "PricingQuantity": share,
@@ -140,7 +141,7 @@ def _allocation(report: MonthReport, part: str, line: Line | None, share: str) -
     return {
         "AllocatedMethodId": METHOD,
         "AllocatedMethodDetails": _json({"Elements": [element]}),
-        "AllocatedResourceId": safe(f"{part}: {target}" if target else part),
+        "AllocatedResourceId": safe_text(f"{part}: {target}" if target else part),
         "AllocatedResourceName": part,
         "AllocatedTags": "{}" if line is None else _tags(report, line),
     }

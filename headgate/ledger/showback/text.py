@@ -5,12 +5,12 @@ import io
 from collections.abc import Sequence
 from decimal import Decimal
 
+from headgate.ledger.cells import safe_text
 from headgate.ledger.showback.sheets import Cell, Column, Sheet, Unit
 from headgate.ledger.showback.split import largest_remainder
 from headgate.ledger.showback.values import Statement
 
 NANOS_PER_CENT = 10**7
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _NOTHING = "–"
 
 
@@ -56,11 +56,6 @@ def csv_of(sheet: Sheet) -> str:
         pairs = zip(sheet.columns, row, strict=True)
         writer.writerow(_csv_cell(column, cell) for column, cell in pairs)
     return file.getvalue()
-
-
-def safe(text: str) -> str:
-    """The text, with an apostrophe before it if a spreadsheet would take it for a formula."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def amount(nanos: int) -> str:
@@ -128,4 +123,4 @@ def _csv_cell(column: Column, cell: Cell) -> str:
         return ""
     if column.unit is Unit.MONEY:
         return amount(int(cell))
-    return safe(str(cell)) if column.unit is Unit.TEXT else str(cell)
+    return safe_text(str(cell)) if column.unit is Unit.TEXT else str(cell)
