@@ -52,7 +52,7 @@ def reconcile_command(
     if begin >= end:
         raise click.UsageError("--from must be before --to")
     address = database_address(database, database_password_file)
-    lines = compare(read_engines(prometheus, begin, end), _ledger(address, begin, end))
+    lines = compare(asyncio.run(read_engines(prometheus, begin, end)), _ledger(address, begin, end))
     show(map(_row, lines), _COLUMNS, as_json=False)
     above = [
         one.pod

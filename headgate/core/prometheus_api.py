@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One series of a range query: its labels, and its values by Unix time."""
+    """One series over a time: its labels, and its values by Unix time."""
 
     labels: Mapping[str, str]
     values: Sequence[tuple[float, float]]
@@ -36,6 +36,10 @@ class PrometheusApi:
         """The number that a query gives at a Unix time (None: now); None for no series."""
         data = {"query": promql} | ({} if at_s is None else {"time": str(at_s)})
         return await self._ask("/api/v1/query", data, _number)
+
+    async def samples(self, promql: str, at_s: float) -> Sequence[Series]:
+        """The samples of a range selector, such as `up[5m]`, that ends at a Unix time."""
+        return await self._ask("/api/v1/query", {"query": promql, "time": str(at_s)}, _series)
 
     async def range(
         self, promql: str, begin_s: float, end_s: float, step_s: int

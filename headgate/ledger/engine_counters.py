@@ -6,9 +6,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-import httpx
-
-from headgate.core.errors import OperatorError
+from headgate.core.prometheus_api import prometheus_at
 
 _TIMEOUT_S = 30.0
 _LOOK_BACK = timedelta(minutes=5)
@@ -36,31 +34,14 @@ def grown(samples: Sequence[tuple[float, float]], begin_s: float) -> int:
     return round(sum(new - old if new >= old else new for old, new in pairwise(values)))
 
 
-def read_engines(url: str, begin: datetime, end: datetime) -> Mapping[str, EngineTokens]:
+async def read_engines(url: str, begin: datetime, end: datetime) -> Mapping[str, EngineTokens]:
     """The tokens by pod (Prometheus' label `instance`). Raises OperatorError."""
     found: dict[str, dict[str, Any]] = {}
     seconds = round((end - begin + _LOOK_BACK).total_seconds())
-    with httpx.Client(timeout=_TIMEOUT_S, trust_env=False) as client:
+    async with prometheus_at(url, _TIMEOUT_S) as prometheus:
         for kind, name in _COUNTERS.items():
-            for series in _ask(client, url.rstrip("/"), f"{name}[{seconds}s]", end):
-                labels = series["metric"]
-                pod = found.setdefault(labels.get("instance", ""), {"model": ""})
-                pod["model"] = labels.get("model_name", "")
-                samples = [(float(at_s), float(value)) for at_s, value in series["values"]]
-                pod[kind] = pod.get(kind, 0) + grown(samples, begin.timestamp())
+            for one in await prometheus.samples(f"{name}[{seconds}s]", end.timestamp()):
+                pod = found.setdefault(one.labels.get("instance", ""), {"model": ""})
+                pod["model"] = one.labels.get("model_name", "")
+                pod[kind] = pod.get(kind, 0) + grown(one.values, begin.timestamp())
     return {pod: EngineTokens(**values) for pod, values in found.items()}
-
-
-def _ask(client: httpx.Client, url: str, query: str, at: datetime) -> list[dict[str, Any]]:
-    try:
-        params = {"query": query, "time": str(at.timestamp())}
-        body = client.get(f"{url}/api/v1/query", params=params).json()
-        result: list[dict[str, Any]] = body["data"]["result"]
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise OperatorError(f"--prometheus {url}: cannot be asked: {error}") from None
-    except (ValueError, LookupError, TypeError):
-        raise OperatorError(
-            f"--prometheus {url}: answers without a result: name the address below which"
-            " /api/v1/query answers"
-        ) from None
-    return result

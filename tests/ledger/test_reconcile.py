@@ -43,8 +43,9 @@ def prometheus(prompt: int, completion: int) -> Iterator[str]:
     """An API that has two samples of each counter of one pod."""
 
     class Api(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            value = prompt if "prompt_tokens" in self.path else completion
+        def do_POST(self) -> None:
+            asked = self.rfile.read(int(self.headers["content-length"]))
+            value = prompt if b"prompt_tokens" in asked else completion
             values: list[Any] = [[END_S - 60, str(value // 2)], [END_S, str(value)]]
             series = {"metric": {"instance": POD, "model_name": "tiny"}, "values": values}
             body = json.dumps({"status": "success", "data": {"result": [series]}}).encode()
