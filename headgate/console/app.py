@@ -15,6 +15,7 @@ from headgate.console.routes import PAGES, Page
 from headgate.console.settings import Choice, choice_of
 from headgate.console.visit import ROOT, View, Visit
 from headgate.core.policy import CompiledPolicy
+from headgate.management.bodies import body_of
 from headgate.management.callers import Callers
 from headgate.management.calls import Desk
 from headgate.management.failures import without_errors
@@ -97,11 +98,7 @@ def _choice(cookies: Mapping[str, str], policy: CompiledPolicy) -> Choice:
 
 async def _form(request: Request) -> dict[str, str]:
     """The fields of a form. Raises ProblemError for one that is too large."""
-    raw = bytearray()
-    async for chunk in request.stream():
-        raw += chunk
-        if len(raw) > MAX_FORM_BYTES:
-            raise ProblemError(413, f"The form has more than {MAX_FORM_BYTES} bytes.")
+    raw = await body_of(request, MAX_FORM_BYTES, "form")
     try:
         fields = parse_qs(raw.decode(), keep_blank_values=True, max_num_fields=100)
     except ValueError:

@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from headgate.identity.change_log import Actor
 from headgate.management.access import allowed
+from headgate.management.bodies import body_of
 from headgate.management.callers import Callers, address_of
 from headgate.management.calls import Answer, Call, Desk
 from headgate.management.endpoints import ENDPOINTS, PREFIX, Endpoint
@@ -78,13 +79,9 @@ async def _answer(endpoint: Endpoint, desk: Desk, callers: Callers, request: Req
 async def _body(endpoint: Endpoint, request: Request) -> object:
     if endpoint.input is None:
         return None
-    raw = bytearray()
-    async for chunk in request.stream():
-        raw += chunk
-        if len(raw) > MAX_BODY_BYTES:
-            raise ProblemError(413, f"The body has more than {MAX_BODY_BYTES} bytes.")
+    raw = await body_of(request, MAX_BODY_BYTES, "body")
     try:
-        return msgspec.json.decode(bytes(raw) or b"{}", type=endpoint.input)
+        return msgspec.json.decode(raw or b"{}", type=endpoint.input)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProblemError(422, f"The body is wrong: {error}") from None
 

@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Route
 from headgate.core.issuers import Issuer, LoginClient, Person
 from headgate.identity.issuers.provider import Provider
 from headgate.identity.tokens.id_token import Expected
+from headgate.management.bodies import body_of
 from headgate.management.browser import html
 from headgate.management.browser.attempt import LOGIN_PATH, Attempt, attempt_of, landing_of
 from headgate.management.browser.cookies import ATTEMPT_S, attempt_cookie, session_cookie
@@ -205,11 +206,7 @@ def _token(tokens: Mapping[str, object], name: str) -> bytes:
 
 async def _form(request: Request) -> dict[str, str]:
     """The fields of a small form. Raises ProblemError."""
-    raw = bytearray()
-    async for chunk in request.stream():
-        raw += chunk
-        if len(raw) > _MAX_FORM_BYTES:
-            raise ProblemError(413, f"The form has more than {_MAX_FORM_BYTES} bytes.")
+    raw = await body_of(request, _MAX_FORM_BYTES, "form")
     fields = parse_qs(raw.decode("latin-1"), max_num_fields=10)
     return {name: values[0] for name, values in fields.items()}
 
