@@ -8,23 +8,16 @@ from pathlib import Path
 import httpx
 import pytest
 
-from extauthz.failures import FailureLimit
 from headgate.console.app import console_routes
 from headgate.identity.keys import KeyRequest
-from headgate.identity.sessions import SessionStore
 from headgate.identity.store import KeyStore
-from headgate.identity.users import UserStore
 from headgate.ledger.importing import Import, Source
 from headgate.management.app import management_app
-from headgate.management.browser.origin import own_origin
-from headgate.management.browser.sessions import Sessions
-from headgate.management.callers import Callers
 from headgate.management.calls import Desk
-from headgate.management.login import Login
 from tests.fakes import FakeClock
-from tests.identity.builders import BY, connect_to
+from tests.identity.builders import BY
 from tests.ledger.builders import record
-from tests.management.conftest import API_POLICY, OPERATOR_TOKEN, KnownPeople, token_of
+from tests.management.conftest import API_POLICY, OPERATOR_TOKEN, placed, token_of
 from tests.postgres_server import PostgresServer, running_server
 
 NOW_S = 1_800_000_000  # 2027-01-15T08:00:00Z
@@ -104,27 +97,14 @@ def postgres() -> Iterator[PostgresServer]:
 @pytest.fixture
 async def console(postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[Console]:
     clock = FakeClock(NOW_S)
-    connect = connect_to(postgres.address(postgres.clean_database()))
-    store, users = KeyStore(connect, clock), UserStore(connect, clock)
-    token_file = tmp_path / "operator-token"
-    token_file.write_text(OPERATOR_TOKEN + "\n")
-    desk = Desk(store=store, users=users, connect=connect, policy=lambda: API_POLICY, clock=clock)
-    failures = FailureLimit()
-    login = Login(
-        KnownPeople(),
-        lambda: API_POLICY.issuers,
-        token_file,
-        users.standing,
-        lambda address: failures.count(address, clock.monotonic_s()),
-    )
-    origin = own_origin("https://console.test")
-    sessions = Sessions(SessionStore(connect, clock), login, lambda: API_POLICY.issuers)
-    callers = Callers(login, sessions, origin)
-    app = management_app(desk, callers, console_routes(desk, callers))
+    address = postgres.address(postgres.clean_database())
+    place = placed(address, clock, tmp_path / "operator-token", "https://console.test")
+    pages = console_routes(place.desk, place.callers)
+    app = management_app(place.desk, place.callers, pages)
     transport = httpx.ASGITransport(app, client=("192.0.2.7", 1))
     async with httpx.AsyncClient(transport=transport, base_url="https://console.test") as http:
-        running = Console(http, store, clock, desk)
+        running = Console(http, place.desk.store, clock, place.desk)
         await running.add(*ROWS)
-        secret = await sessions.open_operator()
+        secret = await place.sessions.open_operator()
         running.cookies = {"__Host-headgate-session": secret}
         yield running

@@ -1,6 +1,6 @@
 """The management API in this process, on a real PostgreSQL, with people of every role."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from headgate.management.browser.origin import own_origin
 from headgate.management.browser.sessions import Sessions
 from headgate.management.callers import Callers
 from headgate.management.calls import Desk
-from headgate.management.login import Login
+from headgate.management.login import Login, Verifier
 from tests.fakes import FakeClock
 from tests.identity.builders import BY, POLICY, connect_to
 from tests.postgres_server import PostgresServer, running_server
@@ -99,23 +99,50 @@ class Api:
         return (await self.users.revoke(TokensOf(issuer="okta", token_id="t-1"), BY)).id
 
 
-def made(address: DatabaseAddress, clock: Clock, token_file: Path) -> tuple[Starlette, Desk]:
-    """The application on this database, and the desk behind it. Writes the operator token."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """The parts behind an application of the management API."""
+
+    desk: Desk
+    login: Login
+    sessions: Sessions
+    callers: Callers
+
+
+def placed(
+    address: DatabaseAddress,
+    clock: Clock,
+    token_file: Path,
+    origin: str,
+    *,
+    verifier: Verifier | None = None,
+    policy: Callable[[], CompiledPolicy] = lambda: API_POLICY,
+) -> Place:
+    """The parts on this database, for browsers at `origin`. Writes the operator token."""
     token_file.write_text(OPERATOR_TOKEN + "\n")
     connect = connect_to(address)
     store, users = KeyStore(connect, clock), UserStore(connect, clock)
-    desk = Desk(store=store, users=users, connect=connect, policy=lambda: API_POLICY, clock=clock)
     failures = FailureLimit()
     login = Login(
-        KnownPeople(),
-        lambda: API_POLICY.issuers,
+        KnownPeople() if verifier is None else verifier,
+        lambda: policy().issuers,
         token_file,
         users.standing,
         lambda address: failures.count(address, clock.monotonic_s()),
     )
-    origin = own_origin("https://api.test")
-    sessions = Sessions(SessionStore(connect, clock), login, lambda: API_POLICY.issuers)
-    return management_app(desk, Callers(login, sessions, origin)), desk
+    sessions = Sessions(SessionStore(connect, clock), login, lambda: policy().issuers)
+    return Place(
+        desk=Desk(store=store, users=users, connect=connect, policy=policy, clock=clock),
+        login=login,
+        sessions=sessions,
+        callers=Callers(login, sessions, own_origin(origin)),
+    )
+
+
+def made(address: DatabaseAddress, clock: Clock, token_file: Path) -> tuple[Starlette, Desk]:
+    """The application on this database, and the desk behind it."""
+    place = placed(address, clock, token_file, "https://api.test")
+    return management_app(place.desk, place.callers), place.desk
 
 
 @pytest.fixture(scope="session")

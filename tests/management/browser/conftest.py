@@ -8,25 +8,16 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from extauthz.failures import FailureLimit
 from headgate.core.policy import CompiledPolicy
 from headgate.database.address import DatabaseAddress
 from headgate.identity.issuers.fetch import Fetch, HttpFetch
 from headgate.identity.issuers.provider import Provider
-from headgate.identity.sessions import SessionStore
-from headgate.identity.store import KeyStore
-from headgate.identity.users import UserStore
 from headgate.management.app import management_app
 from headgate.management.browser.origin import own_origin
 from headgate.management.browser.pages import Doors, login_pages
-from headgate.management.browser.sessions import Sessions
-from headgate.management.callers import Callers
-from headgate.management.calls import Desk
-from headgate.management.login import Login
-from tests.identity.builders import connect_to
 from tests.identity.login_issuer import WEB, WEB_SECRET, LoginIssuer
 from tests.identity.rig import Rig, policy_of
-from tests.management.conftest import OPERATOR_TOKEN
+from tests.management.conftest import placed
 from tests.postgres_server import PostgresServer
 
 OWN = "https://api.test"
@@ -74,7 +65,6 @@ class Site:
     ) -> None:
         secret, token = folder / "client-secret", folder / "operator-token"
         secret.write_text(WEB_SECRET + "\n")
-        token.write_text(OPERATOR_TOKEN + "\n")
         self.issuer = issuer
         self._more = more
         self.token_file = token
@@ -112,35 +102,26 @@ async def site(
 @asynccontextmanager
 async def served(site: Site, address: DatabaseAddress) -> AsyncIterator[Site]:
     """Puts the parts of the site together."""
-    connect = connect_to(address)
-    clock, users = site.rig.clock, UserStore(connect, site.rig.clock)
-    failures = FailureLimit()
-    login = Login(
-        site.rig.verifier,
-        lambda: site.policy.issuers,
+    clock = site.rig.clock
+    place = placed(
+        address,
+        clock,
         site.token_file,
-        users.standing,
-        lambda address: failures.count(address, clock.monotonic_s()),
+        OWN,
+        verifier=site.rig.verifier,
+        policy=lambda: site.policy,
     )
-    sessions = Sessions(SessionStore(connect, clock), login, lambda: site.policy.issuers)
-    origin = own_origin(OWN)
     async with aclosing(HttpFetch()) as fetch:
         doors = Doors(
-            login=login,
-            sessions=sessions,
-            callers=Callers(login, sessions, origin),
+            login=place.login,
+            sessions=place.sessions,
+            callers=place.callers,
             provider=Provider(fetch, clock),
             issuers=lambda: site.policy.issuers,
-            origin=origin,
+            origin=own_origin(OWN),
         )
-        desk = Desk(
-            store=KeyStore(connect, clock),
-            users=users,
-            connect=connect,
-            policy=lambda: site.policy,
-            clock=clock,
-        )
-        site.desk, site.app = desk, management_app(desk, doors.callers, login_pages(doors))
+        site.desk = place.desk
+        site.app = management_app(place.desk, place.callers, login_pages(doors))
         yield site
 
 
