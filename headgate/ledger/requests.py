@@ -5,12 +5,12 @@ A page of requests has no count and no offset: the next one begins behind the la
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from psycopg.rows import dict_row
 
 from headgate.database.connection import DEADLINE_S, Connection, within
+from headgate.ledger.places import Place
 
 RESULTS = ("answered", "refused", "failed", "aborted")
 """How a request went, for people."""
@@ -82,14 +82,6 @@ class Condition:
         return f"({text}) is not true" if self.excludes else text
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """The place of a row in the order of a search."""
-
-    ended_at: datetime
-    request_id: str
-
-
 Row = Mapping[str, Any]
 """A row of `headgate.usage_line` by the names of its columns, and its `result`."""
 
@@ -99,7 +91,7 @@ async def find_requests(
     scope: Scope,
     conditions: Sequence[Condition],
     limit: int,
-    before: Cursor | None = None,
+    before: Place | None = None,
 ) -> list[Row]:
     """At most `limit` requests, the newest first. Raises DatabaseAwayError."""
     where, values = _where(scope, conditions)

@@ -6,21 +6,19 @@ Nothing is counted: a count reads every row that it counts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, TypeAlias
-from urllib.parse import quote, unquote
 
 import psycopg
 
 from headgate.database.connection import DEADLINE_S, Connection, within
+from headgate.ledger.places import Place
 from headgate.ledger.usage_lines import FIELDS, SELECT, UsageLine
 
 STATEMENT_S = 3.0
 """The longest time of a search in the database; one that finds rarely anything may need more."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _PERSON = "select id from headgate.person where name = %s"
 _TIMEOUT = f"set local statement_timeout = {STATEMENT_S * 1000:.0f}"
 _CONDITIONS = {
@@ -45,10 +43,6 @@ class SearchTooWideError(Exception):
     """The database did not find a page in time: the search needs a narrower time or a filter."""
 
 
-class BadPlaceError(ValueError):
-    """A text that is no place in a search."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """The requests to find: those with all of these values. None is any.
@@ -67,30 +61,6 @@ class Wanted:
     request_id: str | None = None
     begin: datetime | None = None
     end: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A place in a search: that of the request before it."""
-
-    ended_at: datetime
-    request_id: str
-
-    def text(self) -> str:
-        """The place as printable ASCII."""
-        return f"{(self.ended_at - _EPOCH) // _MICROSECOND}:{quote(self.request_id, safe='')}"
-
-    @classmethod
-    def read(cls, text: str) -> "Place":
-        """The place of a text that `text` has made. Raises BadPlaceError."""
-        number, colon, request_id = text.partition(":")
-        try:
-            ended_at = _EPOCH + int(number) * _MICROSECOND
-        except (ValueError, OverflowError):
-            raise BadPlaceError(text) from None
-        if not colon or "%00" in request_id:
-            raise BadPlaceError(text)
-        return cls(ended_at, unquote(request_id))
 
 
 def statement(wanted: Wanted, person: object, after: Place | None, limit: int) -> Statement:
@@ -142,4 +112,4 @@ def _line(row: tuple[Any, ...]) -> UsageLine:
 
 def place_of(line: UsageLine) -> Place:
     """The place behind a request."""
-    return Place(line.ended_at.astimezone(UTC), line.request_id)
+    return Place(line.ended_at, line.request_id)

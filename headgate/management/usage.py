@@ -8,14 +8,8 @@ from typing import Any
 import msgspec
 
 from headgate.core.issuers import Role
-from headgate.ledger.search import (
-    BadPlaceError,
-    Place,
-    SearchTooWideError,
-    Wanted,
-    place_of,
-    search,
-)
+from headgate.ledger.places import BadPlaceError, Place
+from headgate.ledger.search import SearchTooWideError, Wanted, place_of, search
 from headgate.management.calls import Answer, Call, Page
 from headgate.management.problems import ProblemError
 from headgate.management.rights import has_role

@@ -10,7 +10,8 @@ from headgate.console.charts import Phase, time_line
 from headgate.console.filters import Filter, FilterError, conditions_of, filters_of
 from headgate.console.visit import View, Visit, address
 from headgate.ledger.cells import as_csv
-from headgate.ledger.requests import Cursor, Row, find_requests, request_of
+from headgate.ledger.places import BadPlaceError, Place
+from headgate.ledger.requests import Row, find_requests, request_of
 from headgate.management.problems import ProblemError
 
 ROWS = 50
@@ -54,7 +55,7 @@ async def show(visit: Visit) -> View | Response:
     except FilterError as error:
         filters, conditions, problem = [], [], str(error)
     is_csv = visit.query("format") == "csv" and not problem
-    limit, before = EXPORT_ROWS if is_csv else ROWS, _cursor(visit.query("before"))
+    limit, before = EXPORT_ROWS if is_csv else ROWS, _place(visit.query("before"))
     found: list[Row] = []
     if not problem:
         async with visit.desk.connect() as connection:
@@ -74,8 +75,8 @@ def _values(visit: Visit, filters: list[Filter], found: list[Row], problem: str)
     texts = [str(one) for one in filters]
     rows, older = found[:ROWS], ""
     if len(found) > ROWS:
-        last = f"{rows[-1]['ended_at'].isoformat()} {rows[-1]['request_id']}"
-        older = address("/requests", f=texts, before=last)
+        last = Place(rows[-1]["ended_at"], rows[-1]["request_id"])
+        older = address("/requests", f=texts, before=last.text())
     tokens = [(one, address("/requests", f=[x for x in texts if x != str(one)])) for one in filters]
     return {
         "tokens": tokens,
@@ -90,18 +91,13 @@ def _values(visit: Visit, filters: list[Filter], found: list[Row], problem: str)
     }
 
 
-def _cursor(text: str) -> Cursor | None:
+def _place(text: str) -> Place | None:
     """The row behind which a page begins. Raises ProblemError."""
-    if not text:
-        return None
-    time, _, request_id = text.partition(" ")
     try:
-        ended_at = datetime.fromisoformat(time)
-    except ValueError:
-        ended_at = None
-    if ended_at is None or ended_at.tzinfo is None or not request_id or "\0" in request_id:
-        raise ProblemError(400, "`before` is no place in a search. Begin again with the newest.")
-    return Cursor(ended_at, request_id)
+        return Place.read(text) if text else None
+    except BadPlaceError:
+        message = "`before` is no place in a search. Begin again with the newest."
+        raise ProblemError(400, message) from None
 
 
 def _csv(rows: Sequence[Row]) -> Response:
