@@ -29,6 +29,11 @@ HEADERS = {
     "x-content-type-options": "nosniff",
 }
 """No script runs, ours or a stranger's: there is none. Forms go to us, and no page frames us."""
+_FILTERS = (
+    *("count", "money", "cents", "percent", "signed", "milliseconds", "seconds"),
+    *("month_name", "month_short", "result", "icon"),
+)
+"""The functions of `words` that templates use by their names."""
 _HTML = "text/html; charset=utf-8"
 
 
@@ -50,8 +55,7 @@ class Frame:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        names = ("count", "money", "percent", "milliseconds", "seconds", "result", "icon")
-        self._templates.filters.update({name: getattr(words, name) for name in names})
+        self._templates.filters.update({name: getattr(words, name) for name in _FILTERS})
         self._templates.globals.update(address=address, root=ROOT, version=headgate.__version__)
 
     def page(self, visit: Visit, view: View) -> Response:
@@ -66,6 +70,8 @@ class Frame:
             zone=zone.key,
             here=path + (f"?{visit.request.url.query}" if visit.request.url.query else ""),
             currency=visit.policy.currency or "",
+            money_word=f" {visit.policy.currency}" if visit.policy.currency else "",
+            now=visit.now,
             day=partial(words.day, zone=zone),
             moment=partial(words.moment, zone=zone),
             precise=partial(words.precise, zone=zone),

@@ -5,7 +5,16 @@ from dataclasses import dataclass
 
 from starlette.responses import Response
 
-from headgate.console.pages import changes, explore, keys, overview, preferences, requests, usage
+from headgate.console.pages import (
+    changes,
+    explore,
+    keys,
+    overview,
+    preferences,
+    requests,
+    showback,
+    usage,
+)
 from headgate.console.visit import View, Visit
 from headgate.core.issuers import Role
 from headgate.management.rights import Manager, has_any
@@ -32,6 +41,9 @@ class Page:
 
 PAGES = (
     Page(path="", show=overview.show, title="Overview", least=Role.FINANCE),
+    Page(path="/showback", show=showback.show, title="Showback", least=Role.FINANCE),
+    Page(path="/showback/{month}/close", show=showback.ask_close, least=Role.OPERATOR),
+    Page(path="/showback/{month}/close", show=showback.close, method="POST", least=Role.OPERATOR),
     Page(path="/explore", show=explore.show, title="Explore"),
     Page(path="/requests", show=requests.show, title="Requests"),
     Page(path="/requests/{request_id:path}", show=requests.show_one),

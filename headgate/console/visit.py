@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from starlette.requests import Request
 
+from headgate.console.filters import Reading
 from headgate.console.settings import Choice
 from headgate.core.issuers import Role
 from headgate.core.policy import CompiledPolicy
@@ -51,6 +52,11 @@ class Visit:
     def scope(self) -> Scope:
         """The requests that the reader may see, as `finance` all of a tenant, else their own."""
         return scope_of(self.manager)
+
+    @property
+    def reading(self) -> Reading:
+        """What the reader's filters depend on."""
+        return Reading(self.now, self.choice.zone, self.policy.showback.label)
 
     def query(self, name: str, default: str = "") -> str:
         """A value of the page's address."""

@@ -1,6 +1,6 @@
 """Values as people read them: numbers, money, times. Pure. An unknown value is a dash."""
 
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from http import HTTPStatus
 from typing import Any
@@ -28,9 +28,29 @@ def money(nanos: int | None, decimals: int = 2) -> str:
     return f"{Decimal(nanos).scaleb(-9):,.{decimals}f}".replace("-", "−")
 
 
-def percent(part: int, whole: int) -> str:
-    """A part of a whole with two decimals; a dash of nothing."""
-    return DASH if not whole else f"{Decimal(100 * part) / whole:.2f}"
+def cents(number: int) -> str:
+    """An amount that is counted in cents of the currency."""
+    return f"{Decimal(number).scaleb(-2):,.2f}".replace("-", "−")
+
+
+def percent(part: int, whole: int, decimals: int = 2) -> str:
+    """A part of a whole; a dash of nothing."""
+    return DASH if not whole else f"{Decimal(100 * part) / whole:.{decimals}f}"
+
+
+def signed(number: Decimal | None) -> str:
+    """A change with its sign: +3.3 or −0.4."""
+    return DASH if number is None else f"{number:+,.1f}".replace("-", "−")
+
+
+def month_name(month: str) -> str:
+    """The name of a month such as 2026-10: October 2026."""
+    return f"{date.fromisoformat(f'{month}-01'):%B %Y}"
+
+
+def month_short(month: str) -> str:
+    """The same on an axis: Oct ’26."""
+    return f"{date.fromisoformat(f'{month}-01'):%b ’%y}"
 
 
 def milliseconds(microseconds: int | None) -> str:

@@ -27,7 +27,7 @@ from headgate.dataplane.supervisor import Envoy
 from headgate.doctor.reachable import check_authorities, silent
 from headgate.policy import check_upstream
 from headgate.program.addresses import free_address
-from headgate.program.demo_month import add_demo_month
+from headgate.program.demo_month import add_demo_months
 from headgate.program.ending import Ending, on_signals
 from headgate.program.envoy import (
     box_of,
@@ -130,7 +130,7 @@ async def _show_a_month(settings: BoxSettings, clock: Clock, policy: CompiledPol
     """Adds the demo's month to its ledger, if it has one."""
     if settings.database.url is not None and settings.ledger.spool is not None:
         address = database_address(settings.database.url, settings.database.password_file)
-        await add_demo_month(partial(connected, address), clock, policy)
+        await add_demo_months(partial(connected, address), clock, policy)
 
 
 async def _database(

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.console.charts import Column, bars
-from headgate.console.filters import FilterError, conditions_of, filters_of
+from headgate.console.filters import FilterError, Reading, conditions_of, filters_of
 from headgate.console.frame import HEADERS
 from headgate.console.routes import PAGES
 from headgate.ledger.cells import as_csv
@@ -22,7 +22,7 @@ from tests.console.conftest import MARKUP, Console
 from tests.ledger.builders import record
 
 BERLIN = ZoneInfo("Europe/Berlin")
-NOW = datetime(2026, 10, 25, 12, tzinfo=UTC)
+READING = Reading(datetime(2026, 10, 25, 12, tzinfo=UTC), BERLIN, "cost_center")
 ALL = [page.path for page in PAGES if page.method == "GET" and "{" not in page.path]
 STRANGERS = ["/requests", "/requests/odd", "/requests/of-bob", "/explore?by=user"]
 MEANINGLESS = ["colour:red", "status:ok", "ip:home", "since:soon", "slower:x", "user:"]
@@ -178,7 +178,7 @@ async def test_a_filter_without_meaning_says_what_is_allowed(console: Console, t
 def test_days_begin_at_the_readers_midnight_when_clocks_change_too(
     text: str, expected: datetime
 ) -> None:
-    [condition] = conditions_of(filters_of([f"since:{text}"]), NOW, BERLIN)
+    [condition] = conditions_of(filters_of([f"since:{text}"]), READING)
 
     assert condition.value == expected
 
@@ -186,7 +186,7 @@ def test_days_begin_at_the_readers_midnight_when_clocks_change_too(
 @given(st.text(max_size=50))
 def test_no_search_crashes(text: str) -> None:
     try:
-        conditions_of(filters_of([], text), NOW, BERLIN)
+        conditions_of(filters_of([], text), READING)
     except FilterError:
         return
 
