@@ -30,7 +30,7 @@ HEADERS = {
 }
 """No script runs, ours or a stranger's: there is none. Forms go to us, and no page frames us."""
 _FILTERS = (
-    *("count", "money", "cents", "percent", "signed", "milliseconds", "seconds"),
+    *("count", "money", "cents", "percent", "signed", "milliseconds", "seconds", "span"),
     *("month_name", "month_short", "result", "icon"),
 )
 """The functions of `words` that templates use by their names."""

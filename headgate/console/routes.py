@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from starlette.responses import Response
 
 from headgate.console.pages import (
+    budgets,
     changes,
     explore,
+    health,
     keys,
+    models,
     overview,
     preferences,
     requests,
@@ -47,6 +50,7 @@ PAGES = (
     Page(path="/explore", show=explore.show, title="Explore"),
     Page(path="/requests", show=requests.show, title="Requests"),
     Page(path="/requests/{request_id:path}", show=requests.show_one),
+    Page(path="/budgets", show=budgets.show, title="Budgets"),
     Page(path="/keys", show=keys.show, title="Tenants & keys"),
     Page(path="/keys/new", show=keys.show_new, least=Role.ADMIN),
     Page(path="/keys/new", show=keys.issue, method="POST", least=Role.ADMIN),
@@ -54,8 +58,10 @@ PAGES = (
     Page(path="/keys/{key}/rotate", show=keys.rotate, method="POST"),
     Page(path="/keys/{key}/revoke", show=keys.show_revoke),
     Page(path="/keys/{key}/revoke", show=keys.revoke, method="POST"),
+    Page(path="/models", show=models.show, title="Models"),
     Page(path="/usage", show=usage.show, title="My usage"),
     Page(path="/changes", show=changes.show, title="Changes", least=Role.FINANCE),
+    Page(path="/health", show=health.show, title="Health", least=Role.OPERATOR),
     Page(path="/preferences", show=preferences.show),
     Page(path="/preferences", show=preferences.save, method="POST"),
 )

@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from headgate.console.filters import Reading
 from headgate.console.settings import Choice
+from headgate.console.surroundings import Surroundings
 from headgate.core.issuers import Role
 from headgate.core.policy import CompiledPolicy
 from headgate.identity.change_log import Actor
@@ -29,6 +30,7 @@ class Visit:
 
     request: Request
     desk: Desk
+    surroundings: Surroundings
     policy: CompiledPolicy
     manager: Manager
     choice: Choice

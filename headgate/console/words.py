@@ -66,6 +66,21 @@ def seconds(microseconds: int | None) -> str:
     return DASH if microseconds is None else f"{Decimal(microseconds) / 1_000_000:,.2f} s"
 
 
+def span(seconds: float | None) -> str:
+    """A span of time in its two largest units: 2 d 4 h."""
+    if seconds is None:
+        return DASH
+    left = max(0, int(seconds))
+    parts: list[str] = []
+    for name, length in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        if left >= length or (name == "s" and not parts):
+            parts.append(f"{left // length} {name}")
+            left %= length
+        elif parts:
+            break
+    return " ".join(parts[:2])
+
+
 def day(time: datetime | None, zone: ZoneInfo) -> str:
     """The day in a zone: 26 Nov 2026."""
     return DASH if time is None else f"{time.astimezone(zone):%-d %b %Y}"

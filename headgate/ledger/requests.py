@@ -164,6 +164,17 @@ async def sums_by(
     return await _rows(connection, query, [*([zone] if by_time else []), *values])
 
 
+async def callers_of(
+    connection: Connection, scope: Scope, conditions: Sequence[Condition], limit: int
+) -> list[tuple[str, str]]:
+    """The user and the key of who has called most, at most `limit` of them."""
+    where, values = _where(scope, conditions)
+    query = f"""select "user", key from headgate.usage_line
+      where {where} and "user" is not null and key is not null
+      group by 1, 2 order by count(*) desc, 1, 2 limit %s"""  # noqa: S608 (parts of this module)
+    return [(row["user"], row["key"]) for row in await _rows(connection, query, [*values, limit])]
+
+
 def _named(group: str) -> str:
     if group not in GROUPS:
         raise ValueError(f"no group {group!r}; allowed: {', '.join(GROUPS)}")

@@ -1,11 +1,12 @@
 """The listener of the management API."""
 
 from collections.abc import Mapping
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from functools import partial
 
 from extauthz.failures import FailureLimit
 from headgate.console.app import console_routes
+from headgate.console.surroundings import Surroundings
 from headgate.core.errors import OperatorError
 from headgate.core.issuers import Issuer
 from headgate.database.address import database_address
@@ -29,10 +30,16 @@ from headgate.program.settings import Address, ApiSettings, ServiceSettings
 from headgate.program.tls import read_pair, read_pem
 
 
-async def start_api(stack: AsyncExitStack, settings: ServiceSettings, inputs: HookInputs) -> None:
+async def start_api(
+    stack: AsyncExitStack,
+    settings: ServiceSettings,
+    inputs: HookInputs,
+    around: AbstractAsyncContextManager[Surroundings],
+) -> None:
     """Serves the management API until the stack ends, if the settings name an address.
 
-    Raises OperatorError for settings that do not fit, and for a bad token or certificate.
+    `around` is what the console asks beyond the database; it is opened with the API. Raises
+    OperatorError for settings that do not fit, and for a bad token or certificate.
     """
     api = settings.api
     if api.address is None:
@@ -59,9 +66,9 @@ async def start_api(stack: AsyncExitStack, settings: ServiceSettings, inputs: Ho
     )
     _check_pair(api)
     doors = await _doors(stack, login, desk, api.address, api)
-    app = management_app(
-        desk, doors.callers, [*login_pages(doors), *console_routes(desk, doors.callers)]
-    )
+    surroundings = await stack.enter_async_context(around)
+    pages = console_routes(desk, doors.callers, surroundings)
+    app = management_app(desk, doors.callers, [*login_pages(doors), *pages])
     server = HttpServer(app, api.address, "the management API", api.tls)
     await server.start()
     stack.push_async_callback(server.stop)

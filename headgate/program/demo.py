@@ -64,7 +64,7 @@ cost_pools:
     {kind: owned, models: [$model], hardware: 360, hardware_months: 36, power_kw: 0.05,
      kwh_price: 0.31}
 cloud_prices:
-  list-a: {day: 2026-10-01, models: {$model: {input: 4.00, cached_input: 1.00, output: 16.00}}}
+  list-a: {day: 2026-10-01, models: {$model: {input: 6.00, cached_input: 1.50, output: 21.00}}}
   list-b: {day: 2026-10-01, models: {$model: {input: 0.80, output: 3.20}}}
 """
 )

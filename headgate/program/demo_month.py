@@ -91,15 +91,12 @@ _TEAMS = (
 async def add_demo_months(connect: Connect, clock: Clock, policy: CompiledPolicy) -> int:
     """Adds all that has ended until now, closes the months before, returns the new records."""
     now = datetime.fromtimestamp(clock.now_s(), UTC)
-    months = [month_at(now, policy.showback)]
-    while len(months) <= MONTHS_BEFORE:
-        months.insert(0, month_before(months[0]))
-    lines = list(_lines(period_of(months[0], policy.showback).begin, now, policy))
+    lines = [json.dumps(one).encode() for one in demo_records(now, policy)]
     numbered = list(enumerate(lines, 1))
     batches = (numbered[n : n + BATCH_LINES] for n in range(0, len(numbered), BATCH_LINES))
     fed = await Import(connect, clock, _WAIT_S, _no_line_is_bad).run([Source(SOURCE, batches)])
     async with connect() as connection:
-        for month in months[:-1]:
+        for month in _months(now, policy)[:-1]:
             statement = await read_statement(connection, policy, month, now)
             if statement.closing is None:
                 with suppress(MonthError):  # a month of an earlier start may be open before it
@@ -111,15 +108,24 @@ def _no_line_is_bad(_source: str, number: int, why: str) -> None:
     raise AssertionError(f"line {number} of the demo's month {why}")
 
 
-def _lines(begin: datetime, now: datetime, policy: CompiledPolicy) -> Iterator[bytes]:
+def demo_records(now: datetime, policy: CompiledPolicy) -> Iterator[dict[str, Any]]:
+    """The records of all requests that have ended."""
+    begin = period_of(_months(now, policy)[0], policy.showback).begin
     day = begin.replace(hour=0, minute=0, second=0, microsecond=0)
     while day <= now:
         for team in _TEAMS:
             for record in _day_of(team, day, policy):
                 at = datetime.fromisoformat(record["time"])
                 if begin <= at and at + timedelta(seconds=record["duration_s"]) < now:
-                    yield json.dumps(record).encode()
+                    yield record
         day += timedelta(days=1)
+
+
+def _months(now: datetime, policy: CompiledPolicy) -> list[str]:
+    months = [month_at(now, policy.showback)]
+    while len(months) <= MONTHS_BEFORE:
+        months.insert(0, month_before(months[0]))
+    return months
 
 
 def _day_of(team: _Team, day: datetime, policy: CompiledPolicy) -> Iterator[dict[str, Any]]:
