@@ -77,9 +77,17 @@ def _shown(page: Page | None, house: _House) -> Shown:
                 return _to_login(request)
             return error_page(error)
 
-        return with_headers(await without_errors(name, answer, refused))
+        shown = await without_errors(name, answer, refused)
+        return with_headers(_whole_page(shown) if "hx-request" in request.headers else shown)
 
     return answered
+
+
+def _whole_page(answer: Response) -> Response:
+    """A redirect that answers a dialog leads the whole page on (htmx: HX-Redirect)."""
+    if answer.status_code != 303:
+        return answer
+    return Response(status_code=204, headers={"hx-redirect": answer.headers["location"]})
 
 
 async def _page(page: Page | None, visit: Visit, frame: Frame) -> Response:

@@ -1,5 +1,6 @@
 """Values as people read them: numbers, money, times. Pure. An unknown value is a dash."""
 
+import re
 from datetime import date, datetime
 from decimal import Decimal
 from http import HTTPStatus
@@ -19,6 +20,11 @@ _STATUS = {
 def count(number: int | None) -> str:
     """A number with groups of digits: 1,234,567."""
     return DASH if number is None else f"{number:,}".replace("-", "−")
+
+
+def grouped(text: str) -> str:
+    """A text whose long numbers have groups of digits: 9,000,000 tokens per month."""
+    return re.sub(r"(?<![\d.])\d{5,}(?!\d)", lambda found: f"{int(found[0]):,}", text)
 
 
 def money(nanos: int | None, decimals: int = 2) -> str:

@@ -9,11 +9,13 @@ import httpx
 import pytest
 
 from headgate.console.app import console_routes
+from headgate.console.surroundings import Surroundings
 from headgate.identity.keys import KeyRequest
 from headgate.identity.store import KeyStore
 from headgate.ledger.importing import Import, Source
 from headgate.management.app import management_app
 from headgate.management.calls import Desk
+from ratelimit.store.memory import MemoryStore
 from tests.fakes import FakeClock
 from tests.identity.builders import BY
 from tests.ledger.builders import record
@@ -40,6 +42,14 @@ ROWS = (
     record(5, request_id="odd", user=MARKUP, requested_model=MARKUP, time="2027-01-14T07:00:00Z"),
     record(6, request_id="formula", user="=cmd|'/c calc'!A1", time="2027-01-13T07:00:00Z"),
 )
+
+
+async def no_metrics() -> str:
+    return ""
+
+
+SURROUNDINGS = Surroundings(peek=MemoryStore().peek, metrics=no_metrics)
+"""An empty store, and a program without metrics. No pod is there."""
 
 
 @dataclass
@@ -99,7 +109,7 @@ async def console(postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[Con
     clock = FakeClock(NOW_S)
     address = postgres.address(postgres.clean_database())
     place = placed(address, clock, tmp_path / "operator-token", "https://console.test")
-    pages = console_routes(place.desk, place.callers)
+    pages = console_routes(place.desk, place.callers, SURROUNDINGS)
     app = management_app(place.desk, place.callers, pages)
     transport = httpx.ASGITransport(app, client=("192.0.2.7", 1))
     async with httpx.AsyncClient(transport=transport, base_url="https://console.test") as http:

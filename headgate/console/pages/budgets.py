@@ -18,7 +18,7 @@ from headgate.core.policy import Caller, Windowed
 from headgate.database.connection import Connection
 from headgate.ledger.requests import Condition, Scope, callers_of, sums_of
 from headgate.management.problems import ProblemError
-from headgate.management.rights import has_role
+from headgate.management.rights import OPERATOR_TOKEN, has_role
 from ratelimit.store.protocol import StoreError
 from ratelimit.windows import window
 
@@ -64,8 +64,9 @@ async def _callers(visit: Visit, connection: Connection, tenant: str) -> list[Ca
     since = [Condition("since", visit.now - timedelta(days=DAYS)), Condition("tenant", tenant)]
     found = await callers_of(connection, visit.scope, since, MAX_CALLERS)
     callers = [Caller(tenant, user, key) for user, key in found]
-    has_called = any(one.user == visit.manager.name for one in callers)
-    return callers if has_called else [*callers, Caller(tenant, visit.manager.name, "")]
+    name = visit.manager.name
+    is_known = name == OPERATOR_TOKEN or any(one.user == name for one in callers)
+    return callers if is_known else [*callers, Caller(tenant, name, "")]
 
 
 async def _counters(
