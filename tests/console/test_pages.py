@@ -141,6 +141,9 @@ FILTERS = {
     "slower:1": 5,
     "dearer:0.00001": 5,
     "pod:10.1.0.1:8000": 6,
+    "label:*": 0,
+    "billed:yes": 6,
+    "user_id:00000000-0000-0000-0000-000000000000": 0,
     "result:refused": 1,
 }
 
