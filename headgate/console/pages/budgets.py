@@ -16,7 +16,8 @@ from headgate.console.visit import View, Visit
 from headgate.core.issuers import Role
 from headgate.core.policy import Caller, Windowed
 from headgate.database.connection import Connection
-from headgate.ledger.requests import Condition, Scope, callers_of, sums_of
+from headgate.ledger.conditions import Condition, Scope
+from headgate.ledger.sums import callers_of, sums_of
 from headgate.management.problems import ProblemError
 from headgate.management.rights import OPERATOR_TOKEN, has_role
 from ratelimit.store.protocol import StoreError
