@@ -4,6 +4,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -53,7 +54,7 @@ from (select n, timestamptz '2026-01-01 00:00:00Z'
   (select array_agg(id order by name) as ids from headgate.person) p
 """
 _PEOPLE = "insert into headgate.person (name) select 'user-' || n from generate_series(1, 5000) n"
-_STEP = 1_000_000
+_STEP = 250_000
 
 
 @asynccontextmanager
@@ -107,10 +108,15 @@ def _fill(url: str) -> None:
         connection.execute(_PEOPLE.encode())
         for month in range(1, 12):
             connection.execute(_MONTHS.format(month=month).encode())
-        for first in range(0, ROWS, _STEP):
-            last = min(first + _STEP, ROWS) - 1
-            connection.execute(_FILL.format(rows=ROWS, first=first, last=last).encode())
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(partial(_fill_step, url), range(0, ROWS, _STEP)))
         connection.execute("vacuum analyze headgate.usage_record")
+
+
+def _fill_step(url: str, first: int) -> None:
+    last = min(first + _STEP, ROWS) - 1
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(_FILL.format(rows=ROWS, first=first, last=last).encode())
 
 
 async def _asked(connection: Connection, name: str, wanted: Wanted) -> tuple[Any, ...]:
