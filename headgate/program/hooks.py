@@ -79,6 +79,7 @@ async def running_hooks(
         )
         sinks = _sinks(stack, settings, inputs)
         hooks = build_hooks(settings, parts, sinks, inputs.console)
+        await stack.enter_async_context(hooks.unanswered)
         server = HookServer(hooks.methods(), settings.grpc_server, settings.workers)
         await open_door(server)
         stack.push_async_callback(server.drain, ending, lambda: hooks.access_log.open_streams > 0)

@@ -31,6 +31,7 @@ from ratelimit.store.protocol import (
     Spent,
     StoreError,
 )
+from ratelimit.store.shared import Told
 from ratelimit.store.slices.admission import Admission, is_sliced, query_of
 from ratelimit.store.slices.allocator import Allocator
 from ratelimit.store.slices.batches import ForwardedSettlement
@@ -144,6 +145,10 @@ class SlicedStore:
             if pool is not None:
                 used[counter] = pool.used_of(used[counter])
         return used
+
+    async def exchange_ids(self, ids: Sequence[str], place: str) -> Told:
+        """See `SharedStore`. In an outage, StoreAwayError at once."""
+        return await self._inner.exchange_ids(ids, place)
 
     async def ping(self) -> None:
         """Returns when the store itself can be used."""
