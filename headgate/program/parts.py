@@ -25,6 +25,7 @@ from headgate.identity.snapshot import Snapshot
 from headgate.identity.store import KeyStore
 from headgate.identity.tokens.revocations import NOTHING_REVOKED
 from headgate.identity.verifier import TokenVerifier
+from headgate.ledger.notices.looking import NoticeKeeper
 from headgate.program.settings import DatabaseSettings, StoreSettings
 from ratelimit.descriptors.tree import Domains
 from ratelimit.fair.tags import VirtualTimes
@@ -125,6 +126,23 @@ async def running_verifier(
     ):
         revocations = (lambda: NOTHING_REVOKED) if ring is None else ring.revocations
         yield TokenVerifier(keys, clock, metrics, revocations)
+
+
+@asynccontextmanager
+async def running_notices(
+    settings: DatabaseSettings,
+    policy: Callable[[], CompiledPolicy],
+    store: Store,
+    clock: Clock,
+    metrics: Metrics,
+) -> AsyncIterator[None]:
+    """Thresholds of limits are looked at and told, if there is a database."""
+    if settings.url is None:
+        yield
+        return
+    address = database_address(settings.url, settings.password_file)
+    async with NoticeKeeper(partial(connected, address), policy, store, clock, metrics):
+        yield
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

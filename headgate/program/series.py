@@ -13,7 +13,7 @@ import headgate
 from accesslog.types import Ended
 from headgate.core.contract import ABSENT
 from headgate.core.errors import Refusal
-from headgate.core.ledger_metrics import OUTCOMES
+from headgate.core.ledger_metrics import NOTICE_CHANNELS, NOTICE_OUTCOMES, OUTCOMES
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy, OnOutage
 from headgate.core.request_metrics import CLASSES
@@ -65,6 +65,8 @@ def start_series(metrics: Metrics) -> None:
         metrics.records.labels(outcome)
     for outcome in OUTCOMES:
         metrics.of_ledger.records.labels(outcome)
+    for delivery in product(NOTICE_CHANNELS, NOTICE_OUTCOMES):
+        metrics.of_ledger.notice_deliveries.labels(*delivery)
     for result in _RELOADS:
         metrics.policy_reloads.labels(result)
         metrics.ratelimit_config_reloads.labels(result)
