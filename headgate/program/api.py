@@ -2,11 +2,12 @@
 
 import ssl
 from collections.abc import Mapping
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from functools import partial
 
 from extauthz.failures import FailureLimit
 from headgate.console.app import console_routes
+from headgate.console.surroundings import Surroundings
 from headgate.core.errors import OperatorError
 from headgate.core.issuers import Issuer
 from headgate.database.address import database_address
@@ -36,10 +37,16 @@ from headgate.program.settings import (
 from headgate.program.tls import CertificateWatcher, ShownCertificate
 
 
-async def start_api(stack: AsyncExitStack, settings: ServiceSettings, inputs: HookInputs) -> None:
+async def start_api(
+    stack: AsyncExitStack,
+    settings: ServiceSettings,
+    inputs: HookInputs,
+    around: AbstractAsyncContextManager[Surroundings],
+) -> None:
     """Serves the management API until the stack ends, if the settings name an address.
 
-    Raises OperatorError for settings that do not fit, and for a bad token or certificate.
+    `around` is what the console asks beyond the database; it is opened with the API. Raises
+    OperatorError for settings that do not fit, and for a bad token or certificate.
     """
     api = settings.api
     if api.address is None:
@@ -66,9 +73,9 @@ async def start_api(stack: AsyncExitStack, settings: ServiceSettings, inputs: Ho
     )
     tls = None if api.tls is None else await _followed(stack, api.tls, inputs)
     doors = await _doors(stack, login, desk, api.address, api)
-    app = management_app(
-        desk, doors.callers, [*login_pages(doors), *console_routes(desk, doors.callers)]
-    )
+    surroundings = await stack.enter_async_context(around)
+    pages = console_routes(desk, doors.callers, surroundings)
+    app = management_app(desk, doors.callers, [*login_pages(doors), *pages])
     server = HttpServer(app, api.address, "the management API", tls)
     await server.start()
     stack.push_async_callback(server.stop)

@@ -1,8 +1,10 @@
 """Explore: the sums of any group over any time, as a table and as CSV."""
 
+from datetime import UTC, timedelta
+
 from starlette.responses import Response
 
-from headgate.console.filters import FilterError, conditions_of, filters_of
+from headgate.console.filters import ANY, FilterError, conditions_of, filters_of
 from headgate.console.pages.overview import total
 from headgate.console.visit import View, Visit, address
 from headgate.console.words import day as day_of
@@ -34,20 +36,23 @@ async def show(visit: Visit) -> View | Response:
     texts = visit.request.query_params.getlist("f")
     try:
         filters = filters_of([*texts, f"since:{since}"])
-        conditions = conditions_of(filters, visit.now, visit.choice.zone)
+        conditions = conditions_of(filters, visit.reading)
     except FilterError as error:
         raise ProblemError(422, str(error)) from None
     async with visit.desk.connect() as connection:
         rows = await sums_by(connection, visit.scope, conditions, group, visit.choice.zone.key)
     if visit.query("format") == "csv":
         return _csv(visit, group, rows)
+    own = [*texts, f"since:{since}"]
     values = {
         "group": group,
         "groups": GROUPS,
         "since": since,
         "times": TIMES,
         "texts": texts,
-        "rows": [(_name(visit, group, row), _drill(group, row, since), row) for row in rows[:ROWS]],
+        "rows": [
+            (_name(visit, group, row), _drill(visit, group, row, own), row) for row in rows[:ROWS]
+        ],
         "left_out": len(rows) - ROWS,
         "total": total(rows),
         "top": max((row["cost_nanos"] for row in rows), default=0),
@@ -64,11 +69,16 @@ def _name(visit: Visit, group: str, row: Row) -> str:
     return moment(row["name"], visit.choice.zone) if group == "hour" else str(row["name"])
 
 
-def _drill(group: str, row: Row, since: str) -> str:
-    """The address of the row's requests; empty where no filter finds them."""
-    if row["name"] is None or group in ("day", "hour", "pod"):
-        return ""
-    return address("/requests", f=[f"{group}:{row['name']}", f"since:{since}"])
+def _drill(visit: Visit, group: str, row: Row, texts: list[str]) -> str:
+    """The address of the requests that the row sums."""
+    name = row["name"]
+    if group in ("day", "hour"):
+        begin = name.astimezone(visit.choice.zone if group == "day" else UTC)
+        end = begin + timedelta(**{f"{group}s": 1})  # a local day has 23 to 25 hours
+        own = [f"since:{begin.isoformat()}", f"until:{end.isoformat()}"]
+    else:
+        own = [f"-{group}:{ANY}" if name is None else f"{group}:{name}"]
+    return address("/requests", f=[*texts, *own])
 
 
 def _csv(visit: Visit, group: str, rows: list[Row]) -> Response:
