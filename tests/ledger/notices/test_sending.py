@@ -1,4 +1,4 @@
-"""Notices reach their receivers: at least once, signed, with one id, and without a secret in a log."""
+"""Notices reach their receivers: at least once, signed, with one id, and no secret in a log."""
 
 import json
 import logging
