@@ -2,8 +2,9 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
+
+from msgspec import Struct, field
 
 from ratelimit.answers import LimitStatus
 
@@ -20,8 +21,7 @@ class State(Enum):
     SETTLED = "settled"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class Known(Struct, frozen=True, kw_only=True, gc=False):
     """The state of a reservation here.
 
     `statuses` are those of its admission, by the counter's key. `used` is what the settlement left

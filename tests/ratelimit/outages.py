@@ -1,9 +1,10 @@
 """A shared store that tests take away, and the store in front of it."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from headgate.core.metrics import Metrics

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from headgate.core.policy import CompiledPolicy, Count, Each, Limit, Per
 from headgate.core.settlement import Estimate, Source, Usage

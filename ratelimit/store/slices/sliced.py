@@ -9,7 +9,8 @@ passes the limit.
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
