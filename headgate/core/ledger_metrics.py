@@ -45,6 +45,9 @@ class LedgerMetrics:
             " each worker that is.",
             registry=registry,
         )
+        self._add_notices(registry)
+
+    def _add_notices(self, registry: CollectorRegistry) -> None:
         self.notice_deliveries = Counter(
             "headgate_notice_deliveries",
             "Tries to send a notice, by channel: its receiver took it (sent), or did not (failed)"

@@ -57,7 +57,7 @@ class Channels:
 
 @dataclass(frozen=True, slots=True)
 class TenantNotices:
-    """Who hears by mail of a tenant's limits. `digest` is its period: day, week or month."""
+    """The people who hear of a tenant by mail. `digest` is its period: day, week or month."""
 
     to: tuple[str, ...] = ()
     digest: str | None = None

@@ -151,7 +151,9 @@ class Limit:
     file, so that it survives reloads. `limit` is in units of what the shape counts: requests,
     tokens, nanos of the currency, or slots. `users` and `models` narrow a limit to those; empty
     means all. A `shadow` limit is counted and reported but never refuses, not even in an outage
-    of the store, whatever its `on_outage`. `notify` has the thresholds that are told to people.
+    of the store, whatever its `on_outage`.
+
+    `notify` has the thresholds that people are told.
     """
 
     id: str

@@ -122,6 +122,7 @@ class LimitBody(Output):
     models: list[str]
     shadow: bool
     on_outage: str
+    notify: list[str]
 
 
 class UserBody(Output):
@@ -237,6 +238,7 @@ def limit_body(limit: Limit) -> LimitBody:
         models=sorted(limit.models),
         shadow=limit.shadow,
         on_outage=limit.on_outage,
+        notify=list(limit.notify),
     )
 
 

@@ -137,7 +137,7 @@ class NoticesEntry(Entry):
 
 
 class TenantNoticesEntry(Entry):
-    """Who hears of the limits of a tenant."""
+    """The people who hear of the limits of a tenant."""
 
     to: Annotated[list[Address], Field(min_length=1), AfterValidator(distinct)] = Field(
         description="a list of at least one address of mail"

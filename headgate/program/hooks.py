@@ -87,9 +87,7 @@ async def running_hooks(
         server = HookServer(hooks.methods(), settings.grpc_server, settings.workers)
         await open_door(server)
         stack.push_async_callback(server.drain, ending, lambda: hooks.access_log.open_streams > 0)
-        await stack.enter_async_context(
-            running_notices(settings.database, inputs.policy, parts.store, clock, metrics)
-        )
+        await stack.enter_async_context(running_notices(settings.database, parts))
         await stack.enter_async_context(StallWatch(clock, metrics))
         spare_collections()
         yield hooks

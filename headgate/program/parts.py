@@ -130,23 +130,6 @@ async def running_verifier(
         yield TokenVerifier(keys, clock, metrics, revocations)
 
 
-@asynccontextmanager
-async def running_notices(
-    settings: DatabaseSettings,
-    policy: Callable[[], CompiledPolicy],
-    store: Store,
-    clock: Clock,
-    metrics: Metrics,
-) -> AsyncIterator[None]:
-    """Thresholds of limits are looked at and told, if there is a database."""
-    if settings.url is None:
-        yield
-        return
-    address = database_address(settings.url, settings.password_file)
-    async with NoticeKeeper(partial(connected, address), policy, store, clock, metrics):
-        yield
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """The running parts that the hooks share.
@@ -170,3 +153,14 @@ class Parts:
     """Those of vLLM's queues, which the store exchanges."""
     key_store: KeyStore | None = None
     """Where users make their own keys; None without a database."""
+
+
+@asynccontextmanager
+async def running_notices(settings: DatabaseSettings, parts: Parts) -> AsyncIterator[None]:
+    """Thresholds of limits are looked at, and people are told, if there is a database."""
+    if settings.url is None:
+        yield
+        return
+    connect = partial(connected, database_address(settings.url, settings.password_file))
+    async with NoticeKeeper(connect, parts.policy, parts.store, parts.clock, parts.metrics):
+        yield

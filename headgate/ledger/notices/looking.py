@@ -76,7 +76,7 @@ class NoticeKeeper:
             await asyncio.sleep(PAUSE_S)
 
     async def turn(self) -> None:
-        """Looks once, and sends what is due. What fails is tried again at the next turn."""
+        """Looks once, and sends what is due. A failure is tried again at the next turn."""
         policy = self._policy()
         is_asked = has_notices(policy)
         self._looked.set(self._looked_s if is_asked else 0)

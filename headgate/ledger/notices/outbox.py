@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -176,8 +176,8 @@ async def read_notices(
     return [Listed(_notice(row[:-1]), row[-1]) for row in rows]
 
 
-async def expire_notices(connection: Connection, before: datetime) -> int:
-    """Removes the notices of windows that ended before; needs the schema's owner."""
+async def expire_notices(connection: Connection, before: date) -> int:
+    """Removes the notices of windows that ended before a day; needs the schema's owner."""
     return (await connection.execute(_EXPIRE, (before,))).rowcount
 
 

@@ -49,7 +49,7 @@ class Sender:
     ) -> str | None:
         """The channel that has failed, "" for none; None if nothing is due.
 
-        The notice is locked while it is sent. Whoever is killed meanwhile leaves it to the others.
+        The notice is locked while it is sent. A program that is killed leaves it to the others.
         """
         async with connection.transaction():
             due = await outbox.next_due(connection, channels)

@@ -1,4 +1,4 @@
-"""What a notice says: for people, and as JSON for programs. Pure."""
+"""The text of a notice: for people, and as JSON for programs. Pure."""
 
 from datetime import datetime
 from typing import Any

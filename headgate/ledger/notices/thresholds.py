@@ -1,4 +1,4 @@
-"""Which thresholds of a limit are passed, and what the pace so far leads to. Pure."""
+"""The thresholds of a limit that are passed, and the use that the pace so far leads to. Pure."""
 
 from collections.abc import Sequence
 

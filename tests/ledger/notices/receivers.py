@@ -73,6 +73,10 @@ def mail_server(tls: ssl.SSLContext | None = None) -> Iterator[Inbox]:
                     self.say(self.answer(word))
             return None
 
+        def finish(self) -> None:
+            super().finish()
+            self.request.close()
+
         def answer(self, word: str) -> str:
             if word == "EHLO":
                 offered = "" if tls is None else "250-STARTTLS\r\n250-AUTH PLAIN\r\n"
