@@ -41,7 +41,7 @@ class _Static(StaticFiles):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _House:
-    """What every page works with."""
+    """The parts that every page works with."""
 
     frame: Frame
     desk: Desk

@@ -54,7 +54,7 @@ def filters_of(texts: Sequence[str], typed: str = "") -> list[Filter]:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the meaning of a filter depends on: the reader's time, and the label of the reports."""
+    """The meaning of a filter depends on these: the reader's time, and the label of the reports."""
 
     now: datetime
     zone: ZoneInfo

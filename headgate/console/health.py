@@ -28,7 +28,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """What PostgreSQL said: its version, its size, and how long it took."""
+    """The answer of PostgreSQL: its version, its size, and the time that it took."""
 
     version: str
     size_bytes: int

@@ -1,4 +1,4 @@
-"""What pages ask beyond the database: the limits' counters, metrics, and the pods."""
+"""The parts that pages ask beyond the database: the limits' counters, metrics, the pods."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass

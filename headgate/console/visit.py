@@ -57,7 +57,7 @@ class Visit:
 
     @property
     def reading(self) -> Reading:
-        """What the reader's filters depend on."""
+        """The time and the label by which the reader's filters are read."""
         return Reading(self.now, self.choice.zone, self.policy.showback.label)
 
     def query(self, name: str, default: str = "") -> str:

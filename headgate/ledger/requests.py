@@ -164,6 +164,25 @@ async def sums_by(
     return await _rows(connection, query, [*([zone] if by_time else []), *values])
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The step of a sum over time: `hour` or `day`, of a time zone."""
+
+    unit: str
+    zone: str
+
+
+async def sums_over_time(
+    connection: Connection, scope: Scope, conditions: Sequence[Condition], group: str, step: Step
+) -> list[Row]:
+    """The sums for each value of a group, as `name`, in each step, as `time`."""
+    where, values = _where(scope, conditions)
+    query = f"""select {_named(group)} as name,
+      date_trunc('{step.unit}', ended_at, %s) as time, {_SUMS}
+      from headgate.usage_line where {where} group by 1, 2 order by 2"""  # noqa: S608
+    return await _rows(connection, query, [step.zone, *values])
+
+
 async def callers_of(
     connection: Connection, scope: Scope, conditions: Sequence[Condition], limit: int
 ) -> list[tuple[str, str]]:

@@ -51,12 +51,7 @@ async def start_api(
     api = settings.api
     if api.address is None:
         return
-    if settings.database.url is None:
-        raise OperatorError("--api needs a database: name --database, or --database-dir of `up`")
-    if api.tls is None and not is_local(api.address.host):
-        raise OperatorError(
-            f"--api {api.address} is open to other machines: add --api-tls-cert and --api-tls-key"
-        )
+    _check(settings, api.address)
     if api.operator_token_file is not None:
         ensure_token(api.operator_token_file)
     verifier = await stack.enter_async_context(
@@ -79,6 +74,16 @@ async def start_api(
     server = HttpServer(app, api.address, "the management API", tls)
     await server.start()
     stack.push_async_callback(server.stop)
+
+
+def _check(settings: ServiceSettings, address: Address) -> None:
+    """Raises OperatorError without a database, and for clear text that others can reach."""
+    if settings.database.url is None:
+        raise OperatorError("--api needs a database: name --database, or --database-dir of `up`")
+    if settings.api.tls is None and not is_local(address.host):
+        raise OperatorError(
+            f"--api {address} is open to other machines: add --api-tls-cert and --api-tls-key"
+        )
 
 
 async def _doors(

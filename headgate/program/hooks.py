@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from accesslog.sink import JsonLinesSink, Sink
 from accesslog.spool import SpoolSink
@@ -46,7 +46,7 @@ class HookInputs:
     console: Callable[[str], None] | None = None
     admits: Callable[[], bool] = lambda: True
     record_lock: int | None = None
-    memory: MemoryStore | None = None
+    memory: MemoryStore = field(default_factory=MemoryStore)
 
 
 @asynccontextmanager

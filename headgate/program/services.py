@@ -119,7 +119,6 @@ async def running_services(
     start_series(metrics)
     async with AsyncExitStack() as stack:
         watcher = _watcher(settings, clock, metrics)
-        memory = MemoryStore()
         inputs = HookInputs(
             policy=policy,
             domains=None if watcher is None else watcher.current,
@@ -127,7 +126,6 @@ async def running_services(
             metrics=metrics,
             console=console,
             admits=lambda: True if box is None else ending.is_admitting(),
-            memory=memory,
         )
         answering = _answering(settings, inputs, ending, () if box is None else box.sockets)
         ready = {"hooks": "they have not started yet"}
@@ -136,13 +134,13 @@ async def running_services(
         start_ledger(stack, settings, inputs)
         await answering.start()
         stack.push_async_callback(answering.stop)
-        around = _surroundings(settings, memory, answering, box)
+        around = _surroundings(settings, inputs.memory, answering, box)
         await start_api(stack, settings, inputs, around)
         stack.callback(ready.update, hooks="the program ends, and they drain")
         ready["hooks"] = ""
         if watcher is not None:
             await stack.enter_async_context(_following(watcher, answering, ending))
-        yield Services(admin_url, answering, memory)
+        yield Services(admin_url, answering, inputs.memory)
 
 
 def _watcher(settings: ServiceSettings, clock: Clock, metrics: Metrics) -> RlsConfigWatcher | None:

@@ -1,4 +1,4 @@
-"""What the console asks of this program beyond its database."""
+"""The parts of this program that the console asks beyond its database."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager

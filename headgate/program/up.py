@@ -112,11 +112,7 @@ async def one_box(
             clock=clock,
             metrics=metrics,
             console=say if somebody_looks() else None,
-            box=BoxParts(
-                hook_sockets(folder, settings.workers),
-                lambda: metrics_of_envoy(folder),
-                settings.upstream_ca,
-            ),
+            box=_box_parts(settings, folder),
         )
         services = await stack.enter_async_context(running)
         certificates = _certificates(settings, clock, metrics)
@@ -130,6 +126,11 @@ async def one_box(
         for line in welcome(settings, services.admin_url, demo):
             say(line)
         yield Parts(envoy, [part.died for part in (database, envoy) if part is not None])
+
+
+def _box_parts(settings: BoxSettings, folder: Path) -> BoxParts:
+    sockets = hook_sockets(folder, settings.workers)
+    return BoxParts(sockets, lambda: metrics_of_envoy(folder), settings.upstream_ca)
 
 
 async def _show_a_month(

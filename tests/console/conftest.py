@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 
 from headgate.console.app import console_routes
 from headgate.console.surroundings import Surroundings
@@ -22,7 +23,7 @@ from ratelimit.store.protocol import PeekQuery
 from tests.fakes import FakeClock
 from tests.identity.builders import BY
 from tests.ledger.builders import record
-from tests.management.conftest import API_POLICY, OPERATOR_TOKEN, placed, token_of
+from tests.management.conftest import API_POLICY, OPERATOR_TOKEN, Place, placed, token_of
 from tests.postgres_server import PostgresServer, running_server
 
 Peek: TypeAlias = Callable[[PeekQuery], Awaitable[Mapping[str, int]]]
@@ -59,10 +60,11 @@ async def no_metrics() -> str:
     return ""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Console:
     """The running console and the store below it."""
 
+    app: Starlette
     http: httpx.AsyncClient
     store: KeyStore
     clock: FakeClock
@@ -117,12 +119,11 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.fixture
-async def console(postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[Console]:
+def placed_console(postgres: PostgresServer, folder: Path, origin: str) -> tuple[Console, Place]:
+    """A console on a clean database for browsers at `origin`, without a record, and its parts."""
     clock = FakeClock(NOW_S)
     address = postgres.address(postgres.clean_database())
-    token_file = tmp_path / "operator-token"
-    origin = "https://console.test"
+    token_file = folder / "operator-token"
     place = placed(address, clock, token_file, origin, policy=lambda: CONSOLE_POLICY)
     memory = MemoryStore()
     peeks: list[Peek] = [memory.peek]
@@ -134,8 +135,22 @@ async def console(postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[Con
     pages = console_routes(place.desk, place.callers, around)
     app = management_app(place.desk, place.callers, pages)
     transport = httpx.ASGITransport(app, client=("192.0.2.7", 1))
-    async with httpx.AsyncClient(transport=transport, base_url="https://console.test") as http:
-        running = Console(http, place.desk.store, clock, place.desk, memory, peeks)
+    console = Console(
+        app=app,
+        http=httpx.AsyncClient(transport=transport, base_url=origin),
+        store=place.desk.store,
+        clock=clock,
+        desk=place.desk,
+        memory=memory,
+        peeks=peeks,
+    )
+    return console, place
+
+
+@pytest.fixture
+async def console(postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[Console]:
+    running, place = placed_console(postgres, tmp_path, "https://console.test")
+    async with running.http:
         await running.add(*ROWS)
         secret = await place.sessions.open_operator()
         running.cookies = {"__Host-headgate-session": secret}

@@ -12,12 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.console.charts import Column, bars
 from headgate.console.filters import FilterError, Reading, conditions_of, filters_of
 from headgate.console.frame import HEADERS
 from headgate.console.routes import PAGES
 from headgate.ledger.cells import as_csv
-from headgate.ledger.requests import FIELDS, GROUPS
+from headgate.ledger.requests import (
+    FIELDS,
+    GROUPS,
+)
 from tests.console.conftest import MARKUP, Console
 from tests.ledger.builders import record
 
@@ -195,13 +197,6 @@ def test_no_search_crashes(text: str) -> None:
         conditions_of(filters_of([], text), READING)
     except FilterError:
         return
-
-
-@given(st.lists(st.integers(0, 10**12), min_size=1, max_size=40))
-def test_no_bar_leaves_its_chart(values: list[int]) -> None:
-    chart = bars([Column(values=(("f1", value),), title="") for value in values])
-
-    assert all(part.y >= 15.9 for bar in chart.bars for part in bar.parts)
 
 
 async def test_a_key_is_issued_once_rotated_and_revoked(console: Console) -> None:

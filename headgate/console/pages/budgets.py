@@ -60,7 +60,7 @@ async def show(visit: Visit) -> View:
 
 
 async def _callers(visit: Visit, connection: Connection, tenant: str) -> list[Caller]:
-    """Who has called in the last month, as far as the reader may see them."""
+    """The callers of the last month, as far as the reader may see them."""
     since = [Condition("since", visit.now - timedelta(days=DAYS)), Condition("tenant", tenant)]
     found = await callers_of(connection, visit.scope, since, MAX_CALLERS)
     callers = [Caller(tenant, user, key) for user, key in found]

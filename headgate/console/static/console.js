@@ -86,6 +86,7 @@ function prepare(root) {
   for (const table of root.querySelectorAll('table.sortable')) sortable(table)
 }
 prepare(document)
+document.querySelector('nav [aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'center' })
 
 // Times are in the reader's zone. Who has not chosen one gets that of the browser, once.
 const { zone, chosen } = document.documentElement.dataset

@@ -8,7 +8,7 @@ const browser = await launched();
 const pages = {};
 
 for (const [name, role] of Object.entries(roles)) {
-  pages[name] = await opened(browser, url, { viewport: widths.desk, colorScheme: name === 'admin' ? 'dark' : 'light' });
+  pages[name] = await opened(browser, url, { viewport: widths.desk, timezoneId: 'UTC', colorScheme: name === 'admin' ? 'dark' : 'light' });
   await pages[name].context().addCookies([{ name: 'headgate-session', value: role.session, url }]);
 }
 const status = async (page, path) => (await page.goto(url + path)).status();
