@@ -1,5 +1,6 @@
 """The listener of the management API."""
 
+import ssl
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from functools import partial
@@ -11,6 +12,7 @@ from headgate.core.errors import OperatorError
 from headgate.core.issuers import Issuer
 from headgate.database.address import database_address
 from headgate.database.connection import connected
+from headgate.dataplane.box import CertifiedListener
 from headgate.identity.issuers.fetch import HttpFetch
 from headgate.identity.issuers.provider import Provider
 from headgate.identity.sessions import SessionStore
@@ -26,8 +28,13 @@ from headgate.management.login import Login, ensure_token
 from headgate.program.hooks import HookInputs
 from headgate.program.http_server import HttpServer
 from headgate.program.parts import running_verifier
-from headgate.program.settings import Address, ApiSettings, ServiceSettings
-from headgate.program.tls import read_pair, read_pem
+from headgate.program.settings import (
+    Address,
+    ApiSettings,
+    ServiceSettings,
+    TlsFiles,
+)
+from headgate.program.tls import CertificateWatcher, ShownCertificate
 
 
 async def start_api(
@@ -59,12 +66,12 @@ async def start_api(
         desk.users.standing,
         lambda address: failures.count(address, inputs.clock.monotonic_s()),
     )
-    _check_pair(api)
+    tls = None if api.tls is None else await _followed(stack, api.tls, inputs)
     doors = await _doors(stack, login, desk, api.address, api)
     surroundings = await stack.enter_async_context(around)
     pages = console_routes(desk, doors.callers, surroundings)
     app = management_app(desk, doors.callers, [*login_pages(doors), *pages])
-    server = HttpServer(app, api.address, "the management API", api.tls)
+    server = HttpServer(app, api.address, "the management API", tls)
     await server.start()
     stack.push_async_callback(server.stop)
 
@@ -110,6 +117,10 @@ def _desk(settings: ServiceSettings, inputs: HookInputs) -> Desk:
     return Desk(store=store, users=users, connect=connect, policy=inputs.policy, clock=inputs.clock)
 
 
-def _check_pair(api: ApiSettings) -> None:
-    if api.tls is not None:
-        read_pair(tuple((path, read_pem(path)) for path in (api.tls.certificate, api.tls.key)))
+async def _followed(stack: AsyncExitStack, files: TlsFiles, inputs: HookInputs) -> ssl.SSLContext:
+    """The context of TLS, whose certificate follows the files until the stack ends."""
+    watcher = CertificateWatcher(files, inputs.clock, inputs.metrics, CertifiedListener.API)
+    shown = ShownCertificate(watcher.current())
+    watcher.set_follower(shown.renew)
+    await stack.enter_async_context(watcher)
+    return shown.context

@@ -17,6 +17,7 @@ from headgate.program.parts import (
     Parts,
     key_store,
     running_keys,
+    running_notices,
     running_pins,
     running_store,
     running_verifier,
@@ -82,9 +83,11 @@ async def running_hooks(
         )
         sinks = _sinks(stack, settings, inputs)
         hooks = build_hooks(settings, parts, sinks, inputs.console)
+        await stack.enter_async_context(hooks.unanswered)
         server = HookServer(hooks.methods(), settings.grpc_server, settings.workers)
         await open_door(server)
         stack.push_async_callback(server.drain, ending, lambda: hooks.access_log.open_streams > 0)
+        await stack.enter_async_context(running_notices(settings.database, parts))
         await stack.enter_async_context(StallWatch(clock, metrics))
         spare_collections()
         yield hooks

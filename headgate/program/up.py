@@ -20,7 +20,7 @@ from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.database.address import database_address
 from headgate.database.connection import connected
-from headgate.dataplane.box import MAX_CONNECTIONS
+from headgate.dataplane.box import MAX_CONNECTIONS, CertifiedListener
 from headgate.dataplane.child import room_for_connections
 from headgate.dataplane.drain import Drain
 from headgate.dataplane.supervisor import Envoy
@@ -167,7 +167,9 @@ def somebody_looks(descriptor: int = _STDOUT) -> bool:
 def _certificates(
     settings: BoxSettings, clock: Clock, metrics: Metrics
 ) -> CertificateWatcher | None:
-    return None if settings.tls is None else CertificateWatcher(settings.tls, clock, metrics)
+    if settings.tls is None:
+        return None
+    return CertificateWatcher(settings.tls, clock, metrics, CertifiedListener.DOOR)
 
 
 def _with_held_addresses(stack: AsyncExitStack, settings: BoxSettings) -> BoxSettings:
