@@ -22,7 +22,7 @@ DRILL = re.compile(r'href="/console(/requests\?f=[^"]*)"')
 
 @dataclass(frozen=True)
 class Found:
-    """What a drill-down leads to: the ids, and the sum of their costs in nanos."""
+    """The requests of a drill-down: their ids, and the sum of their costs in nanos."""
 
     ids: frozenset[str]
     cost_nanos: int
