@@ -8,7 +8,10 @@ ISTIO_VERSION = "1.31.0"
 
 
 def bootstrap(node: str, ip: str, labels: Object, istiod_port: int, admin_port: int) -> Object:
-    """The part of the configuration that Istio starts an Envoy with that istiod needs."""
+    """The part of the configuration that Istio starts an Envoy with that istiod needs.
+
+    `statistics.py` makes Istio's part for Prometheus.
+    """
     metadata = {
         **labels,
         "ISTIO_VERSION": ISTIO_VERSION,

