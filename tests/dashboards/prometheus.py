@@ -53,7 +53,7 @@ class Prometheus:
 def running(
     folder: Path, targets: Sequence[Target], groups: Sequence[Mapping[str, Any]] = ()
 ) -> Iterator[Prometheus]:
-    """Starts one that scrapes `targets` and evaluates the rules of `groups` every second.
+    """Starts one that scrapes `targets` and evaluates the rules of `groups`, all in seconds.
 
     AssertionError if none is installed.
     """
@@ -84,7 +84,7 @@ def _ready(url: str) -> bool:
 
 def _config(targets: Sequence[Target], rules: Path) -> dict[str, Any]:
     return {
-        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+        "global": {"scrape_interval": "5s", "scrape_timeout": "5s", "evaluation_interval": "1s"},
         "rule_files": [str(rules)],
         "scrape_configs": [
             {

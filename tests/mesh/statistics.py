@@ -31,7 +31,9 @@ def stats_config(module: Path) -> Object:
     return {
         "use_all_default_tags": False,
         "stats_tags": _tags((module / _TEMPLATE).read_text()),
-        "stats_matcher": {"inclusion_list": {"patterns": [*patterns, {"prefix": "istio"}]}},
+        "stats_matcher": {
+            "inclusion_list": {"patterns": [*patterns, {"prefix": "istio"}, {"prefix": "server"}]}
+        },
     }
 
 

@@ -221,6 +221,7 @@ class ResilientStore:
                         self._failed(error, began_s)
                         raise
                     self._breaker.answered()
+                    self._metrics.of_store.seconds.observe(self._clock.monotonic_s() - began_s)
                     return answer
         raise StoreAwayError(f"the store is away: {self._error}")
 
