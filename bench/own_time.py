@@ -1,4 +1,4 @@
-"""A clock of its own for simulated servers: hours pass in seconds, whatever the machine does."""
+"""A clock for simulated servers: hours pass in seconds, and a busy machine delays nothing."""
 
 import asyncio
 import selectors

@@ -9,11 +9,16 @@ from typing import Any
 Object = dict[str, Any]
 _HASH = "5d9c7b6f4"
 """A Deployment's ReplicaSet has its name and such a hash; istiod finds the Deployment by it."""
+MUTUAL = "security.istio.io/tlsMode"
+"""The label by which istiod knows that a pod has a sidecar."""
 
 
 @dataclass
 class Pod:
-    """One pod of a Deployment. An EndpointSlice lists it only while it is `ready`."""
+    """One pod of a Deployment. An EndpointSlice lists it only while it is `ready`.
+
+    Its program listens at `ip`. A pod with a sidecar is known by `door_ip`, where the sidecar does.
+    """
 
     name: str
     namespace: str
@@ -22,16 +27,24 @@ class Pod:
     args: list[str]
     ports: Mapping[str, int]
     ready: bool = True
+    account: str = "default"
+    door_ip: str = ""
+
+    @property
+    def address(self) -> str:
+        """The address by which others know the pod."""
+        return self.door_ip or self.ip
 
     def value(self) -> Object:
         """The Pod object, as the kubelet reports it."""
         ready = {"type": "Ready", "status": "True"}
         deployment = self.name.rpartition("-")[0]
+        sidecar = {MUTUAL: "istio"} if self.door_ip else {}
         metadata = {
             "name": self.name,
             "generateName": f"{deployment}-{_HASH}-",
             "namespace": self.namespace,
-            "labels": {**self.labels, "pod-template-hash": _HASH},
+            "labels": {**self.labels, **sidecar, "pod-template-hash": _HASH},
             "ownerReferences": [
                 {
                     "apiVersion": "apps/v1",
@@ -44,11 +57,14 @@ class Pod:
         }
         status = {
             "phase": "Running",
-            "podIP": self.ip,
-            "podIPs": [{"ip": self.ip}],
+            "podIP": self.address,
+            "podIPs": [{"ip": self.address}],
             "conditions": [ready],
         }
-        spec = {"serviceAccountName": "default", "containers": [{"name": "one", "image": "none"}]}
+        spec = {
+            "serviceAccountName": self.account,
+            "containers": [{"name": "one", "image": "none"}],
+        }
         return {
             "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": status,
         }  # fmt: skip
@@ -75,7 +91,7 @@ class Addresses:
         return f"{self.network}.{self.used}"
 
 
-def pods_of(objects: Iterable[Object], addresses: Addresses) -> list[Pod]:
+def pods_of(objects: Iterable[Object], addresses: Addresses, *, have_sidecars: bool) -> list[Pod]:
     """The pods of each Deployment: its `replicas`, or the minimum of its autoscaler."""
     objects = list(objects)
     least = {
@@ -95,7 +111,10 @@ def pods_of(objects: Iterable[Object], addresses: Addresses) -> list[Pod]:
             name = f"{metadata['name']}-{number}"
             labels, args = template["metadata"]["labels"], container.get("args", [])
             ip = addresses.next()
-            pods.append(Pod(name, metadata["namespace"], ip, labels, args, ports))
+            pod = Pod(name, metadata["namespace"], ip, labels, args, ports)
+            pod.account = template["spec"].get("serviceAccountName", "default")
+            pod.door_ip = addresses.next() if have_sidecars else ""
+            pods.append(pod)
     return pods
 
 
@@ -113,7 +132,7 @@ def endpoint_slice(service: Object, pods: Iterable[Pod]) -> Object:
     ]
     endpoints = [
         {
-            "addresses": [pod.ip],
+            "addresses": [pod.address],
             "conditions": {"ready": pod.ready, "serving": pod.ready, "terminating": False},
             "targetRef": {"kind": "Pod", "name": pod.name, "namespace": pod.namespace},
         }

@@ -14,7 +14,8 @@ import redis
 from istio.crds.generate import fetched
 from tests.dashboards.prometheus import Prometheus, Target, running
 from tests.istio.test_ops_metrics import COMPONENTS, expressions, load, sources
-from tests.mesh.cluster import RunningMesh, running_mesh
+from tests.mesh.bootstrap import bootstrap
+from tests.mesh.cluster import ISTIO, RunningMesh, prepared_mesh
 from tests.mesh.conftest import LIMITS
 from tests.mesh.policies import MODEL, policy
 from tests.mesh.statistics import counted_requests, relabelings, stats_config
@@ -67,11 +68,24 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningM
     lines = MAKEFILE.read_text(encoding="utf-8").splitlines()
     module = fetched(next(line for line in lines if line.startswith("ISTIO :=")).split()[-1])
     text = policy(LIMITS, VERSIONS)
-    with running_mesh(folder, text, stats_config=stats_config(module)) as mesh:
+    with prepared_mesh(folder, text, ISTIO / "overlays" / "staging") as mesh:
+        mesh.start_pods({})
+        mesh.start_istiod({})
+        start_gateway(mesh, stats_config(module))
         mesh.apply(counted_requests())
         wait_until(lambda: "access_loggers.stats" in mesh.admin("/config_dump"), "the counter")
         with running(folder, targets(mesh), groups()) as prometheus, traffic(mesh):
             yield mesh, prometheus
+
+
+def start_gateway(mesh: RunningMesh, statistics: dict[str, Any]) -> None:
+    """Starts the gateway of `RunningMesh.start_gateway`, with other names of its statistics."""
+    namespace = "istio-ingress"
+    node = f"router~127.0.0.1~gateway.{namespace}~{namespace}.svc.cluster.local"
+    labels = {"NAMESPACE": namespace, "LABELS": {"istio": "ingressgateway"}}
+    configuration = bootstrap(node, "127.0.0.1", labels, mesh.ports_of_proxy(mesh.ports["admin"]))
+    mesh.start_proxy("gateway", {**configuration, "stats_config": statistics})
+    wait_until(lambda: mesh.answers(401), "the gateway")
 
 
 def targets(mesh: RunningMesh) -> list[Target]:

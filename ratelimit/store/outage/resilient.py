@@ -30,7 +30,7 @@ from ratelimit.store.protocol import (
     StoreAwayError,
     StoreError,
 )
-from ratelimit.store.shared import Batch, Exchanged, SharedStore
+from ratelimit.store.shared import Batch, Exchanged, SharedStore, Told
 
 _PARALLEL = 64
 _TEND_EVERY_S = 0.1
@@ -128,6 +128,10 @@ class ResilientStore:
         """See `SharedStore`. In an outage, StoreAwayError at once."""
         return await self._ask(lambda: self._store.exchange_times(times))
 
+    async def exchange_ids(self, ids: Sequence[str], place: str) -> Told:
+        """See `SharedStore`. In an outage, StoreAwayError at once."""
+        return await self._ask(lambda: self._store.exchange_ids(ids, place))
+
     async def withdraw(self, replica: str) -> None:
         """See `SharedStore`. In an outage, StoreAwayError at once."""
         await self._ask(lambda: self._store.withdraw(replica))
@@ -190,7 +194,7 @@ class ResilientStore:
         """Counts the time without the store, up to now."""
         now_s = self._clock.monotonic_s()
         if not self._breaker.is_closed:
-            self._metrics.store_degraded_seconds.inc(now_s - self._accounted_s)
+            self._metrics.of_store.degraded_seconds.inc(now_s - self._accounted_s)
         self._accounted_s = now_s
 
     async def _is_back(self) -> bool:
