@@ -26,7 +26,7 @@ from headgate.dataplane.drain import Drain
 from headgate.dataplane.supervisor import Envoy
 from headgate.doctor.reachable import check_authorities, silent
 from headgate.policy import check_upstream
-from headgate.program.addresses import free_address
+from headgate.program.addresses import held_address
 from headgate.program.demo_month import add_demo_month
 from headgate.program.ending import Ending, on_signals
 from headgate.program.envoy import (
@@ -91,9 +91,9 @@ async def one_box(
 
     At the end Envoy is drained first, while the hooks still answer, and the services end last.
     """
-    settings = _with_free_addresses(settings)
     metrics = Metrics(CollectorRegistry(), clock)
     async with AsyncExitStack() as stack:
+        settings = _with_held_addresses(stack, settings)
         folder = stack.enter_context(run_folder(settings.run_dir))
         demo, policy_file = None, settings.policy
         if policy_file is None:
@@ -162,7 +162,7 @@ def _certificates(
     return CertificateWatcher(settings.tls, clock, metrics, CertifiedListener.DOOR)
 
 
-def _with_free_addresses(settings: BoxSettings) -> BoxSettings:
+def _with_held_addresses(stack: AsyncExitStack, settings: BoxSettings) -> BoxSettings:
     """The settings with addresses as numbers. Raises OperatorError for a bad URL or address."""
     if settings.upstream is not None:
         check_upstream(settings.upstream)
@@ -172,8 +172,8 @@ def _with_free_addresses(settings: BoxSettings) -> BoxSettings:
         check_authorities(settings.upstream_ca)
     return replace(
         settings,
-        listen=free_address(settings.listen, "--listen"),
-        admin=free_address(settings.admin, "--admin"),
+        listen=stack.enter_context(held_address(settings.listen, "--listen")),
+        admin=stack.enter_context(held_address(settings.admin, "--admin")),
     )
 
 

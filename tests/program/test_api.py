@@ -25,10 +25,10 @@ from headgate.program.settings import (
 )
 from ratelimit.store.memory import MemoryStore
 from tests.certificates import AUTHORITY, install, pem, shown
-from tests.envoy_process import free_port
 from tests.extauthz.builders import NoTokens
 from tests.fakes import FakeClock
 from tests.patience import wait_until
+from tests.ports import free_port
 
 DATABASE = DatabaseSettings(url="postgresql://u@127.0.0.1:1/x?sslmode=disable")
 
