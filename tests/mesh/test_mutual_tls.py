@@ -10,7 +10,6 @@ import pytest
 
 from headgate.program.postgres.folder import APPLICATION
 from tests.box import KEYS
-from tests.envoy_process import free_port
 from tests.mesh.agent import Agent
 from tests.mesh.cluster import RunningMesh, prepared_mesh
 from tests.mesh.machine import ISTIO
@@ -25,6 +24,7 @@ from tests.mesh.sidecars import (
     start_sidecar,
 )
 from tests.patience import wait_until
+from tests.ports import free_port
 from tests.postgres_server import running_server
 
 NIGHTLY = "spiffe://cluster.local/ns/apps/sa/nightly"

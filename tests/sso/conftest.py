@@ -15,7 +15,7 @@ from tests.ports import free_port
 
 KEYCLOAK = os.environ.get("HEADGATE_KEYCLOAK", "")
 collect_ignore_glob = [] if KEYCLOAK else ["test_*.py"]
-START_S = 240
+START_S = 540
 MAPPERS = [
     {
         "name": "groups",
