@@ -13,6 +13,8 @@ select coalesce(pod, ''), count(*),
   coalesce(sum(completion_tokens), 0)::bigint,
   coalesce(sum(estimated_tokens + estimated_prompt_tokens * (coalesce(choices, 1) - 1))
     filter (where source is distinct from 'usage'), 0)::bigint
+  + coalesce(sum(greatest(estimated_tokens - prompt_tokens - completion_tokens, 0))
+    filter (where source = 'usage' and ended is distinct from 'complete'), 0)::bigint
 from headgate.usage_record where ended_at >= %s and ended_at < %s and pod is not null group by 1
 """
 
@@ -22,7 +24,8 @@ class LedgerTokens:
     """The tokens of a pod's requests in the ledger. A prompt counts once for each choice.
 
     `unsure` bounds the tokens of requests without usage: aborted, broken and refunded ones. vLLM
-    worked on them, and nobody was told how much.
+    worked on them, and nobody was told how much. For answers that ended early with usage it bounds
+    the tokens after their last event.
     """
 
     requests: int = 0
