@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
 
+from msgspec import Struct
+
 from headgate.core.policy import (
     CountedRequests,
     Each,
@@ -48,8 +50,7 @@ class Subject:
     model: str
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True, gc=False):
     """A limit that a request meets.
 
     `key` names the counter within the tenant by the limit, the subject and the start of the

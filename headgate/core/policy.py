@@ -200,6 +200,9 @@ class Model:
     adapter's name on vLLM, if any. `served_as` is the name that vLLM expects in the request body:
     the adapter, or the served model name. `image_tokens` are held for each image of a prompt.
     The virtual time of its queue moves by `fairness_floor` tokens a second at least.
+
+    An adapter that was registered at run time is `counted_as` its base model in limits, prices and
+    metrics, and `adapter_versions` are its versions, by their names in vLLM.
     """
 
     name: str
@@ -214,6 +217,8 @@ class Model:
     image_tokens: int = DEFAULT_IMAGE_TOKENS
     fairness_floor: int = DEFAULT_FAIRNESS_FLOOR
     fields: FieldRules = field(default_factory=dict, hash=False)
+    counted_as: str | None = None
+    adapter_versions: Versions | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -262,19 +262,20 @@ def revocation_body(revocation: Revocation) -> RevocationBody:
     )
 
 
-def change_body(change: LoggedChange) -> ChangeBody:
+def change_body(logged: LoggedChange) -> ChangeBody:
     """A change, for its reader."""
+    change = logged.change
     return ChangeBody(
         number=change.number,
         at=_time(change.at_s),
-        actor=change.actor,
+        actor=logged.actor,
         origin=change.origin,
         action=change.action,
         object=change.object,
-        user=change.user,
+        user=logged.user,
         before=None if change.before is None else dict(change.before),
         after=None if change.after is None else dict(change.after),
-        hash=change.hash.hex(),
+        hash=logged.hash.hex(),
     )
 
 

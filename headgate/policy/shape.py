@@ -11,6 +11,8 @@ from headgate.policy.document import Path, YamlMapping, line_of
 from headgate.policy.fields import MODEL_NAME_RULE, NAME_RULE, Entry
 from headgate.policy.identity import (
     ActsForEntry,
+    BrowserLoginEntry,
+    DeviceLoginEntry,
     IssuerEntry,
     MembershipEntry,
     OwnKeysEntry,
@@ -98,6 +100,10 @@ _NESTED: dict[tuple[int | str, ...], EntryType] = {
     ("notices", "mail"): MailEntry,
 }
 _NAMED: dict[str, EntryType] = {"cost_pools": CostPoolEntry, "cloud_prices": CloudPricesEntry}
+_LOGINS: dict[str, EntryType] = {
+    "browser_login": BrowserLoginEntry,
+    "device_login": DeviceLoginEntry,
+}
 _LEASE_ELSEWHERE = "remove it: only count: concurrent has a lease"
 _WEIGHTS_ELSEWHERE = "remove it: only count: tokens has weights"
 _ELSEWHERE: dict[EntryType, dict[str, str]] = {
@@ -264,6 +270,12 @@ def _locate_named(loc: tuple[int | str, ...]) -> tuple[EntryType, int]:
     return (PricesEntry, 4) if is_price and loc[0] == "cloud_prices" else (_NAMED[str(loc[0])], 2)
 
 
+def _locate_in_issuer(loc: tuple[int | str, ...]) -> tuple[EntryType, int]:
+    if len(loc) > 3 and loc[2] in _LOGINS:
+        return _LOGINS[str(loc[2])], 3
+    return (MembershipEntry, 4) if len(loc) > 4 and loc[2] == "tenants" else (IssuerEntry, 2)
+
+
 def _locate_elsewhere(loc: tuple[int | str, ...]) -> tuple[EntryType, int]:
     if len(loc) > 2 and loc[0] in _NAMED and loc[2] != "[key]":
         return _locate_named(loc)
@@ -274,5 +286,5 @@ def _locate_elsewhere(loc: tuple[int | str, ...]) -> tuple[EntryType, int]:
     if len(loc) > 2 and loc[0] == "auto":
         return SizeEntry, 2
     if len(loc) > 2 and loc[0] == "issuers" and loc[2] != "[key]":
-        return (MembershipEntry, 4) if len(loc) > 4 and loc[2] == "tenants" else (IssuerEntry, 2)
+        return _locate_in_issuer(loc)
     return PolicyFile, 0

@@ -43,17 +43,19 @@ async def running_store(
     clock: Clock,
     metrics: Metrics,
     virtual_times: VirtualTimes | None = None,
+    memory: MemoryStore | None = None,
 ) -> AsyncIterator[Store]:
     """The store named on the command line. It starts without its Redis too.
 
-    Through a Redis, replicas exchange the `virtual_times` of vLLM's queues.
+    `memory` is used where the settings name it. Through a Redis, replicas exchange the
+    `virtual_times` of vLLM's queues.
 
     Raises OperatorError for a URL that is none.
     """
     if settings.url == "memory":
         if settings.password_file is not None:
             raise OperatorError("--store-password-file goes with a --store that is a Redis")
-        yield MemoryStore()
+        yield memory or MemoryStore()
         return
     shared = RedisStore.from_url(settings.url, settings.deadline_s, settings.password_file)
     replica = uuid.uuid4().hex
