@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
 from headgate.database.connection import Connection
 from headgate.ledger.engine_counters import EngineTokens
 
@@ -61,6 +63,31 @@ class Compared:
     def unexplained(self) -> int:
         """The rest: traffic past the gateway, lost records, or a wrong bill."""
         return abs(self.difference) - self.explained
+
+
+def exposition_of(lines: Sequence[Compared], now_s: float) -> str:
+    """The statement as metrics, for the textfile collector of Prometheus' node exporter. Pure."""
+    registry = CollectorRegistry()
+    names = "pod", "model"
+    engine = Gauge(
+        "headgate_reconciled_tokens", "Tokens by vLLM in the range.", names, registry=registry
+    )
+    unexplained = Gauge(
+        "headgate_unexplained_tokens",
+        "Tokens of vLLM that the ledger lacks, or has too many of, without a known cause.",
+        names,
+        registry=registry,
+    )
+    at = Gauge(
+        "headgate_reconciled_timestamp_seconds",
+        "When the accounts were compared, in seconds since the Unix epoch.",
+        registry=registry,
+    )
+    at.set(now_s)
+    for one in lines:
+        engine.labels(one.pod, one.engine.model).set(one.engine_tokens)
+        unexplained.labels(one.pod, one.engine.model).set(one.unexplained)
+    return generate_latest(registry).decode()
 
 
 async def read_ledger(

@@ -18,8 +18,8 @@ import pytest
 from headgate.program.postgres.folder import APPLICATION, DatabaseFolder
 from tests.box import Box, metric, policy, running_box, small_chat
 from tests.envoy.conftest import Upstream
-from tests.envoy_process import free_port
 from tests.patience import PATIENCE_S, wait_until
+from tests.ports import free_port
 from tests.postgres_server import temporary_folder
 
 ADDED = 'headgate_ledger_records_total{outcome="added"}'
