@@ -9,9 +9,10 @@ from typing import Any
 
 from psycopg.rows import dict_row
 
-from headgate.database.connection import DEADLINE_S, Connection, within
+from headgate.database.connection import Connection
 from headgate.ledger.outcomes import REASON, RESULT
 from headgate.ledger.places import Place
+from headgate.ledger.search import bounded
 
 GROUPS = ("tenant", "user", "model", "key", "status", "pod", "result", "hour", "day")
 """The groups of a sum."""
@@ -26,10 +27,13 @@ _COLUMNS = {
     "pod": "pod",
     "limit": '"limit"',
 }
+_PERSON = "person_id = (select id from headgate.person where name = %s)"
+"""By the id, of which an index goes back in time."""
 _IS = {
     "since": "ended_at >= %s",
     "until": "ended_at < %s",
     **{name: f"{column} = %s" for name, column in _COLUMNS.items()},
+    "user": _PERSON,
     "ip": "ip = %s::inet",
     "label": "labels ->> %s = %s",
     "id": "request_id = %s",
@@ -69,7 +73,7 @@ class Scope:
         """The condition, and its values."""
         if self.sees_all:
             return "true", []
-        own = '(tenant = any(%s) and "user" = %s)'
+        own = f"(tenant = any(%s) and {_PERSON})"
         values: list[object] = [list(self.tenants), list(self.own_tenants), self.user]
         return f"(tenant = any(%s) or {own})", values
 
@@ -212,4 +216,4 @@ async def _rows(connection: Connection, query: str, values: Sequence[object]) ->
             await cursor.execute(query, values)
             return list(await cursor.fetchall())
 
-    return await within(DEADLINE_S, connection, read())
+    return await bounded(connection, read())

@@ -4,11 +4,11 @@ Each page is one walk along an index from a place in it, so a late page costs as
 Nothing is counted: a count reads every row that it counts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import psycopg
 
@@ -37,6 +37,7 @@ _BEHIND = "ended_at <= %(ended_at)s and (ended_at, request_id) < (%(ended_at)s, 
 _ORDER = "order by ended_at desc, request_id desc limit %(limit)s"
 
 Statement: TypeAlias = tuple[str, dict[str, Any]]
+T = TypeVar("T")
 
 
 class SearchTooWideError(Exception):
@@ -85,25 +86,37 @@ async def search(
 
     Raises SearchTooWideError, and DatabaseAwayError.
     """
-    return await within(DEADLINE_S, connection, _search(connection, wanted, after, limit))
+    return await bounded(connection, _search(connection, wanted, after, limit))
+
+
+async def bounded(connection: Connection, work: Coroutine[Any, Any, T]) -> T:
+    """The result of a search or a sum, whose statements have STATEMENT_S each in the database.
+
+    Raises SearchTooWideError, and DatabaseAwayError.
+    """
+
+    async def timed() -> T:
+        async with connection.transaction():
+            await connection.execute(_TIMEOUT)
+            return await work
+
+    try:
+        return await within(DEADLINE_S, connection, timed())
+    except psycopg.errors.QueryCanceled:
+        raise SearchTooWideError from None
 
 
 async def _search(
     connection: Connection, wanted: Wanted, after: Place | None, limit: int
 ) -> Sequence[UsageLine]:
-    try:
-        async with connection.transaction():
-            await connection.execute(_TIMEOUT)
-            person = None
-            if wanted.user is not None:
-                person = await (await connection.execute(_PERSON, (wanted.user,))).fetchone()
-                if person is None:
-                    return []
-            query, values = statement(wanted, person and person[0], after, limit)
-            cursor = await connection.execute(query, values, prepare=False)
-            return [_line(row) for row in await cursor.fetchall()]
-    except psycopg.errors.QueryCanceled:
-        raise SearchTooWideError from None
+    person = None
+    if wanted.user is not None:
+        person = await (await connection.execute(_PERSON, (wanted.user,))).fetchone()
+        if person is None:
+            return []
+    query, values = statement(wanted, person and person[0], after, limit)
+    cursor = await connection.execute(query, values, prepare=False)
+    return [_line(row) for row in await cursor.fetchall()]
 
 
 def _line(row: tuple[Any, ...]) -> UsageLine:

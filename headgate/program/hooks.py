@@ -81,8 +81,7 @@ async def running_hooks(
             admits=inputs.admits,
             virtual_times=virtual_times,
         )
-        sinks = _sinks(stack, settings, inputs)
-        hooks = build_hooks(settings, parts, sinks, inputs.console)
+        hooks = build_hooks(settings, parts, _sinks(stack, settings, inputs), inputs.console)
         await stack.enter_async_context(hooks.unanswered)
         server = HookServer(hooks.methods(), settings.grpc_server, settings.workers)
         await open_door(server)
