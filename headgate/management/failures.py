@@ -11,10 +11,8 @@ from headgate.database.connection import DatabaseAwayError
 from headgate.identity.issuers.fetch import FetchError
 from headgate.identity.keys import KeyRuleError
 from headgate.identity.store import KeyChangedError
-from headgate.ledger.search import SearchTooWideError
+from headgate.ledger.asking import TooWideError
 from headgate.management.problems import ProblemError, problem_response
-
-_TOO_WIDE = "The search takes too long. Name a time with `from` and `to`, or one more filter."
 
 log = logging.getLogger("headgate")
 
@@ -34,8 +32,8 @@ async def without_errors(
         return shown(error)
     except (KeyRuleError, KeyChangedError) as error:
         return shown(_conflict(error))
-    except SearchTooWideError:
-        return shown(ProblemError(422, _TOO_WIDE))
+    except TooWideError as error:
+        return shown(ProblemError(422, str(error)))
     except (DatabaseAwayError, FetchError, OperatorError) as error:
         log.error("%s: %s", name, error)
         return shown(ProblemError(503, _away(error)))
