@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from accesslog.sink import JsonLinesSink, Sink
 from accesslog.spool import SpoolSink
+from headgate.adapters.registry import MemoryRegistry
+from headgate.core.adapters import NO_ADAPTERS
 from headgate.core.clock import Clock
 from headgate.core.key_ring import NO_KEYS
 from headgate.core.metrics import Metrics
@@ -19,6 +21,7 @@ from headgate.program.parts import (
     running_keys,
     running_pins,
     running_store,
+    running_uses,
     running_verifier,
 )
 from headgate.program.settings import ServiceSettings
@@ -59,7 +62,10 @@ async def running_hooks(
     clock, metrics = inputs.clock, inputs.metrics
     virtual_times = VirtualTimes(clock.monotonic_s)
     async with AsyncExitStack() as stack:
-        ring = await stack.enter_async_context(running_keys(settings.database, clock, metrics))
+        registry = MemoryRegistry()
+        ring = await stack.enter_async_context(
+            running_keys(settings.database, clock, metrics, registry)
+        )
         parts = Parts(
             policy=inputs.policy,
             domains=inputs.domains,
@@ -68,6 +74,8 @@ async def running_hooks(
             ),
             pins=await stack.enter_async_context(running_pins(settings.store, clock)),
             keys=NO_KEYS if ring is None else ring,
+            adapters=NO_ADAPTERS if ring is None else registry,
+            uses=await stack.enter_async_context(running_uses(settings.database, clock, registry)),
             key_store=key_store(settings.database, clock),
             verifier=await stack.enter_async_context(
                 running_verifier(inputs.policy, clock, metrics, ring)

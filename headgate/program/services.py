@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
+from headgate.program.adapters import start_adapters
 from headgate.program.admin.app import admin_app
 from headgate.program.admin.config import shown_settings
 from headgate.program.admin.degraded import degraded
@@ -127,6 +128,7 @@ async def running_services(
         await answering.start()
         stack.push_async_callback(answering.stop)
         await start_api(stack, settings, inputs)
+        await start_adapters(stack, settings, inputs)
         stack.callback(ready.update, hooks="the program ends, and they drain")
         ready["hooks"] = ""
         if watcher is not None:

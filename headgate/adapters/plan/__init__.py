@@ -1,0 +1,1 @@
+"""What has to happen on the pods: from what is wanted and what is seen to actions. Pure."""
