@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from starlette.responses import Response
 
+from headgate.adapters.rules import AdapterRuleError
 from headgate.core.errors import OperatorError
 from headgate.database.connection import DatabaseAwayError
 from headgate.identity.issuers.fetch import FetchError
@@ -25,7 +26,7 @@ async def without_errors(
         return await answer()
     except ProblemError as error:
         return shown(error)
-    except (KeyRuleError, KeyChangedError) as error:
+    except (KeyRuleError, KeyChangedError, AdapterRuleError) as error:
         return shown(_conflict(error))
     except (DatabaseAwayError, FetchError, OperatorError) as error:
         log.error("%s: %s", name, error)
@@ -40,8 +41,8 @@ def _away(error: DatabaseAwayError | FetchError | OperatorError) -> str:
     return "The gateway is not set up; its log says why."
 
 
-def _conflict(error: KeyRuleError | KeyChangedError) -> ProblemError:
+def _conflict(error: KeyRuleError | KeyChangedError | AdapterRuleError) -> ProblemError:
     if isinstance(error, KeyChangedError):
         return ProblemError(412, str(error))
-    status = {"key": 409, "revocation": 404}.get(error.field, 422)
+    status = {"key": 409, "revocation": 404, "adapter": 404}.get(error.field, 422)
     return ProblemError(status, str(error), error.field)
