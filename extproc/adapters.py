@@ -1,7 +1,7 @@
 """Adapters that were registered at run time, as models of a request. Pure.
 
-Whoever may use the base model may use the tenant's adapters on it. So the limits and the prices of
-the base model hold for them, and a key with a list of models needs no more than that.
+A caller that may use the base model may use the tenant's adapters on it. So the limits and the
+prices of the base model hold for them. A key with a list of models needs no other rule.
 """
 
 from dataclasses import replace

@@ -69,9 +69,7 @@ def look_up(
 ) -> Inference | Answer | Peek | KeyCall:
     """The request in the policy's terms. Lists and keys are answered without vLLM.
 
-    `keys` narrow the tenant for a key that was issued at run time. `adapters` are the models that
-    were registered at run time.
-
+    `keys` narrow the tenant for a key that was issued at run time. `adapters` are more models.
     Raises RefusedError for the first check that fails.
     """
     caller, tenant = _identify(facts.caller, policy, keys)
@@ -79,14 +77,13 @@ def look_up(
     if api is Api.MODELS:
         return _model_list(facts.path, tenant, policy, adapters)
     if api in (Api.LIMITS, Api.USAGE):
-        model_name = _own_model(asked_model(facts.path), tenant, policy, adapters)
-        return Peek(tenant, caller, model_name, api)
+        return Peek(tenant, caller, _own_model(facts.path, tenant, policy, adapters), api)
     if api is Api.OWN_KEYS:
         return key_call(facts, caller, tenant, policy)
     _require_body(api, facts.values)
     refuse_hidden(facts.values)
-    model = _model(api, facts, tenant, policy, adapters)
-    model = on_version(model, facts.adapter_version, adapters)
+    named = _model(api, facts, tenant, policy, adapters)
+    model = on_version(named, facts.adapter_version, adapters)
     refuse_fields(api, facts.values, (policy.fields, model.fields, tenant.fields))
     price = policy.without_usage.get(api)
     per_second = isinstance(price, PerSecond)
@@ -169,10 +166,9 @@ def _model_list(path: str, tenant: Tenant, policy: CompiledPolicy, adapters: Ada
     return Answer(Api.MODELS, body)
 
 
-def _own_model(
-    name: str | None, tenant: Tenant, policy: CompiledPolicy, adapters: Adapters
-) -> str | None:
+def _own_model(path: str, tenant: Tenant, policy: CompiledPolicy, adapters: Adapters) -> str | None:
     """The model whose limits are asked for; None for those of all, of which `auto` may be any."""
+    name = asked_model(path)
     if name is None or (name == AUTO and tenant.has_auto):
         return None
     return _named(name, tenant, policy, adapters).limited_as

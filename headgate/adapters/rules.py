@@ -116,7 +116,7 @@ def with_version(adapter: Adapter | None, request: AdapterRequest, now_s: float)
             weights={1: WHOLE},
             versions=(first,),
         )
-    # Whoever registers is an operator, so the answer tells no tenant about another.
+    # Only an operator registers, so the answer tells no tenant about another.
     if adapter.is_removed:
         raise AdapterRuleError("name", "it was removed; its records stay under this name")
     if (adapter.tenant, adapter.base) != (request.tenant, request.base):

@@ -201,7 +201,7 @@ class Model:
     On the pods of `adapter_pool` Headgate loads the adapters of this base model itself.
 
     An adapter that was registered at run time is `counted_as` its base model in limits, prices and
-    metrics, and `adapter_versions` are its versions, by their names in vLLM.
+    metrics. Its `adapter_versions` have their names in vLLM.
     """
 
     name: str

@@ -120,7 +120,7 @@ async def eventually(holds: Callable[[], Awaitable[object]]) -> None:
 
 
 async def listed(pod: str) -> dict[str, str]:
-    """What a pod lists, with the root of each."""
+    """The adapters that a pod lists, each with its root."""
     async with httpx.AsyncClient(trust_env=False) as http:
         cards = (await http.get(f"{pod}/v1/models")).json()["data"]
     return {card["id"]: card["root"] for card in cards if card["parent"]}

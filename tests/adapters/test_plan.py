@@ -239,7 +239,7 @@ def test_a_load_that_may_succeed_later_waits_while_others_go_on() -> None:
 def test_rounds_reach_a_state_in_which_nothing_is_left_to_do(
     all_wanted: list[Wanted], live: int, more: int, data: st.DataObject
 ) -> None:
-    """Whatever was loaded before: a pod's list and the places of before do not matter."""
+    """It does not matter what the pod had loaded before."""
     roots = {one.version: f"/adapters/{one.version}" for one in all_wanted}
     names = sorted(roots)
     before = data.draw(st.lists(st.sampled_from(names), unique=True)) if names else []

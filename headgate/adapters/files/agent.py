@@ -109,7 +109,7 @@ class Agent:
         return Response(status_code=204)
 
     async def _needed(self, version: str) -> str:
-        """Why the files must stay; empty if they need not. What cannot be known is a reason."""
+        """Why the files must stay, as when vLLM does not answer; empty if they need not."""
         if version in self._copies:
             return "the files are being copied"
         try:

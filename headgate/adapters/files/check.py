@@ -55,7 +55,7 @@ class BaseShape:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What the base model's pods take: the largest rank, and the base's names."""
+    """The adapters that a base model's pods take: up to a rank, and trained on these names."""
 
     max_rank: int
     trained_on: tuple[str, ...]

@@ -99,7 +99,7 @@ def is_version(text: str) -> bool:
 
 
 def _copied(origin: Path, target: Path) -> Iterator[int]:
-    """Copies a file and says how many bytes each block had. What it wrote is on the disk then."""
+    """Copies a file and says how many bytes each block had. The copy is on the disk at the end."""
     with origin.open("rb") as source, target.open("xb") as file:
         while block := source.read(_BLOCK_BYTES):
             file.write(block)

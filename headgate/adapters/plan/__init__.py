@@ -1,1 +1,1 @@
-"""What has to happen on the pods: from what is wanted and what is seen to actions. Pure."""
+"""The next steps on the pods, from the versions that are wanted and those that are seen. Pure."""

@@ -1,6 +1,6 @@
 """Gives versions their places: K of N pods by rendezvous, with slots and few moves. Pure.
 
-A version that has a place keeps it. One that needs a place takes a free slot of the pod that stands
+A version that has a place keeps it. One that needs a place takes a free slot of the pod that is
 first in its order of rendezvous. Without a free slot it takes that of the version that was used
 least recently of all, if nobody uses that one. A second place takes the only place of another only
 if that one is rarely used.

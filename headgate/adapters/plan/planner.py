@@ -1,7 +1,7 @@
 """One round of the reconciler: from what is wanted and seen to places and actions.
 
-It starts from nothing but what the pods list now, so a round that fails in the middle leaves
-nothing to repair: the next one sees what is left to do.
+It starts from nothing but the lists of the pods. So a round that fails in the middle leaves nothing
+to repair, and the next one sees what is left to do.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ def _able(one: Wanted, known: Known, loaded: AbstractSet[Spot]) -> Wanted:
 
 
 class _Round:
-    """What the actions of all pods depend on."""
+    """The values on which the actions of all pods depend."""
 
     __slots__ = ("known", "now_s", "places", "roots", "uses")
 

@@ -1,4 +1,4 @@
-"""What the planner reads and what it decides."""
+"""The values that the planner reads, and those that it decides."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -71,7 +71,7 @@ class Pool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What was decided and tried before.
+    """The decisions of earlier rounds, and their failures.
 
     `places` are the spots of versions. The versions of `failed` could not be loaded for good: they
     keep what is loaded and get no more. `delayed` are the spots where it is not tried yet again.

@@ -25,7 +25,7 @@ class ActError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Copying:
-    """The agent still copies: so many bytes of so many."""
+    """The agent still copies: these bytes of these."""
 
     copied_bytes: int
     size_bytes: int

@@ -6,7 +6,7 @@ writes. Without that connection it does nothing.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Self
@@ -120,11 +120,15 @@ class _Leader:
         self._seen: dict[str, Pool] = {}
 
     async def round(self, policy: CompiledPolicy, now_s: float) -> Places:
-        """One round over all base models. What requests may use is written before anything ends."""
+        """One round over all base models. It writes the open places before any action begins."""
         old = await self._state.places()
-        registered, wanted = await self._state.registered(), await self._state.wanted()
+        registered = await self._state.registered()
+        wanted = await self._state.wanted(registered)
         pools = pools_of(policy)
-        plans = {base: await self._plan(base, pools[base], old, wanted, now_s) for base in pools}
+        plans: dict[str, Plan] = {}
+        for base, pool in pools.items():
+            own = [wanted[name] for name, one in registered.items() if one.base == base]
+            plans[base] = await self._plan(base, pool, old, own, now_s)
         new: dict[Spot, PlaceState] = {}
         for one in plans.values():
             new |= self._states(one, old, wanted)
@@ -136,7 +140,8 @@ class _Leader:
 
     async def clean(self, policy: CompiledPolicy, now_s: float) -> None:
         """Has the agents delete what nobody needs, and forgets old counts."""
-        wanted, old = await self._state.wanted(), await self._state.places()
+        wanted = await self._state.wanted(await self._state.registered())
+        old = await self._state.places()
         for base, pool in pools_of(policy).items():
             known = wanted, old.keys()
             pods = self._seen[base].pods
@@ -148,11 +153,9 @@ class _Leader:
         base: str,
         pool: AdapterPool,
         old: Places,
-        wanted: Mapping[str, Wanted],
+        wanted: Sequence[Wanted],
         now_s: float,
     ) -> Plan:
-        registered = await self._state.registered()
-        names = [name for name, one in registered.items() if one.base == base]
         pods = await self._looker.look(pool.pods)
         seen = self._seen[base] = Pool(live=pool.live, listed=pool.listed, pods=pods)
         known = Known(
@@ -160,8 +163,8 @@ class _Leader:
             failed=frozenset(spot.version for spot, state in old.items() if state.is_permanent),
             delayed=self._errands.delayed(),
         )
-        roots = {name: f"{pool.folder}/{name}" for name in names}
-        return plan([wanted[name] for name in names], seen, known, roots, now_s)
+        roots = {one.version: f"{pool.folder}/{one.version}" for one in wanted}
+        return plan(wanted, seen, known, roots, now_s)
 
     def _states(self, one: Plan, old: Places, wanted: Mapping[str, Wanted]) -> Places:
         """The rows of a plan, and those of failed loads whose version was not withdrawn."""

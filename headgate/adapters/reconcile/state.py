@@ -1,4 +1,4 @@
-"""What the leader reads from the database and writes to it."""
+"""The reads and the writes of the leader in the database."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -85,11 +85,11 @@ class LeaderState:
             self._generation = generation
         return self._registered
 
-    async def wanted(self) -> Mapping[str, Wanted]:
-        """All versions with their uses."""
+    async def wanted(self, registered: Mapping[str, Registered]) -> Mapping[str, Wanted]:
+        """These versions with their uses."""
         uses = {version: (n, used_s) for version, n, used_s in await self._rows(_USES)}
         found = {}
-        for name, one in (await self.registered()).items():
+        for name, one in registered.items():
             in_flight, used_s = uses.get(name, (0, 0.0))
             found[name] = Wanted(
                 version=name,
