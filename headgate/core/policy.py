@@ -11,6 +11,7 @@ from headgate.core.apis import Api
 from headgate.core.auto import AUTO, Sizes
 from headgate.core.body_fields import FieldRules
 from headgate.core.issuers import FrontEnd, Issuer
+from headgate.core.notices import Channels, TenantNotices, Threshold
 from headgate.core.own_keys import OwnKeyRules
 from headgate.core.prices import PriceBook, TokenWeights
 from headgate.core.showback import Showback
@@ -152,6 +153,8 @@ class Limit:
     tokens, nanos of the currency, or slots. `users` and `models` narrow a limit to those; empty
     means all. A `shadow` limit is counted and reported but never refuses, not even in an outage
     of the store, whatever its `on_outage`.
+
+    `notify` has the thresholds that people are told.
     """
 
     id: str
@@ -162,6 +165,7 @@ class Limit:
     models: frozenset[str] = frozenset()
     shadow: bool = False
     on_outage: OnOutage = OnOutage.CLOSED
+    notify: tuple[Threshold, ...] = ()
 
     @property
     def count(self) -> Count:
@@ -246,6 +250,7 @@ class Tenant:
     fields: FieldRules = field(default_factory=dict, hash=False)
     own_keys: OwnKeyRules | None = None
     sizes: Sizes = ()
+    notices: TenantNotices = field(default_factory=TenantNotices)
 
     @property
     def has_auto(self) -> bool:
@@ -279,7 +284,7 @@ class CompiledPolicy:
 
     `currency` is that of all prices, None if the file does not name it.
 
-    `showback` has the settings of the monthly report.
+    `showback` has the settings of the monthly report, `channels` are the ways of notices.
 
     `issuers` are by URL, `workloads` by SPIFFE id. `front_ends` are callers that name end users.
     """
@@ -295,3 +300,4 @@ class CompiledPolicy:
     front_ends: Mapping[Caller, FrontEnd] = field(default_factory=dict)
     currency: str | None = None
     showback: Showback = field(default_factory=Showback)
+    channels: Channels = field(default_factory=Channels)

@@ -30,6 +30,7 @@ from ratelimit.peek import PeekLimits
 from ratelimit.service import RateLimitService
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.slices.sliced import SlicedStore
+from ratelimit.unanswered import Unanswered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,7 @@ class Hooks:
     processor: ExternalProcessor
     rate_limit: RateLimitService
     access_log: AccessLogService
+    unanswered: Unanswered
 
     def methods(self) -> tuple[Method, ...]:
         """The gRPC methods of all four hooks. Check answers on both paths."""
@@ -78,6 +80,7 @@ def build_hooks(
         limited_as=lambda name: counted_as(name, parts.policy(), parts.adapters),
     )
     authorization = _authorization(parts, failures)
+    unanswered = _unanswered(parts, limiter)
     return Hooks(
         authorization=authorization,
         lean=LeanCheck(
@@ -89,7 +92,10 @@ def build_hooks(
         ),
         processor=processor,
         rate_limit=rate_limit,
-        access_log=_access_log(parts, limiter, estimator, (sinks, shown), failures),
+        access_log=_access_log(
+            parts, limiter, estimator, (sinks, shown), failures, unanswered=unanswered.add
+        ),
+        unanswered=unanswered,
     )
 
 
@@ -116,6 +122,11 @@ def _limiter(parts: Parts) -> Limiter:
         keys=parts.keys,
         virtual_times=parts.virtual_times,
     )
+
+
+def _unanswered(parts: Parts, limiter: Limiter) -> Unanswered:
+    exchange = parts.store.exchange_ids if isinstance(parts.store, SlicedStore) else None
+    return Unanswered(limiter.give_back, exchange, parts.metrics)
 
 
 def _processor(parts: Parts, estimator: Estimator) -> ExternalProcessor:
@@ -154,6 +165,8 @@ def _access_log(
     estimator: Estimator,
     outputs: tuple[Sequence[Sink], ConsoleSink | None],
     failures: FailureLimit,
+    *,
+    unanswered: Callable[[str], None],
 ) -> AccessLogService:
     def price_of(name: str, version: str | None, at_s: float | None) -> Price | None:
         policy = parts.policy()
@@ -167,6 +180,7 @@ def _access_log(
     return AccessLogService(
         settle=limiter.settle,
         known_outcome=limiter.known_outcome,
+        unanswered=unanswered,
         learn=estimator.learn,
         price_of=price_of,
         sinks=outputs[0],
