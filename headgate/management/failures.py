@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from starlette.responses import Response
 
+from headgate.adapters.rules import AdapterRuleError
 from headgate.core.errors import OperatorError
 from headgate.database.connection import DatabaseAwayError
 from headgate.identity.issuers.fetch import FetchError
@@ -30,7 +31,7 @@ async def without_errors(
         return await answer()
     except ProblemError as error:
         return shown(error)
-    except (KeyRuleError, KeyChangedError) as error:
+    except (KeyRuleError, KeyChangedError, AdapterRuleError) as error:
         return shown(_conflict(error))
     except TooWideError as error:
         return shown(ProblemError(422, str(error)))
@@ -52,8 +53,8 @@ def _away(error: DatabaseAwayError | FetchError | OperatorError) -> str:
     return "The gateway is not set up; its log says why."
 
 
-def _conflict(error: KeyRuleError | KeyChangedError) -> ProblemError:
+def _conflict(error: KeyRuleError | KeyChangedError | AdapterRuleError) -> ProblemError:
     if isinstance(error, KeyChangedError):
         return ProblemError(412, str(error))
-    status = {"key": 409, "revocation": 404}.get(error.field, 422)
+    status = {"key": 409, "revocation": 404, "adapter": 404}.get(error.field, 422)
     return ProblemError(status, str(error), error.field)
