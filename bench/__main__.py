@@ -2,6 +2,7 @@
 
 from bench import (
     calls,
+    cores,
     counters,
     fairness,
     grpc_server,
@@ -33,6 +34,7 @@ run(
         "hooks": hooks.measure,
         "plan": plan.measure,
         "workers": workers.measure,
+        "cores": cores.measure,
         "path": path.measure,
         "scaling": scaling.measure,
         "identity": identity.measure,

@@ -10,6 +10,7 @@ from headgate.core.apis import Api
 from headgate.core.auto import AUTO, Sizes
 from headgate.core.body_fields import FieldRules
 from headgate.core.issuers import FrontEnd, Issuer
+from headgate.core.notices import Channels, TenantNotices, Threshold
 from headgate.core.own_keys import OwnKeyRules
 from headgate.core.prices import PriceBook, TokenWeights
 from headgate.core.showback import Showback
@@ -151,6 +152,8 @@ class Limit:
     tokens, nanos of the currency, or slots. `users` and `models` narrow a limit to those; empty
     means all. A `shadow` limit is counted and reported but never refuses, not even in an outage
     of the store, whatever its `on_outage`.
+
+    `notify` has the thresholds that people are told.
     """
 
     id: str
@@ -161,6 +164,7 @@ class Limit:
     models: frozenset[str] = frozenset()
     shadow: bool = False
     on_outage: OnOutage = OnOutage.CLOSED
+    notify: tuple[Threshold, ...] = ()
 
     @property
     def count(self) -> Count:
@@ -196,6 +200,9 @@ class Model:
     adapter's name on vLLM, if any. `served_as` is the name that vLLM expects in the request body:
     the adapter, or the served model name. `image_tokens` are held for each image of a prompt.
     The virtual time of its queue moves by `fairness_floor` tokens a second at least.
+
+    An adapter that was registered at run time is `counted_as` its base model in limits, prices and
+    metrics, and `adapter_versions` are its versions, by their names in vLLM.
     """
 
     name: str
@@ -210,6 +217,8 @@ class Model:
     image_tokens: int = DEFAULT_IMAGE_TOKENS
     fairness_floor: int = DEFAULT_FAIRNESS_FLOOR
     fields: FieldRules = field(default_factory=dict, hash=False)
+    counted_as: str | None = None
+    adapter_versions: Versions | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,6 +241,7 @@ class Tenant:
     fields: FieldRules = field(default_factory=dict, hash=False)
     own_keys: OwnKeyRules | None = None
     sizes: Sizes = ()
+    notices: TenantNotices = field(default_factory=TenantNotices)
 
     @property
     def has_auto(self) -> bool:
@@ -265,7 +275,7 @@ class CompiledPolicy:
 
     `currency` is that of all prices, None if the file does not name it.
 
-    `showback` has the settings of the monthly report.
+    `showback` has the settings of the monthly report, `channels` are the ways of notices.
 
     `issuers` are by URL, `workloads` by SPIFFE id. `front_ends` are callers that name end users.
     """
@@ -281,3 +291,4 @@ class CompiledPolicy:
     front_ends: Mapping[Caller, FrontEnd] = field(default_factory=dict)
     currency: str | None = None
     showback: Showback = field(default_factory=Showback)
+    channels: Channels = field(default_factory=Channels)

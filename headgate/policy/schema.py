@@ -33,6 +33,7 @@ from headgate.policy.fields import (
 )
 from headgate.policy.identity import ActsForEntry, IssuerEntry, OwnKeysEntry, WorkloadEntry
 from headgate.policy.limits import LimitEntry
+from headgate.policy.notices import CHANNELS_RULE, TENANT_RULE, NoticesEntry, TenantNoticesEntry
 from headgate.policy.origins import ORIGIN_RULE, Origin, alone_if_any
 from headgate.policy.prices import CURRENCY_RULE, PRICES_RULE, Currency, PriceList
 from headgate.policy.problems import PolicyRule, shown
@@ -221,6 +222,7 @@ class TenantEntry(Entry):
     own_keys: OwnKeysEntry | None = Field(
         default=None, description="{most: ..., hours: ...}, for users who make their own keys"
     )
+    notices: TenantNoticesEntry | None = Field(default=None, description=TENANT_RULE)
 
 
 class WithoutUsageEntry(Entry):
@@ -268,4 +270,5 @@ class PolicyFile(Entry):
     cloud_prices: CloudLists = Field(
         default={}, description="price lists by name, each with day and models"
     )
+    notices: NoticesEntry = Field(default=NoticesEntry(), description=CHANNELS_RULE)
     fields: BodyFields = Field(default={}, description=FIELDS_RULE)

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from accesslog.sink import JsonLinesSink, Sink
 from accesslog.spool import SpoolSink
@@ -17,6 +17,7 @@ from headgate.program.parts import (
     Parts,
     key_store,
     running_keys,
+    running_notices,
     running_pins,
     running_store,
     running_verifier,
@@ -25,6 +26,7 @@ from headgate.program.settings import ServiceSettings
 from headgate.program.stalls import StallWatch, spare_collections
 from ratelimit.descriptors.tree import Domains
 from ratelimit.fair.tags import VirtualTimes
+from ratelimit.store.memory import MemoryStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +35,8 @@ class HookInputs:
 
     `policy` and `domains` return the versions in force; `domains` is None without
     --ratelimit-config. With a `console`, a line for each request goes there. `admits` says whether
-    new requests may come in. `record_lock` is that of `JsonLinesSink`.
+    new requests may come in. `record_lock` is that of `JsonLinesSink`. `memory` counts the limits
+    where --store is memory.
     """
 
     policy: Callable[[], CompiledPolicy]
@@ -43,6 +46,7 @@ class HookInputs:
     console: Callable[[str], None] | None = None
     admits: Callable[[], bool] = lambda: True
     record_lock: int | None = None
+    memory: MemoryStore = field(default_factory=MemoryStore)
 
 
 @asynccontextmanager
@@ -64,7 +68,7 @@ async def running_hooks(
             policy=inputs.policy,
             domains=inputs.domains,
             store=await stack.enter_async_context(
-                running_store(settings.store, clock, metrics, virtual_times)
+                running_store(settings.store, clock, metrics, virtual_times, inputs.memory)
             ),
             pins=await stack.enter_async_context(running_pins(settings.store, clock)),
             keys=NO_KEYS if ring is None else ring,
@@ -83,6 +87,7 @@ async def running_hooks(
         server = HookServer(hooks.methods(), settings.grpc_server, settings.workers)
         await open_door(server)
         stack.push_async_callback(server.drain, ending, lambda: hooks.access_log.open_streams > 0)
+        await stack.enter_async_context(running_notices(settings.database, parts))
         await stack.enter_async_context(StallWatch(clock, metrics))
         spare_collections()
         yield hooks

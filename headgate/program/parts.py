@@ -25,6 +25,7 @@ from headgate.identity.snapshot import Snapshot
 from headgate.identity.store import KeyStore
 from headgate.identity.tokens.revocations import NOTHING_REVOKED
 from headgate.identity.verifier import TokenVerifier
+from headgate.ledger.notices.looking import NoticeKeeper
 from headgate.program.settings import DatabaseSettings, StoreSettings
 from ratelimit.descriptors.tree import Domains
 from ratelimit.fair.tags import VirtualTimes
@@ -42,17 +43,19 @@ async def running_store(
     clock: Clock,
     metrics: Metrics,
     virtual_times: VirtualTimes | None = None,
+    memory: MemoryStore | None = None,
 ) -> AsyncIterator[Store]:
     """The store named on the command line. It starts without its Redis too.
 
-    Through a Redis, replicas exchange the `virtual_times` of vLLM's queues.
+    `memory` is used where the settings name it. Through a Redis, replicas exchange the
+    `virtual_times` of vLLM's queues.
 
     Raises OperatorError for a URL that is none.
     """
     if settings.url == "memory":
         if settings.password_file is not None:
             raise OperatorError("--store-password-file goes with a --store that is a Redis")
-        yield MemoryStore()
+        yield memory or MemoryStore()
         return
     shared = RedisStore.from_url(settings.url, settings.deadline_s, settings.password_file)
     replica = uuid.uuid4().hex
@@ -150,3 +153,14 @@ class Parts:
     """Those of vLLM's queues, which the store exchanges."""
     key_store: KeyStore | None = None
     """Where users make their own keys; None without a database."""
+
+
+@asynccontextmanager
+async def running_notices(settings: DatabaseSettings, parts: Parts) -> AsyncIterator[None]:
+    """Thresholds of limits are looked at, and people are told, if there is a database."""
+    if settings.url is None:
+        yield
+        return
+    connect = partial(connected, database_address(settings.url, settings.password_file))
+    async with NoticeKeeper(connect, parts.policy, parts.store, parts.clock, parts.metrics):
+        yield
