@@ -78,12 +78,19 @@ def _turn(stack: Stack, requests: int) -> Turns:
     order = msgspec.json.encode(work.order(stack))
     before = stack.used_s()
     clients = [_client(order) for _ in range(_CLIENTS)]
-    loads = [msgspec.json.decode(client.communicate()[0], type=Load) for client in clients]
+    loads = [_load_of(client) for client in clients]
     used_s = Counter({part: used - before[part] for part, used in stack.used_s().items()})
     if refused := [load.sample for load in loads if set(load.statuses) != {"200"}]:
         raise RuntimeError(f"{stack.name} answered {refused[0][-200:]}")
     answered = sum(load.statuses["200"] for load in loads)
     return Turns(answered, max(load.taken_s for load in loads), used_s)
+
+
+def _load_of(client: subprocess.Popen[bytes]) -> Load:
+    output, _ = client.communicate()
+    if client.returncode:
+        raise RuntimeError(f"a client ended with {client.returncode} after {len(output)} bytes")
+    return msgspec.json.decode(output, type=Load)
 
 
 def _client(order: bytes) -> subprocess.Popen[bytes]:
