@@ -43,8 +43,9 @@ class RequestCounts:
         """Counts one request."""
         policy = self._policy()
         tenant = _known(record.tenant, policy.tenants)
-        model = _known(record.model, policy.models)
-        pods = pods_of(policy, record.model, record.version)
+        name = record.model if record.model in policy.models else record.base
+        model = _known(name, policy.models)  # a registered adapter counts as its base
+        pods = pods_of(policy, name, record.version)
         version = pods[1]
         exemplar = None if record.trace_id is None else {"trace_id": record.trace_id}
         status = _known(record.status, _STATUSES)

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from headgate.core.adapter_metrics import AdapterMetrics
 from headgate.core.clock import Clock
 from headgate.core.demand_metrics import DemandMetrics
 from headgate.core.hook_timer import HookTimer
@@ -279,8 +280,16 @@ class Metrics:
         self.demand = DemandMetrics(registry)
         self.of_identity = IdentityMetrics(registry)
         self.of_ledger = LedgerMetrics(registry)
+        self.of_adapters = AdapterMetrics(registry)
         self.of_store = StoreMetrics(registry)
-        parts = (self.of_requests, self.demand, self.of_identity, self.of_ledger, self.of_store)
+        parts = (
+            self.of_requests,
+            self.demand,
+            self.of_identity,
+            self.of_ledger,
+            self.of_adapters,
+            self.of_store,
+        )
         for metric in chain.from_iterable(vars(part).values() for part in parts):
             remembering(metric)
         self.store_available.set(1)
@@ -290,8 +299,9 @@ class Metrics:
         """By the name of each gauge how the values of several workers become one."""
         rows = (row for row in vars(cls).values() if isinstance(row, _Declared))
         own = {row.name: row.gauge_mode for row in rows if row.gauge_mode is not None}
-        others = RequestMetrics.GAUGE_MODES, IdentityMetrics.GAUGE_MODES, LedgerMetrics.GAUGE_MODES
-        return own | others[0] | others[1] | others[2]
+        for part in (RequestMetrics, IdentityMetrics, LedgerMetrics, AdapterMetrics):
+            own |= part.GAUGE_MODES
+        return own
 
     def time_hook(self, hook: str) -> HookTimer:
         """Measures the body of a `with` as one answer of `hook`."""
