@@ -24,8 +24,9 @@ from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.database.address import database_address
 from headgate.database.connection import Connection, connected
+from headgate.ledger.conditions import Condition, Scope, resolved
 from headgate.ledger.follow import SpoolFollower
-from headgate.ledger.search import Wanted, place_of, search, statement
+from headgate.ledger.search import place_of, search, statement
 from headgate.program.postgres.folder import OWNER
 from headgate.program.postgres.server import Postgres, running_postgres
 from tests.ledger.builders import line
@@ -179,48 +180,49 @@ def _fill_month(url: str, month: int) -> None:
             connection.execute(statement_.format(**parts).encode())
 
 
-async def _asked(connection: Connection, name: str, wanted: Wanted) -> tuple[Any, ...]:
+async def _asked(connection: Connection, name: str, wanted: list[Condition]) -> tuple[Any, ...]:
     print(f"{name}\n{await _plan(connection, wanted)}\n", flush=True)
     first, late, found = Durations(), Durations(), 0
     for _ in range(_ASKS):
-        lines = await timed(search(connection, wanted, None, _PAGE), first)
+        lines = await timed(search(connection, _ALL, wanted, None, _PAGE), first)
         found = len(lines)
     place = None
     for _ in range(9):
-        lines = await search(connection, wanted, place, _PAGE)
+        lines = await search(connection, _ALL, wanted, place, _PAGE)
         place = place_of(lines[-1]) if lines else place
     for _ in range(_ASKS):
-        await timed(search(connection, wanted, place, _PAGE), late)
+        await timed(search(connection, _ALL, wanted, place, _PAGE), late)
     return name, found, first.median_s, first.at(0.95), late.at(0.95)
 
 
-async def _plan(connection: Connection, wanted: Wanted) -> str:
-    person = None
-    if wanted.user is not None:
-        query = "select id from headgate.person where name = %s"
-        found = await (await connection.execute(query, (wanted.user,))).fetchone()
-        person = found and found[0]
-    query, values = statement(wanted, person, None, _PAGE)
+async def _plan(connection: Connection, wanted: list[Condition]) -> str:
+    scope, conditions = await resolved(connection, _ALL, wanted)
+    query, values = statement(scope, conditions, None, _PAGE)
     cursor = await connection.execute(f"explain (analyze, buffers, costs off) {query}", values)
     return "\n".join(row for (row,) in await cursor.fetchall() if "never executed" not in row)
 
 
+def _by(**values: object) -> list[Condition]:
+    return [Condition(field, value) for field, value in values.items()]
+
+
+_ALL = Scope(sees_all=True)
 _SEARCHES = {
-    "newest of all": Wanted(),
-    "a tenant": Wanted(tenant="tenant-7"),
-    "a user": Wanted(user="user-77"),
-    "a user in their tenant": Wanted(tenant="tenant-26", user="user-77"),
-    "a key": Wanted(key="~0000000000000077"),
-    "a model of a tenant": Wanted(tenant="tenant-7", model="model-7"),
-    "an address": Wanted(ip=ip_address("10.0.0.77")),
-    "status 429 of a tenant": Wanted(tenant="tenant-48", status=429),
-    "a status that is nowhere": Wanted(tenant="tenant-7", status=418),
-    "a limit": Wanted(refused_by="tenant tenant-48 tokens per day"),
-    "an id that is nowhere": Wanted(request_id="none"),
-    "a tenant's March": Wanted(
+    "newest of all": _by(),
+    "a tenant": _by(tenant="tenant-7"),
+    "a user": _by(user="user-77"),
+    "a user in their tenant": _by(tenant="tenant-26", user="user-77"),
+    "a key": _by(key="~0000000000000077"),
+    "a model of a tenant": _by(tenant="tenant-7", model="model-7"),
+    "an address": _by(ip=ip_address("10.0.0.77")),
+    "status 429 of a tenant": _by(tenant="tenant-48", status=429),
+    "a status that is nowhere": _by(tenant="tenant-7", status=418),
+    "a limit": _by(limit="tenant tenant-48 tokens per day"),
+    "an id that is nowhere": _by(id="none"),
+    "a tenant's March": _by(
         tenant="tenant-7",
-        begin=datetime(2026, 3, 1, tzinfo=UTC),
-        end=datetime(2026, 4, 1, tzinfo=UTC),
+        since=datetime(2026, 3, 1, tzinfo=UTC),
+        until=datetime(2026, 4, 1, tzinfo=UTC),
     ),
 }
 _INGEST_NOTE = (

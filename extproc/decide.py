@@ -1,19 +1,21 @@
 """The decision of ext_proc about one request, without its transport."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 
+from extproc.adapters import NotLoadedError
+from extproc.affinity import affinity
 from extproc.asked import RefusedError, read_whole
 from extproc.estimate import Estimator, PromptSize, Subject, audio_estimate
 from extproc.holds import output_cap
 from extproc.lookup import Inference, look_up
 from extproc.types import Admit, Refuse, RequestDecision, RequestFacts, Value
 from extproc.versions import pin
+from headgate.core.adapters import NO_ADAPTERS, Adapters
 from headgate.core.apis import Api, door_of
 from headgate.core.contract import AdmissionKey, Header, RequestKey
 from headgate.core.key_ring import NO_KEYS, KeyRing
-from headgate.core.policy import Caller, CompiledPolicy, Model, PerSecond
+from headgate.core.policy import CompiledPolicy, Model, PerSecond
 from headgate.core.settlement import Estimate
 
 _MANY_PROMPTS = frozenset({Api.EMBEDDINGS, Api.COMPLETIONS, Api.CHAT_BATCH, Api.SCORE, Api.RERANK})
@@ -26,6 +28,8 @@ def decide(
     estimator: Estimator,
     reservation_id: str,
     keys: KeyRing = NO_KEYS,
+    *,
+    adapters: Adapters = NO_ADAPTERS,
 ) -> RequestDecision:
     """Looks up the request in the policy, estimates its tokens, and admits it.
 
@@ -33,7 +37,9 @@ def decide(
     """
     door = door_of(facts.path)
     try:
-        request = look_up(facts, door, policy, keys)
+        request = look_up(facts, door, policy, keys, adapters=adapters)
+    except NotLoadedError as refused:
+        return Refuse(refused.error, door.shape, refused.version)
     except RefusedError as refused:
         return Refuse(refused.error, door.shape)
     if not isinstance(request, Inference):
@@ -56,7 +62,7 @@ def _estimate(request: Inference, facts: RequestFacts, estimator: Estimator) -> 
     caller = request.caller
     cap = None
     if asked.max_tokens is None:
-        cap = output_cap(request.tenant.limits, caller, model.name)
+        cap = output_cap(request.tenant.limits, caller, model.limited_as)
     return estimator.estimate(
         Subject(caller.tenant, caller.user, model.name),
         _prompt_size(facts, model),
@@ -96,25 +102,13 @@ def _headers(request: Inference, values: Mapping[str, Value]) -> dict[Header, st
         Header.USER: caller.user,
         Header.MODEL: model.name,
         Header.BASE: model.base,
-        Header.AFFINITY: _affinity(caller, values),
+        Header.AFFINITY: affinity(caller, values),
     }
     if model.adapter is not None:
         headers[Header.LORA] = model.adapter
     if request.tenant.tier is not None:
         headers[Header.TIER] = request.tenant.tier
     return headers
-
-
-def _affinity(caller: Caller, values: Mapping[str, Value]) -> str:
-    """The key that keeps requests on one pod: the client's cache key, or else the user.
-
-    The cache key is hashed with the tenant. It may hold any text, and two tenants must not be able
-    to choose the same affinity.
-    """
-    key = values.get(RequestKey.PROMPT_CACHE_KEY)
-    if not isinstance(key, str) or not key:
-        return caller.user
-    return hashlib.sha256(f"{caller.tenant}\0{key}".encode()).hexdigest()[:32]
 
 
 def _admission(

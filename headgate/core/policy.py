@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import ClassVar, TypeAlias
 from zoneinfo import ZoneInfo
 
+from headgate.core.adapter_pools import AdapterPool
 from headgate.core.apis import Api
 from headgate.core.auto import AUTO, Sizes
 from headgate.core.body_fields import FieldRules
@@ -201,8 +202,10 @@ class Model:
     the adapter, or the served model name. `image_tokens` are held for each image of a prompt.
     The virtual time of its queue moves by `fairness_floor` tokens a second at least.
 
+    On the pods of `adapter_pool` Headgate loads the adapters of this base model itself.
+
     An adapter that was registered at run time is `counted_as` its base model in limits, prices and
-    metrics, and `adapter_versions` are its versions, by their names in vLLM.
+    metrics. Its `adapter_versions` have their names in vLLM.
     """
 
     name: str
@@ -219,6 +222,12 @@ class Model:
     fields: FieldRules = field(default_factory=dict, hash=False)
     counted_as: str | None = None
     adapter_versions: Versions | None = None
+    adapter_pool: AdapterPool | None = None
+
+    @property
+    def limited_as(self) -> str:
+        """The name under which limits know it."""
+        return self.counted_as or self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

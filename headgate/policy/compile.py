@@ -31,6 +31,7 @@ from headgate.core.policy import (
 from headgate.core.prices import TokenWeights
 from headgate.core.versions import Sticky, Version, Versions
 from headgate.core.weekdays import Weekday
+from headgate.policy.adapter_pools import pool_of
 from headgate.policy.auto import below, sizes_of
 from headgate.policy.callers import (
     front_ends_of,
@@ -117,6 +118,7 @@ def _base_model(name: str, entry: BaseModelEntry, currency: str | None) -> Model
         image_tokens=entry.image_tokens,
         fairness_floor=entry.fairness_floor,
         fields=entry.fields,
+        adapter_pool=pool_of(entry.adapter_pool),
     )
 
 
