@@ -136,13 +136,23 @@ async def running_services(
         await answering.start()
         stack.push_async_callback(answering.stop)
         around = _surroundings(settings, inputs.memory, answering, box)
-        await start_api(stack, settings, inputs, around)
-        await start_adapters(stack, settings, inputs)
+        await _start_beside(stack, settings, inputs, around)
         stack.callback(ready.update, hooks="the program ends, and they drain")
         ready["hooks"] = ""
         if watcher is not None:
             await stack.enter_async_context(_following(watcher, answering, ending))
         yield Services(admin_url, answering, inputs.memory)
+
+
+async def _start_beside(
+    stack: AsyncExitStack,
+    settings: ServiceSettings,
+    inputs: HookInputs,
+    around: AbstractAsyncContextManager[Surroundings],
+) -> None:
+    """Starts the parts that no request waits for."""
+    await start_api(stack, settings, inputs, around)
+    await start_adapters(stack, settings, inputs)
 
 
 def _watcher(settings: ServiceSettings, clock: Clock, metrics: Metrics) -> RlsConfigWatcher | None:
