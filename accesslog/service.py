@@ -179,7 +179,7 @@ class AccessLogService:
         await self._write(records)
         await self._settle_all([one.reservation for one in finished if one.reservation])
         if self._console is not None:
-            await self._console.write(records)
+            await self._show(self._console, records)
         self.handled_entries += len(entries)
 
     def _metered(self, entries: Sequence[HTTPAccessLogEntry]) -> Iterator[FinishedRequest]:
@@ -253,15 +253,21 @@ class AccessLogService:
         """
         left = [each for each in reservations if not self._is_settled(each)]
         errors: list[Exception | None] = []
-        for some in _groups(left, self._settles_at_once):
-            if len(some) == 1:
-                errors.append(await self._settle_one(some[0]))
+        for some in _groups(left, max(self._settles_at_once, ENTRIES_AT_ONCE)):
+            if self._settles_at_once == 1:
+                errors += [await self._settle_one(each) for each in some]
             else:
                 errors += await asyncio.gather(*map(self._settle_one, some))
+            await asyncio.sleep(0)
         failed = [error for error in errors if error is not None]
         if failed:
             text = f"cannot settle {len(failed)} of {len(left)} requests: {failed[0]!r}"
             self._say(logging.ERROR, "settlements", text)
+
+    async def _show(self, console: ConsoleSink, records: Sequence[UsageRecord]) -> None:
+        for some in _groups(records, ENTRIES_AT_ONCE):
+            await console.write(some)
+            await asyncio.sleep(0)
 
     def _is_settled(self, reservation: OpenReservation) -> bool:
         """Whether there is nothing to settle, as this process knows; counts it then."""

@@ -56,6 +56,7 @@ class RateLimitService:
         self._descriptor_limits = descriptor_limits
         self._limited_as = limited_as
         self._reserved_tokens = metrics.demand.reserved_tokens.labels
+        self._reserved_requests = metrics.demand.reserved_requests.labels
         self._fullness = Fullness(clock.now_s)
         metrics.registry.register(self._fullness)
 
@@ -148,7 +149,9 @@ class RateLimitService:
 
     def _record_admission(self, call: ReserveRequest, admitted: Admitted) -> None:
         self._count("ok")
-        self._reserved_tokens(*self._limiter.pods_of(call)).inc(call.tokens)
+        pods = self._limiter.pods_of(call)
+        self._reserved_requests(*pods).inc()
+        self._reserved_tokens(*pods).inc(call.tokens)
         for limit in admitted.exceeded:
             self._metrics.shadow_refusals.labels(call.tenant, limit.id).inc()
 

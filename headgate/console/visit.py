@@ -14,7 +14,7 @@ from headgate.console.surroundings import Surroundings
 from headgate.core.issuers import Role
 from headgate.core.policy import CompiledPolicy
 from headgate.identity.change_log import Actor
-from headgate.ledger.requests import Scope
+from headgate.ledger.conditions import Scope
 from headgate.management.access import allowed
 from headgate.management.callers import address_of
 from headgate.management.calls import Answer, Call, Desk

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from typing import Any, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -14,6 +15,7 @@ from headgate.core.identity_metrics import IdentityMetrics
 from headgate.core.ledger_metrics import LedgerMetrics
 from headgate.core.metric_children import remembering
 from headgate.core.request_metrics import RequestMetrics
+from headgate.core.store_metrics import StoreMetrics
 
 _HOOK_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _STALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -143,11 +145,6 @@ class Metrics:
         "headgate_store_available",
         "1 while the store of limits is asked, 0 while each limit's on_outage decides.",
         multiprocess_mode="min",
-    )
-    store_degraded_seconds = _Declared(
-        Counter,
-        "headgate_store_degraded_seconds",
-        "Seconds during which headgate_store_available was 0.",
     )
     outage_decisions = _Declared(
         Counter,
@@ -282,8 +279,16 @@ class Metrics:
         self.of_requests, self.demand = RequestMetrics(registry), DemandMetrics(registry)
         self.of_identity, self.of_ledger = IdentityMetrics(registry), LedgerMetrics(registry)
         self.of_adapters = AdapterMetrics(registry)
-        parts = self.of_requests, self.demand, self.of_identity, self.of_ledger, self.of_adapters
-        for metric in (one for part in parts for one in vars(part).values()):
+        self.of_store = StoreMetrics(registry)
+        parts = (
+            self.of_requests,
+            self.demand,
+            self.of_identity,
+            self.of_ledger,
+            self.of_adapters,
+            self.of_store,
+        )
+        for metric in chain.from_iterable(vars(part).values() for part in parts):
             remembering(metric)
         self.store_available.set(1)
 

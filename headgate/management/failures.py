@@ -12,6 +12,7 @@ from headgate.database.connection import DatabaseAwayError
 from headgate.identity.issuers.fetch import FetchError
 from headgate.identity.keys import KeyRuleError
 from headgate.identity.store import KeyChangedError
+from headgate.ledger.asking import TooWideError
 from headgate.management.problems import ProblemError, problem_response
 
 log = logging.getLogger("headgate")
@@ -32,6 +33,8 @@ async def without_errors(
         return shown(error)
     except (KeyRuleError, KeyChangedError, AdapterRuleError) as error:
         return shown(_conflict(error))
+    except TooWideError as error:
+        return shown(ProblemError(422, str(error)))
     except (DatabaseAwayError, FetchError, OperatorError) as error:
         log.error("%s: %s", name, error)
         return shown(ProblemError(503, _away(error)))
