@@ -222,11 +222,6 @@ class Model:
     adapter_versions: Versions | None = None
     adapter_pool: AdapterPool | None = None
 
-    @property
-    def limited_as(self) -> str:
-        """The name under which limits know it."""
-        return self.counted_as or self.name
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
