@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from typing import TypeVar
 
 from accesslog.console import ConsoleSink
@@ -36,7 +36,6 @@ _CHECKED = "ext_authz_"
 """How Envoy's details begin for a request that ext_authz refused, or could not decide about."""
 
 log = logging.getLogger("headgate.accesslog")
-
 T = TypeVar("T")
 
 
@@ -133,14 +132,14 @@ class AccessLogService:
             self._say(logging.ERROR, "message", text)
             return
         finished: list[FinishedRequest] = []
-        for some in _groups(entries, ENTRIES_AT_ONCE):
+        async for some in _slices(entries, ENTRIES_AT_ONCE):
             finished += self._metered(some)
-            await asyncio.sleep(0)
         records = [one.record for one in finished if self._is_recorded(one.record)]
         await self._write(records)
         await self._settle_all([one.reservation for one in finished if one.reservation])
         if self._console is not None:
-            await self._show(self._console, records)
+            async for shown in _slices(records, ENTRIES_AT_ONCE):
+                await self._console.write(shown)
         self.handled_entries += len(entries)
 
     def _metered(self, entries: Sequence[HTTPAccessLogEntry]) -> Iterator[FinishedRequest]:
@@ -214,21 +213,14 @@ class AccessLogService:
         """
         left = [each for each in reservations if not self._is_settled(each)]
         errors: list[Exception | None] = []
-        for some in _groups(left, max(self._settles_at_once, ENTRIES_AT_ONCE)):
+        async for some in _slices(left, max(self._settles_at_once, ENTRIES_AT_ONCE)):
             if self._settles_at_once == 1:
                 errors += [await self._settle_one(each) for each in some]
             else:
                 errors += await asyncio.gather(*map(self._settle_one, some))
-            await asyncio.sleep(0)
-        failed = [error for error in errors if error is not None]
-        if failed:
+        if failed := [error for error in errors if error is not None]:
             text = f"cannot settle {len(failed)} of {len(left)} requests: {failed[0]!r}"
             self._say(logging.ERROR, "settlements", text)
-
-    async def _show(self, console: ConsoleSink, records: Sequence[UsageRecord]) -> None:
-        for some in _groups(records, ENTRIES_AT_ONCE):
-            await console.write(some)
-            await asyncio.sleep(0)
 
     def _is_settled(self, reservation: OpenReservation) -> bool:
         """Whether there is nothing to settle, as this process knows; counts it then."""
@@ -262,5 +254,8 @@ def _facts(record: UsageRecord) -> dict[str, object]:
     return {"model": model} | {name: getattr(record, name) for name in names}
 
 
-def _groups(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    return (items[begin : begin + size] for begin in range(0, len(items), size))
+async def _slices(items: Sequence[T], size: int) -> AsyncIterator[Sequence[T]]:
+    """Some of the items at a time. The loop gets a turn after each slice."""
+    for begin in range(0, len(items), size):
+        yield items[begin : begin + size]
+        await asyncio.sleep(0)
