@@ -153,13 +153,6 @@ class Metrics:
         " its decision (admitted, refused).",
         labelnames=("policy", "decision"),
     )
-    outage_reconciled = _Declared(
-        Counter,
-        "headgate_outage_reconciled",
-        "What the store was told after an outage: reservations and their tokens, reservations"
-        " that had expired by then, settlements.",
-        labelnames=("what",),
-    )
     slices = _Declared(
         Counter,
         "headgate_slices",
@@ -257,7 +250,6 @@ class Metrics:
         "When the policy in force was loaded, in seconds since the Unix epoch.",
         multiprocess_mode="max",
     )
-
     workers = _Declared(
         Gauge,
         "headgate_workers",
