@@ -20,3 +20,10 @@ class StoreMetrics:
             "Seconds during which headgate_store_available was 0.",
             registry=registry,
         )
+        self.outage_reconciled = Counter(
+            "headgate_outage_reconciled",
+            "What the store was told after an outage: reservations and their tokens, reservations"
+            " that had expired by then, settlements.",
+            labelnames=("what",),
+            registry=registry,
+        )

@@ -53,7 +53,8 @@ def series(metrics: Metrics) -> set[tuple[str, ...]]:
 
 
 def counters(metrics: Metrics) -> Iterator[str]:
-    parts = (metrics, metrics.of_requests, metrics.demand, metrics.of_identity)
+    of = metrics.of_requests, metrics.of_identity, metrics.of_store
+    parts = (metrics, metrics.demand, *of)
     for metric in (metric for part in parts for metric in vars(part).values()):
         if isinstance(metric, Counter):
             yield metric.describe()[0].name

@@ -58,7 +58,9 @@ class ResilientStore:
         self._replicas = LiveReplicas(replicas, clock)
         self._breaker = Breaker(clock)
         self._shares = Shares()
-        self._debt = Debt(clock, lambda word, n: metrics.outage_reconciled.labels(word).inc(n))
+        self._debt = Debt(
+            clock, lambda word, n: metrics.of_store.outage_reconciled.labels(word).inc(n)
+        )
         self._slots = asyncio.Semaphore(_PARALLEL)
         self._error = ""
         self._away_since_s = self._accounted_s = self._announce_at_s = clock.monotonic_s()
