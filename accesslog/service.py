@@ -14,7 +14,6 @@ from accesslog.sink import Sink
 from accesslog.types import OpenReservation, UsageRecord
 from accesslog.wire import parse, read_entry
 from headgate._gen.accesslog_pb2 import HTTPAccessLogEntry, StreamAccessLogsResponse
-from headgate.core.adapters import NO_USES, Uses
 from headgate.core.apis import FORM_APIS
 from headgate.core.clock import Clock
 from headgate.core.damping import DampedLog
@@ -73,7 +72,6 @@ class AccessLogService:
         clock: Clock,
         replica: str | None = None,
         settles_at_once: int = SETTLES_AT_ONCE,
-        uses: Uses = NO_USES,
     ) -> None:
         self._settle = settle
         self._known_outcome = known_outcome
@@ -81,7 +79,6 @@ class AccessLogService:
         self._unanswered = unanswered
         self._learn = learn
         self._price_of = price_of
-        self._uses = uses
         self._replica = replica
         self._sinks = sinks
         self._console = console
@@ -153,8 +150,6 @@ class AccessLogService:
                 continue
             self._counts.count(request.record)
             self._say_failure(request.record)
-            if request.record.adapter is not None:
-                self._uses.ended(request.record.adapter)
             if request.reservation is not None and request.reservation.usage.complete:
                 self._teach(request.record, request.text_bytes)
             yield request

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
@@ -10,7 +10,8 @@ from typing import Self
 
 import psycopg
 
-from headgate.core.adapters import Adapters
+from accesslog.types import UsageRecord
+from headgate.core.adapters import Adapters, Uses
 from headgate.core.clock import Clock
 from headgate.database.connection import (
     DEADLINE_S,
@@ -133,3 +134,16 @@ async def _add(connection: Connection, replica: str, uses: dict[str, _Use]) -> N
         [moment(use.used_s) for use in uses.values()],
     )
     await connection.execute(_ADD, columns)
+
+
+class EndedUses:
+    """A sink of usage records that notes the end of each request for an adapter."""
+
+    def __init__(self, uses: Uses) -> None:
+        self._uses = uses
+
+    async def write(self, records: Sequence[UsageRecord]) -> None:
+        """Notes the ends of these requests."""
+        for record in records:
+            if record.adapter is not None:
+                self._uses.ended(record.adapter)

@@ -5,6 +5,7 @@ from itertools import chain
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from headgate.core.adapter_metrics import AdapterMetrics
+from headgate.core.buckets import HOOK_BUCKETS, LATENCY_BUCKETS, RATIO_BUCKETS, STALL_BUCKETS
 from headgate.core.clock import Clock
 from headgate.core.declared_metric import Declared
 from headgate.core.demand_metrics import DemandMetrics
@@ -14,14 +15,6 @@ from headgate.core.ledger_metrics import LedgerMetrics
 from headgate.core.metric_children import remembering
 from headgate.core.request_metrics import RequestMetrics
 from headgate.core.store_metrics import StoreMetrics
-
-_HOOK_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
-_STALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
-_RATIO_BUCKETS = (0.25, 0.5, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)
-_LATENCY_BUCKETS = (
-    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 7.5,
-    10.0, 15.0, 20.0, 30.0, 60.0, 300.0,
-)  # fmt: skip
 
 
 class Metrics:
@@ -67,34 +60,34 @@ class Metrics:
         "headgate_hook_seconds",
         "Time each hook took to answer one call.",
         labelnames=("hook",),
-        buckets=_HOOK_BUCKETS,
+        buckets=HOOK_BUCKETS,
     )
     loop_lag_seconds = Declared(
         Histogram,
         "headgate_loop_lag_seconds",
         "How late the event loop ran a timer, ten times a second. Every hook waits as long.",
-        buckets=_STALL_BUCKETS,
+        buckets=STALL_BUCKETS,
     )
     gc_pause_seconds = Declared(
         Histogram,
         "headgate_gc_pause_seconds",
         "Time of each garbage collection; generation 2 is a full one. Every hook waits as long.",
         labelnames=("generation",),
-        buckets=_STALL_BUCKETS,
+        buckets=STALL_BUCKETS,
     )
     estimate_ratio = Declared(
         Histogram,
         "headgate_estimate_ratio",
         "Tokens held at admission divided by tokens used, for requests with usage.",
         labelnames=("model",),
-        buckets=_RATIO_BUCKETS,
+        buckets=RATIO_BUCKETS,
     )
     ttft_seconds = Declared(
         Histogram,
         "headgate_ttft_seconds",
         "Time from the request's start to its first output, as seen in the proxy.",
         labelnames=("model", "version"),
-        buckets=_LATENCY_BUCKETS,
+        buckets=LATENCY_BUCKETS,
     )
     store_errors = Declared(
         Counter,

@@ -17,6 +17,7 @@ from extauthz.service import Authorization
 from extproc.estimate import Estimator
 from extproc.own_keys import no_keys
 from extproc.service import ExternalProcessor
+from headgate.adapters.uses import EndedUses
 from headgate.core.adapters import counted_as
 from headgate.core.prices import Price
 from headgate.core.rpc import Method
@@ -196,7 +197,7 @@ def _access_log(
         unanswered=unanswered,
         learn=estimator.learn,
         price_of=price_of,
-        sinks=outputs[0],
+        sinks=(*outputs[0], EndedUses(parts.uses)),
         console=outputs[1],
         policy=parts.policy,
         metrics=parts.metrics,
@@ -204,7 +205,6 @@ def _access_log(
         clock=parts.clock,
         replica=socket.gethostname(),
         settles_at_once=1 if isinstance(parts.store, MemoryStore) else SETTLES_AT_ONCE,
-        uses=parts.uses,
     )
 
 
