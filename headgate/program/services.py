@@ -135,24 +135,13 @@ async def running_services(
         start_ledger(stack, settings, inputs)
         await answering.start()
         stack.push_async_callback(answering.stop)
-        around = _surroundings(settings, inputs.memory, answering, box)
-        await _start_beside(stack, settings, inputs, around)
+        await start_api(stack, settings, inputs, _surroundings(settings, inputs, answering, box))
+        await start_adapters(stack, settings, inputs)
         stack.callback(ready.update, hooks="the program ends, and they drain")
         ready["hooks"] = ""
         if watcher is not None:
             await stack.enter_async_context(_following(watcher, answering, ending))
         yield Services(admin_url, answering, inputs.memory)
-
-
-async def _start_beside(
-    stack: AsyncExitStack,
-    settings: ServiceSettings,
-    inputs: HookInputs,
-    around: AbstractAsyncContextManager[Surroundings],
-) -> None:
-    """Starts the parts that no request waits for."""
-    await start_api(stack, settings, inputs, around)
-    await start_adapters(stack, settings, inputs)
 
 
 def _watcher(settings: ServiceSettings, clock: Clock, metrics: Metrics) -> RlsConfigWatcher | None:
@@ -189,11 +178,11 @@ def _answering(
 
 
 def _surroundings(
-    settings: ServiceSettings, memory: MemoryStore, answering: Answering, box: BoxParts | None
+    settings: ServiceSettings, inputs: HookInputs, answering: Answering, box: BoxParts | None
 ) -> AbstractAsyncContextManager[Surroundings]:
     envoy = None if box is None else box.envoy_metrics
     authorities = None if box is None else box.authorities
-    return surroundings(settings.store, memory, answering.registry, envoy, authorities)
+    return surroundings(settings.store, inputs.memory, answering.registry, envoy, authorities)
 
 
 def _admin_app(
