@@ -5,7 +5,6 @@ from itertools import chain
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from headgate.core.adapter_metrics import AdapterMetrics
-from headgate.core.buckets import HOOK_BUCKETS, LATENCY_BUCKETS, RATIO_BUCKETS, STALL_BUCKETS
 from headgate.core.clock import Clock
 from headgate.core.declared_metric import Declared
 from headgate.core.demand_metrics import DemandMetrics
@@ -60,34 +59,34 @@ class Metrics:
         "headgate_hook_seconds",
         "Time each hook took to answer one call.",
         labelnames=("hook",),
-        buckets=HOOK_BUCKETS,
+        buckets=_HOOK_BUCKETS,
     )
     loop_lag_seconds = Declared(
         Histogram,
         "headgate_loop_lag_seconds",
         "How late the event loop ran a timer, ten times a second. Every hook waits as long.",
-        buckets=STALL_BUCKETS,
+        buckets=_STALL_BUCKETS,
     )
     gc_pause_seconds = Declared(
         Histogram,
         "headgate_gc_pause_seconds",
         "Time of each garbage collection; generation 2 is a full one. Every hook waits as long.",
         labelnames=("generation",),
-        buckets=STALL_BUCKETS,
+        buckets=_STALL_BUCKETS,
     )
     estimate_ratio = Declared(
         Histogram,
         "headgate_estimate_ratio",
         "Tokens held at admission divided by tokens used, for requests with usage.",
         labelnames=("model",),
-        buckets=RATIO_BUCKETS,
+        buckets=_RATIO_BUCKETS,
     )
     ttft_seconds = Declared(
         Histogram,
         "headgate_ttft_seconds",
         "Time from the request's start to its first output, as seen in the proxy.",
         labelnames=("model", "version"),
-        buckets=LATENCY_BUCKETS,
+        buckets=_LATENCY_BUCKETS,
     )
     store_errors = Declared(
         Counter,

@@ -109,6 +109,7 @@ async def fleet(request: pytest.FixtureRequest) -> Any:
         box = stack.enter_context(running_box(tmp_path, text, *options))
         options = ("--api", f"http://{api}", "--token-file", str(token))
         client = ApiClient(f"http://{api}", token.read_text().strip())
+        stack.callback(client._http.close)
         yield Fleet(box, client, options, pod)
 
 
