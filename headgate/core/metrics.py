@@ -244,10 +244,8 @@ class Metrics:
         for declared in vars(type(self)).values():
             if isinstance(declared, Declared):
                 declared.register(self)
-        self.of_requests = RequestMetrics(registry)
-        self.demand = DemandMetrics(registry)
-        self.of_identity = IdentityMetrics(registry)
-        self.of_ledger = LedgerMetrics(registry)
+        self.of_requests, self.demand = RequestMetrics(registry), DemandMetrics(registry)
+        self.of_identity, self.of_ledger = IdentityMetrics(registry), LedgerMetrics(registry)
         self.of_adapters = AdapterMetrics(registry)
         self.of_store = StoreMetrics(registry)
         parts = (
@@ -267,9 +265,8 @@ class Metrics:
         """By the name of each gauge how the values of several workers become one."""
         rows = (row for row in vars(cls).values() if isinstance(row, Declared))
         own = {row.name: row.gauge_mode for row in rows if row.gauge_mode is not None}
-        for part in (RequestMetrics, IdentityMetrics, LedgerMetrics, AdapterMetrics):
-            own |= part.GAUGE_MODES
-        return own
+        parts = (RequestMetrics, IdentityMetrics, LedgerMetrics, AdapterMetrics)
+        return own | {name: mode for part in parts for name, mode in part.GAUGE_MODES.items()}
 
     def time_hook(self, hook: str) -> HookTimer:
         """Measures the body of a `with` as one answer of `hook`."""

@@ -132,6 +132,16 @@ def _unanswered(parts: Parts, limiter: Limiter) -> Unanswered:
     return Unanswered(limiter.give_back, exchange, parts.metrics)
 
 
+def _rate_limit(settings: ServiceSettings, parts: Parts, limiter: Limiter) -> RateLimitService:
+    return RateLimitService(
+        limiter,
+        parts.metrics,
+        parts.clock,
+        _descriptor_limits(settings, parts),
+        limited_as=lambda name: counted_as(name, parts.policy(), parts.adapters),
+    )
+
+
 def _processor(parts: Parts, estimator: Estimator) -> ExternalProcessor:
     peek = PeekLimits(parts.store, parts.clock, parts.metrics)
     store = parts.key_store
