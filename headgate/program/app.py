@@ -93,16 +93,6 @@ def build_hooks(
     )
 
 
-def _rate_limit(settings: ServiceSettings, parts: Parts, limiter: Limiter) -> RateLimitService:
-    return RateLimitService(
-        limiter,
-        parts.metrics,
-        parts.clock,
-        _descriptor_limits(settings, parts),
-        limited_as=lambda name: counted_as(name, parts.policy(), parts.adapters),
-    )
-
-
 def _authorization(parts: Parts, failures: FailureLimit) -> Authorization:
     return Authorization(
         parts.policy,
