@@ -3,12 +3,13 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterable, Callable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from accesslog.console import ConsoleSink
 from accesslog.counts import RequestCounts
 from accesslog.endings import is_unanswered
 from accesslog.meter import FinishedRequest, PriceOf, meter
+from accesslog.needs import KnownOutcome, LearnUsage, SettleReservation, WithinLimit
 from accesslog.sink import Sink
 from accesslog.types import OpenReservation, UsageRecord
 from accesslog.wire import parse, read_entry
@@ -20,7 +21,7 @@ from headgate.core.damping import DampedLog
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.core.rpc import Method
-from headgate.core.settlement import Estimate, Source, Usage
+from headgate.core.settlement import Source
 
 SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 METHOD = "StreamAccessLogs"
@@ -37,46 +38,6 @@ _CHECKED = "ext_authz_"
 log = logging.getLogger("headgate.accesslog")
 
 T = TypeVar("T")
-
-
-class SettleReservation(Protocol):
-    """Settles a reservation once: the first settlement counts, later calls change nothing.
-
-    Returns the outcome, a label of headgate_settlements. It must bound its own time. It may raise:
-    see `AccessLogService`.
-    """
-
-    async def __call__(
-        self, reservation: str, tenant: str, usage: Usage, estimate: Estimate, held_by: str, /
-    ) -> str: ...
-
-
-class KnownOutcome(Protocol):
-    """The outcome of a settlement that would change nothing, as this process knows; else None."""
-
-    def __call__(self, reservation: str, tenant: str, /) -> str | None: ...
-
-
-class LearnUsage(Protocol):
-    """Learns the tokens that a request with `text_bytes` of text really used. It does not raise.
-
-    `subject` is the tenant, the user and the model.
-    """
-
-    def __call__(
-        self,
-        subject: tuple[str, str, str],
-        text_bytes: int,
-        prompt_tokens: int,
-        completion_tokens: int,
-        /,
-    ) -> None: ...
-
-
-class WithinLimit(Protocol):
-    """Counts a request without a known key against its address; False beyond the limit."""
-
-    def __call__(self, address: str, /) -> bool: ...
 
 
 class AccessLogService:

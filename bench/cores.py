@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -77,8 +78,8 @@ def _turn(stack: Stack, requests: int) -> Turns:
     work = replace(WORKS["short"], requests=requests // _CLIENTS, in_flight=_IN_FLIGHT)
     order = msgspec.json.encode(work.order(stack))
     before = stack.used_s()
-    clients = [_client(order) for _ in range(_CLIENTS)]
-    loads = [msgspec.json.decode(client.communicate()[0], type=Load) for client in clients]
+    with ThreadPoolExecutor(_CLIENTS) as pool:
+        loads = list(pool.map(_load, [order] * _CLIENTS))
     used_s = Counter({part: used - before[part] for part, used in stack.used_s().items()})
     if refused := [load.sample for load in loads if set(load.statuses) != {"200"}]:
         raise RuntimeError(f"{stack.name} answered {refused[0][-200:]}")
@@ -86,14 +87,10 @@ def _turn(stack: Stack, requests: int) -> Turns:
     return Turns(answered, max(load.taken_s for load in loads), used_s)
 
 
-def _client(order: bytes) -> subprocess.Popen[bytes]:
+def _load(order: bytes) -> Load:
     command = [sys.executable, "-m", "bench.peers.load"]
-    client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
-    assert client.stdin is not None
-    client.stdin.write(order)
-    client.stdin.close()
-    client.stdin = None
-    return client
+    client = subprocess.run(command, input=order, capture_output=True, check=True)  # noqa: S603
+    return msgspec.json.decode(client.stdout, type=Load)
 
 
 def _table(turns: dict[int, Turns]) -> Table:

@@ -62,7 +62,7 @@ def _estimate(request: Inference, facts: RequestFacts, estimator: Estimator) -> 
     caller = request.caller
     cap = None
     if asked.max_tokens is None:
-        cap = output_cap(request.tenant.limits, caller, model.limited_as)
+        cap = output_cap(request.tenant.limits, caller, model.counted_as or model.name)
     return estimator.estimate(
         Subject(caller.tenant, caller.user, model.name),
         _prompt_size(facts, model),

@@ -171,7 +171,8 @@ def _own_model(path: str, tenant: Tenant, policy: CompiledPolicy, adapters: Adap
     name = asked_model(path)
     if name is None or (name == AUTO and tenant.has_auto):
         return None
-    return _named(name, tenant, policy, adapters).limited_as
+    model = _named(name, tenant, policy, adapters)
+    return model.counted_as or model.name
 
 
 def _require_body(api: Api, values: Mapping[str, Value]) -> None:

@@ -148,4 +148,6 @@ class Client:
 
 if __name__ == "__main__":
     ordered = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
-    print(msgspec.json.encode(uvloop.run(Client(ordered).run())).decode())
+    load = uvloop.run(Client(ordered).run())
+    with open(1, "wb") as output:  # PYTHONUNBUFFERED lets print() cut what a pipe does not hold
+        output.write(msgspec.json.encode(load))

@@ -1,14 +1,12 @@
 """Every metric, in one table. Labels come from closed sets: tenants and models of the policy."""
 
-from collections.abc import Callable
-from functools import partial
 from itertools import chain
-from typing import Any, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from headgate.core.adapter_metrics import AdapterMetrics
 from headgate.core.clock import Clock
+from headgate.core.declared_metric import Declared
 from headgate.core.demand_metrics import DemandMetrics
 from headgate.core.hook_timer import HookTimer
 from headgate.core.identity_metrics import IdentityMetrics
@@ -25,60 +23,30 @@ _LATENCY_BUCKETS = (
     10.0, 15.0, 20.0, 30.0, 60.0, 300.0,
 )  # fmt: skip
 
-M = TypeVar("M", Counter, Gauge, Histogram)
-
-
-class _Declared(Generic[M]):
-    """A row of the table below. Each `Metrics` registers its own metric for it.
-
-    The registered metric lies in the instance under the row's name. Python looks there before it
-    asks this descriptor, so `metrics.tokens` is that metric.
-    """
-
-    def __init__(self, kind: Callable[..., M], name: str, text: str, **options: Any) -> None:
-        """`options` are those of `kind`: `labelnames`, and `buckets` of a histogram.
-
-        Each gauge has a `multiprocess_mode`: how the values of several workers become one.
-        """
-        self.name = name
-        self.gauge_mode: str | None = options.get("multiprocess_mode")
-        self._build: Callable[..., M] = partial(kind, name, text, **options)
-        self._attribute = ""
-
-    def __set_name__(self, owner: type, attribute: str) -> None:
-        self._attribute = attribute
-
-    def __get__(self, metrics: "Metrics | None", owner: type) -> M:
-        raise AttributeError(f"{self._attribute} is not registered")
-
-    def register(self, metrics: "Metrics") -> None:
-        """Registers the metric and makes it the attribute of `metrics`."""
-        vars(metrics)[self._attribute] = remembering(self._build(registry=metrics.registry))
-
 
 class Metrics:
     """The program's metrics, registered in `registry`; tests read values back from their own."""
 
-    requests = _Declared(
+    requests = Declared(
         Counter,
         "headgate_requests",
         "Finished requests, as the access log tells.",
         labelnames=("tenant", "model", "api", "status"),
     )
-    tokens = _Declared(
+    tokens = Declared(
         Counter,
         "headgate_tokens",
         "Tokens charged, by kind (prompt, cached, completion, reasoning); cached is a part of"
         " prompt and reasoning a part of completion.",
         labelnames=("tenant", "model", "kind"),
     )
-    decisions = _Declared(
+    decisions = Declared(
         Counter,
         "headgate_decisions",
         "Answers of each hook: ok, or the error code that the client got.",
         labelnames=("hook", "decision"),
     )
-    versions = _Declared(
+    versions = Declared(
         Counter,
         "headgate_versions",
         "Requests admitted to a version: one that their conversation was on (kept), a new one"
@@ -86,7 +54,7 @@ class Metrics:
         " client (chosen), or the only one there is (only).",
         labelnames=("base", "version", "how"),
     )
-    settlements = _Declared(
+    settlements = Declared(
         Counter,
         "headgate_settlements",
         "Settled requests, by where the numbers came from (usage, partial, estimate, refund),"
@@ -94,130 +62,130 @@ class Metrics:
         " forwarded).",
         labelnames=("via", "outcome"),
     )
-    hook_seconds = _Declared(
+    hook_seconds = Declared(
         Histogram,
         "headgate_hook_seconds",
         "Time each hook took to answer one call.",
         labelnames=("hook",),
         buckets=_HOOK_BUCKETS,
     )
-    loop_lag_seconds = _Declared(
+    loop_lag_seconds = Declared(
         Histogram,
         "headgate_loop_lag_seconds",
         "How late the event loop ran a timer, ten times a second. Every hook waits as long.",
         buckets=_STALL_BUCKETS,
     )
-    gc_pause_seconds = _Declared(
+    gc_pause_seconds = Declared(
         Histogram,
         "headgate_gc_pause_seconds",
         "Time of each garbage collection; generation 2 is a full one. Every hook waits as long.",
         labelnames=("generation",),
         buckets=_STALL_BUCKETS,
     )
-    estimate_ratio = _Declared(
+    estimate_ratio = Declared(
         Histogram,
         "headgate_estimate_ratio",
         "Tokens held at admission divided by tokens used, for requests with usage.",
         labelnames=("model",),
         buckets=_RATIO_BUCKETS,
     )
-    ttft_seconds = _Declared(
+    ttft_seconds = Declared(
         Histogram,
         "headgate_ttft_seconds",
         "Time from the request's start to its first output, as seen in the proxy.",
         labelnames=("model", "version"),
         buckets=_LATENCY_BUCKETS,
     )
-    store_errors = _Declared(
+    store_errors = Declared(
         Counter,
         "headgate_store_errors",
         "Store operations that failed, by operation (reserve, settle, peek, count).",
         labelnames=("operation",),
     )
-    shadow_refusals = _Declared(
+    shadow_refusals = Declared(
         Counter,
         "headgate_shadow_refusals",
         "Requests let in that a shadow limit would have refused, by the limit's id.",
         labelnames=("tenant", "limit"),
     )
-    store_available = _Declared(
+    store_available = Declared(
         Gauge,
         "headgate_store_available",
         "1 while the store of limits is asked, 0 while each limit's on_outage decides.",
         multiprocess_mode="min",
     )
-    outage_decisions = _Declared(
+    outage_decisions = Declared(
         Counter,
         "headgate_outage_decisions",
         "Requests decided without the store, by the policy that did (closed, open, share) and"
         " its decision (admitted, refused).",
         labelnames=("policy", "decision"),
     )
-    outage_reconciled = _Declared(
+    outage_reconciled = Declared(
         Counter,
         "headgate_outage_reconciled",
         "What the store was told after an outage: reservations and their tokens, reservations"
         " that had expired by then, settlements.",
         labelnames=("what",),
     )
-    slices = _Declared(
+    slices = Declared(
         Counter,
         "headgate_slices",
         "Slices of limits that this replica asked the store for (taken, refused) and gave back"
         " (returned).",
         labelnames=("what",),
     )
-    records = _Declared(
+    records = Declared(
         Counter,
         "headgate_records",
         "Usage records, by what became of them (written, failed, left_out).",
         labelnames=("outcome",),
     )
-    descriptors = _Declared(
+    descriptors = Declared(
         Counter,
         "headgate_descriptors",
         "Descriptors of the domains of --ratelimit-config, by the configured limit and what"
         " became of them.",
         labelnames=("domain", "limit", "outcome"),
     )
-    descriptor_hits = _Declared(
+    descriptor_hits = Declared(
         Counter,
         "headgate_descriptor_hits",
         "Hits that these descriptors asked for, by the configured limit and what became of them.",
         labelnames=("domain", "limit", "outcome"),
     )
-    descriptor_near_limit_hits = _Declared(
+    descriptor_near_limit_hits = Declared(
         Counter,
         "headgate_descriptor_near_limit_hits",
         "Hits of these descriptors in the last part of their limit, by default the last fifth.",
         labelnames=("domain", "limit"),
     )
-    ratelimit_config_reloads = _Declared(
+    ratelimit_config_reloads = Declared(
         Counter,
         "headgate_ratelimit_config_reloads",
         "Changes of the files of --ratelimit-config, by result (applied, refused).",
         labelnames=("result",),
     )
-    ratelimit_config_refused = _Declared(
+    ratelimit_config_refused = Declared(
         Gauge,
         "headgate_ratelimit_config_refused",
         "1 while the files of --ratelimit-config are refused, so that older ones are in force.",
         multiprocess_mode="max",
     )
-    ratelimit_config_loaded_seconds = _Declared(
+    ratelimit_config_loaded_seconds = Declared(
         Gauge,
         "headgate_ratelimit_config_loaded_timestamp_seconds",
         "When the configuration of --ratelimit-config in force was loaded, in seconds since"
         " the Unix epoch.",
         multiprocess_mode="max",
     )
-    certificate_reloads = _Declared(
+    certificate_reloads = Declared(
         Counter,
         "headgate_certificate_reloads",
         "Changes of a certificate, by listener (door, api) and result (applied, refused).",
         labelnames=("listener", "result"),
     )
-    certificate_refused = _Declared(
+    certificate_refused = Declared(
         Gauge,
         "headgate_certificate_refused",
         "1 while the files of a listener's certificate are refused, so that an older one is in"
@@ -225,46 +193,46 @@ class Metrics:
         labelnames=("listener",),
         multiprocess_mode="max",
     )
-    certificate_loaded_seconds = _Declared(
+    certificate_loaded_seconds = Declared(
         Gauge,
         "headgate_certificate_loaded_timestamp_seconds",
         "When the listener's certificate in force was loaded, in seconds since the Unix epoch.",
         labelnames=("listener",),
         multiprocess_mode="max",
     )
-    certificate_expires_seconds = _Declared(
+    certificate_expires_seconds = Declared(
         Gauge,
         "headgate_certificate_expires_timestamp_seconds",
         "When the listener's certificate in force expires, in seconds since the Unix epoch.",
         labelnames=("listener",),
         multiprocess_mode="max",
     )
-    policy_reloads = _Declared(
+    policy_reloads = Declared(
         Counter,
         "headgate_policy_reloads",
         "Changes of the policy file, by result (applied, refused).",
         labelnames=("result",),
     )
-    policy_refused = _Declared(
+    policy_refused = Declared(
         Gauge,
         "headgate_policy_refused",
         "1 while the policy file is one that was refused, so that an older one is in force.",
         multiprocess_mode="max",
     )
-    policy_loaded_seconds = _Declared(
+    policy_loaded_seconds = Declared(
         Gauge,
         "headgate_policy_loaded_timestamp_seconds",
         "When the policy in force was loaded, in seconds since the Unix epoch.",
         multiprocess_mode="max",
     )
 
-    workers = _Declared(
+    workers = Declared(
         Gauge,
         "headgate_workers",
         "Worker processes that answer hooks; 0 where this process answers them itself.",
         multiprocess_mode="sum",
     )
-    worker_ends = _Declared(
+    worker_ends = Declared(
         Counter,
         "headgate_worker_ends",
         "Workers that ended by themselves, were killed, or did not answer; each is started again.",
@@ -274,12 +242,10 @@ class Metrics:
         self.registry = registry
         self._clock = clock
         for declared in vars(type(self)).values():
-            if isinstance(declared, _Declared):
+            if isinstance(declared, Declared):
                 declared.register(self)
-        self.of_requests = RequestMetrics(registry)
-        self.demand = DemandMetrics(registry)
-        self.of_identity = IdentityMetrics(registry)
-        self.of_ledger = LedgerMetrics(registry)
+        self.of_requests, self.demand = RequestMetrics(registry), DemandMetrics(registry)
+        self.of_identity, self.of_ledger = IdentityMetrics(registry), LedgerMetrics(registry)
         self.of_adapters = AdapterMetrics(registry)
         self.of_store = StoreMetrics(registry)
         parts = (
@@ -297,11 +263,10 @@ class Metrics:
     @classmethod
     def gauge_modes(cls) -> dict[str, str]:
         """By the name of each gauge how the values of several workers become one."""
-        rows = (row for row in vars(cls).values() if isinstance(row, _Declared))
+        rows = (row for row in vars(cls).values() if isinstance(row, Declared))
         own = {row.name: row.gauge_mode for row in rows if row.gauge_mode is not None}
-        for part in (RequestMetrics, IdentityMetrics, LedgerMetrics, AdapterMetrics):
-            own |= part.GAUGE_MODES
-        return own
+        parts = (RequestMetrics, IdentityMetrics, LedgerMetrics, AdapterMetrics)
+        return own | {name: mode for part in parts for name, mode in part.GAUGE_MODES.items()}
 
     def time_hook(self, hook: str) -> HookTimer:
         """Measures the body of a `with` as one answer of `hook`."""

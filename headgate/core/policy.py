@@ -152,9 +152,7 @@ class Limit:
     file, so that it survives reloads. `limit` is in units of what the shape counts: requests,
     tokens, nanos of the currency, or slots. `users` and `models` narrow a limit to those; empty
     means all. A `shadow` limit is counted and reported but never refuses, not even in an outage
-    of the store, whatever its `on_outage`.
-
-    `notify` has the thresholds that people are told.
+    of the store. `notify` has the thresholds that people are told.
     """
 
     id: str
@@ -224,11 +222,6 @@ class Model:
     adapter_versions: Versions | None = None
     adapter_pool: AdapterPool | None = None
 
-    @property
-    def limited_as(self) -> str:
-        """The name under which limits know it."""
-        return self.counted_as or self.name
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
@@ -283,9 +276,7 @@ class CompiledPolicy:
     `fields` are the rules for the bodies of all requests. Models and tenants may have more.
 
     `currency` is that of all prices, None if the file does not name it.
-
     `showback` has the settings of the monthly report, `channels` are the ways of notices.
-
     `issuers` are by URL, `workloads` by SPIFFE id. `front_ends` are callers that name end users.
     """
 

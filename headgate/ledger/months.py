@@ -9,6 +9,8 @@ from headgate.database.connection import Connection
 from headgate.ledger.store import ensure_month
 
 _AHEAD = timedelta(days=45)
+FIRST_YEAR, LAST_YEAR = 2000, 2099
+"""Those of which the database makes months."""
 _PARTITIONS = """
 select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
 where i.inhparent = 'headgate.usage_record'::regclass order by 1
@@ -20,10 +22,14 @@ _NAME = re.compile(r"usage_record_([0-9]{4})_([0-9]{2})")
 
 
 async def provide_months(connection: Connection, now_s: float) -> None:
-    """Makes the partitions of this month and the next, so that no batch waits for one."""
+    """Makes the partitions of this month and the next, so that no batch waits for one.
+
+    A clock that is years off makes none: records wait for no month of its.
+    """
     now = datetime.fromtimestamp(now_s, UTC).date()
     for month in sorted({now.replace(day=1), (now + _AHEAD).replace(day=1)}):
-        await ensure_month(connection, month)
+        if FIRST_YEAR <= month.year <= LAST_YEAR:
+            await ensure_month(connection, month)
 
 
 async def months(connection: Connection) -> list[date]:

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from headgate.core.adapter_pools import AdapterPool
-from headgate.policy.fields import SERVED_NAME_RULE, Entry, ServedName, distinct, invalid
+from headgate.policy.fields import Entry, distinct, invalid
 from headgate.policy.problems import PolicyRule, shown
 
 AGENT_PORT = 9003
@@ -28,6 +28,8 @@ def _pod(text: str) -> str:
 
 
 Pod = Annotated[str, AfterValidator(_pod)]
+BaseName = Annotated[str, Field(min_length=1, max_length=512)]
+"""A repository or any path: it is only compared."""
 
 
 class AdapterPoolEntry(Entry):
@@ -47,8 +49,8 @@ class AdapterPoolEntry(Entry):
     max_rank: int = Field(
         ge=1, le=MAX_RANK, description=f"vLLM's --max-lora-rank: a whole number up to {MAX_RANK}"
     )
-    trained_on: Annotated[list[ServedName], Field(min_length=1), AfterValidator(distinct)] = Field(
-        description=f"a list of the base's names in configurations of adapters: {SERVED_NAME_RULE}"
+    trained_on: Annotated[list[BaseName], Field(min_length=1), AfterValidator(distinct)] = Field(
+        description="a list of the base's names in configurations of adapters, each up to 512 long"
     )
     folder: str = Field(
         default=FOLDER,

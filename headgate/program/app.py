@@ -70,15 +70,8 @@ def build_hooks(
     shown = None if console is None else ConsoleSink(console, limiter.limits_of)
     # One address may meet each worker in turn: together they let the limit through.
     failures = FailureLimit(max(1, settings.auth_failures_per_minute // settings.workers))
-    others = _descriptor_limits(settings, parts)
     processor = _processor(parts, estimator)
-    rate_limit = RateLimitService(
-        limiter,
-        parts.metrics,
-        parts.clock,
-        others,
-        limited_as=lambda name: counted_as(name, parts.policy(), parts.adapters),
-    )
+    rate_limit = _rate_limit(settings, parts, limiter)
     authorization = _authorization(parts, failures)
     unanswered = _unanswered(parts, limiter)
     return Hooks(
@@ -127,6 +120,16 @@ def _limiter(parts: Parts) -> Limiter:
 def _unanswered(parts: Parts, limiter: Limiter) -> Unanswered:
     exchange = parts.store.exchange_ids if isinstance(parts.store, SlicedStore) else None
     return Unanswered(limiter.give_back, exchange, parts.metrics)
+
+
+def _rate_limit(settings: ServiceSettings, parts: Parts, limiter: Limiter) -> RateLimitService:
+    return RateLimitService(
+        limiter,
+        parts.metrics,
+        parts.clock,
+        _descriptor_limits(settings, parts),
+        limited_as=lambda name: counted_as(name, parts.policy(), parts.adapters),
+    )
 
 
 def _processor(parts: Parts, estimator: Estimator) -> ExternalProcessor:

@@ -65,8 +65,7 @@ async def running_hooks(
     """
     async with AsyncExitStack() as stack:
         parts = await _parts(stack, settings, inputs)
-        sinks = _sinks(stack, settings, inputs)
-        hooks = build_hooks(settings, parts, sinks, inputs.console)
+        hooks = build_hooks(settings, parts, _sinks(stack, settings, inputs), inputs.console)
         await stack.enter_async_context(hooks.unanswered)
         server = HookServer(hooks.methods(), settings.grpc_server, settings.workers)
         await open_door(server)

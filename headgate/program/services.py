@@ -135,8 +135,7 @@ async def running_services(
         start_ledger(stack, settings, inputs)
         await answering.start()
         stack.push_async_callback(answering.stop)
-        around = _surroundings(settings, inputs.memory, answering, box)
-        await start_api(stack, settings, inputs, around)
+        await start_api(stack, settings, inputs, _surroundings(settings, inputs, answering, box))
         await start_adapters(stack, settings, inputs)
         stack.callback(ready.update, hooks="the program ends, and they drain")
         ready["hooks"] = ""
@@ -179,11 +178,11 @@ def _answering(
 
 
 def _surroundings(
-    settings: ServiceSettings, memory: MemoryStore, answering: Answering, box: BoxParts | None
+    settings: ServiceSettings, inputs: HookInputs, answering: Answering, box: BoxParts | None
 ) -> AbstractAsyncContextManager[Surroundings]:
     envoy = None if box is None else box.envoy_metrics
     authorities = None if box is None else box.authorities
-    return surroundings(settings.store, memory, answering.registry, envoy, authorities)
+    return surroundings(settings.store, inputs.memory, answering.registry, envoy, authorities)
 
 
 def _admin_app(

@@ -190,6 +190,13 @@ def test_a_pod_that_is_silent_for_a_while_keeps_its_places_and_gets_no_request()
     assert planned([wanted("a@1")], pod(silent_s=GONE_S), places=places).places == frozenset()
 
 
+def test_a_pod_that_answers_late_keeps_its_requests_and_is_left_in_peace() -> None:
+    places = frozenset({Spot(POD, "a@1"), Spot(POD, "b@1")})
+    seen = SeenPod(address=POD, listed={"a@1": ROOTS["a@1"]}, silent_s=3.0)
+    result = planned([wanted("a@1"), wanted("b@1")], seen, places=places)
+    assert (result.open, result.actions) == ({Spot(POD, "a@1")}, ())
+
+
 def test_a_withdrawn_version_is_unloaded_after_its_last_request_and_a_grace() -> None:
     busy = [wanted("a@1", copies=0, used_s=NOW_S - 10)]
     assert planned(busy, pod("a@1")).actions == ()

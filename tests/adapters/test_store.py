@@ -66,12 +66,12 @@ async def test_each_change_has_its_row_in_the_log_which_stays_whole(
     await store.remove("acme-sql", BY)
     async with connect_to(address)() as connection:
         changes = await changes_after(connection, 0, 10, "acme")
-        assert [one.action for one in changes] == [
+        assert [one.change.action for one in changes] == [
             "adapter.register",
             "adapter.edit",
             "adapter.remove",
         ]
-        assert {one.object for one in changes} == {"acme/adapter/acme-sql"}
+        assert {one.change.object for one in changes} == {"acme/adapter/acme-sql"}
         assert (await verify(connection)).number == 3
 
 

@@ -44,7 +44,9 @@ async def used(console: Console, share: float) -> None:
 async def test_a_budget_says_how_full_it_is(console: Console, share: float, says: str) -> None:
     await used(console, share)
     text = (await console.get("finance", "/budgets")).text
+    overview = (await console.get("finance", "")).text
 
+    assert ("near its end or beyond" in overview) == (share >= 0.8)
     assert says in " ".join(text.split())
     assert "80 %, forecast" in text
     assert f'<span class="pc{"" if share < 0.8 else " warn" if share < 1 else " bad"}">' in text

@@ -32,9 +32,11 @@ def main(arguments: list[str]) -> int:
     rows: dict[str, str] = {}
     with ProcessPoolExecutor(options.jobs) as pool:
         played = [(name, pool.submit(_rounds, name, options.rounds, tools)) for name in names]
-        for name, rounds in played:
-            if _shown(name, rounds.result()):
-                rows[name] = row(rounds.result())
+        for name, future in played:
+            if failure := future.exception():  # it could not be played: the others count
+                print(f"{name}: {failure}", flush=True)
+            elif _shown(name, future.result()):
+                rows[name] = row(future.result())
     if options.write:
         write(rows)
     return 0 if len(rows) == len(names) else 1

@@ -74,6 +74,11 @@ class Fleet:
             return any(place["gets_requests"] for place in versions[-1]["places"])
 
         wait_until(is_loaded, f"the load of {name}")
+        self.wait_served(name)
+
+    def wait_served(self, name: str) -> None:
+        """Replicas learn of a load within a second."""
+        wait_until(lambda: self.box.chat(model=name).status_code == 200, f"answers of {name}")
 
     def listed(self) -> set[str]:
         cards = httpx.get(f"{self.pod}/v1/models").json()["data"]
@@ -175,6 +180,7 @@ def test_adapters_come_change_and_go_while_streams_run(fleet: Fleet) -> None:
         words = ("--tenant", "acme", "--base", "tiny", "--source", "b")
         fleet.command("register", "acme-sql", *words, "--wait-s", str(PATIENCE_S))
         fleet.register("acme-law", "c")
+        fleet.wait_served("acme-sql")
         first = box.chat(model="acme-sql")
         assert (first.status_code, first.json()["model"]) == (200, "acme-sql"), first.text
         assert box.chat(model="acme-law").status_code == 200

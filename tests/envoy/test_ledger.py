@@ -1,4 +1,4 @@
-"""The ledger of a real box: its report as a program prints it, and its tokens beside vLLM's own."""
+"""The ledger of a real box: its report, its notices, and its tokens beside vLLM's own."""
 
 import json
 import subprocess
@@ -18,10 +18,13 @@ import pytest
 from headgate.program.postgres.folder import APPLICATION, DatabaseFolder
 from tests.box import Box, metric, policy, running_box, small_chat
 from tests.envoy.conftest import Upstream
+from tests.ledger.notices.builders import hook_channel
+from tests.ledger.notices.receivers import Hook, hook_receiver
 from tests.patience import PATIENCE_S, wait_until
 from tests.ports import free_port
 from tests.postgres_server import temporary_folder
 
+LIMITS = "[{count: requests, limit: 100, per: year, each: user, notify: [1]}]"
 ADDED = 'headgate_ledger_records_total{outcome="added"}'
 
 
@@ -32,6 +35,7 @@ class Site:
     box: Box
     api: tuple[str, ...]
     database: str
+    hook: Hook
     sent: int = 0
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -57,17 +61,18 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with temporary_folder() as folder:
+    with temporary_folder() as folder, hook_receiver() as hook:
         home = tmp_path_factory.mktemp("ledger")
         port, token = free_port(), home / "operator-token"
         options = (
             *("--database-dir", str(folder / "db"), "--api", f"127.0.0.1:{port}"),
             *("--operator-token-file", str(token)),
         )
-        with running_box(home, policy(upstream.url, more="currency: EUR"), *options) as box:
+        more = f"currency: EUR\n{hook_channel(home, hook.url)}"
+        with running_box(home, policy(upstream.url, limits=LIMITS, more=more), *options) as box:
             api = ("--api", f"http://127.0.0.1:{port}", "--token-file", str(token))
             database = DatabaseFolder(folder / "db", None).url(APPLICATION)
-            yield Site(box, api, database)
+            yield Site(box, api, database, hook)
 
 
 def test_the_report_of_a_live_box_has_what_was_just_used(site: Site) -> None:
@@ -87,6 +92,15 @@ def test_the_report_of_a_live_box_has_what_was_just_used(site: Site) -> None:
     assert sum(line["usage"]["requests"] for line in lines) == len(records)
     cost = sum(line["usage"]["cost_nanos"] for line in lines)
     assert cost == round(sum(one["cost"] for one in records) * 10**9) > 0
+
+
+def test_a_user_who_passes_a_threshold_is_told_of_by_a_signed_webhook(site: Site) -> None:
+    site.chat()
+    wait_until(lambda: site.hook.got, "the notice")
+
+    told = json.loads(site.hook.got[0][1])
+    assert (told["tenant"], told["user"], told["threshold_percent"]) == ("acme", "alice", 1)
+    assert told["limit"]["count"] == "requests"
 
 
 def test_both_accounts_agree_until_somebody_goes_past_the_gateway(

@@ -29,6 +29,10 @@ _EARLY_S = 0.05
 _USAGE = re.compile(rb'"usage": ?(\{.*?\})[,}]')
 
 
+REFUSED = frozenset({400, 401, 404, 429})
+"""The statuses of requests that no limit holds. A 503 may also be the upstream's."""
+
+
 @dataclass(slots=True)
 class Sent:
     """One request as its client saw it. Times are seconds since the epoch.
@@ -47,6 +51,11 @@ class Sent:
     tokens: int | None = None
     whole: bool = False
     failure: str = ""
+
+    @property
+    def may_hold(self) -> bool:
+        """Whether it may have been admitted, so that its log entry had something to settle."""
+        return self.status not in REFUSED
 
 
 class Load:

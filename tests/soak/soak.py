@@ -175,11 +175,11 @@ def _redis(fleet: Fleet, account: Account) -> Iterator[Finding]:
         f"{len(spans)} counters, {exact} of them without any leeway, {len(wrong)} differ"
         + "".join(f"; {problem}" for problem in wrong[:3]),
     )
-    lost = sum(sent.status in (200, None) for sent in account.missing)
+    lost = sum(sent.may_hold for sent in account.missing)
     yield Finding(
         "no reservation is still held",
         held <= lost,
-        f"{held} held, {lost} answers whose record was lost with a killed replica",
+        f"{held} held, {lost} admitted whose record was lost with a killed replica",
     )
     yield Finding(f"no slot is taken {LEASE_S} s after the end", not leases, f"{leases} taken")
 

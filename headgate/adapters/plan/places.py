@@ -22,11 +22,10 @@ def placed(
     """
     board = _Board(wanted, slots, now_s)
     board.keep(had)
-    most = max((one.copies for one in wanted), default=0)
-    for copies in range(1, most + 1):
-        for one in board.order:
-            if one.copies >= copies and not board.give(one, copies) and copies == 1:
-                break
+    before = None
+    while before != board.spots:  # a version loses a place only to one that was used later
+        before = board.spots
+        board.give_all()
     return board.spots
 
 
@@ -53,6 +52,14 @@ class _Board:
             for pod in ranked(one.version, pods)[: one.copies]:
                 if len(self._on[pod]) < self._slots[pod]:
                     self._put(pod, one.version)
+
+    def give_all(self) -> None:
+        """Gives each version the places that it lacks: first places first."""
+        most = max((one.copies for one in self.order), default=0)
+        for copies in range(1, most + 1):
+            for one in self.order:
+                if one.copies >= copies and not self.give(one, copies) and copies == 1:
+                    break
 
     def give(self, one: Wanted, copies: int) -> bool:
         """Gives the version its place number `copies`, if it has those before it.

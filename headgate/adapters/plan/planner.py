@@ -86,7 +86,7 @@ class _Round:
 
 def _action(pod: SeenPod, pool: Pool, now: _Round) -> Action | None:
     """The next step of a pod: first what must go, then what is missing."""
-    if pod.listed is None:
+    if pod.listed is None or pod.silent_s:
         return None
     here = {spot.version for spot in now.places if spot.pod == pod.address}
     spare = [

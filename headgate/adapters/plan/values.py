@@ -12,6 +12,8 @@ GRACE_S = 60.0
 """A version is unloaded this long after its last use. Replicas learn of a change in a second."""
 LONGEST_S = 3600.0
 """No request runs longer. Older counts of requests in flight are those of lost log entries."""
+LATE_S = 10.0
+"""A pod that does not answer for this long gets no more requests."""
 GONE_S = 30.0
 """A pod that does not answer for this long has lost its places. A shorter restart moves nothing."""
 
@@ -49,7 +51,8 @@ class Wanted:
 class SeenPod:
     """A pod as it was seen. `listed` is the root of each adapter that it lists, by name.
 
-    `listed` is None while the pod does not answer. `silent_s` is how long it has not.
+    `silent_s` is how long the pod has not answered; 0 if it has. For a short time `listed` is then
+    the last list, and None after that: a busy pod may answer late.
     """
 
     address: str

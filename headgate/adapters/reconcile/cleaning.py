@@ -28,7 +28,7 @@ class Cleaner:
         now_s: float,
     ) -> None:
         """Deletes what the pod does not need. A pod or an agent that is away is left for later."""
-        if pod.listed is None:
+        if pod.listed is None or pod.silent_s:
             return
         wanted, places = known
         try:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import httpx
 
-from headgate.adapters.plan.values import GONE_S, SeenPod
+from headgate.adapters.plan.values import GONE_S, LATE_S, SeenPod
 from headgate.core.clock import Clock
 
 LOOK_S = 2.0
@@ -21,6 +21,7 @@ class PodLooker:
         self._clock = clock
         self._named_s: dict[str, float] = {}
         self._answered_s: dict[str, float] = {}
+        self._said: dict[str, dict[str, str]] = {}
 
     async def look(self, pods: Sequence[str]) -> tuple[SeenPod, ...]:
         """The pods behind these `host:port`, each with what it lists.
@@ -39,8 +40,11 @@ class PodLooker:
         now_s = self._clock.monotonic_s()
         last_s = self._answered_s.setdefault(address, now_s)
         if listed is None:
-            return SeenPod(address=address, listed=None, silent_s=now_s - last_s)
+            silent_s = now_s - last_s
+            known = self._said.get(address) if silent_s < LATE_S else None
+            return SeenPod(address=address, listed=known, silent_s=max(silent_s, LOOK_S))
         self._answered_s[address] = now_s
+        self._said[address] = listed
         return SeenPod(address=address, listed=listed)
 
     async def _listed(self, address: str) -> dict[str, str] | None:

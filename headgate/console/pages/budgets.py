@@ -64,6 +64,12 @@ async def show(visit: Visit) -> View:
     return View("budgets.html", values)
 
 
+async def near_their_end(visit: Visit, tenants: Sequence[str]) -> list[Counter]:
+    """The limits of whole tenants beyond the first threshold, the fullest first."""
+    counters, _ = await _counters(visit, dict.fromkeys(tenants, ()))
+    return [one for one in counters if one.is_near and not one.who]
+
+
 async def _callers(visit: Visit, connection: Connection, tenant: str) -> list[Caller]:
     """The callers of the last month, as far as the reader may see them."""
     since = [Condition("since", visit.now - timedelta(days=DAYS)), Condition("tenant", tenant)]

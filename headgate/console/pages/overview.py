@@ -6,7 +6,9 @@ from typing import Any
 
 from headgate.console import words
 from headgate.console.charts import Bars, Column, bars
+from headgate.console.pages.budgets import near_their_end
 from headgate.console.visit import View, Visit
+from headgate.core.issuers import Role
 from headgate.database.connection import Connection
 from headgate.identity.read_log import changes_before
 from headgate.ledger.conditions import Condition, Scope
@@ -30,6 +32,7 @@ async def show(visit: Visit) -> View:
         tenants = await sums_by(connection, scope, month, "tenant")
         changes = await _changes(connection, scope)
     values = {
+        "full": await near_their_end(visit, visit.tenants_with(Role.FINANCE)),
         "sums": sums,
         "before": before,
         "requests": chart(hourly(today, hours), hour_words, _requests),

@@ -1,6 +1,7 @@
 """Showback: what a month cost, who used it, whether it is final, and each number's requests."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from starlette.responses import RedirectResponse, Response
@@ -22,7 +23,7 @@ from headgate.ledger.showback.closed import reports
 from headgate.ledger.showback.formats import FILES, rendered
 from headgate.ledger.showback.period import is_month, month_at, month_before
 from headgate.ledger.showback.sheets import sheets, usage_sheet
-from headgate.ledger.showback.values import By, Statement
+from headgate.ledger.showback.values import By, Period, Statement
 from headgate.management.problems import ProblemError
 
 _ALL, _ONE = "/reports/{month}", "/tenants/{tenant}/reports/{month}"
@@ -118,11 +119,15 @@ def _values(
         "over": [(name, row) for name, row in zip(names, rows, strict=True) if _is_over(row)],
         "estimated": estimated_share(statement, tenant),
         "closer": statement.closing and statement.names.get(statement.closing.by, "an operator"),
-        "may_close": visit.manager.is_operator
-        and statement.closing is None
-        and visit.now >= period.end,
+        "may_close": visit.manager.is_operator and _is_next(period, closed, visit.now),
         **_side_tables(statement, by, tenant),
     }
+
+
+def _is_next(period: Period, closed: Mapping[str, Bill], now: datetime) -> bool:
+    """Whether the month has ended and follows the last closed one, if there is any."""
+    follows = not closed or month_before(period.month) == max(closed)
+    return follows and period.month not in closed and now >= period.end
 
 
 def _name(row: Mapping[str, Any], key: str, by: By) -> str:
