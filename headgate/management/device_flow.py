@@ -45,7 +45,12 @@ class DeviceFlow:
         self._issuer = issuer
         self._clock = clock
         self._sleep = sleep
-        self._http = httpx.Client(timeout=TIMEOUT_S, headers={"accept": "application/json"})
+        # No connection waits for a next call, which may come much later or never.
+        self._http = httpx.Client(
+            timeout=TIMEOUT_S,
+            headers={"accept": "application/json"},
+            limits=httpx.Limits(max_keepalive_connections=0),
+        )
         self._document = b""
 
     def log_in(self, way: Way, prompt: Callable[[Prompt], None]) -> KeptLogin:
