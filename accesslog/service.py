@@ -71,6 +71,16 @@ class LearnUsage(Protocol):
     ) -> None: ...
 
 
+class EndPlaced(Protocol):
+    """A request has ended that began at this Unix time, at a pod that Headgate chose."""
+
+    def __call__(self, pod: str, began_s: float, /) -> None: ...
+
+
+def not_placed(_pod: str, _began_s: float) -> None:
+    """Nobody counts the requests of pods."""
+
+
 class WithinLimit(Protocol):
     """Counts a request without a known key against its address; False beyond the limit."""
 
@@ -107,6 +117,7 @@ class AccessLogService:
         within_limit: WithinLimit,
         clock: Clock,
         replica: str | None = None,
+        ended: EndPlaced = not_placed,
         settles_at_once: int = SETTLES_AT_ONCE,
     ) -> None:
         self._settle = settle
@@ -115,6 +126,7 @@ class AccessLogService:
         self._learn = learn
         self._price_of = price_of
         self._replica = replica
+        self._ended = ended
         self._sinks = sinks
         self._console = console
         self._counts = RequestCounts(metrics, policy)
@@ -181,6 +193,8 @@ class AccessLogService:
             if request is None:
                 continue
             self._counts.count(request.record)
+            if request.placed is not None:
+                self._ended(*request.placed)
             self._say_failure(request.record)
             if request.reservation is not None and request.reservation.usage.complete:
                 self._teach(request.record, request.text_bytes)

@@ -1,9 +1,9 @@
 """The decision of ext_proc about one request, without its transport."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 
+from extproc.affinity import affinity, conversation, placing
 from extproc.asked import RefusedError, read_whole
 from extproc.estimate import Estimator, PromptSize, Subject, audio_estimate
 from extproc.holds import output_cap
@@ -13,7 +13,7 @@ from extproc.versions import pin
 from headgate.core.apis import Api, door_of
 from headgate.core.contract import AdmissionKey, Header, RequestKey
 from headgate.core.key_ring import NO_KEYS, KeyRing
-from headgate.core.policy import Caller, CompiledPolicy, Model, PerSecond
+from headgate.core.policy import CompiledPolicy, Model, PerSecond
 from headgate.core.settlement import Estimate
 
 _MANY_PROMPTS = frozenset({Api.EMBEDDINGS, Api.COMPLETIONS, Api.CHAT_BATCH, Api.SCORE, Api.RERANK})
@@ -80,41 +80,31 @@ def _prompt_size(facts: RequestFacts, model: Model) -> PromptSize:
 def _admit(
     request: Inference, values: Mapping[str, Value], estimate: Estimate, reservation_id: str
 ) -> Admit:
+    key = affinity(request.caller, request.model, values)
     admit = Admit(
-        headers=_headers(request, values),
+        headers=_headers(request, key),
         admission={**_admission(request, estimate, reservation_id), **_lesson(values)},
         rewrite=request.rewrite,
         chose_version=request.version is not None,
+        placing=placing(request.caller, request.model, key),
     )
-    return _with_version(admit, request)
+    return _with_version(admit, request, values)
 
 
-def _headers(request: Inference, values: Mapping[str, Value]) -> dict[Header, str]:
+def _headers(request: Inference, key: str) -> dict[Header, str]:
     caller, model = request.caller, request.model
     headers = {
         Header.TENANT: caller.tenant,
         Header.USER: caller.user,
         Header.MODEL: model.name,
         Header.BASE: model.base,
-        Header.AFFINITY: _affinity(caller, values),
+        Header.AFFINITY: key,
     }
     if model.adapter is not None:
         headers[Header.LORA] = model.adapter
     if request.tenant.tier is not None:
         headers[Header.TIER] = request.tenant.tier
     return headers
-
-
-def _affinity(caller: Caller, values: Mapping[str, Value]) -> str:
-    """The key that keeps requests on one pod: the client's cache key, or else the user.
-
-    The cache key is hashed with the tenant. It may hold any text, and two tenants must not be able
-    to choose the same affinity.
-    """
-    key = values.get(RequestKey.PROMPT_CACHE_KEY)
-    if not isinstance(key, str) or not key:
-        return caller.user
-    return hashlib.sha256(f"{caller.tenant}\0{key}".encode()).hexdigest()[:32]
 
 
 def _admission(
@@ -154,14 +144,14 @@ def _lesson(values: Mapping[str, Value]) -> dict[AdmissionKey, str]:
     return {AdmissionKey.TEXT_BYTES: "0" if has_images else str(text_bytes)}
 
 
-def _with_version(admit: Admit, request: Inference) -> Admit:
+def _with_version(admit: Admit, request: Inference, values: Mapping[str, Value]) -> Admit:
     """The admission on the version that the client chose, or on its conversation's version."""
     model = request.model
     if model.versions is None:
         return admit
     if request.version is not None:
         return admit.with_version(request.version)
-    wanted = pin(model.versions, request.caller, model.base, admit.headers[Header.AFFINITY])
+    wanted = pin(model.versions, request.caller, model.base, conversation(request.caller, values))
     if len(model.versions.all) == 1:
         return admit.with_version(wanted.version)
     # Also remembered while one version has all the weight: a canary that begins then moves no

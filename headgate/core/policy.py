@@ -11,6 +11,7 @@ from headgate.core.auto import AUTO, Sizes
 from headgate.core.body_fields import FieldRules
 from headgate.core.issuers import FrontEnd, Issuer
 from headgate.core.own_keys import OwnKeyRules
+from headgate.core.placement import DEFAULT_POD_SLOTS, Affinity
 from headgate.core.prices import PriceBook, TokenWeights
 from headgate.core.showback import Showback
 from headgate.core.versions import Versions
@@ -196,6 +197,10 @@ class Model:
     adapter's name on vLLM, if any. `served_as` is the name that vLLM expects in the request body:
     the adapter, or the served model name. `image_tokens` are held for each image of a prompt.
     The virtual time of its queue moves by `fairness_floor` tokens a second at least.
+
+    `pods` are its pods, each `IP:PORT`, or `NAME:PORT` for all addresses of the name. Without them
+    Envoy chooses a pod. With fewer than `pod_slots` requests a pod gives none of its `affinity`
+    away.
     """
 
     name: str
@@ -209,7 +214,16 @@ class Model:
     versions: Versions | None = None
     image_tokens: int = DEFAULT_IMAGE_TOKENS
     fairness_floor: int = DEFAULT_FAIRNESS_FLOOR
+    pods: tuple[str, ...] = ()
+    affinity: Affinity = Affinity.CONVERSATION
+    pod_slots: int = DEFAULT_POD_SLOTS
     fields: FieldRules = field(default_factory=dict, hash=False)
+
+    @property
+    def has_pods(self) -> bool:
+        """Whether Headgate chooses between its pods, in one version at least."""
+        versions = () if self.versions is None else self.versions.all
+        return bool(self.pods) or any(version.pods for version in versions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,6 +52,7 @@ from headgate.dataplane.box import OneBox
 from headgate.dataplane.chains import filter_chain
 from headgate.dataplane.filters import router
 from headgate.dataplane.hook_calls import grpc_service
+from headgate.dataplane.placement import placer
 from headgate.dataplane.replies import local_reply_config
 from headgate.dataplane.routes import ROUTES_NAME
 from headgate.dataplane.tls import door_tls
@@ -140,6 +141,8 @@ def connection_manager(box: OneBox, services: str) -> HttpConnectionManager:
         ),
     )
     manager.http_filters = filter_chain(services, box.body_limit_bytes, box.path, box.counting)
+    if box.pods:
+        manager.http_filters.insert(-1, placer())
     manager.access_log = [access_log(services)]
     manager.tracing = None if box.tracing is None else tracer(box.tracing)
     return manager

@@ -31,6 +31,15 @@ class PolicyDocument:
         return {model.name: model.upstream for model in models if model.base == model.name}
 
     @property
+    def placed(self) -> list[str]:
+        """The base models that have pods in the policy, of their own or of a version."""
+        return [
+            model.name
+            for model in self.compiled.models.values()
+            if model.base == model.name and model.has_pods
+        ]
+
+    @property
     def versions(self) -> dict[str, tuple[str, ...]]:
         """The versions of each base model that has any."""
         models = self.compiled.models.values()

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from accesslog.console import ConsoleSink
-from accesslog.service import SETTLES_AT_ONCE, AccessLogService
+from accesslog.service import SETTLES_AT_ONCE, AccessLogService, not_placed
 from accesslog.sink import Sink
 from extauthz.failures import FailureLimit
 from extauthz.service import Authorization
+from extproc.affinity import no_places
 from extproc.estimate import Estimator
 from extproc.own_keys import no_keys
 from extproc.service import ExternalProcessor
@@ -125,6 +126,7 @@ def _processor(parts: Parts, estimator: Estimator) -> ExternalProcessor:
         metrics=parts.metrics,
         clock=parts.clock,
         keys=parts.keys,
+        places=no_places if parts.places is None else parts.places.hosts,
     )
 
 
@@ -166,6 +168,7 @@ def _access_log(
         within_limit=within_limit,
         clock=parts.clock,
         replica=socket.gethostname(),
+        ended=not_placed if parts.places is None else parts.places.ended,
         settles_at_once=1 if isinstance(parts.store, MemoryStore) else SETTLES_AT_ONCE,
     )
 

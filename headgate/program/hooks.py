@@ -18,6 +18,7 @@ from headgate.program.parts import (
     key_store,
     running_keys,
     running_pins,
+    running_places,
     running_store,
     running_verifier,
 )
@@ -59,19 +60,17 @@ async def running_hooks(
     clock, metrics = inputs.clock, inputs.metrics
     virtual_times = VirtualTimes(clock.monotonic_s)
     async with AsyncExitStack() as stack:
-        ring = await stack.enter_async_context(running_keys(settings.database, clock, metrics))
+        enter = stack.enter_async_context
+        ring = await enter(running_keys(settings.database, clock, metrics))
         parts = Parts(
             policy=inputs.policy,
             domains=inputs.domains,
-            store=await stack.enter_async_context(
-                running_store(settings.store, clock, metrics, virtual_times)
-            ),
-            pins=await stack.enter_async_context(running_pins(settings.store, clock)),
+            store=await enter(running_store(settings.store, clock, metrics, virtual_times)),
+            pins=await enter(running_pins(settings.store, clock)),
+            places=await enter(running_places(inputs.policy, settings.store, clock)),
             keys=NO_KEYS if ring is None else ring,
             key_store=key_store(settings.database, clock),
-            verifier=await stack.enter_async_context(
-                running_verifier(inputs.policy, clock, metrics, ring)
-            ),
+            verifier=await enter(running_verifier(inputs.policy, clock, metrics, ring)),
             clock=clock,
             metrics=metrics,
             admits=inputs.admits,
@@ -82,7 +81,7 @@ async def running_hooks(
         server = HookServer(hooks.methods(), settings.grpc_server, settings.workers)
         await open_door(server)
         stack.push_async_callback(server.drain, ending, lambda: hooks.access_log.open_streams > 0)
-        await stack.enter_async_context(StallWatch(clock, metrics))
+        await enter(StallWatch(clock, metrics))
         spare_collections()
         yield hooks
 
