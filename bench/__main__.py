@@ -1,6 +1,7 @@
 """`python -m bench [BENCH...] [--json FILE]`: the benches named, or all of them."""
 
 from bench import (
+    affinity,
     calls,
     counters,
     fairness,
@@ -37,5 +38,6 @@ run(
         "scaling": scaling.measure,
         "identity": identity.measure,
         "fairness": fairness.measure,
+        "affinity": affinity.measure,
     }
 )

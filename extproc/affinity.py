@@ -31,10 +31,8 @@ def conversation(caller: Caller, values: Mapping[str, Value]) -> str:
     The name is hashed with the tenant. It may hold any text, and two tenants must not be able to
     choose the same conversation.
     """
-    key = values.get(RequestKey.PROMPT_CACHE_KEY)
-    if not isinstance(key, str) or not key:
-        return caller.user
-    return _hashed(caller.tenant, key)
+    key = _text(values, RequestKey.PROMPT_CACHE_KEY) or _text(values, RequestKey.SESSION)
+    return _hashed(caller.tenant, key) if key else caller.user
 
 
 def affinity(caller: Caller, model: Model, values: Mapping[str, Value]) -> str:
@@ -44,6 +42,10 @@ def affinity(caller: Caller, model: Model, values: Mapping[str, Value]) -> str:
             return caller.user
         case Affinity.ADAPTER if model.adapter is not None:
             return _hashed(caller.tenant, f"adapter\0{model.adapter}")
+        case Affinity.PROMPT:
+            own, prompt = conversation(caller, values), _text(values, RequestKey.PROMPT_HASH)
+            is_named = own != caller.user
+            return own if is_named or not prompt else _hashed(caller.tenant, f"prompt\0{prompt}")
         case _:
             return conversation(caller, values)
 
@@ -56,6 +58,11 @@ def placing(caller: Caller, model: Model, key: str) -> Placing | None:
         return None
     named = "" if model.affinity is Affinity.NONE else f"{caller.tenant}\0{key}"
     return Placing(model.pods, by_version, named, model.pod_slots)
+
+
+def _text(values: Mapping[str, Value], key: RequestKey) -> str:
+    value = values.get(key)
+    return value if isinstance(value, str) else ""
 
 
 def _hashed(tenant: str, text: str) -> str:

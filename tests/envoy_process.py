@@ -122,6 +122,7 @@ async def running_envoy(
     tracing: Tracing | None = None,
     path: HookPath = HookPath.STANDARD,
     pods: Sequence[str] = (),
+    affinity_salt: str | None = None,
 ) -> AsyncIterator[Rig]:
     """A real Envoy with scripted services, and one upstream for the model MODEL.
 
@@ -138,6 +139,7 @@ async def running_envoy(
             tracing=tracing,
             path=path,
             pods={cluster_name(MODEL): pods} if pods else {},
+            affinity_salt=affinity_salt,
         )
         server = await services.serve(box.services_sockets[0])
         envoy = Envoy(box, concurrency=1)

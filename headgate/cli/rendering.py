@@ -7,7 +7,15 @@ import click
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
-from headgate.cli.options import BODY_LIMIT, COUNTING, PATH, HostPort, Member, chosen_path
+from headgate.cli.options import (
+    AFFINITY_SALT,
+    BODY_LIMIT,
+    COUNTING,
+    PATH,
+    HostPort,
+    Member,
+    chosen_path,
+)
 from headgate.core.contract import Counting
 from headgate.core.lean_contract import HookPath
 from headgate.core.sizes import size_text
@@ -62,10 +70,14 @@ def render_istio_command(
     show_default=True,
     help="Where in the mesh requests are decided.",
 )
-def render_placement_command(services: tuple[Address, ...], attach: str) -> None:
+@PATH
+@AFFINITY_SALT
+def render_placement_command(
+    services: tuple[Address, ...], attach: str, path: HookPath | None, affinity_salt: str | None
+) -> None:
     """Print the EnvoyFilter by which a mesh sends requests to the pods that Headgate chooses."""
     chosen = [(service.host, service.port) for service in services]
-    documents = placement_filters(chosen, Attach(attach))
+    documents = placement_filters(chosen, Attach(attach), path or HookPath.STANDARD, affinity_salt)
     click.echo(_PLACEMENT_HEAD + _yaml(documents), nl=False)
 
 

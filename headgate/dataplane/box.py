@@ -68,6 +68,7 @@ class OneBox:
     - With `tracing` Envoy sends spans to a collector.
     - `pods` are those of the clusters whose pods Headgate chooses. Without any at
       the start, none can come later.
+    - With an `affinity_salt` a filter hashes the beginning of each prompt with it.
     - `counting` says where the tokens of answers are counted, `path` how the services are asked.
     """
 
@@ -86,6 +87,7 @@ class OneBox:
     tracing: Tracing | None = None
     path: HookPath = HookPath.STANDARD
     pods: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    affinity_salt: str | None = None
 
     @property
     def bootstrap_file(self) -> Path:

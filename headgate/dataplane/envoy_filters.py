@@ -16,6 +16,7 @@ from envoy_data_plane.google.protobuf import Any
 
 from headgate.core.contract import Counting, Namespace
 from headgate.core.lean_contract import HookPath
+from headgate.dataplane.affinity import READ_BEFORE, affinity_reader
 from headgate.dataplane.box import BODY_LIMIT_BYTES
 from headgate.dataplane.chains import filter_chain
 from headgate.dataplane.filters import router
@@ -109,11 +110,15 @@ def envoy_filters(
 
 
 def placement_filters(
-    services: Sequence[tuple[str, int]], attach: Attach = Attach.GATEWAY
+    services: Sequence[tuple[str, int]],
+    attach: Attach = Attach.GATEWAY,
+    path: HookPath = HookPath.STANDARD,
+    affinity_salt: str | None = None,
 ) -> list[dict[str, object]]:
     """The object that lets Headgate choose between the pods of these services (host and port).
 
-    It goes with the objects of both paths, and comes after them.
+    It goes with the objects of both paths, and comes after them. Only the affinity reader, which an
+    `affinity_salt` adds, has another place on each `path`.
     """
     target = TARGETS[attach]
     at_router = _match(target, router().name)
@@ -123,7 +128,13 @@ def placement_filters(
         _patch("CLUSTER", _cluster_match(target, host, port), "MERGE", balancer)
         for host, port in services
     ]
-    return [_object("headgate-placement", target, 40, [add, *clusters])]
+    patches = [add, *clusters]
+    if affinity_salt is not None:
+        reader = _snake(affinity_reader(affinity_salt))
+        patches.append(
+            _patch("HTTP_FILTER", _match(target, READ_BEFORE[path]), "INSERT_BEFORE", reader)
+        )
+    return [_object("headgate-placement", target, 40, patches)]
 
 
 def _cluster_match(target: PatchTarget, host: str, port: int) -> dict[str, object]:

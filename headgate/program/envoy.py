@@ -39,6 +39,7 @@ def box_of(
         counting=settings.counting,
         tracing=settings.tracing,
         path=settings.path,
+        affinity_salt=settings.affinity_salt,
     )
 
 

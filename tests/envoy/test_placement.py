@@ -23,6 +23,7 @@ REFUSED = 'headgate_policy_reloads_total{result="refused"}'
 def text(pods: Sequence[str]) -> str:
     """The policy with these pods, of which each takes one request for its affinity."""
     rest = f"    pods: {json.dumps(list(pods))}\n    pod_slots: 1\n" if pods else ""
+    rest += "    affinity: prompt\n"
     whole = policy(f"http://{PLAIN}", limits=LIMITS, forces_usage=True)
     return whole.replace("    context_tokens", f"{rest}    context_tokens", 1)
 
@@ -63,7 +64,8 @@ def placed(
     with ExitStack() as stack:
         urls = [stack.enter_context(started_simulator(*ARGUMENTS)) for _ in range(3)]
         pods = tuple(url.removeprefix("http://") for url in urls)
-        box = stack.enter_context(running_box(folder, text(pods), "--path", request.param))
+        options = ("--path", request.param, "--affinity-salt", "0123456789abcdef")
+        box = stack.enter_context(running_box(folder, text(pods), *options))
         yield Placed(box, pods)
 
 
@@ -89,6 +91,21 @@ def test_requests_of_two_tenants_with_one_key_have_nothing_in_common(placed: Pla
 
     assert pods != list(own.values())
     assert set(pods) <= set(placed.pods)
+
+
+def test_users_with_one_system_prompt_share_its_pod(placed: Placed) -> None:
+    """Without the help of their clients; other prompts have other pods."""
+    found: dict[str, set[str]] = {}
+    for number in range(8):
+        prompt = f"You are assistant {number}."
+        for user in ("alice", "bob"):
+            messages = [{"role": "system", "content": prompt}, {"role": "user", "content": user}]
+            answer = placed.box.chat(user, messages=messages)
+            record = placed.box.record_of(answer.headers["x-request-id"])
+            found.setdefault(prompt, set()).add(record["pod"])
+
+    assert [len(pods) for pods in found.values()] == [1] * 8
+    assert len(set.union(*found.values())) > 1
 
 
 def test_a_reload_moves_only_the_conversations_of_a_pod_that_left(placed: Placed) -> None:

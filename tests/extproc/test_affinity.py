@@ -34,6 +34,27 @@ def test_without_anything_else_the_user_stays_together(word: Affinity) -> None:
     assert key(word, {}) == "alice"
 
 
+PROMPTED = {RequestKey.PROMPT_HASH: "5f"}
+
+
+def test_a_session_names_a_conversation_unless_a_cache_key_does() -> None:
+    session = {RequestKey.SESSION: "chat 7"}
+
+    assert key(Affinity.CONVERSATION, session) == key(Affinity.CONVERSATION)
+    assert key(Affinity.CONVERSATION, {**session, **NAMED}) == key(Affinity.CONVERSATION)
+    assert key(Affinity.CONVERSATION, {RequestKey.SESSION: "8"}) != key(Affinity.CONVERSATION)
+
+
+def test_users_with_the_same_beginning_stay_together_by_the_word_prompt() -> None:
+    other = replace(ALICE, user="bob")
+    by_prompt = key(Affinity.PROMPT, PROMPTED)
+
+    assert by_prompt == key(Affinity.PROMPT, PROMPTED, other) != "alice"
+    assert by_prompt != key(Affinity.PROMPT, PROMPTED, replace(ALICE, tenant="globex"))
+    assert key(Affinity.PROMPT, {**PROMPTED, **NAMED}) == key(Affinity.CONVERSATION)
+    assert key(Affinity.CONVERSATION, PROMPTED) == "alice"
+
+
 def test_the_user_decides_whatever_the_client_names() -> None:
     assert key(Affinity.USER) == "alice"
 
