@@ -82,8 +82,8 @@ test-console: setup $(HEADGATE_BROWSER)/.ready ## the console in a real Chromium
 
 screenshots: setup $(HEADGATE_BROWSER)/.ready ## write the pictures of docs/console/ again (needs what test-console needs)
 	mkdir -p $(HEADGATE_BROWSER)/shots
-	HEADGATE_SHOTS=$(HEADGATE_BROWSER)/shots $(BIN)/pytest -q -s tests/console/in_browser.py
-	for name in overview-light-desk refused-dark-desk; do cp $(HEADGATE_BROWSER)/shots/$$name.png docs/console/; done
+	HEADGATE_SHOTS=$(HEADGATE_BROWSER)/shots $(BIN)/pytest -q -s tests/console/in_browser.py -k every_page
+	for name in showback-light-desk overview-light-desk budgets-dark-desk refused-dark-desk; do cp $(HEADGATE_BROWSER)/shots/$$name.png docs/console/; done
 
 $(HEADGATE_BROWSER)/.ready: tests/console/browser/package-lock.json
 	mkdir -p $(HEADGATE_BROWSER)

@@ -20,6 +20,17 @@ _REPLACED = "upstream_reset_after_response_started"
 _BAD_GATEWAY = 502
 
 
+def is_unanswered(entry: LogEntry) -> bool:
+    """Whether a request ended after its check was asked, and before Envoy had the answer.
+
+    Only the lean path reads the body before the check. If the client has left, or the services did
+    not answer in time, there is nothing of ext_authz.
+    """
+    is_over = entry.duration_s is not None and not entry.upstream_host
+    is_denied = entry.details == "ext_authz_denied"
+    return is_over and not is_denied and bool(entry.request) and not entry.caller
+
+
 def upstream_status(entry: LogEntry, usage: Usage) -> int | None:
     """The upstream's status; None if Envoy or Headgate answered in its place."""
     if entry.upstream_rx_s is None or entry.details.startswith(_NO_ANSWER):

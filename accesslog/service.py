@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 from accesslog.console import ConsoleSink
 from accesslog.counts import RequestCounts
+from accesslog.endings import is_unanswered
 from accesslog.meter import FinishedRequest, PriceOf, meter
 from accesslog.sink import Sink
 from accesslog.types import OpenReservation, UsageRecord
@@ -95,6 +96,8 @@ class AccessLogService:
 
     The console gets them last, as it shows the limits.
 
+    `unanswered` gets the id of each request that ended while its check ran.
+
     For each message the records are written first. Then every reservation is settled a second time,
     in case the rate-limit service's own settlement was lost.
 
@@ -108,6 +111,7 @@ class AccessLogService:
         *,
         settle: SettleReservation,
         known_outcome: KnownOutcome,
+        unanswered: Callable[[str], None],
         learn: LearnUsage,
         price_of: PriceOf,
         sinks: Sequence[Sink],
@@ -123,6 +127,7 @@ class AccessLogService:
         self._settle = settle
         self._known_outcome = known_outcome
         self._outcomes = metrics.settlements.labels
+        self._unanswered = unanswered
         self._learn = learn
         self._price_of = price_of
         self._replica = replica
@@ -189,7 +194,10 @@ class AccessLogService:
     def _metered(self, entries: Sequence[HTTPAccessLogEntry]) -> Iterator[FinishedRequest]:
         """Reads, counts and learns from some entries; leaves out those of running requests."""
         for entry in entries:
-            request = meter(read_entry(entry), self._price_of, self._replica)
+            logged = read_entry(entry)
+            if is_unanswered(logged):
+                self._unanswered(logged.request_id)
+            request = meter(logged, self._price_of, self._replica)
             if request is None:
                 continue
             self._counts.count(request.record)

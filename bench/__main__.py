@@ -3,6 +3,7 @@
 from bench import (
     affinity,
     calls,
+    cores,
     counters,
     fairness,
     grpc_server,
@@ -34,6 +35,7 @@ run(
         "hooks": hooks.measure,
         "plan": plan.measure,
         "workers": workers.measure,
+        "cores": cores.measure,
         "path": path.measure,
         "scaling": scaling.measure,
         "identity": identity.measure,

@@ -4,6 +4,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -35,25 +36,49 @@ ROWS = int(os.environ.get("ROWS", "1000000"))
 _POLICY = CompiledPolicy({}, {}, {})
 _ASKS = 200
 _PAGE = 100
-_MONTHS = "select headgate.ensure_usage_month(make_date(2026, {month}, 1))"
+_MONTHS = range(1, 11)
+_BEGIN = (
+    "create table headgate.{name}"
+    " (like headgate.usage_record including defaults including constraints)"
+)
 _FILL = """
-insert into headgate.usage_record (ended_at, started_at, duration_us, ingest_id, schema, flags,
+insert into headgate.{name} (ended_at, started_at, duration_us, ingest_id, schema, flags,
   request_id, tenant, key, model, api, person_id, status, "limit", ip, prompt_tokens,
   completion_tokens, cost_nanos, user_agent, path, pod)
-select at, at - interval '1 s', 1000000, 1, 2, '{{}}', gen_random_uuid()::text,
-  'tenant-' || n % 50, '~' || lpad(to_hex(n % 5000), 16, '0'), 'model-' || n % 20, 'chat',
-  p.ids[1 + n % 5000], case when n % 100 < 97 then 200 else 429 end,
+select at, at - interval '1 s', 1000000, 1, 2, '{{}}', md5(n::text), 'tenant-' || n % 50,
+  '~' || lpad(to_hex(n % 5000), 16, '0'), 'model-' || n % 20, 'chat', p.ids[1 + n % 5000],
+  case when n % 100 < 97 then 200 else 429 end,
   case when n % 100 >= 97 then 'tenant tenant-' || n % 50 || ' tokens per day' end,
   inet '10.0.0.0' + n % 20000, n % 4000, n % 800, n % 100000, 'openai-python',
-  '/v1/chat/completions',
-  '10.1.0.1:8000'
-from (select n, timestamptz '2026-01-01 00:00:00Z'
-    + (n::float8 / {rows} * 304) * interval '1 day' as at
-  from generate_series({first}, {last}) n) one,
-  (select array_agg(id order by name) as ids from headgate.person) p
+  '/v1/chat/completions', '10.1.0.1:8000'
+from (select n, {begin} + (n - {first})::float8 / {count} * ({end} - {begin}) as at
+  from generate_series({first}, {first} + {count} - 1) n) one,
+  (select array_agg(id order by length(name), name) as ids from headgate.person) p
 """
+_ATTACH = (
+    "alter table headgate.{name} add primary key (request_id, ended_at)",
+    *(
+        f"create index on headgate.{{name}} ({columns})"
+        for columns in (
+            "ended_at",
+            "tenant, ended_at",
+            "person_id, ended_at",
+            "key, ended_at",
+            "model, ended_at",
+            "ip, ended_at",
+        )
+    ),
+    "create index on headgate.{name} (status, ended_at) where status is null or status >= 400",
+    'create index on headgate.{name} ("limit", ended_at) where "limit" is not null',
+    "alter table headgate.usage_record attach partition headgate.{name}"
+    " for values from ({begin}) to ({end})",
+    "vacuum analyze headgate.{name}",
+)
+"""Indexes are built once a month is full, which takes a fraction of the time. Attaching finds them
+equal to those of the ledger, and makes no other."""
 _PEOPLE = "insert into headgate.person (name) select 'user-' || n from generate_series(1, 5000) n"
-_STEP = 1_000_000
+_TOGETHER = 4
+"""Months that are filled at the same time, each on a processor of the server."""
 
 
 @asynccontextmanager
@@ -103,14 +128,33 @@ async def find() -> list[Table]:
 
 
 def _fill(url: str) -> None:
+    """Builds the months side by side, in the server alone: no row passes through Python."""
+    start_s = perf_counter()
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(_PEOPLE.encode())
-        for month in range(1, 12):
-            connection.execute(_MONTHS.format(month=month).encode())
-        for first in range(0, ROWS, _STEP):
-            last = min(first + _STEP, ROWS) - 1
-            connection.execute(_FILL.format(rows=ROWS, first=first, last=last).encode())
-        connection.execute("vacuum analyze headgate.usage_record")
+    with ThreadPoolExecutor(min(_TOGETHER, os.cpu_count() or 1)) as threads:
+        list(threads.map(partial(_fill_month, url), _MONTHS))
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("analyze headgate.usage_record")
+        size = connection.execute("select pg_size_pretty(pg_database_size(current_database()))")
+        [text] = size.fetchone() or [""]
+    print(f"{ROWS:,} records, {text}, built in {perf_counter() - start_s:.0f} s\n", flush=True)
+
+
+def _fill_month(url: str, month: int) -> None:
+    count = ROWS // len(_MONTHS)
+    parts = {
+        "name": f"usage_record_2026_{month:02}",
+        "begin": f"timestamptz '2026-{month:02}-01 00:00:00Z'",
+        "end": f"timestamptz '2026-{month + 1:02}-01 00:00:00Z'",
+        "first": month * count,
+        "count": count,
+    }
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("set synchronous_commit = off")
+        connection.execute("set maintenance_work_mem = '512MB'")
+        for statement_ in (_BEGIN, _FILL, *_ATTACH):
+            connection.execute(statement_.format(**parts).encode())
 
 
 async def _asked(connection: Connection, name: str, wanted: Wanted) -> tuple[Any, ...]:

@@ -44,8 +44,8 @@ from headgate.dataplane.filters import router
 from headgate.dataplane.listener import reading_rules
 from headgate.dataplane.upstream import model_cluster
 from tests.box import KEYS, policy, running_box
-from tests.envoy_process import free_port
 from tests.patience import wait_until
+from tests.ports import free_port
 from tests.redis_server import running_redis
 
 ROUNDS = 5

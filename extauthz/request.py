@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from msgspec import Struct
+
 from extauthz import cors
 
 RawHeaders: TypeAlias = tuple[tuple[str, bytes], ...]
@@ -24,8 +26,7 @@ class Shown:
 NOTHING = Shown()
 
 
-@dataclass(frozen=True, slots=True)
-class CheckInput:
+class CheckInput(Struct, frozen=True, gc=False):
     """One request to authenticate.
 
     `credentials` are the headers that may carry a key or a token. `address` is the client's address

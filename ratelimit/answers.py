@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from math import ceil, inf
 
+from msgspec import Struct
+
 from headgate.core.apis import Api
 from headgate.core.policy import Count, Limit, Per, Smooth, Windowed
 from ratelimit.demand import Claim
@@ -15,8 +17,7 @@ _OUTAGE_WAIT_S = 5.0
 """When to come back after a refusal in an outage: nobody knows when the outage ends."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReserveRequest:
+class ReserveRequest(Struct, frozen=True, kw_only=True, gc=False):
     """A request that asks to be admitted.
 
     `tokens` is its estimate, `prompt_tokens` the prompt's part of it. `api`, `prompt_tokens` and
@@ -35,8 +36,7 @@ class ReserveRequest:
     request_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class LimitStatus:
+class LimitStatus(Struct, frozen=True, gc=False):
     """The rest of one limit that can refuse: clients do not see shadow limits.
 
     `limit` and `remaining` of cost are in nanos. `resets_at_s` (since the epoch) is None for
@@ -70,8 +70,7 @@ class LimitStatus:
         return _status(self.rule, used, self.resets_at_s, now_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(Struct, frozen=True, gc=False):
     """All limits had room and hold the request now, in a slot too if it `holds_slot`.
 
     `exceeded` are the shadow limits without room: they would have refused it. The settlement needs

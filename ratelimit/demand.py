@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
 
+from msgspec import Struct
+
 from headgate.core.policy import (
     CountedRequests,
     Each,
@@ -48,8 +50,7 @@ class Subject:
     model: str
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True, gc=False):
     """A limit that a request meets.
 
     `key` names the counter within the tenant by the limit, the subject and the start of the
@@ -233,6 +234,20 @@ def _claim(
     weights: Weights,
     now_s: float,
 ) -> Claim:
+    key, span = _counter(limit, tenant, names, now_s)
+    return Claim(limit, key, span, weights)
+
+
+def counter_of(
+    limit: Limit, tenant: Tenant, subject: Subject, now_s: float
+) -> tuple[str, Window | None]:
+    """The counter of a limit that this subject meets now: its key, and its window if it has one."""
+    return _counter(limit, tenant, _names(subject), now_s)
+
+
+def _counter(
+    limit: Limit, tenant: Tenant, names: tuple[tuple[Each, str], ...], now_s: float
+) -> tuple[str, Window | None]:
     span = None
     if isinstance(limit.shape, Windowed):
         span = window(limit.shape.per, tenant.calendar, now_s)
@@ -240,7 +255,7 @@ def _claim(
     parts += [name for each, name in names if each in limit.each]
     if span is not None:
         parts.append(f"{span.start_s}")
-    return Claim(limit, "/".join(parts), span, weights)
+    return "/".join(parts), span
 
 
 def _names(subject: Subject) -> tuple[tuple[Each, str], ...]:

@@ -4,6 +4,7 @@ The header names and the format of the reset times are OpenAI's, which its clien
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from math import ceil
 
 from headgate.core.amounts import written
@@ -79,6 +80,7 @@ def tightest(quotas: Sequence[LimitStatus]) -> LimitStatus | None:
     )
 
 
+@lru_cache(maxsize=1_024)
 def reset_time(seconds: float) -> str:
     """A duration in OpenAI's format: `20ms`, `1s`, `6m0s`, `24h0m0s`. Never rounded down."""
     seconds = round(seconds, 6)  # the difference of two times is off by about 0.2 us

@@ -3,10 +3,7 @@
 It knows no transport: the rate-limit service and the access log both call it.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from enum import Enum
 
 from headgate.core.apis import WITH_PRIORITY
 from headgate.core.clock import Clock
@@ -25,6 +22,7 @@ from ratelimit.answers import (
 )
 from ratelimit.demand import Claim, Subject, claims_of, reservation_of
 from ratelimit.fair.tags import FairDemand, Rates, VirtualTimes
+from ratelimit.known import Known, KnownReservations, State
 from ratelimit.store.concurrency import Turns
 from ratelimit.store.protocol import (
     Reservation,
@@ -43,47 +41,19 @@ SettlementResult = Source | SettleOutcome
 metric headgate_settlements."""
 
 
-class _ReservationState(Enum):
-    HELD = "held"  # by the store
-    FREE = "free"  # meets no limit: the store does not know it
-    REFUSED = "refused"
-    SETTLED = "settled"
-
-
+_REPLAYED = Refused(Reason.REPLAYED, None, 1, ())
 _UNCHANGED = {
-    _ReservationState.SETTLED: SettleOutcome.DUPLICATE,
-    _ReservationState.REFUSED: SettleOutcome.UNKNOWN,
+    State.SETTLED: SettleOutcome.DUPLICATE,
+    State.REFUSED: SettleOutcome.UNKNOWN,
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Known:
-    """The state of a reservation here.
-
-    `statuses` are those of its admission, by the counter's key. `used` is what the settlement left
-    in use at `settled_s`; it may lack some of them.
-    """
-
-    tenant: str
-    state: _ReservationState
-    statuses: Mapping[str, LimitStatus]
-    used: Mapping[str, int] = field(default_factory=dict)
-    settled_s: float = 0.0
-
-    def statuses_now(self) -> tuple[LimitStatus, ...]:
-        """The statuses after the last call. Few ask, so that a settlement does not make them."""
-        return tuple(
-            status.after(self.used[key], self.settled_s) if key in self.used else status
-            for key, status in self.statuses.items()
-        )
 
 
 class Limiter:
     """Decides by the policy that is in force at each call.
 
-    It remembers the last `remembered` reservations that it decided, about 1 KB each. A second
-    settlement of such a reservation, or one of a refused request, asks the store nothing. Most come
-    within a second. For a forgotten reservation it asks the store, which knows.
+    It remembers the last `remembered` reservations that it decided. A second settlement of such a
+    reservation, or one of a refused request, asks the store nothing. Most come within a second. For
+    a forgotten reservation it asks the store, which knows.
 
     `settle_held` is how the store settles what a replica holds, if it can do that. `keys` add the
     limits of a key that was issued at run time. `virtual_times` are those of vLLM's queues; without
@@ -104,11 +74,10 @@ class Limiter:
         self._store = store
         self._policy = policy
         self._clock = clock
-        self._remembered = remembered
         self._settle_held = settle_held
         self._keys = keys
         self._virtual_times = virtual_times or VirtualTimes(clock.monotonic_s)
-        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._known = KnownReservations(remembered)
         self._settling = Turns()
 
     async def reserve(self, request: ReserveRequest) -> Admitted | Refused:
@@ -117,10 +86,17 @@ class Limiter:
         A tenant that the policy does not know is refused. A request that meets no limit is
         admitted. It asks the store only for its place in a queue, and goes on without an answer.
         """
+        decided = await self._reserve(request)
+        if self._known.has_ended(request.reservation):
+            await self.give_back(request.reservation)
+            return _REPLAYED
+        return decided
+
+    async def _reserve(self, request: ReserveRequest) -> Admitted | Refused:
         now_s = self._clock.now_s()
         tenant = self._tenant_of(request)
         if tenant is None:
-            self._remember_unless_known(request, _ReservationState.REFUSED)
+            self._remember_new(request, State.REFUSED)
             return Refused(Reason.UNKNOWN_TENANT, None, 1, ())
         subject = Subject(request.tenant, request.user, request.key, request.model)
         claims = claims_of(tenant, subject, now_s)
@@ -136,21 +112,22 @@ class Limiter:
             prompt_tokens=request.prompt_tokens,
             fair=fair,
         )
+        self._remember_new(request, State.ASKED)
         try:
             reserved = await self._store.reserve(reservation)
         except StoreError as error:
             if not claims:
                 return self._free(request, fair)
             if isinstance(error, StoreAwayError):
-                self._remember_unless_known(request, _ReservationState.REFUSED)
+                self._remember_new(request, State.REFUSED)
             raise
         if reserved.decision is ReserveDecision.REPLAYED:
-            return Refused(Reason.REPLAYED, None, 1, ())
+            return _REPLAYED
         return self._decided(request, reservation, claims, reserved)
 
     def _free(self, request: ReserveRequest, fair: FairDemand | None) -> Admitted:
         """Admits a request that meets no limit, and that no store knows."""
-        self._remember_unless_known(request, _ReservationState.FREE)
+        self._remember_new(request, State.FREE)
         return Admitted((), priority=_priority(request, fair, None))
 
     def _decided(
@@ -163,9 +140,9 @@ class Limiter:
         """The store's decision in terms of the limits, which is remembered."""
         met = {claim.key: claim for claim in claims}
         statuses = statuses_of(reservation, met, reserved, reservation.now_s)
-        self._remember(
+        self._known.remember(
             request.reservation,
-            _Known(tenant=request.tenant, state=_state_of(reserved), statuses=statuses),
+            Known(tenant=request.tenant, state=_state_of(reserved), statuses=statuses),
         )
         if reserved.decision is ReserveDecision.REFUSED:
             return refusal_of(reservation, met, reserved, statuses)
@@ -212,8 +189,20 @@ class Limiter:
         async with self._settling.of(reservation):
             known = self._known.get(reservation)
             if known is None or known.tenant != tenant:
-                known = _Known(tenant=tenant, state=_ReservationState.HELD, statuses={})
+                known = Known(tenant=tenant, state=State.HELD, statuses={})
             return await self._settle(reservation, known, charge(usage, estimate), held_by)
+
+    async def give_back(self, reservation: str) -> SettlementResult:
+        """Gives back what a request holds that has ended before anybody heard of its admission.
+
+        Changes nothing unless this process has reserved for it, and so knows its tenant. A later
+        reservation is given back, too. Raises StoreError, as `settle` does.
+        """
+        self._known.end(reservation)
+        known = self._known.get(reservation)
+        if known is None:
+            return SettleOutcome.UNKNOWN
+        return await self.settle(reservation, known.tenant, Usage(), Estimate(0, 0))
 
     def pods_of(self, request: ReserveRequest) -> tuple[str, str]:
         """The labels of the pods that compute a request: its base model and its version."""
@@ -230,14 +219,14 @@ class Limiter:
         return _UNCHANGED.get(known.state)
 
     async def _settle(
-        self, reservation: str, known: _Known, cost: Charge, held_by: str
+        self, reservation: str, known: Known, cost: Charge, held_by: str
     ) -> SettlementResult:
         if known.state in _UNCHANGED:
             return _UNCHANGED[known.state]
         tenant, now_s = known.tenant, self._clock.now_s()
         used: Mapping[str, int] = {}
         outcome = SettleOutcome.SETTLED
-        if known.state is _ReservationState.HELD:
+        if known.state is not State.FREE:
             settlement = (reservation, tenant, _spent(cost), now_s)
             if held_by and self._settle_held is not None:
                 settled = await self._settle_held(held_by, *settlement)
@@ -249,14 +238,14 @@ class Limiter:
             used = settled.used
         if outcome is SettleOutcome.UNKNOWN:  # not remembered: its reserve call may still come
             return outcome
-        settled_here = _Known(
+        settled_here = Known(
             tenant=tenant,
-            state=_ReservationState.SETTLED,
+            state=State.SETTLED,
             statuses=known.statuses,
             used=used,
             settled_s=now_s,
         )
-        self._remember(reservation, settled_here)
+        self._known.remember(reservation, settled_here)
         return cost.source if outcome is SettleOutcome.SETTLED else outcome
 
     def limits_of(self, reservation: str) -> tuple[LimitStatus, ...]:
@@ -267,18 +256,11 @@ class Limiter:
         known = self._known.get(reservation)
         return () if known is None else known.statuses_now()
 
-    def _remember(self, reservation: str, known: _Known) -> None:
-        self._known[reservation] = known
-        self._known.move_to_end(reservation)
-        if len(self._known) > self._remembered:
-            self._known.popitem(last=False)
-
-    def _remember_unless_known(self, request: ReserveRequest, state: _ReservationState) -> None:
+    def _remember_new(self, request: ReserveRequest, state: State) -> None:
         """A repeated call after a change of the policy must not hide what the store holds."""
-        if request.reservation not in self._known:
-            self._remember(
-                request.reservation, _Known(tenant=request.tenant, state=state, statuses={})
-            )
+        known = self._known.get(request.reservation)
+        if known is None or known.state is State.ASKED:
+            self._known.remember(request.reservation, Known(tenant=request.tenant, state=state))
 
 
 def _priority(request: ReserveRequest, fair: FairDemand | None, start: int | None) -> int | None:
@@ -288,10 +270,10 @@ def _priority(request: ReserveRequest, fair: FairDemand | None, start: int | Non
     return fair.virtual_time if start is None else start
 
 
-def _state_of(reserved: Reserved) -> _ReservationState:
+def _state_of(reserved: Reserved) -> State:
     if reserved.decision is ReserveDecision.REFUSED:
-        return _ReservationState.REFUSED
-    return _ReservationState.HELD if reserved.held else _ReservationState.FREE
+        return State.REFUSED
+    return State.HELD if reserved.held else State.FREE
 
 
 def _spent(cost: Charge) -> Spent:

@@ -3,7 +3,6 @@
 import asyncio
 import re
 import shutil
-import socket
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -25,16 +24,9 @@ from tests.certificates import AUTHORITY
 from tests.fake_hooks import MODEL, FakeServices
 from tests.fake_upstream import Upstream, reply
 from tests.patience import PATIENCE_S, patient
+from tests.ports import free_port
 
 CHAT = "/v1/chat/completions"
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass(frozen=True)

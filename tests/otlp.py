@@ -2,7 +2,7 @@
 
 # ruff: noqa: RUF009 - betterproto2 declares fields by calls
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -64,6 +64,8 @@ class Receiver:
     """What has arrived at `url`."""
 
     url: str
+    before: Callable[[], object]
+    """What each call waits for."""
     spans: list[Span] = field(default_factory=list)
 
     def trace(self, trace_id: str, spans: int) -> list[Span]:
@@ -78,6 +80,7 @@ class Receiver:
 
     def take(self, message: bytes, _: grpc.ServicerContext) -> bytes:
         """Keeps the spans of one call."""
+        self.before()
         for resource in Export.parse(message).resource_spans:
             for scope in resource.scope_spans:
                 self.spans += scope.spans
@@ -85,11 +88,11 @@ class Receiver:
 
 
 @contextmanager
-def receiver(port: int = 0) -> Iterator[Receiver]:
-    """A receiver on this port, or on a free one."""
+def receiver(port: int = 0, before: Callable[[], object] = lambda: None) -> Iterator[Receiver]:
+    """A receiver on this port, or on a free one. Each call first waits for `before`."""
     server = grpc.server(ThreadPoolExecutor(1))
     port = server.add_insecure_port(f"127.0.0.1:{port}")
-    receiving = Receiver(f"http://127.0.0.1:{port}")
+    receiving = Receiver(f"http://127.0.0.1:{port}", before)
     method = grpc.unary_unary_rpc_method_handler(receiving.take)
     handlers = grpc.method_handlers_generic_handler(_SERVICE, {"Export": method})
     server.add_generic_rpc_handlers((handlers,))

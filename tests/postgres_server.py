@@ -41,6 +41,8 @@ class PostgresServer:
         tables += ", headgate.person"
         self.run_as(OWNER, "clean", f"truncate {tables}")
         ledger = "headgate.usage_record, headgate.ingest, headgate.label_set, headgate.price"
+        ledger += ", headgate.notice, headgate.notice_delivery"
+        ledger += ", headgate.notified_tenant, headgate.met_subject"
         self.run_as(OWNER, "clean", f"truncate {ledger}")
         self.run_as(OWNER, "clean", "update headgate.generation set value = 0")
         return "clean"

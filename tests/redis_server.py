@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,7 @@ import pytest
 import redis
 
 from tests.patience import PATIENCE_S
+from tests.ports import free_port
 
 PATIENT_S = PATIENCE_S
 """A store's deadline where a test is not about time: a busy machine must not fail it."""
@@ -84,7 +84,7 @@ def running_redis(*options: str) -> Iterator[RedisServer]:
 def running_redis_cluster() -> Iterator[RedisServer]:
     """A cluster of one node that owns all slots: it refuses what would not work on several."""
     with _folder() as folder:
-        port = _free_port()
+        port = free_port()
         options = ["--bind", "127.0.0.1", "--port", str(port), "--cluster-enabled", "yes"]
         yield from _running(f"redis+cluster://127.0.0.1:{port}", options, folder)
 
@@ -144,13 +144,3 @@ def _folder() -> Iterator[Path]:
     """A short path: a unix socket's name has at most 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="hg-redis-") as name:
         yield Path(name)
-
-
-def _free_port() -> int:
-    """A free port whose cluster bus port (10,000 above) is a port too."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port < 55_000:
-            return port

@@ -1,4 +1,4 @@
-"""A TCP proxy that delays what passes, between a store and its server."""
+"""A TCP proxy that delays or refuses what comes, between a client and its server."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,16 +6,23 @@ from contextlib import asynccontextmanager
 
 
 class SlowProxy:
-    """Forwards each chunk after `delay_s`, which a test may change at any time."""
+    """Forwards each chunk after `delay_s`. While it `refuses`, it closes each new connection.
+
+    A test may change both at any time.
+    """
 
     def __init__(self, target: str) -> None:
         self.delay_s = 0.0
+        self.refuses = False
         self.port = 0
         self._target = target
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, until either side ends it."""
+        if self.refuses:
+            writer.close()
+            return
         onward, backward = await asyncio.open_unix_connection(self._target)
         self._writers |= {writer, backward}
         await asyncio.gather(self._pump(reader, backward), self._pump(onward, writer))

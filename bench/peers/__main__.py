@@ -33,6 +33,7 @@ STACKS: Mapping[str, Start] = {
     "standard-slices": _box("standard-slices", "standard", "slices"),
     "lean": _box("lean", "lean", "memory"),
     "lean-redis": _box("lean-redis", "lean", "redis"),
+    "lean-slices": _box("lean-slices", "lean", "slices"),
     "drop-in": partial(drop_in, name="drop-in", store="memory"),
     "drop-in-redis": partial(drop_in, name="drop-in-redis", store="redis"),
     "ratelimit": ratelimit,

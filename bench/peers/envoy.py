@@ -1,6 +1,7 @@
 """An Envoy with a peer's filters, behind the same rules for reading HTTP as Headgate's."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,8 @@ TYPES = "type.googleapis.com/envoy"
 KEY = "sk-bench-0123456789abcdef"
 _MANY = 1_000_000
 _HTTP = "extensions.upstreams.http.v3.HttpProtocolOptions"
-WORKERS = 2
+WORKERS = os.cpu_count() or 2
+"""As many as a box starts, so that all stacks have the same Envoy."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,8 +91,9 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(port: int) -> None:
-    """Answers on 127.0.0.1:`port` until the process ends."""
-    server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", port)
+    """Answers on 127.0.0.1:`port`, which several may share, until the process ends."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Connection, "127.0.0.1", port, reuse_port=True)
     await server.serve_forever()
 
 

@@ -21,6 +21,7 @@ from headgate.database.connection import DatabaseAwayError, connected
 from headgate.ledger.feeding import Fed
 from headgate.ledger.importing import Import, Source, file_source, pipe_source
 from headgate.ledger.months import clear_addresses, drop_months, first_kept
+from headgate.ledger.notices.outbox import expire_notices
 
 BAD_LINES = 3
 """The exit code of an import that left out bad lines."""
@@ -91,7 +92,7 @@ def expire_command(
     keep_months: int,
     keep_addresses_months: int | None,
 ) -> None:
-    """Drop the records of old months, as the owner of the database."""
+    """Drop the records and notices of old months, as the owner of the database."""
     address = database_address(database, database_password_file)
     before = first_kept(SystemClock().now_s(), keep_months)
     dropped = _done(_drop(address, before))
@@ -107,6 +108,7 @@ def expire_command(
 
 async def _drop(address: DatabaseAddress, before: date) -> list[date]:
     async with connected(address) as connection:
+        await expire_notices(connection, before)
         return await drop_months(connection, before)
 
 

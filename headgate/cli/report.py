@@ -8,16 +8,12 @@ import msgspec
 
 from headgate.cli.api import calls_api, segment
 from headgate.cli.options import Member
-from headgate.ledger.showback.closed import document_of
-from headgate.ledger.showback.focus import focus_of
+from headgate.ledger.showback.formats import FILES, rendered
 from headgate.ledger.showback.month import DEADLINE_S
-from headgate.ledger.showback.sheets import sheets, usage_sheet
-from headgate.ledger.showback.text import csv_of, text_of
 from headgate.ledger.showback.values import By, Statement
-from headgate.ledger.showback.workbook import workbook_of
 from headgate.management.client import ApiClient
 
-_FORMATS = ("table", "csv", "xlsx", "json", "focus")
+_FORMATS = ("table", *FILES)
 
 
 @click.group("report")
@@ -42,7 +38,7 @@ def report_month_command(
     if tenant is not None:
         path = f"/tenants/{segment(tenant)}{path}"
     statement = _statement(api.call("GET", path, timeout_s=DEADLINE_S))
-    data = _rendered(statement, group, tenant, kind)
+    data = rendered(statement, group, tenant, kind)
     if output is None:
         sys.stdout.buffer.write(data)
     else:
@@ -63,17 +59,3 @@ def report_close_command(month: str, *, api: ApiClient) -> None:
 
 def _statement(answer: object) -> Statement:
     return msgspec.convert(answer, Statement)
-
-
-def _rendered(statement: Statement, by: By, tenant: str | None, kind: str) -> bytes:
-    match kind:
-        case "csv":
-            return csv_of(usage_sheet(statement, by, tenant)).encode()
-        case "xlsx":
-            return workbook_of(statement, sheets(statement, by, tenant))
-        case "json":
-            return document_of(statement.report)
-        case "focus":
-            return focus_of(statement.report).encode()
-        case _:
-            return text_of(statement, sheets(statement, by, tenant)).encode()

@@ -1,6 +1,7 @@
 """The routes of the console: find the reader and their right, ask the page, write it."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import parse_qs, quote
@@ -13,6 +14,7 @@ from starlette.staticfiles import StaticFiles
 from headgate.console.frame import Frame, error_page, with_headers
 from headgate.console.routes import PAGES, Page
 from headgate.console.settings import Choice, choice_of
+from headgate.console.surroundings import Surroundings
 from headgate.console.visit import ROOT, View, Visit
 from headgate.core.policy import CompiledPolicy
 from headgate.management.bodies import body_of
@@ -37,26 +39,37 @@ class _Static(StaticFiles):
         return answer
 
 
-def console_routes(desk: Desk, callers: Callers) -> list[BaseRoute]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _House:
+    """The parts that every page works with."""
+
+    frame: Frame
+    desk: Desk
+    callers: Callers
+    surroundings: Surroundings
+
+
+def console_routes(desk: Desk, callers: Callers, surroundings: Surroundings) -> list[BaseRoute]:
     """The pages, their files, and an error page for every other path below `/console`."""
-    frame = Frame()
+    house = _House(frame=Frame(), desk=desk, callers=callers, surroundings=surroundings)
     pages: list[BaseRoute] = [
-        Route(ROOT + page.path, _shown(page, frame, desk, callers), methods=[page.method])
-        for page in PAGES
+        Route(ROOT + page.path, _shown(page, house), methods=[page.method]) for page in PAGES
     ]
     files = Mount(f"{ROOT}/static", _Static(directory=STATIC))
-    return [files, *pages, Route(ROOT + "/{path:path}", _shown(None, frame, desk, callers))]
+    return [files, *pages, Route(ROOT + "/{path:path}", _shown(None, house))]
 
 
-def _shown(page: Page | None, frame: Frame, desk: Desk, callers: Callers) -> Shown:
+def _shown(page: Page | None, house: _House) -> Shown:
     name = "console" if page is None else f"{page.method} {ROOT}{page.path}"
 
     async def answered(request: Request) -> Response:
         async def answer() -> Response:
-            manager = await callers.manager(request)
-            visit = await _visit(request, manager, desk)
+            manager = await house.callers.manager(request)
+            visit = await _visit(request, manager, house)
             return await without_errors(
-                name, lambda: _page(page, visit, frame), lambda error: frame.error(visit, error)
+                name,
+                lambda: _page(page, visit, house.frame),
+                lambda error: house.frame.error(visit, error),
             )
 
         def refused(error: ProblemError) -> Response:
@@ -64,9 +77,17 @@ def _shown(page: Page | None, frame: Frame, desk: Desk, callers: Callers) -> Sho
                 return _to_login(request)
             return error_page(error)
 
-        return with_headers(await without_errors(name, answer, refused))
+        shown = await without_errors(name, answer, refused)
+        return with_headers(_whole_page(shown) if "hx-request" in request.headers else shown)
 
     return answered
+
+
+def _whole_page(answer: Response) -> Response:
+    """A redirect that answers a dialog leads the whole page on (htmx: HX-Redirect)."""
+    if answer.status_code != 303:
+        return answer
+    return Response(status_code=204, headers={"hx-redirect": answer.headers["location"]})
 
 
 async def _page(page: Page | None, visit: Visit, frame: Frame) -> Response:
@@ -78,11 +99,12 @@ async def _page(page: Page | None, visit: Visit, frame: Frame) -> Response:
     return frame.page(visit, shown) if isinstance(shown, View) else shown
 
 
-async def _visit(request: Request, manager: Manager, desk: Desk) -> Visit:
-    policy = desk.policy()
+async def _visit(request: Request, manager: Manager, house: _House) -> Visit:
+    policy = house.desk.policy()
     return Visit(
         request=request,
-        desk=desk,
+        desk=house.desk,
+        surroundings=house.surroundings,
         policy=policy,
         manager=manager,
         choice=_choice(request.cookies, policy),

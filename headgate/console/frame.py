@@ -21,14 +21,20 @@ from headgate.management.rights import OPERATOR_TOKEN, Manager
 HEADERS = {
     "cache-control": "no-store",
     "content-security-policy": (
-        "default-src 'none'; style-src 'self'; font-src 'self'; img-src 'self';"
-        " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self';"
+        " font-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none';"
+        " frame-ancestors 'none'"
     ),
     "cross-origin-opener-policy": "same-origin",
     "referrer-policy": "same-origin",
     "x-content-type-options": "nosniff",
 }
-"""No script runs, ours or a stranger's: there is none. Forms go to us, and no page frames us."""
+"""Only our own files of scripts run, and none within a page. Forms go to us; nobody frames us."""
+_FILTERS = (
+    *("count", "grouped", "money", "cents", "percent", "signed", "milliseconds", "seconds", "span"),
+    *("month_name", "month_short", "result", "icon"),
+)
+"""The functions of `words` that templates use by their names."""
 _HTML = "text/html; charset=utf-8"
 
 
@@ -50,8 +56,7 @@ class Frame:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        names = ("count", "money", "percent", "milliseconds", "seconds", "result", "icon")
-        self._templates.filters.update({name: getattr(words, name) for name in names})
+        self._templates.filters.update({name: getattr(words, name) for name in _FILTERS})
         self._templates.globals.update(address=address, root=ROOT, version=headgate.__version__)
 
     def page(self, visit: Visit, view: View) -> Response:
@@ -64,8 +69,11 @@ class Frame:
             theme=visit.choice.theme,
             themes=THEMES,
             zone=zone.key,
+            has_zone=visit.choice.has_zone,
             here=path + (f"?{visit.request.url.query}" if visit.request.url.query else ""),
             currency=visit.policy.currency or "",
+            money_word=f" {visit.policy.currency}" if visit.policy.currency else "",
+            now=visit.now,
             day=partial(words.day, zone=zone),
             moment=partial(words.moment, zone=zone),
             precise=partial(words.precise, zone=zone),
@@ -87,8 +95,8 @@ def error_page(error: ProblemError) -> Response:
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title} · Headgate'
         '</title><meta name="viewport" content="width=device-width">'
         f'<link rel="stylesheet" href="{ROOT}/static/console.css"></head><body><main>'
-        f'<h1>{title}</h1><p class="lede">{detail}</p><p class="note"><a href="/login">Log in</a>'
-        "</p></main></body></html>"
+        f'<div id="sheet"><h1>{title}</h1><p class="lede">{detail}</p>'
+        '<p class="note"><a href="/login">Log in</a></p></div></main></body></html>'
     )
     return Response(text, error.status, media_type=_HTML)
 

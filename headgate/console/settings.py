@@ -14,10 +14,11 @@ _ODD = ("Etc/", "posix", "right", "SystemV")
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """How a reader wants the pages. `theme` is one of THEMES."""
+    """How a reader wants the pages. `theme` is one of THEMES. `has_zone` if they chose a zone."""
 
     theme: str = "system"
     zone: ZoneInfo = _UTC
+    has_zone: bool = False
 
 
 @cache
@@ -29,8 +30,11 @@ def zones() -> tuple[str, ...]:
 def choice_of(cookies: Mapping[str, str], default_zone: str) -> Choice:
     """The choice in these cookies. A value that is none of ours does not count."""
     theme, zone = cookies.get(THEME_COOKIE, ""), cookies.get(ZONE_COOKIE, "").replace("!", "/")
+    has_zone = zone in zones()
     return Choice(
-        theme if theme in THEMES else "system", ZoneInfo(zone if zone in zones() else default_zone)
+        theme if theme in THEMES else "system",
+        ZoneInfo(zone if has_zone else default_zone),
+        has_zone,
     )
 
 

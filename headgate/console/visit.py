@@ -8,7 +8,9 @@ from urllib.parse import urlencode
 
 from starlette.requests import Request
 
+from headgate.console.filters import Reading
 from headgate.console.settings import Choice
+from headgate.console.surroundings import Surroundings
 from headgate.core.issuers import Role
 from headgate.core.policy import CompiledPolicy
 from headgate.identity.change_log import Actor
@@ -28,6 +30,7 @@ class Visit:
 
     request: Request
     desk: Desk
+    surroundings: Surroundings
     policy: CompiledPolicy
     manager: Manager
     choice: Choice
@@ -51,6 +54,11 @@ class Visit:
     def scope(self) -> Scope:
         """The requests that the reader may see, as `finance` all of a tenant, else their own."""
         return scope_of(self.manager)
+
+    @property
+    def reading(self) -> Reading:
+        """The time and the label by which the reader's filters are read."""
+        return Reading(self.now, self.choice.zone, self.policy.showback.label)
 
     def query(self, name: str, default: str = "") -> str:
         """A value of the page's address."""

@@ -1,6 +1,7 @@
 """Values as people read them: numbers, money, times. Pure. An unknown value is a dash."""
 
-from datetime import datetime
+import re
+from datetime import date, datetime
 from decimal import Decimal
 from http import HTTPStatus
 from typing import Any
@@ -21,6 +22,11 @@ def count(number: int | None) -> str:
     return DASH if number is None else f"{number:,}".replace("-", "−")
 
 
+def grouped(text: str) -> str:
+    """A text whose long numbers have groups of digits: 9,000,000 tokens per month."""
+    return re.sub(r"(?<![\d.])\d{5,}(?!\d)", lambda found: f"{int(found[0]):,}", text)
+
+
 def money(nanos: int | None, decimals: int = 2) -> str:
     """An amount that is counted in nanos of the currency."""
     if nanos is None:
@@ -28,9 +34,29 @@ def money(nanos: int | None, decimals: int = 2) -> str:
     return f"{Decimal(nanos).scaleb(-9):,.{decimals}f}".replace("-", "−")
 
 
-def percent(part: int, whole: int) -> str:
-    """A part of a whole with two decimals; a dash of nothing."""
-    return DASH if not whole else f"{Decimal(100 * part) / whole:.2f}"
+def cents(number: int) -> str:
+    """An amount that is counted in cents of the currency."""
+    return f"{Decimal(number).scaleb(-2):,.2f}".replace("-", "−")
+
+
+def percent(part: int, whole: int, decimals: int = 2) -> str:
+    """A part of a whole; a dash of nothing."""
+    return DASH if not whole else f"{Decimal(100 * part) / whole:.{decimals}f}"
+
+
+def signed(number: Decimal | None) -> str:
+    """A change with its sign: +3.3 or −0.4."""
+    return DASH if number is None else f"{number:+,.1f}".replace("-", "−")
+
+
+def month_name(month: str) -> str:
+    """The name of a month such as 2026-10: October 2026."""
+    return f"{date.fromisoformat(f'{month}-01'):%B %Y}"
+
+
+def month_short(month: str) -> str:
+    """The same on an axis: Oct ’26."""
+    return f"{date.fromisoformat(f'{month}-01'):%b ’%y}"
 
 
 def milliseconds(microseconds: int | None) -> str:
@@ -44,6 +70,21 @@ def milliseconds(microseconds: int | None) -> str:
 def seconds(microseconds: int | None) -> str:
     """A time in words: 0.66 s."""
     return DASH if microseconds is None else f"{Decimal(microseconds) / 1_000_000:,.2f} s"
+
+
+def span(seconds: float | None) -> str:
+    """A span of time in its two largest units: 2 d 4 h."""
+    if seconds is None:
+        return DASH
+    left = max(0, int(seconds))
+    parts: list[str] = []
+    for name, length in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        if left >= length or (name == "s" and not parts):
+            parts.append(f"{left // length} {name}")
+            left %= length
+        elif parts:
+            break
+    return " ".join(parts[:2])
 
 
 def day(time: datetime | None, zone: ZoneInfo) -> str:

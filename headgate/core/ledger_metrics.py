@@ -1,10 +1,12 @@
-"""The metrics of the way from a usage record to the database."""
+"""The metrics of the ledger: the way of records into the database, and of notices out of it."""
 
 from typing import ClassVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 OUTCOMES = ("added", "repeated", "bad")
+NOTICE_CHANNELS = ("webhook", "slack", "mail")
+NOTICE_OUTCOMES = ("sent", "failed", "given_up")
 
 
 class LedgerMetrics:
@@ -13,8 +15,10 @@ class LedgerMetrics:
     GAUGE_MODES: ClassVar = {
         "headgate_ledger_current_timestamp_seconds": "max",
         "headgate_ledger_spool_bytes": "max",
+        "headgate_notices_looked_timestamp_seconds": "max",
+        "headgate_notices_waiting_since_timestamp_seconds": "oldest",
     }
-    """How the values of several workers become one: only the parent has any."""
+    """How the values of several workers become one. Only the parent has a spool."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.records = Counter(
@@ -39,5 +43,27 @@ class LedgerMetrics:
             "headgate_ledger_spool_bytes",
             "The size of the spool: records that are not in the database, and up to one segment of"
             " each worker that is.",
+            registry=registry,
+        )
+        self._add_notices(registry)
+
+    def _add_notices(self, registry: CollectorRegistry) -> None:
+        self.notice_deliveries = Counter(
+            "headgate_notice_deliveries",
+            "Tries to send a notice, by channel: its receiver took it (sent), or did not (failed)"
+            " and is not asked again (given_up).",
+            labelnames=("channel", "outcome"),
+            registry=registry,
+        )
+        self.notices_looked_seconds = Gauge(
+            "headgate_notices_looked_timestamp_seconds",
+            "When thresholds of limits were last looked at, in seconds since the Unix epoch; 1"
+            " before the first time, 0 where the policy has none.",
+            registry=registry,
+        )
+        self.notices_waiting_since = Gauge(
+            "headgate_notices_waiting_since_timestamp_seconds",
+            "When the oldest notice was decided that no receiver has taken, in seconds since the"
+            " Unix epoch; 0 if none waits.",
             registry=registry,
         )

@@ -216,26 +216,29 @@ class Metrics:
     certificate_reloads = _Declared(
         Counter,
         "headgate_certificate_reloads",
-        "Changes of the door's certificate, by result (applied, refused).",
-        labelnames=("result",),
+        "Changes of a certificate, by listener (door, api) and result (applied, refused).",
+        labelnames=("listener", "result"),
     )
     certificate_refused = _Declared(
         Gauge,
         "headgate_certificate_refused",
-        "1 while the files of the door's certificate are refused, so that an older one is in"
+        "1 while the files of a listener's certificate are refused, so that an older one is in"
         " force.",
+        labelnames=("listener",),
         multiprocess_mode="max",
     )
     certificate_loaded_seconds = _Declared(
         Gauge,
         "headgate_certificate_loaded_timestamp_seconds",
-        "When the door's certificate in force was loaded, in seconds since the Unix epoch.",
+        "When the listener's certificate in force was loaded, in seconds since the Unix epoch.",
+        labelnames=("listener",),
         multiprocess_mode="max",
     )
     certificate_expires_seconds = _Declared(
         Gauge,
         "headgate_certificate_expires_timestamp_seconds",
-        "When the door's certificate in force expires, in seconds since the Unix epoch.",
+        "When the listener's certificate in force expires, in seconds since the Unix epoch.",
+        labelnames=("listener",),
         multiprocess_mode="max",
     )
     policy_reloads = _Declared(

@@ -10,6 +10,7 @@ from headgate.core.apis import Api
 from headgate.core.auto import AUTO, Sizes
 from headgate.core.body_fields import FieldRules
 from headgate.core.issuers import FrontEnd, Issuer
+from headgate.core.notices import Channels, TenantNotices, Threshold
 from headgate.core.own_keys import OwnKeyRules
 from headgate.core.placement import DEFAULT_POD_SLOTS, Affinity
 from headgate.core.prices import PriceBook, TokenWeights
@@ -152,6 +153,8 @@ class Limit:
     tokens, nanos of the currency, or slots. `users` and `models` narrow a limit to those; empty
     means all. A `shadow` limit is counted and reported but never refuses, not even in an outage
     of the store, whatever its `on_outage`.
+
+    `notify` has the thresholds that people are told.
     """
 
     id: str
@@ -162,6 +165,7 @@ class Limit:
     models: frozenset[str] = frozenset()
     shadow: bool = False
     on_outage: OnOutage = OnOutage.CLOSED
+    notify: tuple[Threshold, ...] = ()
 
     @property
     def count(self) -> Count:
@@ -197,10 +201,11 @@ class Model:
     adapter's name on vLLM, if any. `served_as` is the name that vLLM expects in the request body:
     the adapter, or the served model name. `image_tokens` are held for each image of a prompt.
     The virtual time of its queue moves by `fairness_floor` tokens a second at least.
+    Headgate chooses between its `pods`, each `IP:PORT` or `NAME:PORT`, by `affinity` and load. Of
+    fewer than `pod_slots` requests a pod gives none away.
 
-    `pods` are its pods, each `IP:PORT`, or `NAME:PORT` for all addresses of the name. Without them
-    Envoy chooses a pod. With fewer than `pod_slots` requests a pod gives none of its `affinity`
-    away.
+    An adapter that was registered at run time is `counted_as` its base model in limits, prices and
+    metrics, and `adapter_versions` are its versions, by their names in vLLM.
     """
 
     name: str
@@ -218,12 +223,8 @@ class Model:
     affinity: Affinity = Affinity.CONVERSATION
     pod_slots: int = DEFAULT_POD_SLOTS
     fields: FieldRules = field(default_factory=dict, hash=False)
-
-    @property
-    def has_pods(self) -> bool:
-        """Whether Headgate chooses between its pods, in one version at least."""
-        versions = () if self.versions is None else self.versions.all
-        return bool(self.pods) or any(version.pods for version in versions)
+    counted_as: str | None = None
+    adapter_versions: Versions | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,6 +247,7 @@ class Tenant:
     fields: FieldRules = field(default_factory=dict, hash=False)
     own_keys: OwnKeyRules | None = None
     sizes: Sizes = ()
+    notices: TenantNotices = field(default_factory=TenantNotices)
 
     @property
     def has_auto(self) -> bool:
@@ -279,7 +281,7 @@ class CompiledPolicy:
 
     `currency` is that of all prices, None if the file does not name it.
 
-    `showback` has the settings of the monthly report.
+    `showback` has the settings of the monthly report, `channels` are the ways of notices.
 
     `issuers` are by URL, `workloads` by SPIFFE id. `front_ends` are callers that name end users.
     """
@@ -295,3 +297,4 @@ class CompiledPolicy:
     front_ends: Mapping[Caller, FrontEnd] = field(default_factory=dict)
     currency: str | None = None
     showback: Showback = field(default_factory=Showback)
+    channels: Channels = field(default_factory=Channels)

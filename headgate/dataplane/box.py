@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 import betterproto2
@@ -22,6 +23,15 @@ MAX_BODY_LIMIT_BYTES = 64 * 2**20
 """The largest body that the services take, to rewrite it."""
 MAX_CONNECTIONS = 10_000
 LOG_FILE = "envoy.log"
+
+
+class CertifiedListener(StrEnum):
+    """A listener that may have a certificate."""
+
+    DOOR = "door"
+    """Envoy's, for clients."""
+    API = "api"
+    """That of the management API."""
 
 
 @dataclass(frozen=True, slots=True)

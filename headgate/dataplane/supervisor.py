@@ -95,23 +95,37 @@ def find_envoy() -> Path:
     return path
 
 
-def check_port(host: str, port: int) -> int:
-    """Checks that no program listens on the port. Returns it, or a free port for 0.
+def check_port(host: str, port: int) -> None:
+    """Checks that no program listens on the port.
 
     Raises PortTaken. Envoy binds with SO_REUSEPORT: without this check a second Envoy would start
     without an error and get every other connection.
     """
+    _bound(host, port, shared=False).close()
+
+
+def hold_port(host: str, port: int) -> socket.socket:
+    """Keeps the port, or a free one for 0, from other programs until the socket is closed.
+
+    Raises PortTaken. The socket shares its port and never listens, so Envoy can listen there.
+    """
+    check_port(host, port)
+    return _bound(host, port, shared=True)
+
+
+def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise PortTaken(f"{host}:{port} is taken by another program") from error
-            raise PortTaken(f"cannot listen on {host}:{port}: {error.strerror}") from error
-        bound: int = probe.getsockname()[1]
-        return bound
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortTaken(f"{host}:{port} is taken by another program") from error
+        raise PortTaken(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return bound
 
 
 class Envoy:

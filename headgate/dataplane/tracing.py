@@ -8,7 +8,6 @@ services do nothing for a trace. Each value is a text, also that of a number:
 
 import json
 from collections.abc import Mapping
-from datetime import timedelta
 
 from envoy_data_plane.envoy.config.bootstrap.v3 import RuntimeLayer
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster
@@ -37,8 +36,6 @@ from headgate.dataplane.upstream import collector_cluster
 COLLECTOR = "headgate_collector"
 COLLECTOR_PORT = 4317
 """The port of OTLP over gRPC (OpenTelemetry protocol exporter)."""
-EXPORT_TIMEOUT = timedelta(seconds=1)
-"""A collector that is slower loses the spans of the call."""
 SPANS_IN_A_BATCH, BATCH_INTERVAL_MS = 200, 1000
 """Envoy would send 5 spans at a time, thus a message for each request, or after 5 s."""
 SMALLEST_RATIO = 0.0001
@@ -112,8 +109,6 @@ def tracer(settings: Tracing) -> HttpConnectionManagerTracing:
         grpc_service=grpc_service(COLLECTOR),
         sampler=_client_sampler(settings.ratio) if settings.follows_client else None,
     )
-    if config.grpc_service is not None:
-        config.grpc_service.timeout = EXPORT_TIMEOUT
     return HttpConnectionManagerTracing(
         random_sampling=Percent(value=100 if settings.follows_client else settings.ratio * 100),
         spawn_upstream_span=True,

@@ -19,6 +19,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     DataSource,
     Http1ProtocolOptions,
     Http2ProtocolOptions,
+    KeepaliveSettings,
     Pipe,
     SocketAddress,
     TransportSocket,
@@ -53,6 +54,13 @@ CONNECT_TIMEOUT = timedelta(seconds=5)
 IDLE_TIMEOUT = timedelta(seconds=4)
 """vLLM closes an idle keep-alive connection after 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE). Envoy must
 close it first, or a request is sent on a connection that is just closing."""
+EXPORT_TIMEOUT = timedelta(seconds=1)
+"""A message of spans that takes longer is lost. Envoy's exporter ignores the timeout of its gRPC
+service, and waits for ever. So the cluster ends its calls."""
+EXPORTS_AT_ONCE = 32
+"""Messages of spans on their way; further spans are lost. Each holds some 100 KB in Envoy."""
+PING_INTERVAL, PING_TIMEOUT = timedelta(seconds=2), timedelta(seconds=5)
+"""A collector that reads nothing answers no ping. So its connection ends, with what waits in it."""
 THRESHOLD = 1_000_000
 """Envoy's default of 1,024 requests or connections for a cluster would refuse streams that vLLM's
 own queue accepts. Headgate's limits apply instead."""
@@ -124,7 +132,8 @@ def model_cluster(
 
 def services_cluster(name: str, sockets: Sequence[Path]) -> Cluster:
     """The hooks' cluster: gRPC over unix sockets, which get the calls in turn."""
-    cluster = _grpc_cluster(name, [Address(pipe=Pipe(path=str(socket))) for socket in sockets])
+    addresses = [Address(pipe=Pipe(path=str(socket))) for socket in sockets]
+    cluster = _grpc_cluster(name, addresses, _http2(Http2ProtocolOptions()))
     cluster.connect_timeout = timedelta(seconds=1)
     cluster.circuit_breakers = _circuit_breakers()
     return cluster
@@ -133,14 +142,15 @@ def services_cluster(name: str, sockets: Sequence[Path]) -> Cluster:
 def collector_cluster(name: str, url: str, port: int) -> Cluster:
     """The cluster of the collector of spans at `url`, by default on `port`. Raises BadUpstream.
 
-    It keeps Envoy's default limit of 1,024 requests. A collector that hangs gets no more of them.
+    A collector that is away, slow or silent loses spans, and holds a bounded number of them.
     """
     parts = parse_upstream(url)
     if parts.path.strip("/"):
         raise BadUpstream(f"collector {url!r}: it may not have a path, as it speaks gRPC")
     host = parts.hostname or ""
     address = SocketAddress(address=host, port_value=parts.port or port)
-    cluster = _grpc_cluster(name, [Address(socket_address=address)])
+    cluster = _grpc_cluster(name, [Address(socket_address=address)], _exports())
+    cluster.circuit_breakers = _circuit_breakers(EXPORTS_AT_ONCE)
     if not _is_ip(host):
         cluster.type = ClusterDiscoveryType.STRICT_DNS
         cluster.dns_lookup_family = ClusterDnsLookupFamily.V4_PREFERRED
@@ -149,13 +159,8 @@ def collector_cluster(name: str, url: str, port: int) -> Cluster:
     return cluster
 
 
-def _grpc_cluster(name: str, addresses: Sequence[Address]) -> Cluster:
+def _grpc_cluster(name: str, addresses: Sequence[Address], http2: HttpProtocolOptions) -> Cluster:
     """A cluster that speaks HTTP/2 with servers at these addresses."""
-    http2 = HttpProtocolOptions(
-        explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(
-            http2_protocol_options=Http2ProtocolOptions()
-        )
-    )
     return Cluster(
         name=name,
         type=ClusterDiscoveryType.STATIC,
@@ -163,6 +168,22 @@ def _grpc_cluster(name: str, addresses: Sequence[Address]) -> Cluster:
         load_assignment=_endpoints(name, addresses),
         typed_extension_protocol_options={_PROTOCOLS: Any.pack(http2)},
     )
+
+
+def _http2(options: Http2ProtocolOptions) -> HttpProtocolOptions:
+    return HttpProtocolOptions(
+        explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=options)
+    )
+
+
+def _exports() -> HttpProtocolOptions:
+    """HTTP/2 whose calls and connections end by themselves when the server hangs."""
+    pings = KeepaliveSettings(interval=PING_INTERVAL, timeout=PING_TIMEOUT)
+    protocol = _http2(Http2ProtocolOptions(connection_keepalive=pings))
+    protocol.common_http_protocol_options = CommonHttpProtocolOptions(
+        max_stream_duration=EXPORT_TIMEOUT
+    )
+    return protocol
 
 
 def _http1() -> HttpProtocolOptions:
@@ -174,14 +195,14 @@ def _http1() -> HttpProtocolOptions:
     )
 
 
-def _circuit_breakers() -> CircuitBreakers:
+def _circuit_breakers(limit: int = THRESHOLD) -> CircuitBreakers:
     return CircuitBreakers(
         thresholds=[
             CircuitBreakersThresholds(
-                max_connections=THRESHOLD,
-                max_pending_requests=THRESHOLD,
-                max_requests=THRESHOLD,
-                max_retries=THRESHOLD,
+                max_connections=limit,
+                max_pending_requests=limit,
+                max_requests=limit,
+                max_retries=limit,
             )
         ]
     )

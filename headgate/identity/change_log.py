@@ -1,6 +1,6 @@
 """The change log in the database: each change and its row are one transaction."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,11 +28,11 @@ _APPEND = """
 insert into headgate.change (number, at, actor_id, origin, action, object, before, after, hash)
 values (%s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
-_ALL = """
-select number, extract(epoch from at)::float8, actor_id::text, origin, action, object, before,
-  after, hash
-from headgate.change order by number
-"""
+SELECT_CHANGE = """
+select c.number, extract(epoch from c.at)::float8, c.actor_id::text, c.origin,
+  c.action, c.object, c.before, c.after, c.hash"""
+"""What `change_of` takes, and the hash behind it; `c` is the table of changes."""
+_ALL = f"{SELECT_CHANGE} from headgate.change c order by c.number"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ async def verify(connection: Connection, known: Head | None = None) -> Head:
         generation = await _row(connection, "select value from headgate.generation")
         async with connection.cursor() as cursor:
             async for *values, hash in cursor.stream(_ALL, size=1_000):
-                chain.add(_change(values), hash)
+                chain.add(change_of(values), hash)
     return chain.end(0 if generation is None else generation[0])
 
 
@@ -126,7 +126,8 @@ def moment(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
-def _change(values: list[Any]) -> Change:
+def change_of(values: Sequence[Any]) -> Change:
+    """The change of a row."""
     number, at_s, actor, origin, action, object, before, after = values
     return Change(
         number=number,

@@ -14,6 +14,7 @@ select
     and b.blocked_at is not null),
   exists (select from headgate.revocation r where r.person_id = %(id)s and r.lifted_at is null)
 """
+_END_SESSIONS = "delete from headgate.browser_session where person_id = %s"
 _RENAME = "update headgate.person set name = %s, display_name = '' where id = %s"
 _HELD = (
     "has keys: revoke them first",
@@ -24,6 +25,8 @@ _HELD = (
 
 async def pseudonymise(connection: Connection, clock: Clock, user: str, by: Actor) -> str:
     """Gives a person a name that says nothing, clears the display name, and returns the new name.
+
+    Their sessions in a browser end, as these go by the person and would go on under the new name.
 
     Raises KeyRuleError for an unknown user, and for one whose keys, block or revocation still hold.
     The change log has the person's id alone.
@@ -41,5 +44,6 @@ async def pseudonymise(connection: Connection, clock: Clock, user: str, by: Acto
                 raise KeyRuleError("user", f"the user {why}")
         name = f"gone-{person}"
         await recorder.write("user.pseudonymise", person, None, {"person": person})
+        await connection.execute(_END_SESSIONS, (person,))
         await connection.execute(_RENAME, (name, person))
     return name

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from headgate.database.connection import Connection
-from headgate.identity.changes import Values
+from headgate.identity.change_log import SELECT_CHANGE, change_of
+from headgate.identity.changes import Change
 
-_SELECT = """
-select c.number, extract(epoch from c.at)::float8, p.name, c.origin, c.action, c.object, u.name,
-  c.before, c.after, c.hash
+_SELECT = f"""{SELECT_CHANGE}, p.name, u.name
 from headgate.change c join headgate.person p on p.id = c.actor_id
   left join headgate.person u on u.id::text = c.after->>'person'
 """
@@ -24,23 +23,17 @@ order by c.number desc limit %(limit)s
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class LoggedChange:
-    """A change for people to read. `actor` and `user` are the names that these people have now.
+    """A change with its hash, and with the names that its people have now.
 
     `user` is the person whose key or block it is, where the change says so.
     """
 
-    number: int
-    at_s: float
-    actor: str
-    origin: str
-    action: str
-    object: str
-    user: str | None
-    before: Values | None
-    after: Values | None
+    change: Change
     hash: bytes
+    actor: str
+    user: str | None
 
 
 async def changes_after(
@@ -66,16 +59,5 @@ async def _read(
 
 
 def _logged(row: tuple[Any, ...]) -> LoggedChange:
-    number, at_s, actor, origin, action, object, user, before, after, hash = row
-    return LoggedChange(
-        number=number,
-        at_s=at_s,
-        actor=actor,
-        origin=origin,
-        action=action,
-        object=object,
-        user=user,
-        before=before,
-        after=after,
-        hash=hash,
-    )
+    *values, hash, actor, user = row
+    return LoggedChange(change_of(values), hash, actor, user)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import urlsplit
 
+from headgate.core.pods import named_pods
 from headgate.core.policy import CompiledPolicy
 from headgate.dataplane.box import MAX_BODY_LIMIT_BYTES
 from headgate.istio_check.manifests import KeyPath, Manifest, items, mapping, text, whole
@@ -36,7 +37,7 @@ class PolicyDocument:
         return [
             model.name
             for model in self.compiled.models.values()
-            if model.base == model.name and model.has_pods
+            if model.base == model.name and any(named_pods(model))
         ]
 
     @property

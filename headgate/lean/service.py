@@ -79,7 +79,7 @@ class LeanCheck:
         return response
 
     async def _decide_for(self, caller: Caller, asked: wire.Asked, page: Headers) -> CheckResponse:
-        facts = replace(asked.facts, caller=caller)
+        facts = asked.by(caller)
         decision = await self._processor.decide(facts, facts.request_id)
         match decision:
             case Refuse():

@@ -1,17 +1,17 @@
 """Translates between Envoy's authorization messages and the values of the three hooks."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.struct_pb2 import Struct as Fields
+from msgspec import Struct
 
 from extauthz import wire as identity
 from extauthz.cors import Headers
 from extauthz.request import CheckInput
 from extauthz.wire import PERMISSION_DENIED, REMOVED_HEADERS, add_headers
 from extproc.edits import Edit, Edited
-from extproc.types import Answer, Refuse, RequestFacts
+from extproc.types import Answer, Refuse, RequestFacts, Value
 from extproc.wire import CHANGING, SOMETIMES, read_values
 from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
 from headgate.core.contract import (
@@ -43,15 +43,25 @@ OVER_LIMIT, STORE_AWAY = "request_rate_limited", "rate_limiter_error"
 """The details in the record, as Envoy's rate-limit filter writes them on the standard path."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One request: what identifies its caller, and what it asks for.
-
-    The caller in `facts` is not known yet.
-    """
+class Asked(Struct, frozen=True, gc=False):
+    """One request: the signs of its caller, and the values of `RequestFacts` that it asks with."""
 
     check: CheckInput
-    facts: RequestFacts
+    values: Mapping[str, Value]
+    size_bytes: int | None
+    version: str | None
+
+    def by(self, caller: Caller) -> RequestFacts:
+        """The facts of the request, once its caller is known."""
+        return RequestFacts(
+            path=self.check.path,
+            caller=caller,
+            values=self.values,
+            size_bytes=self.size_bytes,
+            version=self.version,
+            method=self.check.method,
+            request_id=self.check.request_id,
+        )
 
 
 def decode(message: CheckRequest) -> Asked:
@@ -64,16 +74,12 @@ def decode(message: CheckRequest) -> Asked:
         if header.key == VERSION_HEADER
     )
     size_bytes = attributes.request.http.size
-    facts = RequestFacts(
-        path=check.path,
-        caller=None,
+    return Asked(
+        check,
         values=read_values(attributes.metadata_context.filter_metadata),
         size_bytes=size_bytes if size_bytes > 0 else None,
         version=next(versions, None) or None,
-        method=check.method,
-        request_id=check.request_id,
     )
-    return Asked(check, facts)
 
 
 def identified(caller: Caller) -> Mapping[CallerKey, str]:
@@ -171,14 +177,14 @@ def _ended(status: int, body: bytes, headers: Headers) -> CheckResponse:
     return response
 
 
-def note(metadata: Struct, values: Metadata) -> None:
+def note(metadata: Fields, values: Metadata) -> None:
     """Adds texts to the metadata of an answer."""
     fields = metadata.fields
     for key, text in values.items():
         fields[key].string_value = text
 
 
-def _note_edits(metadata: Struct, edits: Iterable[Edit]) -> None:
+def _note_edits(metadata: Fields, edits: Iterable[Edit]) -> None:
     values = metadata.fields[LeanKey.EDITS].list_value.values
     for begin, end, text in edits:
         values.add().number_value = begin

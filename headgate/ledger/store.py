@@ -41,6 +41,13 @@ left join headgate.api_key k on k.id = b.key
 left join headgate.label_set s on s.labels = k.labels
 on conflict (request_id, ended_at) do nothing
 """  # noqa: S608 (the names of our own columns)
+_MET = """
+insert into headgate.met_subject (tenant, person_id, key, model)
+select distinct b.tenant, p.id, b.key, b.model from pg_temp.ledger_batch b
+join headgate.notified_tenant n on n.tenant = b.tenant
+left join headgate.person p on p.name = b.user_name
+where b.ended_at > now() - interval '2 days'
+"""
 _STREAM = """
 insert into headgate.ingest (kind, name) values ('spool', %s)
 on conflict (name) where kind = 'spool' do nothing
@@ -166,5 +173,6 @@ async def _insert(connection: Connection, ingest_id: int, rows: Sequence[Row]) -
             await copy.write_row(row)
     await cursor.execute(_PEOPLE)
     await cursor.execute(_LABELS)
+    await cursor.execute(_MET)
     await cursor.execute(_RECORDS, (ingest_id,))
     return cursor.rowcount

@@ -6,6 +6,7 @@ from headgate.management.browser.cookies import session_cookie
 from headgate.management.browser.origin import OwnOrigin
 from headgate.management.browser.sessions import Sessions
 from headgate.management.login import Login
+from headgate.management.problems import ProblemError
 from headgate.management.rights import Manager
 
 
@@ -22,12 +23,15 @@ class Callers:
         """The manager, with the same rights by either way.
 
         A request with `authorization` counts by its token alone, as no other site can make a
-        browser send one. One with a cookie is checked against other sites first. Raises
-        ProblemError with 401, 403, 429 or 503, and DatabaseAwayError.
+        browser send one. One with a cookie is checked against other sites first. One with neither
+        guesses nothing, so it is no failure to log in. Raises ProblemError with 401, 403, 429 or
+        503, and DatabaseAwayError.
         """
         authorization = request.headers.get("authorization", "")
         address = address_of(request)
         secret = self._cookie.read(request)
+        if not authorization and not secret:
+            raise ProblemError(401, "Log in, or send `Authorization: Bearer TOKEN`.")
         if authorization or not secret:
             return await self._login.manager(authorization, address)
         self._origin.check(request.method, request.headers)

@@ -7,7 +7,7 @@ from typing import Any
 from headgate.core.issuers import Role
 from headgate.ledger.showback.values import Statement
 from headgate.ledger.usage_lines import UsageLine
-from headgate.management import keys, pseudonyms, reads, reports, usage, users
+from headgate.management import keys, notices, pseudonyms, reads, reports, usage, users
 from headgate.management.calls import Answer, Call
 from headgate.management.records import (
     ChangeBody,
@@ -230,6 +230,24 @@ ENDPOINTS = (
         handle=reports.get_report_of_tenant,
         least=Role.FINANCE,
         output=Statement,
+    ),
+    Endpoint(
+        method="GET",
+        path="/tenants/{tenant}/notices",
+        summary="The thresholds that a tenant's limits have passed, the newest first",
+        handle=notices.list_notices,
+        least=Role.FINANCE,
+        output=notices.NoticeBody,
+        is_list=True,
+    ),
+    Endpoint(
+        method="GET",
+        path="/notices",
+        summary="All notices, the newest first",
+        handle=notices.list_notices,
+        least=Role.OPERATOR,
+        output=notices.NoticeBody,
+        is_list=True,
     ),
     Endpoint(
         method="GET",

@@ -1,6 +1,7 @@
 """Errors while a request is answered, as the problem that its sender gets."""
 
 import logging
+import secrets
 from collections.abc import Awaitable, Callable
 
 from starlette.responses import Response
@@ -20,7 +21,10 @@ async def without_errors(
     answer: Callable[[], Awaitable[Response]],
     shown: Callable[[ProblemError], Response] = problem_response,
 ) -> Response:
-    """The answer, or in its place the problem as `shown` writes it. `name` is for the log."""
+    """The answer, or in its place the problem as `shown` writes it. `name` is for the log.
+
+    An error that nobody foresaw is a 500 with a number, under which the log has its trace.
+    """
     try:
         return await answer()
     except ProblemError as error:
@@ -30,6 +34,11 @@ async def without_errors(
     except (DatabaseAwayError, FetchError, OperatorError) as error:
         log.error("%s: %s", name, error)
         return shown(ProblemError(503, _away(error)))
+    except Exception:
+        fault = secrets.token_hex(4)
+        log.exception("%s: a fault of Headgate, with the number %s", name, fault)
+        text = f"A fault of Headgate, number {fault}. Its log says more under this number."
+        return shown(ProblemError(500, text))
 
 
 def _away(error: DatabaseAwayError | FetchError | OperatorError) -> str:

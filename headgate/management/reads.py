@@ -53,7 +53,7 @@ async def list_changes(call: Call[None]) -> Answer:
         reading = changes_after(connection, number, limit, call.tenant or None)
         found = await within(DEADLINE_S, connection, reading)
     data = [change_body(change) for change in found]
-    return Answer(Page(data, str(found[-1].number) if len(found) == limit else None))
+    return Answer(Page(data, str(found[-1].change.number) if len(found) == limit else None))
 
 
 async def verify_changes(call: Call[None]) -> Answer:

@@ -122,6 +122,7 @@ class LimitBody(Output):
     models: list[str]
     shadow: bool
     on_outage: str
+    notify: list[str]
 
 
 class UserBody(Output):
@@ -237,6 +238,7 @@ def limit_body(limit: Limit) -> LimitBody:
         models=sorted(limit.models),
         shadow=limit.shadow,
         on_outage=limit.on_outage,
+        notify=list(limit.notify),
     )
 
 
@@ -260,19 +262,20 @@ def revocation_body(revocation: Revocation) -> RevocationBody:
     )
 
 
-def change_body(change: LoggedChange) -> ChangeBody:
+def change_body(logged: LoggedChange) -> ChangeBody:
     """A change, for its reader."""
+    change = logged.change
     return ChangeBody(
         number=change.number,
         at=_time(change.at_s),
-        actor=change.actor,
+        actor=logged.actor,
         origin=change.origin,
         action=change.action,
         object=change.object,
-        user=change.user,
+        user=logged.user,
         before=None if change.before is None else dict(change.before),
         after=None if change.after is None else dict(change.after),
-        hash=change.hash.hex(),
+        hash=logged.hash.hex(),
     )
 
 

@@ -3,8 +3,9 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from headgate.database.connection import within
-from headgate.identity.change_log import person_id, recorded
+from headgate.core.clock import Clock
+from headgate.database.connection import Connection, within
+from headgate.identity.change_log import Actor, person_id, recorded
 from headgate.ledger.showback.closed import MonthError, check_closable, put_closed
 from headgate.ledger.showback.month import DEADLINE_S, read_statement
 from headgate.ledger.showback.values import Statement
@@ -43,21 +44,27 @@ async def get_report_of_tenant(call: Call[None]) -> Answer:
 async def close_report(call: Call[None]) -> Answer:
     """Closes a month for good, and writes it into the change log."""
     statement = await _statement(call)
-    month = statement.report.period.month
-    if statement.closing is not None:
-        raise ProblemError(409, f"{month} is closed already")
     async with call.desk.connect() as connection:
         try:
-            await check_closable(connection, statement.report, statement.at)
-            async with recorded(connection, call.by, call.desk.clock) as recorder:
-                person = await person_id(connection, call.by.name, call.by.display_name)
-                closing = await put_closed(connection, statement.report, person, statement.at)
-                after = {"checksum": closing.checksum}
-                await recorder.write("month.close", month, None, after)
+            return Answer(await closed(connection, statement, call.by, call.desk.clock))
         except MonthError as error:
             raise ProblemError(409, str(error)) from None
-    names = {**statement.names, person: call.by.display_name or call.by.name}
-    return Answer(replace(statement, closing=closing, names=names))
+
+
+async def closed(
+    connection: Connection, statement: Statement, by: Actor, clock: Clock
+) -> Statement:
+    """The statement of the month that this closes. Raises MonthError, and DatabaseAwayError."""
+    month = statement.report.period.month
+    if statement.closing is not None:
+        raise MonthError(f"{month} is closed already")
+    await check_closable(connection, statement.report, statement.at)
+    async with recorded(connection, by, clock) as recorder:
+        person = await person_id(connection, by.name, by.display_name)
+        closing = await put_closed(connection, statement.report, person, statement.at)
+        await recorder.write("month.close", month, None, {"checksum": closing.checksum})
+    names = {**statement.names, person: by.display_name or by.name}
+    return replace(statement, closing=closing, names=names)
 
 
 async def _statement(call: Call[None]) -> Statement:

@@ -47,6 +47,7 @@ from headgate.policy.limits import (
     WindowLimitEntry,
 )
 from headgate.policy.meaning import meaning_of
+from headgate.policy.notices import channels_of, tenant_notices_of
 from headgate.policy.prices import price_book
 from headgate.policy.schema import (
     AdapterEntry,
@@ -90,6 +91,7 @@ def compile_policy(policy: PolicyFile) -> CompiledPolicy:
         front_ends=front_ends_of(policy),
         currency=policy.currency,
         showback=showback_of(policy.showback, policy.cost_pools, policy.cloud_prices),
+        channels=channels_of(policy.notices),
     )
 
 
@@ -187,6 +189,7 @@ def _tenant(
         chooses_version=entry.chooses_version,
         fields=entry.fields,
         own_keys=own_keys_of(entry),
+        notices=tenant_notices_of(entry.notices),
         sizes=below(entry.auto_ceiling, sizes, models),
     )
     own = {model: models[model] for model in tenant.usable}
@@ -226,6 +229,7 @@ def _limit(entry: LimitEntry, models_of_tenant: Mapping[str, Model]) -> Limit:
         models=frozenset(entry.models),
         shadow=entry.shadow,
         on_outage=OnOutage(entry.on_outage),
+        notify=() if isinstance(entry, ConcurrentLimitEntry) else tuple(entry.notify),
     )
 
 

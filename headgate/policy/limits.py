@@ -5,14 +5,18 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
+from headgate.core.notices import Threshold
 from headgate.policy.fields import MAX_COUNT, Amount, Entry, Names, distinct, invalid
 from headgate.policy.money import COST_RULE, WEIGHT_RULE, Cost, Weight
+from headgate.policy.notices import NOTIFY_RULE, Thresholds
 from headgate.policy.problems import PolicyRule
 
 MAX_LEASE_S = 86_400
 MAX_SMOOTH = 1_000_000_000
 """Redis' Lua still counts this many exactly in drops, one for each millisecond of an hour."""
 SMOOTH_WINDOWS = ("second", "minute", "hour")
+NOTIFIED_WINDOWS = ("hour", "day", "week", "month", "year")
+"""Shorter ones are over before anybody has read a notice."""
 
 _COUNT_RULE = "tokens, requests, cost or concurrent"
 _EACH_RULE = "user, key or model, or a list of them"
@@ -77,6 +81,18 @@ def _check_burst(burst: int, limit: ValidationInfo) -> int:
     return burst
 
 
+def _check_notify(notify: list[Threshold], limit: ValidationInfo) -> list[Threshold]:
+    per = limit.data.get("per", "hour")
+    if notify and per not in NOTIFIED_WINDOWS:
+        raise invalid(PolicyRule.NOT_NOTIFIED, f"cannot be combined with per: {per}")
+    if notify and limit.data.get("smooth") is True:
+        raise invalid(PolicyRule.NOT_NOTIFIED, "cannot be combined with smooth: true")
+    return notify
+
+
+Notify = Annotated[Thresholds, AfterValidator(_check_notify)]
+
+
 class WindowLimitEntry(Entry):
     """A limit of tokens or requests, in calendar windows or smooth."""
 
@@ -98,6 +114,7 @@ class WindowLimitEntry(Entry):
         default=None, description=_BURST_RULE
     )
     slice: int | None = Field(default=None, ge=1, le=MAX_COUNT, description=_SLICE_RULE)
+    notify: Notify = Field(default=[], description=NOTIFY_RULE)
 
 
 class CostLimitEntry(Entry):
@@ -112,6 +129,7 @@ class CostLimitEntry(Entry):
     shadow: bool = Field(default=False, description=_SHADOW_RULE)
     on_outage: Outage = Field(default="closed", description=_ON_OUTAGE_RULE)
     slice: Cost | None = Field(default=None, description=_COST_SLICE_RULE)
+    notify: Notify = Field(default=[], description=NOTIFY_RULE)
 
 
 class ConcurrentLimitEntry(Entry):

@@ -81,6 +81,9 @@ class PolicyRule(StrEnum):
     SLICE_ABOVE_LIMIT = auto()
     SLICE_OF_SHADOW = auto()
     SLICE_OF_SMOOTH = auto()
+    NOT_NOTIFIED = auto()
+    NO_MAIL = auto()
+    CLEAR_PASSWORD = auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

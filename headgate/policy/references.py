@@ -17,6 +17,7 @@ from headgate.policy.caller_references import check_callers, origins_of_users
 from headgate.policy.document import Path, YamlMapping, line_of
 from headgate.policy.meaning import LimitMeaning, written_meaning
 from headgate.policy.nodes import keys, mappings, texts
+from headgate.policy.notice_references import check_notices
 from headgate.policy.problems import PolicyRule, Problem, hint, path_text, shown
 from headgate.policy.schema import BASE_RULE
 from headgate.policy.showback_references import check_showback
@@ -63,6 +64,7 @@ class _References:
         yield from self._tiers()
         yield from check_callers(self.root)
         yield from check_showback(self.root)
+        yield from check_notices(self.root)
 
     def _tiers(self) -> Iterator[Problem]:
         """Tiers become labels of metrics, so their number is bounded."""

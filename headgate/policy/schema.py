@@ -34,6 +34,7 @@ from headgate.policy.fields import (
 )
 from headgate.policy.identity import ActsForEntry, IssuerEntry, OwnKeysEntry, WorkloadEntry
 from headgate.policy.limits import LimitEntry
+from headgate.policy.notices import CHANNELS_RULE, TENANT_RULE, NoticesEntry, TenantNoticesEntry
 from headgate.policy.origins import ORIGIN_RULE, Origin, alone_if_any
 from headgate.policy.pods import (
     AFFINITY_RULE,
@@ -235,6 +236,7 @@ class TenantEntry(Entry):
     own_keys: OwnKeysEntry | None = Field(
         default=None, description="{most: ..., hours: ...}, for users who make their own keys"
     )
+    notices: TenantNoticesEntry | None = Field(default=None, description=TENANT_RULE)
 
 
 class WithoutUsageEntry(Entry):
@@ -282,4 +284,5 @@ class PolicyFile(Entry):
     cloud_prices: CloudLists = Field(
         default={}, description="price lists by name, each with day and models"
     )
+    notices: NoticesEntry = Field(default=NoticesEntry(), description=CHANNELS_RULE)
     fields: BodyFields = Field(default={}, description=FIELDS_RULE)

@@ -11,6 +11,8 @@ from headgate.policy.document import Path, YamlMapping, line_of
 from headgate.policy.fields import MODEL_NAME_RULE, NAME_RULE, Entry
 from headgate.policy.identity import (
     ActsForEntry,
+    BrowserLoginEntry,
+    DeviceLoginEntry,
     IssuerEntry,
     MembershipEntry,
     OwnKeysEntry,
@@ -21,6 +23,13 @@ from headgate.policy.limits import (
     CostLimitEntry,
     WeightsEntry,
     WindowLimitEntry,
+)
+from headgate.policy.notices import (
+    MailEntry,
+    NoticesEntry,
+    SlackEntry,
+    TenantNoticesEntry,
+    WebhookEntry,
 )
 from headgate.policy.prices import PricesEntry
 from headgate.policy.problems import PolicyRule, Problem, hint, shown
@@ -76,13 +85,25 @@ _IN_TENANT: dict[str, EntryType] = {
     "fairness": FairnessEntry,
     "auto_ceiling": CeilingEntry,
     "own_keys": OwnKeysEntry,
+    "notices": TenantNoticesEntry,
 }
 _TOP: dict[str, EntryType] = {
     "without_usage": WithoutUsageEntry,
     "cors": CorsEntry,
     "showback": ShowbackEntry,
+    "notices": NoticesEntry,
+}
+_NESTED: dict[tuple[int | str, ...], EntryType] = {
+    ("showback", "weights"): WeightsEntry,
+    ("notices", "webhook"): WebhookEntry,
+    ("notices", "slack"): SlackEntry,
+    ("notices", "mail"): MailEntry,
 }
 _NAMED: dict[str, EntryType] = {"cost_pools": CostPoolEntry, "cloud_prices": CloudPricesEntry}
+_LOGINS: dict[str, EntryType] = {
+    "browser_login": BrowserLoginEntry,
+    "device_login": DeviceLoginEntry,
+}
 _LEASE_ELSEWHERE = "remove it: only count: concurrent has a lease"
 _WEIGHTS_ELSEWHERE = "remove it: only count: tokens has weights"
 _ELSEWHERE: dict[EntryType, dict[str, str]] = {
@@ -95,7 +116,9 @@ _ELSEWHERE: dict[EntryType, dict[str, str]] = {
         "weights": _WEIGHTS_ELSEWHERE,
         "smooth": "remove it: requests in flight have no rate",
         "burst": "remove it: requests in flight have no rate",
+        "notify": "remove it: requests in flight have no window",
     },
+    MailEntry: {"password_file": "add user, or remove it: a password needs a user"},
     WindowLimitEntry: {
         "lease_s": _LEASE_ELSEWHERE,
         "weights": _WEIGHTS_ELSEWHERE,
@@ -247,15 +270,21 @@ def _locate_named(loc: tuple[int | str, ...]) -> tuple[EntryType, int]:
     return (PricesEntry, 4) if is_price and loc[0] == "cloud_prices" else (_NAMED[str(loc[0])], 2)
 
 
+def _locate_in_issuer(loc: tuple[int | str, ...]) -> tuple[EntryType, int]:
+    if len(loc) > 3 and loc[2] in _LOGINS:
+        return _LOGINS[str(loc[2])], 3
+    return (MembershipEntry, 4) if len(loc) > 4 and loc[2] == "tenants" else (IssuerEntry, 2)
+
+
 def _locate_elsewhere(loc: tuple[int | str, ...]) -> tuple[EntryType, int]:
     if len(loc) > 2 and loc[0] in _NAMED and loc[2] != "[key]":
         return _locate_named(loc)
-    if loc[:2] == ("showback", "weights") and len(loc) > 2:
-        return WeightsEntry, 2
+    if loc[:2] in _NESTED and len(loc) > 2:
+        return _NESTED[loc[:2]], 2
     if len(loc) > 1 and loc[0] in _TOP:
         return _TOP[str(loc[0])], 1
     if len(loc) > 2 and loc[0] == "auto":
         return SizeEntry, 2
     if len(loc) > 2 and loc[0] == "issuers" and loc[2] != "[key]":
-        return (MembershipEntry, 4) if len(loc) > 4 and loc[2] == "tenants" else (IssuerEntry, 2)
+        return _locate_in_issuer(loc)
     return PolicyFile, 0

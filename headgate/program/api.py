@@ -1,15 +1,18 @@
 """The listener of the management API."""
 
+import ssl
 from collections.abc import Mapping
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from functools import partial
 
 from extauthz.failures import FailureLimit
 from headgate.console.app import console_routes
+from headgate.console.surroundings import Surroundings
 from headgate.core.errors import OperatorError
 from headgate.core.issuers import Issuer
 from headgate.database.address import database_address
 from headgate.database.connection import connected
+from headgate.dataplane.box import CertifiedListener
 from headgate.identity.issuers.fetch import HttpFetch
 from headgate.identity.issuers.provider import Provider
 from headgate.identity.sessions import SessionStore
@@ -25,24 +28,30 @@ from headgate.management.login import Login, ensure_token
 from headgate.program.hooks import HookInputs
 from headgate.program.http_server import HttpServer
 from headgate.program.parts import running_verifier
-from headgate.program.settings import Address, ApiSettings, ServiceSettings
-from headgate.program.tls import read_pair, read_pem
+from headgate.program.settings import (
+    Address,
+    ApiSettings,
+    ServiceSettings,
+    TlsFiles,
+)
+from headgate.program.tls import CertificateWatcher, ShownCertificate
 
 
-async def start_api(stack: AsyncExitStack, settings: ServiceSettings, inputs: HookInputs) -> None:
+async def start_api(
+    stack: AsyncExitStack,
+    settings: ServiceSettings,
+    inputs: HookInputs,
+    around: AbstractAsyncContextManager[Surroundings],
+) -> None:
     """Serves the management API until the stack ends, if the settings name an address.
 
-    Raises OperatorError for settings that do not fit, and for a bad token or certificate.
+    `around` is what the console asks beyond the database; it is opened with the API. Raises
+    OperatorError for settings that do not fit, and for a bad token or certificate.
     """
     api = settings.api
     if api.address is None:
         return
-    if settings.database.url is None:
-        raise OperatorError("--api needs a database: name --database, or --database-dir of `up`")
-    if api.tls is None and not is_local(api.address.host):
-        raise OperatorError(
-            f"--api {api.address} is open to other machines: add --api-tls-cert and --api-tls-key"
-        )
+    _check(settings, api.address)
     if api.operator_token_file is not None:
         ensure_token(api.operator_token_file)
     verifier = await stack.enter_async_context(
@@ -57,14 +66,24 @@ async def start_api(stack: AsyncExitStack, settings: ServiceSettings, inputs: Ho
         desk.users.standing,
         lambda address: failures.count(address, inputs.clock.monotonic_s()),
     )
-    _check_pair(api)
+    tls = None if api.tls is None else await _followed(stack, api.tls, inputs)
     doors = await _doors(stack, login, desk, api.address, api)
-    app = management_app(
-        desk, doors.callers, [*login_pages(doors), *console_routes(desk, doors.callers)]
-    )
-    server = HttpServer(app, api.address, "the management API", api.tls)
+    surroundings = await stack.enter_async_context(around)
+    pages = console_routes(desk, doors.callers, surroundings)
+    app = management_app(desk, doors.callers, [*login_pages(doors), *pages])
+    server = HttpServer(app, api.address, "the management API", tls)
     await server.start()
     stack.push_async_callback(server.stop)
+
+
+def _check(settings: ServiceSettings, address: Address) -> None:
+    """Raises OperatorError without a database, and for clear text that others can reach."""
+    if settings.database.url is None:
+        raise OperatorError("--api needs a database: name --database, or --database-dir of `up`")
+    if settings.api.tls is None and not is_local(address.host):
+        raise OperatorError(
+            f"--api {address} is open to other machines: add --api-tls-cert and --api-tls-key"
+        )
 
 
 async def _doors(
@@ -98,6 +117,10 @@ def _desk(settings: ServiceSettings, inputs: HookInputs) -> Desk:
     return Desk(store=store, users=users, connect=connect, policy=inputs.policy, clock=inputs.clock)
 
 
-def _check_pair(api: ApiSettings) -> None:
-    if api.tls is not None:
-        read_pair(tuple((path, read_pem(path)) for path in (api.tls.certificate, api.tls.key)))
+async def _followed(stack: AsyncExitStack, files: TlsFiles, inputs: HookInputs) -> ssl.SSLContext:
+    """The context of TLS, whose certificate follows the files until the stack ends."""
+    watcher = CertificateWatcher(files, inputs.clock, inputs.metrics, CertifiedListener.API)
+    shown = ShownCertificate(watcher.current())
+    watcher.set_follower(shown.renew)
+    await stack.enter_async_context(watcher)
+    return shown.context

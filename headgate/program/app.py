@@ -30,6 +30,7 @@ from ratelimit.peek import PeekLimits
 from ratelimit.service import RateLimitService
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.slices.sliced import SlicedStore
+from ratelimit.unanswered import Unanswered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,7 @@ class Hooks:
     processor: ExternalProcessor
     rate_limit: RateLimitService
     access_log: AccessLogService
+    unanswered: Unanswered
 
     def methods(self) -> tuple[Method, ...]:
         """The gRPC methods of all four hooks. Check answers on both paths."""
@@ -72,6 +74,7 @@ def build_hooks(
     processor = _processor(parts, estimator)
     rate_limit = RateLimitService(limiter, parts.metrics, parts.clock, others)
     authorization = _authorization(parts, failures)
+    unanswered = _unanswered(parts, limiter)
     return Hooks(
         authorization=authorization,
         lean=LeanCheck(
@@ -83,7 +86,10 @@ def build_hooks(
         ),
         processor=processor,
         rate_limit=rate_limit,
-        access_log=_access_log(parts, limiter, estimator, (sinks, shown), failures),
+        access_log=_access_log(
+            parts, limiter, estimator, (sinks, shown), failures, unanswered=unanswered.add
+        ),
+        unanswered=unanswered,
     )
 
 
@@ -110,6 +116,11 @@ def _limiter(parts: Parts) -> Limiter:
         keys=parts.keys,
         virtual_times=parts.virtual_times,
     )
+
+
+def _unanswered(parts: Parts, limiter: Limiter) -> Unanswered:
+    exchange = parts.store.exchange_ids if isinstance(parts.store, SlicedStore) else None
+    return Unanswered(limiter.give_back, exchange, parts.metrics)
 
 
 def _processor(parts: Parts, estimator: Estimator) -> ExternalProcessor:
@@ -147,6 +158,8 @@ def _access_log(
     estimator: Estimator,
     outputs: tuple[Sequence[Sink], ConsoleSink | None],
     failures: FailureLimit,
+    *,
+    unanswered: Callable[[str], None],
 ) -> AccessLogService:
     def price_of(name: str, version: str | None, at_s: float | None) -> Price | None:
         model = parts.policy().models.get(name)
@@ -159,6 +172,7 @@ def _access_log(
     return AccessLogService(
         settle=limiter.settle,
         known_outcome=limiter.known_outcome,
+        unanswered=unanswered,
         learn=estimator.learn,
         price_of=price_of,
         sinks=outputs[0],

@@ -18,7 +18,7 @@ models:
   $model:
     upstream: $upstream
     context_tokens: 8192
-    prices: {input: 0.20, cached_input: 0.05, output: 0.60}
+    prices: {input: 2.50, cached_input: 0.50, output: 10.00}
   sql-expert:
     base: $model
     adapter: $adapter
@@ -34,22 +34,38 @@ tenants:
       - {count: requests, limit: 100, per: minute, users: [alice]}
       - {count: tokens, limit: 1000000, per: day, each: user}
       - {count: concurrent, limit: 64}
+      - {count: cost, limit: 5, per: month}
   globex:
     models: [$model]
     keys:
       - {id: carol-demo, user: carol, sha256: "$carol"}
     limits:
-      - {count: tokens, limit: 500000, per: month}
+      - {count: tokens, limit: 9000000, per: month}
+      - {count: cost, limit: 14, per: month}
   # Two tenants of the made-up month in the console. They have no keys.
   acme:
     timezone: Europe/Berlin
     models: [$model, sql-expert]
     limits:
       - {count: tokens, limit: 200000, per: minute}
+      - {count: cost, limit: 10, per: month}
+      - {count: tokens, limit: 250000, per: day, each: user}
   initech:
     models: [$model]
     limits:
       - {count: tokens, limit: 3000000, per: day}
+      - {count: cost, limit: 8, per: month}
+
+# A small part of a GPU: the traffic of the made-up months fills much of it.
+showback: {timezone: Europe/Berlin}
+cost_pools:
+  gpu-slice: {kind: reserved, models: [$model], hour_price: 0.058, pods: 1, full_tokens_per_s: 7}
+  host:
+    {kind: owned, models: [$model], hardware: 360, hardware_months: 36, power_kw: 0.05,
+     kwh_price: 0.31}
+cloud_prices:
+  list-a: {day: 2026-10-01, models: {$model: {input: 6.00, cached_input: 1.50, output: 21.00}}}
+  list-b: {day: 2026-10-01, models: {$model: {input: 0.80, output: 3.20}}}
 """
 )
 

@@ -1,13 +1,13 @@
-"""A month of usage for the demo, so that its console shows something. All of it is made up.
+"""Usage for the demo, so that its console shows something: this month, and two that are closed.
 
-The same day gives the same records, with ids that begin with `demo-`. A second start of the demo
-adds only those that have ended since.
+All of it is made up. The same day gives the same records, with ids that begin with `demo-`. A
+second start of the demo adds only those that have ended since.
 """
 
 import json
 import random
 from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -16,13 +16,19 @@ from typing import Any, Protocol
 from headgate.core.clock import Clock
 from headgate.core.policy import CompiledPolicy
 from headgate.database.connection import Connection
+from headgate.identity.change_log import Actor
 from headgate.ledger.importing import BATCH_LINES, Import, Source
+from headgate.ledger.showback.closed import MonthError
+from headgate.ledger.showback.month import read_statement
+from headgate.ledger.showback.period import month_at, month_before, period_of
+from headgate.management.reports import closed
 from headgate.policy import limit_text
 
-DAYS = 31
-SOURCE = "a made-up month of the demo"
+MONTHS_BEFORE = 2
+SOURCE = "made-up months of the demo"
+BY = Actor("demo", "127.0.0.1", "The demo")
 _WAIT_S = 10.0
-_IN, _CACHED, _OUT = 200, 50, 600
+_IN, _CACHED, _OUT = 2_500, 500, 10_000
 """The prices of the demo's policy, in nanos for each token."""
 
 
@@ -82,12 +88,19 @@ _TEAMS = (
 )
 
 
-async def add_demo_month(connect: Connect, clock: Clock, policy: CompiledPolicy) -> int:
-    """Adds the month until now, and returns how many of its records are new."""
-    lines = list(_lines(datetime.fromtimestamp(clock.now_s(), UTC), policy))
+async def add_demo_months(connect: Connect, clock: Clock, policy: CompiledPolicy) -> int:
+    """Adds all that has ended until now, closes the months before, returns the new records."""
+    now = datetime.fromtimestamp(clock.now_s(), UTC)
+    lines = [json.dumps(one).encode() for one in demo_records(now, policy)]
     numbered = list(enumerate(lines, 1))
     batches = (numbered[n : n + BATCH_LINES] for n in range(0, len(numbered), BATCH_LINES))
     fed = await Import(connect, clock, _WAIT_S, _no_line_is_bad).run([Source(SOURCE, batches)])
+    async with connect() as connection:
+        for month in _months(now, policy)[:-1]:
+            statement = await read_statement(connection, policy, month, now)
+            if statement.closing is None:
+                with suppress(MonthError):  # a month of an earlier start may be open before it
+                    await closed(connection, statement, BY, clock)
     return fed.added
 
 
@@ -95,16 +108,24 @@ def _no_line_is_bad(_source: str, number: int, why: str) -> None:
     raise AssertionError(f"line {number} of the demo's month {why}")
 
 
-def _lines(now: datetime, policy: CompiledPolicy) -> Iterator[bytes]:
-    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    for day in (today - timedelta(days=n) for n in range(DAYS - 1, -1, -1)):
+def demo_records(now: datetime, policy: CompiledPolicy) -> Iterator[dict[str, Any]]:
+    """The records of all requests that have ended."""
+    begin = period_of(_months(now, policy)[0], policy.showback).begin
+    day = begin.replace(hour=0, minute=0, second=0, microsecond=0)
+    while day <= now:
         for team in _TEAMS:
             for record in _day_of(team, day, policy):
-                ended_at = datetime.fromisoformat(record["time"]) + timedelta(
-                    seconds=record["duration_s"]
-                )
-                if ended_at < now:
-                    yield json.dumps(record).encode()
+                at = datetime.fromisoformat(record["time"])
+                if begin <= at and at + timedelta(seconds=record["duration_s"]) < now:
+                    yield record
+        day += timedelta(days=1)
+
+
+def _months(now: datetime, policy: CompiledPolicy) -> list[str]:
+    months = [month_at(now, policy.showback)]
+    while len(months) <= MONTHS_BEFORE:
+        months.insert(0, month_before(months[0]))
+    return months
 
 
 def _day_of(team: _Team, day: datetime, policy: CompiledPolicy) -> Iterator[dict[str, Any]]:
@@ -151,7 +172,7 @@ def _record(
         return {**asked, **_refused(team, prompt, policy)}
     if fate < 0.025:
         return {**asked, "status": 403, "flags": ["UAEX"], "duration_s": 0.0031}
-    return {**asked, **_computed(team, prompt, fate, chance)}
+    return {**asked, **_computed(team, prompt, fate, chance), **_priced(at, policy)}
 
 
 def _refused(team: _Team, prompt: int, policy: CompiledPolicy) -> dict[str, Any]:
@@ -198,3 +219,7 @@ def _computed(team: _Team, prompt: int, fate: float, chance: random.Random) -> d
         "ttft_s": None if has_failed else ttft_s,
         "duration_s": round(ttft_s + answer / 62, 6),
     }
+
+
+def _priced(at: datetime, policy: CompiledPolicy) -> dict[str, Any]:
+    return {"price_version": policy.models["tiny"].prices.at(at.timestamp()).version}

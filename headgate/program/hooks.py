@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from accesslog.sink import JsonLinesSink, Sink
 from accesslog.spool import SpoolSink
@@ -17,6 +17,7 @@ from headgate.program.parts import (
     Parts,
     key_store,
     running_keys,
+    running_notices,
     running_pins,
     running_places,
     running_store,
@@ -26,6 +27,7 @@ from headgate.program.settings import ServiceSettings
 from headgate.program.stalls import StallWatch, spare_collections
 from ratelimit.descriptors.tree import Domains
 from ratelimit.fair.tags import VirtualTimes
+from ratelimit.store.memory import MemoryStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,8 @@ class HookInputs:
 
     `policy` and `domains` return the versions in force; `domains` is None without
     --ratelimit-config. With a `console`, a line for each request goes there. `admits` says whether
-    new requests may come in. `record_lock` is that of `JsonLinesSink`.
+    new requests may come in. `record_lock` is that of `JsonLinesSink`. `memory` counts the limits
+    where --store is memory.
     """
 
     policy: Callable[[], CompiledPolicy]
@@ -44,6 +47,7 @@ class HookInputs:
     console: Callable[[str], None] | None = None
     admits: Callable[[], bool] = lambda: True
     record_lock: int | None = None
+    memory: MemoryStore = field(default_factory=MemoryStore)
 
 
 @asynccontextmanager
@@ -65,7 +69,9 @@ async def running_hooks(
         parts = Parts(
             policy=inputs.policy,
             domains=inputs.domains,
-            store=await enter(running_store(settings.store, clock, metrics, virtual_times)),
+            store=await enter(
+                running_store(settings.store, clock, metrics, virtual_times, inputs.memory)
+            ),
             pins=await enter(running_pins(settings.store, clock)),
             places=await enter(running_places(inputs.policy, settings.store, clock)),
             keys=NO_KEYS if ring is None else ring,
@@ -78,9 +84,11 @@ async def running_hooks(
         )
         sinks = _sinks(stack, settings, inputs)
         hooks = build_hooks(settings, parts, sinks, inputs.console)
+        await stack.enter_async_context(hooks.unanswered)
         server = HookServer(hooks.methods(), settings.grpc_server, settings.workers)
         await open_door(server)
         stack.push_async_callback(server.drain, ending, lambda: hooks.access_log.open_streams > 0)
+        await enter(running_notices(settings.database, parts))
         await enter(StallWatch(clock, metrics))
         spare_collections()
         yield hooks

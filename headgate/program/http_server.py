@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,7 +10,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from headgate.core.errors import OperatorError
-from headgate.program.settings import Address, TlsFiles
+from headgate.program.settings import Address
 
 _GRACE_S = 2
 
@@ -33,7 +34,7 @@ class HttpServer:
         app: Starlette,
         address: Address,
         purpose: str = "admin",
-        tls: TlsFiles | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._address = address
         self._purpose = purpose
@@ -48,8 +49,7 @@ class HttpServer:
                 server_header=False,
                 timeout_graceful_shutdown=_GRACE_S,
                 proxy_headers=False,
-                ssl_certfile=None if tls is None else tls.certificate,
-                ssl_keyfile=None if tls is None else tls.key,
+                ssl_context_factory=None if tls is None else lambda _config, _default: tls,
             )
         )
         self._serving: asyncio.Task[None] | None = None

@@ -14,6 +14,7 @@ from headgate.core.clock import Clock
 from headgate.core.errors import OperatorError
 from headgate.core.key_ring import NO_KEYS, KeyRing
 from headgate.core.metrics import Metrics
+from headgate.core.pods import named_pods
 from headgate.core.policy import CompiledPolicy
 from headgate.database.address import database_address
 from headgate.database.connection import connected
@@ -25,6 +26,7 @@ from headgate.identity.snapshot import Snapshot
 from headgate.identity.store import KeyStore
 from headgate.identity.tokens.revocations import NOTHING_REVOKED
 from headgate.identity.verifier import TokenVerifier
+from headgate.ledger.notices.looking import NoticeKeeper
 from headgate.placement.exchange import LoadExchange, OwnLoads, RedisLoads
 from headgate.placement.loads import PodLoads
 from headgate.placement.names import PodNames
@@ -46,17 +48,19 @@ async def running_store(
     clock: Clock,
     metrics: Metrics,
     virtual_times: VirtualTimes | None = None,
+    memory: MemoryStore | None = None,
 ) -> AsyncIterator[Store]:
     """The store named on the command line. It starts without its Redis too.
 
-    Through a Redis, replicas exchange the `virtual_times` of vLLM's queues.
+    `memory` is used where the settings name it. Through a Redis, replicas exchange the
+    `virtual_times` of vLLM's queues.
 
     Raises OperatorError for a URL that is none.
     """
     if settings.url == "memory":
         if settings.password_file is not None:
             raise OperatorError("--store-password-file goes with a --store that is a Redis")
-        yield MemoryStore()
+        yield memory or MemoryStore()
         return
     shared = RedisStore.from_url(settings.url, settings.deadline_s, settings.password_file)
     replica = uuid.uuid4().hex
@@ -115,9 +119,7 @@ async def running_places(
 
     def named() -> Iterator[str]:
         for model in policy().models.values():
-            yield from model.pods
-            for version in () if model.versions is None else model.versions.all:
-                yield from version.pods
+            yield from named_pods(model)
 
     loads = PodLoads(clock.now_s)
     async with AsyncExitStack() as stack:
@@ -184,3 +186,14 @@ class Parts:
     """Those of vLLM's queues, which the store exchanges."""
     key_store: KeyStore | None = None
     """Where users make their own keys; None without a database."""
+
+
+@asynccontextmanager
+async def running_notices(settings: DatabaseSettings, parts: Parts) -> AsyncIterator[None]:
+    """Thresholds of limits are looked at, and people are told, if there is a database."""
+    if settings.url is None:
+        yield
+        return
+    connect = partial(connected, database_address(settings.url, settings.password_file))
+    async with NoticeKeeper(connect, parts.policy, parts.store, parts.clock, parts.metrics):
+        yield

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypeAlias, TypeVar
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Gauge
 
 from headgate.core.clock import Clock
 from headgate.core.errors import OperatorError
@@ -62,7 +62,8 @@ class WatchedFiles(Generic[T]):
     files: Callable[[], tuple[Path, ...]]
     read: Callable[[Path], bytes]
     compile: Callable[[Contents], T]
-    reloads: Counter
+    count: Callable[[str], object]
+    """Counts a change by its result: `applied` or `refused`."""
     refused: Gauge
     loaded_seconds: Gauge
     is_whole: Callable[[Contents], bool] = _no_file_is_empty
@@ -208,7 +209,7 @@ class Watcher(Generic[T]):
         self._digest = digest
         self._refused = None
         self._watched.refused.set(0)
-        self._watched.reloads.labels("applied").inc()
+        self._watched.count("applied")
         self._watched.loaded_seconds.set(self._clock.now_s())
         log.info("%s applied: %s", self._watched.noun, self._watched.name)
 
@@ -217,7 +218,7 @@ class Watcher(Generic[T]):
             return
         self._refused = digest
         self._watched.refused.set(1)
-        self._watched.reloads.labels("refused").inc()
+        self._watched.count("refused")
         refused = f"{self._watched.noun} refused, the last good one stays in force:"
         if len(problems) == 1:
             log.error("%s %s", refused, problems[0])
@@ -255,7 +256,7 @@ class PolicyWatcher(Watcher[CompiledPolicy]):
             files=lambda: (path,),
             read=read_policy,
             compile=compile_policy,
-            reloads=metrics.policy_reloads,
+            count=lambda result: metrics.policy_reloads.labels(result).inc(),
             refused=metrics.policy_refused,
             loaded_seconds=metrics.policy_loaded_seconds,
         )
@@ -274,7 +275,7 @@ class RlsConfigWatcher(Watcher[Domains]):
             files=lambda: config_files(paths),
             read=read_config,
             compile=parse_domains,
-            reloads=metrics.ratelimit_config_reloads,
+            count=lambda result: metrics.ratelimit_config_reloads.labels(result).inc(),
             refused=metrics.ratelimit_config_refused,
             loaded_seconds=metrics.ratelimit_config_loaded_seconds,
         )

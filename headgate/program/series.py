@@ -13,11 +13,12 @@ import headgate
 from accesslog.types import Ended
 from headgate.core.contract import ABSENT
 from headgate.core.errors import Refusal
-from headgate.core.ledger_metrics import OUTCOMES
+from headgate.core.ledger_metrics import NOTICE_CHANNELS, NOTICE_OUTCOMES, OUTCOMES
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy, OnOutage
 from headgate.core.request_metrics import CLASSES
 from headgate.core.settlement import Source
+from headgate.dataplane.box import CertifiedListener
 from ratelimit.store.protocol import SettleOutcome
 
 _ENDED = (*Ended, ABSENT)
@@ -64,16 +65,27 @@ def start_series(metrics: Metrics) -> None:
         metrics.records.labels(outcome)
     for outcome in OUTCOMES:
         metrics.of_ledger.records.labels(outcome)
-    for counter in (
-        metrics.policy_reloads,
-        metrics.certificate_reloads,
-        metrics.ratelimit_config_reloads,
-    ):
-        for result in _RELOADS:
-            counter.labels(result)
+    for delivery in product(NOTICE_CHANNELS, NOTICE_OUTCOMES):
+        metrics.of_ledger.notice_deliveries.labels(*delivery)
+    for result in _RELOADS:
+        metrics.policy_reloads.labels(result)
+        metrics.ratelimit_config_reloads.labels(result)
+    _start_certificates(metrics)
     ProcessCollector(registry=metrics.registry)
     build = Info("headgate_build", "The running version of Headgate.", registry=metrics.registry)
     build.info({"version": headgate.__version__, "python": platform.python_version()})
+
+
+def _start_certificates(metrics: Metrics) -> None:
+    for listener in CertifiedListener:
+        for result in _RELOADS:
+            metrics.certificate_reloads.labels(listener, result)
+        for gauge in (
+            metrics.certificate_refused,
+            metrics.certificate_loaded_seconds,
+            metrics.certificate_expires_seconds,
+        ):
+            gauge.labels(listener)
 
 
 def start_policy_series(metrics: Metrics, policy: CompiledPolicy) -> None:

@@ -1,7 +1,7 @@
 """The services: the hooks, in this process or in workers, and the admin port."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -9,6 +9,7 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 
+from headgate.console.surroundings import Surroundings
 from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
@@ -25,10 +26,12 @@ from headgate.program.one_process import OneProcess
 from headgate.program.reload import RlsConfigWatcher
 from headgate.program.series import start_series
 from headgate.program.settings import LogLevel, ServiceSettings
+from headgate.program.surroundings import surroundings
 from headgate.program.workers.pool import Workers
 from headgate.program.workers.setups import setups
 from headgate.rls_config import dump_domains
 from ratelimit.descriptors.tree import Domains
+from ratelimit.store.memory import MemoryStore
 
 
 class Answering(Protocol):
@@ -77,19 +80,24 @@ class BoxParts:
     """One box around the services.
 
     Its Envoy calls the `sockets` in turn, one for each worker. `envoy_metrics` returns Envoy's own
-    metrics, or None while it does not answer.
+    metrics, or None while it does not answer. `authorities` are those of the vLLMs' certificates.
     """
 
     sockets: Sequence[Path]
     envoy_metrics: Callable[[], Awaitable[str | None]]
+    authorities: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The running services: the URL of their admin port, and what answers the hooks."""
+    """The running services: the URL of their admin port, and what answers the hooks.
+
+    `memory` counts the limits where --store is memory.
+    """
 
     admin_url: str
     answering: Answering
+    memory: MemoryStore
 
 
 @asynccontextmanager
@@ -126,12 +134,13 @@ async def running_services(
         start_ledger(stack, settings, inputs)
         await answering.start()
         stack.push_async_callback(answering.stop)
-        await start_api(stack, settings, inputs)
+        around = _surroundings(settings, inputs.memory, answering, box)
+        await start_api(stack, settings, inputs, around)
         stack.callback(ready.update, hooks="the program ends, and they drain")
         ready["hooks"] = ""
         if watcher is not None:
             await stack.enter_async_context(_following(watcher, answering, ending))
-        yield Services(admin_url, answering)
+        yield Services(admin_url, answering, inputs.memory)
 
 
 def _watcher(settings: ServiceSettings, clock: Clock, metrics: Metrics) -> RlsConfigWatcher | None:
@@ -165,6 +174,14 @@ def _answering(
     usual = settings.log.level
     ending.on_user_signal.append(lambda: answering.log_from(switch_level(usual)))
     return answering
+
+
+def _surroundings(
+    settings: ServiceSettings, memory: MemoryStore, answering: Answering, box: BoxParts | None
+) -> AbstractAsyncContextManager[Surroundings]:
+    envoy = None if box is None else box.envoy_metrics
+    authorities = None if box is None else box.authorities
+    return surroundings(settings.store, memory, answering.registry, envoy, authorities)
 
 
 def _admin_app(

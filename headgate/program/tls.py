@@ -1,5 +1,6 @@
-"""The door's certificate: read as a pair with its key, checked, and followed when it changes."""
+"""A certificate: read as a pair with its key, checked, and followed when it changes."""
 
+import asyncio
 import ssl
 from contextlib import suppress
 from pathlib import Path
@@ -7,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
-from headgate.dataplane.box import Certificate
+from headgate.dataplane.box import Certificate, CertifiedListener
 from headgate.policy import FileError
 from headgate.program.reload import Contents, WatchedFiles, Watcher
 from headgate.program.settings import TlsFiles
@@ -15,38 +16,68 @@ from headgate.program.settings import TlsFiles
 _MAX_SIZE_BYTES = 1024 * 1024
 _HANDSHAKE_ROUNDS = 3
 """TLS 1.3 needs two, and a further one does no harm."""
+_NOUNS = {
+    CertifiedListener.DOOR: "certificate",
+    CertifiedListener.API: "certificate of the management API",
+}
 _NOT_VALID = {10: "has expired", 9: "is not valid yet"}
 """By OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED and X509_V_ERR_CERT_NOT_YET_VALID."""
 
 
 class CertificateError(FileError):
-    """A certificate or key that the door cannot use; one line for its operator."""
+    """A certificate or key that a listener cannot use; one line for its operator."""
 
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__((f"{path}: {problem}",))
 
 
+class ShownCertificate:
+    """The pair that a server of this process shows: each connection gets the newest one.
+
+    A second `load_cert_chain` into one context would keep the old pair beside a new one of another
+    kind of key. So each pair has a context of its own. A connection takes it at its first message,
+    by `sni_callback`. OpenSSL calls that also for a client that names no server.
+    """
+
+    def __init__(self, certificate: Certificate) -> None:
+        self._newest = _server_context(certificate)
+        self.context = _server_context(certificate)
+        """The context for the server."""
+        self.context.sni_callback = self._choose
+
+    async def renew(self, certificate: Certificate) -> None:
+        """New connections get this pair from now on."""
+        self._newest = await asyncio.to_thread(_server_context, certificate)
+
+    def _choose(
+        self, connection: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _from: ssl.SSLContext
+    ) -> None:
+        connection.context = self._newest
+
+
 class CertificateWatcher(Watcher[Certificate]):
-    """Watches the pair of `--tls-cert` and `--tls-key`.
+    """Watches the pair of one listener.
 
     Raises CertificateError when there is no good pair to begin with.
     """
 
-    def __init__(self, files: TlsFiles, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self, files: TlsFiles, clock: Clock, metrics: Metrics, listener: CertifiedListener
+    ) -> None:
         watched = WatchedFiles(
-            noun="certificate",
+            noun=_NOUNS[listener],
             name=f"{files.certificate} with {files.key}",
             check=f"openssl x509 -in {files.certificate} -text",
             files=lambda: (files.certificate, files.key),
             read=read_pem,
             compile=read_pair,
-            reloads=metrics.certificate_reloads,
-            refused=metrics.certificate_refused,
-            loaded_seconds=metrics.certificate_loaded_seconds,
+            count=lambda result: metrics.certificate_reloads.labels(listener, result).inc(),
+            refused=metrics.certificate_refused.labels(listener),
+            loaded_seconds=metrics.certificate_loaded_seconds.labels(listener),
             is_whole=_is_good,
         )
         super().__init__(watched, clock)
-        self._expires_seconds = metrics.certificate_expires_seconds
+        self._expires_seconds = metrics.certificate_expires_seconds.labels(listener)
         self._expires_seconds.set(self.current().expires_s)
 
     def _apply(self, new: Certificate, digest: bytes) -> None:
@@ -121,13 +152,8 @@ def _handshake(certificate: bytes, key: bytes) -> float:
     Raises ssl.SSLError for a pair that no client would take. Raises ValueError for a name or a
     date that cannot be read, and OSError where the temporary folder is unusable.
     """
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server = _loaded(certificate, key)
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    with TemporaryDirectory(prefix="headgate-") as folder:  # only its owner can enter
-        files = Path(folder, "certificate"), Path(folder, "key")
-        files[0].write_bytes(certificate)
-        files[1].write_bytes(key)
-        server.load_cert_chain(*files)
     client.check_hostname = False
     client.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
     client.load_verify_locations(cadata=certificate.decode("ascii", "ignore"))
@@ -140,6 +166,21 @@ def _handshake(certificate: bytes, key: bytes) -> float:
                 side.do_handshake()
     shown = theirs.getpeercert() or {}
     return float(ssl.cert_time_to_seconds(str(shown.get("notAfter"))))
+
+
+def _server_context(certificate: Certificate) -> ssl.SSLContext:
+    return _loaded(certificate.chain.encode(), certificate.key.encode())
+
+
+def _loaded(certificate: bytes, key: bytes) -> ssl.SSLContext:
+    """A server's context with the pair, which Python takes only from files."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with TemporaryDirectory(prefix="headgate-") as folder:  # only its owner can enter
+        files = Path(folder, "certificate"), Path(folder, "key")
+        files[0].write_bytes(certificate)
+        files[1].write_bytes(key)
+        context.load_cert_chain(*files)
+    return context
 
 
 def _is_good(contents: Contents) -> bool:

@@ -20,14 +20,15 @@ from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.database.address import database_address
 from headgate.database.connection import connected
-from headgate.dataplane.box import MAX_CONNECTIONS
+from headgate.dataplane.box import MAX_CONNECTIONS, CertifiedListener
 from headgate.dataplane.child import room_for_connections
 from headgate.dataplane.drain import Drain
 from headgate.dataplane.supervisor import Envoy
 from headgate.doctor.reachable import check_authorities, silent
 from headgate.policy import check_upstream
-from headgate.program.addresses import free_address
-from headgate.program.demo_month import add_demo_month
+from headgate.program.addresses import held_address
+from headgate.program.demo_counts import count_demo_months
+from headgate.program.demo_month import add_demo_months
 from headgate.program.ending import Ending, on_signals
 from headgate.program.envoy import (
     box_of,
@@ -44,6 +45,7 @@ from headgate.program.settings import BoxSettings
 from headgate.program.simulated import running_demo
 from headgate.program.tls import CertificateWatcher
 from headgate.program.welcome import welcome
+from ratelimit.store.memory import MemoryStore
 
 _STDOUT = 1
 SPOOL = "spool"
@@ -91,9 +93,9 @@ async def one_box(
 
     At the end Envoy is drained first, while the hooks still answer, and the services end last.
     """
-    settings = _with_free_addresses(settings)
     metrics = Metrics(CollectorRegistry(), clock)
     async with AsyncExitStack() as stack:
+        settings = _with_held_addresses(stack, settings)
         folder = stack.enter_context(run_folder(settings.run_dir))
         demo, policy_file = None, settings.policy
         if policy_file is None:
@@ -110,7 +112,7 @@ async def one_box(
             clock=clock,
             metrics=metrics,
             console=say if somebody_looks() else None,
-            box=BoxParts(hook_sockets(folder, settings.workers), lambda: metrics_of_envoy(folder)),
+            box=_box_parts(settings, folder),
         )
         services = await stack.enter_async_context(running)
         certificates = _certificates(settings, clock, metrics)
@@ -120,17 +122,25 @@ async def one_box(
         await _follow(stack, envoy, services, policy, certificates)
         await _say_silent_upstreams(policy.current(), settings.upstream_ca, say)
         if demo is not None:
-            await _show_a_month(settings, clock, policy.current())
+            await _show_a_month(settings, clock, policy.current(), services.memory)
         for line in welcome(settings, services.admin_url, demo):
             say(line)
         yield Parts(envoy, [part.died for part in (database, envoy) if part is not None])
 
 
-async def _show_a_month(settings: BoxSettings, clock: Clock, policy: CompiledPolicy) -> None:
-    """Adds the demo's month to its ledger, if it has one."""
+def _box_parts(settings: BoxSettings, folder: Path) -> BoxParts:
+    sockets = hook_sockets(folder, settings.workers)
+    return BoxParts(sockets, lambda: metrics_of_envoy(folder), settings.upstream_ca)
+
+
+async def _show_a_month(
+    settings: BoxSettings, clock: Clock, policy: CompiledPolicy, memory: MemoryStore
+) -> None:
+    """Adds the demo's months to its ledger, if it has one, and to the counters of its limits."""
     if settings.database.url is not None and settings.ledger.spool is not None:
         address = database_address(settings.database.url, settings.database.password_file)
-        await add_demo_month(partial(connected, address), clock, policy)
+        await add_demo_months(partial(connected, address), clock, policy)
+        await count_demo_months(memory, clock, policy)
 
 
 async def _database(
@@ -157,10 +167,12 @@ def somebody_looks(descriptor: int = _STDOUT) -> bool:
 def _certificates(
     settings: BoxSettings, clock: Clock, metrics: Metrics
 ) -> CertificateWatcher | None:
-    return None if settings.tls is None else CertificateWatcher(settings.tls, clock, metrics)
+    if settings.tls is None:
+        return None
+    return CertificateWatcher(settings.tls, clock, metrics, CertifiedListener.DOOR)
 
 
-def _with_free_addresses(settings: BoxSettings) -> BoxSettings:
+def _with_held_addresses(stack: AsyncExitStack, settings: BoxSettings) -> BoxSettings:
     """The settings with addresses as numbers. Raises OperatorError for a bad URL or address."""
     if settings.upstream is not None:
         check_upstream(settings.upstream)
@@ -170,8 +182,8 @@ def _with_free_addresses(settings: BoxSettings) -> BoxSettings:
         check_authorities(settings.upstream_ca)
     return replace(
         settings,
-        listen=free_address(settings.listen, "--listen"),
-        admin=free_address(settings.admin, "--admin"),
+        listen=stack.enter_context(held_address(settings.listen, "--listen")),
+        admin=stack.enter_context(held_address(settings.admin, "--admin")),
     )
 
 

@@ -10,6 +10,7 @@ All keys of a tenant share a hash tag, so that a script finds them on the same n
 - The replicas are a sorted set, by the end of their life on Redis' clock: `hg:replicas`.
 - The batches for a replica are a hash, by their ids: `hg:post:REPLICA`.
 - The virtual times are a hash, by queue: `hg:virtual_times`.
+- The ids of requests that ended unanswered are a stream: `hg:unanswered`.
 """
 
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ REPLICAS = "hg:replicas"
 BATCHES = "hg:post:"
 """The keys of forwarded settlements. Replicas of every version share them: the word stays."""
 VIRTUAL_TIMES = "hg:virtual_times"
+UNANSWERED = "hg:unanswered"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from ratelimit.keys import escaped
 from ratelimit.store.buckets import BucketLevel
 from ratelimit.store.commands import commands_to
 from ratelimit.store.deadline import deadline
-from ratelimit.store.names import BATCHES, REPLICAS, VIRTUAL_TIMES, Scope
+from ratelimit.store.names import BATCHES, REPLICAS, UNANSWERED, VIRTUAL_TIMES, Scope
 from ratelimit.store.protocol import (
     DRAINED_KEPT_S,
     SETTLED_KEPT_S,
@@ -40,7 +40,7 @@ from ratelimit.store.protocol import (
     Weights,
 )
 from ratelimit.store.protocol import to_ms as _ms
-from ratelimit.store.shared import Batch, Exchanged
+from ratelimit.store.shared import Batch, Exchanged, Told
 
 TIMEOUT_S = 0.5
 _PARALLEL = 64
@@ -48,6 +48,7 @@ _BATCHES_KEPT_S = 600
 """A replica that has not read its batches for this long will never read them."""
 _VIRTUAL_TIMES_KEPT_S = 24 * FINISH_KEPT_S
 """Longer than any finish: a finish without its virtual time would hold its tenant back."""
+_MOST_IDS, _IDS_AT_ONCE = 10_000, 1_000
 _FAILURES = (TimeoutError, RedisError, RedisClusterException, OSError)
 _DECISIONS = (ReserveDecision.REFUSED, ReserveDecision.ADMITTED, ReserveDecision.REPLAYED)
 _OUTCOMES = (SettleOutcome.UNKNOWN, SettleOutcome.SETTLED, SettleOutcome.DUPLICATE)
@@ -193,6 +194,18 @@ class RedisStore:
             pipeline.hgetall(VIRTUAL_TIMES)
             stored = (await pipeline.execute())[-1]
         return {queue.decode(): int(tag) for queue, tag in stored.items()}
+
+    async def exchange_ids(self, ids: Sequence[str], place: str) -> Told:
+        async with self._bounded("exchange_ids"):
+            pipeline: Any = self._client.pipeline(transaction=False)
+            for id in ids:
+                pipeline.xadd(UNANSWERED, {"id": id}, maxlen=_MOST_IDS)
+            if ids:
+                pipeline.pexpire(UNANSWERED, _ms(SETTLED_KEPT_S))
+            pipeline.xrange(UNANSWERED, f"({place}" if place else "-", count=_IDS_AT_ONCE)
+            entries = (await pipeline.execute())[-1]
+        told = tuple(fields[b"id"].decode() for _, fields in entries)
+        return Told(told, entries[-1][0].decode() if entries else place)
 
     async def close(self) -> None:
         """Ends its connections."""

@@ -36,6 +36,14 @@ class Exchanged:
     gone: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Ids that replicas have told each other, and the place after the last of them."""
+
+    ids: tuple[str, ...]
+    place: str
+
+
 class SharedStore(Store, Protocol):
     """A store for several replicas, which count themselves in it and forward settlements."""
 
@@ -59,4 +67,12 @@ class SharedStore(Store, Protocol):
 
     async def exchange_times(self, times: Mapping[str, int]) -> Mapping[str, int]:
         """Stores these virtual times, by queue, and returns all that are stored."""
+        ...
+
+    async def exchange_ids(self, ids: Sequence[str], place: str) -> Told:
+        """Tells all replicas these ids. Returns those that were told after `place`, in order.
+
+        They are all ids of the last minutes for an empty `place`, and a thousand at most. An id may
+        be told twice.
+        """
         ...

@@ -18,7 +18,7 @@ from accesslog.types import UsageRecord
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy, Model, Tenant
 from headgate.core.settlement import Estimate, Usage
-from tests.accesslog.entries import ADMISSION, USAGE, entry, message, prices_of
+from tests.accesslog.entries import ADMISSION, CALLER, USAGE, entry, message, prices_of
 from tests.fakes import FakeClock
 from tests.hook_channel import hook_channel
 
@@ -93,12 +93,14 @@ class World:
         self.limiter = FakeLimiter()
         self.sink = FakeSink()
         self.failures: list[str] = []
+        self.unanswered: list[str] = []
         self.taught: list[tuple[tuple[str, str, str], int, int, int]] = []
         self.policy = CollectorRegistry()
         self.clock = FakeClock()
         self.service = AccessLogService(
             settle=self.limiter.settle,
             known_outcome=lambda *reservation: self.limiter.known.get(reservation),
+            unanswered=self.unanswered.append,
             learn=lambda *lesson: self.taught.append(lesson),
             price_of=prices_of,
             sinks=[self.sink],
@@ -203,6 +205,26 @@ async def test_records_of_requests_that_ext_authz_has_not_seen_are_bounded(world
     assert len(details) == 12
     assert set(world.failures) == {world.sink.records[0].ip}
     assert world.metric("records_total", outcome="left_out") == 3
+
+
+async def test_requests_without_an_answer_to_their_check_are_told_by_their_ids(
+    world: World,
+) -> None:
+    """The client left, or the services were too slow. The others have an answer, or no check."""
+    ended = {"admission": {}, "usage": {}, "caller": {}, "upstream_host": ""}
+    left = {**ended, "status": None, "details": "downstream_remote_disconnect"}
+    await world.send(
+        message(
+            entry(request_id="left", **left),
+            entry(request_id="slow", status=503, details="ext_authz_error", **ended),
+            entry(request_id="unknown key", status=401, details="ext_authz_denied", **ended),
+            entry(request_id="body not read", **{**left, "request": {}}),
+            entry(request_id="runs", **{**left, "duration_s": None}),
+            entry(request_id="admitted, then left", **{**left, "caller": CALLER}),
+            entry(request_id="answered"),
+        )
+    )
+    assert world.unanswered == ["left", "slow"]
 
 
 async def test_an_entry_about_a_running_request_is_neither_kept_nor_settled(world: World) -> None:

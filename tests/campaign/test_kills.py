@@ -22,8 +22,8 @@ from tests.box import KEYS, policy
 from tests.campaign.callers import TIMEOUT_S, Callers, Changes, status, working
 from tests.envoy.conftest import Upstream
 from tests.envoy.fleet import Fleet, fleet_to_start, services
-from tests.envoy_process import free_port
 from tests.patience import PATIENCE_S
+from tests.ports import free_port
 from tests.postgres_server import temporary_folder
 
 FAULT_S = float(os.environ.get("HEADGATE_FAULT_S", "1.2"))

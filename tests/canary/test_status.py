@@ -17,7 +17,7 @@ from headgate.canary.queries import (
 )
 from headgate.cli import cli
 from tests.canary.fake_prometheus import NOW_S, fake_prometheus
-from tests.envoy_process import free_port
+from tests.ports import free_port
 
 V1, V2 = ModelPart("llama-8b", "v1", "10m"), ModelPart("llama-8b", "v2", "10m")
 

@@ -12,17 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.console.charts import Column, bars
-from headgate.console.filters import FilterError, conditions_of, filters_of
+from headgate.console.filters import FilterError, Reading, conditions_of, filters_of
 from headgate.console.frame import HEADERS
 from headgate.console.routes import PAGES
 from headgate.ledger.cells import as_csv
-from headgate.ledger.requests import FIELDS, GROUPS
+from headgate.ledger.requests import (
+    FIELDS,
+    GROUPS,
+)
 from tests.console.conftest import MARKUP, Console
 from tests.ledger.builders import record
 
 BERLIN = ZoneInfo("Europe/Berlin")
-NOW = datetime(2026, 10, 25, 12, tzinfo=UTC)
+READING = Reading(datetime(2026, 10, 25, 12, tzinfo=UTC), BERLIN, "cost_center")
 ALL = [page.path for page in PAGES if page.method == "GET" and "{" not in page.path]
 STRANGERS = ["/requests", "/requests/odd", "/requests/of-bob", "/explore?by=user"]
 MEANINGLESS = ["colour:red", "status:ok", "ip:home", "since:soon", "slower:x", "user:"]
@@ -40,7 +42,9 @@ class _Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         names = [name for name, _ in attrs]
-        if tag in ("script", "style", "iframe", "object") or "style" in names:
+        values = dict(attrs)
+        is_ours = tag == "script" and values.get("src", "").startswith("/console/static/")  # type: ignore[union-attr]
+        if (tag in ("script", "style", "iframe", "object") and not is_ours) or "style" in names:
             self.scripts.append(tag)
         self.scripts += [name for name in names if name.startswith("on")]
         wanted = ("src", "action") if tag != "a" else ("href",)
@@ -56,7 +60,7 @@ async def test_a_page_runs_no_script_and_fetches_from_us(console: Console, path:
 
     assert {name: answer.headers[name] for name in HEADERS} == HEADERS
     assert "unsafe" not in answer.headers["content-security-policy"]
-    assert "script" not in answer.headers["content-security-policy"]
+    assert "script-src 'self';" in answer.headers["content-security-policy"]
     assert read.scripts == []
     assert [url for url in read.fetched if not url.startswith(("/", "#"))] == []
 
@@ -138,6 +142,10 @@ FILTERS = {
     "id:of-bob": 1,
     "slower:1": 5,
     "dearer:0.00001": 5,
+    "pod:10.1.0.1:8000": 6,
+    "label:*": 0,
+    "billed:yes": 6,
+    "user_id:00000000-0000-0000-0000-000000000000": 0,
     "result:refused": 1,
 }
 
@@ -178,7 +186,7 @@ async def test_a_filter_without_meaning_says_what_is_allowed(console: Console, t
 def test_days_begin_at_the_readers_midnight_when_clocks_change_too(
     text: str, expected: datetime
 ) -> None:
-    [condition] = conditions_of(filters_of([f"since:{text}"]), NOW, BERLIN)
+    [condition] = conditions_of(filters_of([f"since:{text}"]), READING)
 
     assert condition.value == expected
 
@@ -186,16 +194,9 @@ def test_days_begin_at_the_readers_midnight_when_clocks_change_too(
 @given(st.text(max_size=50))
 def test_no_search_crashes(text: str) -> None:
     try:
-        conditions_of(filters_of([], text), NOW, BERLIN)
+        conditions_of(filters_of([], text), READING)
     except FilterError:
         return
-
-
-@given(st.lists(st.integers(0, 10**12), min_size=1, max_size=40))
-def test_no_bar_leaves_its_chart(values: list[int]) -> None:
-    chart = bars([Column(values=(("f1", value),), title="") for value in values])
-
-    assert all(part.y >= 15.9 for bar in chart.bars for part in bar.parts)
 
 
 async def test_a_key_is_issued_once_rotated_and_revoked(console: Console) -> None:

@@ -14,7 +14,8 @@ OF_ONE = [page for page in PAGES if "{" in page.path]
 
 
 def _path(path: str, key: str) -> str:
-    return path.replace("{key}", key).replace("{request_id:path}", "of-bob")
+    named = path.replace("{key}", key).replace("{month}", "2026-12")
+    return named.replace("{request_id:path}", "of-bob")
 
 
 @pytest.mark.parametrize("page", PLAIN, ids=lambda page: page.path)

@@ -1,9 +1,9 @@
 """Every store there is, for the one suite that they all pass."""
 
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from headgate.core.metrics import Metrics

@@ -1,10 +1,10 @@
 """The starts of requests in a queue: every store counts a tenant's work the same."""
 
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ratelimit.fair.tags import FairDemand, FairStart, Rates
 from ratelimit.store.protocol import Reservation, Spent, Store

@@ -1,10 +1,11 @@
 """In any order of calls no limit is passed, nothing is lost, nothing is negative."""
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ratelimit.store.protocol import (
     MAX_COUNT,

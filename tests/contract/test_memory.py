@@ -1,6 +1,6 @@
 """Only the memory store can go wrong in this way: it could grow for ever."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.protocol import SETTLED_KEPT_S, Demand

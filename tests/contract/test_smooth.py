@@ -1,11 +1,12 @@
 """Every store: counters that drain. Amounts are in drops: a thousand for a token."""
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ratelimit.store.protocol import (
     MAX_COUNT,

@@ -2,13 +2,14 @@
 
 import asyncio
 import math
-from dataclasses import astuple, replace
+from dataclasses import astuple
 from fractions import Fraction
 from typing import TypeVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ratelimit.store.protocol import (
     MAX_COUNT,

@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx
 
-from tests.envoy_process import free_port
 from tests.patience import PATIENCE_S, wait_until
+from tests.ports import free_port
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,19 @@
 
 import asyncio
 import threading
+from hashlib import sha256
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from headgate.core.clock import SystemClock
 from headgate.core.errors import OperatorError
+from headgate.core.policy import Caller
 from headgate.database.connection import connected
 from headgate.database.migrate import Migration, check_schema, migrate, read_migrations
+from headgate.identity.follow import catch_up
+from headgate.identity.ring import NEVER_S, MemoryRing
 from headgate.program.postgres.folder import APPLICATION, OWNER
 from tests.patience import PATIENCE_S
 from tests.postgres_server import PostgresServer
@@ -126,6 +131,34 @@ def test_our_files_apply_one_by_one_as_well_as_at_once(
         assert migrate(postgres.address(empty, OWNER), files[:count]) == [files[count - 1].name]
 
     assert tables(postgres, empty) == tables(postgres, postgres.clean_database())
+
+
+FIRST_ROWS = """
+insert into headgate.person (name) values ('rita');
+insert into headgate.api_key (id, tenant, person_id, created_at, generation)
+  select '~0123456789abcdef', 'acme', id, now(), 1 from headgate.person;
+insert into headgate.key_secret (digest, key_id, created_at)
+  values (sha256('secret'), '~0123456789abcdef', now());
+update headgate.generation set value = 1;
+"""
+"""A key, as the oldest schema takes it."""
+
+
+@pytest.mark.parametrize("count", range(1, len(read_migrations())))
+async def test_a_key_of_each_older_schema_counts_in_the_newest(
+    postgres: PostgresServer, empty: str, count: int
+) -> None:
+    """Version 0.1.0 has no database, so each schema between two releases takes its place."""
+    owner, clock = postgres.address(empty, OWNER), SystemClock()
+    migrate(owner, read_migrations()[:count])
+    postgres.run_as(OWNER, empty, FIRST_ROWS)
+
+    migrate(owner)
+
+    ring = MemoryRing(clock, NEVER_S)
+    async with connected(postgres.address(empty)) as connection:
+        await catch_up(connection, ring, clock)
+    assert ring.find(sha256(b"secret").digest()) == Caller("acme", "rita", "~0123456789abcdef")
 
 
 def test_a_gap_in_the_numbers_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,14 @@ import pytest
 
 from headgate.dataplane.child import last_lines, spawn, stop
 from headgate.dataplane.drain import Drain
-from headgate.dataplane.supervisor import Envoy, EnvoyDied, EnvoyMissing, EnvoyRejected, PortTaken
+from headgate.dataplane.supervisor import (
+    Envoy,
+    EnvoyDied,
+    EnvoyMissing,
+    EnvoyRejected,
+    PortTaken,
+    hold_port,
+)
 from tests.envoy_process import CHAT, make_box, running_envoy, short_folder
 from tests.fake_hooks import FakeServices
 from tests.fake_upstream import Received, Upstream
@@ -86,6 +93,19 @@ async def test_a_second_envoy_does_not_share_the_port() -> None:
         with pytest.raises(PortTaken):
             await other.start()
         await other.stop()
+
+
+async def test_a_held_port_is_given_to_nobody_else_and_envoy_listens_on_it() -> None:
+    with hold_port("127.0.0.1", 0) as holder:
+        port = holder.getsockname()[1]
+        with socket.socket() as other, pytest.raises(OSError, match="already in use"):
+            other.bind(("127.0.0.1", port))
+        async with short_folder() as folder:
+            envoy = Envoy(replace(make_box(folder, {}), listen_port=port))
+            await envoy.start()
+            with pytest.raises(PortTaken):
+                hold_port("127.0.0.1", port)
+            await envoy.stop()
 
 
 async def test_a_configuration_that_envoy_refuses_is_said_in_its_words() -> None:

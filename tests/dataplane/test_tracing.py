@@ -15,11 +15,12 @@ from headgate.dataplane.box import Tracing
 from headgate.dataplane.envoy_admin import EnvoyAdmin
 from headgate.dataplane.tracing import collector, tracer
 from headgate.dataplane.upstream import BadUpstream
-from tests.envoy_process import CHAT, Rig, free_port, running_envoy
+from tests.envoy_process import CHAT, Rig, running_envoy
 from tests.fake_hooks import deny, route, too_many
 from tests.fake_upstream import Received, reply
 from tests.otlp import Receiver, Span, receiver
 from tests.patience import PATIENCE_S
+from tests.ports import free_port
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -3,15 +3,15 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "tutorial.md").read_text()
@@ -85,15 +85,6 @@ def script() -> str:
     return "\n".join(lines)
 
 
-def free_ports() -> list[str]:
-    """As many free ports as the page uses."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in PORTS]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [str(each.getsockname()[1]) for each in sockets]
-
-
 def run(commands: str, folder: Path) -> str:
     """Everything that the commands print. Ends every process that they have started."""
     environment = {**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
@@ -151,7 +142,7 @@ def test_the_page_holds_its_hour() -> None:
 
 @pytest.mark.timeout(TIMEOUT_S + 30)
 def test_every_command_prints_what_the_page_says(tmp_path: Path) -> None:
-    used = dict(zip(PORTS, free_ports(), strict=True))
+    used = {port: str(free_port()) for port in PORTS}
 
     def on_free_ports(text: str) -> str:
         return re.sub(r"\b(?:8000|8001|8080|8081)\b", lambda match: used[match[0]], text)

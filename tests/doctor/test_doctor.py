@@ -15,7 +15,7 @@ from headgate.doctor.services import certificate, from_metrics
 from headgate.doctor.upstreams import Upstream, compared
 from tests.box import Box, environment, policy, running_box
 from tests.envoy.conftest import started_simulator
-from tests.envoy_process import free_port
+from tests.ports import free_port
 from tests.redis_server import RedisServer, running_redis
 
 NOW_S = 1_800_000_000.0

@@ -14,8 +14,9 @@ import httpx
 
 from tests.box import started_up
 from tests.docs.test_one_box_operations import commands
-from tests.drills.monitoring import find_tools, free_port
+from tests.drills.monitoring import find_tools
 from tests.patience import wait_until
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 

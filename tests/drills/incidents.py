@@ -4,6 +4,7 @@ import resource
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from tests.drills.certificate import USUAL_DAYS
 from tests.drills.load import USUAL, Clients
 from tests.drills.scene import Scene, crash_envoy, go_on, hang, restart_box
 
@@ -90,6 +91,10 @@ def _stop_growth(scene: Scene) -> None:
 def _allow_growth(scene: Scene) -> None:
     no_limit = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     resource.prlimit(scene.box.process.pid, resource.RLIMIT_FSIZE, no_limit)
+
+
+def _certificate_of(days: int) -> Act:
+    return lambda scene: scene.certificate.renew(days)
 
 
 def _nothing(scene: Scene) -> None:
@@ -227,5 +232,21 @@ INCIDENTS = {
         lasts_s=120,
         page="HeadgateRecordsLost",
         cause="the records' file",
+    ),
+    "certificate": Incident(
+        what="the door gets a certificate of 10 days",
+        begin=_certificate_of(10),
+        end=_certificate_of(USUAL_DAYS),
+        lasts_s=60,
+        ticket="HeadgateCertificate",
+        cause="the certificate",
+    ),
+    "certificate-ends": Incident(
+        what="the door gets a certificate of one day",
+        begin=_certificate_of(1),
+        end=_certificate_of(USUAL_DAYS),
+        lasts_s=60,
+        page="HeadgateCertificateEnds",
+        cause="the certificate",
     ),
 }

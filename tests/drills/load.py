@@ -50,7 +50,8 @@ class Load:
         tasks: set[asyncio.Task[None]] = set()
         clock = asyncio.get_running_loop().time
         limits = httpx.Limits(max_connections=_AT_ONCE)
-        async with httpx.AsyncClient(limits=limits, timeout=30) as http:
+        # The door's certificate is one that only the drill knows.
+        async with httpx.AsyncClient(limits=limits, timeout=30, verify=False) as http:  # noqa: S501
             while not self.is_over:
                 for clients in self.now:
                     began_s, sent = sent_of.setdefault(clients, (clock(), 0))

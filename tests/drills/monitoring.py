@@ -1,7 +1,6 @@
 """A real Prometheus and a real Alertmanager, with the files that we ship."""
 
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from ruamel.yaml import YAML
 
 from tests.drills.history import Target, write_history
 from tests.patience import PATIENCE_S, wait_until
+from tests.ports import free_port
 
 _SHIPPED = Path(__file__).resolve().parents[2] / "examples" / "monitoring"
 
@@ -135,11 +135,3 @@ def _running(command: Sequence[str], log: Path, ready_url: str) -> Iterator[None
     finally:
         process.terminate()
         process.wait(PATIENCE_S)
-
-
-def free_port() -> int:
-    """A port that was free just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

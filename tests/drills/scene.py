@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 
 from tests.box import KEYS, Box, digest, started_up
+from tests.drills.certificate import Certificate, new_certificate
 from tests.drills.history import Target
 from tests.drills.load import Load, running_load
 from tests.patience import PATIENCE_S
@@ -69,6 +70,7 @@ class Scene:
     redis: RedisServer
     vllms: dict[str, Vllm]
     load: Load
+    certificate: Certificate
     start_box: Callable[[], Box]
 
     def targets(self, healthy_s: float) -> list[tuple[str, Target]]:
@@ -129,7 +131,9 @@ def running_scene(folder: Path) -> Iterator[Scene]:
             vllm.start()
         redis = stack.enter_context(running_redis())
         (folder / "headgate.yaml").write_text(policy(vllms))
+        certificate = new_certificate(folder)
         options = ["--policy", str(folder / "headgate.yaml"), "--store", redis.url]
+        options += certificate.options
         box = stack.enter_context(started_up(folder, *options, program=HEADGATE))
         options += ["--listen", _address(box.url), "--admin", _address(box.admin_url)]
 
@@ -137,11 +141,18 @@ def running_scene(folder: Path) -> Iterator[Scene]:
             return stack.enter_context(started_up(folder, *options, program=HEADGATE))
 
         load = stack.enter_context(running_load(box.url))
-        yield Scene(box=box, redis=redis, vllms=vllms, load=load, start_box=start_box)
+        yield Scene(
+            box=box,
+            redis=redis,
+            vllms=vllms,
+            load=load,
+            certificate=certificate,
+            start_box=start_box,
+        )
 
 
 def _address(url: str) -> str:
-    return url.removeprefix("http://")
+    return url.partition("://")[2]
 
 
 def hang(box: Box) -> None:

@@ -17,8 +17,8 @@ from headgate.core.lean_contract import HookPath
 from headgate.dataplane.bootstrap import write_bootstrap
 from headgate.dataplane.box import OneBox
 from tests.box import KEYS, environment, hook_path, policy, small_chat, whole_lines
-from tests.envoy_process import free_port
 from tests.patience import patient, wait_until
+from tests.ports import free_port
 from tests.redis_server import PATIENT_S, RedisServer, running_redis
 
 Process = subprocess.Popen[bytes]

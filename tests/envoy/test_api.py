@@ -12,8 +12,8 @@ import pytest
 
 from tests.box import Box, policy, running_box, small_chat
 from tests.envoy.conftest import Upstream
-from tests.envoy_process import free_port
 from tests.patience import PATIENCE_S, wait_until
+from tests.ports import free_port
 from tests.postgres_server import temporary_folder
 
 

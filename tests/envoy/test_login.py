@@ -14,9 +14,9 @@ import pytest
 
 from tests.box import policy, running_box
 from tests.envoy.conftest import Upstream
-from tests.envoy_process import free_port
 from tests.identity.login_issuer import CLI, WEB, WEB_SECRET, LoginIssuer
 from tests.patience import PATIENCE_S
+from tests.ports import free_port
 from tests.postgres_server import temporary_folder
 
 

@@ -1,6 +1,5 @@
 """`headgate up` with `--tls-cert` and `--tls-key`, as an operator and a client meet it."""
 
-import socket
 import ssl
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import openai
 import pytest
 
 from tests.box import Box, environment, policy, started_up
-from tests.certificates import AUTHORITY, install, pem
+from tests.certificates import AUTHORITY, install, pem, shown
 from tests.patience import PATIENCE_S, wait_until
 
 
@@ -30,16 +29,10 @@ def key_of(demo: Box) -> str:
     return next(word for line in demo.lines for word in line.split() if word.startswith("sk-"))
 
 
-def shown(demo: Box) -> str:
+def shown_by(demo: Box) -> str:
     """The name in the certificate that a new connection is shown."""
     url = httpx.URL(demo.url)
-    context = ssl.create_default_context(cafile=AUTHORITY)
-    with (
-        socket.create_connection((url.host, url.port or 443), timeout=PATIENCE_S) as raw,
-        context.wrap_socket(raw, server_hostname=url.host) as connection,
-    ):
-        subject = (connection.getpeercert() or {})["subject"]
-    return str(dict(part[0] for part in subject)["commonName"])
+    return shown(url.host, url.port or 443)
 
 
 def test_the_printed_address_is_https_and_the_curl_line_works(demo: Box) -> None:
@@ -68,10 +61,10 @@ def test_a_client_without_trust_is_not_served(demo: Box) -> None:
 
 def test_a_pair_that_is_rewritten_is_shown_and_a_broken_one_is_not(demo: Box) -> None:
     files = install(demo.folder, "first")
-    wait_until(lambda: shown(demo) == "first", "the first certificate")
+    wait_until(lambda: shown_by(demo) == "first", "the first certificate")
     files.certificate.write_text(pem("second"))
     files.key.write_text(pem("second.key"))
-    wait_until(lambda: shown(demo) == "second", "the certificate written in place")
+    wait_until(lambda: shown_by(demo) == "second", "the certificate written in place")
 
     install(demo.folder, "expired")
     said = wait_until(
@@ -83,11 +76,11 @@ def test_a_pair_that_is_rewritten_is_shown_and_a_broken_one_is_not(demo: Box) ->
     [line] = said
     assert "ERROR headgate.reload: certificate refused, the last good one stays in force: " in line
     assert line.endswith("door.pem: has expired")
-    assert shown(demo) == "second"
+    assert shown_by(demo) == "second"
 
     install(demo.folder, "first")
-    wait_until(lambda: shown(demo) == "first", "the next good certificate")
-    assert 'certificate_reloads_total{result="refused"} 1.0' in demo.metrics()
+    wait_until(lambda: shown_by(demo) == "first", "the next good certificate")
+    assert 'certificate_reloads_total{listener="door",result="refused"} 1.0' in demo.metrics()
 
 
 def test_nobody_else_can_enter_the_folder_or_the_sockets(demo: Box) -> None:

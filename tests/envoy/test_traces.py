@@ -1,8 +1,6 @@
 """Traces of a real box, on both paths."""
 
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
@@ -56,42 +54,6 @@ def test_a_chat_and_its_refusal_have_the_same_tags_on_both_paths(
         }
         assert {key: top.tags.get(key) for key in expected} == expected
     assert records[refused]["limit"] is not None
-
-
-@contextmanager
-def collector_away() -> Iterator[str]:
-    """A port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
-
-
-@contextmanager
-def collector_full() -> Iterator[str]:
-    """A collector that takes connections and never reads from them."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
-@pytest.mark.parametrize("collector", [collector_away, collector_full])
-@pytest.mark.parametrize("path", HookPath)
-def test_a_collector_that_takes_no_spans_costs_no_answer_and_no_record(
-    path: HookPath,
-    collector: Callable[[], AbstractContextManager[str]],
-    upstream: Upstream,
-    tmp_path: Path,
-) -> None:
-    """Envoy drops the spans; records come by another way."""
-    with (
-        collector() as url,
-        running_box(tmp_path, policy(upstream.url), "--otlp", url, "--path", path) as box,
-    ):
-        answers = [box.chat() for _ in range(40)]
-        records = box.wait_records(len(answers))
-    assert {answer.status_code for answer in answers} == {200}
-    sent = {answer.headers["x-request-id"] for answer in answers}
-    assert {record["request_id"] for record in records} == sent
-    assert {record["source"] for record in records} == {"usage"}
 
 
 def test_openmetrics_names_the_trace_of_a_slow_answer_and_the_plain_page_does_not(

@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.box import Box, environment, policy, started_up
 from tests.certificates import AUTHORITY, FOLDER
 from tests.patience import PATIENCE_S, PATIENT_HEADGATE, wait_until
+from tests.ports import free_port
 
 ANY_PORTS = ("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
 FROZEN_HEADGATE = (sys.executable, "-m", "tests.frozen_clock")
@@ -299,9 +300,7 @@ def test_a_closed_standard_output_does_not_end_it_and_a_closed_terminal_does(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "headgate.yaml").write_text(policy("http://127.0.0.1:9"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [*PATIENT_HEADGATE, "up", "--listen", f"127.0.0.1:{port}"]
     command += ["--admin", "127.0.0.1:0", "--run-dir", "run"]
     controller, terminal = os.openpty()

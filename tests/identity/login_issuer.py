@@ -15,7 +15,8 @@ class LoginIssuer(TestIssuer):
     """Its clients are `web`, with a secret, and `cli`, without one.
 
     Everybody who comes is alice, with the claims in `changed`. `nonce` replaces the one that was
-    asked for. `said` is what the device endpoint answers before the tokens, one after the other.
+    asked for. `refusal` is the error for whoever redeems a code. `said` is what the device endpoint
+    answers before the tokens, one after the other.
     """
 
     def __init__(self) -> None:
@@ -24,6 +25,7 @@ class LoginIssuer(TestIssuer):
         self.changed: dict[str, Any] = {}
         self.nonce: str | None = None
         self.said: list[str] = []
+        self.refusal = ""
         self.issued = 0
         self.refresh = ""
         self.lifetime_s = 300
@@ -44,6 +46,8 @@ class LoginIssuer(TestIssuer):
                 return self._authorized(asked.fields)
             case "/token":
                 return self._token(asked)
+            case "/device" if asked.fields["client_id"] != CLI:
+                return _json(401, error="invalid_client")
             case "/device":
                 return _json(
                     200,
@@ -88,10 +92,11 @@ class LoginIssuer(TestIssuer):
         challenge = encoded(sha256(asked.fields["code_verifier"].encode()).digest()).decode()
         is_right = (
             code is not None
-            and credentials == expected
             and code["code_challenge"] == challenge
             and code["redirect_uri"] == asked.fields["redirect_uri"]
         )
+        if self.refusal or credentials != expected:
+            return _json(401, error=self.refusal or "invalid_client")
         if code is None or not is_right:
             return _json(400, error="invalid_grant")
         return self._tokens(WEB, code["nonce"])

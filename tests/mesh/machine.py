@@ -30,6 +30,25 @@ ISTIOD_ENV = {
 }
 
 
+MUTUAL_ENV = {
+    "ENABLE_CA_SERVER": "true",
+    "XDS_AUTH_PLAINTEXT": "true",  # tokens count over clear text, too
+}
+"""istiod signs certificates."""
+
+
+def ground() -> list[Object]:
+    """The objects that a cluster with Istio has before ours."""
+    crds = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition"}
+    kinds = [f"{kind}.{group}.istio.io" for group, kinds in CRDS.items() for kind in kinds.split()]
+    namespace = {"apiVersion": "v1", "kind": "Namespace"}
+    namespaces = ("istio-system", "istio-ingress", "headgate-api", "apps")
+    return [
+        *({**crds, "metadata": {"name": name}} for name in kinds),
+        *({**namespace, "metadata": {"name": name}} for name in namespaces),
+    ]
+
+
 def swapped(objects: list[Object], doors: Mapping[str, int]) -> list[Object]:
     """The objects as this machine can run them; `doors` has a port for each Gateway."""
     changed = []
@@ -46,10 +65,10 @@ def swapped(objects: list[Object], doors: Mapping[str, int]) -> list[Object]:
     return changed
 
 
-def mesh_config() -> Object:
-    """istio/mesh-config.yaml, without mTLS: there are no certificates here."""
+def mesh_config(*, mutual: bool) -> Object:
+    """istio/mesh-config.yaml, without mTLS unless there are certificates."""
     config = YAML(typ="safe").load((ISTIO / "mesh-config.yaml").read_text())
-    return {**config, "enableAutoMtls": False, "enableTracing": False}
+    return {**config, "enableAutoMtls": mutual, "enableTracing": False}
 
 
 def options_of(pod: Pod, swaps: Mapping[str, str], more: Iterable[str]) -> list[str]:

@@ -7,11 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Object = dict[str, Any]
+MUTUAL = "security.istio.io/tlsMode"
+"""The label by which istiod knows that a pod has a sidecar."""
 
 
 @dataclass
 class Pod:
-    """One pod of a Deployment. An EndpointSlice lists it only while it is `ready`."""
+    """One pod of a Deployment. An EndpointSlice lists it only while it is `ready`.
+
+    Its program listens at `ip`. A pod with a sidecar is known by `door_ip`, where the sidecar does.
+    """
 
     name: str
     namespace: str
@@ -20,18 +25,29 @@ class Pod:
     args: list[str]
     ports: Mapping[str, int]
     ready: bool = True
+    account: str = "default"
+    door_ip: str = ""
+
+    @property
+    def address(self) -> str:
+        """The address by which others know the pod."""
+        return self.door_ip or self.ip
 
     def value(self) -> Object:
         """The Pod object, as the kubelet reports it."""
         ready = {"type": "Ready", "status": "True"}
-        metadata = {"name": self.name, "namespace": self.namespace, "labels": dict(self.labels)}
+        labels = {**self.labels, **({MUTUAL: "istio"} if self.door_ip else {})}
+        metadata = {"name": self.name, "namespace": self.namespace, "labels": labels}
         status = {
             "phase": "Running",
-            "podIP": self.ip,
-            "podIPs": [{"ip": self.ip}],
+            "podIP": self.address,
+            "podIPs": [{"ip": self.address}],
             "conditions": [ready],
         }
-        spec = {"serviceAccountName": "default", "containers": [{"name": "one", "image": "none"}]}
+        spec = {
+            "serviceAccountName": self.account,
+            "containers": [{"name": "one", "image": "none"}],
+        }
         return {
             "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": status,
         }  # fmt: skip
@@ -58,7 +74,7 @@ class Addresses:
         return f"{self.network}.{self.used}"
 
 
-def pods_of(objects: Iterable[Object], addresses: Addresses) -> list[Pod]:
+def pods_of(objects: Iterable[Object], addresses: Addresses, *, have_sidecars: bool) -> list[Pod]:
     """The pods of each Deployment: its `replicas`, or the minimum of its autoscaler."""
     objects = list(objects)
     least = {
@@ -78,7 +94,10 @@ def pods_of(objects: Iterable[Object], addresses: Addresses) -> list[Pod]:
             name = f"{metadata['name']}-{number}"
             labels, args = template["metadata"]["labels"], container.get("args", [])
             ip = addresses.next()
-            pods.append(Pod(name, metadata["namespace"], ip, labels, args, ports))
+            pod = Pod(name, metadata["namespace"], ip, labels, args, ports)
+            pod.account = template["spec"].get("serviceAccountName", "default")
+            pod.door_ip = addresses.next() if have_sidecars else ""
+            pods.append(pod)
     return pods
 
 
@@ -96,7 +115,7 @@ def endpoint_slice(service: Object, pods: Iterable[Pod]) -> Object:
     ]
     endpoints = [
         {
-            "addresses": [pod.ip],
+            "addresses": [pod.address],
             "conditions": {"ready": pod.ready, "serving": pod.ready, "terminating": False},
             "targetRef": {"kind": "Pod", "name": pod.name, "namespace": pod.namespace},
         }

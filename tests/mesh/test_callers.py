@@ -14,12 +14,12 @@ import pytest
 
 from headgate.program.postgres.folder import APPLICATION
 from tests.box import KEYS, digest
-from tests.envoy_process import free_port
 from tests.identity.issuer import TestIssuer, rsa_key
 from tests.mesh.cluster import RunningMesh, running_mesh
 from tests.mesh.machine import ISTIO
 from tests.mesh.policies import MODEL
 from tests.patience import wait_until
+from tests.ports import free_port
 from tests.postgres_server import running_server
 
 COMPONENTS = ("database", "sso", "api")

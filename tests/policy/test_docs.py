@@ -23,6 +23,13 @@ from headgate.policy.limits import (
     WeightsEntry,
     WindowLimitEntry,
 )
+from headgate.policy.notices import (
+    MailEntry,
+    NoticesEntry,
+    SlackEntry,
+    TenantNoticesEntry,
+    WebhookEntry,
+)
 from headgate.policy.prices import PricesEntry
 from headgate.policy.schema import (
     AdapterEntry,
@@ -63,6 +70,11 @@ SECTIONS: dict[str, tuple[type[Entry], ...]] = {
     "Showback": (ShowbackEntry,),
     "Cost pools": (CostPoolEntry,),
     "Cloud prices": (CloudPricesEntry,),
+    "Notices": (NoticesEntry,),
+    "Webhook of notices": (WebhookEntry,),
+    "Slack": (SlackEntry,),
+    "Mail": (MailEntry,),
+    "Notices of a tenant": (TenantNoticesEntry,),
 }
 
 

@@ -1,5 +1,6 @@
 """The listener of the management API: which settings it takes, and TLS."""
 
+import asyncio
 import ssl
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -23,10 +24,11 @@ from headgate.program.settings import (
     TlsFiles,
 )
 from ratelimit.store.memory import MemoryStore
-from tests.certificates import AUTHORITY, install
-from tests.envoy_process import free_port
+from tests.certificates import AUTHORITY, install, pem, shown
 from tests.extauthz.builders import NoTokens
 from tests.fakes import FakeClock
+from tests.patience import wait_until
+from tests.ports import free_port
 
 DATABASE = DatabaseSettings(url="postgresql://u@127.0.0.1:1/x?sslmode=disable")
 
@@ -93,3 +95,35 @@ async def test_with_a_certificate_it_speaks_tls_and_knows_the_written_token(tmp_
         assert away.status_code == 503
         with pytest.raises(httpx.TransportError):
             await client.get(url.replace("https", "http"))
+
+
+async def test_a_new_certificate_is_shown_to_new_connections_and_a_bad_one_is_not(
+    tmp_path: Path,
+) -> None:
+    """`first` has a key of another kind than `ed25519`: no client gets the old one beside it."""
+    inputs = parts()
+    chosen = settings("127.0.0.1", install(tmp_path, "first"))
+    reloads = "headgate_certificate_reloads_total"
+    applied, refused = ({"listener": "api", "result": word} for word in ("applied", "refused"))
+
+    def counted(labels: dict[str, str]) -> float:
+        return inputs.metrics.registry.get_sample_value(reloads, labels) or 0
+
+    async def seen(labels: dict[str, str]) -> str:
+        await asyncio.to_thread(wait_until, lambda: counted(labels) == 1, str(labels))
+        return await asyncio.to_thread(shown, "127.0.0.1", address.port)
+
+    address = chosen.api.address
+    assert address is not None
+    async with AsyncExitStack() as stack:
+        await start_api(stack, chosen, inputs)
+        trusted = ssl.create_default_context(cafile=AUTHORITY)
+        client = await stack.enter_async_context(httpx.AsyncClient(verify=trusted))
+        url = f"https://{address}/api/v1/openapi.json"
+        assert (await client.get(url)).status_code == 200
+
+        install(tmp_path, "ed25519")
+        assert await seen(applied) == "ed25519"
+        (tmp_path / "door.key").write_text(pem("second.key"))
+        assert await seen(refused) == "ed25519"
+        assert (await client.get(url)).status_code == 200, "an open connection goes on"

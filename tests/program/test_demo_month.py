@@ -7,7 +7,7 @@ import pytest
 
 from headgate.policy import load_policy
 from headgate.program.demo import demo_policy
-from headgate.program.demo_month import add_demo_month
+from headgate.program.demo_month import add_demo_months
 from headgate.program.postgres.folder import OWNER
 from tests.fakes import FakeClock
 from tests.identity.builders import connect_to
@@ -30,9 +30,9 @@ async def test_a_second_start_adds_only_what_has_ended_since(
     policy, database = load_policy(file), postgres.clean_database()
     connect = connect_to(postgres.address(database))
 
-    first = await add_demo_month(connect, FakeClock(NOON_S), policy)
-    again = await add_demo_month(connect, FakeClock(NOON_S), policy)
-    later = await add_demo_month(connect, FakeClock(NOON_S + 3600), policy)
+    first = await add_demo_months(connect, FakeClock(NOON_S), policy)
+    again = await add_demo_months(connect, FakeClock(NOON_S), policy)
+    later = await add_demo_months(connect, FakeClock(NOON_S + 3600), policy)
 
     [(count, newest, tenants)] = postgres.run_as(
         OWNER,

@@ -2,9 +2,9 @@
 
 import asyncio
 from contextlib import closing
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from headgate.core.clock import SystemClock

@@ -10,13 +10,14 @@ from prometheus_client import CollectorRegistry
 
 from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
-from headgate.dataplane.box import Certificate
+from headgate.dataplane.box import Certificate, CertifiedListener
 from headgate.program.settings import TlsFiles
 from headgate.program.tls import CertificateError, CertificateWatcher, read_pair
 from tests.certificates import install, pem
 from tests.fakes import FakeClock
 
 YEAR_2120_S = 4733510400.0
+DOOR = CertifiedListener.DOOR
 
 
 def pair(certificate: str, key: str) -> Certificate:
@@ -110,7 +111,7 @@ class Door:
         self.counted = CollectorRegistry()
         self.clock = FakeClock(self.files.certificate.stat().st_mtime + 1)
         metrics = Metrics(self.counted, self.clock)
-        self.watcher = CertificateWatcher(self.files, self.clock, metrics)
+        self.watcher = CertificateWatcher(self.files, self.clock, metrics, DOOR)
         self.watcher.set_follower(self.renew)
 
     async def renew(self, certificate: Certificate) -> None:
@@ -119,11 +120,12 @@ class Door:
         self.shown.append(certificate.chain)
 
     def reloads(self, result: str) -> float | None:
-        labels = {"result": result}
+        labels = {"listener": DOOR, "result": result}
         return self.counted.get_sample_value("headgate_certificate_reloads_total", labels)
 
     def expires_s(self) -> float | None:
-        return self.counted.get_sample_value("headgate_certificate_expires_timestamp_seconds")
+        name = "headgate_certificate_expires_timestamp_seconds"
+        return self.counted.get_sample_value(name, {"listener": DOOR})
 
 
 @pytest.fixture
@@ -136,11 +138,11 @@ def test_a_file_that_cannot_be_read_is_one_line_with_its_name(tmp_path: Path) ->
     metrics = Metrics(CollectorRegistry(), FakeClock())
 
     with pytest.raises(CertificateError, match=r"none\.pem: cannot be read \(No such file"):
-        CertificateWatcher(files, FakeClock(), metrics)
+        CertificateWatcher(files, FakeClock(), metrics, DOOR)
     install(tmp_path, "first")
     folder = TlsFiles(tmp_path / "door.pem", tmp_path)
     with pytest.raises(CertificateError, match=r"cannot be read \(Is a directory"):
-        CertificateWatcher(folder, FakeClock(), metrics)
+        CertificateWatcher(folder, FakeClock(), metrics, DOOR)
 
 
 async def test_a_pair_that_is_renamed_into_place_is_shown(door: Door) -> None:
@@ -174,7 +176,7 @@ async def test_a_pair_behind_a_swapped_symlink_is_shown(tmp_path: Path) -> None:
 
     clock = FakeClock()
     files = TlsFiles(link / "door.pem", link / "door.key")
-    watcher = CertificateWatcher(files, clock, Metrics(CollectorRegistry(), clock))
+    watcher = CertificateWatcher(files, clock, Metrics(CollectorRegistry(), clock), DOOR)
     watcher.set_follower(renew)
     (tmp_path / "next").symlink_to("second")
     os.replace(tmp_path / "next", link)

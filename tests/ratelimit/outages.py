@@ -1,9 +1,10 @@
 """A shared store that tests take away, and the store in front of it."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from headgate.core.metrics import Metrics
@@ -22,7 +23,7 @@ from ratelimit.store.protocol import (
     Spent,
     StoreError,
 )
-from ratelimit.store.shared import Batch, Exchanged
+from ratelimit.store.shared import Batch, Exchanged, Told
 from tests.fakes import FakeClock
 from tests.ratelimit.builders import NOW_S, Shop, new_name, requests
 
@@ -42,6 +43,7 @@ class FakeShared(MemoryStore):
         self.replicas: set[str] = set()
         self.batches: dict[str, dict[str, str]] = {}
         self.times: dict[str, int] = {}
+        self.ids: list[str] = []
 
     async def reserve(self, reservation: Reservation) -> Reserved:
         call = super().reserve
@@ -69,6 +71,13 @@ class FakeShared(MemoryStore):
         async def exchanged() -> Mapping[str, int]:
             self.times.update(times)
             return {**self.times}
+
+        return await self._heard(exchanged)
+
+    async def exchange_ids(self, ids: Sequence[str], place: str) -> Told:
+        async def exchanged() -> Told:
+            self.ids += ids
+            return Told(tuple(self.ids[int(place or 0) :]), str(len(self.ids)))
 
         return await self._heard(exchanged)
 

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from headgate.core.policy import CompiledPolicy, Count, Each, Limit, Per
 from headgate.core.settlement import Estimate, Source, Usage
@@ -38,6 +38,7 @@ ALICE = Subject("demo", "alice", "k", "tiny")
 ESTIMATE = Estimate(tokens=500, prompt=100)
 USED = Usage(status=200, prompt=120, completion=30, complete=True)
 FAILED = Usage(status=503)
+REPLAYED = Refused(Reason.REPLAYED, None, 1, ())
 
 
 class CountingStore(MemoryStore):
@@ -451,3 +452,60 @@ async def test_a_tenant_with_shadow_limits_alone_is_let_in_while_the_store_is_aw
     assert [await limiter.reserve(each) for each in asked] == [Admitted((), holds_slot=True)] * 3
     outcomes = [await limiter.settle(each.reservation, "demo", USED, ESTIMATE) for each in asked]
     assert outcomes == [Source.USAGE] * 3
+
+
+class SlowStore(CountingStore):
+    """Takes a reservation at once, and answers once it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = asyncio.Event()
+
+    async def reserve(self, reservation: Reservation) -> Reserved:
+        reserved = await super().reserve(reservation)
+        await self.answers.wait()
+        return reserved
+
+
+async def test_what_nobody_heard_of_is_given_back_once_and_never_reserved_again() -> None:
+    desk = Desk(limit(10), limit(3, Count.CONCURRENT))
+    await desk.ask(reservation="r")
+
+    first, second = await desk.limiter.give_back("r"), await desk.limiter.give_back("r")
+
+    assert (first, second) == (Source.REFUND, SettleOutcome.DUPLICATE)
+    assert await desk.remaining() == [10, 3]
+    assert await desk.ask(reservation="r") == REPLAYED
+
+
+async def test_what_was_charged_is_not_given_back() -> None:
+    desk = Desk(limit(2000, Count.TOKENS))
+    await desk.ask(reservation="r")
+    await desk.settle("r")
+
+    assert await desk.limiter.give_back("r") is SettleOutcome.DUPLICATE
+    assert await desk.remaining() == [1850]
+
+
+async def test_a_check_that_comes_after_the_end_of_its_request_holds_nothing() -> None:
+    desk = Desk(limit(10), limit(3, Count.CONCURRENT))
+
+    assert await desk.limiter.give_back("r") is SettleOutcome.UNKNOWN
+    assert await desk.ask(reservation="r") == REPLAYED
+    assert await desk.remaining() == [10, 3]
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False])
+async def test_what_the_store_is_asked_for_meanwhile_is_given_back(is_cancelled: bool) -> None:
+    """The client leaves while the store has not answered. Our own server then cancels the call."""
+    store = SlowStore()
+    desk = Desk(limit(10), limit(3, Count.CONCURRENT), store=store)
+    asking = asyncio.ensure_future(desk.ask(reservation="r"))
+    await asyncio.sleep(0)
+    if is_cancelled:
+        asking.cancel()
+    await desk.limiter.give_back("r")
+    store.answers.set()
+    await asyncio.gather(asking, return_exceptions=True)
+
+    assert await desk.remaining() == [10, 3]

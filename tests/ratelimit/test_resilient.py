@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from headgate.core.policy import OnOutage
 from ratelimit.store.background import BackgroundTask

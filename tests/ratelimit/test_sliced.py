@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ratelimit.store.outage.breaker import FAILURES
 from ratelimit.store.protocol import (

@@ -1,11 +1,12 @@
 """Smooth limits while the store is away: shares of the bucket and of its rate."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import ceil
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ratelimit.store.outage.breaker import PROBE_EVERY_S
 from ratelimit.store.protocol import Demand, Reserved, ReserveDecision, StoreError

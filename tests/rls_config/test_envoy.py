@@ -16,9 +16,10 @@ from headgate.dataplane.child import spawn
 from headgate.dataplane.child import stop as stop_child
 from headgate.dataplane.supervisor import find_envoy
 from tests.box import environment, policy
-from tests.envoy_process import free_port, short_folder
+from tests.envoy_process import short_folder
 from tests.fake_upstream import Upstream
 from tests.patience import PATIENCE_S
+from tests.ports import free_port
 
 CONFIG = """
 domain: shop

@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.envoy_process import free_port
 from tests.identity.login_issuer import WEB, WEB_SECRET
 from tests.patience import wait_until
+from tests.ports import free_port
 
 KEYCLOAK = os.environ.get("HEADGATE_KEYCLOAK", "")
 collect_ignore_glob = [] if KEYCLOAK else ["test_*.py"]

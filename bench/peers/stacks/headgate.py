@@ -1,14 +1,14 @@
 """Headgate: the one box by path and store, and as a drop-in for envoyproxy/ratelimit."""
 
-import subprocess
 import sys
 import time
 from hashlib import sha256
 from pathlib import Path
 
-from bench.peers.envoy import KEY, WORKERS
+from bench.peers.envoy import KEY
 from bench.peers.processes import LeftOut, Place, Stack, free_port
 from bench.peers.stacks.two_calls import RULES, two_calls
+from tests.box import worker_pids
 
 _HEADGATE = Path(sys.executable).parent / "headgate"
 _POLICY = """
@@ -28,7 +28,7 @@ tenants:
 _PATIENCE_S = 60.0
 
 
-def box(place: Place, name: str, path: str, store: str) -> Stack:
+def box(place: Place, name: str, *, path: str, store: str, workers: int = 1) -> Stack:
     """`headgate up` on a path (standard or lean) with a store (memory, redis or slices)."""
     folder = place.folder / name
     folder.mkdir()
@@ -50,13 +50,11 @@ def box(place: Place, name: str, path: str, store: str) -> Stack:
         redis_port, redis_pid = place.redis(name)
         options += ["--store", f"redis://127.0.0.1:{redis_port}/0"]
         pids["stores"] = [redis_pid]
-    if path != "standard":
-        if "--path" not in _help():
-            raise LeftOut(f"this Headgate has no --path {path}")
-        options += ["--path", path]
+    options += ["--path", path, "--workers", workers]
     process = place.start([_HEADGATE, "up", *options], name)
     place.wait_for(port, process, name)
-    pids |= {"envoy": [_envoy_of(process.pid)], "services": [process.pid]}
+    services = [process.pid, *worker_pids(process.pid)]
+    pids |= {"envoy": [_envoy_of(process.pid)], "services": services}
     headers = {"authorization": f"Bearer {KEY}"}
     return Stack(name=name, port=port, headers=headers, pids=pids)
 
@@ -78,18 +76,12 @@ def drop_in(place: Place, name: str, store: str) -> Stack:
     return two_calls(place, name, port, {"services": [process.pid], **pids})
 
 
-def _help() -> str:
-    return subprocess.run(
-        [_HEADGATE, "up", "--help"], capture_output=True, text=True, check=True
-    ).stdout
-
-
 def _envoy_of(pid: int) -> int:
-    """The Envoy that a box has started. A box sets no number of its workers."""
+    """The Envoy that a box has started."""
     until_s = time.monotonic() + _PATIENCE_S
     while time.monotonic() < until_s:
         for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             if "envoy" in Path(f"/proc/{child}/cmdline").read_text():
                 return int(child)
         time.sleep(0.1)
-    raise LeftOut(f"no Envoy was found below process {pid} ({WORKERS} workers were expected)")
+    raise LeftOut(f"no Envoy was found below process {pid}")

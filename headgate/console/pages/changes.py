@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 from headgate.console.visit import View, Visit, address
 from headgate.core.issuers import Role
-from headgate.identity.read_log import LoggedChange, changes_before
+from headgate.identity.changes import Change
+from headgate.identity.read_log import changes_before
 from headgate.management.problems import ProblemError
 
 ROWS = 50
@@ -21,9 +22,9 @@ async def show(visit: Visit) -> View:
         found = await changes_before(connection, _number(visit), ROWS + 1, tenant or None)
     older = ""
     if len(found) > ROWS:
-        older = address("/changes", tenant=tenant, before=found[ROWS - 1].number)
+        older = address("/changes", tenant=tenant, before=found[ROWS - 1].change.number)
     values = {
-        "rows": [(one, time_of(one), differences(one)) for one in found[:ROWS]],
+        "rows": [(one, time_of(one.change), differences(one.change)) for one in found[:ROWS]],
         "tenant": tenant,
         "tenants": allowed,
         "sees_all": visit.manager.is_operator,
@@ -33,7 +34,7 @@ async def show(visit: Visit) -> View:
     return View("changes.html", values)
 
 
-def time_of(change: LoggedChange) -> datetime:
+def time_of(change: Change) -> datetime:
     """The time of a change."""
     return datetime.fromtimestamp(change.at_s, UTC)
 
@@ -47,7 +48,7 @@ def _number(visit: Visit) -> int | None:
     return int(text)
 
 
-def differences(change: LoggedChange) -> list[tuple[str, str, str]]:
+def differences(change: Change) -> list[tuple[str, str, str]]:
     """The fields that a change has changed: name, value before, and value behind."""
     before: Mapping[str, object] = change.before or {}
     after: Mapping[str, object] = change.after or {}

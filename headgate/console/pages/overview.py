@@ -38,7 +38,6 @@ async def show(visit: Visit) -> View:
         "total": total(tenants),
         "changes": changes,
         "today": today,
-        "now": visit.now,
     }
     return View("overview.html", values)
 

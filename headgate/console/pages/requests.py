@@ -50,7 +50,7 @@ async def show(visit: Visit) -> View | Response:
     """The newest requests that match, or the same as CSV."""
     try:
         filters = _filters(visit)
-        conditions = conditions_of(filters, visit.now, visit.choice.zone)
+        conditions = conditions_of(filters, visit.reading)
         problem = ""
     except FilterError as error:
         filters, conditions, problem = [], [], str(error)

@@ -6,6 +6,7 @@ from headgate.console.pages.overview import DAYS, chart, cost_parts, daily, day_
 from headgate.console.visit import View, Visit
 from headgate.core.issuers import Role
 from headgate.ledger.requests import Condition, Scope, find_requests, sums_by
+from headgate.management.rights import OPERATOR_TOKEN
 
 _NEWEST = 10
 
@@ -23,6 +24,7 @@ async def show(visit: Visit) -> View:
         newest = await find_requests(connection, scope, month, _NEWEST)
     values = {
         "name": name,
+        "is_token": name == OPERATOR_TOKEN,
         "spent": chart(daily(today, days, DAYS), day_words, cost_parts),
         "models": models,
         "total": total(models),

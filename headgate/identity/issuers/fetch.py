@@ -1,6 +1,7 @@
 """Fetches an issuer's keys over HTTP: its discovery document, then the set that this names."""
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
@@ -10,6 +11,7 @@ import httpx
 DISCOVERY = "/.well-known/openid-configuration"
 MAX_DOCUMENT_BYTES = 256 * 1024
 TIMEOUT_S = 5.0
+_ERROR_CODE = re.compile(rb'"error"\s*:\s*"([a-z_]{1,40})"')
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 Fetch: TypeAlias = Callable[[str], Awaitable[bytes]]
@@ -56,15 +58,21 @@ class HttpFetch:
         data = b""
         try:
             async with self._client.stream(method, url, **sent) as answer:
-                if answer.status_code != httpx.codes.OK:
-                    raise FetchError(f"{url} answers {answer.status_code}")
                 async for chunk in answer.aiter_raw():
                     data += chunk
                     if len(data) > MAX_DOCUMENT_BYTES:
                         raise FetchError(f"{url} has more than {MAX_DOCUMENT_BYTES} bytes")
+                if answer.status_code != httpx.codes.OK:
+                    raise FetchError(f"{url} answers {answer.status_code}{_reason(data)}")
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise FetchError(f"{url} cannot be read: {error or type(error).__name__}") from None
         return data
+
+
+def _reason(answer: bytes) -> str:
+    """The code of an error such as `invalid_client` (RFC 6749, 5.2), in brackets, or nothing."""
+    matched = _ERROR_CODE.search(answer)
+    return "" if matched is None else f" ({matched[1].decode()})"
 
 
 def endpoint(document: bytes, issuer: str, name: str) -> str:

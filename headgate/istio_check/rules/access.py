@@ -44,7 +44,7 @@ def authorization_policies(mesh: Mesh) -> Iterator[Finding]:
         ]
         if policies and not any(admits(policy, number, namespace) for policy in policies):
             message = f"calls from {namespace} to port {number} of {service.host} get 403"
-            remedy = f'a rule from principals ["*/ns/{namespace}/sa/*"] to ports ["{number}"]'
+            remedy = f'a rule from namespaces ["{namespace}"] to ports ["{number}"]'
             path: KeyPath = ("spec", "rules")
             yield finding_at(MeshRule.AUTHORIZATION_POLICY, policies[0], path, message, remedy)
 
@@ -175,12 +175,25 @@ def _is_principal(source: Mapping[str, object], namespace: str) -> bool:
     """A source that the files cannot resolve, such as addresses, counts as admitting."""
     if not {"principals", "namespaces"} & set(source):
         return True
-    principal = f"cluster.local/ns/{namespace}/sa/any"
-    by_name = any(
-        fnmatch.fnmatchcase(principal, pattern) or f"/ns/{namespace}/sa/" in pattern
-        for pattern in map(text, items(source.get("principals")))
-    )
+    patterns = map(text, items(source.get("principals")))
+    by_name = any(_may_be_of(namespace, pattern) for pattern in patterns)
     return by_name or namespace in items(source.get("namespaces"))
+
+
+def _may_be_of(namespace: str, pattern: str) -> bool:
+    """Whether a pattern of principals fits any account of a namespace.
+
+    istiod reads one `*`, at the beginning or else at the end (`StringMatcherWithPrefix`). Any other
+    is an ordinary character, which no name has: `*/ns/x/sa/*` fits nobody.
+    """
+    wanted = f"ns/{namespace}/sa/"
+    if pattern.startswith("*"):
+        suffix = pattern[1:]
+        return "*" not in suffix and ("/ns/" not in suffix or f"/{wanted}" in suffix)
+    rest = pattern.removesuffix("*").partition("/")[2]
+    if "*" in rest:
+        return False
+    return rest.startswith(wanted) or (pattern.endswith("*") and wanted.startswith(rest))
 
 
 def _exports(entry: str, host: str, own_namespace: str) -> bool:

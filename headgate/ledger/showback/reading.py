@@ -4,21 +4,14 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from headgate.database.connection import Connection
+from headgate.ledger.outcomes import REASON
 from headgate.ledger.showback.values import Line, Reason, Usage
 
-_LINES = """
+_LINES = f"""
 select
   coalesce(tenant, ''), coalesce(person_id::text, ''), coalesce(model, ''),
   coalesce(base, model, ''), coalesce(labels ->> %(label)s, ''), coalesce(price_version, ''),
-  case
-    when source in ('usage', 'partial', 'estimate') then null
-    when "limit" is not null then 'limit'
-    when status in (401, 403) then 'access'
-    when ended = 'client_left' or status is null then 'aborted'
-    when status between 400 and 499 then 'request'
-    when status >= 500 or ended = 'upstream_broke' then 'failed'
-    else 'free'
-  end as reason,
+  {REASON} as reason,
   count(*),
   sum(greatest(coalesce(prompt_tokens, 0) - coalesce(cached_tokens, 0), 0))::bigint,
   sum(coalesce(cached_tokens, 0))::bigint,
@@ -31,7 +24,7 @@ select
 from headgate.usage_line
 where ended_at >= %(begin)s and ended_at < %(end)s
 group by 1, 2, 3, 4, 5, 6, 7
-"""
+"""  # noqa: S608 (parts of the ledger)
 _PRICES = "select version, prices from headgate.price where version = any(%s) order by 1"
 _NAMES = """
 select id::text, coalesce(nullif(display_name, ''), name) from headgate.person

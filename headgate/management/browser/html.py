@@ -11,9 +11,29 @@ from starlette.responses import Response
 from headgate.management.problems import ProblemError
 
 _STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:26rem;margin:4rem auto;padding:0 1rem}"
-    "a,button{display:inline-block;margin:.25rem 0;font:inherit}"
-    "label,input{display:block;width:100%;box-sizing:border-box;font:inherit}"
+    ":root{color-scheme:light dark;--bg:light-dark(#fff,#0f1619);--ink:light-dark(#12222b,#e3ebee);"
+    "--ink-2:light-dark(#4a5d68,#a3b4bd);--edge:light-dark(#12222b,#b9c7ce);"
+    "--rule:light-dark(#7d909a,#647985);--link:light-dark(#08597a,#74c3e0)}"
+    "*{box-sizing:border-box}"
+    "body{margin:0 auto;max-width:24rem;padding:16vh 1.25rem 2rem;background:var(--bg);"
+    'color:var(--ink);font:400 .875rem/1.45 "Source Sans 3",system-ui,"Liberation Sans",sans-serif}'
+    ".brand{display:flex;gap:8px;align-items:center;margin:0 0 1.25rem;font-weight:600}"
+    "h1{margin:0 0 .75rem;padding-top:.75rem;border-top:1px solid var(--edge);font-size:1.5rem;"
+    "line-height:1.2;font-weight:600}"
+    "a{color:var(--link)}:focus-visible{outline:2px solid var(--link);outline-offset:2px}"
+    "label{display:block;margin-top:1rem}"
+    "input{display:block;width:100%;min-height:36px;margin-top:2px;padding:3px 8px;"
+    "border:1px solid var(--rule);border-radius:2px;background:var(--bg);color:inherit;"
+    "font:inherit}"
+    "button,.way{display:block;width:100%;min-height:36px;margin-top:.75rem;padding:6px 12px;"
+    "border:1px solid var(--ink);border-radius:2px;background:var(--ink);color:var(--bg);"
+    "font:inherit;font-weight:600;text-align:center;text-decoration:none;cursor:pointer}"
+    "button:hover,.way:hover{background:var(--link);border-color:var(--link)}"
+    "p{color:var(--ink-2)}"
+)
+_MARK = (
+    '<svg width="20" height="20" viewBox="0 0 20 20" aria-hidden="true"><path fill="currentColor"'
+    ' d="M2 2h16v3h-1v13h-4v-6a3 3 0 0 0-6 0v6H3V5H2V2Z"/></svg>'
 )
 HEADERS = {
     "cache-control": "no-store",
@@ -31,7 +51,7 @@ def login_page(issuers: Sequence[str], landing: str, *, has_token: bool) -> Resp
     """The ways to log in: by one of these issuers, or by the operator token."""
     query = urlencode({"to": landing})
     parts = [
-        f'<p><a href="/login/{quote(name, safe="")}?{escape(query)}">'
+        f'<p><a class="way" href="/login/{quote(name, safe="")}?{escape(query)}">'
         f"Log in with {escape(name)}</a></p>"
         for name in issuers
     ]
@@ -64,7 +84,8 @@ def problem_page(error: ProblemError) -> Response:
 def _page(title: str, body: str) -> Response:
     text = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)} -'
-        f" Headgate</title><style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>{body}"
-        "</body></html>"
+        ' Headgate</title><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<style>{_STYLE}</style></head><body><main><div class="brand">{_MARK}Headgate</div>'
+        f"<h1>{escape(title)}</h1>{body}</main></body></html>"
     )
     return Response(text, headers=HEADERS, media_type="text/html; charset=utf-8")

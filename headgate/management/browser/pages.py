@@ -128,7 +128,7 @@ class Paths:
         assert attempt is not None  # noqa: S101 - it is refused above
         if "code" not in request.query_params:
             said = request.query_params.get("error", "no code")[:100]
-            raise ProblemError(403, f"The issuer {issuer.alias} let you not in: {said}.")
+            raise ProblemError(403, f"The issuer {issuer.alias} did not let you in: {said}.")
         person = await self._doors.login.counted(
             address, self._redeemed(request, issuer, client, attempt)
         )

@@ -6,7 +6,9 @@ once. So nothing changes twice, even if an answer was lost or a call arrives lat
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from headgate.core.clock import Clock
 from ratelimit.store.concurrency import groups

@@ -30,7 +30,7 @@ from ratelimit.store.protocol import (
     StoreAwayError,
     StoreError,
 )
-from ratelimit.store.shared import Batch, Exchanged, SharedStore
+from ratelimit.store.shared import Batch, Exchanged, SharedStore, Told
 
 _PARALLEL = 64
 _TEND_EVERY_S = 0.1
@@ -127,6 +127,10 @@ class ResilientStore:
     async def exchange_times(self, times: Mapping[str, int]) -> Mapping[str, int]:
         """See `SharedStore`. In an outage, StoreAwayError at once."""
         return await self._ask(lambda: self._store.exchange_times(times))
+
+    async def exchange_ids(self, ids: Sequence[str], place: str) -> Told:
+        """See `SharedStore`. In an outage, StoreAwayError at once."""
+        return await self._ask(lambda: self._store.exchange_ids(ids, place))
 
     async def withdraw(self, replica: str) -> None:
         """See `SharedStore`. In an outage, StoreAwayError at once."""

@@ -1,8 +1,9 @@
 """This replica's share of each limit, counted in memory during an outage."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from headgate.core.policy import OnOutage
 from ratelimit.store.memory import MemoryStore

@@ -5,7 +5,8 @@ reserves the rest. Then both parts are held together. If anything lacks room, no
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from headgate.core.clock import Clock
 from ratelimit.store.outage.resilient import ResilientStore

@@ -3,8 +3,9 @@
 import asyncio
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
 from functools import partial
+
+from msgspec.structs import replace
 
 from headgate.core.clock import Clock
 from headgate.core.policy import OnOutage

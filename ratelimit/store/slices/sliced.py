@@ -9,7 +9,8 @@ passes the limit.
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
@@ -31,6 +32,7 @@ from ratelimit.store.protocol import (
     Spent,
     StoreError,
 )
+from ratelimit.store.shared import Told
 from ratelimit.store.slices.admission import Admission, is_sliced, query_of
 from ratelimit.store.slices.allocator import Allocator
 from ratelimit.store.slices.batches import ForwardedSettlement
@@ -144,6 +146,10 @@ class SlicedStore:
             if pool is not None:
                 used[counter] = pool.used_of(used[counter])
         return used
+
+    async def exchange_ids(self, ids: Sequence[str], place: str) -> Told:
+        """See `SharedStore`. In an outage, StoreAwayError at once."""
+        return await self._inner.exchange_ids(ids, place)
 
     async def ping(self) -> None:
         """Returns when the store itself can be used."""

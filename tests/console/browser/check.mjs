@@ -1,64 +1,82 @@
-// Opens every page of a running console in Chromium: `node check.mjs URL TOKEN_FILE [SHOTS_FOLDER]`.
+// Opens every page of a running console as its operator: `node check.mjs URL TOKEN_FILE [SHOTS_FOLDER]`.
 // Each line that it prints is a fault. With a folder it writes pictures there.
 import { readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import { ended, examine, expect, launched, opened, widths } from './pages.mjs';
 
-const home = createRequire(`${process.env.HEADGATE_BROWSER}/`);
-const { chromium } = home('playwright-core');
-const axe = readFileSync(home.resolve('axe-core/axe.min.js'), 'utf8');
 const [url, tokenFile, shots] = process.argv.slice(2);
-const faults = [];
-const widths = { desk: { width: 1440, height: 900 }, tablet: { width: 1024, height: 900 }, phone: { width: 390, height: 844 } };
-
-const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ['--no-sandbox'] });
+const browser = await launched();
 
 async function signedIn(options) {
-  // axe is put into the page past the CSP, which stays as it is for the page's own parts.
-  const context = await browser.newContext({ timezoneId: 'Europe/Berlin', ...options });
-  const page = await context.newPage();
-  page.on('console', (message) => ['error', 'warning'].includes(message.type()) && !/status of 4/.test(message.text()) && faults.push(`${page.url()}: ${message.text()}`));
-  page.on('request', (request) => request.url().startsWith(url) || faults.push(`asks elsewhere: ${request.url()}`));
+  const page = await opened(browser, url, options);
   await page.goto(`${url}/console`);
+  if (options.javaScriptEnabled !== false) await examine(page, 'login');
+  if (shots && options.colorScheme && options.viewport === widths.desk) await page.screenshot({ path: `${shots}/login-${options.colorScheme}-desk.png` });
   await page.fill('#token', readFileSync(tokenFile, 'utf8').trim());
   await Promise.all([page.waitForURL(/\/console/), page.click('button')]);
   return page;
 }
 
-async function check(page, path, name) {
-  await page.goto(url + path);
-  const client = await page.context().newCDPSession(page);
-  await client.send('Runtime.evaluate', { expression: axe });
-  const { result } = await client.send('Runtime.evaluate', {
-    expression: `axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] }).then((r) => JSON.stringify(r.violations.map((v) => v.id + ': ' + v.nodes.slice(0, 3).map((n) => n.html.slice(0, 160)).join(' | '))))`,
-    awaitPromise: true, returnByValue: true,
-  });
-  for (const fault of JSON.parse(result.value)) faults.push(`${name} ${path}: axe ${fault}`);
-  const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-  if (wide > 0) faults.push(`${name} ${path}: ${wide} px too wide`);
-  if (!(await page.evaluate(() => document.fonts.check('14px "Source Sans 3"')))) faults.push(`${name} ${path}: no font`);
-}
-
 const first = await signedIn({ viewport: widths.desk });
+const pathOf = async (link) => new URL(await first.locator(link).first().getAttribute('href'), url).pathname;
 await first.goto(`${url}/console/requests?f=result:answered`);
-const answered = new URL(await first.locator('tbody a').first().getAttribute('href'), url).pathname;
+const answered = await pathOf('tbody a');
 await first.goto(`${url}/console/requests?f=status:429`);
-const refused = new URL(await first.locator('tbody a').first().getAttribute('href'), url).pathname;
+const refused = await pathOf('tbody a');
 
-// A key goes from issue to its end by mouse and keyboard, and its secret is shown once.
+// A key goes from issue to its end by mouse and keyboard, in dialogs, and its secret is shown once.
 await first.goto(`${url}/console/keys?tenant=acme`);
 await first.click('text=Issue a key');
-await first.fill('#f-u', 'lena');
-await first.fill('#f-n', 'notebook');
+await first.waitForSelector('dialog[open] #f-u');
+if (shots) await first.screenshot({ path: `${shots}/issue-light-desk.png` });
+await examine(first, 'the dialog to issue');
+await first.keyboard.press('Escape');
+expect(!(await first.locator('dialog[open]').count()), 'Escape does not close a form');
+await first.click('text=Issue a key');
+await first.fill('dialog #f-u', 'not a name');
+await first.click('dialog button.first');
+await first.waitForSelector('dialog [role=alert]');
+expect((await first.inputValue('dialog #f-u')) === 'not a name', 'a refused form forgets what was written');
+await first.fill('dialog #f-u', 'lena');
+await first.fill('dialog #f-n', 'notebook');
 await first.keyboard.press('Enter');
+await first.waitForSelector('dialog .secret');
 const secret = await first.locator('.secret').textContent();
-if (!secret.startsWith('sk-hg-')) faults.push(`no secret: ${secret}`);
+expect(secret.startsWith('sk-hg-'), `no secret: ${secret}`);
+await examine(first, 'the dialog with a secret');
+await first.keyboard.press('Escape');
+expect(await first.locator('dialog[open] .secret').count(), 'Escape loses a secret');
+await first.click('dialog [data-copy]');
+await first.waitForSelector('dialog .copy.done');
+expect((await first.evaluate(() => navigator.clipboard.readText())) === secret, 'the button does not copy the secret');
 await first.click('text=I have stored it');
-if ((await first.content()).includes(secret)) faults.push('the secret is shown twice');
-const rotate = new URL(await first.locator('text=Rotate').first().getAttribute('href'), url).pathname;
+await first.waitForSelector('td .bad');
+expect(!(await first.content()).includes(secret), 'the secret is shown twice');
+const rotate = await pathOf('text=Rotate');
 const revoke = rotate.replace('rotate', 'revoke');
+await first.click('text=Rotate');
+await first.click('dialog button.first');
+await first.waitForSelector('dialog .secret');
+expect((await first.locator('.secret').textContent()) !== secret, 'rotating keeps the secret');
 
+// Tables sort by number and by word, and copy as plain numbers.
+await first.goto(`${url}/console/explore?by=user`);
+const column = (at) => first.locator(`tbody tr > :nth-child(${at})`).allInnerTexts();
+await first.click('th:has-text("Requests") button');
+const numbers = (await column(3)).map((text) => Number(text.replaceAll(',', '')));
+expect(numbers.length > 3 && numbers.every((number, at) => !at || number <= numbers[at - 1]), `requests are not sorted: ${numbers}`);
+await first.click('th:has-text("User") button');
+const names = await column(1);
+expect(names.every((name, at) => !at || name >= names[at - 1]), `names are not sorted: ${names}`);
+await first.click('.copy.table');
+await first.waitForSelector('.copy.done');
+const copied = (await first.evaluate(() => navigator.clipboard.readText())).split('\n');
+expect(copied.length === names.length + 2 && copied.at(-1).split('\t').slice(2, 3).every((cell) => /^\d+$/.test(cell)), `a table copies badly: ${copied.at(-1)}`);
+
+const months = await first.goto(`${url}/console/showback`).then(() => first.locator('.months a').evaluateAll((all) => all.map((one) => new URL(one.href)).map((one) => one.pathname + one.search)));
 const pages = {
   overview: '/console', requests: '/console/requests', request: answered, refused, explore: '/console/explore?by=user',
+  showback: months.at(-2), 'showback-open': months.at(-1), 'showback-user': `${months.at(-2).split('&')[0]}&by=user`, 'showback-empty': months[0],
+  budgets: '/console/budgets', models: '/console/models', health: '/console/health',
   keys: '/console/keys?tenant=acme', 'new-key': '/console/keys/new?tenant=acme', rotate, revoke,
   usage: '/console/usage', changes: '/console/changes', preferences: '/console/preferences',
   empty: '/console/requests?f=tenant:globex&f=status:418', wrong: '/console/requests?q=colour:red', missing: '/console/nothing',
@@ -67,8 +85,14 @@ for (const colorScheme of ['light', 'dark']) {
   for (const [size, viewport] of Object.entries(widths)) {
     const page = await signedIn({ viewport, colorScheme });
     for (const [name, path] of Object.entries(pages)) {
-      await check(page, path, `${colorScheme} ${size}`);
+      await page.goto(url + path);
+      await examine(page, `${colorScheme} ${size} ${path}`);
+      expect(await page.evaluate(() => document.fonts.check('14px "Source Sans 3"')), `${path}: no font`);
       if (shots) await page.screenshot({ path: `${shots}/${name}-${colorScheme}-${size}.png`, fullPage: size !== 'phone' });
+      if (size === 'phone' && (await page.locator('#allcols').count())) {
+        await page.check('#allcols');
+        await examine(page, `${colorScheme} all columns ${path}`);
+      }
     }
     await page.context().close();
   }
@@ -77,21 +101,40 @@ for (const colorScheme of ['light', 'dark']) {
 // With the Tab key alone the first stop is the way past the navigation.
 await first.goto(`${url}/console/requests`);
 await first.keyboard.press('Tab');
-if ((await first.evaluate(() => document.activeElement.textContent)) !== 'Skip to content') faults.push('Tab does not begin with the way to the content');
+expect((await first.evaluate(() => document.activeElement.textContent)) === 'Skip to content', 'Tab does not begin with the way to the content');
 
 // The theme of the footer wins over that of the system.
 await first.click('button[value=dark]');
-if ((await first.evaluate(() => getComputedStyle(document.body).backgroundColor)) !== 'rgb(15, 22, 25)') faults.push('the dark theme does not count');
+expect((await first.evaluate(() => getComputedStyle(document.body).backgroundColor)) === 'rgb(15, 22, 25)', 'the dark theme does not count');
+
+// The month prints on paper without its navigation.
+await first.goto(url + pages.showback);
+await first.emulateMedia({ media: 'print' });
+expect(!(await first.locator('.top').isVisible()), 'the navigation is printed');
+await first.emulateMedia({ media: 'screen' });
+
+// A browser far away shows its own time, once it has said where it is.
+const far = await signedIn({ viewport: widths.desk, timezoneId: 'Asia/Tokyo' });
+await far.waitForFunction(() => document.documentElement.dataset.zone === 'Asia/Tokyo');
+await far.context().close();
+
+// Without scripts the same forms are pages.
+const plain = await signedIn({ viewport: widths.desk, javaScriptEnabled: false });
+await plain.goto(`${url}/console/keys?tenant=acme`);
+await plain.click('text=Issue a key');
+await plain.fill('#f-u', 'omar');
+await plain.click('button.first');
+expect((await plain.locator('.secret').textContent()).startsWith('sk-hg-'), 'without scripts no key is issued');
+await plain.context().close();
 
 // The key ends, and says so.
-await first.goto(url + revoke);
-await first.click('button.danger');
-if (!(await first.textContent('[role=status]')).includes('Revoked')) faults.push('nothing says that the key has ended');
+await first.goto(`${url}/console/keys?tenant=acme`);
+await first.click(`[href="${revoke}"]`);
+await first.click('dialog button.danger');
+await first.waitForSelector('.callout[role=status]');
+expect((await first.textContent('.callout[role=status]')).includes('Revoked'), 'nothing says that the key has ended');
 await first.click('text=Sign out');
 await first.goto(`${url}/console`);
-if (!first.url().includes('/login')) faults.push('a session goes on after signing out');
+expect(first.url().includes('/login'), 'a session goes on after signing out');
 
-await browser.close();
-if (faults.length) console.log([...new Set(faults)].join('\n'));
-else console.log(`${Object.keys(pages).length} pages, 2 themes, 3 widths: no fault`);
-process.exit(faults.length ? 1 : 0);
+await ended(browser, `${Object.keys(pages).length} pages, 2 themes, 3 widths`);

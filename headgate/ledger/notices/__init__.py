@@ -1,0 +1,1 @@
+"""Notices: people hear of a limit before it refuses. docs/notices.md explains."""
