@@ -45,7 +45,7 @@ HEADGATE_ISTIO_BIN ?= $(CURDIR)/.mesh/bin
 export HEADGATE_ISTIO_BIN
 ISTIO_TOOLS := $(HEADGATE_ISTIO_BIN)/pilot-discovery $(HEADGATE_ISTIO_BIN)/istioctl
 
-test-mesh: setup $(ISTIO_TOOLS) ## the files of istio/ on a real istiod and a real Envoy (needs Go; builds for some minutes the first time)
+test-mesh: setup $(ISTIO_TOOLS) ## the files of istio/ on a real istiod and a real Envoy (needs Go and Prometheus; builds for some minutes the first time)
 	HEADGATE_TEST_MESH=1 $(BIN)/pytest tests/mesh
 
 $(HEADGATE_ISTIO_BIN)/pilot-discovery: ISTIO_PACKAGE = pilot/cmd/pilot-discovery

@@ -35,6 +35,7 @@ class RequestCounts:
         self._tokens = metrics.tokens.labels
         self._ttft_s = metrics.ttft_seconds.labels
         self._settled_tokens = metrics.demand.settled_tokens.labels
+        self._settled_requests = metrics.demand.settled_requests.labels
         self._no_capacity = metrics.demand.capacity_refusals.labels
         self._ratio = metrics.estimate_ratio.labels
 
@@ -42,8 +43,9 @@ class RequestCounts:
         """Counts one request."""
         policy = self._policy()
         tenant = _known(record.tenant, policy.tenants)
-        model = _known(record.model, policy.models)
-        pods = pods_of(policy, record.model, record.version)
+        name = record.model if record.model in policy.models else record.base
+        model = _known(name, policy.models)  # a registered adapter counts as its base
+        pods = pods_of(policy, name, record.version)
         version = pods[1]
         exemplar = None if record.trace_id is None else {"trace_id": record.trace_id}
         status = _known(record.status, _STATUSES)
@@ -59,6 +61,7 @@ class RequestCounts:
     def _count_demand(self, record: UsageRecord, pods: tuple[str, str]) -> None:
         if record.reservation is None or not _NOT_RESERVED.isdisjoint(record.flags):
             return
+        self._settled_requests(*pods).inc()
         self._settled_tokens(*pods).inc(record.estimated_tokens or 0)
         if record.upstream_status == _FULL or not _NO_POD.isdisjoint(record.flags):
             self._no_capacity(*pods).inc()

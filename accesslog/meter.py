@@ -74,12 +74,13 @@ def meter(entry: LogEntry, price_of: PriceOf, replica: str | None = None) -> Fin
     usage = read_usage(entry.usage, abandoned=_is_abandoned(entry))
     reservation = _reservation(entry, usage)
     charged = None if reservation is None else charge(usage, reservation.estimate)
+    version = _subset(entry.upstream_cluster) or _of(entry.admission, AdmissionKey.VERSION)
     path = entry.path.partition("?")[0]
     record = UsageRecord(
         time=rfc3339(entry.start_ns),
         request_id=_text(entry.request_id),
         trace_id=trace_id(entry.traceparent),
-        **_identity(entry),
+        **_identity(entry, version),
         ip=_text(entry.ip),
         user_agent=_text(entry.user_agent),
         method=_text(entry.method),
@@ -94,7 +95,7 @@ def meter(entry: LogEntry, price_of: PriceOf, replica: str | None = None) -> Fin
         request_bytes=entry.request_bytes,
         response_header_bytes=entry.response_header_bytes,
         response_bytes=entry.response_bytes,
-        **_amounts(entry, usage, charged, price_of),
+        **_amounts(entry, usage, charged, _price(entry, version, price_of)),
         **_times(entry, usage, entry.duration_s),
     )
     return FinishedRequest(record, reservation, _text_bytes(entry), placed_at(entry))
@@ -143,7 +144,7 @@ class _Identity(TypedDict):
     choices: int | None
 
 
-def _identity(entry: LogEntry) -> _Identity:
+def _identity(entry: LogEntry, version: str | None) -> _Identity:
     """The fields that say who asked which model."""
     admission = entry.admission
     return {
@@ -154,7 +155,7 @@ def _identity(entry: LogEntry) -> _Identity:
         "model": _of(admission, AdmissionKey.MODEL),
         "base": _of(admission, AdmissionKey.BASE),
         "adapter": _of(admission, AdmissionKey.ADAPTER),
-        "version": _version(entry),
+        "version": version,
         "choices": read_count(admission.get(AdmissionKey.CHOICES)),
     }
 
@@ -199,10 +200,11 @@ class _Amounts(TypedDict):
     source: Source | None
 
 
-def _amounts(entry: LogEntry, usage: Usage, charged: Charge | None, price_of: PriceOf) -> _Amounts:
+def _amounts(
+    entry: LogEntry, usage: Usage, charged: Charge | None, price: Price | None
+) -> _Amounts:
     """The fields that say how much was reserved and charged."""
     is_used = charged is not None and charged.source is not Source.REFUND
-    price = _price(entry, price_of)
     return {
         "prompt_tokens": None if charged is None else charged.prompt,
         "completion_tokens": None if charged is None else charged.completion,
@@ -217,17 +219,13 @@ def _amounts(entry: LogEntry, usage: Usage, charged: Charge | None, price_of: Pr
     }
 
 
-def _price(entry: LogEntry, price_of: PriceOf) -> Price | None:
+def _price(entry: LogEntry, version: str | None, price_of: PriceOf) -> Price | None:
     """The price in force when the request ended, of the version that answered."""
     model = _of(entry.admission, AdmissionKey.MODEL)
     if model is None:
         return None
     start_s = None if entry.start_ns is None else entry.start_ns / 1e9
-    return price_of(model, _version(entry), start_s and start_s + (entry.duration_s or 0.0))
-
-
-def _version(entry: LogEntry) -> str | None:
-    return _subset(entry.upstream_cluster) or _of(entry.admission, AdmissionKey.VERSION)
+    return price_of(model, version, start_s and start_s + (entry.duration_s or 0.0))
 
 
 def _subset(cluster: str) -> str | None:
@@ -265,7 +263,7 @@ def _text(text: str) -> str | None:
 
 def _of(values: Mapping[str, str], key: str) -> str | None:
     text = values.get(key, ABSENT)
-    return None if text == ABSENT else _text(text)
+    return None if text == ABSENT else text[:MAX_TEXT] or None
 
 
 def _caller(entry: LogEntry, admitted: AdmissionKey, identified: CallerKey) -> str | None:

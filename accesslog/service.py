@@ -3,8 +3,16 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterable, Callable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
+from accesslog.calls import (
+    EndPlaced,
+    KnownOutcome,
+    LearnUsage,
+    SettleReservation,
+    WithinLimit,
+    not_placed,
+)
 from accesslog.console import ConsoleSink
 from accesslog.counts import RequestCounts
 from accesslog.endings import is_unanswered
@@ -13,13 +21,14 @@ from accesslog.sink import Sink
 from accesslog.types import OpenReservation, UsageRecord
 from accesslog.wire import parse, read_entry
 from headgate._gen.accesslog_pb2 import HTTPAccessLogEntry, StreamAccessLogsResponse
+from headgate.core.adapters import NO_USES, Uses
 from headgate.core.apis import FORM_APIS
 from headgate.core.clock import Clock
 from headgate.core.damping import DampedLog
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.core.rpc import Method
-from headgate.core.settlement import Estimate, Source, Usage
+from headgate.core.settlement import Source
 
 SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 METHOD = "StreamAccessLogs"
@@ -36,56 +45,6 @@ _CHECKED = "ext_authz_"
 log = logging.getLogger("headgate.accesslog")
 
 T = TypeVar("T")
-
-
-class SettleReservation(Protocol):
-    """Settles a reservation once: the first settlement counts, later calls change nothing.
-
-    Returns the outcome, a label of headgate_settlements. It must bound its own time. It may raise:
-    see `AccessLogService`.
-    """
-
-    async def __call__(
-        self, reservation: str, tenant: str, usage: Usage, estimate: Estimate, held_by: str, /
-    ) -> str: ...
-
-
-class KnownOutcome(Protocol):
-    """The outcome of a settlement that would change nothing, as this process knows; else None."""
-
-    def __call__(self, reservation: str, tenant: str, /) -> str | None: ...
-
-
-class LearnUsage(Protocol):
-    """Learns the tokens that a request with `text_bytes` of text really used. It does not raise.
-
-    `subject` is the tenant, the user and the model.
-    """
-
-    def __call__(
-        self,
-        subject: tuple[str, str, str],
-        text_bytes: int,
-        prompt_tokens: int,
-        completion_tokens: int,
-        /,
-    ) -> None: ...
-
-
-class EndPlaced(Protocol):
-    """A request has ended that began at this Unix time, at a pod that Headgate chose."""
-
-    def __call__(self, pod: str, began_s: float, /) -> None: ...
-
-
-def not_placed(_pod: str, _began_s: float) -> None:
-    """Nobody counts the requests of pods."""
-
-
-class WithinLimit(Protocol):
-    """Counts a request without a known key against its address; False beyond the limit."""
-
-    def __call__(self, address: str, /) -> bool: ...
 
 
 class AccessLogService:
@@ -123,6 +82,7 @@ class AccessLogService:
         replica: str | None = None,
         ended: EndPlaced = not_placed,
         settles_at_once: int = SETTLES_AT_ONCE,
+        uses: Uses = NO_USES,
     ) -> None:
         self._settle = settle
         self._known_outcome = known_outcome
@@ -130,6 +90,7 @@ class AccessLogService:
         self._unanswered = unanswered
         self._learn = learn
         self._price_of = price_of
+        self._uses = uses
         self._replica = replica
         self._ended = ended
         self._sinks = sinks
@@ -188,7 +149,7 @@ class AccessLogService:
         await self._write(records)
         await self._settle_all([one.reservation for one in finished if one.reservation])
         if self._console is not None:
-            await self._console.write(records)
+            await self._show(self._console, records)
         self.handled_entries += len(entries)
 
     def _metered(self, entries: Sequence[HTTPAccessLogEntry]) -> Iterator[FinishedRequest]:
@@ -204,6 +165,8 @@ class AccessLogService:
             if request.placed is not None:
                 self._ended(*request.placed)
             self._say_failure(request.record)
+            if request.record.adapter is not None:
+                self._uses.ended(request.record.adapter)
             if request.reservation is not None and request.reservation.usage.complete:
                 self._teach(request.record, request.text_bytes)
             yield request
@@ -262,15 +225,21 @@ class AccessLogService:
         """
         left = [each for each in reservations if not self._is_settled(each)]
         errors: list[Exception | None] = []
-        for some in _groups(left, self._settles_at_once):
-            if len(some) == 1:
-                errors.append(await self._settle_one(some[0]))
+        for some in _groups(left, max(self._settles_at_once, ENTRIES_AT_ONCE)):
+            if self._settles_at_once == 1:
+                errors += [await self._settle_one(each) for each in some]
             else:
                 errors += await asyncio.gather(*map(self._settle_one, some))
+            await asyncio.sleep(0)
         failed = [error for error in errors if error is not None]
         if failed:
             text = f"cannot settle {len(failed)} of {len(left)} requests: {failed[0]!r}"
             self._say(logging.ERROR, "settlements", text)
+
+    async def _show(self, console: ConsoleSink, records: Sequence[UsageRecord]) -> None:
+        for some in _groups(records, ENTRIES_AT_ONCE):
+            await console.write(some)
+            await asyncio.sleep(0)
 
     def _is_settled(self, reservation: OpenReservation) -> bool:
         """Whether there is nothing to settle, as this process knows; counts it then."""

@@ -28,7 +28,7 @@ run(
         "limits": limits.measure,
         "policies": policies.measure,
         "keys": keys.measure,
-        "ledger": ledger.ingest,
+        "ingest": ledger.ingest,
         "search": ledger.find,
         "calls": calls.measure,
         "grpc_server": grpc_server.measure,

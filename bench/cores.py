@@ -1,8 +1,8 @@
 """How do a box's requests/s grow with its workers?
 
-`headgate up` on the lean path with a Redis, whole requests through its Envoy. The stacks, the
-clients and the canned vLLM are those of `bench.peers`; several of each share the load, so that
-none of them is the limit on a machine with enough cores.
+`headgate up` on the lean path with a Redis, whole requests through its Envoy. The clients and the
+canned vLLM are those of `bench.peers`. Several of each share the load, so that they are not the
+limit on a machine with enough cores.
 """
 
 import subprocess

@@ -142,6 +142,40 @@ _SATURATION = (
         ),
     ),
     Panel(
+        title="Redis, p50 and p99 of an operation",
+        unit=Unit.SECONDS,
+        lines=tuple(
+            Line(quantile(share, "headgate_store_seconds", "", ""), legend)
+            for share, legend in (("0.5", "p50"), ("0.99", "p99"))
+        ),
+        text="Empty with the limits in memory.",
+    ),
+    Panel(
+        title="Requests in flight",
+        lines=(
+            Line(
+                "sum by (base, version) (increase(headgate_reserved_requests_total[15m]))"
+                " - sum by (base, version) (increase(headgate_settled_requests_total[15m]))",
+                "{{base}} {{version}}",
+            ),
+        ),
+        text="Of those that began in the last 15 minutes.",
+    ),
+    Panel(
+        title="PostgreSQL: seconds since keys and ledger were current",
+        unit=Unit.SECONDS,
+        lines=(
+            Line("time() - (headgate_keys_polled_timestamp_seconds > 1)", "{{instance}} keys"),
+            Line("time() - (headgate_ledger_current_timestamp_seconds > 1)", "{{instance}} ledger"),
+        ),
+        text="Empty without a database.",
+    ),
+    Panel(
+        title="Records that wait for PostgreSQL",
+        unit=Unit.BYTES,
+        lines=(Line("headgate_ledger_spool_bytes", "{{instance}}"),),
+    ),
+    Panel(
         title="Usage records",
         unit=Unit.PER_SECOND,
         lines=(Line(f"sum by (outcome) (rate(headgate_records_total[{RATE}]))", "{{outcome}}"),),
@@ -184,6 +218,17 @@ _MESH = (
                 "{{cluster_name}} ejected",
             ),
         ),
+    ),
+    Panel(
+        title="Connections of each gateway",
+        only=Only.MESH,
+        lines=(Line("envoy_server_total_connections", "{{instance}}"),),
+    ),
+    Panel(
+        title="Memory of each gateway",
+        only=Only.MESH,
+        unit=Unit.BYTES,
+        lines=(Line("envoy_server_memory_allocated", "{{instance}}"),),
     ),
     Panel(
         title="Refused by a circuit breaker, and retried",

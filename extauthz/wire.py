@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from extauthz.cors import Headers, PageHeaders
 from extauthz.decide import Allow, Answer, CheckResult, Deny
 from extauthz.request import CheckInput, Shown
-from headgate._gen.auth_pb2 import AttributeContext, CheckRequest, CheckResponse
-from headgate._gen.base_pb2 import HeaderValue, HeaderValueOption
+from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
+from headgate._gen.base_pb2 import HeaderValueOption
 from headgate.core.contract import (
     CHECKED_HEADERS,
     CREDENTIAL_HEADERS,
@@ -54,7 +54,11 @@ def decode(message: CheckRequest) -> CheckInput:
     it Envoy fills `headers`, with repeated headers joined by commas.
     """
     http = message.attributes.request.http
-    pairs = [(header.key, header.raw_value or header.value.encode()) for header in _raw(http)]
+    pairs = [
+        (header.key, header.raw_value or header.value.encode())
+        for header in http.header_map.headers
+        if header.key in _READ
+    ]
     if not pairs:
         pairs = [(name, http.headers[name].encode()) for name in _READ if name in http.headers]
     credentials = tuple(pair for pair in pairs if pair[0] in _CREDENTIALS)
@@ -76,10 +80,6 @@ def decode(message: CheckRequest) -> CheckInput:
         shown=Shown(headers=shown, principal=principal),
         request_id=request_id,
     )
-
-
-def _raw(http: AttributeContext.HttpRequest) -> Iterable[HeaderValue]:
-    return (header for header in http.header_map.headers if header.key in _READ)
 
 
 def encode(result: CheckResult, cors: Headers = (), request_id: str = "") -> CheckResponse:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+from extproc.adapters import NotLoadedError
 from extproc.affinity import affinity, conversation, placing
 from extproc.asked import RefusedError, read_whole
 from extproc.estimate import Estimator, PromptSize, Subject, audio_estimate
@@ -10,6 +11,7 @@ from extproc.holds import output_cap
 from extproc.lookup import Inference, look_up
 from extproc.types import Admit, Refuse, RequestDecision, RequestFacts, Value
 from extproc.versions import pin
+from headgate.core.adapters import NO_ADAPTERS, Adapters
 from headgate.core.apis import Api, door_of
 from headgate.core.contract import AdmissionKey, Header, RequestKey
 from headgate.core.key_ring import NO_KEYS, KeyRing
@@ -26,6 +28,8 @@ def decide(
     estimator: Estimator,
     reservation_id: str,
     keys: KeyRing = NO_KEYS,
+    *,
+    adapters: Adapters = NO_ADAPTERS,
 ) -> RequestDecision:
     """Looks up the request in the policy, estimates its tokens, and admits it.
 
@@ -33,7 +37,9 @@ def decide(
     """
     door = door_of(facts.path)
     try:
-        request = look_up(facts, door, policy, keys)
+        request = look_up(facts, door, policy, keys, adapters=adapters)
+    except NotLoadedError as refused:
+        return Refuse(refused.error, door.shape, refused.version)
     except RefusedError as refused:
         return Refuse(refused.error, door.shape)
     if not isinstance(request, Inference):
@@ -56,7 +62,7 @@ def _estimate(request: Inference, facts: RequestFacts, estimator: Estimator) -> 
     caller = request.caller
     cap = None
     if asked.max_tokens is None:
-        cap = output_cap(request.tenant.limits, caller, model.name)
+        cap = output_cap(request.tenant.limits, caller, model.limited_as)
     return estimator.estimate(
         Subject(caller.tenant, caller.user, model.name),
         _prompt_size(facts, model),

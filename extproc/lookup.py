@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from extproc.adapters import adapter_model, on_version, version_pin
+from extproc.affinity import conversation
 from extproc.asked import (
     Asked,
     RefusedError,
@@ -23,11 +25,13 @@ from extproc.types import (
     FormRewrite,
     KeyCall,
     Peek,
+    Pin,
     RequestFacts,
     Rewrite,
     SizePin,
     Value,
 )
+from headgate.core.adapters import NO_ADAPTERS, Adapters
 from headgate.core.apis import FORM_APIS, WITHOUT_USAGE, Api, Door, door_of
 from headgate.core.auto import AUTO
 from headgate.core.contract import BODY_FORM, BODY_READ, VERSION_HEADER, RequestKey
@@ -56,25 +60,30 @@ class Inference:
 
 
 def look_up(
-    facts: RequestFacts, door: Door, policy: CompiledPolicy, keys: KeyRing = NO_KEYS
+    facts: RequestFacts,
+    door: Door,
+    policy: CompiledPolicy,
+    keys: KeyRing = NO_KEYS,
+    *,
+    adapters: Adapters = NO_ADAPTERS,
 ) -> Inference | Answer | Peek | KeyCall:
     """The request in the policy's terms. Lists and keys are answered without vLLM.
 
-    `keys` narrow the tenant for a key that was issued at run time.
-
+    `keys` narrow the tenant for a key that was issued at run time. `adapters` are more models.
     Raises RefusedError for the first check that fails.
     """
     caller, tenant = _identify(facts.caller, policy, keys)
     api = _served_api(door, policy)
     if api is Api.MODELS:
-        return _model_list(facts.path, tenant, policy)
+        return _model_list(facts.path, tenant, policy, adapters)
     if api in (Api.LIMITS, Api.USAGE):
-        return Peek(tenant, caller, _own_model(asked_model(facts.path), tenant, policy), api)
+        return Peek(tenant, caller, _own_model(facts.path, tenant, policy, adapters), api)
     if api is Api.OWN_KEYS:
         return key_call(facts, caller, tenant, policy)
     _require_body(api, facts.values)
     refuse_hidden(facts.values)
-    model = _model(api, facts, tenant, policy)
+    named = _model(api, facts, tenant, policy, adapters)
+    model = on_version(named, facts.adapter_version, adapters)
     refuse_fields(api, facts.values, (policy.fields, model.fields, tenant.fields))
     price = policy.without_usage.get(api)
     per_second = isinstance(price, PerSecond)
@@ -102,10 +111,28 @@ def size_to_keep(
         return None
     try:
         caller, tenant = _identify(facts.caller, policy, keys)
-        model = _model(_served_api(door_of(facts.path), policy), facts, tenant, policy)
+        model = _model(_served_api(door_of(facts.path), policy), facts, tenant, policy, NO_ADAPTERS)
     except RefusedError:
         return None
     return size_pin(model, facts, caller, tenant) if is_auto(facts, tenant) else None
+
+
+def version_to_keep(
+    facts: RequestFacts, policy: CompiledPolicy, keys: KeyRing, adapters: Adapters
+) -> Pin | None:
+    """The version of an adapter that a conversation has from this request on.
+
+    None if there is none to remember. `look_up` refuses what is wrong with the request.
+    """
+    name = facts.values.get(RequestKey.MODEL)
+    if not isinstance(name, str) or adapters.base_of(name) is None:
+        return None
+    try:
+        caller, tenant = _identify(facts.caller, policy, keys)
+        model = adapter_model(name, tenant, policy, adapters)
+    except RefusedError:
+        return None
+    return None if model is None else version_pin(model, caller, conversation(caller, facts.values))
 
 
 def _identify(
@@ -129,23 +156,22 @@ def _served_api(door: Door, policy: CompiledPolicy) -> Api:
     return api
 
 
-def _model_list(path: str, tenant: Tenant, policy: CompiledPolicy) -> Answer:
+def _model_list(path: str, tenant: Tenant, policy: CompiledPolicy, adapters: Adapters) -> Answer:
     name = asked_model_id(path)
     if name is None:
-        return Answer(Api.MODELS, list_body(tenant, policy))
-    body = model_body(name, tenant, policy)
+        return Answer(Api.MODELS, list_body(tenant, policy, adapters))
+    body = model_body(name, tenant, policy, adapters)
     if body is None:
         raise _unknown_model(name)
     return Answer(Api.MODELS, body)
 
 
-def _own_model(name: str | None, tenant: Tenant, policy: CompiledPolicy) -> str | None:
+def _own_model(path: str, tenant: Tenant, policy: CompiledPolicy, adapters: Adapters) -> str | None:
     """The model whose limits are asked for; None for those of all, of which `auto` may be any."""
-    if name == AUTO and tenant.has_auto:
+    name = asked_model(path)
+    if name is None or (name == AUTO and tenant.has_auto):
         return None
-    if name is not None and model_of(name, tenant, policy) is None:
-        raise _unknown_model(name)
-    return name
+    return _named(name, tenant, policy, adapters).limited_as
 
 
 def _require_body(api: Api, values: Mapping[str, Value]) -> None:
@@ -162,21 +188,27 @@ def _require_body(api: Api, values: Mapping[str, Value]) -> None:
         raise RefusedError(unread_body(values))
 
 
-def _model(api: Api, facts: RequestFacts, tenant: Tenant, policy: CompiledPolicy) -> Model:
+def _model(
+    api: Api, facts: RequestFacts, tenant: Tenant, policy: CompiledPolicy, adapters: Adapters
+) -> Model:
     if is_auto(facts, tenant):
         return auto_model(api, facts, tenant, policy)
-    return _find_model(read_model_name(facts.values), tenant, policy)
+    return _find_model(read_model_name(facts.values), tenant, policy, adapters)
 
 
-def _find_model(name: str, tenant: Tenant, policy: CompiledPolicy) -> Model:
-    """Names come only from the policy: vLLM would follow `../` into its file system."""
-    model = model_of(name, tenant, policy)
-    if model is not None:
-        return model
-    other = policy.models.get(name)
-    if other is None or other.adapter is not None:
-        # Another tenant's adapter must look exactly like one that does not exist.
+def _named(name: str, tenant: Tenant, policy: CompiledPolicy, adapters: Adapters) -> Model:
+    model = model_of(name, tenant, policy) or adapter_model(name, tenant, policy, adapters)
+    if model is None:
         raise _unknown_model(name)
+    return model
+
+
+def _find_model(name: str, tenant: Tenant, policy: CompiledPolicy, adapters: Adapters) -> Model:
+    """Names come only from the policy and the registry: vLLM would follow `../` into its files."""
+    other = policy.models.get(name)
+    if name in tenant.models or other is None or other.adapter is not None:
+        # Another tenant's adapter must look exactly like one that does not exist.
+        return _named(name, tenant, policy, adapters)
     who = "key" if name in policy.tenants[tenant.name].models else "tenant"
     raise RefusedError(
         ApiError(

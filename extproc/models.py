@@ -3,6 +3,8 @@
 import json
 from urllib.parse import unquote
 
+from extproc.adapters import adapter_model
+from headgate.core.adapters import Adapters
 from headgate.core.auto import AUTO
 from headgate.core.policy import CompiledPolicy, Model, Tenant
 
@@ -24,26 +26,31 @@ def model_of(name: str, tenant: Tenant, policy: CompiledPolicy) -> Model | None:
     return policy.models.get(name) if name in tenant.models else None
 
 
-def list_body(tenant: Tenant, policy: CompiledPolicy) -> bytes:
-    """The models that the tenant may use, sorted by name.
+def list_body(tenant: Tenant, policy: CompiledPolicy, adapters: Adapters) -> bytes:
+    """The models that the tenant may use, sorted by name. Raises RefusedError.
 
     vLLM's own list is not shown. It names every tenant's adapters and the server's file paths.
     """
-    entries = (_entry_of(name, tenant, policy) for name in sorted(tenant.models))
+    names = sorted({*tenant.models, *adapters.names_of(tenant.name)})
+    entries = (_entry_of(name, tenant, policy, adapters) for name in names)
     data = [entry for entry in entries if entry is not None]
     return json.dumps({"object": "list", "data": data}).encode()
 
 
-def model_body(name: str, tenant: Tenant, policy: CompiledPolicy) -> bytes | None:
-    """One entry of the list; None if the tenant may not use such a model."""
-    entry = _entry_of(name, tenant, policy)
+def model_body(
+    name: str, tenant: Tenant, policy: CompiledPolicy, adapters: Adapters
+) -> bytes | None:
+    """One entry of the list; None if the tenant may not use such a model. Raises RefusedError."""
+    entry = _entry_of(name, tenant, policy, adapters)
     return None if entry is None else json.dumps(entry).encode()
 
 
-def _entry_of(name: str, tenant: Tenant, policy: CompiledPolicy) -> dict[str, str | int] | None:
+def _entry_of(
+    name: str, tenant: Tenant, policy: CompiledPolicy, adapters: Adapters
+) -> dict[str, str | int] | None:
     if name == AUTO and tenant.has_auto:
         return _entry(AUTO, policy.models[tenant.sizes[-1].model].context_tokens)
-    model = model_of(name, tenant, policy)
+    model = model_of(name, tenant, policy) or adapter_model(name, tenant, policy, adapters)
     return None if model is None else _entry(model.name, model.context_tokens)
 
 

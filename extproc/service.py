@@ -12,7 +12,7 @@ from extproc.decide import decide
 from extproc.edits import Edited, edited
 from extproc.estimate import Estimator
 from extproc.limits import LIMITS_UNAVAILABLE, LimitsOf
-from extproc.lookup import size_to_keep
+from extproc.lookup import size_to_keep, version_to_keep
 from extproc.stream import Replace, RequestReply, RequestStream
 from extproc.transitions import UnexpectedMessageError
 from extproc.types import (
@@ -26,6 +26,7 @@ from extproc.types import (
 )
 from extproc.versions import Pins
 from headgate._gen.ext_proc_pb2 import HttpBody, ProcessingRequest, ProcessingResponse
+from headgate.core.adapters import NO_ADAPTERS, NO_USES, Adapters, Uses
 from headgate.core.apis import Api, ErrorShape
 from headgate.core.clock import Clock
 from headgate.core.contract import COUNTING_METADATA, AdmissionKey
@@ -73,6 +74,8 @@ class ExternalProcessor:
         clock: Clock,
         keys: KeyRing = NO_KEYS,
         places: Places = no_places,
+        adapters: Adapters = NO_ADAPTERS,
+        uses: Uses = NO_USES,
     ) -> None:
         self._policy = policy
         self._estimator = estimator
@@ -84,6 +87,8 @@ class ExternalProcessor:
         self._clock = clock
         self._keys = keys
         self._places = places
+        self._adapters = adapters
+        self._uses = uses
 
     def methods(self) -> tuple[Method, ...]:
         """The methods of `envoy.service.ext_proc.v3.ExternalProcessor`."""
@@ -153,11 +158,15 @@ class ExternalProcessor:
         return stream.on_headers(await self._sized(wire.decode_headers(message)))
 
     async def _sized(self, facts: RequestFacts) -> RequestFacts:
-        """The facts with the size of their conversation, if it must be remembered."""
-        pin = size_to_keep(facts, self._policy(), self._keys)
-        if pin is None:
-            return facts
-        return replace(facts, at_least=await self._pins.largest(pin))
+        """The facts with what is remembered of their conversation, if they need it."""
+        policy = self._policy()
+        size = size_to_keep(facts, policy, self._keys)
+        if size is not None:
+            return replace(facts, at_least=await self._pins.largest(size))
+        version = version_to_keep(facts, policy, self._keys, self._adapters)
+        if version is not None:
+            return replace(facts, adapter_version=(await self._pins.keep(version)).version)
+        return facts
 
     async def decide(self, facts: RequestFacts, reservation_id: str) -> Edited | Refuse | Answer:
         """Decides about one request in one step. The proxy then edits the body by itself."""
@@ -179,9 +188,21 @@ class ExternalProcessor:
 
     def _count(self, reply: RequestReply | Edited) -> None:
         self._metrics.decisions.labels(_HOOK, _label(reply)).inc()
+        if isinstance(reply, Refuse) and reply.wants is not None:
+            self._uses.wanted(reply.wants)
 
     def _decide(self, facts: RequestFacts, reservation_id: str) -> RequestDecision:
-        return decide(facts, self._policy(), self._estimator, reservation_id, self._keys)
+        decision = decide(
+            facts,
+            self._policy(),
+            self._estimator,
+            reservation_id,
+            self._keys,
+            adapters=self._adapters,
+        )
+        if isinstance(decision, Admit) and AdmissionKey.ADAPTER in decision.admission:
+            self._uses.began(decision.admission[AdmissionKey.ADAPTER])
+        return decision
 
     def _now_ms(self) -> int:
         return int(self._clock.now_s() * 1000)

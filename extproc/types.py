@@ -36,7 +36,8 @@ class RequestFacts:
     `caller` comes from ext_authz's metadata only, never from a header. `values` are the body's
     fields by `RequestKey`. `size_bytes` is the body's size, None if it is not known. `version` is
     the client's `VERSION_HEADER`. `request_id` is Envoy's, empty from an older proxy.
-    `at_least` is the largest model that `auto` has chosen in the conversation.
+    `at_least` is the largest model that `auto` has chosen in the conversation. `adapter_version` is
+    the version of its adapter that the conversation has.
     """
 
     path: str
@@ -47,6 +48,7 @@ class RequestFacts:
     method: str = ""
     request_id: str = ""
     at_least: str | None = None
+    adapter_version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +166,14 @@ class Admit:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """The request ends here with an error, in the shape of its API."""
+    """The request ends here with an error, in the shape of its API.
+
+    `wants` is the version of an adapter that must be loaded for it, None for any other error.
+    """
 
     error: ApiError
     shape: ErrorShape
+    wants: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

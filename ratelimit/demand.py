@@ -76,9 +76,12 @@ class Claim(Struct, frozen=True, gc=False):
         return self.window.end_s
 
 
-def claims_of(tenant: Tenant, subject: Subject, now_s: float) -> tuple[Claim, ...]:
+def claims_of(
+    tenant: Tenant, subject: Subject, now_s: float, version: str | None = None
+) -> tuple[Claim, ...]:
     """Every limit of the tenant that this subject meets now, with distinct keys.
 
+    Cost is by the prices of the model's `version`, or by the dearest ones where it is not known.
     A free model meets no limit of cost, so that it remains usable when the money is spent. Of
     limits with the same counter, only the smallest is a claim: the others can never refuse first.
     """
@@ -86,7 +89,7 @@ def claims_of(tenant: Tenant, subject: Subject, now_s: float) -> tuple[Claim, ..
     names = _names(subject)
     for limit in tenant.limits:
         if _meets(limit.users, subject.user) and _meets(limit.models, subject.model):
-            weights = _weights(limit.shape, subject.model, now_s)
+            weights = _weights(limit.shape, subject.model, version, now_s)
             if weights is None:
                 continue
             claim = _claim(limit, tenant, names, weights, now_s)
@@ -199,7 +202,7 @@ def _estimated(tokens: int, prompt_tokens: int | None) -> tuple[Spent, ...]:
     )
 
 
-def _weights(shape: Shape, model: str, now_s: float) -> Weights | None:
+def _weights(shape: Shape, model: str, version: str | None, now_s: float) -> Weights | None:
     """The weights of a request to the model; None if the limit is of cost and the model is free."""
     if isinstance(shape, Slots):
         return _NOTHING
@@ -209,7 +212,7 @@ def _weights(shape: Shape, model: str, now_s: float) -> Weights | None:
         case WeightedTokens(weights=each):
             return _of_tokens(each)
         case PricedTokens(books=books):
-            weights = _of_tokens(_price(books, model, now_s))
+            weights = _of_tokens(_price(books, model, version, now_s))
             return None if weights == _NOTHING else weights
 
 
@@ -218,12 +221,14 @@ def _of_tokens(each: TokenWeights) -> Weights:
     return Weights(each.request, each.input, each.cached_input, each.output)
 
 
-def _price(books: Mapping[str, PriceBook], model: str, now_s: float) -> TokenWeights:
+def _price(
+    books: Mapping[str, PriceBook], model: str, version: str | None, now_s: float
+) -> TokenWeights:
     """The price of a token; the dearest of all for a model that a reload removed from the tenant
     during its request."""
     book = books.get(model)
     if book is not None:
-        return book.weights(now_s)
+        return book.weights(now_s, version)
     return dearest([one.weights(now_s) for one in books.values()])
 
 

@@ -4,7 +4,6 @@ The header names and the format of the reset times are OpenAI's, which its clien
 """
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from math import ceil
 
 from headgate.core.amounts import written
@@ -25,6 +24,11 @@ from headgate.core.prices import TokenWeights
 from ratelimit.answers import LimitStatus, Reason, Refused
 
 _KINDS = (Count.REQUESTS, Count.TOKENS)
+_NAMES = {
+    kind: tuple(f"x-ratelimit-{part}-{kind}" for part in ("limit", "remaining", "reset"))
+    for kind in _KINDS
+}
+"""Made once: to write an enum into a text takes as long as a header."""
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 Headers = list[tuple[str, str]]
@@ -46,10 +50,11 @@ def quota_headers(
         shown = hit if hit and hit.count is kind else tightest(of_kind)
         if shown is None or shown.resets_at_s is None:
             continue
+        limit, remaining, reset = _NAMES[kind]
         headers += [
-            (f"x-ratelimit-limit-{kind}", str(shown.limit)),
-            (f"x-ratelimit-remaining-{kind}", str(shown.remaining)),
-            (f"x-ratelimit-reset-{kind}", reset_time(shown.resets_at_s - now_s)),
+            (limit, str(shown.limit)),
+            (remaining, str(shown.remaining)),
+            (reset, reset_time(shown.resets_at_s - now_s)),
         ]
     return headers
 
@@ -80,7 +85,6 @@ def tightest(quotas: Sequence[LimitStatus]) -> LimitStatus | None:
     )
 
 
-@lru_cache(maxsize=1_024)
 def reset_time(seconds: float) -> str:
     """A duration in OpenAI's format: `20ms`, `1s`, `6m0s`, `24h0m0s`. Never rounded down."""
     seconds = round(seconds, 6)  # the difference of two times is off by about 0.2 us

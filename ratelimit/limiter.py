@@ -99,7 +99,7 @@ class Limiter:
             self._remember_new(request, State.REFUSED)
             return Refused(Reason.UNKNOWN_TENANT, None, 1, ())
         subject = Subject(request.tenant, request.user, request.key, request.model)
-        claims = claims_of(tenant, subject, now_s)
+        claims = claims_of(tenant, subject, now_s, request.version)
         fair = self._fair_demand(request, tenant)
         if not claims and fair is None:
             return self._free(request, None)

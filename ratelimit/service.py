@@ -1,6 +1,8 @@
 """Envoy's global rate limit service: decode, decide, encode, record."""
 
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 
 from headgate._gen.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from headgate.core.clock import Clock
@@ -34,7 +36,8 @@ class RateLimitService:
 
     A bad call gets INVALID_ARGUMENT, and a call that the store cannot answer gets UNAVAILABLE.
     With `failure_mode_deny`, Envoy then refuses the request. Calls of another domain than ours
-    go to `descriptor_limits`; without it they are bad calls.
+    go to `descriptor_limits`; without it they are bad calls. `limited_as` gives the model whose
+    limits hold for a name: the base model of an adapter that was registered at run time.
     """
 
     def __init__(
@@ -43,12 +46,16 @@ class RateLimitService:
         metrics: Metrics,
         clock: Clock,
         descriptor_limits: DescriptorLimits | None = None,
+        *,
+        limited_as: Callable[[str], str] = str,
     ) -> None:
         self._limiter = limiter
         self._metrics = metrics
         self._clock = clock
         self._descriptor_limits = descriptor_limits
+        self._limited_as = limited_as
         self._reserved_tokens = metrics.demand.reserved_tokens.labels
+        self._reserved_requests = metrics.demand.reserved_requests.labels
         self._fullness = Fullness(clock.now_s)
         metrics.registry.register(self._fullness)
 
@@ -119,6 +126,9 @@ class RateLimitService:
             raise
 
     async def _reserve(self, call: ReserveRequest) -> Admitted | Refused:
+        limited_as = self._limited_as(call.model)
+        if limited_as != call.model:
+            call = replace(call, model=limited_as)
         decision = await self._limiter.reserve(call)
         self._fullness.note(call.tenant, decision.limits)
         if isinstance(decision, Admitted):
@@ -138,7 +148,9 @@ class RateLimitService:
 
     def _record_admission(self, call: ReserveRequest, admitted: Admitted) -> None:
         self._count("ok")
-        self._reserved_tokens(*self._limiter.pods_of(call)).inc(call.tokens)
+        pods = self._limiter.pods_of(call)
+        self._reserved_requests(*pods).inc()
+        self._reserved_tokens(*pods).inc(call.tokens)
         for limit in admitted.exceeded:
             self._metrics.shadow_refusals.labels(call.tenant, limit.id).inc()
 

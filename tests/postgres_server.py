@@ -38,13 +38,15 @@ class PostgresServer:
         self._create("clean", DATABASE)
         tables = "headgate.change, headgate.key_secret, headgate.api_key, headgate.blocked_user"
         tables += ", headgate.revocation, headgate.browser_session, headgate.closed_month"
-        tables += ", headgate.person"
+        tables += ", headgate.person, headgate.adapter, headgate.adapter_version"
+        tables += ", headgate.adapter_place, headgate.adapter_use"
         self.run_as(OWNER, "clean", f"truncate {tables}")
         ledger = "headgate.usage_record, headgate.ingest, headgate.label_set, headgate.price"
         ledger += ", headgate.notice, headgate.notice_delivery"
         ledger += ", headgate.notified_tenant, headgate.met_subject"
         self.run_as(OWNER, "clean", f"truncate {ledger}")
         self.run_as(OWNER, "clean", "update headgate.generation set value = 0")
+        self.run_as(OWNER, "clean", "update headgate.adapter_place_round set value = 0")
         return "clean"
 
     def _create(self, name: str, template: str) -> None:

@@ -14,7 +14,7 @@ RATELIMIT = (
     "github.com/envoyproxy/ratelimit@v1.4.1-0.20260122083618-3fb702589d36",
     "./src/service_cmd",
 )
-AI_GATEWAY = ("github.com/envoyproxy/ai-gateway@v1.1.0", "./cmd/extproc")
+AI_GATEWAY = ("github.com/envoyproxy/ai-gateway@v1.0.0", "./cmd/extproc")
 LITELLM = "litellm[proxy]==1.108.7"
 
 

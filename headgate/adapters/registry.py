@@ -32,7 +32,7 @@ class MemoryRegistry:
         self._users: dict[str, tuple[str, ...]] = {}
         self._bases: dict[str, str] = {}
         self._pods: Mapping[str, tuple[str, ...]] = {}
-        self._is_filled = False
+        self.is_filled = False
 
     def __len__(self) -> int:
         """How many adapters are registered now."""
@@ -40,7 +40,7 @@ class MemoryRegistry:
 
     def find(self, name: str, tenant: str) -> RegisteredAdapter | None:
         """The adapter, if the tenant may use it. Raises AdaptersUnavailableError before a fill."""
-        if not self._is_filled:
+        if not self.is_filled:
             raise AdaptersUnavailableError("the adapters of the database are not known")
         return self._of_tenant.get(tenant, _NONE).get(name)
 
@@ -60,7 +60,7 @@ class MemoryRegistry:
         """Takes these adapters in place of all others."""
         self._of_tenant, self._users, self._bases = {}, {}, {}
         self.update(rows)
-        self._is_filled = True
+        self.is_filled = True
 
     def update(self, rows: Iterable[AdapterRow]) -> None:
         """Takes the adapters that have changed."""

@@ -7,6 +7,7 @@ import sys
 import click
 
 import headgate
+from headgate.cli.adapters import adapters_group
 from headgate.cli.canary import canary_group
 from headgate.cli.checking import check_command, replay_command
 from headgate.cli.completion import completion_command
@@ -43,6 +44,7 @@ for _command in (
     login_command,
     logout_command,
     keys_group,
+    adapters_group,
     tenants_group,
     users_group,
     tokens_group,

@@ -12,10 +12,16 @@ import click
 from headgate.cli.options import FILE
 from headgate.core.clock import SystemClock
 from headgate.management.client import ApiClient
-from headgate.management.client_tokens import kept_logins, token_of_login
+from headgate.management.client_tokens import (
+    is_on_this_machine,
+    kept_logins,
+    token_of_login,
+)
 from headgate.management.login import read_token
 
 DEFAULT_API = "http://127.0.0.1:8082"
+BOX_TOKEN = Path("operator-token")
+"""The file of the operator token, as docs/api.md starts a box."""
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Prints JSON, not a table.")
 
 
@@ -40,13 +46,22 @@ def calls_api(command: Callable[..., None]) -> Callable[..., None]:
     @CA
     @wraps(command)
     def run(*, url: str, token_file: Path | None, ca: Path | None, **options: Any) -> None:
-        if token_file is None:
-            token = token_of_login(url, kept_logins(), SystemClock())
-        else:
-            token = read_token(token_file)
-        command(api=ApiClient(url, token, ca), **options)
+        command(api=ApiClient(url, _token(url, token_file), ca), **options)
 
     return run
+
+
+def _token(url: str, token_file: Path | None) -> str:
+    """The token of the file, else of the login, else of the box that runs in this folder.
+
+    The file of such a box goes to this machine only. Raises OperatorError.
+    """
+    if token_file is not None:
+        return read_token(token_file)
+    logins = kept_logins()
+    if logins.get(url) is None and is_on_this_machine(url) and BOX_TOKEN.is_file():
+        return read_token(BOX_TOKEN)
+    return token_of_login(url, logins, SystemClock())
 
 
 def show(rows: Iterable[dict[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:

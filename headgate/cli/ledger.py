@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from headgate.cli.options import DATABASE_PASSWORD
+from headgate.cli.options import DATABASE_PASSWORD, FILE
 from headgate.cli.progress import progress
 from headgate.core.clock import SystemClock
 from headgate.core.errors import OperatorError
@@ -22,6 +22,7 @@ from headgate.ledger.feeding import Fed
 from headgate.ledger.importing import Import, Source, file_source, pipe_source
 from headgate.ledger.months import clear_addresses, drop_months, first_kept
 from headgate.ledger.notices.outbox import expire_notices
+from headgate.policy import load_policy
 
 BAD_LINES = 3
 """The exit code of an import that left out bad lines."""
@@ -54,8 +55,13 @@ def ledger_group() -> None:
     show_default=True,
     help="How long it waits for a database that is away.",
 )
+@click.option("--policy", type=FILE, help="Adds the prices of this policy file, too.")
 def import_command(
-    files: tuple[Path, ...], database: str, database_password_file: Path | None, wait_s: float
+    files: tuple[Path, ...],
+    database: str,
+    database_password_file: Path | None,
+    wait_s: float,
+    policy: Path | None,
 ) -> None:
     """Add usage records of FILES, plain or gzip; - is standard input, line by line as they come.
 
@@ -64,7 +70,9 @@ def import_command(
     """
     address = database_address(database, database_password_file)
     bad = _BadLines()
-    work = Import(partial(connected, address), SystemClock(), wait_s, bad.name)
+    prices = None if policy is None else load_policy(policy)
+    connect = partial(connected, address)
+    work = Import(connect, SystemClock(), wait_s, bad.name, policy=prices)
     with _sources(files) as sources:
         fed = _done(work.run(sources))
     click.echo(_summary(fed))
@@ -108,8 +116,9 @@ def expire_command(
 
 async def _drop(address: DatabaseAddress, before: date) -> list[date]:
     async with connected(address) as connection:
+        dropped = await drop_months(connection, before)
         await expire_notices(connection, before)
-        return await drop_months(connection, before)
+        return dropped
 
 
 async def _clear(address: DatabaseAddress, before: date) -> int:

@@ -9,12 +9,13 @@ from pathlib import Path
 import click
 
 from headgate.cli.api import show
-from headgate.cli.options import DATABASE_PASSWORD
+from headgate.cli.options import DATABASE_PASSWORD, FILE
+from headgate.core.clock import SystemClock
 from headgate.core.errors import OperatorError
 from headgate.database.address import DatabaseAddress, database_address
 from headgate.database.connection import DatabaseAwayError, connected
 from headgate.ledger.engine_counters import read_engines
-from headgate.ledger.reconcile import Compared, LedgerTokens, compare, read_ledger
+from headgate.ledger.reconcile import Compared, LedgerTokens, compare, exposition_of, read_ledger
 
 UNEXPLAINED = 3
 """The exit code if a pod's unexplained part is above the bound."""
@@ -38,6 +39,7 @@ _TIME = click.DateTime(["%Y-%m-%dT%H:%M:%SZ"])
     show_default=True,
     help="How much of a pod's tokens may be unexplained.",
 )
+@click.option("--metrics-file", type=FILE, help="Writes the statement there, for an alert.")
 def reconcile_command(
     *,
     begin: datetime,
@@ -46,6 +48,7 @@ def reconcile_command(
     database: str,
     database_password_file: Path | None,
     bound_percent: float,
+    metrics_file: Path | None,
 ) -> None:
     """Compare the ledger with vLLM's counters; the exit code is 3 above the bound."""
     begin, end = begin.replace(tzinfo=UTC), end.replace(tzinfo=UTC)
@@ -54,6 +57,8 @@ def reconcile_command(
     address = database_address(database, database_password_file)
     lines = compare(asyncio.run(read_engines(prometheus, begin, end)), _ledger(address, begin, end))
     show(map(_row, lines), _COLUMNS, as_json=False)
+    if metrics_file is not None:
+        _write(metrics_file, exposition_of(lines, SystemClock().now_s()))
     above = [
         one.pod
         for one in lines
@@ -73,6 +78,16 @@ def _ledger(address: DatabaseAddress, begin: datetime, end: datetime) -> Mapping
         return asyncio.run(read())
     except DatabaseAwayError as error:
         raise OperatorError(f"the database is away: {error}") from None
+
+
+def _write(path: Path, text: str) -> None:
+    """In one step: a collector reads the file at any time."""
+    fresh = path.with_name(f"{path.name}.new")
+    try:
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(path)
+    except OSError as error:
+        raise OperatorError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def _row(one: Compared) -> dict[str, object]:

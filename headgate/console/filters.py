@@ -9,8 +9,8 @@ from ipaddress import ip_address
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from headgate.ledger.conditions import FIELDS, Condition, Label
 from headgate.ledger.outcomes import RESULTS
-from headgate.ledger.requests import FIELDS, Condition, Label
 from headgate.ledger.showback.values import Reason
 
 MAX_FILTERS = 20

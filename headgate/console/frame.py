@@ -31,7 +31,8 @@ HEADERS = {
 }
 """Only our own files of scripts run, and none within a page. Forms go to us; nobody frames us."""
 _FILTERS = (
-    *("count", "grouped", "money", "cents", "percent", "signed", "milliseconds", "seconds", "span"),
+    *("count", "grouped", "money", "cost", "cents", "percent", "signed", "span"),
+    *("milliseconds", "as_milliseconds", "as_seconds"),
     *("month_name", "month_short", "result", "icon"),
 )
 """The functions of `words` that templates use by their names."""

@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from headgate.core.amounts import written
+from headgate.core.notices import FORECAST
 from headgate.core.policy import Caller, Count, Limit, Smooth, Tenant
+from headgate.ledger.notices.thresholds import forecast
 from headgate.policy import limit_text
 from ratelimit.demand import Claim
 from ratelimit.peek import claims_by_models
@@ -54,6 +56,11 @@ class Counter:
     def state(self) -> str:
         """The shape of its state."""
         return "bad" if self.percent >= THRESHOLDS[1] else "warn" if self.is_near else "ok"
+
+    @property
+    def told(self) -> str:
+        """The thresholds of which people are told, in words; empty for none."""
+        return ", ".join(one if one == FORECAST else f"{one} %" for one in self.rule.notify)
 
     @property
     def is_near(self) -> bool:
@@ -117,13 +124,5 @@ def _counter(tenant: str, claim: Claim, who: str, used: int, now_s: float) -> Co
         used=units,
         limit=limit.capacity,
         ends_at=None if ends_s is None else datetime.fromtimestamp(ends_s, UTC),
-        forecast=_forecast(claim, units, now_s),
+        forecast=None if claim.window is None else forecast(units, claim.window, now_s),
     )
-
-
-def _forecast(claim: Claim, used: int, now_s: float) -> int | None:
-    """The use at the end of a window of days or more, at the pace so far."""
-    if claim.window is None or claim.window.end_s - claim.window.start_s < 20 * 3600:
-        return None
-    passed_s = max(1, int(now_s) - claim.window.start_s)
-    return used * (claim.window.end_s - claim.window.start_s) // passed_s

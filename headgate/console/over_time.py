@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 from headgate.console import words
 from headgate.console.charts import Bars, Column, bars
-from headgate.ledger.requests import Row
+from headgate.ledger.sums import Row
 
 MEASURES = {
     "cost": ("cost_nanos",),

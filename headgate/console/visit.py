@@ -14,11 +14,12 @@ from headgate.console.surroundings import Surroundings
 from headgate.core.issuers import Role
 from headgate.core.policy import CompiledPolicy
 from headgate.identity.change_log import Actor
-from headgate.ledger.requests import Scope
+from headgate.ledger.conditions import Scope
 from headgate.management.access import allowed
 from headgate.management.callers import address_of
 from headgate.management.calls import Answer, Call, Desk
-from headgate.management.endpoints import ENDPOINTS, Endpoint
+from headgate.management.endpoint import Endpoint
+from headgate.management.endpoints import ENDPOINTS
 from headgate.management.rights import Manager, has_role
 
 ROOT = "/console"

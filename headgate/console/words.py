@@ -4,8 +4,9 @@ import re
 from datetime import date, datetime
 from decimal import Decimal
 from http import HTTPStatus
-from typing import Any
 from zoneinfo import ZoneInfo
+
+from headgate.ledger.usage_lines import UsageLine
 
 DASH = "–"
 _STATUS = {
@@ -34,6 +35,11 @@ def money(nanos: int | None, decimals: int = 2) -> str:
     return f"{Decimal(nanos).scaleb(-9):,.{decimals}f}".replace("-", "−")
 
 
+def cost(text: str | None, decimals: int) -> str:
+    """The cost of a request, which is decimal text."""
+    return DASH if text is None else f"{Decimal(text):,.{decimals}f}"
+
+
 def cents(number: int) -> str:
     """An amount that is counted in cents of the currency."""
     return f"{Decimal(number).scaleb(-2):,.2f}".replace("-", "−")
@@ -59,17 +65,20 @@ def month_short(month: str) -> str:
     return f"{date.fromisoformat(f'{month}-01'):%b ’%y}"
 
 
-def milliseconds(microseconds: int | None) -> str:
+def milliseconds(microseconds: int) -> str:
     """A time in milliseconds; below 10 ms with one decimal."""
-    if microseconds is None:
-        return DASH
     value = Decimal(microseconds) / 1000
     return f"{value:.1f}" if microseconds < 10_000 else f"{value:,.0f}"
 
 
-def seconds(microseconds: int | None) -> str:
-    """A time in words: 0.66 s."""
-    return DASH if microseconds is None else f"{Decimal(microseconds) / 1_000_000:,.2f} s"
+def as_milliseconds(seconds: float | None) -> str:
+    """A time of a record, which is in seconds, in milliseconds."""
+    return DASH if seconds is None else milliseconds(round(seconds * 1_000_000))
+
+
+def as_seconds(seconds: float | None) -> str:
+    """A time of a record in words: 0.66 s."""
+    return DASH if seconds is None else f"{seconds:,.2f} s"
 
 
 def span(seconds: float | None) -> str:
@@ -103,17 +112,16 @@ def precise(time: datetime, zone: ZoneInfo) -> str:
     return f"{local:%H:%M:%S}.{local.microsecond // 1000:03}"
 
 
-def result(row: Any) -> str:
+def result(row: UsageLine) -> str:
     """How a request went, in a few words behind its status."""
-    status, kind = row["status"], row["result"]
-    number = "" if status is None else f"{status} "
-    if kind == "aborted":
+    number = "" if row.status is None else f"{row.status} "
+    if row.result == "aborted":
         return f"{number}left by the client"
-    if row["ended"] == "upstream_broke":
+    if row.ended == "upstream_broke":
         return f"{number}pod broke off"
-    if kind == "answered":
+    if row.result == "answered":
         return f"{number}answered"
-    return number + _status_words(status)
+    return number + _status_words(row.status)
 
 
 def _status_words(status: int | None) -> str:

@@ -81,6 +81,38 @@ class NoAdapters:
 NO_ADAPTERS = NoAdapters()
 
 
+class Uses(Protocol):
+    """Notes which versions are used, for those who decide what stays loaded."""
+
+    def began(self, version: str) -> None:
+        """A request for the version was admitted."""
+        ...
+
+    def ended(self, version: str) -> None:
+        """A request that was admitted has ended, whatever its answer."""
+        ...
+
+    def wanted(self, version: str) -> None:
+        """A request for the version was refused, as no pod has it."""
+        ...
+
+
+class NoUses:
+    """Notes nothing."""
+
+    def began(self, version: str) -> None:
+        """Does nothing."""
+
+    def ended(self, version: str) -> None:
+        """Does nothing."""
+
+    def wanted(self, version: str) -> None:
+        """Does nothing."""
+
+
+NO_USES = NoUses()
+
+
 def version_name(adapter: str, number: int) -> str:
     """The name of a version in vLLM, such as `acme-sql@7`. It is never given to other weights."""
     return f"{adapter}@{number}"

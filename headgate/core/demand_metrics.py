@@ -1,7 +1,7 @@
 """The metrics of the demand for pods, by which a deployment scales.
 
-The tokens that are in flight are the difference of two counters. A gauge would break, as one
-replica lets a request in and another one hears of its end.
+Requests and tokens that are in flight are the difference of two counters. A gauge would break, as
+one replica lets a request in and another one hears of its end.
 """
 
 from prometheus_client import CollectorRegistry, Counter
@@ -23,6 +23,18 @@ class DemandMetrics:
         self.settled_tokens = Counter(
             "headgate_settled_tokens",
             "Those of the reserved tokens whose request has ended.",
+            labelnames=("base", "version"),
+            registry=registry,
+        )
+        self.reserved_requests = Counter(
+            "headgate_reserved_requests",
+            "Requests that the limits let in, by the pods that compute them.",
+            labelnames=("base", "version"),
+            registry=registry,
+        )
+        self.settled_requests = Counter(
+            "headgate_settled_requests",
+            "Those of the reserved requests that have ended.",
             labelnames=("base", "version"),
             registry=registry,
         )

@@ -58,6 +58,7 @@ class Refusal(Enum):
     )
     TOO_MANY_FAILURES = _Kind(429, "too_many_failures", "rate_limit_error", "rate_limit_error")
     OVER_LIMIT = _Kind(429, "rate_limit_exceeded", "rate_limit_error", "rate_limit_error")
+    MODEL_NOT_LOADED = _Kind(503, "model_not_loaded", "server_error", "api_error")
     UNAVAILABLE = _Kind(503, "service_unavailable", "server_error", "api_error")
 
     @property

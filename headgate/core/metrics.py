@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from typing import Any, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from headgate.core.adapter_metrics import AdapterMetrics
 from headgate.core.clock import Clock
 from headgate.core.demand_metrics import DemandMetrics
 from headgate.core.hook_timer import HookTimer
@@ -13,6 +15,7 @@ from headgate.core.identity_metrics import IdentityMetrics
 from headgate.core.ledger_metrics import LedgerMetrics
 from headgate.core.metric_children import remembering
 from headgate.core.request_metrics import RequestMetrics
+from headgate.core.store_metrics import StoreMetrics
 
 _HOOK_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _STALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -142,11 +145,6 @@ class Metrics:
         "headgate_store_available",
         "1 while the store of limits is asked, 0 while each limit's on_outage decides.",
         multiprocess_mode="min",
-    )
-    store_degraded_seconds = _Declared(
-        Counter,
-        "headgate_store_degraded_seconds",
-        "Seconds during which headgate_store_available was 0.",
     )
     outage_decisions = _Declared(
         Counter,
@@ -282,9 +280,18 @@ class Metrics:
         self.demand = DemandMetrics(registry)
         self.of_identity = IdentityMetrics(registry)
         self.of_ledger = LedgerMetrics(registry)
-        for part in (self.of_requests, self.demand, self.of_identity, self.of_ledger):
-            for metric in vars(part).values():
-                remembering(metric)
+        self.of_adapters = AdapterMetrics(registry)
+        self.of_store = StoreMetrics(registry)
+        parts = (
+            self.of_requests,
+            self.demand,
+            self.of_identity,
+            self.of_ledger,
+            self.of_adapters,
+            self.of_store,
+        )
+        for metric in chain.from_iterable(vars(part).values() for part in parts):
+            remembering(metric)
         self.store_available.set(1)
 
     @classmethod
@@ -292,8 +299,9 @@ class Metrics:
         """By the name of each gauge how the values of several workers become one."""
         rows = (row for row in vars(cls).values() if isinstance(row, _Declared))
         own = {row.name: row.gauge_mode for row in rows if row.gauge_mode is not None}
-        others = RequestMetrics.GAUGE_MODES, IdentityMetrics.GAUGE_MODES, LedgerMetrics.GAUGE_MODES
-        return own | others[0] | others[1] | others[2]
+        for part in (RequestMetrics, IdentityMetrics, LedgerMetrics, AdapterMetrics):
+            own |= part.GAUGE_MODES
+        return own
 
     def time_hook(self, hook: str) -> HookTimer:
         """Measures the body of a `with` as one answer of `hook`."""

@@ -2,8 +2,6 @@
 
 from enum import StrEnum
 
-DEFAULT_POD_SLOTS = 8
-"""Fewer than vLLM computes at once on any GPU, so that no request waits for its affinity."""
 PLACEMENT = "headgate.placement"
 """The dynamic metadata in which the placer leaves what a load balancer of Envoy reads."""
 REST = "rest"

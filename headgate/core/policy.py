@@ -6,13 +6,15 @@ from enum import StrEnum
 from typing import ClassVar, TypeAlias
 from zoneinfo import ZoneInfo
 
+from headgate.core.adapter_pools import AdapterPool
 from headgate.core.apis import Api
 from headgate.core.auto import AUTO, Sizes
 from headgate.core.body_fields import FieldRules
+from headgate.core.defaults import DEFAULT_FAIRNESS_FLOOR, DEFAULT_IMAGE_TOKENS, DEFAULT_POD_SLOTS
 from headgate.core.issuers import FrontEnd, Issuer
 from headgate.core.notices import Channels, TenantNotices, Threshold
 from headgate.core.own_keys import OwnKeyRules
-from headgate.core.placement import DEFAULT_POD_SLOTS, Affinity
+from headgate.core.placement import Affinity
 from headgate.core.prices import PriceBook, TokenWeights
 from headgate.core.showback import Showback
 from headgate.core.versions import Versions
@@ -186,13 +188,6 @@ class Caller:
     key: str
 
 
-DEFAULT_FAIRNESS_FLOOR = 20
-"""Some hundredths of what a small GPU computes: many tenants may wait at once."""
-
-DEFAULT_IMAGE_TOKENS = 2048
-"""More than most models need for a photo or a page. They report the true number at the end."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A model under the name that clients use.
@@ -201,11 +196,11 @@ class Model:
     adapter's name on vLLM, if any. `served_as` is the name that vLLM expects in the request body:
     the adapter, or the served model name. `image_tokens` are held for each image of a prompt.
     The virtual time of its queue moves by `fairness_floor` tokens a second at least.
-    Headgate chooses between its `pods`, each `IP:PORT` or `NAME:PORT`, by `affinity` and load. Of
-    fewer than `pod_slots` requests a pod gives none away.
+
+    On the pods of `adapter_pool` Headgate loads the adapters of this base model itself.
 
     An adapter that was registered at run time is `counted_as` its base model in limits, prices and
-    metrics, and `adapter_versions` are its versions, by their names in vLLM.
+    metrics. Its `adapter_versions` have their names in vLLM.
     """
 
     name: str
@@ -225,6 +220,12 @@ class Model:
     fields: FieldRules = field(default_factory=dict, hash=False)
     counted_as: str | None = None
     adapter_versions: Versions | None = None
+    adapter_pool: AdapterPool | None = None
+
+    @property
+    def limited_as(self) -> str:
+        """The name under which limits know it."""
+        return self.counted_as or self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,9 +280,8 @@ class CompiledPolicy:
     `cors_origins` are the origins of the web pages that may call, or `*` for all of them.
     `fields` are the rules for the bodies of all requests. Models and tenants may have more.
 
-    `currency` is that of all prices, None if the file does not name it.
-
-    `showback` has the settings of the monthly report, `channels` are the ways of notices.
+    `currency` is that of all prices, None if the file does not name it. `showback` has
+    the settings of the monthly report, `channels` are the ways of notices.
 
     `issuers` are by URL, `workloads` by SPIFFE id. `front_ends` are callers that name end users.
     """

@@ -152,11 +152,13 @@ class PriceBook:
         found = _in_force(periods, now_s)
         return NO_PRICE if found is None else Price(found.prices, found.version)
 
-    def weights(self, now_s: float) -> TokenWeights:
-        """The weights of a limit of cost at a moment: for each kind the dearest of all versions.
+    def weights(self, now_s: float, version: str | None = None) -> TokenWeights:
+        """The weights of a limit of cost at a moment: those of the version, as records have them.
 
-        A limit decides before the version is known.
+        Where the version is not known, each kind has the dearest one of all versions.
         """
+        if version is not None:
+            return self.at(now_s, version).prices.per_token
         found = [_in_force(one, now_s) for one in (self.periods, *self.of_versions.values())]
         each = [period.prices.per_token for period in found if period is not None]
         return dearest(each or [_FREE])

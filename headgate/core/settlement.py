@@ -13,6 +13,7 @@ from msgspec import Struct
 from headgate.core.contract import ABANDONED_YES, ABSENT, LimitsKey, UsageKey
 
 _MAX_TOKENS = 2**53
+_COUNTS = frozenset(UsageKey) - {UsageKey.COMPLETE, UsageKey.ERROR, UsageKey.ABANDONED}
 
 
 class Usage(Struct, frozen=True, kw_only=True, gc=False):
@@ -125,18 +126,19 @@ def read_usage(values: Mapping[str, str], abandoned: bool | None = None) -> Usag
     """
     if abandoned is None:
         abandoned = values.get(UsageKey.ABANDONED) == ABANDONED_YES
+    counts = {key: read_count(text) for key, text in values.items() if key in _COUNTS}
     return Usage(
-        status=read_count(values.get(UsageKey.STATUS)),
-        prompt=read_count(values.get(UsageKey.PROMPT)),
-        completion=read_count(values.get(UsageKey.COMPLETION)),
-        cached=read_count(values.get(UsageKey.CACHED)),
-        reasoning=read_count(values.get(UsageKey.REASONING)),
-        seconds=read_count(values.get(UsageKey.SECONDS)),
-        events=read_count(values.get(UsageKey.EVENTS)) or 0,
+        status=counts.get(UsageKey.STATUS),
+        prompt=counts.get(UsageKey.PROMPT),
+        completion=counts.get(UsageKey.COMPLETION),
+        cached=counts.get(UsageKey.CACHED),
+        reasoning=counts.get(UsageKey.REASONING),
+        seconds=counts.get(UsageKey.SECONDS),
+        events=counts.get(UsageKey.EVENTS) or 0,
         complete=values.get(UsageKey.COMPLETE) == "1",
         error=values.get(UsageKey.ERROR) == "1",
-        first_event_ms=read_count(values.get(UsageKey.FIRST_EVENT_MS)),
-        ttft_ms=read_count(values.get(UsageKey.TTFT_MS)),
+        first_event_ms=counts.get(UsageKey.FIRST_EVENT_MS),
+        ttft_ms=counts.get(UsageKey.TTFT_MS),
         abandoned=abandoned,
     )
 

@@ -67,6 +67,7 @@ _TAP_FILES = (
 )
 _READER_FILES = (
     "json_strings.lua",
+    "string_checker.lua",
     "json_reader.lua",
     "form_reader.lua",
     "prompt_reader.lua",

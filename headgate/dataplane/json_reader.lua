@@ -1,99 +1,20 @@
--- The JSON reader: walks a whole JSON text, strictly. It needs json_strings.lua.
+-- The JSON reader: walks a whole JSON text, strictly. It needs json_strings.lua and string_checker.lua.
 --
 -- It accepts what RFC 8259 does, in UTF-8, at most MAX_DEPTH levels deep, with numbers that a double
 -- can hold. So vLLM reads the same values from each text that passes. It decodes nothing: the rules
 -- that it is given get the places of values.
 
-local char, gsub, match, sub = string.char, string.gsub, string.match, string.sub
+local char, gsub, sub = string.char, string.gsub, string.sub
 
 local CLOSE_BRACE, CLOSE_BRACKET, COMMA, COLON, MINUS = byte("}],:-", 1, -1)
-local ZERO, NINE, FIRST_HIGH = 48, 57, 128
+local ZERO, NINE = 48, 57
 local MAX_DEPTH = 1000
 local MAX_DIGITS = 300 -- a number that is not longer, and has no exponent, fits a double
 local LITERALS = { [byte("t")] = "true", [byte("f")] = "false", [byte("n")] = "null" }
 
-local PLAIN, SPACE, ESCAPES = {}, {}, {}
-for code = 32, 127 do
-  PLAIN[code] = code ~= QUOTE and code ~= BACKSLASH
-end
+local SPACE = {}
 for _, code in ipairs({ byte(" \t\r\n", 1, -1) }) do
   SPACE[code] = true
-end
-for _, code in ipairs({ byte('"\\/bfnrt', 1, -1) }) do
-  ESCAPES[code] = true
-end
-
--- The lowest and the highest second byte of a character that begins with `lead`, and its length.
--- Nothing for a byte that begins no character.
-local function utf8_shape(lead)
-  if lead >= 0xC2 and lead <= 0xDF then
-    return 0x80, 0xBF, 2
-  elseif lead >= 0xE0 and lead <= 0xEF then
-    return lead == 0xE0 and 0xA0 or 0x80, lead == 0xED and 0x9F or 0xBF, 3
-  elseif lead >= 0xF0 and lead <= 0xF4 then
-    return lead == 0xF0 and 0x90 or 0x80, lead == 0xF4 and 0x8F or 0xBF, 4
-  end
-end
-
--- The byte behind the character at `at`; nothing if it is not UTF-8.
-local function utf8_end(text, at, lead)
-  local low, high, length = utf8_shape(lead)
-  local second = byte(text, at + 1)
-  if not low or not second or second < low or second > high then
-    return nil
-  end
-  for place = at + 2, at + length - 1 do
-    local following = byte(text, place)
-    if not following or following < 0x80 or following > 0xBF then
-      return nil
-    end
-  end
-  return at + length
-end
-
--- The byte behind the escape at `at`, or nothing and the fault.
-local function escape_end(text, at)
-  if ESCAPES[byte(text, at + 1)] then
-    return at + 2
-  end
-  local code = match(text, "^u(%x%x%x%x)", at + 1)
-  local unit = code and tonumber(code, 16)
-  if not unit then
-    return nil, "escape"
-  elseif unit < 0xD800 or unit > 0xDFFF then
-    return at + 6
-  end
-  local low = unit < 0xDC00 and match(text, "^\\u[dD][c-fC-F]%x%x()", at + 6)
-  if not low then
-    return nil, "surrogate"
-  end
-  return low
-end
-
--- The quote that closes the string opened at `at`, or nothing, the fault and its place.
-local function check_string(text, at)
-  at = at + 1
-  local code = byte(text, at)
-  while code ~= QUOTE do
-    local next_at, fault = at + 1, nil
-    if not PLAIN[code] then
-      if not code then
-        return nil, "cut", at
-      elseif code == BACKSLASH then
-        next_at, fault = escape_end(text, at)
-      elseif code >= FIRST_HIGH then
-        next_at, fault = utf8_end(text, at, code), "utf8"
-      else
-        return nil, "control", at
-      end
-      if not next_at then
-        return nil, fault, at
-      end
-    end
-    at = next_at
-    code = byte(text, at)
-  end
-  return at
 end
 
 -- The last byte of the number at `at`, or nothing and the fault.
@@ -194,6 +115,7 @@ local function walk_json(text, at, rules)
   local depth, spaces = 0, 0
   local objects, frames, keys = {}, {}, {}
   local sign, key, frame
+  begin_strings(text)
   sign, at = next_sign(text, at)
   while true do
     local last, fault, fault_at

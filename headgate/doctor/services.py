@@ -1,5 +1,7 @@
 """The services, asked by their admin port: are they ready, and what do their metrics say?"""
 
+from collections.abc import Mapping
+
 import httpx
 
 from headgate.core.samples import Samples, parse_samples
@@ -16,14 +18,15 @@ async def services(client: httpx.AsyncClient, admin_url: str, now_s: float) -> l
     try:
         ready = await client.get(f"{admin_url}/readyz")
         metrics = await client.get(f"{admin_url}/metrics")
-        samples, missing = parse_samples(metrics.text), ready.json()["missing"]
+        samples, state = parse_samples(metrics.text), ready.json()
+        missing, away = state["missing"], dict(state.get("degraded", {}))
     except httpx.HTTPError:
         text = f"{admin_url} does not answer; start headgate, or name its address with --admin"
         return [problem(PART, text)]
     except (ValueError, LookupError, TypeError):
         text = f"{admin_url} is not the admin port of headgate; name its address with --admin"
         return [problem(PART, text)]
-    found = clock_of(PART, ready, now_s) + from_metrics(samples, now_s)
+    found = clock_of(PART, ready, now_s) + _database(away) + from_metrics(samples, now_s)
     if missing:
         text = f"not ready: {', '.join(missing)}; read the log of headgate"
         return [problem(PART, text), *found]
@@ -38,6 +41,12 @@ def from_metrics(samples: Samples, now_s: float) -> list[Finding]:
         *_records(samples),
         *_certificate(samples.value("headgate_certificate_expires_timestamp_seconds"), now_s),
     ]
+
+
+def _database(away: Mapping[str, str]) -> list[Finding]:
+    """`away` names each part that is away, and what follows. Older services do not tell it."""
+    reason = away.get("database")
+    return [] if reason is None else [problem("database", f"{reason}; start it, or its network")]
 
 
 def _store(samples: Samples) -> list[Finding]:

@@ -6,10 +6,10 @@ poll come earlier. A connection that is cut without a word loses notifications w
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import psycopg
 
@@ -34,13 +34,26 @@ log = logging.getLogger("headgate.identity")
 Connect = Callable[[], AbstractAsyncContextManager[Connection]]
 
 
-async def catch_up(connection: Connection, ring: MemoryRing, clock: Clock) -> None:
-    """Makes the ring current: one small query if nothing has changed.
+class Followed(Protocol):
+    """Another part of the database, which the same polls keep current."""
+
+    async def follow(self, connection: Connection, after: int | None) -> None:
+        """Takes what changed after the change of this number; with None everything."""
+        ...
+
+
+async def catch_up(
+    connection: Connection, ring: MemoryRing, clock: Clock, others: Sequence[Followed] = ()
+) -> None:
+    """Makes the ring and the others current: small queries if nothing has changed.
 
     The time of the question counts, not that of the answer. Raises DatabaseAwayError.
     """
     asked_s, held = clock.now_s(), ring.head
     head, is_same = await within(POLL_DEADLINE_S, connection, poll(connection, held))
+    after = held.number if held is not None and is_same else None
+    for other in others:  # first: a ring that is current is not asked for again
+        await within(LOAD_DEADLINE_S, connection, other.follow(connection, after))
     if held is None or not is_same:
         await within(LOAD_DEADLINE_S, connection, _load(connection, ring, clock))
     elif head != held:
@@ -73,12 +86,15 @@ class KeyFollower:
         snapshot: Snapshot | None,
         clock: Clock,
         metrics: Metrics,
+        *,
+        others: Sequence[Followed] = (),
     ) -> None:
         self._connect = connect
         self._ring = ring
         self._snapshot = snapshot
         self._clock = clock
         self._metrics = metrics
+        self._others = others
         self._store = KeyStore(connect, clock)
         self._hint = asyncio.Event()
         self._loaded = asyncio.Event()
@@ -130,7 +146,7 @@ class KeyFollower:
 
     async def _step(self, connection: Connection) -> None:
         self._hint.clear()
-        await catch_up(connection, self._ring, self._clock)
+        await catch_up(connection, self._ring, self._clock, self._others)
         self._say_back()
         self._report()
         self._loaded.set()

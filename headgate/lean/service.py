@@ -117,6 +117,7 @@ def _reserve_request(admission: Mapping[AdmissionKey, str]) -> ReserveRequest:
         user=admission[AdmissionKey.USER],
         key=admission[AdmissionKey.KEY],
         model=admission[AdmissionKey.MODEL],
+        version=admission.get(AdmissionKey.VERSION),
         api=Api(admission[AdmissionKey.API]),
         tokens=int(admission[AdmissionKey.ESTIMATE]),
         prompt_tokens=int(admission[AdmissionKey.ESTIMATE_PROMPT]),

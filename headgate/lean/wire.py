@@ -13,7 +13,7 @@ from extauthz.wire import PERMISSION_DENIED, REMOVED_HEADERS, add_headers
 from extproc.edits import Edit, Edited
 from extproc.types import Answer, Refuse, RequestFacts, Value
 from extproc.wire import CHANGING, SOMETIMES, read_values
-from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
+from headgate._gen.auth_pb2 import AttributeContext, CheckRequest, CheckResponse
 from headgate.core.contract import (
     ORIGIN,
     PRIORITY_HEADER,
@@ -68,18 +68,21 @@ def decode(message: CheckRequest) -> Asked:
     """Reads a check of the lean path: as of the standard path, with the request reader's fields."""
     check = identity.decode(message)
     attributes = message.attributes
-    versions = (
-        header.raw_value.decode("latin-1") or header.value
-        for header in attributes.request.http.header_map.headers
-        if header.key == VERSION_HEADER
-    )
     size_bytes = attributes.request.http.size
     return Asked(
         check,
         values=read_values(attributes.metadata_context.filter_metadata),
         size_bytes=size_bytes if size_bytes > 0 else None,
-        version=next(versions, None) or None,
+        version=_version(attributes.request.http),
     )
+
+
+def _version(http: AttributeContext.HttpRequest) -> str | None:
+    """The version that the client chooses, if it names one."""
+    for header in http.header_map.headers:
+        if header.key == VERSION_HEADER:
+            return header.raw_value.decode("latin-1") or header.value or None
+    return None
 
 
 def identified(caller: Caller) -> Mapping[CallerKey, str]:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 from headgate.core.clock import Clock
+from headgate.core.policy import CompiledPolicy
 from headgate.core.record_lines import MAX_LINE_BYTES, BrokenGzipError, record_lines
 from headgate.database.connection import Connection, DatabaseAwayError
 from headgate.database.migrate import check_schema
 from headgate.ledger.feeding import Fed, Line, OnBad, feed, read
+from headgate.ledger.price_list import put_prices
 from headgate.ledger.store import Position, counts_of, open_import, position_of
 
 BATCH_LINES = 1_000
@@ -82,12 +84,18 @@ class Import:
         clock: Clock,
         wait_s: float,
         on_bad: Callable[[str, int, str], None],
+        *,
+        policy: CompiledPolicy | None = None,
     ) -> None:
-        """`on_bad` is told the source's name, the number and the fault of each bad line."""
+        """`on_bad` is told the source's name, the number and the fault of each bad line.
+
+        The prices of a `policy` come into the database, too: a record names their version alone.
+        """
         self._connect = connect
         self._clock = clock
         self._wait_s = wait_s
         self._on_bad = on_bad
+        self._policy = policy
         self._ingest_id: int | None = None
 
     async def run(self, sources: Sequence[Source]) -> Fed:
@@ -127,6 +135,8 @@ class Import:
     async def _opened(self, connection: Connection, name: str) -> int:
         if self._ingest_id is None:
             await check_schema(connection)
+            if self._policy is not None:
+                await put_prices(connection, self._policy)
             self._ingest_id = await open_import(connection, name)
         return self._ingest_id
 

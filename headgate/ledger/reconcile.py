@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
 from headgate.database.connection import Connection
 from headgate.ledger.engine_counters import EngineTokens
 
@@ -13,6 +15,8 @@ select coalesce(pod, ''), count(*),
   coalesce(sum(completion_tokens), 0)::bigint,
   coalesce(sum(estimated_tokens + estimated_prompt_tokens * (coalesce(choices, 1) - 1))
     filter (where source is distinct from 'usage'), 0)::bigint
+  + coalesce(sum(greatest(estimated_tokens - prompt_tokens - completion_tokens, 0))
+    filter (where source = 'usage' and ended is distinct from 'complete'), 0)::bigint
 from headgate.usage_record where ended_at >= %s and ended_at < %s and pod is not null group by 1
 """
 
@@ -22,7 +26,8 @@ class LedgerTokens:
     """The tokens of a pod's requests in the ledger. A prompt counts once for each choice.
 
     `unsure` bounds the tokens of requests without usage: aborted, broken and refunded ones. vLLM
-    worked on them, and nobody was told how much.
+    worked on them, and nobody was told how much. For answers that ended early with usage it bounds
+    the tokens after their last event.
     """
 
     requests: int = 0
@@ -58,6 +63,31 @@ class Compared:
     def unexplained(self) -> int:
         """The rest: traffic past the gateway, lost records, or a wrong bill."""
         return abs(self.difference) - self.explained
+
+
+def exposition_of(lines: Sequence[Compared], now_s: float) -> str:
+    """The statement as metrics, for the textfile collector of Prometheus' node exporter. Pure."""
+    registry = CollectorRegistry()
+    names = "pod", "model"
+    engine = Gauge(
+        "headgate_reconciled_tokens", "Tokens by vLLM in the range.", names, registry=registry
+    )
+    unexplained = Gauge(
+        "headgate_unexplained_tokens",
+        "Tokens of vLLM that the ledger lacks, or has too many of, without a known cause.",
+        names,
+        registry=registry,
+    )
+    at = Gauge(
+        "headgate_reconciled_timestamp_seconds",
+        "When the accounts were compared, in seconds since the Unix epoch.",
+        registry=registry,
+    )
+    at.set(now_s)
+    for one in lines:
+        engine.labels(one.pod, one.engine.model).set(one.engine_tokens)
+        unexplained.labels(one.pod, one.engine.model).set(one.unexplained)
+    return generate_latest(registry).decode()
 
 
 async def read_ledger(

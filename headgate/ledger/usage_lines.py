@@ -5,12 +5,15 @@ from datetime import datetime
 from msgspec import Struct
 from msgspec.structs import fields
 
+from headgate.ledger.outcomes import RESULT
+
 
 class UsageLine(Struct, frozen=True, kw_only=True):
     """The fields of `docs/records.md`, with the end of the request and the labels of its key.
 
     `cost` is decimal text, so that no reader makes a float of it. `user` is the name that the
-    person has now, which may be a pseudonym.
+    person has now, which may be a pseudonym. `result` says for people how the request went, as one
+    of RESULTS.
     """
 
     time: datetime
@@ -38,6 +41,7 @@ class UsageLine(Struct, frozen=True, kw_only=True):
     status: int | None
     upstream_status: int | None
     ended: str | None
+    result: str
     limit: str | None
     pod: str | None
     attempts: int | None
@@ -67,6 +71,7 @@ FIELDS = tuple(field.name for field in fields(UsageLine))
 _MADE = {
     "time": "started_at",
     "ip": "host(ip)",
+    "result": RESULT,
     "cost": "trim_scale(cost_nanos::numeric / 1000000000)::text",
 }
 

@@ -6,7 +6,7 @@ from headgate.core.issuers import Role
 from headgate.core.policy import CompiledPolicy
 from headgate.identity.keys import Key, KeyRuleError
 from headgate.management.calls import KEY_ID, Desk
-from headgate.management.endpoints import Endpoint
+from headgate.management.endpoint import Endpoint
 from headgate.management.problems import ProblemError
 from headgate.management.rights import Manager, has_any, has_role, owns
 

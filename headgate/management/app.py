@@ -15,7 +15,8 @@ from headgate.management.access import allowed
 from headgate.management.bodies import body_of
 from headgate.management.callers import Callers, address_of
 from headgate.management.calls import Answer, Call, Desk
-from headgate.management.endpoints import ENDPOINTS, PREFIX, Endpoint
+from headgate.management.endpoint import Endpoint
+from headgate.management.endpoints import ENDPOINTS, PREFIX
 from headgate.management.failures import without_errors
 from headgate.management.openapi import document
 from headgate.management.problems import ProblemError, problem_response

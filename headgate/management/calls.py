@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from headgate.adapters.store import AdapterStore
 from headgate.core.clock import Clock
 from headgate.core.policy import CompiledPolicy
 from headgate.database.connection import Connection
@@ -36,6 +37,11 @@ class Desk:
     connect: Callable[[], AbstractAsyncContextManager[Connection]]
     policy: Callable[[], CompiledPolicy]
     clock: Clock
+
+    @property
+    def adapters(self) -> AdapterStore:
+        """The registry of adapters."""
+        return AdapterStore(self.connect, self.clock)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,14 @@ def check_address(url: str) -> None:
         raise OperatorError(f"{url} is not https: a token of a login is not sent there")
 
 
+def is_on_this_machine(url: str) -> bool:
+    """Whether an address leads to this machine."""
+    try:
+        return is_local(urlsplit(url).hostname or "")
+    except ValueError:
+        return False
+
+
 def token_of_login(url: str, logins: KeptLogins, clock: Clock) -> str:
     """A token that counts, renewed if it is about to expire. Raises OperatorError."""
     check_address(url)

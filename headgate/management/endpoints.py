@@ -1,14 +1,11 @@
 """The endpoints of the management API, and what each may do. All else follows from this table."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any
-
 from headgate.core.issuers import Role
 from headgate.ledger.showback.values import Statement
 from headgate.ledger.usage_lines import UsageLine
 from headgate.management import keys, notices, pseudonyms, reads, reports, usage, users
-from headgate.management.calls import Answer, Call
+from headgate.management.adapters import ADAPTER_ENDPOINTS
+from headgate.management.endpoint import Endpoint
 from headgate.management.records import (
     ChangeBody,
     HeadBody,
@@ -25,30 +22,6 @@ from headgate.management.records import (
 )
 
 PREFIX = "/api/v1"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """One operation.
-
-    `least` is the role that it needs in the tenant of its path, or of the key in its path. Without
-    both it needs the role in any tenant. With `own`, the user of the key may use it too. With
-    `is_list` the answer is a page of `output`; `is_numbered` says that its cursor is a number.
-    """
-
-    method: str
-    path: str
-    summary: str
-    handle: Callable[[Call[Any]], Awaitable[Answer]]
-    least: Role
-    output: type
-    input: type | None = None
-    own: bool = False
-    is_list: bool = False
-    is_numbered: bool = False
-    status: int = 200
-    query: tuple[str, ...] = field(default=())
-
 
 ENDPOINTS = (
     Endpoint(
@@ -268,4 +241,5 @@ ENDPOINTS = (
         output=HeadBody,
         query=("number", "hash"),
     ),
+    *ADAPTER_ENDPOINTS,
 )

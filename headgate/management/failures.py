@@ -6,11 +6,13 @@ from collections.abc import Awaitable, Callable
 
 from starlette.responses import Response
 
+from headgate.adapters.rules import AdapterRuleError
 from headgate.core.errors import OperatorError
 from headgate.database.connection import DatabaseAwayError
 from headgate.identity.issuers.fetch import FetchError
 from headgate.identity.keys import KeyRuleError
 from headgate.identity.store import KeyChangedError
+from headgate.ledger.asking import TooWideError
 from headgate.management.problems import ProblemError, problem_response
 
 log = logging.getLogger("headgate")
@@ -29,8 +31,10 @@ async def without_errors(
         return await answer()
     except ProblemError as error:
         return shown(error)
-    except (KeyRuleError, KeyChangedError) as error:
+    except (KeyRuleError, KeyChangedError, AdapterRuleError) as error:
         return shown(_conflict(error))
+    except TooWideError as error:
+        return shown(ProblemError(422, str(error)))
     except (DatabaseAwayError, FetchError, OperatorError) as error:
         log.error("%s: %s", name, error)
         return shown(ProblemError(503, _away(error)))
@@ -49,8 +53,8 @@ def _away(error: DatabaseAwayError | FetchError | OperatorError) -> str:
     return "The gateway is not set up; its log says why."
 
 
-def _conflict(error: KeyRuleError | KeyChangedError) -> ProblemError:
+def _conflict(error: KeyRuleError | KeyChangedError | AdapterRuleError) -> ProblemError:
     if isinstance(error, KeyChangedError):
         return ProblemError(412, str(error))
-    status = {"key": 409, "revocation": 404}.get(error.field, 422)
+    status = {"key": 409, "revocation": 404, "adapter": 404}.get(error.field, 422)
     return ProblemError(status, str(error), error.field)

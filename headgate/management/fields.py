@@ -18,19 +18,20 @@ def whole(pattern: str) -> str:
     return f"^(?:{pattern})$"
 
 
-def _described(**schema: Any) -> msgspec.Meta:
+def described(**schema: Any) -> msgspec.Meta:
+    """A rule that the document tells."""
     return msgspec.Meta(extra_json_schema=schema)
 
 
-UserName: TypeAlias = Annotated[str, _described(pattern=whole(USER.pattern))]
-Models: TypeAlias = Annotated[list[str], _described(minItems=1)]
+UserName: TypeAlias = Annotated[str, described(pattern=whole(USER.pattern))]
+Models: TypeAlias = Annotated[list[str], described(minItems=1)]
 Labels: TypeAlias = Annotated[
     dict[str, str],
-    _described(
+    described(
         maxProperties=MAX_LABELS,
         propertyNames={"pattern": whole(LABEL.pattern)},
         additionalProperties={"type": "string", "pattern": whole(LABEL_VALUE.pattern)},
     ),
 ]
-LimitNumber: TypeAlias = Annotated[int, _described(minimum=1, maximum=LARGEST)]
-Overlap: TypeAlias = Annotated[float, _described(minimum=0, maximum=MAX_OVERLAP_S)]
+LimitNumber: TypeAlias = Annotated[int, described(minimum=1, maximum=LARGEST)]
+Overlap: TypeAlias = Annotated[float, described(minimum=0, maximum=MAX_OVERLAP_S)]

@@ -7,9 +7,12 @@ from typing import Any
 import msgspec
 
 import headgate
+from headgate.adapters.rules import NAME as ADAPTER
 from headgate.identity.keys import USER
+from headgate.management.adapters import LARGEST_VERSION
 from headgate.management.calls import IDEMPOTENCY_KEY, KEY_ID, LARGEST, MAX_CURSOR, MAX_PAGE
-from headgate.management.endpoints import ENDPOINTS, PREFIX, Endpoint
+from headgate.management.endpoint import Endpoint
+from headgate.management.endpoints import ENDPOINTS, PREFIX
 from headgate.management.fields import whole
 from headgate.management.records import IssuedKeyBody, Problem, RevocationBody
 
@@ -21,6 +24,8 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
     "key": {"type": "string", "pattern": whole(KEY_ID.pattern)},
     "month": {"type": "string", "pattern": whole("[0-9]{4}-(?:0[1-9]|1[0-2])")},
     "revocation": _NUMBER,
+    "adapter": {"type": "string", "pattern": whole(ADAPTER.pattern)},
+    "version": {"type": "integer", "minimum": 1, "maximum": LARGEST_VERSION},
     "number": _NUMBER,
     "hash": {"type": "string", "pattern": whole("[0-9a-fA-F]{64}")},
     "after": {"type": "string", "pattern": whole(f"[ -~]{{0,{MAX_CURSOR}}}")},

@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 
 from headgate.core.issuers import Role
+from headgate.ledger.conditions import Condition, Scope
 from headgate.ledger.places import BadPlaceError, Place
-from headgate.ledger.search import SearchTooWideError, Wanted, place_of, search
+from headgate.ledger.search import place_of, search
 from headgate.management.calls import Answer, Call, Page
 from headgate.management.problems import ProblemError
 from headgate.management.rights import has_role
@@ -21,7 +22,6 @@ FILTERS = (
 _PAGE = ("after", "limit")
 _MAX_CHARACTERS = 512
 _STATUS_DIGITS = 3
-_TOO_WIDE = "The search takes too long. Name a time with `from` and `to`, or one more filter."
 
 
 async def search_usage(call: Call[None]) -> Answer:
@@ -30,20 +30,18 @@ async def search_usage(call: Call[None]) -> Answer:
     An operator searches all tenants. Everybody else searches one tenant in which they have a role,
     and with the role `user` they find their own requests alone.
     """
-    wanted, limit = _wanted(call), call.limit
+    scope, conditions = _wanted(call)
+    limit = call.limit
     try:
         after = Place.read(call.after) if call.after else None
     except BadPlaceError:
         raise ProblemError(400, "must be the `next` of a page before", "after") from None
-    try:
-        async with call.desk.connect() as connection:
-            lines = await search(connection, wanted, after, limit)
-    except SearchTooWideError:
-        raise ProblemError(422, _TOO_WIDE) from None
+    async with call.desk.connect() as connection:
+        lines = await search(connection, scope, conditions, after, limit)
     return Answer(Page(lines, place_of(lines[-1]).text() if len(lines) == limit else None))
 
 
-def _wanted(call: Call[None]) -> Wanted:
+def _wanted(call: Call[None]) -> tuple[Scope, list[Condition]]:
     if unknown := sorted(call.query.keys() - {*FILTERS, *_PAGE}):
         raise ProblemError(
             400, f"there is no such filter; there are {', '.join(FILTERS)}", unknown[0]
@@ -52,18 +50,20 @@ def _wanted(call: Call[None]) -> Wanted:
         if not 0 < len(value) <= _MAX_CHARACTERS or "\0" in value:
             raise ProblemError(400, f"must have 1 to {_MAX_CHARACTERS} characters, none NUL", name)
     tenant, user = _scope(call)
-    return Wanted(
-        tenant=tenant,
-        user=user,
-        key=call.query.get("key"),
-        model=call.query.get("model"),
-        ip=_read(call, "ip", ip_address, "must be an IP address"),
-        status=_read(call, "status", _status, "must be an HTTP status"),
-        refused_by=call.query.get("refused_by"),
-        request_id=call.query.get("request_id"),
-        begin=_read(call, "from", _time, "must be a time such as 2026-10-01T00:00:00Z"),
-        end=_read(call, "to", _time, "must be a time such as 2026-11-01T00:00:00Z"),
-    )
+    values = {
+        "tenant": tenant,
+        "user": user,
+        "key": call.query.get("key"),
+        "model": call.query.get("model"),
+        "ip": _read(call, "ip", ip_address, "must be an IP address"),
+        "status": _read(call, "status", _status, "must be an HTTP status"),
+        "limit": call.query.get("refused_by"),
+        "id": call.query.get("request_id"),
+        "since": _read(call, "from", _time, "must be a time such as 2026-10-01T00:00:00Z"),
+        "until": _read(call, "to", _time, "must be a time such as 2026-11-01T00:00:00Z"),
+    }
+    found = [Condition(name, value) for name, value in values.items() if value is not None]
+    return Scope(sees_all=True), found  # the conditions have the tenant and the user
 
 
 def _scope(call: Call[None]) -> tuple[str | None, str | None]:

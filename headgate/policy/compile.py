@@ -32,6 +32,7 @@ from headgate.core.policy import (
 from headgate.core.prices import TokenWeights
 from headgate.core.versions import Sticky, Version, Versions
 from headgate.core.weekdays import Weekday
+from headgate.policy.adapter_pools import pool_of
 from headgate.policy.auto import below, sizes_of
 from headgate.policy.callers import (
     front_ends_of,
@@ -121,6 +122,7 @@ def _base_model(name: str, entry: BaseModelEntry, currency: str | None) -> Model
         affinity=Affinity(entry.affinity),
         pod_slots=entry.pod_slots,
         fields=entry.fields,
+        adapter_pool=pool_of(entry.adapter_pool),
     )
 
 

@@ -16,9 +16,14 @@ from pydantic import (
     Tag,
 )
 
+from headgate.core.defaults import (
+    DEFAULT_FAIRNESS_FLOOR,
+    DEFAULT_IMAGE_TOKENS,
+    DEFAULT_POD_SLOTS,
+)
 from headgate.core.keys import SECRET_PREFIX
-from headgate.core.placement import DEFAULT_POD_SLOTS
-from headgate.core.policy import DEFAULT_FAIRNESS_FLOOR, DEFAULT_IMAGE_TOKENS, PerSecond
+from headgate.core.policy import PerSecond
+from headgate.policy.adapter_pools import AdapterPoolEntry
 from headgate.policy.auto import AUTO_RULE, CEILING_RULE, CeilingEntry, SizeEntry
 from headgate.policy.body_fields import FIELDS_RULE, BodyFields
 from headgate.policy.fields import (
@@ -157,6 +162,9 @@ class BaseModelEntry(Entry):
     sticky: StickyWord = Field(default="conversation", description="conversation, user or tenant")
     sticky_s: int = Field(
         default=3600, ge=1, le=2_592_000, description="a whole number of seconds, up to 30 days"
+    )
+    adapter_pool: AdapterPoolEntry | None = Field(
+        default=None, description="a mapping with pods, live, listed, max_rank and trained_on"
     )
     fields: BodyFields = Field(default={}, description=FIELDS_RULE)
 

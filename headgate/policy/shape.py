@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from headgate.policy.adapter_pools import AdapterPoolEntry
 from headgate.policy.auto import CeilingEntry, SizeEntry
 from headgate.policy.body_fields import FIELD_RULE
 from headgate.policy.document import Path, YamlMapping, line_of
@@ -225,6 +226,8 @@ def _locate(loc: tuple[int | str, ...], root: YamlMapping) -> tuple[EntryType, s
             owner, depth = _KINDS[str(loc[2])], 2
         if len(path) > 4 and path[2] == "versions" and path[4] != "[key]":
             owner, depth = VersionEntry, 4
+        if len(path) > 3 and path[2] == "adapter_pool":
+            owner, depth = AdapterPoolEntry, 3
         if "prices" in path[2:]:
             owner, depth = _locate_in_prices(path, root, (owner, depth))
     elif loc[0] == "tenants":

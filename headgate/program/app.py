@@ -9,8 +9,9 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from accesslog.calls import not_placed
 from accesslog.console import ConsoleSink
-from accesslog.service import SETTLES_AT_ONCE, AccessLogService, not_placed
+from accesslog.service import SETTLES_AT_ONCE, AccessLogService
 from accesslog.sink import Sink
 from extauthz.failures import FailureLimit
 from extauthz.service import Authorization
@@ -18,6 +19,7 @@ from extproc.affinity import no_places
 from extproc.estimate import Estimator
 from extproc.own_keys import no_keys
 from extproc.service import ExternalProcessor
+from headgate.core.adapters import counted_as
 from headgate.core.prices import Price
 from headgate.core.rpc import Method
 from headgate.identity.own_keys import OwnKeys
@@ -72,7 +74,13 @@ def build_hooks(
     failures = FailureLimit(max(1, settings.auth_failures_per_minute // settings.workers))
     others = _descriptor_limits(settings, parts)
     processor = _processor(parts, estimator)
-    rate_limit = RateLimitService(limiter, parts.metrics, parts.clock, others)
+    rate_limit = RateLimitService(
+        limiter,
+        parts.metrics,
+        parts.clock,
+        others,
+        limited_as=lambda name: counted_as(name, parts.policy(), parts.adapters),
+    )
     authorization = _authorization(parts, failures)
     unanswered = _unanswered(parts, limiter)
     return Hooks(
@@ -138,6 +146,8 @@ def _processor(parts: Parts, estimator: Estimator) -> ExternalProcessor:
         clock=parts.clock,
         keys=parts.keys,
         places=no_places if parts.places is None else parts.places.hosts,
+        adapters=parts.adapters,
+        uses=parts.uses,
     )
 
 
@@ -162,7 +172,8 @@ def _access_log(
     unanswered: Callable[[str], None],
 ) -> AccessLogService:
     def price_of(name: str, version: str | None, at_s: float | None) -> Price | None:
-        model = parts.policy().models.get(name)
+        policy = parts.policy()
+        model = policy.models.get(counted_as(name, policy, parts.adapters))
         now_s = parts.clock.now_s() if at_s is None else at_s
         return None if model is None else model.prices.at(now_s, version)
 
@@ -184,6 +195,7 @@ def _access_log(
         replica=socket.gethostname(),
         ended=not_placed if parts.places is None else parts.places.ended,
         settles_at_once=1 if isinstance(parts.store, MemoryStore) else SETTLES_AT_ONCE,
+        uses=parts.uses,
     )
 
 

@@ -48,13 +48,13 @@ tenants:
     models: [$model, sql-expert]
     limits:
       - {count: tokens, limit: 200000, per: minute}
-      - {count: cost, limit: 10, per: month}
+      - {count: cost, limit: 10, per: month, notify: [50, 80, 100, forecast]}
       - {count: tokens, limit: 250000, per: day, each: user}
   initech:
     models: [$model]
     limits:
       - {count: tokens, limit: 3000000, per: day}
-      - {count: cost, limit: 8, per: month}
+      - {count: cost, limit: 8, per: month, notify: [80, 100]}
 
 # A small part of a GPU: the traffic of the made-up months fills much of it.
 showback: {timezone: Europe/Berlin}

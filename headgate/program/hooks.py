@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from accesslog.sink import JsonLinesSink, Sink
 from accesslog.spool import SpoolSink
+from headgate.adapters.registry import MemoryRegistry
+from headgate.core.adapters import NO_ADAPTERS
 from headgate.core.clock import Clock
 from headgate.core.key_ring import NO_KEYS
 from headgate.core.metrics import Metrics
@@ -21,6 +23,7 @@ from headgate.program.parts import (
     running_pins,
     running_places,
     running_store,
+    running_uses,
     running_verifier,
 )
 from headgate.program.settings import ServiceSettings
@@ -61,37 +64,50 @@ async def running_hooks(
 
     `open_door` lets calls reach the server. Raises OperatorError for a bad file or a taken port.
     """
-    clock, metrics = inputs.clock, inputs.metrics
-    virtual_times = VirtualTimes(clock.monotonic_s)
     async with AsyncExitStack() as stack:
-        enter = stack.enter_async_context
-        ring = await enter(running_keys(settings.database, clock, metrics))
-        parts = Parts(
-            policy=inputs.policy,
-            domains=inputs.domains,
-            store=await enter(
-                running_store(settings.store, clock, metrics, virtual_times, inputs.memory)
-            ),
-            pins=await enter(running_pins(settings.store, clock)),
-            places=await enter(running_places(inputs.policy, settings.store, clock)),
-            keys=NO_KEYS if ring is None else ring,
-            key_store=key_store(settings.database, clock),
-            verifier=await enter(running_verifier(inputs.policy, clock, metrics, ring)),
-            clock=clock,
-            metrics=metrics,
-            admits=inputs.admits,
-            virtual_times=virtual_times,
-        )
+        parts = await _parts(stack, settings, inputs)
         sinks = _sinks(stack, settings, inputs)
         hooks = build_hooks(settings, parts, sinks, inputs.console)
         await stack.enter_async_context(hooks.unanswered)
         server = HookServer(hooks.methods(), settings.grpc_server, settings.workers)
         await open_door(server)
         stack.push_async_callback(server.drain, ending, lambda: hooks.access_log.open_streams > 0)
-        await enter(running_notices(settings.database, parts))
-        await enter(StallWatch(clock, metrics))
+        await stack.enter_async_context(running_notices(settings.database, parts))
+        await stack.enter_async_context(StallWatch(inputs.clock, inputs.metrics))
         spare_collections()
         yield hooks
+
+
+async def _parts(stack: AsyncExitStack, settings: ServiceSettings, inputs: HookInputs) -> Parts:
+    """The parts, started in the order in which they are needed."""
+    clock, metrics = inputs.clock, inputs.metrics
+    virtual_times = VirtualTimes(clock.monotonic_s)
+    registry = MemoryRegistry()
+    ring = await stack.enter_async_context(
+        running_keys(settings.database, clock, metrics, registry)
+    )
+    return Parts(
+        policy=inputs.policy,
+        domains=inputs.domains,
+        store=await stack.enter_async_context(
+            running_store(settings.store, clock, metrics, virtual_times, inputs.memory)
+        ),
+        pins=await stack.enter_async_context(running_pins(settings.store, clock)),
+        places=await stack.enter_async_context(
+            running_places(inputs.policy, settings.store, clock)
+        ),
+        keys=NO_KEYS if ring is None else ring,
+        adapters=NO_ADAPTERS if ring is None else registry,
+        uses=await stack.enter_async_context(running_uses(settings.database, clock, registry)),
+        key_store=key_store(settings.database, clock),
+        verifier=await stack.enter_async_context(
+            running_verifier(inputs.policy, clock, metrics, ring)
+        ),
+        clock=clock,
+        metrics=metrics,
+        admits=inputs.admits,
+        virtual_times=virtual_times,
+    )
 
 
 def _sinks(

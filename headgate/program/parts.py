@@ -10,6 +10,10 @@ from extauthz.identify import Verifier
 from extproc.pins.memory import MemoryPins
 from extproc.pins.redis import RedisPins
 from extproc.versions import Pins
+from headgate.adapters.reading import FollowedAdapters
+from headgate.adapters.registry import MemoryRegistry
+from headgate.adapters.uses import UseNotes
+from headgate.core.adapters import NO_ADAPTERS, NO_USES, Adapters, Uses
 from headgate.core.clock import Clock
 from headgate.core.errors import OperatorError
 from headgate.core.key_ring import NO_KEYS, KeyRing
@@ -89,11 +93,12 @@ async def running_pins(settings: StoreSettings, clock: Clock) -> AsyncIterator[P
 
 @asynccontextmanager
 async def running_keys(
-    settings: DatabaseSettings, clock: Clock, metrics: Metrics
+    settings: DatabaseSettings, clock: Clock, metrics: Metrics, registry: MemoryRegistry
 ) -> AsyncIterator[MemoryRing | None]:
     """The keys and users of the database, followed there. None without a database.
 
-    It starts without its database too. Raises OperatorError for a bad URL or password file.
+    Its adapters go into the registry. It starts without its database too. Raises OperatorError for
+    a bad URL or password file.
     """
     if settings.url is None:
         yield None
@@ -103,7 +108,9 @@ async def running_keys(
     snapshot = None
     if settings.keys_snapshot is not None:
         snapshot = Snapshot(settings.keys_snapshot, clock)
-    async with KeyFollower(lambda: connected(address), ring, snapshot, clock, metrics):
+    connect = partial(connected, address)
+    followed = [FollowedAdapters(registry)]
+    async with KeyFollower(connect, ring, snapshot, clock, metrics, others=followed):
         yield ring
 
 
@@ -140,6 +147,19 @@ def key_store(settings: DatabaseSettings, clock: Clock) -> KeyStore | None:
     return KeyStore(
         partial(connected, database_address(settings.url, settings.password_file)), clock
     )
+
+
+@asynccontextmanager
+async def running_uses(
+    settings: DatabaseSettings, clock: Clock, registry: MemoryRegistry
+) -> AsyncIterator[Uses]:
+    """Where uses of adapters are noted; nowhere without a database. Raises OperatorError."""
+    if settings.url is None:
+        yield NO_USES
+        return
+    address = database_address(settings.url, settings.password_file)
+    async with UseNotes(partial(connected, address), registry, uuid.uuid4().hex, clock) as uses:
+        yield uses
 
 
 @asynccontextmanager
@@ -182,6 +202,10 @@ class Parts:
     """Chooses pods, where the policy names them. With None, Envoy chooses all of them."""
     keys: KeyRing = NO_KEYS
     """The keys that were issued at run time; none without a database."""
+    adapters: Adapters = NO_ADAPTERS
+    """The models that were registered at run time; none without a database."""
+    uses: Uses = NO_USES
+    """Notes which of their versions are used."""
     virtual_times: VirtualTimes | None = None
     """Those of vLLM's queues, which the store exchanges."""
     key_store: KeyStore | None = None

@@ -101,6 +101,8 @@ def start_policy_series(metrics: Metrics, policy: CompiledPolicy) -> None:
             of_requests.seconds.labels(model.name, version)
             metrics.ttft_seconds.labels(model.name, version)
             for demand in (
+                metrics.demand.reserved_requests,
+                metrics.demand.settled_requests,
                 metrics.demand.reserved_tokens,
                 metrics.demand.settled_tokens,
                 metrics.demand.capacity_refusals,

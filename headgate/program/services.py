@@ -13,6 +13,7 @@ from headgate.console.surroundings import Surroundings
 from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
+from headgate.program.adapters import start_adapters
 from headgate.program.admin.app import admin_app
 from headgate.program.admin.config import shown_settings
 from headgate.program.admin.degraded import degraded
@@ -136,6 +137,7 @@ async def running_services(
         stack.push_async_callback(answering.stop)
         around = _surroundings(settings, inputs.memory, answering, box)
         await start_api(stack, settings, inputs, around)
+        await start_adapters(stack, settings, inputs)
         stack.callback(ready.update, hooks="the program ends, and they drain")
         ready["hooks"] = ""
         if watcher is not None:

@@ -46,6 +46,7 @@ def test_an_ended_request_frees_its_estimate_on_the_pods_of_its_base_and_version
     ended = Demand(admission=V2)
 
     assert ended.of("settled_tokens") == 300
+    assert ended.of("settled_requests") == 1
     assert ended.of("capacity_refusals") == 0
 
 
@@ -54,6 +55,7 @@ def test_a_request_that_reserved_nothing_is_no_demand(flags: tuple[str, ...]) ->
     refused = Demand(admission=V2, status=429, flags=flags, upstream_rx_s=None, usage={})
 
     assert refused.of("settled_tokens") == 0
+    assert refused.of("settled_requests") == 0
     assert refused.of("capacity_refusals") == 0
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +13,9 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
+from accesslog.console import ConsoleSink
 from accesslog.meter import meter
-from accesslog.service import ENTRIES_AT_ONCE, AccessLogService
+from accesslog.service import ENTRIES_AT_ONCE, SETTLES_AT_ONCE, AccessLogService
 from accesslog.types import UsageRecord
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy, Model, Tenant
@@ -89,7 +91,9 @@ POLICY = CompiledPolicy(
 class World:
     """The service with fakes around it, and a client on a socket of its own."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, console: ConsoleSink | None = None, settles_at_once: int = SETTLES_AT_ONCE
+    ) -> None:
         self.limiter = FakeLimiter()
         self.sink = FakeSink()
         self.failures: list[str] = []
@@ -108,6 +112,8 @@ class World:
             metrics=Metrics(self.policy, FakeClock()),
             clock=self.clock,
             within_limit=self.within_limit,
+            console=console,
+            settles_at_once=settles_at_once,
         )
         self.channel: grpc.aio.Channel
 
@@ -388,25 +394,36 @@ async def test_garbage_in_one_entry_leaves_the_others_alone(world: World) -> Non
 async def test_the_loop_gets_a_turn_after_each_few_entries(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A flush of Envoy's brings any number of entries, and every hook waits while they are read."""
-    metered_in_a_turn: list[int] = [0]
+    """A flush of Envoy's brings any number of entries, and every hook waits meanwhile.
+
+    It counts the entries that are read, settled in a store of this process, and shown.
+    """
+    work_in_a_turn: list[Counter[str]] = [Counter()]
 
     def counted(*arguments: Any) -> Any:
-        metered_in_a_turn[-1] += 1
+        work_in_a_turn[-1]["read"] += 1
         return meter(*arguments)
+
+    async def settle(*_: Any) -> str:
+        work_in_a_turn[-1]["settled"] += 1
+        return "usage"
 
     async def count_turns() -> None:
         while True:
             await asyncio.sleep(0)
-            metered_in_a_turn.append(0)
+            work_in_a_turn.append(Counter())
+
+    def show(lines: str) -> None:
+        work_in_a_turn[-1]["shown"] += len(lines.splitlines())
 
     monkeypatch.setattr("accesslog.service.meter", counted)
-    desk = World()
+    monkeypatch.setattr(FakeLimiter, "settle", settle)
+    desk = World(console=ConsoleSink(show, lambda _: ()), settles_at_once=1)
     turns = asyncio.create_task(count_turns())
     await asyncio.sleep(0)
     await desk.service.handle(message(*(entry(request_id=f"q-{number}") for number in range(100))))
     turns.cancel()
 
     assert len(desk.sink.records) == 100
-    assert sum(metered_in_a_turn) == 100
-    assert max(metered_in_a_turn) <= ENTRIES_AT_ONCE
+    assert sum(work_in_a_turn, Counter()) == {"read": 100, "settled": 100, "shown": 100}
+    assert max(turn.total() for turn in work_in_a_turn) <= ENTRIES_AT_ONCE

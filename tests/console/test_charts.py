@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from headgate.console.charts import HEIGHT, Column, bars
 from headgate.console.over_time import MEASURES, NANOS_PER_UNIT, over_time, slots_of
-from headgate.ledger.requests import Condition, Scope, Step, sums_of, sums_over_time
+from headgate.ledger.conditions import Condition, Scope
+from headgate.ledger.sums import Step, sums_of, sums_over_time
 from tests.console.conftest import NOW_S, Console
 
 BERLIN = ZoneInfo("Europe/Berlin")

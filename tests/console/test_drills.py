@@ -4,13 +4,14 @@ import csv
 import io
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from html import unescape
 
 import pytest
 
 from headgate.identity.keys import KeyRequest
-from headgate.ledger.requests import GROUPS
 from headgate.ledger.showback.values import By
+from headgate.ledger.sums import GROUPS
 from tests.console.conftest import CONSOLE_POLICY, Console
 from tests.identity.builders import BY
 from tests.ledger.builders import record
@@ -21,7 +22,7 @@ DRILL = re.compile(r'href="/console(/requests\?f=[^"]*)"')
 
 @dataclass(frozen=True)
 class Found:
-    """What a drill-down leads to: the ids, and the sum of their costs in nanos."""
+    """The requests of a drill-down: their ids, and the sum of their costs in nanos."""
 
     ids: frozenset[str]
     cost_nanos: int
@@ -31,7 +32,7 @@ async def found_at(console: Console, who: str, path: str) -> Found:
     text = (await console.get(who, f"{path}&format=csv")).text
     rows = list(csv.DictReader(io.StringIO(text)))
     ids = frozenset(row["request_id"] for row in rows)
-    return Found(ids, sum(int(row["cost_nanos"] or 0) for row in rows))
+    return Found(ids, sum(int(Decimal(row["cost"] or 0).scaleb(9)) for row in rows))
 
 
 async def drills_of(console: Console, who: str, path: str) -> dict[str, Found]:

@@ -46,6 +46,7 @@ async def test_a_budget_says_how_full_it_is(console: Console, share: float, says
     text = (await console.get("finance", "/budgets")).text
 
     assert says in " ".join(text.split())
+    assert "80 %, forecast" in text
     assert f'<span class="pc{"" if share < 0.8 else " warn" if share < 1 else " bad"}">' in text
     assert "16 d 16 h" in text  # to the end of January in UTC
 

@@ -16,10 +16,8 @@ from headgate.console.filters import FilterError, Reading, conditions_of, filter
 from headgate.console.frame import HEADERS
 from headgate.console.routes import PAGES
 from headgate.ledger.cells import as_csv
-from headgate.ledger.requests import (
-    FIELDS,
-    GROUPS,
-)
+from headgate.ledger.conditions import FIELDS
+from headgate.ledger.sums import GROUPS
 from tests.console.conftest import MARKUP, Console
 from tests.ledger.builders import record
 

@@ -3,7 +3,7 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isnan
@@ -18,11 +18,16 @@ from tests.ports import free_port
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An address to scrape, and the labels that its metrics get."""
+    """An address to scrape, and the labels that its metrics get.
+
+    `relabelings` are Prometheus' metric_relabel_configs.
+    """
 
     job: str
     url: str
     labels: Mapping[str, str]
+    path: str = "/metrics"
+    relabelings: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +50,18 @@ class Prometheus:
 
 
 @contextmanager
-def running(folder: Path, targets: list[Target]) -> Iterator[Prometheus]:
-    """Starts one that scrapes `targets` every second; AssertionError if none is installed."""
+def running(
+    folder: Path, targets: Sequence[Target], groups: Sequence[Mapping[str, Any]] = ()
+) -> Iterator[Prometheus]:
+    """Starts one that scrapes `targets` and evaluates the rules of `groups`, all in seconds.
+
+    AssertionError if none is installed.
+    """
     program = shutil.which("prometheus")
-    assert program is not None, "make test-dashboards needs prometheus on the PATH"
-    config = folder / "prometheus.yml"
-    config.write_text(json.dumps(_config(targets)))
+    assert program is not None, "this test needs prometheus on the PATH"
+    config, rules = folder / "prometheus.yml", folder / "rules.yml"
+    rules.write_text(json.dumps({"groups": list(groups)}))
+    config.write_text(json.dumps(_config(targets, rules)))
     url = f"http://127.0.0.1:{free_port()}"
     command = [program, f"--config.file={config}", f"--storage.tsdb.path={folder / 'tsdb'}"]
     command += [f"--web.listen-address={url.removeprefix('http://')}"]
@@ -71,12 +82,15 @@ def _ready(url: str) -> bool:
         return False
 
 
-def _config(targets: list[Target]) -> dict[str, Any]:
+def _config(targets: Sequence[Target], rules: Path) -> dict[str, Any]:
     return {
-        "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
+        "global": {"scrape_interval": "5s", "scrape_timeout": "5s", "evaluation_interval": "1s"},
+        "rule_files": [str(rules)],
         "scrape_configs": [
             {
                 "job_name": f"{target.job}-{number}",
+                "metrics_path": target.path,
+                "metric_relabel_configs": target.relabelings,
                 "static_configs": [
                     {
                         "targets": [target.url.removeprefix("http://")],

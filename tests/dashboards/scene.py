@@ -11,6 +11,8 @@ import httpx
 
 from tests.box import KEYS, Box, digest, running_box
 from tests.dashboards.prometheus import Target
+from tests.postgres_server import temporary_folder
+from tests.redis_server import running_redis
 from tests.simulator_process import simulator_process
 
 POLICY = """
@@ -55,7 +57,13 @@ async def playing(folder: Path) -> AsyncIterator[list[Target]]:
     ):
         secrets = {name: digest(KEYS[name]) for name in ("alice", "carol")}
         policy = POLICY.format(v1=v1.url, v2=v2.url, **secrets)
-        with running_box(folder, policy) as box:
+        with (
+            running_redis() as redis,
+            temporary_folder() as data,
+            running_box(
+                folder, policy, "--store", redis.url, "--database-dir", str(data / "database")
+            ) as box,
+        ):
             traffic = asyncio.create_task(_traffic(box))
             yield [
                 Target("headgate", box.admin_url, {}),

@@ -1,17 +1,19 @@
 """`headgate doctor` against a real box, whose parts are broken one after the other."""
 
+import json
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from headgate.core.samples import parse_samples
 from headgate.doctor.clocks import skew
 from headgate.doctor.finding import State
-from headgate.doctor.services import certificate, from_metrics
+from headgate.doctor.services import certificate, from_metrics, services
 from headgate.doctor.upstreams import Upstream, compared
 from tests.box import Box, environment, policy, running_box
 from tests.envoy.conftest import started_simulator
@@ -139,6 +141,21 @@ def test_a_redis_that_drops_keys_is_noted(box: Box, redis_server: RedisServer) -
 def test_metrics_that_show_a_fault_are_a_finding(metrics: str, state: State, part: str) -> None:
     (finding,) = from_metrics(parse_samples(f"{metrics}\n"), NOW_S)
     assert (finding.part, finding.state) == (part, state)
+
+
+async def test_a_database_that_is_away_is_a_problem_and_older_services_do_not_tell() -> None:
+    async def found(state: dict[str, object]) -> list[tuple[str, State]]:
+        def answer(request: httpx.Request) -> httpx.Response:
+            text = "" if request.url.path == "/metrics" else json.dumps(state)
+            return httpx.Response(200, text=text)
+
+        async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+            findings = await services(client, "http://services", NOW_S)
+        return [(each.part, each.state) for each in findings if each.state is State.PROBLEM]
+
+    away = {"database": "PostgreSQL has not answered yet, so keys that it holds get 503"}
+    assert await found({"missing": [], "degraded": away}) == [("database", State.PROBLEM)]
+    assert await found({"missing": []}) == []
 
 
 @pytest.mark.parametrize(

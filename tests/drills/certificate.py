@@ -28,7 +28,7 @@ class Certificate:
         return ["--tls-cert", str(self._file), "--tls-key", str(self._key_file)]
 
     def renew(self, days: int) -> None:
-        """Puts a certificate in place that ends in so many days."""
+        """Puts a certificate in place that ends in `days` days."""
         now = datetime.now(UTC)
         builder = x509.CertificateBuilder(_NAME, _NAME, self.key.public_key())
         builder = builder.serial_number(x509.random_serial_number())

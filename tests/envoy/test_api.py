@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ class Managed:
         self.box = box
         self.url = url
         self.token = token_file.read_text().strip()
-        self._token_file, self._database = token_file, database
+        self.token_file, self._database = token_file, database
         self._options = ("--api", url, "--token-file", str(token_file))
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -34,7 +35,7 @@ class Managed:
     def files(self) -> list[Path]:
         """All that the box and its PostgreSQL have written, but for the operator token."""
         found = [*self.box.folder.rglob("*"), *self._database.rglob("*")]
-        return [path for path in found if path != self._token_file]
+        return [path for path in found if path != self.token_file]
 
     def json(self, *words: str) -> dict:
         done = self.run(*words, "--json")
@@ -147,6 +148,22 @@ def test_a_refusal_is_one_line_and_exit_code_1(managed: Managed) -> None:
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "no such tenant" in done.stderr
+
+
+def test_in_the_folder_of_a_box_its_commands_need_no_set_up(
+    managed: Managed, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "headgate", "tenants", "list", "--api", managed.url]
+    bare = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+
+    def run(folder: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=bare)
+
+    inside, elsewhere = run(managed.token_file.parent), run(tmp_path)
+
+    assert (inside.returncode, "acme" in inside.stdout) == (0, True), inside.stderr
+    assert elsewhere.returncode == 1
+    assert "there is no login" in elsewhere.stderr
 
 
 def test_the_port_of_the_data_serves_no_management_path(managed: Managed) -> None:

@@ -141,11 +141,7 @@ def test_no_key_is_ever_written_down(box: Box) -> None:
         assert "a secret prompt" not in text
 
 
-def test_the_first_token_of_a_whole_answer_is_timed_as_vllm_tells_it(
-    upstream: Upstream, counted_box: Box
-) -> None:
-    if upstream.real:
-        pytest.skip("a vLLM tells it with --enable-per-request-metrics only")
+def test_the_first_token_of_a_whole_answer_is_timed_as_vllm_tells_it(counted_box: Box) -> None:
     answer = counted_box.chat()
     record = counted_box.record_of(answer.headers["x-request-id"])
 

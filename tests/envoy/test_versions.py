@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.box import KEYS, Box, policy, running_box, small_chat
+from tests.box import KEYS, Box, metric, policy, running_box, small_chat
 from tests.envoy.conftest import LIMITS, started_simulator
 from tests.patience import wait_until
 
@@ -119,6 +119,22 @@ def test_the_second_version_is_another_vllm(canary: Canary) -> None:
 
     assert set(seen.values()) == {"v2"}
     assert [new - old for new, old in zip(after, before, strict=True)] == [0, 50]
+
+
+def test_demand_is_reserved_and_settled_on_the_version_that_answers(canary: Canary) -> None:
+    canary.weigh(50, 50)
+    canary.versions_of(range(20))
+
+    def in_flight(version: str) -> tuple[float, float]:
+        labels = f'{{base="tiny",version="{version}"}}'
+        names = ("headgate_reserved_requests_total", "headgate_settled_requests_total")
+        reserved, settled = (metric(canary.box.metrics(), name + labels) for name in names)
+        return reserved, settled
+
+    for version in ("v1", "v2"):
+        wait_until(lambda: len({*in_flight(version)}) == 1, f"the end of requests to {version}")  # noqa: B023
+        assert in_flight(version)[0] > 0
+    assert in_flight("-") == (0, 0)
 
 
 def test_headers_of_clients_that_may_not_choose_choose_nothing(canary: Canary) -> None:

@@ -22,6 +22,8 @@ COMPONENTS = ISTIO / "components"
 ISTIOS = {"istio_requests_total"}
 KUBERNETES = {"kube_deployment_spec_replicas", "kube_deployment_status_replicas_unavailable"}
 """Of kube-state-metrics."""
+RECONCILED = {"headgate_reconciled_tokens", "headgate_unexplained_tokens"}
+"""Of the file that `headgate ledger reconcile --metrics-file` writes."""
 PROMETHEUS_OWN = {"up", "ALERTS"}
 ONE_BOX_ENVOY = {"envoy_cluster_upstream_cx_connect_fail", "envoy_cluster_upstream_rq_xx"}
 """Metrics of an Envoy that only the rules of one box read: Istio's allow-list leaves them out."""
@@ -47,7 +49,7 @@ def known_metrics() -> frozenset[str]:
     policy.register(Fullness(SystemClock().now_s))
     page = Exposition("m", EngineMetrics(FakeClock()), Scheduler(Settings())).page().decode()
     vllms = {re.split(r"[{ ]", line)[0] for line in page.splitlines() if line[:1] not in ("#", "")}
-    others = ISTIOS | KUBERNETES | PROMETHEUS_OWN | set(envoy_metrics())
+    others = RECONCILED | ISTIOS | KUBERNETES | PROMETHEUS_OWN | set(envoy_metrics())
     return frozenset(_exposed(policy) | vllms | others)
 
 

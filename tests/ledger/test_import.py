@@ -13,6 +13,14 @@ from headgate.program.postgres.folder import APPLICATION, OWNER
 from tests.ledger.builders import ledger, line, rows, written
 from tests.postgres_server import PostgresServer
 
+POLICY = """
+currency: EUR
+models:
+  tiny: {upstream: "http://127.0.0.1:8000", context_tokens: 8192, prices: {input: 0.2, output: 0.6}}
+tenants:
+  acme: {models: [tiny]}
+"""
+
 
 def run(
     server: PostgresServer, *arguments: object, role: str = APPLICATION, stdin: bytes = b""
@@ -54,6 +62,21 @@ async def test_bad_lines_are_named_and_left_out_and_the_exit_code_says_so(
     assert f"{file}:4: has the cost -1" in done.stderr.decode()
     assert b"2 records added, 0 were there already, 2 bad lines left out" in done.stdout
     assert await rows(postgres, "select sum(added), sum(bad) from headgate.ingest") == [(2, 2)]
+
+
+async def test_an_import_adds_the_prices_that_its_records_name(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    postgres.clean_database()
+    policy = tmp_path / "headgate.yaml"
+    policy.write_text(POLICY)
+    file = written(tmp_path / "a.jsonl", line(1))
+
+    for _ in range(2):
+        assert run(postgres, "import", file, "--policy", policy).returncode == 0
+
+    [(currency, prices)] = await rows(postgres, "select currency, prices from headgate.price")
+    assert (currency, prices["input"], prices["output"]) == ("EUR", "0.2", "0.6")
 
 
 async def test_a_pipe_is_imported_while_it_is_still_open(postgres: PostgresServer) -> None:

@@ -100,8 +100,11 @@ def test_the_statement_has_both_accounts_and_what_explains_their_difference(
     assert run(postgres, "import", written(tmp_path / "a", *lines)).returncode == 0
 
     with prometheus(prompt, completion) as url:
-        done = run(postgres, "reconcile", *TIMES, "--prometheus", url)
+        file = tmp_path / "reconciled.prom"
+        done = run(postgres, "reconcile", *TIMES, "--prometheus", url, "--metrics-file", file)
 
+    labels = f'{{model="tiny",pod="{POD}"}}'
+    assert f"headgate_unexplained_tokens{labels} {numbers[-1]}.0\n" in file.read_text()
     assert done.stdout.splitlines()[1].split() == [POD, "tiny", *numbers]
     assert done.returncode == code, done.stderr
     assert ("unexplained above the bound: 10.1.0.1:8000" in done.stderr) is (code == 3)

@@ -9,6 +9,8 @@ import pytest
 from starlette.applications import Starlette
 
 from extauthz.failures import FailureLimit
+from headgate.adapters.rules import AdapterRequest
+from headgate.adapters.store import AdapterStore
 from headgate.core.clock import Clock
 from headgate.core.errors import ApiError, Refusal
 from headgate.core.issuers import Issuer, KeysNeeded, Membership, Person, Role
@@ -78,6 +80,7 @@ class Api:
     http: httpx.AsyncClient
     store: KeyStore
     users: UserStore
+    adapters: AdapterStore
     clock: FakeClock
     token_file: Path
 
@@ -93,6 +96,12 @@ class Api:
         """The id of a fresh key."""
         request = KeyRequest(tenant=tenant, user=user)
         return (await self.store.issue(request, API_POLICY, BY)).key.id
+
+    async def registered(self) -> None:
+        """Two versions of the adapter `acme-sql` of acme."""
+        request = AdapterRequest(name="acme-sql", tenant="acme", base="tiny", source="acme/sql")
+        for _ in range(2):
+            await self.adapters.register(request, API_POLICY, BY)
 
     async def revoked(self) -> int:
         """The id of a fresh revocation."""
@@ -158,4 +167,4 @@ async def api(postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[Api]:
     app, desk = made(postgres.address(postgres.clean_database()), clock, token_file)
     transport = httpx.ASGITransport(app, client=("192.0.2.7", 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as http:
-        yield Api(http, desk.store, desk.users, clock, token_file)
+        yield Api(http, desk.store, desk.users, desk.adapters, clock, token_file)

@@ -15,6 +15,8 @@ BODIES: dict[str, Any] = {
     "KeyEdit": {"expires_at": None},
     "Rotation": {},
     "NewRevocation": {"user": "okta:gone"},
+    "NewAdapter": {"name": "acme-sql", "tenant": "acme", "base": "tiny", "source": "acme/sql"},
+    "AdapterEdit": {"copies": 2},
 }
 OPERATIONS = [
     (method, path, operation)
@@ -33,6 +35,9 @@ async def status(
     path = path.removeprefix("/api/v1").replace("{tenant}", tenant).replace("{key}", key)
     if "{revocation}" in path:
         path = path.replace("{revocation}", str(await api.revoked()))
+    if "{adapter}" in path:
+        await api.registered()
+        path = path.replace("{adapter}", "acme-sql").replace("{version}", "2")
     if path.endswith("/pseudonymise"):
         await api.users.unblock(tenant, "gone", BY)
     path = path.replace("{user}", "gone").replace("{month}", "2026-12")

@@ -116,8 +116,8 @@ async def test_a_filter_that_means_nothing_is_refused_and_named(api: Api, query:
 async def test_a_search_that_takes_too_long_says_what_to_do(
     api: Api, postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headgate.ledger.search._TIMEOUT", "set local statement_timeout = 1")
-    monkeypatch.setattr("headgate.ledger.search._ORDER", "and pg_sleep(9) is null limit %(limit)s")
+    monkeypatch.setattr("headgate.ledger.search.STATEMENT_S", 0.001)
+    monkeypatch.setattr("headgate.ledger.search._ORDER", "and pg_sleep(9) is null limit %s")
     await added(postgres, tmp_path, line(1))
 
     answer = await api.ask("operator", "GET", "/usage?tenant=acme")

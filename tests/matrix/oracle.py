@@ -7,6 +7,7 @@ from typing import Any
 
 _VOLATILE = re.compile(
     rb'(?<="id":")[^"]*|(?<="item_id":")[^"]*|(?<="created":)\d+|(?<="created_at":)\d+'
+    rb'|(?<=_ms":)[0-9.e-]+'
 )
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Object = dict[str, Any]
+_HASH = "5d9c7b6f4"
+"""A Deployment's ReplicaSet has its name and such a hash; istiod finds the Deployment by it."""
 MUTUAL = "security.istio.io/tlsMode"
 """The label by which istiod knows that a pod has a sidecar."""
 
@@ -36,8 +38,23 @@ class Pod:
     def value(self) -> Object:
         """The Pod object, as the kubelet reports it."""
         ready = {"type": "Ready", "status": "True"}
-        labels = {**self.labels, **({MUTUAL: "istio"} if self.door_ip else {})}
-        metadata = {"name": self.name, "namespace": self.namespace, "labels": labels}
+        deployment = self.name.rpartition("-")[0]
+        sidecar = {MUTUAL: "istio"} if self.door_ip else {}
+        metadata = {
+            "name": self.name,
+            "generateName": f"{deployment}-{_HASH}-",
+            "namespace": self.namespace,
+            "labels": {**self.labels, **sidecar, "pod-template-hash": _HASH},
+            "ownerReferences": [
+                {
+                    "apiVersion": "apps/v1",
+                    "kind": "ReplicaSet",
+                    "name": f"{deployment}-{_HASH}",
+                    "uid": deployment,
+                    "controller": True,
+                }
+            ],
+        }
         status = {
             "phase": "Running",
             "podIP": self.address,

@@ -7,13 +7,13 @@ own (`Pod.door_ip`), and the program listens at another one.
 import json
 
 from headgate.istio_check.manifests import read_manifests
-from tests.envoy_process import free_port
 from tests.mesh.bootstrap import bootstrap
 from tests.mesh.cluster import RunningMesh
 from tests.mesh.kube_api import Object
 from tests.mesh.machine import ISTIO
 from tests.mesh.pods import Pod
 from tests.patience import wait_until
+from tests.ports import free_port
 
 DROPPED = {"HorizontalPodAutoscaler", "PodDisruptionBudget"}
 

@@ -10,7 +10,6 @@ import pytest
 
 from headgate.program.postgres.folder import APPLICATION
 from tests.box import KEYS
-from tests.envoy_process import free_port
 from tests.mesh.agent import Agent
 from tests.mesh.cluster import RunningMesh, prepared_mesh
 from tests.mesh.machine import ISTIO
@@ -25,6 +24,7 @@ from tests.mesh.sidecars import (
     start_sidecar,
 )
 from tests.patience import wait_until
+from tests.ports import free_port
 from tests.postgres_server import running_server
 
 NIGHTLY = "spiffe://cluster.local/ns/apps/sa/nightly"
@@ -158,7 +158,15 @@ def attached(site: Site) -> Site:
     """The site whose models have the request path at their sidecars, for calls past the gateway."""
     names = ("authorizationpolicy", "callers-authorizationpolicy", "envoyfilters")
     apply_component(site.mesh, "sidecar", *names, "telemetry-records")
-    wait_until(lambda: site.by_envoy().status_code == 200, "the request path at the sidecar")
+    sent: list[str] = []
+
+    def is_recorded() -> bool:
+        answer = site.by_envoy()
+        if answer.status_code == 200:
+            sent.append(answer.headers["x-request-id"])
+        return any(record["request_id"] in sent for record in site.mesh.records())
+
+    wait_until(is_recorded, "the request path at the sidecar, and its access log")
     return site
 
 

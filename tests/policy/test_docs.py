@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from headgate.policy import parse_policy
+from headgate.policy.adapter_pools import AdapterPoolEntry
 from headgate.policy.auto import CeilingEntry, SizeEntry
 from headgate.policy.fields import Entry
 from headgate.policy.identity import (
@@ -65,6 +66,7 @@ SECTIONS: dict[str, tuple[type[Entry], ...]] = {
     "Workloads": (WorkloadEntry,),
     "Front ends": (ActsForEntry,),
     "Own keys": (OwnKeysEntry,),
+    "A pool of adapters": (AdapterPoolEntry,),
     "APIs without usage": (WithoutUsageEntry,),
     "Web pages": (CorsEntry,),
     "Showback": (ShowbackEntry,),

@@ -90,6 +90,17 @@ def test_a_limit_of_cost_reads_the_same_book_and_takes_the_dearest_of_the_versio
     assert claim.weights.request == 10**9
 
 
+def test_a_limit_of_cost_takes_the_prices_of_the_version_that_it_knows() -> None:
+    compiled = parse_policy(POLICY.encode(), "headgate.yaml")
+    tenant, book = compiled.tenants["acme"], compiled.models["tiny"].prices
+    subject = Subject("acme", "alice", "laptop", "tiny")
+
+    for version in (*book.of_versions, "another"):
+        [claim] = claims_of(tenant, subject, OCTOBER_S, version)
+        record = book.at(OCTOBER_S, version).prices.per_token
+        assert (claim.weights.input, claim.weights.output) == (record.input, record.output)
+
+
 @given(
     moments=st.lists(st.integers(0, 10**6), unique=True, max_size=6), now_s=st.integers(0, 10**6)
 )

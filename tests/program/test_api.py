@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from extproc.pins.memory import MemoryPins
+from headgate.console.surroundings import Surroundings
 from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
@@ -46,6 +47,15 @@ def parts() -> Parts:
     )
 
 
+def nothing_around() -> AbstractAsyncContextManager[Surroundings]:
+    """An empty store and no metrics, for a console that nobody opens."""
+
+    async def metrics() -> str:
+        return ""
+
+    return nullcontext(Surroundings(peek=MemoryStore().peek, metrics=metrics))
+
+
 def settings(host: str, tls: TlsFiles | None = None, token: Path | None = None) -> ServiceSettings:
     address = Address(host, free_port())
     api = ApiSettings(address=address, tls=tls, operator_token_file=token)
@@ -54,7 +64,7 @@ def settings(host: str, tls: TlsFiles | None = None, token: Path | None = None) 
 
 async def start(chosen: ServiceSettings) -> None:
     async with AsyncExitStack() as stack:
-        await start_api(stack, chosen, parts())
+        await start_api(stack, chosen, parts(), nothing_around())
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "api.example.org"])
@@ -83,7 +93,7 @@ async def test_with_a_certificate_it_speaks_tls_and_knows_the_written_token(tmp_
     chosen = settings("127.0.0.1", install(tmp_path, "first"), token)
     url = f"https://{chosen.api.address}/api/v1"
     async with AsyncExitStack() as stack:
-        await start_api(stack, chosen, parts())
+        await start_api(stack, chosen, parts(), nothing_around())
         trusted = ssl.create_default_context(cafile=AUTHORITY)
         client = await stack.enter_async_context(httpx.AsyncClient(verify=trusted))
         headers = {"authorization": f"Bearer {token.read_text().strip()}"}
@@ -116,7 +126,7 @@ async def test_a_new_certificate_is_shown_to_new_connections_and_a_bad_one_is_no
     address = chosen.api.address
     assert address is not None
     async with AsyncExitStack() as stack:
-        await start_api(stack, chosen, inputs)
+        await start_api(stack, chosen, inputs, nothing_around())
         trusted = ssl.create_default_context(cafile=AUTHORITY)
         client = await stack.enter_async_context(httpx.AsyncClient(verify=trusted))
         url = f"https://{address}/api/v1/openapi.json"

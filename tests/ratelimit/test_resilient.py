@@ -55,6 +55,16 @@ async def test_a_store_that_is_away_is_not_asked() -> None:
     assert replica.shared.calls == calls
 
 
+async def test_only_answers_of_the_store_are_timed() -> None:
+    replica, shop = await new_replica(), Shop()
+    before = replica.metrics.get_sample_value("headgate_store_seconds_count")
+    await replica.store.reserve(shop.ask(requests(5)))
+    await replica.lose_the_store()
+
+    assert before == 0
+    assert replica.metrics.get_sample_value("headgate_store_seconds_count") == 1
+
+
 async def test_one_failure_is_not_yet_an_outage() -> None:
     replica, shop = await new_replica(), Shop()
     replica.shared.away = True

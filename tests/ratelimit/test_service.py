@@ -106,6 +106,7 @@ async def test_what_a_limit_lets_in_is_demand_for_the_pods_and_what_it_refuses_i
 
         assert refused.overall_code == OVER_LIMIT
         assert proxy.count("reserved_tokens_total", base="-", version="-") == 600
+        assert proxy.count("reserved_requests_total", base="-", version="-") == 1
 
 
 async def test_settling_twice_a_refused_one_or_nothing_is_ok_and_changes_nothing() -> None:

@@ -21,6 +21,7 @@ from ratelimit.store.protocol import (
 from ratelimit.store.shared import Batch
 from ratelimit.store.slices import holds
 from ratelimit.store.slices.batches import ForwardedSettlement, ForwardingQueue, decode, encode
+from ratelimit.store.slices.forwarding import SETTLES_AT_ONCE, Forwarding
 from ratelimit.store.slices.pool import IDLE_S, REFUSED_FOR_S
 from tests.ratelimit.builders import (
     NOW_S,
@@ -227,6 +228,32 @@ async def test_what_runs_while_its_replica_leaves_is_settled_through_another() -
     await fleet.settle(0, "first", first.held_by, spent(30, 1))
     await fleet.rest()
     assert await fleet.in_store("tokens") == (50,)
+
+
+async def test_many_settlements_of_other_replicas_give_the_loop_back_in_between() -> None:
+    """After an outage a replica may get a thousand of them at once, and every hook waits."""
+    settlements = [ForwardedSettlement("acme", f"r-{n}", spent(1, 1)) for n in range(200)]
+    settled_in_a_turn = [0]
+
+    async def count_turns() -> None:
+        while True:
+            await asyncio.sleep(0)
+            settled_in_a_turn.append(0)
+
+    def settle(_: ForwardedSettlement) -> None:
+        settled_in_a_turn[-1] += 1
+
+    fleet = await Fleet.of(1)
+    batch = Batch(fleet.replicas[0].name, "b", encode(settlements))
+    await fleet.shared.exchange("somebody", [batch], [])
+    forwarding = Forwarding(fleet.replicas[0].resilient, fleet.replicas[0].name, fleet.clock)
+    turns = asyncio.create_task(count_turns())
+    await asyncio.sleep(0)
+    await forwarding.exchange(expects=True, settle=settle)
+    turns.cancel()
+
+    assert sum(settled_in_a_turn) == 200
+    assert max(settled_in_a_turn) <= SETTLES_AT_ONCE
 
 
 async def test_a_settlement_that_is_forwarded_while_its_replica_withdraws_is_made() -> None:

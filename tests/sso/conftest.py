@@ -10,12 +10,12 @@ import httpx
 import pytest
 
 from tests.identity.login_issuer import WEB, WEB_SECRET
-from tests.patience import wait_until
+from tests.patience import PATIENCE_S, wait_until
 from tests.ports import free_port
 
 KEYCLOAK = os.environ.get("HEADGATE_KEYCLOAK", "")
 collect_ignore_glob = [] if KEYCLOAK else ["test_*.py"]
-START_S = 240
+START_S = 540
 MAPPERS = [
     {
         "name": "groups",
@@ -108,7 +108,7 @@ class Keycloak:
         return tokens
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def keycloak(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keycloak]:
     folder: Path = tmp_path_factory.mktemp("keycloak")
     imports = Path(KEYCLOAK) / "data" / "import"
@@ -129,7 +129,7 @@ def keycloak(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keycloak]:
         yield running
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(PATIENCE_S)
 
 
 def _answers(keycloak: Keycloak) -> bool:

@@ -16,7 +16,9 @@ from headgate.console.visit import View, Visit
 from headgate.core.issuers import Role
 from headgate.core.policy import Caller, Windowed
 from headgate.database.connection import Connection
-from headgate.ledger.requests import Condition, Scope, callers_of, sums_of
+from headgate.ledger.conditions import Condition, Scope
+from headgate.ledger.sums import callers_of, sums_of
+from headgate.management.notices import NoticeBody
 from headgate.management.problems import ProblemError
 from headgate.management.rights import OPERATOR_TOKEN, has_role
 from ratelimit.store.protocol import StoreError
@@ -25,6 +27,8 @@ from ratelimit.windows import window
 DAYS = 31
 MAX_CALLERS = 500
 MAX_ROWS = 25
+MAX_NOTICES = 10
+_NOTICES = "/tenants/{tenant}/notices"
 
 
 async def show(visit: Visit) -> View:
@@ -45,6 +49,7 @@ async def show(visit: Visit) -> View:
     own = [one for one in counters if one.who]
     values: dict[str, Any] = {
         "budgets": budgets,
+        "notices": await _notices(visit, tenants),
         "others": others,
         "own": own[:MAX_ROWS],
         "left_out": len(own) - MAX_ROWS,
@@ -85,6 +90,16 @@ async def _counters(
             return [], str(error)
         found += counters_of(name, asked, used, now_s)
     return sorted(found, key=lambda one: -one.percent), ""
+
+
+async def _notices(visit: Visit, tenants: Sequence[str]) -> list[NoticeBody]:
+    """The newest notices of the tenants whose notices the reader may see."""
+    found: list[NoticeBody] = []
+    for name in tenants:
+        if has_role(visit.manager, Role.FINANCE, name):
+            page = await visit.call("GET", _NOTICES, tenant=name, limit=str(MAX_NOTICES))
+            found += page.body.data
+    return sorted(found, key=lambda one: one.decided_at, reverse=True)[:MAX_NOTICES]
 
 
 async def _with_booked(visit: Visit, connection: Connection, one: Counter) -> Counter:

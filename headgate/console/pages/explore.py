@@ -12,14 +12,8 @@ from headgate.console.visit import View, Visit, address
 from headgate.console.words import day as day_of
 from headgate.console.words import moment
 from headgate.ledger.cells import as_csv
-from headgate.ledger.requests import (
-    GROUPS,
-    Condition,
-    Row,
-    Step,
-    sums_by,
-    sums_over_time,
-)
+from headgate.ledger.conditions import Condition
+from headgate.ledger.sums import GROUPS, Row, Step, sums_by, sums_over_time
 from headgate.management.problems import ProblemError
 
 TIMES = (("today", "today"), ("7d", "7 days"), ("30d", "30 days"), ("90d", "90 days"))

@@ -9,7 +9,8 @@ from headgate.console.visit import View, Visit, address
 from headgate.core.issuers import Role
 from headgate.core.policy import Count, Per
 from headgate.identity.keys import KeyRuleError
-from headgate.ledger.requests import Condition, sums_by
+from headgate.ledger.conditions import Condition
+from headgate.ledger.sums import sums_by
 from headgate.management.problems import ProblemError
 from headgate.management.records import IssuedKeyBody, KeyBody, KeyLimitBody, NewKey, Rotation
 from headgate.management.rights import has_role, owns

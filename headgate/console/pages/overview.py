@@ -9,7 +9,8 @@ from headgate.console.charts import Bars, Column, bars
 from headgate.console.visit import View, Visit
 from headgate.database.connection import Connection
 from headgate.identity.read_log import changes_before
-from headgate.ledger.requests import Condition, Row, Scope, sums_by, sums_of
+from headgate.ledger.conditions import Condition, Scope
+from headgate.ledger.sums import Row, sums_by, sums_of
 
 DAYS = 30
 _LAST_CHANGES = 5

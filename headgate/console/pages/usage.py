@@ -5,7 +5,9 @@ from datetime import timedelta
 from headgate.console.pages.overview import DAYS, chart, cost_parts, daily, day_words, total
 from headgate.console.visit import View, Visit
 from headgate.core.issuers import Role
-from headgate.ledger.requests import Condition, Scope, find_requests, sums_by
+from headgate.ledger.conditions import Condition, Scope
+from headgate.ledger.search import search
+from headgate.ledger.sums import sums_by
 from headgate.management.rights import OPERATOR_TOKEN
 
 _NEWEST = 10
@@ -21,7 +23,7 @@ async def show(visit: Visit) -> View:
     async with visit.desk.connect() as connection:
         days = await sums_by(connection, scope, month, "day", zone.key)
         models = await sums_by(connection, scope, month, "model")
-        newest = await find_requests(connection, scope, month, _NEWEST)
+        newest = await search(connection, scope, month, None, _NEWEST)
     values = {
         "name": name,
         "is_token": name == OPERATOR_TOKEN,

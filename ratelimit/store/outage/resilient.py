@@ -194,7 +194,7 @@ class ResilientStore:
         """Counts the time without the store, up to now."""
         now_s = self._clock.monotonic_s()
         if not self._breaker.is_closed:
-            self._metrics.store_degraded_seconds.inc(now_s - self._accounted_s)
+            self._metrics.of_store.degraded_seconds.inc(now_s - self._accounted_s)
         self._accounted_s = now_s
 
     async def _is_back(self) -> bool:
@@ -225,6 +225,7 @@ class ResilientStore:
                         self._failed(error, began_s)
                         raise
                     self._breaker.answered()
+                    self._metrics.of_store.seconds.observe(self._clock.monotonic_s() - began_s)
                     return answer
         raise StoreAwayError(f"the store is away: {self._error}")
 

@@ -5,8 +5,10 @@ import logging
 from collections.abc import Callable, Sequence
 
 from headgate.core.clock import Clock
+from ratelimit.store.concurrency import groups
 from ratelimit.store.outage.resilient import ResilientStore
 from ratelimit.store.protocol import StoreError
+from ratelimit.store.shared import Batch
 from ratelimit.store.slices.allocator import new_id
 from ratelimit.store.slices.batches import (
     MAX_WAITING,
@@ -21,6 +23,10 @@ log = logging.getLogger("headgate.ratelimit")
 def handed_over(reservation: str) -> str:
     """The id under which the store holds what a replica still held when it withdrew."""
     return f"{reservation}~"
+
+
+SETTLES_AT_ONCE = 64
+"""A batch has up to a thousand settlements. After so many of them the loop runs the hooks."""
 
 
 class Forwarding:
@@ -57,22 +63,35 @@ class Forwarding:
         if not (batches or expects or self._read):
             return
         exchanged = await self._store.exchange(self._replica, batches, self._read)
-        self._read = [batch.id for batch in exchanged.batches]
-        for batch in exchanged.batches:
-            try:
-                for settlement in decode(batch.text):
-                    settle(settlement)
-            except (ValueError, RecursionError) as error:
-                log.error("cannot read the settlements that another replica forwarded: %s", error)
         stored = [*self._queue.stored(batches)]
+        self._read = []
+        for batch in exchanged.batches:
+            await _settle_all(batch, settle)
+            self._read.append(batch.id)
         await self.settle_handed_over([each for to, each in stored if to in exchanged.gone])
 
     async def settle_handed_over(self, settlements: Sequence[ForwardedSettlement]) -> None:
         """Settles in the store what a replica handed over to it. Raises StoreError."""
         now_s = self._clock.now_s()
-        await asyncio.gather(
-            *(
-                self._store.settle(handed_over(each.reservation), each.tenant, each.spent, now_s)
-                for each in settlements
+        for some in groups(settlements):
+            await asyncio.gather(
+                *(
+                    self._store.settle(
+                        handed_over(each.reservation), each.tenant, each.spent, now_s
+                    )
+                    for each in some
+                )
             )
-        )
+
+
+async def _settle_all(batch: Batch, settle: Callable[[ForwardedSettlement], object]) -> None:
+    """Settles in slices. If it ends in the middle, the batch is delivered again as a whole."""
+    try:
+        settlements = decode(batch.text)
+    except (ValueError, RecursionError) as error:
+        log.error("cannot read the settlements that another replica forwarded: %s", error)
+        return
+    for begin in range(0, len(settlements), SETTLES_AT_ONCE):
+        for each in settlements[begin : begin + SETTLES_AT_ONCE]:
+            settle(each)
+        await asyncio.sleep(0)
