@@ -156,6 +156,7 @@ check: setup ## format, lint, strict types, import contract, generated code
 	$(BIN)/python -m protos.generate --check
 	$(BIN)/python -m dashboards --check
 
+PLACED := llama-8b llama-70b qwen-8b lora
 RENDER := $(BIN)/headgate render istio
 render: setup ## write the EnvoyFilters of istio/ again
 	$(RENDER) > istio/components/gateway/envoyfilters.yaml
@@ -163,6 +164,7 @@ render: setup ## write the EnvoyFilters of istio/ again
 	$(RENDER) --path lean > istio/components/lean/envoyfilters.yaml
 	$(RENDER) --attach sidecar > istio/components/sidecar/envoyfilters.yaml
 	$(RENDER) --attach waypoint > istio/components/waypoint/envoyfilters.yaml
+	$(BIN)/headgate render placement $(PLACED:%=--service %.vllm.svc.cluster.local:8000) > istio/components/placement/envoyfilters.yaml
 
 format: setup ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .

@@ -5,6 +5,7 @@ came from the upstream. So it holds for proxies with any configuration of ours.
 """
 
 from accesslog.types import Ended, LogEntry
+from headgate.core.contract import AdmissionKey
 from headgate.core.settlement import Usage
 
 _CLIENT_LEFT = frozenset({"DC", "DR"})
@@ -61,3 +62,9 @@ def _end_of_answer(flags: frozenset[str], usage: Usage) -> Ended:
     if flags & _UPSTREAM_BROKE or usage.status is not None:
         return Ended.UPSTREAM_BROKE
     return Ended.COMPLETE
+
+
+def placed_at(entry: LogEntry) -> tuple[str, float] | None:
+    """The pod that Headgate chose, and when the request began, in Unix time; None without one."""
+    first = entry.admission.get(AdmissionKey.HOSTS, "").partition(",")[0]
+    return (first, (entry.start_ns or 0) / 1e9) if first else None

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import TypeAlias, TypedDict
 
 from accesslog.costs import cost_of
-from accesslog.endings import ended_of, upstream_status
+from accesslog.endings import ended_of, placed_at, upstream_status
 from accesslog.times import (
     rfc3339,
     rounded,
@@ -24,7 +24,6 @@ from headgate.core.contract import (
     CallerKey,
     LimitsKey,
     RequestKey,
-    read_held_by,
 )
 from headgate.core.prices import Price
 from headgate.core.settlement import (
@@ -34,6 +33,7 @@ from headgate.core.settlement import (
     Usage,
     charge,
     read_count,
+    read_held_by,
     read_usage,
 )
 
@@ -52,11 +52,13 @@ class FinishedRequest:
     """The record of a finished request, and its reservation; None if it was never admitted.
 
     `text_bytes` is the size of its text for the estimator, 0 if the text has no known size.
+    `placed` is the pod that Headgate chose, and when the request began there, in Unix time.
     """
 
     record: UsageRecord
     reservation: OpenReservation | None
     text_bytes: int = 0
+    placed: tuple[str, float] | None = None
 
 
 def meter(entry: LogEntry, price_of: PriceOf, replica: str | None = None) -> FinishedRequest | None:
@@ -96,7 +98,7 @@ def meter(entry: LogEntry, price_of: PriceOf, replica: str | None = None) -> Fin
         **_amounts(entry, usage, charged, _price(entry, version, price_of)),
         **_times(entry, usage, entry.duration_s),
     )
-    return FinishedRequest(record, reservation, _text_bytes(entry))
+    return FinishedRequest(record, reservation, _text_bytes(entry), placed_at(entry))
 
 
 def _is_abandoned(entry: LogEntry) -> bool:

@@ -5,11 +5,18 @@ import logging
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from typing import TypeVar
 
+from accesslog.calls import (
+    EndPlaced,
+    KnownOutcome,
+    LearnUsage,
+    SettleReservation,
+    WithinLimit,
+    not_placed,
+)
 from accesslog.console import ConsoleSink
 from accesslog.counts import RequestCounts
 from accesslog.endings import is_unanswered
 from accesslog.meter import FinishedRequest, PriceOf, meter
-from accesslog.needs import KnownOutcome, LearnUsage, SettleReservation, WithinLimit
 from accesslog.sink import Sink
 from accesslog.types import OpenReservation, UsageRecord
 from accesslog.wire import parse, read_entry
@@ -71,6 +78,7 @@ class AccessLogService:
         within_limit: WithinLimit,
         clock: Clock,
         replica: str | None = None,
+        ended: EndPlaced = not_placed,
         settles_at_once: int = SETTLES_AT_ONCE,
     ) -> None:
         self._settle = settle
@@ -80,6 +88,7 @@ class AccessLogService:
         self._learn = learn
         self._price_of = price_of
         self._replica = replica
+        self._ended = ended
         self._sinks = sinks
         self._console = console
         self._counts = RequestCounts(metrics, policy)
@@ -149,6 +158,8 @@ class AccessLogService:
             if request is None:
                 continue
             self._counts.count(request.record)
+            if request.placed is not None:
+                self._ended(*request.placed)
             self._say_failure(request.record)
             if request.reservation is not None and request.reservation.usage.complete:
                 self._teach(request.record, request.text_bytes)

@@ -1,6 +1,7 @@
 """`python -m bench [BENCH...] [--json FILE]`: the benches named, or all of them."""
 
 from bench import (
+    affinity,
     calls,
     cores,
     counters,
@@ -39,5 +40,6 @@ run(
         "scaling": scaling.measure,
         "identity": identity.measure,
         "fairness": fairness.measure,
+        "affinity": affinity.measure,
     }
 )

@@ -56,16 +56,20 @@ def adapter_model(
 def on_version(model: Model, version: str | None, adapters: Adapters) -> Model:
     """The model on this version; with None or one without a weight, on the first that has one.
 
-    Raises NotLoadedError if no pod has it, where Headgate loads adapters.
+    Where Headgate loads adapters, its pods are those that have it. Raises NotLoadedError if there
+    are none.
     """
     versions = model.adapter_versions
     if versions is None:
         return model
     if version in versions.live:
         model = replace(model, served_as=version, adapter=version)
-    if model.adapter_pool is not None and not adapters.pods_of(model.served_as):
+    if model.adapter_pool is None:
+        return model
+    pods = adapters.pods_of(model.served_as)
+    if not pods:
         raise NotLoadedError(model.name, model.served_as)
-    return model
+    return replace(model, pods=pods)
 
 
 def version_pin(model: Model, caller: Caller, conversation: str) -> Pin | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from extproc.adapters import NotLoadedError
-from extproc.affinity import affinity
+from extproc.affinity import affinity, conversation, placing
 from extproc.asked import RefusedError, read_whole
 from extproc.estimate import Estimator, PromptSize, Subject, audio_estimate
 from extproc.holds import output_cap
@@ -86,23 +86,25 @@ def _prompt_size(facts: RequestFacts, model: Model) -> PromptSize:
 def _admit(
     request: Inference, values: Mapping[str, Value], estimate: Estimate, reservation_id: str
 ) -> Admit:
+    key = affinity(request.caller, request.model, values)
     admit = Admit(
-        headers=_headers(request, values),
+        headers=_headers(request, key),
         admission={**_admission(request, estimate, reservation_id), **_lesson(values)},
         rewrite=request.rewrite,
         chose_version=request.version is not None,
+        placing=placing(request.caller, request.model, key),
     )
-    return _with_version(admit, request)
+    return _with_version(admit, request, values)
 
 
-def _headers(request: Inference, values: Mapping[str, Value]) -> dict[Header, str]:
+def _headers(request: Inference, key: str) -> dict[Header, str]:
     caller, model = request.caller, request.model
     headers = {
         Header.TENANT: caller.tenant,
         Header.USER: caller.user,
         Header.MODEL: model.name,
         Header.BASE: model.base,
-        Header.AFFINITY: affinity(caller, values),
+        Header.AFFINITY: key,
     }
     if model.adapter is not None:
         headers[Header.LORA] = model.adapter
@@ -148,14 +150,14 @@ def _lesson(values: Mapping[str, Value]) -> dict[AdmissionKey, str]:
     return {AdmissionKey.TEXT_BYTES: "0" if has_images else str(text_bytes)}
 
 
-def _with_version(admit: Admit, request: Inference) -> Admit:
+def _with_version(admit: Admit, request: Inference, values: Mapping[str, Value]) -> Admit:
     """The admission on the version that the client chose, or on its conversation's version."""
     model = request.model
     if model.versions is None:
         return admit
     if request.version is not None:
         return admit.with_version(request.version)
-    wanted = pin(model.versions, request.caller, model.base, admit.headers[Header.AFFINITY])
+    wanted = pin(model.versions, request.caller, model.base, conversation(request.caller, values))
     if len(model.versions.all) == 1:
         return admit.with_version(wanted.version)
     # Also remembered while one version has all the weight: a canary that begins then moves no

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from extproc.adapters import adapter_model, on_version, version_pin
-from extproc.affinity import affinity
+from extproc.affinity import conversation
 from extproc.asked import (
     Asked,
     RefusedError,
@@ -132,7 +132,7 @@ def version_to_keep(
         model = adapter_model(name, tenant, policy, adapters)
     except RefusedError:
         return None
-    return None if model is None else version_pin(model, caller, affinity(caller, facts.values))
+    return None if model is None else version_pin(model, caller, conversation(caller, facts.values))
 
 
 def _identify(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from extproc import wire
+from extproc.affinity import Places, no_places
 from extproc.counting.counter import AnswerChunk
 from extproc.decide import decide
 from extproc.edits import Edited, edited
@@ -72,6 +73,7 @@ class ExternalProcessor:
         metrics: Metrics,
         clock: Clock,
         keys: KeyRing = NO_KEYS,
+        places: Places = no_places,
         adapters: Adapters = NO_ADAPTERS,
         uses: Uses = NO_USES,
     ) -> None:
@@ -84,6 +86,7 @@ class ExternalProcessor:
         self._metrics = metrics
         self._clock = clock
         self._keys = keys
+        self._places = places
         self._adapters = adapters
         self._uses = uses
 
@@ -179,7 +182,9 @@ class ExternalProcessor:
             return await self._peek(decision)
         if isinstance(decision, KeyCall):
             return await self._keys_of(decision)
-        return await self._pinned(decision) if isinstance(decision, Admit) else decision
+        if isinstance(decision, Admit):
+            return self._placed(await self._pinned(decision))
+        return decision
 
     def _count(self, reply: RequestReply | Edited) -> None:
         self._metrics.decisions.labels(_HOOK, _label(reply)).inc()
@@ -213,6 +218,15 @@ class ExternalProcessor:
             base, version = (admit.admission[key] for key in _BASE_AND_VERSION)
             self._metrics.versions.labels(base, version, how).inc()
         return admit
+
+    def _placed(self, admit: Admit) -> Admit:
+        """The admission on the pods of its version, if Headgate chooses between them."""
+        placing = admit.placing
+        if placing is None:
+            return admit
+        version = admit.admission.get(AdmissionKey.VERSION, "")
+        hosts = self._places(placing.by_version.get(version, placing.pods), placing)
+        return admit.with_hosts(hosts) if hosts else admit
 
     async def _peek(self, peek: Peek) -> Answer | Refuse:
         body = await self._peeks[peek.api](peek.tenant, peek.caller, peek.model)

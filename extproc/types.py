@@ -1,6 +1,6 @@
 """The values of ext_proc: the facts of a request and the decision about it. No logic."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 
@@ -119,12 +119,28 @@ class SizePin:
     kept_s: int
 
 
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """A request that goes to a pod which Headgate chooses.
+
+    `pods` are those of its model, `by_version` those of each version, as the policy has them.
+    Requests with the same `key` should meet the same pod; with an empty one the pod with the fewest
+    requests. A pod with fewer than `slots` requests gives none of its keys away.
+    """
+
+    pods: tuple[str, ...]
+    by_version: Mapping[str, tuple[str, ...]]
+    key: str
+    slots: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admit:
     """The request goes on with these headers and this metadata, once `rewrite` is done.
 
     If there is a `pin`, it must be kept first: the request goes to the version that it then has.
-    `chose_version` says that the client chose the version itself.
+    `chose_version` says that the client chose the version itself. With `placing` a pod of this
+    version is chosen then.
     """
 
     headers: Mapping[Header, str]
@@ -132,6 +148,7 @@ class Admit:
     rewrite: Rewrite | FormRewrite | None
     pin: Pin | None = None
     chose_version: bool = False
+    placing: Placing | None = None
 
     def with_version(self, version: str) -> "Admit":
         """The same admission, on this version."""
@@ -141,6 +158,10 @@ class Admit:
             admission={**self.admission, AdmissionKey.VERSION: version},
             pin=None,
         )
+
+    def with_hosts(self, hosts: Sequence[str]) -> "Admit":
+        """The same admission, on these pods: the first one first."""
+        return replace(self, admission={**self.admission, AdmissionKey.HOSTS: ",".join(hosts)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ CHANGING = (
     AdmissionKey.ESTIMATE,
     AdmissionKey.ESTIMATE_PROMPT,
     AdmissionKey.TEXT_BYTES,
+    AdmissionKey.HOSTS,
 )
 """The admission metadata that differs between a caller's requests to a model."""
 SOMETIMES = (Header.LORA, Header.VERSION, Header.TIER)

@@ -19,11 +19,10 @@ from headgate.core.contract import (
     PRIORITY_HEADER,
     AdmissionKey,
     LimitsKey,
-    read_held_by,
 )
 from headgate.core.errors import ApiError, Refusal
 from headgate.core.policy import Count, Per, Shape, Slots, Smooth, Windowed
-from headgate.core.settlement import Estimate, Usage, read_count, read_usage
+from headgate.core.settlement import Estimate, Usage, read_count, read_held_by, read_usage
 from headgate.core.trace_headers import REQUEST_ID_ENTRY
 from ratelimit.answers import Admitted, LimitStatus, Refused, ReserveRequest
 from ratelimit.headers import quota_headers, refusal_message, refused_headers, tightest

@@ -5,7 +5,7 @@ import re
 import shutil
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from headgate.core.contract import Counting
 from headgate.core.lean_contract import HookPath
 from headgate.dataplane.box import BODY_LIMIT_BYTES, MAX_CONNECTIONS, Certificate, OneBox, Tracing
 from headgate.dataplane.supervisor import Envoy
+from headgate.dataplane.upstream import cluster_name
 from tests.certificates import AUTHORITY
 from tests.fake_hooks import MODEL, FakeServices
 from tests.fake_upstream import Upstream, reply
@@ -112,10 +113,12 @@ async def running_envoy(
     counting: Counting = Counting.PROXY,
     tracing: Tracing | None = None,
     path: HookPath = HookPath.STANDARD,
+    pods: Sequence[str] = (),
+    affinity_salt: str | None = None,
 ) -> AsyncIterator[Rig]:
     """A real Envoy with scripted services, and one upstream for the model MODEL.
 
-    With a `certificate` of the tests its client speaks TLS.
+    With a `certificate` of the tests its client speaks TLS. With `pods` these serve MODEL.
     """
     services, upstream = FakeServices(), Upstream()
     await upstream.start()
@@ -127,6 +130,8 @@ async def running_envoy(
             counting=counting,
             tracing=tracing,
             path=path,
+            pods={cluster_name(MODEL): pods} if pods else {},
+            affinity_salt=affinity_salt,
         )
         server = await services.serve(box.services_sockets[0])
         envoy = Envoy(box, concurrency=1)

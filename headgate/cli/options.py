@@ -10,6 +10,7 @@ import click
 from headgate.core.contract import Counting
 from headgate.core.lean_contract import HookPath
 from headgate.core.sizes import size_text
+from headgate.dataplane.affinity import SALT_FORM
 from headgate.dataplane.box import MAX_BODY_LIMIT_BYTES, MIN_BODY_LIMIT_BYTES
 from headgate.dataplane.tracing import SMALLEST_RATIO
 from headgate.policy import NAME_RULE, is_name
@@ -51,6 +52,20 @@ class HostPort(click.ParamType[Address]):
         if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
             self.fail(f"{value!r} is not HOST:PORT, for example 127.0.0.1:8080", param, ctx)
         return Address(host.strip("[]"), int(port))
+
+
+class Salt(click.ParamType[str]):
+    """A salt, which goes into a script of Envoy."""
+
+    name = "salt"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        """Reads the text; a wrong one ends the command with a usage error."""
+        if not re.fullmatch(SALT_FORM, str(value)):
+            self.fail("a salt is 16 to 64 letters and digits (value not shown)", param, ctx)
+        return str(value)
 
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -182,6 +197,14 @@ PATH = click.option(
     type=Member(HookPath),
     help="How Envoy asks about a request: by one call for everything, or by four hooks"
     " [lean in one box, standard in a mesh and with --counting extproc].",
+)
+
+
+AFFINITY_SALT = click.option(
+    "--affinity-salt",
+    metavar="SALT",
+    type=Salt(),
+    help="Hash the beginning of each prompt with this salt in the proxy, for `affinity: prompt`.",
 )
 
 

@@ -7,14 +7,27 @@ import click
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
-from headgate.cli.options import BODY_LIMIT, COUNTING, PATH, Member, chosen_path
+from headgate.cli.options import (
+    AFFINITY_SALT,
+    BODY_LIMIT,
+    COUNTING,
+    PATH,
+    HostPort,
+    Member,
+    chosen_path,
+)
 from headgate.core.contract import Counting
 from headgate.core.lean_contract import HookPath
 from headgate.core.sizes import size_text
 from headgate.dataplane.box import BODY_LIMIT_BYTES
-from headgate.dataplane.envoy_filters import Attach, envoy_filters
+from headgate.dataplane.envoy_filters import Attach, envoy_filters, placement_filters
+from headgate.program.settings import Address
 
 _HEAD = "# Rendered by `headgate render istio{options}`: change the renderer, not this file.\n"
+_PLACEMENT_HEAD = (
+    "# Rendered by `headgate render placement` for the services of its patches: change the"
+    " renderer, not this file.\n"
+)
 
 
 @click.group("render")
@@ -41,6 +54,33 @@ def render_istio_command(
     click.echo(istio_yaml(attach, counting, body_limit_bytes, chosen), nl=False)
 
 
+@render_group.command("placement")
+@click.option(
+    "--service",
+    "services",
+    type=HostPort(),
+    multiple=True,
+    required=True,
+    help="The host and port of a Service whose pods Headgate chooses; can be repeated.",
+)
+@click.option(
+    "--attach",
+    type=click.Choice([Attach.GATEWAY.value, Attach.WAYPOINT.value]),
+    default=Attach.GATEWAY.value,
+    show_default=True,
+    help="Where in the mesh requests are decided.",
+)
+@PATH
+@AFFINITY_SALT
+def render_placement_command(
+    services: tuple[Address, ...], attach: str, path: HookPath | None, affinity_salt: str | None
+) -> None:
+    """Print the EnvoyFilter by which a mesh sends requests to the pods that Headgate chooses."""
+    chosen = [(service.host, service.port) for service in services]
+    documents = placement_filters(chosen, Attach(attach), path or HookPath.STANDARD, affinity_salt)
+    click.echo(_PLACEMENT_HEAD + _yaml(documents), nl=False)
+
+
 def istio_yaml(
     attach: Attach,
     counting: Counting = Counting.PROXY,
@@ -54,13 +94,17 @@ def istio_yaml(
         options += f" --body-limit {size_text(body_limit_bytes).replace(' ', '')}"
     options += "" if path is HookPath.STANDARD else f" --path {path}"
     documents = envoy_filters(attach, counting, body_limit_bytes, path)
+    return _HEAD.format(options=options) + _yaml(documents)
+
+
+def _yaml(documents: list[dict[str, object]]) -> str:
     yaml = YAML()
     yaml.width = 1000
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.representer.ignore_aliases = lambda *_: True
     stream = io.StringIO()
     yaml.dump_all([_readable(document) for document in documents], stream)
-    return _HEAD.format(options=options) + stream.getvalue()
+    return stream.getvalue()
 
 
 def _readable(value: Any) -> Any:

@@ -16,6 +16,7 @@ import uvloop
 
 from headgate.cli.fields import box_fields, service_fields
 from headgate.cli.options import (
+    AFFINITY_SALT,
     API,
     API_TLS_CERT,
     API_TLS_KEY,
@@ -126,6 +127,7 @@ _DEFAULT_POLICY = Path("headgate.yaml")
 @OTLP_RATIO
 @OTLP_FOLLOW_CLIENT
 @PATH
+@AFFINITY_SALT
 def up_command(*, demo: bool, **options: Any) -> None:
     """One box: a real Envoy with the services, in front of one vLLM."""
     settings = BoxSettings(**box_fields(options))

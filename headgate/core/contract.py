@@ -59,6 +59,9 @@ class RequestKey(StrEnum):
     MAX_OUTPUT_TOKENS = "max_output_tokens"
     N = "n"
     PROMPT_CACHE_KEY = "prompt_cache_key"
+    SESSION = "session"
+    PROMPT_HASH = "prompt_hash"
+    """These two are there only with the affinity reader (`headgate/dataplane/affinity.py`)."""
     BACKGROUND = "background"
     HIDDEN = "hidden"
     """The name of a field that sets the cost, whose string is too long to be shown."""
@@ -139,6 +142,8 @@ class AdmissionKey(StrEnum):
     SERVED_AS = "served_as"
     """vLLM's name of the model; absent if it is `MODEL`, and from older services. With it, answers
     and errors get the name in `MODEL`."""
+    HOSTS = "hosts"
+    """The pods to ask, each `IP:PORT`, the first one first, joined by commas; absent without."""
     CLIENT_USAGE = "client_usage"
     """The usage that the client asked to see in its stream: `none`, `final` or `continuous`.
     `untouched` if the answer always carries usage (not streamed, responses, messages)."""
@@ -264,12 +269,6 @@ DESCRIPTOR_ENTRIES: Mapping[str, Mapping[str, Namespace]] = {
     },
 }
 """By `op`: the entries that are read from metadata, in order, each with its namespace."""
-
-
-def read_held_by(values: Mapping[str, str]) -> str:
-    """The replica that holds a request; empty if no replica is named, as by older proxies."""
-    value = values.get(LimitsKey.HELD_BY, ABSENT)
-    return "" if value == ABSENT else value
 
 
 class Header(StrEnum):

@@ -15,6 +15,14 @@ from headgate.core.metric_children import remembering
 from headgate.core.request_metrics import RequestMetrics
 from headgate.core.store_metrics import StoreMetrics
 
+_HOOK_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+_STALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+_RATIO_BUCKETS = (0.25, 0.5, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)
+_LATENCY_BUCKETS = (
+    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 7.5,
+    10.0, 15.0, 20.0, 30.0, 60.0, 300.0,
+)  # fmt: skip
+
 
 class Metrics:
     """The program's metrics, registered in `registry`; tests read values back from their own."""
@@ -112,6 +120,13 @@ class Metrics:
         "Requests decided without the store, by the policy that did (closed, open, share) and"
         " its decision (admitted, refused).",
         labelnames=("policy", "decision"),
+    )
+    outage_reconciled = Declared(
+        Counter,
+        "headgate_outage_reconciled",
+        "What the store was told after an outage: reservations and their tokens, reservations"
+        " that had expired by then, settlements.",
+        labelnames=("what",),
     )
     slices = Declared(
         Counter,

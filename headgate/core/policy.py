@@ -10,9 +10,11 @@ from headgate.core.adapter_pools import AdapterPool
 from headgate.core.apis import Api
 from headgate.core.auto import AUTO, Sizes
 from headgate.core.body_fields import FieldRules
+from headgate.core.defaults import DEFAULT_FAIRNESS_FLOOR, DEFAULT_IMAGE_TOKENS, DEFAULT_POD_SLOTS
 from headgate.core.issuers import FrontEnd, Issuer
 from headgate.core.notices import Channels, TenantNotices, Threshold
 from headgate.core.own_keys import OwnKeyRules
+from headgate.core.placement import Affinity
 from headgate.core.prices import PriceBook, TokenWeights
 from headgate.core.showback import Showback
 from headgate.core.versions import Versions
@@ -184,13 +186,6 @@ class Caller:
     key: str
 
 
-DEFAULT_FAIRNESS_FLOOR = 20
-"""Some hundredths of what a small GPU computes: many tenants may wait at once."""
-
-DEFAULT_IMAGE_TOKENS = 2048
-"""More than most models need for a photo or a page. They report the true number at the end."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A model under the name that clients use.
@@ -217,6 +212,9 @@ class Model:
     versions: Versions | None = None
     image_tokens: int = DEFAULT_IMAGE_TOKENS
     fairness_floor: int = DEFAULT_FAIRNESS_FLOOR
+    pods: tuple[str, ...] = ()
+    affinity: Affinity = Affinity.CONVERSATION
+    pod_slots: int = DEFAULT_POD_SLOTS
     fields: FieldRules = field(default_factory=dict, hash=False)
     counted_as: str | None = None
     adapter_versions: Versions | None = None

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from headgate.core.contract import ABANDONED_YES, UsageKey
+from headgate.core.contract import ABANDONED_YES, ABSENT, LimitsKey, UsageKey
 
 _MAX_TOKENS = 2**53
 _COUNTS = frozenset(UsageKey) - {UsageKey.COMPLETE, UsageKey.ERROR, UsageKey.ABANDONED}
@@ -149,3 +149,9 @@ def read_count(text: str | None) -> int | None:
         return None
     number = int(text)
     return number if number < _MAX_TOKENS else None
+
+
+def read_held_by(values: Mapping[str, str]) -> str:
+    """The replica that holds a request; empty if no replica is named, as by older proxies."""
+    value = values.get(LimitsKey.HELD_BY, ABSENT)
+    return "" if value == ABSENT else value

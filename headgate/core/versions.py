@@ -14,11 +14,15 @@ class Sticky(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A version of a model: its share of the conversations in hundredths, and its vLLM's URL."""
+    """A version of a model: its share of the conversations in hundredths, and its vLLM's URL.
+
+    `pods` are as those of a model.
+    """
 
     name: str
     weight: int
     upstream: str
+    pods: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

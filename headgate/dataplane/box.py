@@ -76,6 +76,9 @@ class OneBox:
     - With a `certificate` clients speak TLS, otherwise clear text.
     - Client connections beyond `max_connections` are closed at once.
     - With `tracing` Envoy sends spans to a collector.
+    - `pods` are those of the clusters whose pods Headgate chooses. Without any at
+      the start, none can come later.
+    - With an `affinity_salt` a filter hashes the beginning of each prompt with it.
     - `counting` says where the tokens of answers are counted, `path` how the services are asked.
     """
 
@@ -93,6 +96,8 @@ class OneBox:
     counting: Counting = Counting.PROXY
     tracing: Tracing | None = None
     path: HookPath = HookPath.STANDARD
+    pods: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    affinity_salt: str | None = None
 
     @property
     def bootstrap_file(self) -> Path:

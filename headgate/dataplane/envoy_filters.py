@@ -5,7 +5,7 @@ CUSTOM) and the access log (from a Telemetry). Patches add the rest, built by th
 the one box.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
@@ -16,9 +16,12 @@ from envoy_data_plane.google.protobuf import Any
 
 from headgate.core.contract import Counting, Namespace
 from headgate.core.lean_contract import HookPath
+from headgate.dataplane.affinity import READ_BEFORE, affinity_reader
 from headgate.dataplane.box import BODY_LIMIT_BYTES
 from headgate.dataplane.chains import filter_chain
+from headgate.dataplane.filters import router
 from headgate.dataplane.listener import reading_rules
+from headgate.dataplane.placement import HBONE, override_host, placer
 
 SERVICES_HOST = "headgate.headgate.svc.cluster.local"
 SERVICES_PORT = 9001
@@ -104,6 +107,43 @@ def envoy_filters(
         _object("headgate-ext-authz", target, 20, [_ext_authz(target, chain)]),
         _object("headgate-filters", target, 30, _filters(target, chain)),
     ]
+
+
+def placement_filters(
+    services: Sequence[tuple[str, int]],
+    attach: Attach = Attach.GATEWAY,
+    path: HookPath = HookPath.STANDARD,
+    affinity_salt: str | None = None,
+) -> list[dict[str, object]]:
+    """The object that lets Headgate choose between the pods of these services (host and port).
+
+    It goes with the objects of both paths, and comes after them. Only the affinity reader, which an
+    `affinity_salt` adds, has another place on each `path`.
+    """
+    target = TARGETS[attach]
+    at_router = _match(target, router().name)
+    add = _patch("HTTP_FILTER", at_router, "INSERT_BEFORE", _snake(placer(HBONE)))
+    balancer = {"load_balancing_policy": _snake(override_host())}
+    clusters = [
+        _patch("CLUSTER", _cluster_match(target, host, port), "MERGE", balancer)
+        for host, port in services
+    ]
+    patches = [add, *clusters]
+    if affinity_salt is not None:
+        reader = _snake(affinity_reader(affinity_salt))
+        patches.append(
+            _patch("HTTP_FILTER", _match(target, READ_BEFORE[path]), "INSERT_BEFORE", reader)
+        )
+    return [_object("headgate-placement", target, 40, patches)]
+
+
+def _cluster_match(target: PatchTarget, host: str, port: int) -> dict[str, object]:
+    """The clusters of a service: that of the whole service, and those of its subsets."""
+    return {
+        "context": target.context,
+        "proxy": {"proxyVersion": ISTIO_VERSIONS},
+        "cluster": {"service": host, "portNumber": port},
+    }
 
 
 def _object(

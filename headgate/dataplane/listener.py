@@ -48,10 +48,12 @@ from envoy_data_plane.google.protobuf import Any
 from headgate.core.contract import HEADER_PREFIX, RECORD_YES, CallerKey, Namespace
 from headgate.core.lean_contract import PEER_HEADER, HookPath
 from headgate.core.trace_headers import REQUEST_ID, TRACEPARENT
+from headgate.dataplane.affinity import with_affinity
 from headgate.dataplane.box import OneBox
 from headgate.dataplane.chains import filter_chain
 from headgate.dataplane.filters import router
 from headgate.dataplane.hook_calls import grpc_service
+from headgate.dataplane.placement import placer
 from headgate.dataplane.replies import local_reply_config
 from headgate.dataplane.routes import ROUTES_NAME
 from headgate.dataplane.tls import door_tls
@@ -140,6 +142,10 @@ def connection_manager(box: OneBox, services: str) -> HttpConnectionManager:
         ),
     )
     manager.http_filters = filter_chain(services, box.body_limit_bytes, box.path, box.counting)
+    if box.affinity_salt is not None:
+        manager.http_filters = with_affinity(manager.http_filters, box.path, box.affinity_salt)
+    if box.pods:
+        manager.http_filters.insert(-1, placer())
     manager.access_log = [access_log(services)]
     manager.tracing = None if box.tracing is None else tracer(box.tracing)
     return manager

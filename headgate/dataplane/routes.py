@@ -1,6 +1,6 @@
 """Routes from `x-headgate-base` to model clusters: the part that a reload changes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from types import MappingProxyType
 from typing import TypeAlias
@@ -21,7 +21,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from envoy_data_plane.google.protobuf import Any
 
 from headgate.core.contract import Header
-from headgate.core.errors import Refusal
+from headgate.core.errors import OperatorError, Refusal
 from headgate.dataplane.box import OneBox, render, replace_file
 from headgate.dataplane.upstream import cluster_name, model_cluster, parse_upstream
 
@@ -35,22 +35,31 @@ VersionUrls: TypeAlias = Mapping[str, Mapping[str, str]]
 NO_VERSIONS: VersionUrls = MappingProxyType({})
 
 
+Pods: TypeAlias = Mapping[str, Sequence[str]]
+"""By cluster, the pods of the models that have some in the policy."""
+NO_PODS: Pods = MappingProxyType({})
+
+
 def write_dynamic(
-    box: OneBox, upstreams: Mapping[str, str], versions: VersionUrls = NO_VERSIONS
+    box: OneBox,
+    upstreams: Mapping[str, str],
+    versions: VersionUrls = NO_VERSIONS,
+    pods: Pods = NO_PODS,
 ) -> None:
     """Writes clusters and routes for these upstreams; a running Envoy applies them at once.
 
     `upstreams` maps base model names to URLs. A new cluster is written before the route that needs
-    it. Raises BadUpstream before it writes anything.
+    it. Raises BadUpstream before it writes anything, and OperatorError for the first pods of a box
+    whose filters cannot choose between pods.
     """
+    if pods and not box.pods:
+        raise OperatorError("no model had `pods` when the box started: start it again")
+    urls = {cluster_name(model): url for model, url in upstreams.items()}
+    for model, of_versions in versions.items():
+        urls |= {cluster_name(model, version): url for version, url in of_versions.items()}
     clusters = [
-        model_cluster(cluster_name(model), url, box.upstream_ca) for model, url in upstreams.items()
+        model_cluster(name, url, box.upstream_ca, pods.get(name, ())) for name, url in urls.items()
     ]
-    for model, urls in versions.items():
-        clusters += [
-            model_cluster(cluster_name(model, name), url, box.upstream_ca)
-            for name, url in urls.items()
-        ]
     resources = [Any.pack(cluster) for cluster in clusters]
     routes = DiscoveryResponse(resources=[Any.pack(route_table(upstreams, versions))])
     replace_file(box.clusters_file, render(DiscoveryResponse(resources=resources)))

@@ -21,7 +21,14 @@ from headgate.dataplane.child import stop as stop_child
 from headgate.dataplane.drain import Drain, active_requests, drain, poll
 from headgate.dataplane.envoy_admin import EnvoyAdmin
 from headgate.dataplane.listener import LISTENER
-from headgate.dataplane.routes import NO_VERSIONS, ROUTES_NAME, VersionUrls, write_dynamic
+from headgate.dataplane.routes import (
+    NO_PODS,
+    NO_VERSIONS,
+    ROUTES_NAME,
+    Pods,
+    VersionUrls,
+    write_dynamic,
+)
 from headgate.dataplane.tls import CERTIFICATE_NAME, write_certificate
 
 READY_TIMEOUT_S = 20.0
@@ -158,7 +165,10 @@ class Envoy:
             raise
 
     async def apply(
-        self, upstreams: Mapping[str, str], versions: VersionUrls = NO_VERSIONS
+        self,
+        upstreams: Mapping[str, str],
+        versions: VersionUrls = NO_VERSIONS,
+        pods: Pods = NO_PODS,
     ) -> None:
         """Points Envoy at these models (base model name to URL); streams in flight continue.
 
@@ -166,7 +176,10 @@ class Envoy:
         EnvoyRejected if Envoy rejects them (it keeps the old ones) or does not answer.
         """
         await self._until_applied(
-            "routes", lambda: write_dynamic(self._box, upstreams, versions), _APPLIED, _REJECTED
+            "routes",
+            lambda: write_dynamic(self._box, upstreams, versions, pods),
+            _APPLIED,
+            _REJECTED,
         )
 
     async def renew(self, certificate: Certificate) -> None:

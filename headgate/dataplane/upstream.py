@@ -48,6 +48,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from envoy_data_plane.google.protobuf import Any
 
 from headgate.core.errors import OperatorError
+from headgate.dataplane.placement import health_check, outlier_detection, override_host
 
 CONNECT_TIMEOUT = timedelta(seconds=5)
 IDLE_TIMEOUT = timedelta(seconds=4)
@@ -99,23 +100,34 @@ def cluster_name(model: str, version: str | None = None) -> str:
     return f"model:{model}" if version is None else f"model|{version}|{model}"
 
 
-def model_cluster(name: str, url: str, authorities: Path | None = None) -> Cluster:
-    """The cluster `name` of one vLLM; `authorities` as for `ca_bundle`. Raises BadUpstream."""
+def model_cluster(
+    name: str, url: str, authorities: Path | None = None, pods: Sequence[str] = ()
+) -> Cluster:
+    """The cluster `name` of one vLLM; `authorities` as for `ca_bundle`. Raises BadUpstream.
+
+    With `pods`, each `HOST:PORT`, Headgate chooses between them.
+    """
     parts = parse_upstream(url)
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    address = Address(socket_address=SocketAddress(address=host, port_value=port))
-    return Cluster(
+    at = [_host_and_port(pod) for pod in pods] or [(host, port)]
+    is_fixed = all(_is_ip(each) for each, _ in at)
+    cluster = Cluster(
         name=name,
-        type=ClusterDiscoveryType.STATIC if _is_ip(host) else ClusterDiscoveryType.STRICT_DNS,
+        type=ClusterDiscoveryType.STATIC if is_fixed else ClusterDiscoveryType.STRICT_DNS,
         # vLLM listens on IPv4 by default, but `localhost` resolves to ::1 first.
         dns_lookup_family=ClusterDnsLookupFamily.V4_PREFERRED,
         connect_timeout=CONNECT_TIMEOUT,
         circuit_breakers=_circuit_breakers(),
-        load_assignment=_endpoints(name, [address]),
+        load_assignment=_endpoints(name, [_address(*each) for each in at]),
         typed_extension_protocol_options={_PROTOCOLS: Any.pack(_http1())},
         transport_socket=_tls(host, authorities) if parts.scheme == "https" else None,
     )
+    if pods:
+        cluster.load_balancing_policy = override_host()
+        cluster.health_checks = [health_check(parts.path.rstrip("/"))]
+        cluster.outlier_detection = outlier_detection()
+    return cluster
 
 
 def services_cluster(name: str, sockets: Sequence[Path]) -> Cluster:
@@ -240,6 +252,15 @@ def ca_bundle(authorities: Path | None) -> str:
         "found no bundle of certificate authorities for https upstreams; "
         "set the environment variable SSL_CERT_FILE to one"
     )
+
+
+def _host_and_port(pod: str) -> tuple[str, int]:
+    host, _, port = pod.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _address(host: str, port: int) -> Address:
+    return Address(socket_address=SocketAddress(address=host, port_value=port))
 
 
 def _is_ip(host: str) -> bool:

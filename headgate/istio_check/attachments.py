@@ -22,7 +22,8 @@ GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
 class Patch:
     """One entry of `configPatches`, and its path in the EnvoyFilter.
 
-    `anchor` is the HTTP filter that the patch is inserted beside, "" if it names none.
+    `anchor` is the HTTP filter that the patch is inserted beside, "" if it names none. `service` is
+    the host whose clusters it changes, "" for those of all hosts.
     """
 
     manifest: Manifest
@@ -30,6 +31,7 @@ class Patch:
     apply_to: str
     context: str
     anchor: str
+    service: str
     proxy_version: str
     operation: str
     value: Mapping[str, object]
@@ -248,6 +250,7 @@ def _patch(manifest: Manifest, path: KeyPath, entry: Mapping[str, object]) -> Pa
         apply_to=text(entry.get("applyTo")),
         context=text(match.get("context")),
         anchor=text(mapping(matched_filter.get("subFilter")).get("name")),
+        service=text(mapping(match.get("cluster")).get("service")),
         proxy_version=text(mapping(match.get("proxy")).get("proxyVersion")),
         operation=text(change.get("operation")),
         value=mapping(change.get("value")),

@@ -67,6 +67,8 @@ class MeshRule(StrEnum):
     NO_OUTLIER_DETECTION = "no-outlier-detection", Severity.WARNING
     OUTLIER_FIELD = "outlier-field"
     TLS_CONFLICT = "tls-conflict"
+    PLACEMENT_CONFLICT = "placement-conflict"
+    PLACEMENT_MISSING = "placement-missing", Severity.WARNING
     METERED_TWICE = "metered-twice"
     PROVIDER_UNKNOWN = "provider-unknown"
     PROVIDER_KIND = "provider-kind"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import urlsplit
 
+from headgate.core.pods import named_pods
 from headgate.core.policy import CompiledPolicy
 from headgate.dataplane.box import MAX_BODY_LIMIT_BYTES
 from headgate.istio_check.manifests import KeyPath, Manifest, items, mapping, text, whole
@@ -29,6 +30,15 @@ class PolicyDocument:
         """Each base model and its upstream."""
         models = self.compiled.models.values()
         return {model.name: model.upstream for model in models if model.base == model.name}
+
+    @property
+    def placed(self) -> list[str]:
+        """The base models that have pods in the policy, of their own or of a version."""
+        return [
+            model.name
+            for model in self.compiled.models.values()
+            if model.base == model.name and any(named_pods(model))
+        ]
 
     @property
     def versions(self) -> dict[str, tuple[str, ...]]:

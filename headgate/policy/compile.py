@@ -10,6 +10,7 @@ from headgate.core.amounts import NANOS
 from headgate.core.apis import WITHOUT_USAGE, Api
 from headgate.core.auto import Sizes
 from headgate.core.body_fields import FieldRules, strictest
+from headgate.core.placement import Affinity
 from headgate.core.policy import (
     Calendar,
     CompiledPolicy,
@@ -117,17 +118,25 @@ def _base_model(name: str, entry: BaseModelEntry, currency: str | None) -> Model
         versions=_versions(entry),
         image_tokens=entry.image_tokens,
         fairness_floor=entry.fairness_floor,
+        pods=tuple(entry.pods or ()),
+        affinity=Affinity(entry.affinity),
+        pod_slots=entry.pod_slots,
         fields=entry.fields,
         adapter_pool=pool_of(entry.adapter_pool),
     )
 
 
 def _versions(entry: BaseModelEntry) -> Versions | None:
-    """The versions of a model. One without an upstream is at the upstream of the model."""
+    """The versions of a model. One without an upstream is at the upstream and pods of the model."""
     if entry.versions is None:
         return None
     versions = (
-        Version(name, version.weight, _server(version.upstream or entry.upstream))
+        Version(
+            name,
+            version.weight,
+            _server(version.upstream or entry.upstream),
+            tuple(version.pods or (() if version.upstream else entry.pods or ())),
+        )
         for name, version in entry.versions.items()
     )
     return Versions(tuple(versions), Sticky(entry.sticky), entry.sticky_s)
@@ -147,6 +156,9 @@ def _adapter(name: str, entry: AdapterEntry, base: Model, currency: str | None) 
         versions=base.versions,
         image_tokens=base.image_tokens,
         fairness_floor=base.fairness_floor,
+        pods=base.pods,
+        affinity=base.affinity,
+        pod_slots=base.pod_slots,
         fields=_both(base.fields, entry.fields),
     )
 

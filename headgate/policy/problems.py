@@ -50,6 +50,7 @@ class PolicyRule(StrEnum):
     TWICE = auto()
     BAD_NAME = auto()
     BAD_URL = auto()
+    BAD_POD = auto()
     BAD_ORIGIN = auto()
     BAD_DIGEST = auto()
     BAD_TIMEZONE = auto()

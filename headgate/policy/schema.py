@@ -16,8 +16,13 @@ from pydantic import (
     Tag,
 )
 
+from headgate.core.defaults import (
+    DEFAULT_FAIRNESS_FLOOR,
+    DEFAULT_IMAGE_TOKENS,
+    DEFAULT_POD_SLOTS,
+)
 from headgate.core.keys import SECRET_PREFIX
-from headgate.core.policy import DEFAULT_FAIRNESS_FLOOR, DEFAULT_IMAGE_TOKENS, PerSecond
+from headgate.core.policy import PerSecond
 from headgate.policy.adapter_pools import AdapterPoolEntry
 from headgate.policy.auto import AUTO_RULE, CEILING_RULE, CeilingEntry, SizeEntry
 from headgate.policy.body_fields import FIELDS_RULE, BodyFields
@@ -36,6 +41,14 @@ from headgate.policy.identity import ActsForEntry, IssuerEntry, OwnKeysEntry, Wo
 from headgate.policy.limits import LimitEntry
 from headgate.policy.notices import CHANNELS_RULE, TENANT_RULE, NoticesEntry, TenantNoticesEntry
 from headgate.policy.origins import ORIGIN_RULE, Origin, alone_if_any
+from headgate.policy.pods import (
+    AFFINITY_RULE,
+    MAX_POD_SLOTS,
+    POD_SLOTS_RULE,
+    PODS_RULE,
+    AffinityWord,
+    Pods,
+)
 from headgate.policy.prices import CURRENCY_RULE, PRICES_RULE, Currency, PriceList
 from headgate.policy.problems import PolicyRule, shown
 from headgate.policy.showback import POOL_RULE, CloudLists, CostPools, ShowbackEntry
@@ -135,6 +148,11 @@ class BaseModelEntry(Entry):
         ge=0,
         le=MAX_FAIRNESS_FLOOR,
         description=f"a whole number of tokens a second, from 0 to {MAX_FAIRNESS_FLOOR}",
+    )
+    pods: Pods | None = Field(default=None, description=PODS_RULE)
+    affinity: AffinityWord = Field(default="conversation", description=AFFINITY_RULE)
+    pod_slots: int = Field(
+        default=DEFAULT_POD_SLOTS, ge=1, le=MAX_POD_SLOTS, description=POD_SLOTS_RULE
     )
     prices: PriceList | None = Field(default=None, description=PRICES_RULE)
     versions: Versions | None = Field(

@@ -29,7 +29,7 @@ def upstream_url(url: str) -> str:
         raise invalid(PolicyRule.BAD_URL, f"is not a URL ({value})") from None
     if "@" in url:
         raise invalid(PolicyRule.BAD_URL, f"contains credentials ({value})")
-    if parts.scheme not in ("http", "https") or not _is_host(parts.hostname) or port == 0:
+    if parts.scheme not in ("http", "https") or not is_host(parts.hostname) or port == 0:
         raise invalid(PolicyRule.BAD_URL, f"is not the URL of a server ({value})")
     if "?" in url or "#" in url or not _PATH.fullmatch(parts.path):
         raise invalid(PolicyRule.BAD_URL, f"has more than a plain path after the host ({value})")
@@ -39,7 +39,8 @@ def upstream_url(url: str) -> str:
     return url
 
 
-def _is_host(host: str | None) -> bool:
+def is_host(host: str | None) -> bool:
+    """Whether it is a host name or an address."""
     if host is None:
         return False
     return bool((_HOST_V6 if ":" in host else _HOST).fullmatch(host))

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import AfterValidator, Field
 
 from headgate.policy.fields import Entry, invalid
+from headgate.policy.pods import PODS_RULE, Pods
 from headgate.policy.prices import PRICES_RULE, PriceList
 from headgate.policy.problems import PolicyRule
 from headgate.policy.urls import UPSTREAM_RULE, Upstream
@@ -16,10 +17,12 @@ WHOLE = 100
 
 
 class VersionEntry(Entry):
-    """One version: its share of the conversations, its own prices and, in one box, its URL."""
+    """One version: its share of the conversations, its own prices, its pods and, in one box, its
+    URL."""
 
     weight: int = Field(ge=0, le=WHOLE, description=f"a whole number from 0 to {WHOLE}")
     upstream: Upstream | None = Field(default=None, description=UPSTREAM_RULE)
+    pods: Pods | None = Field(default=None, description=PODS_RULE)
     prices: PriceList | None = Field(default=None, description=PRICES_RULE)
 
 

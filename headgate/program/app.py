@@ -9,11 +9,13 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from accesslog.calls import not_placed
 from accesslog.console import ConsoleSink
 from accesslog.service import SETTLES_AT_ONCE, AccessLogService
 from accesslog.sink import Sink
 from extauthz.failures import FailureLimit
 from extauthz.service import Authorization
+from extproc.affinity import no_places
 from extproc.estimate import Estimator
 from extproc.own_keys import no_keys
 from extproc.service import ExternalProcessor
@@ -93,6 +95,16 @@ def build_hooks(
     )
 
 
+def _rate_limit(settings: ServiceSettings, parts: Parts, limiter: Limiter) -> RateLimitService:
+    return RateLimitService(
+        limiter,
+        parts.metrics,
+        parts.clock,
+        _descriptor_limits(settings, parts),
+        limited_as=lambda name: counted_as(name, parts.policy(), parts.adapters),
+    )
+
+
 def _authorization(parts: Parts, failures: FailureLimit) -> Authorization:
     return Authorization(
         parts.policy,
@@ -137,6 +149,7 @@ def _processor(parts: Parts, estimator: Estimator) -> ExternalProcessor:
         metrics=parts.metrics,
         clock=parts.clock,
         keys=parts.keys,
+        places=no_places if parts.places is None else parts.places.hosts,
         adapters=parts.adapters,
         uses=parts.uses,
     )
@@ -184,6 +197,7 @@ def _access_log(
         within_limit=within_limit,
         clock=parts.clock,
         replica=socket.gethostname(),
+        ended=not_placed if parts.places is None else parts.places.ended,
         settles_at_once=1 if isinstance(parts.store, MemoryStore) else SETTLES_AT_ONCE,
     )
 

@@ -11,6 +11,7 @@ from headgate.dataplane.box import MAX_CONNECTIONS, Certificate, OneBox
 from headgate.dataplane.drain import Drain
 from headgate.dataplane.envoy_admin import EnvoyAdmin
 from headgate.dataplane.supervisor import Envoy
+from headgate.dataplane.upstream import cluster_name
 from headgate.program.run_folder import ADMIN_SOCKET, hook_sockets
 from headgate.program.settings import BoxSettings
 
@@ -30,6 +31,7 @@ def box_of(
         folder=folder,
         upstreams=upstreams(policy),
         versions=_versions(policy),
+        pods=_pods(policy),
         upstream_ca=settings.upstream_ca,
         certificate=certificate,
         max_connections=settings.max_connections or MAX_CONNECTIONS,
@@ -37,6 +39,7 @@ def box_of(
         counting=settings.counting,
         tracing=settings.tracing,
         path=settings.path,
+        affinity_salt=settings.affinity_salt,
     )
 
 
@@ -67,7 +70,7 @@ async def metrics_of_envoy(folder: Path) -> str | None:
 
 async def follow_policy(envoy: Envoy, policy: CompiledPolicy) -> None:
     """Returns once Envoy routes by this policy; raises OperatorError when it refuses."""
-    await envoy.apply(upstreams(policy), _versions(policy))
+    await envoy.apply(upstreams(policy), _versions(policy), _pods(policy))
 
 
 def upstreams(policy: CompiledPolicy) -> dict[str, str]:
@@ -82,3 +85,13 @@ def _versions(policy: CompiledPolicy) -> dict[str, dict[str, str]]:
         for model in policy.models.values()
         if model.versions is not None
     }
+
+
+def _pods(policy: CompiledPolicy) -> dict[str, tuple[str, ...]]:
+    """By cluster the pods of each base model and version that has some."""
+    pods: dict[str, tuple[str, ...]] = {}
+    for model in policy.models.values():
+        pods[cluster_name(model.base)] = model.pods
+        for version in () if model.versions is None else model.versions.all:
+            pods[cluster_name(model.base, version.name)] = version.pods
+    return {cluster: each for cluster, each in pods.items() if each}

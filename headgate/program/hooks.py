@@ -21,6 +21,7 @@ from headgate.program.parts import (
     running_keys,
     running_notices,
     running_pins,
+    running_places,
     running_store,
     running_uses,
     running_verifier,
@@ -91,6 +92,9 @@ async def _parts(stack: AsyncExitStack, settings: ServiceSettings, inputs: HookI
             running_store(settings.store, clock, metrics, virtual_times, inputs.memory)
         ),
         pins=await stack.enter_async_context(running_pins(settings.store, clock)),
+        places=await stack.enter_async_context(
+            running_places(inputs.policy, settings.store, clock)
+        ),
         keys=NO_KEYS if ring is None else ring,
         adapters=NO_ADAPTERS if ring is None else registry,
         uses=await stack.enter_async_context(running_uses(settings.database, clock, registry)),

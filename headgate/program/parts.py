@@ -1,8 +1,8 @@
 """The running parts that the hooks share: the store, versions, keys and the verifier of tokens."""
 
 import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,6 +18,7 @@ from headgate.core.clock import Clock
 from headgate.core.errors import OperatorError
 from headgate.core.key_ring import NO_KEYS, KeyRing
 from headgate.core.metrics import Metrics
+from headgate.core.pods import named_pods
 from headgate.core.policy import CompiledPolicy
 from headgate.database.address import database_address
 from headgate.database.connection import connected
@@ -30,6 +31,10 @@ from headgate.identity.store import KeyStore
 from headgate.identity.tokens.revocations import NOTHING_REVOKED
 from headgate.identity.verifier import TokenVerifier
 from headgate.ledger.notices.looking import NoticeKeeper
+from headgate.placement.exchange import LoadExchange, OwnLoads, RedisLoads
+from headgate.placement.loads import PodLoads
+from headgate.placement.names import PodNames
+from headgate.placement.places import BoundedPlaces
 from headgate.program.settings import DatabaseSettings, StoreSettings
 from ratelimit.descriptors.tree import Domains
 from ratelimit.fair.tags import VirtualTimes
@@ -109,6 +114,32 @@ async def running_keys(
         yield ring
 
 
+@asynccontextmanager
+async def running_places(
+    policy: Callable[[], CompiledPolicy], settings: StoreSettings, clock: Clock
+) -> AsyncIterator[BoundedPlaces]:
+    """Chooses between the pods of the policy, whose names it resolves.
+
+    Replicas exchange the requests in flight through the Redis of the store. Raises OperatorError
+    for a bad URL.
+    """
+
+    def named() -> Iterator[str]:
+        for model in policy().models.values():
+            yield from named_pods(model)
+
+    loads = PodLoads(clock.now_s)
+    async with AsyncExitStack() as stack:
+        names = await stack.enter_async_context(PodNames(named, clock))
+        share = OwnLoads().share
+        if settings.url != "memory":
+            shared = RedisLoads(settings.url, settings.deadline_s, settings.password_file)
+            stack.push_async_callback(shared.close)
+            share = shared.share
+        await stack.enter_async_context(LoadExchange(loads, share, clock))
+        yield BoundedPlaces(names.addresses, loads)
+
+
 def key_store(settings: DatabaseSettings, clock: Clock) -> KeyStore | None:
     """Where keys are issued; None without a database. Raises OperatorError for a bad URL."""
     if settings.url is None:
@@ -167,6 +198,8 @@ class Parts:
     domains: Callable[[], Domains] | None = None
     admits: Callable[[], bool] = lambda: True
     """Whether new requests may come in; False once one box ends."""
+    places: BoundedPlaces | None = None
+    """Chooses pods, where the policy names them. With None, Envoy chooses all of them."""
     keys: KeyRing = NO_KEYS
     """The keys that were issued at run time; none without a database."""
     adapters: Adapters = NO_ADAPTERS

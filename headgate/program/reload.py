@@ -285,7 +285,7 @@ class RlsConfigWatcher(Watcher[Domains]):
 def _served_by(upstream: str, policy: CompiledPolicy) -> CompiledPolicy:
     """The policy with every model served by `upstream`; no model has versions then."""
     models = {
-        name: replace(model, upstream=upstream, versions=None)
+        name: replace(model, upstream=upstream, versions=None, pods=())
         for name, model in policy.models.items()
     }
     return replace(policy, models=models)

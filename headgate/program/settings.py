@@ -191,6 +191,8 @@ class BoxSettings(ServiceSettings):
     path: HookPath = HookPath.LEAN
     """Whether Envoy asks four hooks about a request, or one for everything. Counting in ext_proc
     needs the four."""
+    affinity_salt: str | None = None
+    """With it a filter hashes the beginning of each prompt, for `affinity: prompt`."""
     database_dir: Path | None = None
     """The folder of a PostgreSQL of the box's own; None for none."""
     run_dir: Path | None = None

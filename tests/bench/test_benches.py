@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench import (
+    affinity,
     counters,
     fairness,
     grpc_server,
@@ -152,6 +153,14 @@ async def test_keys_of_the_database_are_measured_at_each_size() -> None:
 
     assert [row[0] for row in table.rows] == [50, 100]
     assert table.rows[0][3:] == (1.0, 1.0)
+
+
+async def test_affinity_is_measured_for_each_way_to_choose_a_pod() -> None:
+    (table,) = await affinity.measure(2_000)
+    hits = {str(row[0]): int(str(row[1]).rstrip("%")) for row in table.rows}
+
+    assert list(hits) == list(affinity.WAYS)
+    assert hits["fewest requests"] < hits["Headgate, bound 150 in the fleet"] < hits["hash"]
 
 
 async def test_fairness_is_measured_for_each_order_of_the_queue() -> None:

@@ -18,6 +18,20 @@ RENDERED = {
 }
 
 
+PLACED = ("llama-8b", "llama-70b", "qwen-8b", "lora")
+
+
+def test_the_committed_placement_is_as_rendered() -> None:
+    services = (("--service", f"{name}.vllm.svc.cluster.local:8000") for name in PLACED)
+    shown = CliRunner().invoke(
+        cli, ["render", "placement", *(w for pair in services for w in pair)]
+    )
+    committed = (COMPONENTS / "placement" / "envoyfilters.yaml").read_text(encoding="utf-8")
+
+    assert shown.exit_code == 0
+    assert committed == shown.stdout, "`make render` writes it anew"
+
+
 @pytest.mark.parametrize("component", RENDERED)
 def test_committed_filters_are_as_rendered(component: str) -> None:
     shown = CliRunner().invoke(cli, ["render", "istio", *RENDERED[component]])

@@ -24,6 +24,10 @@ _PER_FILTER = ("typed_per_filter_config", "typedPerFilterConfig")
 _MAX_DEPTH = 30
 
 
+_AFFINITY_READER = "headgate.affinity_reader"
+"""It reads no body that the request reader of the lean path has not read before."""
+
+
 def bodies_before_the_key(mesh: Mesh) -> Iterator[Finding]:
     """No filter reads the body of a request whose key nobody has checked."""
     for attached in our_attachments(mesh):
@@ -33,7 +37,8 @@ def bodies_before_the_key(mesh: Mesh) -> Iterator[Finding]:
         early = chain[: chain.index(EXT_AUTHZ)]
         for patch in attached.patches:
             is_early = patch.apply_to == "HTTP_FILTER" and patch.name in early
-            if is_early and patch.name not in mesh.chain and _reads_bodies(patch.value):
+            is_ours = patch.name in (*mesh.chain, _AFFINITY_READER)
+            if is_early and not is_ours and _reads_bodies(patch.value):
                 message = f"{patch.name} reads bodies before ext_authz has checked the key:"
                 message += " anybody can send it work"
                 remedy = "INSERT_BEFORE with the subFilter envoy.filters.http.router"

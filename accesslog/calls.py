@@ -1,6 +1,7 @@
-"""The functions that the access log hook needs from other rooms."""
+"""The functions of other rooms that the access log calls."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
 
 from headgate.core.settlement import Estimate, Usage
 
@@ -9,7 +10,7 @@ class SettleReservation(Protocol):
     """Settles a reservation once: the first settlement counts, later calls change nothing.
 
     Returns the outcome, a label of headgate_settlements. It must bound its own time. It may raise:
-    see `AccessLogService` in service.py.
+    see `AccessLogService`.
     """
 
     async def __call__(
@@ -43,3 +44,11 @@ class WithinLimit(Protocol):
     """Counts a request without a known key against its address; False beyond the limit."""
 
     def __call__(self, address: str, /) -> bool: ...
+
+
+EndPlaced: TypeAlias = Callable[[str, float], None]
+"""Tells that a request has ended: at a pod that Headgate chose, and when it began (Unix time)."""
+
+
+def not_placed(_pod: str, _began_s: float) -> None:
+    """Nobody counts the requests of pods."""
