@@ -121,13 +121,6 @@ class Metrics:
         " its decision (admitted, refused).",
         labelnames=("policy", "decision"),
     )
-    outage_reconciled = Declared(
-        Counter,
-        "headgate_outage_reconciled",
-        "What the store was told after an outage: reservations and their tokens, reservations"
-        " that had expired by then, settlements.",
-        labelnames=("what",),
-    )
     slices = Declared(
         Counter,
         "headgate_slices",
