@@ -148,6 +148,12 @@ class Mesh:
             for index, entry in enumerate(items(self.config.value.get("extensionProviders"))):
                 yield ("extensionProviders", index), mapping(entry)
 
+    def collectors(self) -> Iterator[str]:
+        """The hosts to which the extension providers send spans."""
+        for _, provider in self.providers():
+            if settings := mapping(provider.get("opentelemetry")):
+                yield text(settings.get("service")).rpartition("/")[2]
+
 
 def full_host(host: str, namespace: str) -> str:
     """A host as istiod completes it: a host without dots is in the object's own namespace."""

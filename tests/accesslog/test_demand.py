@@ -83,8 +83,15 @@ def test_only_missing_and_full_pods_are_a_lack_of_capacity(
     assert ended.of("settled_tokens") == 300
 
 
+def test_a_name_that_the_policy_lacks_counts_as_its_base() -> None:
+    """As when it was reserved: an adapter of a tenant, or a model that has left the policy since."""
+    gone = Demand(admission={**V2, "model": "gone", "base": "llama-8b"})
+
+    assert gone.of("settled_tokens", "llama-8b", "v2") == 300
+
+
 def test_names_that_the_policy_lacks_make_no_series() -> None:
-    gone = Demand(admission={**V2, "model": "gone"})
+    gone = Demand(admission={**V2, "model": "gone", "base": "gone"})
     without = Demand(admission={**V2, "version": "v9"})
 
     assert gone.of("settled_tokens", "-", "-") == 300

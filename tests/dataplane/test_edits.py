@@ -17,6 +17,7 @@ from extproc.types import Admit, FormRewrite, Refuse, Rewrite, UsageFields
 from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
 from headgate.core.contract import CACHE_SALT, PLATFORM_FIELDS, AdmissionKey, Header, RequestKey
 from headgate.core.lean_contract import HookPath
+from headgate.core.policy import Caller
 from headgate.lean import wire
 from ratelimit.answers import Admitted
 from tests.envoy_process import CHAT, Rig, running_envoy
@@ -46,10 +47,10 @@ async def forwarded(
     await rig.reset()
 
     def check(message: CheckRequest) -> CheckResponse:
+        facts = wire.decode(message).by(Caller("acme", "alice", "k1"))
         if isinstance(rewrite, FormRewrite):
-            assert wire.decode(message).facts.values[RequestKey.BODY] == "form"
+            assert facts.values[RequestKey.BODY] == "form"
         admit = Admit(headers={Header.BASE: MODEL}, admission=ADMISSION, rewrite=rewrite)
-        facts = wire.decode(message).facts
         planned = edited(admit, facts)
         if isinstance(planned, Refuse):
             return wire.encode_refusal(planned, facts, (), {})

@@ -69,7 +69,7 @@ class Decider:
         return wire.encode_reply(reply)  # type: ignore[arg-type]
 
     def check(self, message: CheckRequest) -> CheckResponse:
-        facts = replace(lean.decode(message).facts, caller=CALLER)
+        facts = lean.decode(message).by(CALLER)
         decision = self._decide(facts)
         if isinstance(decision, Admit):
             planned = edited(decision, facts)

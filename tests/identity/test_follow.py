@@ -1,7 +1,7 @@
 """Replicas that follow the keys of a real PostgreSQL, while connections and servers fail."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from headgate.database.address import DatabaseAddress, database_address
 from headgate.database.connection import Connection, connected
 from headgate.identity import follow
 from headgate.identity.changes import Head
-from headgate.identity.follow import KeyFollower, catch_up
+from headgate.identity.follow import Followed, KeyFollower, catch_up
 from headgate.identity.ring import MemoryRing
 from headgate.identity.snapshot import Snapshot
 from headgate.identity.store import IssuedKey
@@ -101,11 +101,13 @@ async def test_a_replica_without_hints_honours_a_revocation_at_its_next_poll(
     store = store_of(postgres.address(database), CLOCK)
     issued = await store.issue(ALICE, POLICY, BY)
 
-    async def counted(connection: Connection, ring: MemoryRing, clock: SystemClock) -> None:
+    async def counted(
+        connection: Connection, ring: MemoryRing, clock: SystemClock, others: Sequence[Followed]
+    ) -> None:
         nonlocal begun
         begun += 1
         number = begun
-        await real(connection, ring, clock)
+        await real(connection, ring, clock, others)
         ended[number] = knows(ring, issued)
 
     monkeypatch.setattr(follow, "catch_up", counted)

@@ -31,7 +31,7 @@ from tests.extauthz.builders import NoTokens, check_request
 from tests.fakes import FakeClock
 
 ROOMS = ("extauthz", "extproc", "ratelimit", "accesslog")
-CALLS_OF_A_CHECK = 212
+CALLS_OF_A_CHECK = 218
 CALLS_OF_AN_ENTRY = 160
 LIMITS = """
       - {count: tokens, limit: 1000000000, per: day, each: user}

@@ -47,9 +47,13 @@ def subsets(mesh: Mesh) -> Iterator[Finding]:
 
 
 def rule_hosts(mesh: Mesh) -> Iterator[Finding]:
-    """A DestinationRule for a host that does not exist changes nothing."""
+    """A DestinationRule for a host that does not exist changes nothing.
+
+    A collector of traces often is in no YAML of ours. The rule `tracing-service` warns of it.
+    """
+    known = {*mesh.services, *mesh.collectors()}
     for host, rules in mesh.destination_rules.items():
-        if host not in mesh.services and not host.startswith("*"):
+        if host not in known and not host.startswith("*"):
             for rule in rules:
                 message = f"there is no service {host}" + hint(host, mesh.services)
                 path: KeyPath = ("spec", "host")
