@@ -84,7 +84,7 @@ def test_only_missing_and_full_pods_are_a_lack_of_capacity(
 
 
 def test_a_name_that_the_policy_lacks_counts_as_its_base() -> None:
-    """As when it was reserved: an adapter of a tenant, or a model that has left the policy since."""
+    """As at its reservation: an adapter of a tenant, or a model that has left the policy since."""
     gone = Demand(admission={**V2, "model": "gone", "base": "llama-8b"})
 
     assert gone.of("settled_tokens", "llama-8b", "v2") == 300
