@@ -13,10 +13,10 @@ from functools import partial
 
 from bench.table import Table
 from extproc.types import Placing
+from headgate.core.rendezvous import ordered
 from headgate.placement.exchange import EXCHANGE_EVERY_S
 from headgate.placement.loads import Change, PodLoads
 from headgate.placement.places import BOUND_PERCENT, BoundedPlaces
-from headgate.placement.rendezvous import ordered
 
 PODS = tuple(f"10.0.0.{number}:8000" for number in range(1, 21))
 SLOTS = 4

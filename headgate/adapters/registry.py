@@ -1,10 +1,10 @@
 """The registered adapters and their places in this process' memory. A look-up asks nobody."""
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from headgate.core.adapters import AdaptersUnavailableError, RegisteredAdapter
+from headgate.core.rendezvous import ordered
 
 
 class AdapterRow(NamedTuple):
@@ -72,7 +72,7 @@ class MemoryRegistry:
         pods: dict[str, list[str]] = {}
         for version, pod in places:
             pods.setdefault(version, []).append(pod)
-        self._pods = {version: ranked(version, found) for version, found in pods.items()}
+        self._pods = {version: ordered(version, tuple(found)) for version, found in pods.items()}
 
     def _take(self, row: AdapterRow) -> None:
         """The base of a removed adapter stays: requests that it answered may still settle."""
@@ -86,18 +86,6 @@ class MemoryRegistry:
         for tenant in users:
             self._of_tenant.setdefault(tenant, {})[row.name] = adapter
         self._users[row.name] = users
-
-
-def ranked(version: str, pods: Iterable[str]) -> tuple[str, ...]:
-    """The pods in the order of rendezvous: by a hash of the version with each pod.
-
-    A pod that comes or goes changes the place of no other.
-    """
-    return tuple(sorted(pods, key=lambda pod: (_score(version, pod), pod)))
-
-
-def _score(version: str, pod: str) -> bytes:
-    return hashlib.blake2b(f"{version}\0{pod}".encode(), digest_size=8).digest()
 
 
 _NONE: Mapping[str, RegisteredAdapter] = {}

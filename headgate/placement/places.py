@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from extproc.types import Placing
+from headgate.core.rendezvous import ordered
 from headgate.placement.loads import PodLoads
-from headgate.placement.rendezvous import ordered
 
 MOST_HOSTS = 4
 """The first try, two retries, and one to spare: more would only make the metadata longer."""

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.adapters.registry import AdapterRow, MemoryRegistry, ranked
+from headgate.adapters.registry import AdapterRow, MemoryRegistry
 from headgate.core.adapters import AdaptersUnavailableError
+from headgate.core.rendezvous import ordered
 
 PODS = st.lists(st.from_regex(r"10\.0\.0\.[0-9]{1,3}:8000", fullmatch=True), unique=True)
 
@@ -59,8 +60,8 @@ def test_places_are_replaced_as_a_whole() -> None:
 
 @given(PODS)
 def test_a_pod_that_leaves_changes_the_order_of_no_other(pods: list[str]) -> None:
-    order = ranked("sql@1", pods)
+    order = ordered("sql@1", tuple(pods))
     assert set(order) == set(pods)
     for gone in pods:
         left = [pod for pod in pods if pod != gone]
-        assert ranked("sql@1", left) == tuple(pod for pod in order if pod != gone)
+        assert ordered("sql@1", tuple(left)) == tuple(pod for pod in order if pod != gone)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headgate.placement.rendezvous import ordered
+from headgate.core.rendezvous import ordered
 from tests.mesh.cluster import ISTIO, RunningMesh, running_mesh
 from tests.mesh.conftest import LIMITS
 from tests.mesh.policies import MODEL, policy

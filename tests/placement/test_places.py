@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.types import Placing
+from headgate.core.rendezvous import ordered
 from headgate.placement.loads import PodLoads
 from headgate.placement.places import BOUND_PERCENT, MOST_HOSTS, BoundedPlaces
-from headgate.placement.rendezvous import ordered
 
 PODS = tuple(f"10.0.0.{number}:8000" for number in range(1, 7))
 KEYS = st.text(min_size=1, max_size=20)

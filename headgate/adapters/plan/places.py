@@ -9,7 +9,7 @@ if that one is rarely used.
 from collections.abc import Iterable, Mapping, Sequence
 
 from headgate.adapters.plan.values import IDLE_S, RARE_S, Spot, Wanted
-from headgate.adapters.registry import ranked
+from headgate.core.rendezvous import ordered
 
 
 def placed(
@@ -49,7 +49,7 @@ class _Board:
         present = set(had)
         for one in self.order:
             pods = [pod for pod in self._slots if Spot(pod, one.version) in present]
-            for pod in ranked(one.version, pods)[: one.copies]:
+            for pod in ordered(one.version, tuple(pods))[: one.copies]:
                 if len(self._on[pod]) < self._slots[pod]:
                     self._put(pod, one.version)
 
@@ -84,7 +84,7 @@ class _Board:
     def _take_free(self, version: str, pods: Iterable[str]) -> bool:
         free = [pod for pod in pods if len(self._on[pod]) < self._slots[pod]]
         if free:
-            self._put(ranked(version, free)[0], version)
+            self._put(ordered(version, tuple(free))[0], version)
         return bool(free)
 
     def _least_recent(self, one: Wanted, pods: Iterable[str], copies: int) -> Spot | None:
