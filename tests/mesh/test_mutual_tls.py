@@ -140,6 +140,8 @@ def _started(mesh: RunningMesh, folder: Path, api_port: int) -> Site:
     mutual_door = _open_mutual_door(mesh)
     mesh.start_gateway()
     mesh.start_envoy("api", "headgate-api", "headgate-api", free_port())
+    # A cluster sends a pod requests once its sidecar is ready. Here its address is known before.
+    wait_until(lambda: mesh.chat().status_code == 200, "the certificates of all sidecars")
     return Site(mesh, folder, nightly, mutual_door)
 
 
