@@ -49,6 +49,7 @@ class _Tags:
 class _Seen:
     """The tokens of one tenant, and how long each of its requests took, its wait included."""
 
+    answered: asyncio.Event
     tokens: int = 0
     waits_s: list[float] = field(default_factory=list)
 
@@ -78,7 +79,8 @@ async def _run(order: str, run_s: float) -> dict[str, _Seen]:
     settings = Settings(
         max_num_seqs=SLOTS, ttft_s=0.02, token_interval_s=0.01, scheduling_policy=policy
     )
-    seen, tags = {tenant: _Seen() for tenant in OPEN}, _Tags()
+    answered, tags = asyncio.Event(), _Tags()
+    seen = {tenant: _Seen(answered if tenant in BUSY else asyncio.Event()) for tenant in OPEN}
     async with (
         running(settings, "127.0.0.1", 0) as url,
         httpx.AsyncClient(base_url=url, timeout=run_s + 60, limits=httpx.Limits()) as client,
@@ -89,6 +91,7 @@ async def _run(order: str, run_s: float) -> dict[str, _Seen]:
             for _ in range(open_requests)
         ]
         await asyncio.sleep(run_s)
+        await answered.wait()  # on a busy machine nobody may have an answer before
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
@@ -113,6 +116,7 @@ async def _keep_asking(
             tags.finishes.correct(tenant, demand, PROMPT_TOKENS, USED[tenant])
             tags.times.started(start)
             seen.tokens += USED[tenant]
+            seen.answered.set()
             seen.waits_s.append(monotonic() - began_s)
             await asyncio.sleep(PAUSE_S[tenant])
     finally:  # one that still waits has waited as long as this

@@ -117,6 +117,7 @@ UP: dict[str, tuple[list[str], object]] = {
     "run_dir": (["--run-dir", "d"], Path("d")),
     "counting": (["--counting", "extproc"], Counting.EXTPROC),
     "path": (["--path", "standard"], HookPath.STANDARD),
+    "affinity_salt": (["--affinity-salt", "s" * 32], "s" * 32),
     "tracing": (
         ["--otlp", "http://c", "--otlp-ratio", "0.5", "--otlp-follow-client"],
         Tracing("http://c", 0.5, True),
