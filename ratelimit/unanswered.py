@@ -9,9 +9,9 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
+from headgate.core.background import BackgroundTask
 from headgate.core.metrics import Metrics
 from ratelimit.limiter import SettlementResult
-from ratelimit.store.background import BackgroundTask
 from ratelimit.store.protocol import SettleOutcome, StoreError
 from ratelimit.store.shared import Told
 
@@ -43,7 +43,7 @@ class Unanswered:
         self._waiting: list[str] = []
         self._told: deque[str] = deque()
         self._place = ""
-        self._background = BackgroundTask("unanswered checks", self.tend, EVERY_S)
+        self._background = BackgroundTask("unanswered checks", self.tend, EVERY_S, log)
 
     async def __aenter__(self) -> "Unanswered":
         self._background.start()

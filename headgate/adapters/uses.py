@@ -1,6 +1,5 @@
 """Notes the uses of versions in the database, once a second and in one statement."""
 
-import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -12,6 +11,7 @@ import psycopg
 
 from accesslog.types import UsageRecord
 from headgate.core.adapters import Adapters, Uses
+from headgate.core.background import BackgroundTask
 from headgate.core.clock import Clock
 from headgate.database.connection import (
     DEADLINE_S,
@@ -60,10 +60,10 @@ class UseNotes:
         self._replica = replica
         self._clock = clock
         self._uses: dict[str, _Use] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._task = BackgroundTask("uses of adapters", self.write, EVERY_S, log)
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._keep_writing(), name="uses of adapters")
+        self._task.start()
         return self
 
     async def __aexit__(
@@ -72,9 +72,7 @@ class UseNotes:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._task.stop()
         await self.write()
 
     def began(self, version: str) -> None:
@@ -118,11 +116,6 @@ class UseNotes:
             use = self._uses.setdefault(version, _Use(old.used_s))
             use.began += old.began
             use.ended += old.ended
-
-    async def _keep_writing(self) -> None:
-        while True:
-            await asyncio.sleep(EVERY_S)
-            await self.write()
 
 
 async def _add(connection: Connection, replica: str, uses: dict[str, _Use]) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Self, TypeAlias
 
 from redis.exceptions import RedisClusterException, RedisError
 
+from headgate.core.background import BackgroundTask
 from headgate.core.clock import Clock
 from headgate.core.damping import DampedLog
 from headgate.core.redis_client import redis_client
@@ -45,7 +46,7 @@ class LoadExchange:
         self._loads = loads
         self._share = share
         self._say = DampedLog(log, clock)
-        self._task: asyncio.Task[None] | None = None
+        self._task = BackgroundTask("loads of pods", self.exchange, EXCHANGE_EVERY_S, log)
 
     async def exchange(self) -> None:
         """One exchange, if there is something to tell."""
@@ -60,7 +61,7 @@ class LoadExchange:
         self._loads.learn(told, sums)
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run(), name="loads of pods")
+        self._task.start()
         return self
 
     async def __aexit__(
@@ -69,14 +70,7 @@ class LoadExchange:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(EXCHANGE_EVERY_S)
-            await self.exchange()
+        await self._task.stop()
 
 
 class OwnLoads:

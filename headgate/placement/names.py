@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from types import TracebackType
 from typing import Self, TypeAlias
 
+from headgate.core.background import BackgroundTask
 from headgate.core.clock import Clock
 from headgate.core.damping import DampedLog
 
@@ -38,7 +39,7 @@ class PodNames:
         self._resolve = resolve or _resolve
         self._known: dict[str, tuple[str, ...]] = {}
         self._say = DampedLog(log, clock)
-        self._task: asyncio.Task[None] | None = None
+        self._task = BackgroundTask("names of pods", self.look, LOOK_EVERY_S, log)
 
     def addresses(self, pods: tuple[str, ...]) -> tuple[str, ...]:
         """The addresses of these pods, each once; none for a name that was never resolved."""
@@ -53,7 +54,7 @@ class PodNames:
 
     async def __aenter__(self) -> Self:
         await self.look()
-        self._task = asyncio.create_task(self._watch(), name="names of pods")
+        self._task.start()
         return self
 
     async def __aexit__(
@@ -62,14 +63,7 @@ class PodNames:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            await self.look()
+        await self._task.stop()
 
     async def _look_up(self, pod: str) -> None:
         host, _, port = pod.rpartition(":")

@@ -3,8 +3,8 @@
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
+from headgate.core.background import BackgroundTask
 from ratelimit.fair.tags import VirtualTimes
-from ratelimit.store.background import BackgroundTask
 from ratelimit.store.protocol import StoreError
 
 EXCHANGE_EVERY_S = 0.25
@@ -26,7 +26,7 @@ class VirtualTimeExchange:
         self._exchange_times = exchange_times
         self._times = times
         self._stored: dict[str, int] = {}
-        self._background = BackgroundTask("virtual times", self.exchange, EXCHANGE_EVERY_S)
+        self._background = BackgroundTask("virtual times", self.exchange, EXCHANGE_EVERY_S, log)
 
     async def __aenter__(self) -> "VirtualTimeExchange":
         self._background.start()

@@ -6,8 +6,8 @@ import logging
 import pytest
 from msgspec.structs import replace
 
+from headgate.core.background import BackgroundTask
 from headgate.core.policy import OnOutage
-from ratelimit.store.background import BackgroundTask
 from ratelimit.store.outage import debt, shares
 from ratelimit.store.outage.breaker import FAILURES
 from ratelimit.store.protocol import (
@@ -538,7 +538,7 @@ async def test_a_failure_of_the_background_task_is_logged_and_the_next_round_com
         rounds.release()
         raise ValueError
 
-    task = BackgroundTask("slices", tend, every_s=0)
+    task = BackgroundTask("slices", tend, every_s=0, log=logging.getLogger("headgate"))
     task.start()
     for _ in range(2):
         await rounds.acquire()

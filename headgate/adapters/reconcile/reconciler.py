@@ -22,6 +22,7 @@ from headgate.adapters.reconcile.look import PodLooker
 from headgate.adapters.reconcile.state import LeaderState, PlaceState
 from headgate.core.adapter_metrics import STEPS, AdapterMetrics
 from headgate.core.adapter_pools import AdapterPool
+from headgate.core.background import BackgroundTask
 from headgate.core.clock import Clock
 from headgate.core.policy import CompiledPolicy
 from headgate.database.connection import DEADLINE_S, Connection, first_line, within
@@ -51,10 +52,12 @@ class Reconciler:
         self._metrics = metrics
         self._http = httpx.AsyncClient(trust_env=False)
         self._actions = PodActions(self._http)
-        self._task: asyncio.Task[None] | None = None
+        self._task = BackgroundTask(
+            "reconciler of adapters", self._try_to_lead, ROUND_S, log, at_once=True
+        )
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._keep_leading(), name="reconciler of adapters")
+        self._task.start()
         return self
 
     async def __aexit__(
@@ -63,22 +66,18 @@ class Reconciler:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._task.stop()
         await self._http.aclose()
 
-    async def _keep_leading(self) -> None:
-        """Tries to lead for as long as the replica runs: whatever fails, the next try may not."""
-        while True:
-            try:
-                async with self._connect() as connection:
-                    await self._lead(LeaderState(connection), connection)
-            except Exception as error:
-                log.warning("adapters are not reconciled here now: %s", first_line(error))
-            finally:
-                self._metrics.leads.set(0)
-            await asyncio.sleep(ROUND_S)
+    async def _try_to_lead(self) -> None:
+        """Leads until something fails: the next try may not."""
+        try:
+            async with self._connect() as connection:
+                await self._lead(LeaderState(connection), connection)
+        except Exception as error:
+            log.warning("adapters are not reconciled here now: %s", first_line(error))
+        finally:
+            self._metrics.leads.set(0)
 
     async def _lead(self, state: LeaderState, connection: Connection) -> None:
         if not await within(DEADLINE_S, connection, state.leads()):

@@ -3,7 +3,6 @@
 No request waits for it. Any number of programs may do so: the database lets one of them decide.
 """
 
-import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -12,6 +11,7 @@ from typing import Self
 
 import psycopg
 
+from headgate.core.background import BackgroundTask
 from headgate.core.clock import Clock
 from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
@@ -53,10 +53,10 @@ class NoticeKeeper:
         self._looked_s = NEVER_S
         self._sender = Sender(clock, metrics.of_ledger)
         self._is_away = False
-        self._task: asyncio.Task[None] | None = None
+        self._task = BackgroundTask("notices", self.turn, PAUSE_S, log, at_once=True)
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._keep(), name="notices")
+        self._task.start()
         return self
 
     async def __aexit__(
@@ -65,15 +65,8 @@ class NoticeKeeper:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._task.stop()
         await self._sender.aclose()
-
-    async def _keep(self) -> None:
-        while True:
-            await self.turn()
-            await asyncio.sleep(PAUSE_S)
 
     async def turn(self) -> None:
         """Looks once, and sends what is due. A failure is tried again at the next turn."""

@@ -9,10 +9,10 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
+from headgate.core.background import BackgroundTask
 from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
 from headgate.core.policy import OnOutage
-from ratelimit.store.background import BackgroundTask
 from ratelimit.store.outage.breaker import Breaker
 from ratelimit.store.outage.debt import ASK_AGAIN_S, Debt
 from ratelimit.store.outage.replicas import ANNOUNCE_EVERY_S, LIFE_S, LiveReplicas
@@ -65,7 +65,7 @@ class ResilientStore:
         self._error = ""
         self._away_since_s = self._accounted_s = self._announce_at_s = clock.monotonic_s()
         self._back_since_s = float("-inf")
-        self._background = BackgroundTask("the store", self.tend, _TEND_EVERY_S)
+        self._background = BackgroundTask("the store", self.tend, _TEND_EVERY_S, log)
 
     async def __aenter__(self) -> "ResilientStore":
         await self.tend()

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
+from headgate.core.background import BackgroundTask
 from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
 from headgate.core.policy import OnOutage
 from ratelimit.fair.tags import VirtualTimes
-from ratelimit.store.background import BackgroundTask
 from ratelimit.store.concurrency import Turns, groups
 from ratelimit.store.outage.resilient import ResilientStore
 from ratelimit.store.protocol import (
@@ -74,7 +74,7 @@ class SlicedStore:
         self._virtual_times = virtual_times
         self._forwarding = Forwarding(inner, replica, clock)
         self._turns = Turns()
-        self._background = BackgroundTask("slices", self.tend, TEND_EVERY_S)
+        self._background = BackgroundTask("slices", self.tend, TEND_EVERY_S, log)
 
     async def __aenter__(self) -> "SlicedStore":
         self._background.start()
