@@ -65,6 +65,7 @@ _METHODS = {
     for name, number in HTTPRequestProperties.RequestMethod.items()
     if number != HTTPRequestProperties.METHOD_UNSPECIFIED
 }
+"""The methods by their numbers, without that of no method."""
 _FLAGS_OF = {"request_rate_limited": ("RL",), "rate_limiter_error": ("RLSE",)}
 """By `LeanKey.DETAILS`: the flags of Envoy's rate-limit filter. Envoy itself says UAEX of all."""
 
@@ -95,7 +96,7 @@ def read_entry(entry: HTTPAccessLogEntry) -> LogEntry:
         request_id=request.request_id,
         ip=common.downstream_remote_address.socket_address.address,
         user_agent=request.user_agent,
-        method=_method(request),
+        method=_METHODS.get(request.request_method, ""),
         path=request.path,
         status=response.response_code.value or None,
         sent=(
@@ -116,21 +117,13 @@ def read_entry(entry: HTTPAccessLogEntry) -> LogEntry:
         response_bytes=response.response_body_bytes,
         caller=caller,
         request=_scalars(metadata, Namespace.REQUEST),
-        admission=_admission(metadata, caller),
+        # On the lean path it is in the answer of ext_authz.
+        admission=(
+            caller if AdmissionKey.RESERVATION in caller else _texts(metadata, Namespace.ADMISSION)
+        ),
         limits=_texts(metadata, Namespace.LIMITS),
         usage=_texts(metadata, Namespace.USAGE),
     )
-
-
-def _admission(metadata: Metadata, caller: dict[str, str]) -> dict[str, str]:
-    """The admission. On the lean path it is in the answer of ext_authz."""
-    is_lean = AdmissionKey.RESERVATION in caller
-    return caller if is_lean else _texts(metadata, Namespace.ADMISSION)
-
-
-def _method(request: HTTPRequestProperties) -> str:
-    """The method's name; empty without a method, and for one that Envoy's enum lacks."""
-    return _METHODS.get(request.request_method, "")
 
 
 def _host(address: SocketAddress) -> str:
@@ -149,7 +142,8 @@ def _seconds(common: AccessLogCommon, field: _Time) -> float | None:
 
 
 def _flags(flags: ResponseFlags) -> tuple[str, ...]:
-    return tuple([FLAG_NAMES[field.name] for field, _ in flags.ListFields()])
+    fields = flags.ListFields()
+    return tuple([FLAG_NAMES[field.name] for field, _ in fields]) if fields else ()
 
 
 def _scalars(metadata: Metadata, namespace: Namespace) -> dict[str, str | bool | float]:
@@ -180,4 +174,9 @@ def _texts(metadata: Metadata, namespace: Namespace) -> dict[str, str]:
     if namespace not in metadata.filter_metadata:
         return {}
     fields = metadata.filter_metadata[namespace].fields
-    return {key: text for key in fields if (text := fields[key].string_value)}
+    texts = {}
+    for key in fields:
+        text = fields[key].string_value
+        if text:
+            texts[key] = text
+    return texts
