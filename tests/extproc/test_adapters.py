@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from extproc.decide import decide
 from extproc.estimate import Estimator
@@ -74,7 +75,7 @@ def asked(
     caller: Caller = ALICE,
     version: str | None = None,
 ) -> RequestDecision:
-    request = replace(facts({"model": name}, caller=caller), adapter_version=version)
+    request = structs.replace(facts({"model": name}, caller=caller), adapter_version=version)
     return decide(request, policy, Estimator(), "r1", adapters=registry)
 
 
