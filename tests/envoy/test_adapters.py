@@ -80,10 +80,6 @@ class Fleet:
         """Replicas learn of a load within a second."""
         wait_until(lambda: self.box.chat(model=name).status_code == 200, f"answers of {name}")
 
-    def listed(self) -> set[str]:
-        cards = httpx.get(f"{self.pod}/v1/models").json()["data"]
-        return {card["id"] for card in cards if card["parent"]}
-
     def models_of(self, user: str) -> set[str]:
         headers = self.box.headers(user)
         body = httpx.get(f"{self.box.url}/v1/models", headers=headers).json()
@@ -107,10 +103,22 @@ async def fleet(request: pytest.FixtureRequest) -> Any:
         agent += ("--folder", str(folder), "--base-config", str(config))
         stack.enter_context(_agent(*agent))
         box = stack.enter_context(running_box(tmp_path, text, *options))
+        stack.callback(_unload, pod)  # the next test has other files
         options = ("--api", f"http://{api}", "--token-file", str(token))
         client = ApiClient(f"http://{api}", token.read_text().strip())
         stack.callback(client._http.close)
         yield Fleet(box, client, options, pod)
+
+
+def _unload(pod: str) -> None:
+    for version in _listed(pod):
+        if "@" in version:
+            httpx.post(f"{pod}/v1/unload_lora_adapter", json={"lora_name": version})
+
+
+def _listed(pod: str) -> set[str]:
+    cards = httpx.get(f"{pod}/v1/models").json()["data"]
+    return {card["id"] for card in cards if card["parent"]}
 
 
 def _sources(folder: Path) -> tuple[str, Path]:
@@ -142,6 +150,7 @@ class Streams:
     """Clients that ask for one stream after the other. `failed` says what went wrong."""
 
     box: Box
+    model: str
     whole: int = 0
     failed: list[str] = field(default_factory=list)
     _end: threading.Event = field(default_factory=threading.Event)
@@ -159,7 +168,8 @@ class Streams:
             thread.join(PATIENCE_S)
 
     def _ask(self) -> None:
-        body = {**small_chat(), "max_tokens": 100, "stream": True, "ignore_eos": True}
+        more = {"max_tokens": 100, "stream": True, "ignore_eos": True}
+        body = {**small_chat(), **more, "model": self.model}
         with httpx.Client(timeout=PATIENCE_S, headers=self.box.headers()) as http:
             while not self._end.is_set():
                 url = f"{self.box.url}/v1/chat/completions"
@@ -176,26 +186,29 @@ class Streams:
 
 
 def test_adapters_come_change_and_go_while_streams_run(fleet: Fleet) -> None:
+    """Eight streams of the base model, and eight of the adapter that changes."""
     box = fleet.box
-    with Streams(box) as streams:
+    with Streams(box, "tiny") as streams:
         words = ("--tenant", "acme", "--base", "tiny", "--source", "b")
         fleet.command("register", "acme-sql", *words, "--wait-s", str(PATIENCE_S))
         fleet.register("acme-law", "c")
         fleet.wait_served("acme-sql")
-        first = box.chat(model="acme-sql")
-        assert (first.status_code, first.json()["model"]) == (200, "acme-sql"), first.text
-        assert box.chat(model="acme-law").status_code == 200
-
-        fleet.register("acme-sql", "c")
-        fleet.api.call("PATCH", "/adapters/acme-sql", {"weights": {"2": 100}})
-        wait_until(lambda: _served(box, "acme-sql") == "acme-sql@2", "the second version")
-        fleet.api.call("POST", "/adapters/acme-sql/versions/1/withdraw")
-        fleet.api.call("POST", "/adapters/acme-law/remove")
-        wait_until(lambda: box.chat(model="acme-law").status_code == 404, "the end of acme-law")
-        if URL:
-            wait_until(lambda: fleet.listed() == {"lora-a", "acme-sql@2"}, "the unload", UNLOADED_S)
-        wait_until(lambda: streams.whole >= STREAMS or streams.failed, "a stream of each client")
-    assert streams.failed == []
+        with Streams(box, "acme-sql") as adapted:
+            first = box.chat(model="acme-sql")
+            assert (first.status_code, first.json()["model"]) == (200, "acme-sql"), first.text
+            assert box.chat(model="acme-law").status_code == 200
+            fleet.register("acme-sql", "c")
+            fleet.api.call("PATCH", "/adapters/acme-sql", {"weights": {"2": 100}})
+            wait_until(lambda: _served(box, "acme-sql") == "acme-sql@2", "the second version")
+            fleet.api.call("POST", "/adapters/acme-sql/versions/1/withdraw")
+            fleet.api.call("POST", "/adapters/acme-law/remove")
+            wait_until(lambda: box.chat(model="acme-law").status_code == 404, "the end of acme-law")
+            if URL:
+                left = {"lora-a", "acme-sql@2"}
+                wait_until(lambda: _listed(fleet.pod) == left, "the unload", UNLOADED_S)
+            for one in (streams, adapted):
+                wait_until(lambda one=one: one.whole >= STREAMS or one.failed, "a stream of each")
+    assert (streams.failed, adapted.failed) == ([], [])
     record = box.record_of(first.headers["x-request-id"])
     assert (record["model"], record["base"]) == ("acme-sql", "tiny")
     assert record["adapter"] == "acme-sql@1"
