@@ -10,8 +10,10 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -239,9 +241,39 @@ def test_another_tenant_sees_no_trace_of_an_adapter(fleet: Fleet) -> None:
     headers = {**box.headers("carol"), **forged}
     body = {**small_chat(), "model": "private"}
     answer = httpx.post(f"{box.url}/v1/chat/completions", json=body, headers=headers)
-    assert answer.status_code == 404 or answer.json()["model"] == "private"
-    for path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter"):
-        assert box.post(path, {"lora_name": "acme-sql@1"}).status_code == 404
+    assert (answer.status_code, answer.json()["model"]) == (200, "private")
+    record = box.record_of(answer.headers["x-request-id"])
+    assert (record["tenant"], record["adapter"]) == ("globex", "lora-a")
+
+
+ADMIN_PATHS = (
+    "/v1/load_lora_adapter",
+    "/v1/unload_lora_adapter",
+    "/v1/load_lora_adapter/",
+    "//v1/load_lora_adapter",
+    "/v1/../v1/load_lora_adapter",
+    "/v1/%6Coad_lora_adapter",
+    "/v1/load_lora_adapter?x=/v1/models",
+    "/v1/models/../load_lora_adapter",
+    "/adapters",
+    "/versions/acme-sql@1",
+    "/api/v1/adapters",
+)
+
+
+def test_what_loads_adapters_is_not_behind_the_door(fleet: Fleet) -> None:
+    """The paths of vLLM, of the agent and of the management API."""
+    fleet.register("acme-sql", "b")
+    before = _listed(fleet.pod)
+    body = {"lora_name": "acme-sql@1", "lora_path": "/etc", "name": "x", "source": "b"}
+    address = fleet.box.url.removeprefix("http://")
+    for method, path in product(("POST", "PUT", "DELETE"), ADMIN_PATHS):
+        connection = HTTPConnection(address, timeout=PATIENCE_S)  # it leaves `..` as it is
+        with closing(connection):
+            headers = {**fleet.box.headers(), "content-type": "application/json"}
+            connection.request(method, path, json.dumps(body), headers)
+            assert connection.getresponse().status in (400, 404, 405), (method, path)
+    assert _listed(fleet.pod) == before
 
 
 def test_a_request_for_what_is_not_loaded_gets_503_at_once(fleet: Fleet) -> None:
