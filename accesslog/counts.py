@@ -13,6 +13,7 @@ from accesslog.types import UsageRecord
 from headgate.core.apis import Api
 from headgate.core.contract import ABSENT
 from headgate.core.metrics import Metrics
+from headgate.core.placement_metrics import AnsweredBy
 from headgate.core.pods import pods_of
 from headgate.core.policy import CompiledPolicy
 
@@ -54,6 +55,7 @@ class RequestCounts:
         self._settled_tokens = metrics.demand.settled_tokens.labels
         self._settled_requests = metrics.demand.settled_requests.labels
         self._no_capacity = metrics.demand.capacity_refusals.labels
+        self._places = metrics.of_placement.answers.labels
         self._ratio = metrics.estimate_ratio.labels
 
     def count(self, record: UsageRecord) -> None:
@@ -97,6 +99,10 @@ class RequestCounts:
             self._tokens(tenant, model, "reasoning").value += record.reasoning_tokens
         if record.cost:
             self._cost(tenant, model).value += float(record.cost)
+
+    def count_place(self, base: str | None, place: AnsweredBy) -> None:
+        """Counts which pod of its list a request has met."""
+        self._places(_known(base, self._policy().models), place).inc()
 
     def count_estimate(self, model: str, ratio: float) -> None:
         """Counts how many times its used tokens a request had held."""

@@ -88,6 +88,7 @@ def read_entry(entry: HTTPAccessLogEntry) -> LogEntry:
     start, metadata = common.start_time, common.metadata
     caller = _texts(metadata, Namespace.CALLER)
     ended = caller.get(LeanKey.DETAILS)
+    is_lean = AdmissionKey.RESERVATION in caller  # ext_authz has then answered with the admission
     return LogEntry(
         start_ns=(
             start.seconds * 1_000_000_000 + start.nanos if common.HasField("start_time") else None
@@ -117,10 +118,7 @@ def read_entry(entry: HTTPAccessLogEntry) -> LogEntry:
         response_bytes=response.response_body_bytes,
         caller=caller,
         request=_scalars(metadata, Namespace.REQUEST),
-        # On the lean path it is in the answer of ext_authz.
-        admission=(
-            caller if AdmissionKey.RESERVATION in caller else _texts(metadata, Namespace.ADMISSION)
-        ),
+        admission=caller if is_lean else _texts(metadata, Namespace.ADMISSION),
         limits=_texts(metadata, Namespace.LIMITS),
         usage=_texts(metadata, Namespace.USAGE),
     )

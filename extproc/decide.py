@@ -8,6 +8,7 @@ from extproc.adapters import NotLoadedError
 from extproc.affinity import affinity, conversation, placing
 from extproc.asked import RefusedError, read_whole
 from extproc.estimate import Estimator, PromptSize, Subject, audio_estimate
+from extproc.failover import failover_of
 from extproc.holds import output_cap
 from extproc.lookup import Inference, look_up
 from extproc.types import Admit, Refuse, RequestDecision, RequestFacts, Value
@@ -95,6 +96,7 @@ def _admit(
         rewrite=request.rewrite,
         chose_version=request.version is not None,
         placing=placing(request.caller, request.model, key),
+        failover=failover_of(request.model, request.tenant),
     )
     versions = request.model.versions
     return admit if versions is None else _with_version(admit, versions, request, values)
@@ -158,7 +160,7 @@ def _with_version(
 ) -> Admit:
     """The admission on the version that the client chose, or on its conversation's version."""
     if request.version is not None:
-        return admit.with_version(request.version)
+        return replace(admit.with_version(request.version), failover=None)
     own = conversation(request.caller, values)
     wanted = pin(versions, request.caller, request.model.base, own)
     if len(versions.all) == 1:

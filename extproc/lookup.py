@@ -123,7 +123,7 @@ def version_to_keep(
     None if there is none to remember. `look_up` refuses what is wrong with the request.
     """
     name = facts.values.get(RequestKey.MODEL)
-    if not isinstance(name, str) or adapters.base_of(name) is None:
+    if not isinstance(name, str):
         return None
     try:
         caller, tenant = _identify(facts.caller, policy, keys)

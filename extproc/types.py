@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from headgate.core.apis import Api, ErrorShape
 from headgate.core.contract import AdmissionKey, Header
 from headgate.core.errors import ApiError
+from headgate.core.failover import Failover
 from headgate.core.policy import Caller, Tenant
 
 
@@ -138,13 +139,17 @@ class Placing:
     key: str
     slots: int
 
+    def of(self, version: str) -> tuple[str, ...]:
+        """The pods of a version: its own ones, or else the model's."""
+        return self.by_version.get(version, self.pods)
+
 
 class Admit(Struct, frozen=True, kw_only=True, gc=False):
     """The request goes on with these headers and this metadata, once `rewrite` is done.
 
     If there is a `pin`, it must be kept first: the request goes to the version that it then has.
     `chose_version` says that the client chose the version itself. With `placing` a pod of this
-    version is chosen then.
+    version is chosen then. With `failover` the spare version may answer in its place.
     """
 
     headers: Mapping[Header, str]
@@ -153,6 +158,7 @@ class Admit(Struct, frozen=True, kw_only=True, gc=False):
     pin: Pin | None = None
     chose_version: bool = False
     placing: Placing | None = None
+    failover: Failover | None = None
 
     def with_version(self, version: str) -> "Admit":
         """The same admission, on this version."""
@@ -162,6 +168,10 @@ class Admit(Struct, frozen=True, kw_only=True, gc=False):
             admission={**self.admission, AdmissionKey.VERSION: version},
             pin=None,
         )
+
+    def with_spare(self, version: str) -> "Admit":
+        """The same admission; Envoy may turn to this version where its own refuses connections."""
+        return replace(self, headers={**self.headers, Header.SPARE: version})
 
     def with_hosts(self, hosts: Sequence[str]) -> "Admit":
         """The same admission, on these pods: the first one first."""

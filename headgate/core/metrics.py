@@ -14,6 +14,7 @@ from headgate.core.identity_metrics import IdentityMetrics
 from headgate.core.ledger_metrics import LedgerMetrics
 from headgate.core.loop_metrics import LoopCounter, LoopHistogram
 from headgate.core.metric_children import remembering
+from headgate.core.placement_metrics import PlacementMetrics
 from headgate.core.request_metrics import RequestMetrics
 from headgate.core.store_metrics import StoreMetrics
 
@@ -53,7 +54,8 @@ class Metrics:
         "headgate_versions",
         "Requests admitted to a version: one that their conversation was on (kept), a new one"
         " (new), by the hash alone as the store did not answer (unremembered), chosen by the"
-        " client (chosen), or the only one there is (only).",
+        " client (chosen), or the only one there is (only). To the spare version as their own one"
+        " did not answer (down), or had a long queue (full).",
         labelnames=("base", "version", "how"),
     )
     settlements = Declared(
@@ -243,6 +245,7 @@ class Metrics:
         self.of_identity, self.of_ledger = IdentityMetrics(registry), LedgerMetrics(registry)
         self.of_adapters = AdapterMetrics(registry)
         self.of_store = StoreMetrics(registry)
+        self.of_placement = PlacementMetrics(registry)
         parts = (
             self.of_requests,
             self.demand,
@@ -250,6 +253,7 @@ class Metrics:
             self.of_ledger,
             self.of_adapters,
             self.of_store,
+            self.of_placement,
         )
         for metric in chain.from_iterable(vars(part).values() for part in parts):
             if isinstance(metric, MetricWrapperBase):

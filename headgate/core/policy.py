@@ -13,6 +13,7 @@ from headgate.core.apis import Api
 from headgate.core.auto import AUTO, Sizes
 from headgate.core.body_fields import FieldRules
 from headgate.core.defaults import DEFAULT_FAIRNESS_FLOOR, DEFAULT_IMAGE_TOKENS, DEFAULT_POD_SLOTS
+from headgate.core.failover import Failover
 from headgate.core.issuers import FrontEnd, Issuer
 from headgate.core.notices import Channels, TenantNotices, Threshold
 from headgate.core.own_keys import OwnKeyRules
@@ -196,6 +197,8 @@ class Model:
     the adapter, or the served model name. `image_tokens` are held for each image of a prompt.
     The virtual time of its queue moves by `fairness_floor` tokens a second at least.
 
+    The spare version of its `failover` answers where another one cannot.
+
     On the pods of `adapter_pool` Headgate loads the adapters of this base model itself.
 
     An adapter that was registered at run time is `counted_as` its base model in limits, prices and
@@ -220,6 +223,7 @@ class Model:
     counted_as: str | None = None
     adapter_versions: Versions | None = None
     adapter_pool: AdapterPool | None = None
+    failover: Failover | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +232,8 @@ class Tenant:
 
     With `cache_salt`, its prompts share vLLM's prefix cache with no other tenant's. With
     `chooses_version`, its clients may choose a version. Its `weight` in vLLM's queues is None if no
-    tenant has one. `sizes` are what `auto` may choose for it, if `models` has that name.
+    tenant has one. `sizes` are what `auto` may choose for it, if `models` has that name. It
+    gets no spare version above its `failover_ceiling`.
     """
 
     name: str
@@ -243,6 +248,7 @@ class Tenant:
     own_keys: OwnKeyRules | None = None
     sizes: Sizes = ()
     notices: TenantNotices = field(default_factory=TenantNotices)
+    failover_ceiling: TokenWeights | None = None
 
     @property
     def has_auto(self) -> bool:
