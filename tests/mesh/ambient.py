@@ -1,4 +1,4 @@
-"""A mesh in ambient mode: a waypoint with the configuration of istiod, and two more Envoys for ztunnel.
+"""A mesh in ambient mode: a waypoint with istiod's configuration, and two Envoys for ztunnel.
 
 A plain Envoy lacks the filters of Istio's own proxy that describe peers for its metrics, so an
 EnvoyFilter takes them out. A node before Istio 1.29.2 gets types that a plain Envoy has.
