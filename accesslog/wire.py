@@ -20,7 +20,7 @@ from headgate._gen.accesslog_pb2 import (
     ResponseFlags,
     StreamAccessLogsMessage,
 )
-from headgate._gen.base_pb2 import Metadata, SocketAddress
+from headgate._gen.base_pb2 import Address, Metadata
 from headgate.core.contract import AdmissionKey, Namespace
 from headgate.core.lean_contract import LeanKey
 from headgate.core.trace_headers import TRACEPARENT
@@ -107,7 +107,7 @@ def read_entry(entry: HTTPAccessLogEntry) -> LogEntry:
         flags=_flags(common.response_flags) if ended is None else _FLAGS_OF.get(ended, ()),
         details=response.response_code_details if ended is None else ended,
         upstream_cluster=common.upstream_cluster,
-        upstream_host=_host(common.upstream_remote_address.socket_address),
+        upstream_host=_host(common.upstream_remote_address),
         upstream_tx_s=_seconds(common, "time_to_first_upstream_tx_byte"),
         upstream_rx_s=_seconds(common, "time_to_first_upstream_rx_byte"),
         attempts=common.upstream_request_attempt_count or None,
@@ -124,11 +124,12 @@ def read_entry(entry: HTTPAccessLogEntry) -> LogEntry:
     )
 
 
-def _host(address: SocketAddress) -> str:
-    """`address:port`; empty if no upstream was chosen."""
+def _host(upstream: Address) -> str:
+    """`address:port`, also of a pod behind a tunnel; empty if no upstream was chosen."""
+    address = upstream.socket_address
     host, port = address.address, address.port_value
     if not host:
-        return ""
+        return upstream.envoy_internal_address.endpoint_id
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
