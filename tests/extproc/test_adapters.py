@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import BuiltinFunctionType, FrameType
 
 import pytest
+from msgspec import structs
 
 from extproc.decide import decide
 from extproc.estimate import Estimator
@@ -77,7 +78,7 @@ def asked(
     caller: Caller = ALICE,
     version: str | None = None,
 ) -> RequestDecision:
-    request = replace(facts({"model": name}, caller=caller), adapter_version=version)
+    request = structs.replace(facts({"model": name}, caller=caller), adapter_version=version)
     return decide(request, policy, Estimator(), "r1", adapters=registry)
 
 
