@@ -6,13 +6,17 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from headgate.ledger.engine_counters import grown
+from headgate.database.connection import connected
+from headgate.ledger.engine_counters import EngineTokens, grown
+from headgate.ledger.reconcile import Compared, LedgerTokens
+from headgate.ledger.reconciled import keep_statement, reconciled_within
 from headgate.program.postgres.folder import APPLICATION
 from tests.ledger.builders import line, written
 from tests.postgres_server import PostgresServer
@@ -20,6 +24,7 @@ from tests.postgres_server import PostgresServer
 POD = "10.1.0.1:8000"
 TIMES = ("--from", "2026-10-01T00:00:00Z", "--to", "2026-11-01T00:00:00Z")
 END_S = 1793491200.0
+NOW = datetime(2026, 11, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +113,53 @@ def test_the_statement_has_both_accounts_and_what_explains_their_difference(
     assert done.stdout.splitlines()[1].split() == [POD, "tiny", *numbers]
     assert done.returncode == code, done.stderr
     assert ("unexplained above the bound: 10.1.0.1:8000" in done.stderr) is (code == 3)
+
+
+def test_a_kept_statement_takes_the_place_of_the_same_span_and_overlaps_no_other(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    postgres.clean_database()
+    assert run(postgres, "import", written(tmp_path / "a", line(1))).returncode == 0
+    with prometheus(10, 10) as url:
+        for _ in range(2):
+            done = run(postgres, "reconcile", *TIMES, "--prometheus", url, "--keep")
+            assert done.returncode in (0, 3), done.stderr
+        other = ("--from", "2026-10-31T23:00:00Z", "--to", "2026-11-01T01:00:00Z")
+        refused = run(postgres, "reconcile", *other, "--prometheus", url, "--keep")
+
+    count = (
+        "select count(*) from headgate.reconciliation join headgate.reconciled_pod using (begin_at)"
+    )
+    assert postgres.run_as(APPLICATION, "clean", count) == [(1,)]
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("headgate: a kept statement overlaps 2026-10-31T23:00Z")
+
+
+async def test_kept_statements_of_a_month_add_up_by_pod(postgres: PostgresServer) -> None:
+    address = postgres.address(postgres.clean_database())
+    begin = datetime(2026, 10, 1, tzinfo=UTC)
+    hour = timedelta(hours=1)
+    async with connected(address) as connection:
+        for at in range(3):
+            lines = [
+                Compared(
+                    pod=pod,
+                    engine=EngineTokens(model="tiny" if at else "", prompt=10, completion=at),
+                    ledger=LedgerTokens(requests=1, prompt=9, completion=at, unsure=1),
+                )
+                for pod in (POD, "10.1.0.2:8000")[: at + 1]
+            ]
+            await keep_statement(
+                connection, (begin + at * hour, begin + (at + 1) * hour), NOW, lines
+            )
+        found = await reconciled_within(connection, begin + hour, begin + 7 * hour)
+
+    assert (found.covered, found.compared_at) == (2 * hour, NOW)
+    assert [(one.pod, one.engine.model, one.engine_tokens) for one in found.lines] == [
+        (POD, "tiny", 23),
+        ("10.1.0.2:8000", "tiny", 23),
+    ]
+    assert {(one.difference, one.explained, one.unexplained) for one in found.lines} == {(2, 2, 0)}
 
 
 def test_a_prometheus_that_is_away_is_one_line(postgres: PostgresServer) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from headgate.ledger.showback.focus import focus_of
 from headgate.ledger.showback.groups import group_rows, not_billed
-from headgate.ledger.showback.sheets import usage_sheet
 from headgate.ledger.showback.text import csv_of
+from headgate.ledger.showback.usage_sheet import usage_sheet
 from headgate.ledger.showback.values import By, GroupRow, Statement
 from tests.ledger.showback.months import POLICY_FILE, put, records, statement, written
 from tests.postgres_server import PostgresServer
