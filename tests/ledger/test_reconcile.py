@@ -9,12 +9,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from headgate.database.connection import connected
-from headgate.ledger.engine_counters import EngineTokens, grown
+from headgate.ledger.engine_counters import EngineTokens, growth
 from headgate.ledger.reconcile import Compared, LedgerTokens
 from headgate.ledger.reconciled import keep_statement, reconciled_within
 from headgate.program.postgres.folder import APPLICATION
@@ -28,7 +27,7 @@ NOW = datetime(2026, 11, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    ("samples", "growth"),
+    ("samples", "expected"),
     [
         ([(90, 100), (110, 130), (120, 150)], 50),
         ([(80, 40), (90, 100), (100, 105), (110, 130)], 25),
@@ -38,20 +37,29 @@ NOW = datetime(2026, 11, 1, 1, tzinfo=UTC)
     ],
 )
 def test_a_counter_grows_from_its_value_at_the_begin_and_from_0_after_a_restart(
-    samples: list[tuple[float, float]], growth: int
+    samples: list[tuple[float, float]], expected: int
 ) -> None:
-    assert grown(samples, 100) == growth
+    assert growth(samples, 100) == expected
+
+
+Samples = dict[str, list[tuple[float, float]]]
+
+
+def of_tokens(prompt: int, completion: int) -> Samples:
+    """Two samples of each counter that a reconciliation reads."""
+    values = {"prompt_tokens_total": prompt, "generation_tokens_total": completion}
+    return {name: [(END_S - 60, one // 2), (END_S, one)] for name, one in values.items()}
 
 
 @contextmanager
-def prometheus(prompt: int, completion: int) -> Iterator[str]:
-    """An API that has two samples of each counter of one pod."""
+def prometheus(counters: Samples) -> Iterator[str]:
+    """An API that has samples of these counters of one pod."""
 
     class Api(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             asked = self.rfile.read(int(self.headers["content-length"]))
-            value = prompt if b"prompt_tokens" in asked else completion
-            values: list[Any] = [[END_S - 60, str(value // 2)], [END_S, str(value)]]
+            samples = next(one for name, one in counters.items() if name.encode() in asked)
+            values = [[at_s, str(value)] for at_s, value in samples]
             series = {"metric": {"instance": POD, "model_name": "tiny"}, "values": values}
             body = json.dumps({"status": "success", "data": {"result": [series]}}).encode()
             self.send_response(200)
@@ -104,7 +112,7 @@ def test_the_statement_has_both_accounts_and_what_explains_their_difference(
     )
     assert run(postgres, "import", written(tmp_path / "a", *lines)).returncode == 0
 
-    with prometheus(prompt, completion) as url:
+    with prometheus(of_tokens(prompt, completion)) as url:
         file = tmp_path / "reconciled.prom"
         done = run(postgres, "reconcile", *TIMES, "--prometheus", url, "--metrics-file", file)
 
@@ -120,7 +128,7 @@ def test_a_kept_statement_takes_the_place_of_the_same_span_and_overlaps_no_other
 ) -> None:
     postgres.clean_database()
     assert run(postgres, "import", written(tmp_path / "a", line(1))).returncode == 0
-    with prometheus(10, 10) as url:
+    with prometheus(of_tokens(10, 10)) as url:
         for _ in range(2):
             done = run(postgres, "reconcile", *TIMES, "--prometheus", url, "--keep")
             assert done.returncode in (0, 3), done.stderr
