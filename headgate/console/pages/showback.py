@@ -132,7 +132,8 @@ def _values(
         "over": [(name, row) for name, row in zip(names, rows, strict=True) if _is_over(row)],
         "estimated": estimated_share(statement, tenant),
         "closer": statement.closing and statement.names.get(statement.closing.by, "an operator"),
-        "may_close": visit.manager.is_operator and _is_next(period, closed, visit.now),
+        "is_next": _is_next(period, closed, visit.now),
+        "is_behind": bool(closed) and period.month < min(closed),
         **_side_tables(statement, by, tenant),
     }
 
