@@ -6,7 +6,7 @@ from decimal import Decimal
 from headgate.ledger.showback.clouds import unshared_cost
 from headgate.ledger.showback.groups import group_rows, grouped_corrections, total_row
 from headgate.ledger.showback.table import Cell, Column, Sheet, Unit, column_sum
-from headgate.ledger.showback.values import By, GroupRow, MonthReport, Statement
+from headgate.ledger.showback.values import By, GroupRow, MonthReport, Statement, Usage
 
 _PERCENT = Decimal("0.1")
 
@@ -91,7 +91,7 @@ def _cells(row: GroupRow, *, has_share: bool) -> tuple[Cell, ...]:
         usage.audio_seconds,
         usage.estimated_tokens,
         usage.cost_nanos,
-        usage.cost_nanos // usage.requests if usage.requests else None,
+        _each(usage),
         row.used_nanos,
         row.idle_nanos,
         share,
@@ -102,6 +102,11 @@ def _cells(row: GroupRow, *, has_share: bool) -> tuple[Cell, ...]:
         row.forecast_nanos,
         *(cell for pair in clouds for cell in pair),
     )
+
+
+def _each(usage: Usage) -> int | None:
+    """The mean cost of a request."""
+    return usage.cost_nanos // usage.requests if usage.requests else None
 
 
 def percent(part: int, whole: int | None) -> Decimal | None:
@@ -131,7 +136,7 @@ def _total(
     every["change_percent"] = percent(
         row.usage.cost_nanos - (row.before_nanos or 0), row.before_nanos
     )
-    every["forecast"] = row.forecast_nanos
+    every |= {"forecast": row.forecast_nanos, "cost_per_request": _each(row.usage)}
     empty: dict[Unit, Cell] = {Unit.TEXT: ""}
     return tuple(
         column_sum(rows, at) if column.adds_up else every.get(column.name, empty.get(column.unit))
