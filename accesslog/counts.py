@@ -49,14 +49,13 @@ class RequestCounts:
         model = _known(name, policy.models)  # a registered adapter counts as its base
         pods = pods_of(policy, name, record.version)
         version = pods[1]
-        exemplar = None if record.trace_id is None else {"trace_id": record.trace_id}
         status = _known(record.status, _STATUSES)
         self._requests(tenant, model, _known(record.api, _APIS), status).inc()
         self._answers(model, version, _class(record.status), record.ended or ABSENT).inc()
         if record.upstream_status is not None:
-            self._seconds(model, version).observe(record.duration_s, exemplar)
+            self._seconds(model, version).observe(record.duration_s, record.trace_id)
         if record.ttft_s is not None:
-            self._ttft_s(model, version).observe(record.ttft_s, exemplar)
+            self._ttft_s(model, version).observe(record.ttft_s, record.trace_id)
         self._count_tokens(tenant, model, record)
         self._count_demand(record, pods)
 

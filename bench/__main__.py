@@ -14,9 +14,11 @@ from bench import (
     limits,
     overshoot,
     path,
-    placing,
+    placement,
     plan,
+    pod_choice,
     policies,
+    registry,
     scaling,
     workers,
 )
@@ -38,10 +40,12 @@ run(
         "workers": workers.measure,
         "cores": cores.measure,
         "path": path.measure,
-        "placing": placing.measure,
+        "pod_choice": pod_choice.measure,
         "scaling": scaling.measure,
         "identity": identity.measure,
         "fairness": fairness.measure,
         "affinity": affinity.measure,
+        "registry": registry.measure,
+        "placement": placement.measure,
     }
 )

@@ -1,7 +1,8 @@
 """The decision of ext_proc about one request, without its transport."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from extproc.adapters import NotLoadedError
 from extproc.affinity import affinity, conversation, placing

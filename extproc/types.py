@@ -1,8 +1,14 @@
-"""The values of ext_proc: the facts of a request and the decision about it. No logic."""
+"""The values of ext_proc: the facts of a request and the decision about it. No logic.
+
+Those that each request makes are msgspec's structs, which are made sooner than dataclasses.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from headgate.core.apis import Api, ErrorShape
 from headgate.core.contract import AdmissionKey, Header
@@ -30,8 +36,7 @@ class ClientUsage(StrEnum):
     UNTOUCHED = "untouched"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestFacts:
+class RequestFacts(Struct, frozen=True, kw_only=True, gc=False):
     """One request as Envoy describes it in its header message.
 
     `caller` comes from ext_authz's metadata only, never from a header. `values` are the body's
@@ -140,8 +145,7 @@ class Placing:
         return self.by_version.get(version, self.pods)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admit:
+class Admit(Struct, frozen=True, kw_only=True, gc=False):
     """The request goes on with these headers and this metadata, once `rewrite` is done.
 
     If there is a `pin`, it must be kept first: the request goes to the version that it then has.

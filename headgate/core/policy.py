@@ -6,6 +6,8 @@ from enum import StrEnum
 from typing import ClassVar, TypeAlias
 from zoneinfo import ZoneInfo
 
+from msgspec import Struct
+
 from headgate.core.adapter_pools import AdapterPool
 from headgate.core.apis import Api
 from headgate.core.auto import AUTO, Sizes
@@ -167,19 +169,18 @@ class Limit:
     shadow: bool = False
     on_outage: OnOutage = OnOutage.CLOSED
     notify: tuple[Threshold, ...] = ()
+    count: Count = field(init=False, repr=False, compare=False)
+    capacity: int = field(init=False, repr=False, compare=False)
+    """The most that can remain of it: the burst of a smooth limit."""
 
-    @property
-    def count(self) -> Count:
-        return self.shape.count
-
-    @property
-    def capacity(self) -> int:
-        """The most that can remain of it: the burst of a smooth limit."""
-        return self.shape.burst if isinstance(self.shape, Smooth) else self.limit
+    def __post_init__(self) -> None:
+        shape = self.shape
+        object.__setattr__(self, "count", shape.count)
+        capacity = shape.burst if isinstance(shape, Smooth) else self.limit
+        object.__setattr__(self, "capacity", capacity)
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Struct, frozen=True, gc=False):
     """The caller that ext_authz found. `key` names a key, an issuer or a workload."""
 
     tenant: str

@@ -75,4 +75,4 @@ def _table(rows: Sequence[tuple[Cell, ...]]) -> Table:
 
 
 if __name__ == "__main__":
-    run({"placing": measure})
+    run({"pod_choice": measure})
