@@ -210,7 +210,7 @@ def _amounts(
         "completion_tokens": None if charged is None else charged.completion,
         "cached_tokens": usage.cached if is_used else None,
         "reasoning_tokens": usage.reasoning if is_used else None,
-        "audio_seconds": usage.seconds if is_used else None,
+        "audio_seconds": None if charged is None else charged.seconds,
         "estimated_tokens": read_count(entry.admission.get(AdmissionKey.ESTIMATE)),
         "estimated_prompt_tokens": read_count(entry.admission.get(AdmissionKey.ESTIMATE_PROMPT)),
         "cost": cost_of(usage, charged, price),

@@ -103,7 +103,7 @@ class UsageRecord(Struct, frozen=True, kw_only=True, gc=False):
     - `prompt_tokens` and `completion_tokens` are the charged ones, and `source` says why. All three
       are None for a request that was refused before admission.
     - `cached_tokens` are a part of the prompt's, `reasoning_tokens` of the completion's.
-    - `audio_seconds` is the length of the audio, if it has a price and vLLM reported it.
+    - `audio_seconds` is the length of audio that is charged by its length.
     - `estimated_tokens` were reserved at admission, `estimated_prompt_tokens` of them for the
       prompt.
     - `cost` is in the currency of the prices, None if the model is not in the policy.

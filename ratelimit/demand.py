@@ -107,6 +107,7 @@ def reservation_of(
     now_s: float,
     *,
     prompt_tokens: int | None = None,
+    audio_seconds: int = 0,
     fair: FairDemand | None = None,
 ) -> Reservation:
     """The reservation of a request that is estimated at `tokens`, its prompt at `prompt_tokens`.
@@ -116,7 +117,7 @@ def reservation_of(
     so that an exhausted limit, or a limit of 0, also refuses a request that weighs nothing.
     `fair` is its work in a queue of vLLM.
     """
-    estimated = _estimated(tokens, prompt_tokens)
+    estimated = _estimated(tokens, prompt_tokens, audio_seconds)
     demands = []
     leases = []
     hold_s = HOLD_S
@@ -191,14 +192,18 @@ def _meets(named: frozenset[str], value: str) -> bool:
     return not named or value in named
 
 
-def _estimated(tokens: int, prompt_tokens: int | None) -> tuple[Spent, ...]:
+def _estimated(tokens: int, prompt_tokens: int | None, seconds: int) -> tuple[Spent, ...]:
     """The usages that the estimate allows. The one that weighs most is held: never too little."""
     if prompt_tokens is None:
-        return Spent(1, input=tokens), Spent(1, cached=tokens), Spent(1, output=tokens)
+        return (
+            Spent(1, input=tokens, seconds=seconds),
+            Spent(1, cached=tokens, seconds=seconds),
+            Spent(1, output=tokens, seconds=seconds),
+        )
     output = tokens - prompt_tokens
     return (
-        Spent(1, input=prompt_tokens, output=output),
-        Spent(1, cached=prompt_tokens, output=output),
+        Spent(1, input=prompt_tokens, output=output, seconds=seconds),
+        Spent(1, cached=prompt_tokens, output=output, seconds=seconds),
     )
 
 
@@ -218,7 +223,7 @@ def _weights(shape: Shape, model: str, version: str | None, now_s: float) -> Wei
 
 @lru_cache(maxsize=4_096)  # weights of the policy; a reservation keeps them while it is held
 def _of_tokens(each: TokenWeights) -> Weights:
-    return Weights(each.request, each.input, each.cached_input, each.output)
+    return Weights(each.request, each.input, each.cached_input, each.output, each.audio_second)
 
 
 def _price(

@@ -290,3 +290,8 @@ class CompiledPolicy:
     currency: str | None = None
     showback: Showback = field(default_factory=Showback)
     channels: Channels = field(default_factory=Channels)
+
+    def tokens_per_second(self, api: Api | None) -> int | None:
+        """The price of a second of audio in tokens; None where it is not by length."""
+        price = None if api is None else self.without_usage.get(api)
+        return price.tokens if isinstance(price, PerSecond) else None

@@ -1,7 +1,6 @@
 """The store of the limits: its operations and their plain values.
 
-Those that each request makes are msgspec's structs, which take far less time to make than frozen
-dataclasses. They hold no cycles.
+Those that each request makes are msgspec's structs: made sooner than dataclasses, without cycles.
 
 `tests/contract` runs on every store.
 """
@@ -39,15 +38,16 @@ class StoreAwayError(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """The real use of a request. `input` counts the prompt tokens that no prefix cache had.
+    """The real use of a request, nothing if it is given back as a whole.
 
-    A request that is given back as a whole has used nothing, not even a request.
+    `input` counts the prompt tokens that no prefix cache had, `seconds` the length of audio.
     """
 
     requests: int = 0
     input: int = 0
     cached: int = 0
     output: int = 0
+    seconds: int = 0
 
     @property
     def tokens(self) -> int:
@@ -62,6 +62,7 @@ class Weights:
     input: int = 0
     cached: int = 0
     output: int = 0
+    second: int = 0
 
     def amount(self, spent: Spent) -> int:
         """The amount that `spent` adds to the counter: rounded up, at most MAX_COUNT."""
@@ -70,15 +71,14 @@ class Weights:
             + self.input * spent.input
             + self.cached * spent.cached
             + self.output * spent.output
+            + self.second * spent.seconds
         )
         return min(MAX_COUNT, -(-thousandths // 1000))
 
     def times(self, factor: int) -> "Weights":
         """The same weights in finer units of the counter."""
-        if factor == 1:
-            return self
-        kinds = (self.request, self.input, self.cached, self.output)
-        return Weights(*(kind * factor for kind in kinds))
+        kinds = (self.request, self.input, self.cached, self.output, self.second)
+        return self if factor == 1 else Weights(*(kind * factor for kind in kinds))
 
 
 REQUESTS = Weights(request=1000)
