@@ -7,6 +7,7 @@ from typing import TypeAlias, TypedDict
 
 from accesslog.costs import cost_of
 from accesslog.endings import ended_of, placed_at, upstream_status
+from accesslog.refusals import refusal_of
 from accesslog.times import (
     rfc3339,
     rounded,
@@ -22,7 +23,6 @@ from headgate.core.contract import (
     BODY_READ,
     AdmissionKey,
     CallerKey,
-    LimitsKey,
     RequestKey,
 )
 from headgate.core.prices import Price
@@ -91,6 +91,7 @@ def meter(entry: LogEntry, price_of: PriceOf, replica: str | None = None) -> Fin
         max_tokens=_max_tokens(entry.request),
         replica=replica,
         **_answer(entry, usage),
+        **refusal_of(entry),
         request_header_bytes=entry.request_header_bytes,
         request_bytes=entry.request_bytes,
         response_header_bytes=entry.response_header_bytes,
@@ -164,7 +165,6 @@ class _Answer(TypedDict):
     status: int | None
     upstream_status: int | None
     ended: Ended | None
-    limit: str | None
     pod: str | None
     attempts: int | None
     flags: tuple[str, ...]
@@ -178,8 +178,6 @@ def _answer(entry: LogEntry, usage: Usage) -> _Answer:
         "status": entry.status,
         "upstream_status": answered,
         "ended": ended_of(entry, usage, answered),
-        "limit": _of(entry.limits, LimitsKey.REFUSED_BY)
-        or _of(entry.admission, LimitsKey.REFUSED_BY),
         "pod": _text(entry.upstream_host),
         "attempts": entry.attempts,
         "flags": entry.flags,

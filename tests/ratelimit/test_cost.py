@@ -124,6 +124,13 @@ async def test_what_is_refused_says_how_much_money_is_left() -> None:
         50_000,
         600,
     )
+    assert refused.facts() == {
+        "refused_by": refused.hit.id,
+        "refused_count": "cost",
+        "refused_most": "50000",
+        "refused_used": "49400",
+        "refused_asked": "50000",
+    }
 
 
 async def test_an_upstream_error_gives_the_money_back() -> None:
