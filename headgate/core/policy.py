@@ -228,6 +228,7 @@ class Tenant:
     With `cache_salt`, its prompts share vLLM's prefix cache with no other tenant's. With
     `chooses_version`, its clients may choose a version. Its `weight` in vLLM's queues is None if no
     tenant has one. `sizes` are what `auto` may choose for it, if `models` has that name.
+    `notify_keys` are the thresholds of the limits that keys at run time have of their own.
     """
 
     name: str
@@ -242,6 +243,7 @@ class Tenant:
     own_keys: OwnKeyRules | None = None
     sizes: Sizes = ()
     notices: TenantNotices = field(default_factory=TenantNotices)
+    notify_keys: tuple[Threshold, ...] = ()
 
     @property
     def has_auto(self) -> bool:
