@@ -14,8 +14,10 @@ from bench import (
     limits,
     overshoot,
     path,
+    placement,
     plan,
     policies,
+    registry,
     scaling,
     workers,
 )
@@ -41,5 +43,7 @@ run(
         "identity": identity.measure,
         "fairness": fairness.measure,
         "affinity": affinity.measure,
+        "registry": registry.measure,
+        "placement": placement.measure,
     }
 )

@@ -20,7 +20,7 @@ from ratelimit.answers import (
     refusal_of,
     statuses_of,
 )
-from ratelimit.demand import Claim, Subject, claims_of, reservation_of
+from ratelimit.demand import Claim, Subject, claims_of, reservation_of, tokens_per_second
 from ratelimit.fair.tags import FairDemand, Rates, VirtualTimes
 from ratelimit.known import Known, KnownReservations, State
 from ratelimit.store.concurrency import Turns
@@ -147,7 +147,7 @@ class Limiter:
         )
         if reserved.decision is ReserveDecision.REFUSED:
             return refusal_of(reservation, met, reserved, statuses)
-        exceeded = tuple(met[key].limit for key in reserved.exceeded)
+        exceeded = tuple([met[key].limit for key in reserved.exceeded]) if reserved.exceeded else ()
         holds_slot = bool(reservation.leases)
         priority = _priority(request, reservation.fair, reserved.start)
         return Admitted(tuple(statuses.values()), exceeded, reserved.held_by, holds_slot, priority)
@@ -266,7 +266,7 @@ class Limiter:
 
 def _audio_seconds(request: ReserveRequest, policy: CompiledPolicy) -> int:
     """The seconds of audio that the estimate stands for, where they have a price."""
-    per_second = policy.tokens_per_second(request.api)
+    per_second = tokens_per_second(policy, request.api)
     prompt = request.tokens if request.prompt_tokens is None else request.prompt_tokens
     return Estimate(request.tokens, prompt, per_second).seconds or 0
 

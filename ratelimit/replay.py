@@ -17,6 +17,7 @@ from headgate.core.key_ring import UnscopedKeys, is_run_time
 from headgate.core.policy import CompiledPolicy
 from headgate.core.settlement import Estimate, Usage
 from ratelimit.answers import Admitted, Reason, ReserveRequest
+from ratelimit.demand import tokens_per_second
 from ratelimit.limiter import Limiter
 from ratelimit.store.memory import MemoryStore
 
@@ -158,7 +159,7 @@ class Replay:
         while self._running and self._running[0][0] <= now_s:
             end_s, reservation, request = heappop(self._running)
             self._clock.at_s = end_s
-            per_second = self._policy.tokens_per_second(request.api)
+            per_second = tokens_per_second(self._policy, request.api)
             estimate = Estimate(request.estimate, request.estimate_prompt or 0, per_second)
             await self._limiter.settle(reservation, request.tenant, _usage(request), estimate)
 

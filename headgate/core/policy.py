@@ -6,11 +6,14 @@ from enum import StrEnum
 from typing import ClassVar, TypeAlias
 from zoneinfo import ZoneInfo
 
+from msgspec import Struct
+
 from headgate.core.adapter_pools import AdapterPool
 from headgate.core.apis import Api
 from headgate.core.auto import AUTO, Sizes
 from headgate.core.body_fields import FieldRules
 from headgate.core.defaults import DEFAULT_FAIRNESS_FLOOR, DEFAULT_IMAGE_TOKENS, DEFAULT_POD_SLOTS
+from headgate.core.failover import Failover
 from headgate.core.issuers import FrontEnd, Issuer
 from headgate.core.notices import Channels, TenantNotices, Threshold
 from headgate.core.own_keys import OwnKeyRules
@@ -166,19 +169,18 @@ class Limit:
     shadow: bool = False
     on_outage: OnOutage = OnOutage.CLOSED
     notify: tuple[Threshold, ...] = ()
+    count: Count = field(init=False, repr=False, compare=False)
+    capacity: int = field(init=False, repr=False, compare=False)
+    """The most that can remain of it: the burst of a smooth limit."""
 
-    @property
-    def count(self) -> Count:
-        return self.shape.count
-
-    @property
-    def capacity(self) -> int:
-        """The most that can remain of it: the burst of a smooth limit."""
-        return self.shape.burst if isinstance(self.shape, Smooth) else self.limit
+    def __post_init__(self) -> None:
+        shape = self.shape
+        object.__setattr__(self, "count", shape.count)
+        capacity = shape.burst if isinstance(shape, Smooth) else self.limit
+        object.__setattr__(self, "capacity", capacity)
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Struct, frozen=True, gc=False):
     """The caller that ext_authz found. `key` names a key, an issuer or a workload."""
 
     tenant: str
@@ -194,6 +196,8 @@ class Model:
     adapter's name on vLLM, if any. `served_as` is the name that vLLM expects in the request body:
     the adapter, or the served model name. `image_tokens` are held for each image of a prompt.
     The virtual time of its queue moves by `fairness_floor` tokens a second at least.
+
+    The spare version of its `failover` answers where another one cannot.
 
     On the pods of `adapter_pool` Headgate loads the adapters of this base model itself.
 
@@ -219,6 +223,7 @@ class Model:
     counted_as: str | None = None
     adapter_versions: Versions | None = None
     adapter_pool: AdapterPool | None = None
+    failover: Failover | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,8 +232,8 @@ class Tenant:
 
     With `cache_salt`, its prompts share vLLM's prefix cache with no other tenant's. With
     `chooses_version`, its clients may choose a version. Its `weight` in vLLM's queues is None if no
-    tenant has one. `sizes` are what `auto` may choose for it, if `models` has that name.
-    `notify_keys` are the thresholds of the limits that keys at run time have of their own.
+    tenant has one. `sizes` are what `auto` may choose for it, if `models` has that name. It
+    gets no spare version above its `failover_ceiling`. `notify_keys` are for limits of keys.
     """
 
     name: str
@@ -244,6 +249,7 @@ class Tenant:
     sizes: Sizes = ()
     notices: TenantNotices = field(default_factory=TenantNotices)
     notify_keys: tuple[Threshold, ...] = ()
+    failover_ceiling: TokenWeights | None = None
 
     @property
     def has_auto(self) -> bool:
@@ -292,8 +298,3 @@ class CompiledPolicy:
     currency: str | None = None
     showback: Showback = field(default_factory=Showback)
     channels: Channels = field(default_factory=Channels)
-
-    def tokens_per_second(self, api: Api | None) -> int | None:
-        """The price of a second of audio in tokens; None where it is not by length."""
-        price = None if api is None else self.without_usage.get(api)
-        return price.tokens if isinstance(price, PerSecond) else None

@@ -41,6 +41,7 @@ from headgate.policy.callers import (
     own_keys_of,
     workloads_of,
 )
+from headgate.policy.failover import ceiling_of, failover_of
 from headgate.policy.limits import (
     ConcurrentLimitEntry,
     CostLimitEntry,
@@ -123,6 +124,7 @@ def _base_model(name: str, entry: BaseModelEntry, currency: str | None) -> Model
         pod_slots=entry.pod_slots,
         fields=entry.fields,
         adapter_pool=pool_of(entry.adapter_pool),
+        failover=failover_of(entry.failover),
     )
 
 
@@ -159,6 +161,7 @@ def _adapter(name: str, entry: AdapterEntry, base: Model, currency: str | None) 
         pods=base.pods,
         affinity=base.affinity,
         pod_slots=base.pod_slots,
+        failover=base.failover,
         fields=_both(base.fields, entry.fields),
     )
 
@@ -194,6 +197,7 @@ def _tenant(
         notices=tenant_notices_of(entry.notices),
         notify_keys=tuple(entry.notify_keys),
         sizes=below(entry.auto_ceiling, sizes, models),
+        failover_ceiling=ceiling_of(entry.failover_ceiling),
     )
     own = {model: models[model] for model in tenant.usable}
     compiled = (_limit(limit, own) for limit in entry.limits)

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from accesslog.calls import not_placed
+from accesslog.calls import not_placed, not_told
 from accesslog.console import ConsoleSink
 from accesslog.service import SETTLES_AT_ONCE, AccessLogService
 from accesslog.sink import Sink
@@ -17,6 +17,7 @@ from extauthz.failures import FailureLimit
 from extauthz.service import Authorization
 from extproc.affinity import no_places
 from extproc.estimate import Estimator
+from extproc.failover import stays
 from extproc.own_keys import no_keys
 from extproc.service import ExternalProcessor
 from headgate.adapters.uses import EndedUses
@@ -150,6 +151,7 @@ def _processor(parts: Parts, estimator: Estimator) -> ExternalProcessor:
         clock=parts.clock,
         keys=parts.keys,
         places=no_places if parts.places is None else parts.places.hosts,
+        moves=stays if parts.spares is None else parts.spares.move,
         adapters=parts.adapters,
         uses=parts.uses,
     )
@@ -198,6 +200,7 @@ def _access_log(
         clock=parts.clock,
         replica=socket.gethostname(),
         ended=not_placed if parts.places is None else parts.places.ended,
+        told=not_told if parts.spares is None else parts.spares.told,
         settles_at_once=1 if isinstance(parts.store, MemoryStore) else SETTLES_AT_ONCE,
     )
 

@@ -6,7 +6,6 @@ Those that each request makes are msgspec's structs: made sooner than dataclasse
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -14,6 +13,7 @@ from msgspec import Struct, field
 
 from headgate.core.policy import OnOutage
 from ratelimit.fair.tags import FairDemand, FairStart
+from ratelimit.store.hits import CountedHits, Hit
 
 MAX_COUNT = 2**53
 """The largest amount, limit and counter: numbers in Redis scripts are doubles."""
@@ -36,8 +36,7 @@ class StoreAwayError(StoreError):
     """The store was not asked, because an outage is known: it cannot hold anything."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
+class Spent(Struct, frozen=True, gc=False):
     """The real use of a request, nothing if it is given back as a whole.
 
     `input` counts the prompt tokens that no prefix cache had, `seconds` the length of audio.
@@ -54,8 +53,7 @@ class Spent:
         return self.input + self.cached + self.output
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
+class Weights(Struct, frozen=True, gc=False):
     """How much each thing that a request used adds to a counter, in thousandths."""
 
     request: int = 0
@@ -73,6 +71,19 @@ class Weights:
             + self.output * spent.output
             + self.second * spent.seconds
         )
+        return min(MAX_COUNT, -(-thousandths // 1000))
+
+    def held(self, tokens: int, prompt_tokens: int | None, seconds: int) -> int:
+        """The amount for an estimate: that of the use it allows which weighs most.
+
+        With `prompt_tokens` unknown, all tokens are of the kind with the largest weight.
+        """
+        prompt, output = max(self.input, self.cached), self.output
+        thousandths = self.request + self.second * seconds
+        if prompt_tokens is None:
+            thousandths += max(prompt, output) * tokens
+        else:
+            thousandths += prompt * prompt_tokens + output * (tokens - prompt_tokens)
         return min(MAX_COUNT, -(-thousandths // 1000))
 
     def times(self, factor: int) -> "Weights":
@@ -196,8 +207,7 @@ class SettleOutcome(StrEnum):
     """Another replica holds the request in a slice: the settlement is sent to it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(Struct, frozen=True, gc=False):
     """An outcome and, if settled, the counts of its counters and leases now, by key.
 
     A counter whose window is over may be missing; a drained bucket is at 0. `start`: as reserved.
@@ -206,38 +216,6 @@ class Settled:
     outcome: SettleOutcome
     used: Mapping[str, int]
     start: FairStart | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """An amount that one call adds to a counter for good: there is no settlement.
-
-    `amount` lies in -MAX_COUNT..MAX_COUNT: below 0 it gives back, and 0 only looks. A hit is
-    refused where used + amount > limit, and a look where used >= limit; a `limit` of None refuses
-    nothing. Key and `expires_at_s` are as in `Demand`.
-
-    A `quota` alone refuses nothing: only if no quota of the call has room is the call refused. Even
-    then the quotas are counted, as what they count has happened.
-    """
-
-    key: str
-    amount: int
-    limit: int | None
-    expires_at_s: int
-    quota: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class CountedHits:
-    """The count after each hit, in their order; before them where the call is refused.
-
-    `refused` holds the indexes of the hits that refuse it. Then nothing has changed, except that
-    quotas are counted if they alone refuse it. Not by key, as several hits of a call may have one
-    key.
-    """
-
-    used: tuple[int, ...]
-    refused: tuple[int, ...] = ()
 
 
 class PeekQuery(Struct, frozen=True, kw_only=True, gc=False):

@@ -23,12 +23,11 @@ from ratelimit.keys import escaped
 from ratelimit.store.buckets import BucketLevel
 from ratelimit.store.commands import commands_to
 from ratelimit.store.deadline import deadline
+from ratelimit.store.hits import CountedHits, Hit
 from ratelimit.store.names import BATCHES, REPLICAS, UNANSWERED, VIRTUAL_TIMES, Scope
 from ratelimit.store.protocol import (
     DRAINED_KEPT_S,
     SETTLED_KEPT_S,
-    CountedHits,
-    Hit,
     PeekQuery,
     Reservation,
     Reserved,

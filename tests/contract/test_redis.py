@@ -9,7 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from headgate.core.errors import OperatorError
-from ratelimit.store.protocol import Hit, ReserveDecision, SettleOutcome, StoreError, Weights
+from ratelimit.store.hits import Hit
+from ratelimit.store.protocol import ReserveDecision, SettleOutcome, StoreError, Weights
 from ratelimit.store.redis import RedisStore
 from tests.contract.older import settle_as_0_1_0
 from tests.ratelimit.builders import (
