@@ -88,7 +88,6 @@ class RequestKey(StrEnum):
     prompt, without white space between values, and without images."""
     IMAGES = "images"
     """The number of images, recordings, videos and files in the prompt; absent if there are none.
-
     The older EnvoyFilters write neither. The whole body then counts as text."""
 
 
