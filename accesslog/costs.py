@@ -11,12 +11,13 @@ def cost_of(usage: Usage, charged: Charge | None, price: Price | None) -> Decima
     """In the currency of the price; None without a charge or a price."""
     if charged is None or price is None:
         return None
+    requests = charged.requests
     cost = price.prices.cost(
         charged.prompt - charged.cached,
         charged.cached,
         charged.completion,
         reasoning=min(usage.reasoning or 0, charged.completion),
         audio_seconds=charged.seconds or 0,
-        requests=charged.requests,
+        requests=requests,
     )
     return money(cost)

@@ -1,8 +1,8 @@
 """The limit that refused a request, and how full it was. Pure."""
 
+from collections.abc import Mapping
 from typing import TypedDict
 
-from accesslog.types import LogEntry
 from headgate.core.contract import LimitsKey
 from headgate.core.settlement import read_count
 
@@ -17,12 +17,12 @@ class Refusal(TypedDict):
     limit_asked: int | None
 
 
-def refusal_of(entry: LogEntry) -> Refusal:
+def refusal_of(limits: Mapping[str, str], admission: Mapping[str, str]) -> Refusal:
     """The limiter tells it in its own metadata, or on the lean path beside the admission.
 
     Older services tell the limit only.
     """
-    told = entry.limits if LimitsKey.REFUSED_BY in entry.limits else entry.admission
+    told = limits if LimitsKey.REFUSED_BY in limits else admission
     return {
         "limit": told.get(LimitsKey.REFUSED_BY) or None,
         "limit_count": told.get(LimitsKey.REFUSED_COUNT) or None,

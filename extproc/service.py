@@ -30,8 +30,9 @@ from extproc.versions import Pins
 from headgate._gen.ext_proc_pb2 import HttpBody, ProcessingRequest, ProcessingResponse
 from headgate.core.adapters import NO_ADAPTERS, NO_USES, Adapters, Uses
 from headgate.core.apis import Api, ErrorShape
+from headgate.core.auto import AUTO
 from headgate.core.clock import Clock
-from headgate.core.contract import COUNTING_METADATA, AdmissionKey
+from headgate.core.contract import COUNTING_METADATA, AdmissionKey, RequestKey
 from headgate.core.errors import ApiError
 from headgate.core.key_ring import NO_KEYS, KeyRing
 from headgate.core.metrics import Metrics
@@ -164,7 +165,8 @@ class ExternalProcessor:
     async def _sized(self, facts: RequestFacts) -> RequestFacts:
         """The facts with what is remembered of their conversation, if they need it."""
         policy = self._policy()
-        size = size_to_keep(facts, policy, self._keys)
+        is_auto = facts.values.get(RequestKey.MODEL) == AUTO
+        size = size_to_keep(facts, policy, self._keys) if is_auto else None
         if size is not None:
             return replace(facts, at_least=await self._pins.largest(size))
         version = version_to_keep(facts, policy, self._keys, self._adapters)
@@ -187,11 +189,13 @@ class ExternalProcessor:
         if isinstance(decision, KeyCall):
             return await self._keys_of(decision)
         if isinstance(decision, Admit):
-            return self._placed(await self._pinned(decision))
+            admit = await self._pinned(decision)
+            return admit if admit.placing is None else self._placed(admit)
         return decision
 
     def _count(self, reply: RequestReply | Edited) -> None:
-        self._metrics.decisions.labels(_HOOK, _label(reply)).inc()
+        label = reply.error.refusal.code if isinstance(reply, Refuse) else "ok"
+        self._metrics.decisions.labels(_HOOK, label).value += 1
         if isinstance(reply, Refuse) and reply.wants is not None:
             self._uses.wanted(reply.wants)
 
@@ -272,7 +276,3 @@ def _wants_answers(context: Context) -> bool:
     """Whether Envoy's filter says that the service counts the tokens of answers."""
     name, value = COUNTING_METADATA
     return context.metadata(name) == value
-
-
-def _label(reply: RequestReply | Edited) -> str:
-    return reply.error.refusal.code if isinstance(reply, Refuse) else "ok"

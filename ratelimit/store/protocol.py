@@ -1,8 +1,6 @@
 """The store of the limits: its operations and their plain values.
 
-Those that each request makes are msgspec's structs: made sooner than dataclasses, without cycles.
-
-`tests/contract` runs on every store.
+Those of each request are msgspec's structs, made sooner. `tests/contract` runs on each store.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from msgspec import Struct, field
+from msgspec.structs import astuple
 
 from headgate.core.policy import OnOutage
 from ratelimit.fair.tags import FairDemand, FairStart
@@ -74,22 +73,17 @@ class Weights(Struct, frozen=True, gc=False):
         return min(MAX_COUNT, -(-thousandths // 1000))
 
     def held(self, tokens: int, prompt_tokens: int | None, seconds: int) -> int:
-        """The amount for an estimate: that of the use it allows which weighs most.
-
-        With `prompt_tokens` unknown, all tokens are of the kind with the largest weight.
-        """
+        """The most that an estimate allows; of an unknown prompt, all tokens are the dearest."""
         prompt, output = max(self.input, self.cached), self.output
         thousandths = self.request + self.second * seconds
         if prompt_tokens is None:
-            thousandths += max(prompt, output) * tokens
-        else:
-            thousandths += prompt * prompt_tokens + output * (tokens - prompt_tokens)
+            prompt, prompt_tokens = max(prompt, output), tokens
+        thousandths += prompt * prompt_tokens + output * (tokens - prompt_tokens)
         return min(MAX_COUNT, -(-thousandths // 1000))
 
     def times(self, factor: int) -> "Weights":
         """The same weights in finer units of the counter."""
-        kinds = (self.request, self.input, self.cached, self.output, self.second)
-        return self if factor == 1 else Weights(*(kind * factor for kind in kinds))
+        return self if factor == 1 else Weights(*[kind * factor for kind in astuple(self)])
 
 
 REQUESTS = Weights(request=1000)
