@@ -14,7 +14,7 @@ from hashlib import sha256
 from typing import Any, Protocol
 
 from headgate.core.clock import Clock
-from headgate.core.policy import CompiledPolicy
+from headgate.core.policy import CompiledPolicy, Count
 from headgate.database.connection import Connection
 from headgate.identity.change_log import Actor
 from headgate.ledger.importing import BATCH_LINES, Import, Source
@@ -177,12 +177,18 @@ def _record(
 
 
 def _refused(team: _Team, prompt: int, policy: CompiledPolicy) -> dict[str, Any]:
+    limit = policy.tenants[team.tenant].limits[-1]
+    asked = prompt * _IN + 2048 * _OUT if limit.count is Count.COST else prompt + 2048
     return {
         "status": 429,
         "flags": ["RL"],
         "model": "tiny",
         "base": "tiny",
-        "limit": limit_text(policy.tenants[team.tenant].limits[-1]),
+        "limit": limit_text(limit),
+        "limit_count": limit.count,
+        "limit_most": limit.limit,
+        "limit_used": limit.limit - asked // 2,
+        "limit_asked": asked,
         "estimated_tokens": prompt + 2048,
         "estimated_prompt_tokens": prompt,
         "cost": 0,

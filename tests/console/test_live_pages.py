@@ -12,7 +12,8 @@ from headgate.console.health import Database, Seen, parts_of, worst
 from headgate.console.pods import pods_at
 from headgate.core.policy import Caller
 from headgate.core.samples import Samples, parse_samples
-from ratelimit.store.protocol import Hit, StoreAwayError
+from ratelimit.store.hits import Hit
+from ratelimit.store.protocol import StoreAwayError
 from tests.console.conftest import CONSOLE_POLICY, NOW_S, Console
 from tests.management.conftest import ISSUER
 
