@@ -17,7 +17,7 @@ def cost_of(usage: Usage, charged: Charge | None, price: Price | None) -> Decima
         charged.cached,
         charged.completion,
         reasoning=min(usage.reasoning or 0, charged.completion),
-        audio_seconds=usage.seconds or 0 if requests else 0,
+        audio_seconds=charged.seconds or 0,
         requests=requests,
     )
     return money(cost)

@@ -233,7 +233,7 @@ class Tenant:
     With `cache_salt`, its prompts share vLLM's prefix cache with no other tenant's. With
     `chooses_version`, its clients may choose a version. Its `weight` in vLLM's queues is None if no
     tenant has one. `sizes` are what `auto` may choose for it, if `models` has that name. It
-    gets no spare version above its `failover_ceiling`.
+    gets no spare version above its `failover_ceiling`. `notify_keys` are for limits of keys.
     """
 
     name: str
@@ -248,6 +248,7 @@ class Tenant:
     own_keys: OwnKeyRules | None = None
     sizes: Sizes = ()
     notices: TenantNotices = field(default_factory=TenantNotices)
+    notify_keys: tuple[Threshold, ...] = ()
     failover_ceiling: TokenWeights | None = None
 
     @property

@@ -27,13 +27,14 @@ def _of_one(price: Decimal) -> int:
 class TokenWeights:
     """The amount that a token of each kind adds to a counter, in thousandths of its unit.
 
-    `request` is what the request itself adds.
+    `request` is what the request itself adds, `audio_second` a second of its audio.
     """
 
     input: int = 1000
     cached_input: int = 1000
     output: int = 1000
     request: int = 0
+    audio_second: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Prices:
 
     That is a millionth of a millionth. It is exact for prices with up to six decimals, the most
     that the policy file accepts. Other prices are rounded up. A limit does not know reasoning from
-    other output: it takes the dearer price of the two. It counts no audio seconds.
+    other output: it takes the dearer price of the two.
     """
     _thousandths: tuple[int, ...] = field(init=False, repr=False, compare=False)
     """The price of one of each kind in thousandths of a nano, in the order of `by_kind`."""
@@ -67,6 +68,7 @@ class Prices:
             cached_input=_of_token(self.cached_input),
             output=_of_token(output),
             request=_of_one(self.request),
+            audio_second=_of_one(self.audio_second),
         )
         object.__setattr__(self, "per_token", weights)
         rates = (self.input, self.cached_input, self.output, self._reasoning)
@@ -186,6 +188,7 @@ def dearest(each: list[TokenWeights]) -> TokenWeights:
         max(one.cached_input for one in each),
         max(one.output for one in each),
         max(one.request for one in each),
+        max(one.audio_second for one in each),
     )
 
 
