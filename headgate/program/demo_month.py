@@ -96,7 +96,7 @@ async def add_demo_months(connect: Connect, clock: Clock, policy: CompiledPolicy
     batches = (numbered[n : n + BATCH_LINES] for n in range(0, len(numbered), BATCH_LINES))
     fed = await Import(connect, clock, _WAIT_S, _no_line_is_bad).run([Source(SOURCE, batches)])
     async with connect() as connection:
-        for month in _months(now, policy)[:-1]:
+        for month in demo_months(now, policy)[:-1]:
             statement = await read_statement(connection, policy, month, now)
             if statement.closing is None:
                 with suppress(MonthError):  # a month of an earlier start may be open before it
@@ -110,7 +110,7 @@ def _no_line_is_bad(_source: str, number: int, why: str) -> None:
 
 def demo_records(now: datetime, policy: CompiledPolicy) -> Iterator[dict[str, Any]]:
     """The records of all requests that have ended."""
-    begin = period_of(_months(now, policy)[0], policy.showback).begin
+    begin = period_of(demo_months(now, policy)[0], policy.showback).begin
     day = begin.replace(hour=0, minute=0, second=0, microsecond=0)
     while day <= now:
         for team in _TEAMS:
@@ -121,7 +121,8 @@ def demo_records(now: datetime, policy: CompiledPolicy) -> Iterator[dict[str, An
         day += timedelta(days=1)
 
 
-def _months(now: datetime, policy: CompiledPolicy) -> list[str]:
+def demo_months(now: datetime, policy: CompiledPolicy) -> list[str]:
+    """The names of the months that are made up, the one that runs last."""
     months = [month_at(now, policy.showback)]
     while len(months) <= MONTHS_BEFORE:
         months.insert(0, month_before(months[0]))

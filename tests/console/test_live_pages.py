@@ -40,7 +40,7 @@ async def used(console: Console, share: float) -> None:
 
 @pytest.mark.parametrize(
     ("share", "says"),
-    [(0.5, "No budget is spent."), (0.9, "above 80 %"), (1.3, "One budget is spent")],
+    [(0.5, "No budget is spent."), (0.9, "above 80&nbsp;%"), (1.3, "One budget is spent")],
 )
 async def test_a_budget_says_how_full_it_is(console: Console, share: float, says: str) -> None:
     await used(console, share)
