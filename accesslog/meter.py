@@ -65,7 +65,7 @@ class FinishedRequest(Struct, frozen=True, gc=False):
 def meter(entry: LogEntry, price_of: PriceOf, replica: str | None = None) -> FinishedRequest | None:
     """The record and the reservation of one log entry; None while its request still runs.
 
-    `replica` names these services. Envoy sends entries of the latter by `access_log_options` only.
+    `replica` names these services. Envoy sends entries of running ones with `access_log_options`.
     """
     if entry.duration_s is None:
         return None
