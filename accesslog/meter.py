@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import TypeAlias, TypedDict
 
 from accesslog.costs import cost_of
-from accesslog.endings import ended_of, placed_at, upstream_status
+from accesslog.endings import ended_of, is_hit, placed_at, upstream_status
 from accesslog.times import (
     rfc3339,
     rounded,
@@ -16,6 +16,7 @@ from accesslog.times import (
     trace_id,
 )
 from accesslog.types import Ended, LogEntry, OpenReservation, UsageRecord
+from headgate.core.answer_cache import HIT
 from headgate.core.apis import door_of
 from headgate.core.contract import (
     ABSENT,
@@ -97,6 +98,7 @@ def meter(entry: LogEntry, price_of: PriceOf, replica: str | None = None) -> Fin
         response_bytes=entry.response_bytes,
         **_amounts(entry, usage, charged, _price(entry, version, price_of)),
         **_times(entry, usage, entry.duration_s),
+        cache=HIT if is_hit(entry) else None,
     )
     return FinishedRequest(record, reservation, _text_bytes(entry), placed_at(entry))
 
@@ -213,7 +215,7 @@ def _amounts(
         "audio_seconds": usage.seconds if is_used else None,
         "estimated_tokens": read_count(entry.admission.get(AdmissionKey.ESTIMATE)),
         "estimated_prompt_tokens": read_count(entry.admission.get(AdmissionKey.ESTIMATE_PROMPT)),
-        "cost": cost_of(usage, charged, price),
+        "cost": cost_of(usage, charged, price, is_hit(entry)),
         "price_version": None if charged is None or price is None else price.version,
         "source": None if charged is None else charged.source,
     }

@@ -104,6 +104,7 @@ class UsageRecord(Struct, frozen=True, kw_only=True, gc=False):
       are None for a request that was refused before admission.
     - `cached_tokens` are a part of the prompt's, `reasoning_tokens` of the completion's.
     - `audio_seconds` is the length of the audio, if it has a price and vLLM reported it.
+    - `cache` is `hit` for an answer from the answer cache. Its tokens are those of the kept answer.
     - `estimated_tokens` were reserved at admission, `estimated_prompt_tokens` of them for the
       prompt.
     - `cost` is in the currency of the prices, None if the model is not in the policy.
@@ -165,3 +166,4 @@ class UsageRecord(Struct, frozen=True, kw_only=True, gc=False):
     ttft_s: float | None
     token_interval_s: float | None
     duration_s: float
+    cache: str | None = None

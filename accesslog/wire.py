@@ -66,7 +66,8 @@ _METHODS = {
     if number != HTTPRequestProperties.METHOD_UNSPECIFIED
 }
 _FLAGS_OF = {"request_rate_limited": ("RL",), "rate_limiter_error": ("RLSE",)}
-"""By `LeanKey.DETAILS`: the flags of Envoy's rate-limit filter. Envoy itself says UAEX of all."""
+"""By the details of a refusal that is not the rate-limit filter's own: the flags that this filter
+sets. On the lean path Envoy says UAEX of all, and of an answer from the cache nothing."""
 
 
 def parse(message: bytes) -> Sequence[HTTPAccessLogEntry]:
@@ -87,6 +88,8 @@ def read_entry(entry: HTTPAccessLogEntry) -> LogEntry:
     start, metadata = common.start_time, common.metadata
     caller = _texts(metadata, Namespace.CALLER)
     ended = caller.get(LeanKey.DETAILS)
+    details = response.response_code_details if ended is None else ended
+    flags = _flags(common.response_flags) if ended is None else ()
     return LogEntry(
         start_ns=(
             start.seconds * 1_000_000_000 + start.nanos if common.HasField("start_time") else None
@@ -102,8 +105,8 @@ def read_entry(entry: HTTPAccessLogEntry) -> LogEntry:
             common.HasField("time_to_first_upstream_tx_byte")
             and not common.upstream_transport_failure_reason
         ),
-        flags=_flags(common.response_flags) if ended is None else _FLAGS_OF.get(ended, ()),
-        details=response.response_code_details if ended is None else ended,
+        flags=flags or _FLAGS_OF.get(details, ()),
+        details=details,
         upstream_cluster=common.upstream_cluster,
         upstream_host=_host(common.upstream_remote_address.socket_address),
         upstream_tx_s=_seconds(common, "time_to_first_upstream_tx_byte"),

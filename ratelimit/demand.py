@@ -77,19 +77,27 @@ class Claim(Struct, frozen=True, gc=False):
 
 
 def claims_of(
-    tenant: Tenant, subject: Subject, now_s: float, version: str | None = None
+    tenant: Tenant,
+    subject: Subject,
+    now_s: float,
+    version: str | None = None,
+    *,
+    from_cache: bool = False,
 ) -> tuple[Claim, ...]:
     """Every limit of the tenant that this subject meets now, with distinct keys.
 
     Cost is by the prices of the model's `version`, or by the dearest ones where it is not known.
     A free model meets no limit of cost, so that it remains usable when the money is spent. Of
     limits with the same counter, only the smallest is a claim: the others can never refuse first.
+    An answer `from_cache` takes no slot, and each of its tokens counts as one that was kept.
     """
     claims: dict[str, Claim] = {}
     names = _names(subject)
     for limit in tenant.limits:
         if _meets(limit.users, subject.user) and _meets(limit.models, subject.model):
-            weights = _weights(limit.shape, subject.model, version, now_s)
+            if from_cache and isinstance(limit.shape, Slots):
+                continue
+            weights = _weights(limit.shape, subject.model, version, now_s, from_cache)
             if weights is None:
                 continue
             claim = _claim(limit, tenant, names, weights, now_s)
@@ -202,7 +210,9 @@ def _estimated(tokens: int, prompt_tokens: int | None) -> tuple[Spent, ...]:
     )
 
 
-def _weights(shape: Shape, model: str, version: str | None, now_s: float) -> Weights | None:
+def _weights(
+    shape: Shape, model: str, version: str | None, now_s: float, from_cache: bool
+) -> Weights | None:
     """The weights of a request to the model; None if the limit is of cost and the model is free."""
     if isinstance(shape, Slots):
         return _NOTHING
@@ -210,9 +220,9 @@ def _weights(shape: Shape, model: str, version: str | None, now_s: float) -> Wei
         case CountedRequests():
             return REQUESTS
         case WeightedTokens(weights=each):
-            return _of_tokens(each)
+            return _of_tokens(each.kept() if from_cache else each)
         case PricedTokens(books=books):
-            weights = _of_tokens(_price(books, model, version, now_s))
+            weights = _of_tokens(_price(books, model, version, now_s, from_cache))
             return None if weights == _NOTHING else weights
 
 
@@ -222,11 +232,17 @@ def _of_tokens(each: TokenWeights) -> Weights:
 
 
 def _price(
-    books: Mapping[str, PriceBook], model: str, version: str | None, now_s: float
+    books: Mapping[str, PriceBook],
+    model: str,
+    version: str | None,
+    now_s: float,
+    from_cache: bool,
 ) -> TokenWeights:
     """The price of a token; the dearest of all for a model that a reload removed from the tenant
     during its request."""
     book = books.get(model)
+    if book is not None and from_cache:
+        return book.at(now_s, version).prices.per_kept_token
     if book is not None:
         return book.weights(now_s, version)
     return dearest([one.weights(now_s) for one in books.values()])

@@ -99,7 +99,7 @@ class Limiter:
             self._remember_new(request, State.REFUSED)
             return Refused(Reason.UNKNOWN_TENANT, None, 1, ())
         subject = Subject(request.tenant, request.user, request.key, request.model)
-        claims = claims_of(tenant, subject, now_s, request.version)
+        claims = claims_of(tenant, subject, now_s, request.version, from_cache=request.from_cache)
         fair = self._fair_demand(request, tenant)
         if not claims and fair is None:
             return self._free(request, None)
@@ -154,7 +154,7 @@ class Limiter:
     def _fair_demand(self, request: ReserveRequest, tenant: Tenant) -> FairDemand | None:
         """The work of the request in its queue: that of the base model, on all of its pods."""
         model = self._policy().models.get(request.model)
-        if tenant.weight is None or model is None:
+        if tenant.weight is None or model is None or request.from_cache:
             return None
         rates = Rates.of_weight(tenant.weight)
         prompt = request.prompt_tokens or 0

@@ -149,9 +149,10 @@ class RateLimitService:
 
     def _record_admission(self, call: ReserveRequest, admitted: Admitted) -> None:
         self._count("ok")
-        pods = self._limiter.pods_of(call)
-        self._reserved_requests(*pods).inc()
-        self._reserved_tokens(*pods).inc(call.tokens)
+        if not call.from_cache:
+            pods = self._limiter.pods_of(call)
+            self._reserved_requests(*pods).inc()
+            self._reserved_tokens(*pods).inc(call.tokens)
         for limit in admitted.exceeded:
             self._metrics.shadow_refusals.labels(call.tenant, limit.id).inc()
 

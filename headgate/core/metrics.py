@@ -5,6 +5,7 @@ from itertools import chain
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from headgate.core.adapter_metrics import AdapterMetrics
+from headgate.core.cache_metrics import CacheMetrics
 from headgate.core.clock import Clock
 from headgate.core.declared_metric import Declared
 from headgate.core.demand_metrics import DemandMetrics
@@ -240,7 +241,7 @@ class Metrics:
         self.of_requests, self.demand = RequestMetrics(registry), DemandMetrics(registry)
         self.of_identity, self.of_ledger = IdentityMetrics(registry), LedgerMetrics(registry)
         self.of_adapters = AdapterMetrics(registry)
-        self.of_store = StoreMetrics(registry)
+        self.of_store, self.of_cache = StoreMetrics(registry), CacheMetrics(registry)
         parts = (
             self.of_requests,
             self.demand,
@@ -248,6 +249,7 @@ class Metrics:
             self.of_ledger,
             self.of_adapters,
             self.of_store,
+            self.of_cache,
         )
         for metric in chain.from_iterable(vars(part).values() for part in parts):
             remembering(metric)

@@ -7,6 +7,7 @@ from typing import ClassVar, TypeAlias
 from zoneinfo import ZoneInfo
 
 from headgate.core.adapter_pools import AdapterPool
+from headgate.core.answer_cache import ModelCache, TenantCache
 from headgate.core.apis import Api
 from headgate.core.auto import AUTO, Sizes
 from headgate.core.body_fields import FieldRules
@@ -195,6 +196,8 @@ class Model:
     the adapter, or the served model name. `image_tokens` are held for each image of a prompt.
     The virtual time of its queue moves by `fairness_floor` tokens a second at least.
 
+    With an `answer_cache`, answers to tenants that have one too are kept.
+
     On the pods of `adapter_pool` Headgate loads the adapters of this base model itself.
 
     An adapter that was registered at run time is `counted_as` its base model in limits, prices and
@@ -219,6 +222,7 @@ class Model:
     counted_as: str | None = None
     adapter_versions: Versions | None = None
     adapter_pool: AdapterPool | None = None
+    answer_cache: ModelCache | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +246,7 @@ class Tenant:
     own_keys: OwnKeyRules | None = None
     sizes: Sizes = ()
     notices: TenantNotices = field(default_factory=TenantNotices)
+    answer_cache: TenantCache | None = None
 
     @property
     def has_auto(self) -> bool:

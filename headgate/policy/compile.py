@@ -33,6 +33,7 @@ from headgate.core.prices import TokenWeights
 from headgate.core.versions import Sticky, Version, Versions
 from headgate.core.weekdays import Weekday
 from headgate.policy.adapter_pools import pool_of
+from headgate.policy.answer_cache import model_cache_of, tenant_cache_of
 from headgate.policy.auto import below, sizes_of
 from headgate.policy.callers import (
     front_ends_of,
@@ -123,6 +124,7 @@ def _base_model(name: str, entry: BaseModelEntry, currency: str | None) -> Model
         pod_slots=entry.pod_slots,
         fields=entry.fields,
         adapter_pool=pool_of(entry.adapter_pool),
+        answer_cache=model_cache_of(entry.answer_cache),
     )
 
 
@@ -160,6 +162,7 @@ def _adapter(name: str, entry: AdapterEntry, base: Model, currency: str | None) 
         affinity=base.affinity,
         pod_slots=base.pod_slots,
         fields=_both(base.fields, entry.fields),
+        answer_cache=base.answer_cache,
     )
 
 
@@ -192,6 +195,7 @@ def _tenant(
         fields=entry.fields,
         own_keys=own_keys_of(entry),
         notices=tenant_notices_of(entry.notices),
+        answer_cache=tenant_cache_of(entry.answer_cache),
         sizes=below(entry.auto_ceiling, sizes, models),
     )
     own = {model: models[model] for model in tenant.usable}

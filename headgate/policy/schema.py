@@ -24,6 +24,7 @@ from headgate.core.defaults import (
 from headgate.core.keys import SECRET_PREFIX
 from headgate.core.policy import PerSecond
 from headgate.policy.adapter_pools import AdapterPoolEntry
+from headgate.policy.answer_cache import CacheOfModel, CacheOfTenant
 from headgate.policy.auto import AUTO_RULE, CEILING_RULE, CeilingEntry, SizeEntry
 from headgate.policy.body_fields import FIELDS_RULE, BodyFields
 from headgate.policy.fields import (
@@ -167,6 +168,7 @@ class BaseModelEntry(Entry):
         default=None, description="a mapping with pods, live, listed, max_rank and trained_on"
     )
     fields: BodyFields = Field(default={}, description=FIELDS_RULE)
+    answer_cache: CacheOfModel = None
 
 
 class AdapterEntry(Entry):
@@ -245,6 +247,7 @@ class TenantEntry(Entry):
         default=None, description="{most: ..., hours: ...}, for users who make their own keys"
     )
     notices: TenantNoticesEntry | None = Field(default=None, description=TENANT_RULE)
+    answer_cache: CacheOfTenant = None
 
 
 class WithoutUsageEntry(Entry):

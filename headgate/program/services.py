@@ -9,6 +9,7 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 
+from extproc.cache.memory import MemoryAnswers
 from headgate.console.surroundings import Surroundings
 from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
@@ -127,6 +128,7 @@ async def running_services(
             metrics=metrics,
             console=console,
             admits=lambda: True if box is None else ending.is_admitting(),
+            answers=MemoryAnswers(clock),
         )
         answering = _answering(settings, inputs, ending, () if box is None else box.sockets)
         ready = {"hooks": "they have not started yet"}
