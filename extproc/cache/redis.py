@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
 
 import msgspec
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
 from extproc.cache.answers import Absence, AnswersAwayError, Found, Keep, Kept, KeptAnswer
 from headgate.core.clock import Clock
@@ -94,6 +94,10 @@ class RedisAnswers:
             purged += int(taken)
         return purged
 
+    def pause(self) -> None:
+        """Asks Redis nothing for a moment."""
+        self._paused_until_s = self._clock.now_s() + PAUSE_S
+
     async def close(self) -> None:
         """Closes the connections."""
         await self._client.aclose()
@@ -105,8 +109,10 @@ class RedisAnswers:
         try:
             async with asyncio.timeout(self._deadline_s), self._slots:
                 return await call()
+        except ResponseError:  # it answers: it has no memory left, or does not know a command
+            return None
         except _ERRORS:
-            self._paused_until_s = self._clock.now_s() + PAUSE_S
+            self.pause()
             return None
 
     async def _asked(self, call: Callable[[], Awaitable[T]]) -> T:

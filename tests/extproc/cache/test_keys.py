@@ -73,9 +73,7 @@ def test_the_order_of_members_and_the_way_of_writing_make_no_difference(
 
 
 @given(BODIES, BODIES)
-def test_two_different_bodies_never_share_a_key(
-    one: dict[str, Any], other: dict[str, Any]
-) -> None:
+def test_two_different_bodies_never_share_a_key(one: dict[str, Any], other: dict[str, Any]) -> None:
     texts = [json.dumps(body, sort_keys=True) for body in (one, other)]
     assume(texts[0] != texts[1])
 
