@@ -88,8 +88,7 @@ def read_entry(entry: HTTPAccessLogEntry) -> LogEntry:
     start, metadata = common.start_time, common.metadata
     caller = _texts(metadata, Namespace.CALLER)
     ended = caller.get(LeanKey.DETAILS)
-    details = response.response_code_details if ended is None else ended
-    flags = _flags(common.response_flags) if ended is None else ()
+    details = ended or response.response_code_details
     return LogEntry(
         start_ns=(
             start.seconds * 1_000_000_000 + start.nanos if common.HasField("start_time") else None
@@ -105,7 +104,7 @@ def read_entry(entry: HTTPAccessLogEntry) -> LogEntry:
             common.HasField("time_to_first_upstream_tx_byte")
             and not common.upstream_transport_failure_reason
         ),
-        flags=flags or _FLAGS_OF.get(details, ()),
+        flags=_all_flags(common.response_flags, ended, details),
         details=details,
         upstream_cluster=common.upstream_cluster,
         upstream_host=_host(common.upstream_remote_address.socket_address),
@@ -149,6 +148,12 @@ def _seconds(common: AccessLogCommon, field: _Time) -> float | None:
         return None
     duration: Duration = getattr(common, field)
     return duration.seconds + duration.nanos / 1e9
+
+
+def _all_flags(flags: ResponseFlags, lean: str | None, details: str) -> tuple[str, ...]:
+    """The flags of the refusal that the details name, where Envoy did not set them itself."""
+    own = _flags(flags) if lean is None else ()
+    return own or _FLAGS_OF.get(details, ())
 
 
 def _flags(flags: ResponseFlags) -> tuple[str, ...]:

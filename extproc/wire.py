@@ -21,8 +21,8 @@ from headgate._gen.ext_proc_pb2 import (
     ProcessingResponse,
     TrailersResponse,
 )
+from headgate.core.answer_cache import CACHE_CONTROL
 from headgate.core.contract import (
-    CACHE_CONTROL,
     VERSION_HEADER,
     AdmissionKey,
     CallerKey,

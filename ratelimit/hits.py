@@ -26,7 +26,7 @@ class HitLimits:
     async def __call__(
         self, admission: Mapping[AdmissionKey, str], prompt: int, completion: int, /
     ) -> HitAllowed | HitRefused | None:
-        """What the limits say; None if the store cannot be asked."""
+        """The decision of the limits; None if the store cannot be asked."""
         tenant = admission[AdmissionKey.TENANT]
         request = ReserveRequest(
             reservation=admission[AdmissionKey.RESERVATION],

@@ -30,7 +30,7 @@ class Absence(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a store has under a key: an answer, or why there is none.
+    """The content of a store under a key: an answer, or why there is none.
 
     `generation` is that of the tenant's answers, empty while it has none. It goes back to the store
     with the new answer. A purge changes it, so an answer from before a purge is never kept after.
@@ -41,7 +41,7 @@ class Found:
 
 
 class Kept(StrEnum):
-    """What became of an answer that was to be kept."""
+    """The outcome of keeping an answer."""
 
     STORED = "stored"
     PURGED = "purged"

@@ -1,4 +1,4 @@
-"""What a client's `cache-control` asks of the cache (RFC 9111, 5.2.1). Pure."""
+"""The `cache-control` of a request: its bounds on the cache (RFC 9111, 5.2.1). Pure."""
 
 from dataclasses import dataclass
 

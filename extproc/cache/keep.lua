@@ -1,8 +1,9 @@
 -- Keeps one answer of a tenant, and makes room for it.
 --
 -- KEYS: the generation, the index (by expiry), the sizes (by key), the answer.
--- ARGV: 1 the expected generation, 2 a new one, 3 now in ms, 4 the time to live in ms, 5 the most
--- bytes of the tenant, 6 the answer's key, 7 the answer, 8 the beginning of the names of answers.
+-- ARGV 1 is the expected generation, and 2 a new one. 3 is the time now, 4 the time to live, in ms.
+-- 5 is the most bytes of the tenant. 6 is the answer's key, 7 the answer, and 8 the beginning of the
+-- names of answers.
 --
 -- All keys of a tenant have one hash tag, so they are in one slot of a Redis Cluster. The sizes hold
 -- the sum of all as `total`; the keys of answers are hex digits.
@@ -33,7 +34,10 @@ end
 for _, key in ipairs(redis.call("ZRANGEBYSCORE", KEYS[2], "-inf", now, "LIMIT", 0, 1000)) do
   forget(key)
 end
-forget(ARGV[6])
+-- A Redis without memory refuses a script's first write only, so none is made without need.
+if redis.call("HEXISTS", KEYS[3], ARGV[6]) == 1 then
+  forget(ARGV[6])
+end
 while tonumber(redis.call("HGET", KEYS[3], "total") or 0) + size > most do
   local oldest = redis.call("ZRANGE", KEYS[2], 0, 0)[1]
   if not oldest then

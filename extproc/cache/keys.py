@@ -71,8 +71,8 @@ def answer_key(
 ) -> str:
     """The key of the answer to this body, in hex. `key` is the tenant's own.
 
-    It covers the path, the model that was resolved with its adapter and version, and all of the
-    body as vLLM gets it, whatever the order of its members.
+    It covers the path, and the model that was resolved, with its adapter and version. It covers all
+    of the body as vLLM gets it, whatever the order of its members.
     """
     model = [admission.get(name) for name in _OF_ANSWER]
     # As a list no part can be taken for the end of another one.

@@ -40,7 +40,7 @@ class CachedAnswers:
         self._ask = ask
 
     async def serve(self, admit: Admit, body: bytes) -> Served | OverLimit | Refuse | Place | None:
-        """What becomes of a request with this body, as vLLM would get it.
+        """The end of a request with this body, as vLLM would get it.
 
         Without a kept answer: the place for the answer of the model, None if it must not be kept.
         """

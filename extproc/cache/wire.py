@@ -7,9 +7,9 @@ from extproc.cache.serving import OverLimit, Served
 from extproc.counting.counter import AnswerChunk
 from headgate._gen.base_pb2 import HeaderValueOption
 from headgate._gen.ext_proc_pb2 import ImmediateResponse, ProcessingResponse
-from headgate.core.answer_cache import CACHE_HEADER, HIT, HIT_DETAILS, MISS
+from headgate.core.answer_cache import CACHE_CONTROL, CACHE_HEADER, HIT, HIT_DETAILS, MISS
 from headgate.core.apis import door_of
-from headgate.core.contract import CACHE_CONTROL, LimitsKey, Namespace, UsageKey
+from headgate.core.contract import LimitsKey, Namespace, UsageKey
 from headgate.core.errors import ApiError, Refusal
 
 Metadata: TypeAlias = Mapping[UsageKey, str] | Mapping[LimitsKey, str]

@@ -11,6 +11,8 @@ OFFER_METADATA = ("x-headgate-cache", "1")
 
 An older filter does not allow the service to ask for a body and an answer in one request.
 """
+CACHE_CONTROL = "cache-control"
+"""The header by which a client bounds the use of the cache."""
 CACHE_HEADER = "x-headgate-cache"
 """The header of an answer that says whether it came from the cache: `hit` or `miss`."""
 HIT, MISS = "hit", "miss"

@@ -284,8 +284,6 @@ class Header(StrEnum):
     AFFINITY = "x-headgate-affinity"
 
 
-CACHE_CONTROL = "cache-control"
-"""The header by which a client bounds the use of the answer cache."""
 VERSION_HEADER = "x-model-version"
 """The header by which a client chooses a version, if its tenant may. It never reaches vLLM."""
 PRIORITY_HEADER = "x-vllm-priority"

@@ -25,9 +25,8 @@ from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, StringMatcher
 
-from headgate.core.answer_cache import OFFER_METADATA
+from headgate.core.answer_cache import CACHE_CONTROL, OFFER_METADATA
 from headgate.core.contract import (
-    CACHE_CONTROL,
     CHECKED_HEADERS,
     COUNTING_METADATA,
     VERSION_HEADER,

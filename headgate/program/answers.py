@@ -24,7 +24,7 @@ log = logging.getLogger("headgate.cache")
 async def running_answers(
     settings: ServiceSettings,
     policy: Callable[[], CompiledPolicy],
-    memory: MemoryAnswers | None,
+    memory: MemoryAnswers,
     clock: Clock,
     metrics: Metrics,
 ) -> AsyncIterator[AnswerCache | None]:
@@ -38,7 +38,7 @@ async def running_answers(
         yield None
         return
     secret = read_secret(settings.cache_secret_file)
-    async with answer_store(settings.store, memory or MemoryAnswers(clock), clock) as store:
+    async with answer_store(settings.store, memory, clock) as store:
         cache = AnswerCache(store, secret, clock, metrics)
         yield cache
         await cache.close()

@@ -7,7 +7,6 @@ from functools import partial
 
 from extauthz.failures import FailureLimit
 from extproc.cache.answers import AnswerStore
-from extproc.cache.memory import MemoryAnswers
 from headgate.console.app import console_routes
 from headgate.console.surroundings import Surroundings
 from headgate.core.errors import OperatorError
@@ -60,9 +59,8 @@ async def start_api(
     verifier = await stack.enter_async_context(
         running_verifier(inputs.policy, inputs.clock, inputs.metrics)
     )
-    memory = inputs.answers or MemoryAnswers(inputs.clock)
-    answers = await stack.enter_async_context(answer_store(settings.store, memory, inputs.clock))
-    desk = _desk(settings, inputs, answers)
+    kept = answer_store(settings.store, inputs.answers, inputs.clock)
+    desk = _desk(settings, inputs, await stack.enter_async_context(kept))
     failures = FailureLimit(settings.auth_failures_per_minute)
     login = Login(
         verifier,

@@ -53,7 +53,10 @@ class HookInputs:
     admits: Callable[[], bool] = lambda: True
     record_lock: int | None = None
     memory: MemoryStore = field(default_factory=MemoryStore)
-    answers: MemoryAnswers | None = None
+    answers: MemoryAnswers = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "answers", MemoryAnswers(self.clock))
 
 
 @asynccontextmanager
