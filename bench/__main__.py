@@ -2,6 +2,7 @@
 
 from bench import (
     affinity,
+    cache,
     calls,
     cores,
     counters,
@@ -41,5 +42,6 @@ run(
         "identity": identity.measure,
         "fairness": fairness.measure,
         "affinity": affinity.measure,
+        "cache": cache.measure,
     }
 )

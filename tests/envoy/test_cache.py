@@ -11,8 +11,11 @@ import pytest
 from headgate.core.contract import Counting
 from tests.box import KEYS, Box, digest, metric, policy, running_box, settlements
 from tests.envoy.conftest import Upstream
+from tests.envoy.test_api import Managed
 from tests.envoy.test_budget import counted
 from tests.patience import wait_until
+from tests.ports import free_port
+from tests.postgres_server import temporary_folder
 from tests.redis_server import RedisServer, running_redis
 
 STORED = 'headgate_cache_answers_total{outcome="stored"}'
@@ -274,3 +277,25 @@ def test_without_redis_every_request_goes_to_the_model(
         assert [answer.status_code for answer in answers] == [200] * 3
         assert not any(map(is_hit, answers))
         assert metric(box.metrics(), away) == 3
+
+
+def test_the_command_line_purges_a_tenant_and_the_change_log_says_so(
+    upstream: Upstream, redis: RedisServer, tmp_path: Path
+) -> None:
+    redis.client().flushall()
+    with temporary_folder() as folder:
+        url, token = f"127.0.0.1:{free_port()}", tmp_path / "operator-token"
+        options = ["--database-dir", str(folder / "db"), "--api", url]
+        options += ["--operator-token-file", str(token)]
+        with running(tmp_path, upstream.url, redis, options) as box:
+            managed = Managed(box, f"http://{url}", token, folder / "db")
+            first, theirs = kept(box, "purged"), kept(box, "purged", user="dave")
+
+            assert managed.json("cache", "purge", "--tenant", "acme") == {
+                "tenant": "acme",
+                "answers": 1,
+            }
+            assert kept(box, "purged").content != first.content
+            assert ask(box, "purged", user="dave").content == theirs.content
+            [change] = managed.json("audit", "list", "--tenant", "acme")
+            assert (change["action"], change["after"]["answers"]) == ("cache.purge", 1)
