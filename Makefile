@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test test-alerts test-api test-drills check format generate dashboards test-dashboards istio-fields lock wheels dist render test-faults test-recompute test-matrix test-mesh test-standard test-vllm test-h2spec test-clients test-console screenshots test-sso \
+.PHONY: help setup run test test-alerts test-api test-drills check format generate dashboards test-dashboards istio-fields lock wheels dist render test-faults test-recompute test-matrix test-mesh test-standard test-vllm test-h2spec test-s3 test-clients test-console screenshots test-sso \
   monitoring soak bench bench-peers clean
 
 help: ## list the targets
@@ -64,6 +64,16 @@ test-h2spec: setup $(HEADGATE_H2SPEC) ## h2spec, the HTTP/2 conformance suite, a
 $(HEADGATE_H2SPEC):
 	@command -v go >/dev/null || { echo "make test-h2spec needs Go, to build h2spec" >&2; exit 1; }
 	GOBIN=$(dir $@) GOFLAGS=-buildvcs=false go install github.com/summerwind/h2spec/cmd/h2spec@$(H2SPEC)
+
+VERSITYGW := v1.8.0
+HEADGATE_S3_SERVER ?= $(CURDIR)/.s3/versitygw
+
+test-s3: setup $(HEADGATE_S3_SERVER) ## the agent of adapters and a real S3 server (needs Go to build it)
+	HEADGATE_S3_SERVER=$(HEADGATE_S3_SERVER) $(BIN)/pytest -q tests/adapters/on_s3.py
+
+$(HEADGATE_S3_SERVER):
+	@command -v go >/dev/null || { echo "make test-s3 needs Go, to build VersityGW" >&2; exit 1; }
+	GOBIN=$(dir $@) GOFLAGS=-buildvcs=false go install github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW)
 
 HEADGATE_CLIENTS ?= $(CURDIR)/.clients
 test-clients: setup $(HEADGATE_CLIENTS)/.ready ## the official Python and Node clients at a limit (needs Node 20 and npm)

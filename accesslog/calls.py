@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
+from accesslog.reached import Reached
 from headgate.core.settlement import Estimate, Usage
 
 
@@ -52,3 +53,11 @@ EndPlaced: TypeAlias = Callable[[str, float], None]
 
 def not_placed(_pod: str, _began_s: float) -> None:
     """Nobody counts the requests of pods."""
+
+
+TellReached: TypeAlias = Callable[[Reached], None]
+"""Tells which version of a model a request has reached, or could not reach."""
+
+
+def not_told(_reached: Reached) -> None:
+    """Nobody asks which versions answer."""

@@ -10,6 +10,7 @@ from accesslog.types import UsageRecord
 from headgate.core.apis import Api
 from headgate.core.contract import ABSENT
 from headgate.core.metrics import Metrics
+from headgate.core.placement_metrics import AnsweredBy
 from headgate.core.pods import pods_of
 from headgate.core.policy import CompiledPolicy
 
@@ -37,6 +38,7 @@ class RequestCounts:
         self._settled_tokens = metrics.demand.settled_tokens.labels
         self._settled_requests = metrics.demand.settled_requests.labels
         self._no_capacity = metrics.demand.capacity_refusals.labels
+        self._places = metrics.of_placement.answers.labels
         self._ratio = metrics.estimate_ratio.labels
 
     def count(self, record: UsageRecord) -> None:
@@ -47,14 +49,13 @@ class RequestCounts:
         model = _known(name, policy.models)  # a registered adapter counts as its base
         pods = pods_of(policy, name, record.version)
         version = pods[1]
-        exemplar = None if record.trace_id is None else {"trace_id": record.trace_id}
         status = _known(record.status, _STATUSES)
         self._requests(tenant, model, _known(record.api, _APIS), status).inc()
         self._answers(model, version, _class(record.status), record.ended or ABSENT).inc()
         if record.upstream_status is not None:
-            self._seconds(model, version).observe(record.duration_s, exemplar)
+            self._seconds(model, version).observe(record.duration_s, record.trace_id)
         if record.ttft_s is not None and record.cache is None:
-            self._ttft_s(model, version).observe(record.ttft_s, exemplar)
+            self._ttft_s(model, version).observe(record.ttft_s, record.trace_id)
         self._count_tokens(tenant, model, record)
         self._count_demand(record, pods)
 
@@ -79,6 +80,10 @@ class RequestCounts:
             self._tokens(tenant, model, "reasoning").inc(record.reasoning_tokens)
         if record.cost:
             self._cost(tenant, model).inc(float(record.cost))
+
+    def count_place(self, base: str | None, place: AnsweredBy) -> None:
+        """Counts which pod of its list a request has met."""
+        self._places(_known(base, self._policy().models), place).inc()
 
     def count_estimate(self, model: str, ratio: float) -> None:
         """Counts how many times its used tokens a request had held."""

@@ -7,6 +7,7 @@ came from the upstream. So it holds for proxies with any configuration of ours.
 from accesslog.types import Ended, LogEntry
 from headgate.core.answer_cache import HIT_DETAILS
 from headgate.core.contract import AdmissionKey
+from headgate.core.placement_metrics import AnsweredBy
 from headgate.core.settlement import Usage
 
 _CLIENT_LEFT = frozenset({"DC", "DR"})
@@ -74,3 +75,13 @@ def placed_at(entry: LogEntry) -> tuple[str, float] | None:
     """The pod that Headgate chose, and when the request began, in Unix time; None without one."""
     first = entry.admission.get(AdmissionKey.HOSTS, "").partition(",")[0]
     return (first, (entry.start_ns or 0) / 1e9) if first else None
+
+
+def answered_by(entry: LogEntry) -> AnsweredBy:
+    """The pod that was asked last, beside the list that Headgate gave the request."""
+    hosts = entry.admission.get(AdmissionKey.HOSTS, "").split(",")
+    if not entry.upstream_host:
+        return AnsweredBy.NONE
+    if entry.upstream_host == hosts[0]:
+        return AnsweredBy.FIRST
+    return AnsweredBy.LATER if entry.upstream_host in hosts else AnsweredBy.OTHER

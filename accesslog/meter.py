@@ -1,9 +1,10 @@
 """One usage record for each finished request. Pure: values in, values out, and it never raises."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeAlias, TypedDict
+
+from msgspec import Struct
 
 from accesslog.costs import cost_of
 from accesslog.endings import ended_of, is_hit, placed_at, upstream_status
@@ -48,8 +49,7 @@ PriceOf: TypeAlias = Callable[[str, str | None, float | None], Price | None]
 """The price of a model and version at a moment, None for now; None for an unknown model."""
 
 
-@dataclass(frozen=True, slots=True)
-class FinishedRequest:
+class FinishedRequest(Struct, frozen=True, gc=False):
     """The record of a finished request, and its reservation; None if it was never admitted.
 
     `text_bytes` is the size of its text for the estimator, 0 if the text has no known size.

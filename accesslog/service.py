@@ -10,13 +10,16 @@ from accesslog.calls import (
     KnownOutcome,
     LearnUsage,
     SettleReservation,
+    TellReached,
     WithinLimit,
     not_placed,
+    not_told,
 )
 from accesslog.console import ConsoleSink
 from accesslog.counts import RequestCounts
-from accesslog.endings import is_unanswered
+from accesslog.endings import answered_by, is_unanswered
 from accesslog.meter import FinishedRequest, PriceOf, meter
+from accesslog.reached import reached
 from accesslog.sink import Sink
 from accesslog.types import OpenReservation, UsageRecord
 from accesslog.wire import parse, read_entry
@@ -79,6 +82,7 @@ class AccessLogService:
         clock: Clock,
         replica: str | None = None,
         ended: EndPlaced = not_placed,
+        told: TellReached = not_told,
         settles_at_once: int = SETTLES_AT_ONCE,
     ) -> None:
         self._settle = settle
@@ -89,6 +93,7 @@ class AccessLogService:
         self._price_of = price_of
         self._replica = replica
         self._ended = ended
+        self._told = told
         self._sinks = sinks
         self._console = console
         self._counts = RequestCounts(metrics, policy)
@@ -160,6 +165,9 @@ class AccessLogService:
             self._counts.count(request.record)
             if request.placed is not None:
                 self._ended(*request.placed)
+                self._counts.count_place(request.record.base, answered_by(logged))
+            for each in reached(logged, request.record):
+                self._told(each)
             self._say_failure(request.record)
             if request.reservation is not None and request.reservation.usage.complete:
                 self._teach(request.record, request.text_bytes)

@@ -15,8 +15,10 @@ from bench import (
     limits,
     overshoot,
     path,
+    placement,
     plan,
     policies,
+    registry,
     scaling,
     workers,
 )
@@ -43,5 +45,7 @@ run(
         "fairness": fairness.measure,
         "affinity": affinity.measure,
         "cache": cache.measure,
+        "registry": registry.measure,
+        "placement": placement.measure,
     }
 )

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass, replace
 
+from msgspec import Struct
+
 from extauthz import cors
 from extauthz.identify import Identity, Verifier, identify
 from extauthz.request import CheckInput
@@ -25,8 +27,7 @@ _CHALLENGES = {Refusal.NO_KEY: "Bearer", Refusal.BAD_KEY: "Bearer"}
 _OTHER_CHALLENGE = 'Bearer error="invalid_token"'
 
 
-@dataclass(frozen=True, slots=True)
-class Allow:
+class Allow(Struct, frozen=True, gc=False):
     """The request may pass: its caller, its API, and the caller's name for people to read."""
 
     caller: Caller

@@ -1,8 +1,9 @@
 """Finds the caller: by a key, by a token of an issuer, or by the workload's own identity."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from extauthz.front_ends import acting_for
 from extauthz.request import CheckInput, RawHeaders, Shown
@@ -39,8 +40,7 @@ class Verifier(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Struct, frozen=True, gc=False):
     """The caller, and the name that people call them by; empty if it is not known."""
 
     caller: Caller

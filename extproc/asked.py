@@ -5,7 +5,8 @@ the work that vLLM does, so only the JSON types of the API pass.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from extproc.types import ClientUsage, Value
 from headgate.core.apis import FORM_APIS, Api
@@ -13,8 +14,7 @@ from headgate.core.contract import RequestKey
 from headgate.core.errors import ApiError, Refusal
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True, gc=False):
     """The work that one request asks of its model.
 
     `max_tokens` bounds the output of each of the `n` choices for each of the `prompts`; None if

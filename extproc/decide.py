@@ -1,13 +1,15 @@
 """The decision of ext_proc about one request, without its transport."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from extproc.adapters import NotLoadedError
 from extproc.affinity import affinity, conversation, placing
 from extproc.asked import RefusedError, read_whole
 from extproc.cache.asked import caching_of
 from extproc.estimate import Estimator, PromptSize, Subject, audio_estimate
+from extproc.failover import failover_of
 from extproc.holds import output_cap
 from extproc.lookup import Inference, look_up
 from extproc.types import Admit, Refuse, RequestDecision, RequestFacts, Value
@@ -96,6 +98,7 @@ def _admit(
         rewrite=request.rewrite,
         chose_version=request.version is not None,
         placing=placing(request.caller, request.model, key),
+        failover=failover_of(request.model, request.tenant),
     )
     return _with_version(admit, request, values)
 
@@ -159,7 +162,7 @@ def _with_version(admit: Admit, request: Inference, values: Mapping[str, Value])
     if model.versions is None:
         return admit
     if request.version is not None:
-        return admit.with_version(request.version)
+        return replace(admit.with_version(request.version), failover=None)
     wanted = pin(model.versions, request.caller, model.base, conversation(request.caller, values))
     if len(model.versions.all) == 1:
         return admit.with_version(wanted.version)

@@ -5,7 +5,6 @@ the edits. `extproc.splice` and `extproc.form` make the same bodies, but for the
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import msgspec
 
@@ -29,8 +28,7 @@ _TOO_MANY = "The body repeats fields that only the platform may set."
 _NO_PLACES = "The body was not read for a rewrite."
 
 
-@dataclass(frozen=True, slots=True)
-class Edited:
+class Edited(msgspec.Struct, frozen=True, gc=False):
     """An admitted request, with the edits that its body needs: in order, none within another."""
 
     admit: Admit

@@ -36,6 +36,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from headgate.core.settlement import Estimate
 
 START_TOKENS_PER_BYTE = 1 / 1.8
@@ -65,8 +67,7 @@ class Subject(NamedTuple):
     model: str
 
 
-@dataclass(frozen=True, slots=True)
-class PromptSize:
+class PromptSize(Struct, frozen=True, gc=False):
     """The bytes of text of a prompt (None: not known), and the tokens of its images."""
 
     text_bytes: int | None

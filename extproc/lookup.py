@@ -1,7 +1,8 @@
 """Looks up a request in the policy: its caller, its API, its model, and the work that it asks."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from extproc.adapters import adapter_model, on_version, version_pin
 from extproc.affinity import conversation
@@ -40,8 +41,7 @@ from headgate.core.key_ring import NO_KEYS, KeyRing, KeysUnavailableError, tenan
 from headgate.core.policy import Caller, CompiledPolicy, Model, PerSecond, Tenant
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inference:
+class Inference(Struct, frozen=True, kw_only=True, gc=False):
     """A request for vLLM that passed every check: who asks for what, at which price.
 
     `price` is the policy's price of an API without usage: a number of tokens, a price for each
@@ -125,7 +125,7 @@ def version_to_keep(
     None if there is none to remember. `look_up` refuses what is wrong with the request.
     """
     name = facts.values.get(RequestKey.MODEL)
-    if not isinstance(name, str) or adapters.base_of(name) is None:
+    if not isinstance(name, str):
         return None
     try:
         caller, tenant = _identify(facts.caller, policy, keys)

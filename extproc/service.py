@@ -1,8 +1,9 @@
 """Envoy's external processing service: Process()."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
 from typing import TypeAlias
+
+from msgspec.structs import replace
 
 from extproc import wire
 from extproc.affinity import Places, no_places
@@ -12,6 +13,7 @@ from extproc.call import ProcessCall, Reply, says
 from extproc.decide import decide
 from extproc.edits import Edited, edited
 from extproc.estimate import Estimator
+from extproc.failover import Moves, stays
 from extproc.limits import LIMITS_UNAVAILABLE, LimitsOf
 from extproc.lookup import size_to_keep, version_to_keep
 from extproc.stream import Replace, RequestStream, Unchanged
@@ -73,6 +75,7 @@ class ExternalProcessor:
         clock: Clock,
         keys: KeyRing = NO_KEYS,
         places: Places = no_places,
+        moves: Moves = stays,
         adapters: Adapters = NO_ADAPTERS,
         uses: Uses = NO_USES,
         cached: CachedAnswers | None = None,
@@ -87,6 +90,7 @@ class ExternalProcessor:
         self._clock = clock
         self._keys = keys
         self._places = places
+        self._moves = moves
         self._adapters = adapters
         self._uses = uses
         self._cached = cached
@@ -232,16 +236,28 @@ class ExternalProcessor:
         return int(self._clock.now_s() * 1000)
 
     async def _pinned(self, admit: Admit) -> Admit:
-        """The admission on the remembered version of its conversation."""
+        """The admission on the remembered version of its conversation, or on the spare one."""
         how = "chosen" if admit.chose_version else "only"
         if admit.pin is not None:
             pinned = await self._pins.keep(admit.pin)
             admit = admit.with_version(pinned.version)
             how = _HOW[pinned.remembered]
         if AdmissionKey.VERSION in admit.admission:
+            admit, how = self._moved(admit, how)
             base, version = (admit.admission[key] for key in _BASE_AND_VERSION)
             self._metrics.versions.labels(base, version, how).inc()
         return admit
+
+    def _moved(self, admit: Admit, how: str) -> tuple[Admit, str]:
+        """The admission on the spare version, and why, if its own one is down or full."""
+        base, version = (admit.admission[key] for key in _BASE_AND_VERSION)
+        failover = admit.failover
+        if failover is None or version == failover.to:
+            return admit, how
+        move = self._moves((base, version), failover, admit.placing)
+        if move is None:
+            return admit.with_spare(failover.to), how
+        return admit.with_version(failover.to), move
 
     def _placed(self, admit: Admit) -> Admit:
         """The admission on the pods of its version, if Headgate chooses between them."""
@@ -249,7 +265,7 @@ class ExternalProcessor:
         if placing is None:
             return admit
         version = admit.admission.get(AdmissionKey.VERSION, "")
-        hosts = self._places(placing.by_version.get(version, placing.pods), placing)
+        hosts = self._places(placing.of(version), placing)
         return admit.with_hosts(hosts) if hosts else admit
 
     async def _peek(self, peek: Peek) -> Answer | Refuse:

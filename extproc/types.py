@@ -1,12 +1,19 @@
-"""The values of ext_proc: the facts of a request and the decision about it. No logic."""
+"""The values of ext_proc: the facts of a request and the decision about it. No logic.
+
+Those that each request makes are msgspec's structs, which are made sooner than dataclasses.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from headgate.core.apis import Api, ErrorShape
 from headgate.core.contract import AdmissionKey, Header
 from headgate.core.errors import ApiError
+from headgate.core.failover import Failover
 from headgate.core.policy import Caller, Tenant
 
 
@@ -29,8 +36,7 @@ class ClientUsage(StrEnum):
     UNTOUCHED = "untouched"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestFacts:
+class RequestFacts(Struct, frozen=True, kw_only=True, gc=False):
     """One request as Envoy describes it in its header message.
 
     `caller` comes from ext_authz's metadata only, never from a header. `values` are the body's
@@ -134,6 +140,10 @@ class Placing:
     key: str
     slots: int
 
+    def of(self, version: str) -> tuple[str, ...]:
+        """The pods of a version: its own ones, or else the model's."""
+        return self.by_version.get(version, self.pods)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caching:
@@ -153,13 +163,13 @@ class Caching:
     max_age_s: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admit:
+class Admit(Struct, frozen=True, kw_only=True, gc=False):
     """The request goes on with these headers and this metadata, once `rewrite` is done.
 
     If there is a `pin`, it must be kept first: the request goes to the version that it then has.
     `chose_version` says that the client chose the version itself. With `placing` a pod of this
-    version is chosen then. With `caching` the body is looked up in the answer cache.
+    version is chosen then. With `failover` the spare version may answer in its place. With
+    `caching` the body is looked up in the answer cache.
     """
 
     headers: Mapping[Header, str]
@@ -168,6 +178,7 @@ class Admit:
     pin: Pin | None = None
     chose_version: bool = False
     placing: Placing | None = None
+    failover: Failover | None = None
     caching: Caching | None = None
 
     def with_version(self, version: str) -> "Admit":
@@ -178,6 +189,10 @@ class Admit:
             admission={**self.admission, AdmissionKey.VERSION: version},
             pin=None,
         )
+
+    def with_spare(self, version: str) -> "Admit":
+        """The same admission; Envoy may turn to this version where its own refuses connections."""
+        return replace(self, headers={**self.headers, Header.SPARE: version})
 
     def with_hosts(self, hosts: Sequence[str]) -> "Admit":
         """The same admission, on these pods: the first one first."""

@@ -1,7 +1,6 @@
 """Finds the limits that a request meets, and builds its reservation. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
 
@@ -21,7 +20,7 @@ from headgate.core.policy import (
 )
 from headgate.core.prices import PriceBook, TokenWeights, dearest
 from ratelimit.fair.tags import FairDemand
-from ratelimit.keys import CLOCK_SKEW_S, escaped_name
+from ratelimit.keys import CLOCK_SKEW_S, escaped
 from ratelimit.smooth import Refill, drain_of, drops_per_unit
 from ratelimit.store.protocol import (
     MAX_COUNT,
@@ -29,7 +28,6 @@ from ratelimit.store.protocol import (
     Demand,
     Lease,
     Reservation,
-    Spent,
     Weights,
 )
 from ratelimit.windows import Window, window
@@ -40,8 +38,7 @@ HOLD_S = 6 * 3600.0
 _NOTHING = Weights()
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(Struct, frozen=True, gc=False):
     """The caller and the model of a request, as ext_authz and ext_proc determined them."""
 
     tenant: str
@@ -92,18 +89,21 @@ def claims_of(
     An answer `from_cache` takes no slot, and each of its tokens counts as one that was kept.
     """
     claims: dict[str, Claim] = {}
-    names = _names(subject)
+    user, model = subject.user, subject.model
     for limit in tenant.limits:
-        if _meets(limit.users, subject.user) and _meets(limit.models, subject.model):
-            if from_cache and isinstance(limit.shape, Slots):
-                continue
-            weights = _weights(limit.shape, subject.model, version, now_s, from_cache)
-            if weights is None:
-                continue
-            claim = _claim(limit, tenant, names, weights, now_s)
-            other = claims.get(claim.key)
-            if other is None or limit.limit < other.limit.limit:
-                claims[claim.key] = claim
+        if (limit.users and user not in limit.users) or (
+            limit.models and model not in limit.models
+        ):
+            continue
+        if from_cache and isinstance(limit.shape, Slots):
+            continue
+        weights = _weights(limit.shape, model, version, now_s, from_cache)
+        if weights is None:
+            continue
+        key, span = counter_of(limit, tenant, subject, now_s)
+        other = claims.get(key)
+        if other is None or limit.limit < other.limit.limit:
+            claims[key] = Claim(limit, key, span, weights)
     return tuple(claims.values())
 
 
@@ -124,11 +124,11 @@ def reservation_of(
     so that an exhausted limit, or a limit of 0, also refuses a request that weighs nothing.
     `fair` is its work in a queue of vLLM.
     """
-    estimated = _estimated(tokens, prompt_tokens)
     demands = []
     leases = []
     hold_s = HOLD_S
     for claim in claims:
+        estimated = claim.weights.held(tokens, prompt_tokens)
         match claim.limit.shape:
             case Windowed() as shape:
                 demands.append(_of_window(claim, shape, estimated))
@@ -148,13 +148,13 @@ def reservation_of(
     )
 
 
-def _of_window(claim: Claim, shape: Windowed, estimated: tuple[Spent, ...]) -> Demand:
+def _of_window(claim: Claim, shape: Windowed, estimated: int) -> Demand:
     limit = claim.limit
     most = min(limit.limit, MAX_COUNT)
     return Demand(
         weights=claim.weights,
         key=claim.key,
-        amount=_amount(claim.weights, estimated, most),
+        amount=max(1, min(most, estimated)),
         limit=most,
         expires_at_s=claim.ends_at_s + CLOCK_SKEW_S,
         enforced=not limit.shadow,
@@ -163,7 +163,7 @@ def _of_window(claim: Claim, shape: Windowed, estimated: tuple[Spent, ...]) -> D
     )
 
 
-def _of_bucket(claim: Claim, estimated: tuple[Spent, ...], now_s: float) -> Demand:
+def _of_bucket(claim: Claim, estimated: int, now_s: float) -> Demand:
     """The demand in drops. The store keeps a bucket until a full one would have drained."""
     limit = claim.limit
     drops = drops_per_unit(limit)
@@ -171,7 +171,7 @@ def _of_bucket(claim: Claim, estimated: tuple[Spent, ...], now_s: float) -> Dema
     return Demand(
         weights=claim.weights.times(drops),
         key=claim.key,
-        amount=_amount(claim.weights, estimated, most) * drops,
+        amount=max(1, min(most, estimated)) * drops,
         limit=min(most * drops, MAX_COUNT),
         expires_at_s=ceil(Refill(limit, limit.capacity * drops, now_s).full_at_s()),
         enforced=not limit.shadow,
@@ -188,25 +188,6 @@ def _lease(claim: Claim, lease_s: float) -> Lease:
         lease_s=lease_s,
         enforced=not limit.shadow,
         on_outage=limit.on_outage,
-    )
-
-
-def _amount(weights: Weights, estimated: tuple[Spent, ...], most: int) -> int:
-    return max(1, min(most, max(map(weights.amount, estimated))))
-
-
-def _meets(named: frozenset[str], value: str) -> bool:
-    return not named or value in named
-
-
-def _estimated(tokens: int, prompt_tokens: int | None) -> tuple[Spent, ...]:
-    """The usages that the estimate allows. The one that weighs most is held: never too little."""
-    if prompt_tokens is None:
-        return Spent(1, input=tokens), Spent(1, cached=tokens), Spent(1, output=tokens)
-    output = tokens - prompt_tokens
-    return (
-        Spent(1, input=prompt_tokens, output=output),
-        Spent(1, cached=prompt_tokens, output=output),
     )
 
 
@@ -248,41 +229,20 @@ def _price(
     return dearest([one.weights(now_s) for one in books.values()])
 
 
-def _claim(
-    limit: Limit,
-    tenant: Tenant,
-    names: tuple[tuple[Each, str], ...],
-    weights: Weights,
-    now_s: float,
-) -> Claim:
-    key, span = _counter(limit, tenant, names, now_s)
-    return Claim(limit, key, span, weights)
-
-
 def counter_of(
     limit: Limit, tenant: Tenant, subject: Subject, now_s: float
 ) -> tuple[str, Window | None]:
     """The counter of a limit that this subject meets now: its key, and its window if it has one."""
-    return _counter(limit, tenant, _names(subject), now_s)
-
-
-def _counter(
-    limit: Limit, tenant: Tenant, names: tuple[tuple[Each, str], ...], now_s: float
-) -> tuple[str, Window | None]:
-    span = None
+    named = _named_counter(limit.id, limit.each, subject)
     if isinstance(limit.shape, Windowed):
         span = window(limit.shape.per, tenant.calendar, now_s)
-    parts = [escaped_name(limit.id)]
-    parts += [name for each, name in names if each in limit.each]
-    if span is not None:
-        parts.append(f"{span.start_s}")
-    return "/".join(parts), span
+        return f"{named}/{span.start_s}", span
+    return named, None
 
 
-def _names(subject: Subject) -> tuple[tuple[Each, str], ...]:
-    """The part of each dimension in a counter's key, made once for all limits of a request."""
-    return (
-        (Each.USER, f"user={escaped_name(subject.user)}"),
-        (Each.KEY, f"key={escaped_name(subject.key)}"),
-        (Each.MODEL, f"model={escaped_name(subject.model)}"),
-    )
+@lru_cache(maxsize=16_384)  # a caller's requests to a model meet the same counters
+def _named_counter(limit: str, each: frozenset[Each], subject: Subject) -> str:
+    """The limit, and the subject in each of its dimensions."""
+    names = {Each.USER: subject.user, Each.KEY: subject.key, Each.MODEL: subject.model}
+    own = [f"{part}={escaped(name)}" for part, name in names.items() if part in each]
+    return "/".join((escaped(limit), *own))

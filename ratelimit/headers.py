@@ -3,7 +3,7 @@
 The header names and the format of the reset times are OpenAI's, which its client libraries know.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from math import ceil
 
 from headgate.core.amounts import written
@@ -43,18 +43,23 @@ def quota_headers(
     limit of weighted tokens is shown in weighted tokens. A limit of cost has none. The limit
     of a smooth one is its burst, the most that can remain; it resets when all of it remains again.
     """
+    shown: dict[Count, LimitStatus] = {}
+    for quota in quotas:
+        count = quota.rule.count
+        other = shown.get(count)
+        shown[count] = quota if other is None else min(other, quota, key=_slack)
+    if hit is not None:
+        shown[hit.count] = hit
     headers: Headers = []
-    counted = [(quota.rule.count, quota) for quota in quotas]
     for kind in _KINDS:
-        of_kind = [quota for count, quota in counted if count is kind]
-        shown = hit if hit and hit.count is kind else tightest(of_kind)
-        if shown is None or shown.resets_at_s is None:
+        status = shown.get(kind)
+        if status is None or status.resets_at_s is None:
             continue
         limit, remaining, reset = _NAMES[kind]
         headers += [
-            (limit, str(shown.limit)),
-            (remaining, str(shown.remaining)),
-            (reset, reset_time(shown.resets_at_s - now_s)),
+            (limit, str(status.rule.capacity)),
+            (remaining, str(status.remaining)),
+            (reset, reset_time(status.resets_at_s - now_s)),
         ]
     return headers
 
@@ -75,14 +80,13 @@ def refused_headers(refused: Refused, now_s: float) -> Headers:
     return headers
 
 
-def tightest(quotas: Sequence[LimitStatus]) -> LimitStatus | None:
+def tightest(quotas: Iterable[LimitStatus]) -> LimitStatus | None:
     """The limit with the smallest remaining share; of equals, the one that resets last."""
-    if len(quotas) < 2:  # most often there is one of a kind
-        return quotas[0] if quotas else None
-    return min(
-        quotas,
-        key=lambda quota: (quota.remaining / max(1, quota.limit), -(quota.resets_at_s or 0)),
-    )
+    return min(quotas, key=_slack, default=None)
+
+
+def _slack(quota: LimitStatus) -> tuple[float, float]:
+    return quota.remaining / max(1, quota.limit), -(quota.resets_at_s or 0)
 
 
 def reset_time(seconds: float) -> str:

@@ -52,9 +52,8 @@ class KnownReservations:
         self._kept = kept
         self._known: OrderedDict[str, Known] = OrderedDict()
         self._ended: OrderedDict[str, None] = OrderedDict()
-
-    def get(self, reservation: str) -> Known | None:
-        return self._known.get(reservation)
+        self.get = self._known.get
+        """What is known of a reservation; None if nothing is."""
 
     def remember(self, reservation: str, known: Known) -> None:
         self._known[reservation] = known

@@ -146,7 +146,7 @@ class Limiter:
         )
         if reserved.decision is ReserveDecision.REFUSED:
             return refusal_of(reservation, met, reserved, statuses)
-        exceeded = tuple(met[key].limit for key in reserved.exceeded)
+        exceeded = tuple([met[key].limit for key in reserved.exceeded]) if reserved.exceeded else ()
         holds_slot = bool(reservation.leases)
         priority = _priority(request, reservation.fair, reserved.start)
         return Admitted(tuple(statuses.values()), exceeded, reserved.held_by, holds_slot, priority)

@@ -148,7 +148,7 @@ class RateLimitService:
         self._metrics.settlements.labels(_HOOK, outcome.value).inc()
 
     def _record_admission(self, call: ReserveRequest, admitted: Admitted) -> None:
-        self._count("ok")
+        self._metrics.decisions.labels(_HOOK, "ok").inc()
         if not call.from_cache:
             pods = self._limiter.pods_of(call)
             self._reserved_requests(*pods).inc()

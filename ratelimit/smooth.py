@@ -30,6 +30,8 @@ def used_units(limit: Limit, used: int) -> int:
 
 def remaining_units(limit: Limit, used: int) -> int:
     """The remaining units of the limit, rounded down and never below 0."""
+    if not isinstance(limit.shape, Smooth):
+        return max(0, limit.limit - used)
     return max(0, limit.capacity - used_units(limit, used))
 
 

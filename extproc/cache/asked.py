@@ -21,6 +21,8 @@ def caching_of(
     own, kept = tenant.answer_cache, model.answer_cache
     if own is None or kept is None or api not in CACHED_APIS or choices != 1:
         return None
+    if model.failover is not None:  # the spare version's answer would be taken for its own
+        return None
     asked = directives_of(facts.cache_control)
     if asked.keeps_out:
         return None

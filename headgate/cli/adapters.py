@@ -9,12 +9,31 @@ from typing import Any
 
 import click
 
+from headgate.adapters.source import Source, SourceError, read_place
 from headgate.cli.api import AS_JSON, calls_api, segment, show
 from headgate.cli.options import FILE, HostPort
 from headgate.core.errors import OperatorError
 from headgate.management.client import ApiClient
 from headgate.program.adapter_agent import AgentSettings, run_agent
 from headgate.program.settings import Address
+
+
+class Bucket(click.ParamType[Source]):
+    """`s3://BUCKET` or `s3://BUCKET/PREFIX`."""
+
+    name = "bucket"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Source:
+        """Reads the text; a wrong one ends the command with a usage error."""
+        if isinstance(value, Source):
+            return value
+        try:
+            return read_place(str(value))
+        except SourceError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+
 
 _COLUMNS = ("name", "tenant", "base", "copies", "shared_with", "versions")
 _PLACE_COLUMNS = ("version", "weight", "pod", "step", "gets_requests", "error")
@@ -52,7 +71,7 @@ def show_command(*, api: ApiClient, adapter: str, as_json: bool) -> None:
 @click.argument("adapter")
 @click.option("--tenant", required=True, help="The tenant that owns it.")
 @click.option("--base", required=True, help="The model of the policy on which it runs.")
-@click.option("--source", required=True, help="Its folder below the root of the agents.")
+@click.option("--source", required=True, help="Its folder, or s3://BUCKET/PREFIX.")
 @click.option("--copies", type=int, default=1, show_default=True, help="How many pods load it.")
 @click.option("--share", multiple=True, metavar="TENANT", help="A tenant that may use it; repeat.")
 @click.option("--wait-s", type=click.FloatRange(min=0), default=0.0, help="Waits for its load [0].")
@@ -109,17 +128,16 @@ def unload_command(*, api: ApiClient, adapter: str, version: int | None, as_json
 @adapters_group.command("agent")
 @click.option("--listen", type=HostPort(), default="0.0.0.0:9003", show_default=True)
 @click.option("--vllm", default="http://127.0.0.1:8000", show_default=True, metavar="URL")
-@click.option("--sources", type=_FOLDER, required=True, help="The root of all sources.")
+@click.option("--sources", type=_FOLDER, help="The root of sources that are folders.")
+@click.option("--bucket", multiple=True, type=Bucket(), help="A bucket of sources; repeat.")
+@click.option("--s3-endpoint", metavar="URL", help="The store of the buckets [AWS].")
 @click.option("--folder", type=_FOLDER, required=True, help="Where vLLM reads adapters.")
 @click.option("--base-config", type=FILE, required=True, help="The base model's config.json.")
-def agent_command(
-    *, listen: Address, vllm: str, sources: Path, folder: Path, base_config: Path
-) -> None:
+def agent_command(*, listen: Address, bucket: tuple[Source, ...], **options: Any) -> None:
     """Copy and check the files of adapters, beside the vLLM of a pod."""
-    settings = AgentSettings(
-        address=listen, vllm=vllm, sources=sources, folder=folder, base_config=base_config
-    )
-    asyncio.run(run_agent(settings))
+    if options["sources"] is None and not bucket:
+        raise click.UsageError("name the sources with --sources, --bucket, or both")
+    asyncio.run(run_agent(AgentSettings(address=listen, buckets=bucket, **options)))
 
 
 def _weight(text: str) -> tuple[str, int]:

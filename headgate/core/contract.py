@@ -282,6 +282,7 @@ class Header(StrEnum):
     TIER = "x-headgate-tier"
     LORA = "x-headgate-lora"
     AFFINITY = "x-headgate-affinity"
+    SPARE = "x-headgate-spare"
 
 
 VERSION_HEADER = "x-model-version"

@@ -5,7 +5,9 @@ from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
 
+from headgate.core.loop_metrics import LoopCounter, LoopHistogram
 from headgate.core.metric_children import remembering
 
 
@@ -15,7 +17,7 @@ class Registering(Protocol):
     registry: CollectorRegistry
 
 
-M = TypeVar("M", Counter, Gauge, Histogram)
+M = TypeVar("M", Counter, Gauge, Histogram, LoopCounter, LoopHistogram)
 
 
 class Declared(Generic[M]):
@@ -43,4 +45,7 @@ class Declared(Generic[M]):
 
     def register(self, metrics: Registering) -> None:
         """Registers the metric and makes it the attribute of `metrics`."""
-        vars(metrics)[self._attribute] = remembering(self._build(registry=metrics.registry))
+        metric = self._build(registry=metrics.registry)
+        if isinstance(metric, MetricWrapperBase):
+            remembering(metric)
+        vars(metrics)[self._attribute] = metric

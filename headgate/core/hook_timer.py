@@ -1,8 +1,7 @@
 """Measures how long a hook takes for one answer."""
 
-from prometheus_client import Histogram
-
 from headgate.core.clock import Clock
+from headgate.core.loop_metrics import Spread
 
 
 class HookTimer:
@@ -10,7 +9,7 @@ class HookTimer:
 
     __slots__ = ("_clock", "_seconds", "_start_s")
 
-    def __init__(self, seconds: Histogram, clock: Clock) -> None:
+    def __init__(self, seconds: Spread, clock: Clock) -> None:
         self._seconds = seconds
         self._clock = clock
 

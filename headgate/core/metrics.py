@@ -3,6 +3,7 @@
 from itertools import chain
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
 
 from headgate.core.adapter_metrics import AdapterMetrics
 from headgate.core.cache_metrics import CacheMetrics
@@ -12,7 +13,9 @@ from headgate.core.demand_metrics import DemandMetrics
 from headgate.core.hook_timer import HookTimer
 from headgate.core.identity_metrics import IdentityMetrics
 from headgate.core.ledger_metrics import LedgerMetrics
+from headgate.core.loop_metrics import LoopCounter, LoopHistogram
 from headgate.core.metric_children import remembering
+from headgate.core.placement_metrics import PlacementMetrics
 from headgate.core.request_metrics import RequestMetrics
 from headgate.core.store_metrics import StoreMetrics
 
@@ -29,34 +32,35 @@ class Metrics:
     """The program's metrics, registered in `registry`; tests read values back from their own."""
 
     requests = Declared(
-        Counter,
+        LoopCounter,
         "headgate_requests",
         "Finished requests, as the access log tells.",
         labelnames=("tenant", "model", "api", "status"),
     )
     tokens = Declared(
-        Counter,
+        LoopCounter,
         "headgate_tokens",
         "Tokens charged, by kind (prompt, cached, completion, reasoning); cached is a part of"
         " prompt and reasoning a part of completion.",
         labelnames=("tenant", "model", "kind"),
     )
     decisions = Declared(
-        Counter,
+        LoopCounter,
         "headgate_decisions",
         "Answers of each hook: ok, or the error code that the client got.",
         labelnames=("hook", "decision"),
     )
     versions = Declared(
-        Counter,
+        LoopCounter,
         "headgate_versions",
         "Requests admitted to a version: one that their conversation was on (kept), a new one"
         " (new), by the hash alone as the store did not answer (unremembered), chosen by the"
-        " client (chosen), or the only one there is (only).",
+        " client (chosen), or the only one there is (only). To the spare version as their own one"
+        " did not answer (down), or had a long queue (full).",
         labelnames=("base", "version", "how"),
     )
     settlements = Declared(
-        Counter,
+        LoopCounter,
         "headgate_settlements",
         "Settled requests, by where the numbers came from (usage, partial, estimate, refund),"
         " those that changed nothing (duplicate, unknown), and those left to do (deferred,"
@@ -64,7 +68,7 @@ class Metrics:
         labelnames=("via", "outcome"),
     )
     hook_seconds = Declared(
-        Histogram,
+        LoopHistogram,
         "headgate_hook_seconds",
         "Time each hook took to answer one call.",
         labelnames=("hook",),
@@ -84,14 +88,14 @@ class Metrics:
         buckets=_STALL_BUCKETS,
     )
     estimate_ratio = Declared(
-        Histogram,
+        LoopHistogram,
         "headgate_estimate_ratio",
         "Tokens held at admission divided by tokens used, for requests with usage.",
         labelnames=("model",),
         buckets=_RATIO_BUCKETS,
     )
     ttft_seconds = Declared(
-        Histogram,
+        LoopHistogram,
         "headgate_ttft_seconds",
         "Time from the request's start to its first output, as seen in the proxy.",
         labelnames=("model", "version"),
@@ -130,7 +134,7 @@ class Metrics:
         labelnames=("what",),
     )
     records = Declared(
-        Counter,
+        LoopCounter,
         "headgate_records",
         "Usage records, by what became of them (written, failed, left_out).",
         labelnames=("outcome",),
@@ -242,6 +246,7 @@ class Metrics:
         self.of_identity, self.of_ledger = IdentityMetrics(registry), LedgerMetrics(registry)
         self.of_adapters = AdapterMetrics(registry)
         self.of_store, self.of_cache = StoreMetrics(registry), CacheMetrics(registry)
+        self.of_placement = PlacementMetrics(registry)
         parts = (
             self.of_requests,
             self.demand,
@@ -250,9 +255,11 @@ class Metrics:
             self.of_adapters,
             self.of_store,
             self.of_cache,
+            self.of_placement,
         )
         for metric in chain.from_iterable(vars(part).values() for part in parts):
-            remembering(metric)
+            if isinstance(metric, MetricWrapperBase):
+                remembering(metric)
         self.store_available.set(1)
 
     @classmethod

@@ -6,12 +6,15 @@ from enum import StrEnum
 from typing import ClassVar, TypeAlias
 from zoneinfo import ZoneInfo
 
+from msgspec import Struct
+
 from headgate.core.adapter_pools import AdapterPool
 from headgate.core.answer_cache import ModelCache, TenantCache
 from headgate.core.apis import Api
 from headgate.core.auto import AUTO, Sizes
 from headgate.core.body_fields import FieldRules
 from headgate.core.defaults import DEFAULT_FAIRNESS_FLOOR, DEFAULT_IMAGE_TOKENS, DEFAULT_POD_SLOTS
+from headgate.core.failover import Failover
 from headgate.core.issuers import FrontEnd, Issuer
 from headgate.core.notices import Channels, TenantNotices, Threshold
 from headgate.core.own_keys import OwnKeyRules
@@ -167,19 +170,18 @@ class Limit:
     shadow: bool = False
     on_outage: OnOutage = OnOutage.CLOSED
     notify: tuple[Threshold, ...] = ()
+    count: Count = field(init=False, repr=False, compare=False)
+    capacity: int = field(init=False, repr=False, compare=False)
+    """The most that can remain of it: the burst of a smooth limit."""
 
-    @property
-    def count(self) -> Count:
-        return self.shape.count
-
-    @property
-    def capacity(self) -> int:
-        """The most that can remain of it: the burst of a smooth limit."""
-        return self.shape.burst if isinstance(self.shape, Smooth) else self.limit
+    def __post_init__(self) -> None:
+        shape = self.shape
+        object.__setattr__(self, "count", shape.count)
+        capacity = shape.burst if isinstance(shape, Smooth) else self.limit
+        object.__setattr__(self, "capacity", capacity)
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Struct, frozen=True, gc=False):
     """The caller that ext_authz found. `key` names a key, an issuer or a workload."""
 
     tenant: str
@@ -196,7 +198,8 @@ class Model:
     the adapter, or the served model name. `image_tokens` are held for each image of a prompt.
     The virtual time of its queue moves by `fairness_floor` tokens a second at least.
 
-    With an `answer_cache`, answers to tenants that have one too are kept.
+    The spare version of its `failover` answers where another one cannot. With an `answer_cache`,
+    answers to tenants that have one too are kept.
 
     On the pods of `adapter_pool` Headgate loads the adapters of this base model itself.
 
@@ -223,6 +226,7 @@ class Model:
     adapter_versions: Versions | None = None
     adapter_pool: AdapterPool | None = None
     answer_cache: ModelCache | None = None
+    failover: Failover | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +235,8 @@ class Tenant:
 
     With `cache_salt`, its prompts share vLLM's prefix cache with no other tenant's. With
     `chooses_version`, its clients may choose a version. Its `weight` in vLLM's queues is None if no
-    tenant has one. `sizes` are what `auto` may choose for it, if `models` has that name.
+    tenant has one. `sizes` are what `auto` may choose for it, if `models` has that name. It
+    gets no spare version above its `failover_ceiling`.
     """
 
     name: str
@@ -247,6 +252,7 @@ class Tenant:
     sizes: Sizes = ()
     notices: TenantNotices = field(default_factory=TenantNotices)
     answer_cache: TenantCache | None = None
+    failover_ceiling: TokenWeights | None = None
 
     @property
     def has_auto(self) -> bool:

@@ -191,6 +191,11 @@ class PriceBook:
         """The largest weights of all periods, for a rough bound."""
         return dearest([one.prices.per_token for one in self.all_periods] or [_FREE])
 
+    def dearest_of(self, version: str) -> TokenWeights:
+        """The largest weights of one version in all periods, for a rough bound."""
+        periods = self.of_versions.get(version, self.periods)
+        return dearest([one.prices.per_token for one in periods] or [_FREE])
+
     @property
     def all_periods(self) -> tuple[PricePeriod, ...]:
         """Those of the model and of its versions."""

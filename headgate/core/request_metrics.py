@@ -6,7 +6,9 @@ A tenant's series exist from its first request on: a policy may have 10,000 tena
 
 from typing import ClassVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Gauge
+
+from headgate.core.loop_metrics import LoopCounter, LoopHistogram
 
 _SECONDS_BUCKETS = (
     0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0,
@@ -23,27 +25,27 @@ class RequestMetrics:
     """How the values of several workers become one."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.answers = Counter(
+        self.answers = LoopCounter(
             "headgate_answers",
             "Finished requests, by the version that answered, the class of the client's status and"
             " how the answer ended (complete, client_left, upstream_broke, - for none).",
             labelnames=("model", "version", "class", "ended"),
             registry=registry,
         )
-        self.seconds = Histogram(
+        self.seconds = LoopHistogram(
             "headgate_request_seconds",
             "Time from a request's start to its end, for requests that an upstream answered.",
             labelnames=("model", "version"),
             buckets=_SECONDS_BUCKETS,
             registry=registry,
         )
-        self.cost = Counter(
+        self.cost = LoopCounter(
             "headgate_cost",
             "Cost of the charged tokens, in the currency of the policy's prices.",
             labelnames=("tenant", "model"),
             registry=registry,
         )
-        self.refusals = Counter(
+        self.refusals = LoopCounter(
             "headgate_refusals",
             "Requests that a limit refused, by the limit's id.",
             labelnames=("tenant", "limit"),

@@ -5,7 +5,6 @@ call was lost. Both read the same metadata and must get the same number.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 
 from msgspec import Struct
@@ -39,8 +38,7 @@ class Usage(Struct, frozen=True, kw_only=True, gc=False):
     abandoned: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(Struct, frozen=True, gc=False):
     """The tokens reserved at admission: the total, and the prompt's part of it.
 
     `per_second` is the price of a second of audio in tokens, None if the price is not by length.
@@ -60,8 +58,7 @@ class Source(StrEnum):
     REFUND = "refund"
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(Struct, frozen=True, gc=False):
     """The tokens that a request is charged, and why. A refund charges no request either.
 
     `cached` is the part of `prompt` that came from vLLM's prefix cache.

@@ -82,7 +82,7 @@ def _overload_manager(max_connections: int) -> OverloadManager:
 def write_bootstrap(box: OneBox) -> None:
     """Writes all files that Envoy needs to start. Raises BadUpstream."""
     box.folder.mkdir(parents=True, exist_ok=True)
-    write_dynamic(box, box.upstreams, box.versions, box.pods)
+    write_dynamic(box, box.upstreams, box.versions, box.pods, box.spares)
     if box.certificate is not None:
         write_certificate(box, box.certificate)
     _write_listeners(box, [listener(box, SERVICES), log_keeper(SERVICES)])

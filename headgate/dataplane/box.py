@@ -76,6 +76,7 @@ class OneBox:
     - With a `certificate` clients speak TLS, otherwise clear text.
     - Client connections beyond `max_connections` are closed at once.
     - With `tracing` Envoy sends spans to a collector.
+    - `spares` are the spare versions of base models, for when another one takes no connection.
     - `pods` are those of the clusters whose pods Headgate chooses. Without any at
       the start, none can come later.
     - With an `affinity_salt` a filter hashes the beginning of each prompt with it.
@@ -97,6 +98,7 @@ class OneBox:
     tracing: Tracing | None = None
     path: HookPath = HookPath.STANDARD
     pods: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    spares: Mapping[str, str] = field(default_factory=dict)
     affinity_salt: str | None = None
 
     @property

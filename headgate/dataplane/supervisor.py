@@ -23,9 +23,11 @@ from headgate.dataplane.envoy_admin import EnvoyAdmin
 from headgate.dataplane.listener import LISTENER
 from headgate.dataplane.routes import (
     NO_PODS,
+    NO_SPARES,
     NO_VERSIONS,
     ROUTES_NAME,
     Pods,
+    Spares,
     VersionUrls,
     write_dynamic,
 )
@@ -169,6 +171,7 @@ class Envoy:
         upstreams: Mapping[str, str],
         versions: VersionUrls = NO_VERSIONS,
         pods: Pods = NO_PODS,
+        spares: Spares = NO_SPARES,
     ) -> None:
         """Points Envoy at these models (base model name to URL); streams in flight continue.
 
@@ -177,7 +180,7 @@ class Envoy:
         """
         await self._until_applied(
             "routes",
-            lambda: write_dynamic(self._box, upstreams, versions, pods),
+            lambda: write_dynamic(self._box, upstreams, versions, pods, spares),
             _APPLIED,
             _REJECTED,
         )

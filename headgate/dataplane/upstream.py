@@ -119,7 +119,7 @@ def model_cluster(
         dns_lookup_family=ClusterDnsLookupFamily.V4_PREFERRED,
         connect_timeout=CONNECT_TIMEOUT,
         circuit_breakers=_circuit_breakers(),
-        load_assignment=_endpoints(name, [_address(*each) for each in at]),
+        load_assignment=_endpoints(name, [_address(*each) for each in at], parts.netloc),
         typed_extension_protocol_options={_PROTOCOLS: Any.pack(_http1())},
         transport_socket=_tls(host, authorities) if parts.scheme == "https" else None,
     )
@@ -208,8 +208,13 @@ def _circuit_breakers(limit: int = THRESHOLD) -> CircuitBreakers:
     )
 
 
-def _endpoints(name: str, addresses: Sequence[Address]) -> ClusterLoadAssignment:
-    endpoints = [LbEndpoint(endpoint=Endpoint(address=address)) for address in addresses]
+def _endpoints(
+    name: str, addresses: Sequence[Address], hostname: str = ""
+) -> ClusterLoadAssignment:
+    """The members of a cluster. A request has the `hostname` where its route asks for that."""
+    endpoints = [
+        LbEndpoint(endpoint=Endpoint(address=address, hostname=hostname)) for address in addresses
+    ]
     return ClusterLoadAssignment(
         cluster_name=name, endpoints=[LocalityLbEndpoints(lb_endpoints=endpoints)]
     )

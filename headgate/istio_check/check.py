@@ -25,6 +25,7 @@ from headgate.istio_check.manifests import Manifest
 from headgate.istio_check.mesh import Mesh
 from headgate.istio_check.rules import (
     access,
+    adapters,
     destinations,
     envoy,
     fields,
@@ -58,6 +59,9 @@ RULES: tuple[Callable[[Mesh], Iterator[Finding]], ...] = (
     models.catch_all,
     models.policy_in_the_mesh,
     servers.servers,
+    adapters.loaders,
+    adapters.pods,
+    adapters.callers,
     routes.weights,
     routes.precedence,
     routes.gateways,

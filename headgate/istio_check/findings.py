@@ -47,6 +47,11 @@ class MeshRule(StrEnum):
     SERVED_NAME_DIFFERS = "served-name-differs"
     USAGE_NOT_FORCED = "usage-not-forced"
     SCHEDULING_DIFFERS = "scheduling-differs"
+    ADAPTERS_LOADED_TWICE = "adapters-loaded-twice"
+    ADAPTERS_NOT_LOADED = "adapters-not-loaded"
+    ADAPTER_SIZES = "adapter-sizes"
+    ADAPTER_PODS = "adapter-pods"
+    ADAPTERS_OPEN = "adapters-open", Severity.WARNING
     NO_CATCH_ALL = "no-catch-all"
     GATEWAY_UNKNOWN = "gateway-unknown"
     WEIGHTS = "weights"

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import urlsplit
 
+from headgate.core.adapter_pools import AdapterPool
 from headgate.core.pods import named_pods
-from headgate.core.policy import CompiledPolicy
+from headgate.core.policy import CompiledPolicy, Model
 from headgate.dataplane.box import MAX_BODY_LIMIT_BYTES
 from headgate.istio_check.manifests import KeyPath, Manifest, items, mapping, text, whole
 from headgate.policy.document import YamlMapping
@@ -33,11 +34,20 @@ class PolicyDocument:
 
     @property
     def placed(self) -> list[str]:
-        """The base models that have pods in the policy, of their own or of a version."""
+        """The base models that have pods in the policy: their own, a version's, or a pool's."""
         return [
             model.name
             for model in self.compiled.models.values()
-            if model.base == model.name and any(named_pods(model))
+            if model.base == model.name and (any(named_pods(model)) or model.adapter_pool)
+        ]
+
+    @property
+    def pools(self) -> list[tuple[Model, AdapterPool]]:
+        """The base models on whose pods Headgate loads adapters."""
+        return [
+            (model, model.adapter_pool)
+            for model in self.compiled.models.values()
+            if model.base == model.name and model.adapter_pool is not None
         ]
 
     @property

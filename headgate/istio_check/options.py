@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from headgate.istio_check.lora_options import LoraOptions, lora_options
 from headgate.istio_check.manifests import items, mapping, text
 
 MODEL_LENGTH = "max-model-len"
@@ -31,6 +32,7 @@ class ServerOptions:
     forces_usage: bool
     orders_by_priority: bool
     is_complete: bool
+    loras: LoraOptions
 
 
 def server_options(container: Mapping[str, object]) -> ServerOptions | None:
@@ -52,6 +54,7 @@ def server_options(container: Mapping[str, object]) -> ServerOptions | None:
         forces_usage=forced is not None and forced[:1] != ("false",),
         orders_by_priority=options.get(SCHEDULING, ())[:1] == (PRIORITY,),
         is_complete="config" not in options and not any(_is_list(word) for word in words),
+        loras=lora_options(options, container),
     )
 
 

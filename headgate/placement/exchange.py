@@ -6,6 +6,7 @@ requests only.
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -35,30 +36,27 @@ same, and then count twice until their period ends.
 """
 
 
-class LoadExchange:
-    """An asynchronous context: inside it the loads are exchanged every `EXCHANGE_EVERY_S`.
+class Exchange(ABC):
+    """An asynchronous context: inside it replicas tell each other `what` they know.
 
-    Nothing is asked of Redis while no request begins or ends here. In an outage each replica goes
-    on by its own requests and by what it knew.
+    That is every `EXCHANGE_EVERY_S`. While Redis is away each replica goes on by what it knew.
     """
 
-    def __init__(self, loads: PodLoads, share: Share, clock: Clock) -> None:
-        self._loads = loads
-        self._share = share
+    def __init__(self, what: str, clock: Clock) -> None:
+        self._what = what
         self._say = DampedLog(log, clock)
-        self._task = BackgroundTask("loads of pods", self.exchange, EXCHANGE_EVERY_S, log)
+        self._task = BackgroundTask(what, self.exchange, EXCHANGE_EVERY_S, log)
 
     async def exchange(self) -> None:
         """One exchange, if there is something to tell."""
-        if not self._loads.is_used:
-            return
-        told = self._loads.untold()
         try:
-            sums = await self._share(told, self._loads.periods())
+            await self._tell()
         except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
-            self._say(logging.WARNING, "exchange", f"loads of pods are not exchanged: {error!r}")
-            return
-        self._loads.learn(told, sums)
+            self._say(logging.WARNING, "exchange", f"{self._what} are not exchanged: {error!r}")
+
+    @abstractmethod
+    async def _tell(self) -> None:
+        """Tells what is new here, and learns what others told. Raises as `Share` does."""
 
     async def __aenter__(self) -> Self:
         self._task.start()
@@ -71,6 +69,20 @@ class LoadExchange:
         traceback: TracebackType | None,
     ) -> None:
         await self._task.stop()
+
+
+class LoadExchange(Exchange):
+    """Exchanges the loads of pods. An idle replica asks Redis nothing."""
+
+    def __init__(self, loads: PodLoads, share: Share, clock: Clock) -> None:
+        super().__init__("loads of pods", clock)
+        self._loads = loads
+        self._share = share
+
+    async def _tell(self) -> None:
+        if self._loads.is_used:
+            told = self._loads.untold()
+            self._loads.learn(told, await self._share(told, self._loads.periods()))
 
 
 class OwnLoads:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from extproc.types import Placing
+from headgate.core.placement_metrics import Choice
 from headgate.core.rendezvous import ordered
 from headgate.placement.loads import PodLoads
 
@@ -21,12 +22,18 @@ class BoundedPlaces:
     """Rendezvous hashing with bounded loads; `hosts` is an `extproc.affinity.Places`.
 
     The first pod of a key's order that is below the bound gets the request. The bound is
-    `BOUND_PERCENT` of the mean, and at least the `slots` of a pod.
+    `BOUND_PERCENT` of the mean, and at least the `slots` of a pod. `count` counts each choice.
     """
 
-    def __init__(self, addresses: Addresses, loads: PodLoads) -> None:
+    def __init__(
+        self,
+        addresses: Addresses,
+        loads: PodLoads,
+        count: Callable[[Choice], None] = lambda _choice: None,
+    ) -> None:
         self._addresses = addresses
         self._loads = loads
+        self._count = count
         self._turn = 0
 
     def hosts(self, pods: tuple[str, ...], placing: Placing) -> tuple[str, ...]:
@@ -37,7 +44,14 @@ class BoundedPlaces:
         order = ordered(placing.key, addresses) if placing.key else self._least(addresses)
         first = self._first(order, placing.slots) if placing.key else order[0]
         self._loads.begin(first)
+        own = Choice.OWN if first == order[0] else Choice.NEXT
+        self._count(own if placing.key else Choice.FEWEST)
         return (first, *(pod for pod in order if pod != first))[:MOST_HOSTS]
+
+    def have(self, pods: tuple[str, ...], each: int) -> bool:
+        """Whether these pods have `each` requests in flight on average; False if none is known."""
+        addresses = self._addresses(pods)
+        return bool(addresses) and sum(map(self._loads.of, addresses)) >= each * len(addresses)
 
     def ended(self, pod: str, began_s: float) -> None:
         """A request to a pod of `hosts` has ended; it began at this Unix time."""

@@ -29,7 +29,7 @@ class SizeEntry(Entry):
 
 
 class CeilingEntry(Entry):
-    """The highest prices of a model that `auto` may choose for a tenant."""
+    """The highest prices of a model that `auto` chooses for a tenant, or of a spare version."""
 
     input: Price
     output: Price

@@ -42,6 +42,7 @@ from headgate.policy.callers import (
     own_keys_of,
     workloads_of,
 )
+from headgate.policy.failover import ceiling_of, failover_of
 from headgate.policy.limits import (
     ConcurrentLimitEntry,
     CostLimitEntry,
@@ -125,6 +126,7 @@ def _base_model(name: str, entry: BaseModelEntry, currency: str | None) -> Model
         fields=entry.fields,
         adapter_pool=pool_of(entry.adapter_pool),
         answer_cache=model_cache_of(entry.answer_cache),
+        failover=failover_of(entry.failover),
     )
 
 
@@ -161,6 +163,7 @@ def _adapter(name: str, entry: AdapterEntry, base: Model, currency: str | None) 
         pods=base.pods,
         affinity=base.affinity,
         pod_slots=base.pod_slots,
+        failover=base.failover,
         fields=_both(base.fields, entry.fields),
         answer_cache=base.answer_cache,
     )
@@ -197,6 +200,7 @@ def _tenant(
         notices=tenant_notices_of(entry.notices),
         answer_cache=tenant_cache_of(entry.answer_cache),
         sizes=below(entry.auto_ceiling, sizes, models),
+        failover_ceiling=ceiling_of(entry.failover_ceiling),
     )
     own = {model: models[model] for model in tenant.usable}
     compiled = (_limit(limit, own) for limit in entry.limits)

@@ -15,6 +15,7 @@ from headgate.core.keys import default_id
 from headgate.policy.auto_references import AutoReferences
 from headgate.policy.caller_references import check_callers, origins_of_users
 from headgate.policy.document import Path, YamlMapping, line_of
+from headgate.policy.failover import check_failover
 from headgate.policy.meaning import LimitMeaning, written_meaning
 from headgate.policy.nodes import keys, mappings, texts
 from headgate.policy.notice_references import check_notices
@@ -63,6 +64,7 @@ class _References:
             yield from self._prices(ceiling, auto.models)
         yield from self._tiers()
         yield from check_callers(self.root)
+        yield from check_failover(self.root)
         yield from check_showback(self.root)
         yield from check_notices(self.root)
 

@@ -27,6 +27,7 @@ from headgate.policy.adapter_pools import AdapterPoolEntry
 from headgate.policy.answer_cache import CacheOfModel, CacheOfTenant
 from headgate.policy.auto import AUTO_RULE, CEILING_RULE, CeilingEntry, SizeEntry
 from headgate.policy.body_fields import FIELDS_RULE, BodyFields
+from headgate.policy.failover import FAILOVER_RULE, FailoverEntry
 from headgate.policy.fields import (
     NAME_RULE,
     SERVED_NAME_RULE,
@@ -164,6 +165,7 @@ class BaseModelEntry(Entry):
     sticky_s: int = Field(
         default=3600, ge=1, le=2_592_000, description="a whole number of seconds, up to 30 days"
     )
+    failover: FailoverEntry | None = Field(default=None, description=FAILOVER_RULE)
     adapter_pool: AdapterPoolEntry | None = Field(
         default=None, description="a mapping with pods, live, listed, max_rank and trained_on"
     )
@@ -243,6 +245,7 @@ class TenantEntry(Entry):
     )
     fields: BodyFields = Field(default={}, description=FIELDS_RULE)
     auto_ceiling: CeilingEntry | None = Field(default=None, description=CEILING_RULE)
+    failover_ceiling: CeilingEntry | None = Field(default=None, description=CEILING_RULE)
     own_keys: OwnKeysEntry | None = Field(
         default=None, description="{most: ..., hours: ...}, for users who make their own keys"
     )

@@ -9,6 +9,7 @@ from headgate.policy.adapter_pools import AdapterPoolEntry
 from headgate.policy.auto import CeilingEntry, SizeEntry
 from headgate.policy.body_fields import FIELD_RULE
 from headgate.policy.document import Path, YamlMapping, line_of
+from headgate.policy.failover import FailoverEntry
 from headgate.policy.fields import MODEL_NAME_RULE, NAME_RULE, Entry
 from headgate.policy.identity import (
     ActsForEntry,
@@ -82,9 +83,11 @@ _KINDS: dict[str, EntryType] = {
     "concurrent": ConcurrentLimitEntry,
 }
 _LISTED: dict[str, EntryType] = {"keys": KeyEntry, "workloads": WorkloadEntry}
+_IN_MODEL: dict[str, EntryType] = {"adapter_pool": AdapterPoolEntry, "failover": FailoverEntry}
 _IN_TENANT: dict[str, EntryType] = {
     "fairness": FairnessEntry,
     "auto_ceiling": CeilingEntry,
+    "failover_ceiling": CeilingEntry,
     "own_keys": OwnKeysEntry,
     "notices": TenantNoticesEntry,
 }
@@ -226,8 +229,8 @@ def _locate(loc: tuple[int | str, ...], root: YamlMapping) -> tuple[EntryType, s
             owner, depth = _KINDS[str(loc[2])], 2
         if len(path) > 4 and path[2] == "versions" and path[4] != "[key]":
             owner, depth = VersionEntry, 4
-        if len(path) > 3 and path[2] == "adapter_pool":
-            owner, depth = AdapterPoolEntry, 3
+        if len(path) > 3 and path[2] in _IN_MODEL:
+            owner, depth = _IN_MODEL[str(path[2])], 3
         if "prices" in path[2:]:
             owner, depth = _locate_in_prices(path, root, (owner, depth))
     elif loc[0] == "tenants":

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from accesslog.calls import not_placed
+from accesslog.calls import not_placed, not_told
 from accesslog.console import ConsoleSink
 from accesslog.service import SETTLES_AT_ONCE, AccessLogService
 from accesslog.sink import Sink
@@ -18,6 +18,7 @@ from extauthz.service import Authorization
 from extproc.affinity import no_places
 from extproc.cache.serving import CachedAnswers
 from extproc.estimate import Estimator
+from extproc.failover import stays
 from extproc.own_keys import no_keys
 from extproc.service import ExternalProcessor
 from headgate.adapters.uses import EndedUses
@@ -155,6 +156,7 @@ def _processor(
         clock=parts.clock,
         keys=parts.keys,
         places=no_places if parts.places is None else parts.places.hosts,
+        moves=stays if parts.spares is None else parts.spares.move,
         adapters=parts.adapters,
         uses=parts.uses,
         cached=None if parts.answers is None else CachedAnswers(parts.answers, hits),
@@ -204,6 +206,7 @@ def _access_log(
         clock=parts.clock,
         replica=socket.gethostname(),
         ended=not_placed if parts.places is None else parts.places.ended,
+        told=not_told if parts.spares is None else parts.spares.told,
         settles_at_once=1 if isinstance(parts.store, MemoryStore) else SETTLES_AT_ONCE,
     )
 

@@ -32,6 +32,7 @@ def box_of(
         upstreams=upstreams(policy),
         versions=_versions(policy),
         pods=_pods(policy),
+        spares=_spares(policy),
         upstream_ca=settings.upstream_ca,
         certificate=certificate,
         max_connections=settings.max_connections or MAX_CONNECTIONS,
@@ -70,7 +71,7 @@ async def metrics_of_envoy(folder: Path) -> str | None:
 
 async def follow_policy(envoy: Envoy, policy: CompiledPolicy) -> None:
     """Returns once Envoy routes by this policy; raises OperatorError when it refuses."""
-    await envoy.apply(upstreams(policy), _versions(policy), _pods(policy))
+    await envoy.apply(upstreams(policy), _versions(policy), _pods(policy), _spares(policy))
 
 
 def upstreams(policy: CompiledPolicy) -> dict[str, str]:
@@ -84,6 +85,15 @@ def _versions(policy: CompiledPolicy) -> dict[str, dict[str, str]]:
         model.base: {version.name: version.upstream for version in model.versions.all}
         for model in policy.models.values()
         if model.versions is not None
+    }
+
+
+def _spares(policy: CompiledPolicy) -> dict[str, str]:
+    """By base model its spare version."""
+    return {
+        model.base: model.failover.to
+        for model in policy.models.values()
+        if model.failover is not None
     }
 
 

@@ -17,6 +17,7 @@ from headgate.adapters.uses import UseNotes
 from headgate.core.adapters import NO_ADAPTERS, NO_USES, Adapters, Uses
 from headgate.core.clock import Clock
 from headgate.core.errors import OperatorError
+from headgate.core.failover import Failover
 from headgate.core.key_ring import NO_KEYS, KeyRing
 from headgate.core.metrics import Metrics
 from headgate.core.pods import named_pods
@@ -35,7 +36,10 @@ from headgate.ledger.notices.looking import NoticeKeeper
 from headgate.placement.exchange import LoadExchange, OwnLoads, RedisLoads
 from headgate.placement.loads import PodLoads
 from headgate.placement.names import PodNames
+from headgate.placement.outage_exchange import OutageExchange, RedisOutages
+from headgate.placement.outages import Outages
 from headgate.placement.places import BoundedPlaces
+from headgate.placement.spares import Spares
 from headgate.program.settings import DatabaseSettings, StoreSettings
 from ratelimit.descriptors.tree import Domains
 from ratelimit.fair.tags import VirtualTimes
@@ -117,7 +121,7 @@ async def running_keys(
 
 @asynccontextmanager
 async def running_places(
-    policy: Callable[[], CompiledPolicy], settings: StoreSettings, clock: Clock
+    policy: Callable[[], CompiledPolicy], settings: StoreSettings, clock: Clock, metrics: Metrics
 ) -> AsyncIterator[BoundedPlaces]:
     """Chooses between the pods of the policy, whose names it resolves.
 
@@ -138,7 +142,33 @@ async def running_places(
             stack.push_async_callback(shared.close)
             share = shared.share
         await stack.enter_async_context(LoadExchange(loads, share, clock))
-        yield BoundedPlaces(names.addresses, loads)
+        count = metrics.of_placement.choices.labels
+        yield BoundedPlaces(names.addresses, loads, lambda choice: count(choice).inc())
+
+
+@asynccontextmanager
+async def running_spares(
+    places: BoundedPlaces,
+    policy: Callable[[], CompiledPolicy],
+    settings: StoreSettings,
+    clock: Clock,
+) -> AsyncIterator[Spares]:
+    """Moves requests to the spare versions of the policy. Raises OperatorError for a bad URL.
+
+    Replicas exchange what they hear of outages through the Redis of the store.
+    """
+
+    def failover_of(base: str) -> Failover | None:
+        model = policy().models.get(base)
+        return None if model is None else model.failover
+
+    outages = Outages(clock.now_s)
+    async with AsyncExitStack() as stack:
+        if settings.url != "memory":
+            shared = RedisOutages(settings.url, settings.deadline_s, settings.password_file)
+            stack.push_async_callback(shared.close)
+            await stack.enter_async_context(OutageExchange(outages, shared, clock))
+        yield Spares(places, outages, failover_of)
 
 
 def key_store(settings: DatabaseSettings, clock: Clock) -> KeyStore | None:
@@ -201,6 +231,8 @@ class Parts:
     """Whether new requests may come in; False once one box ends."""
     places: BoundedPlaces | None = None
     """Chooses pods, where the policy names them. With None, Envoy chooses all of them."""
+    spares: Spares | None = None
+    """Moves requests to the spare versions of models. With None, each request stays."""
     keys: KeyRing = NO_KEYS
     """The keys that were issued at run time; none without a database."""
     adapters: Adapters = NO_ADAPTERS

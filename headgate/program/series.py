@@ -15,6 +15,7 @@ from headgate.core.contract import ABSENT
 from headgate.core.errors import Refusal
 from headgate.core.ledger_metrics import NOTICE_CHANNELS, NOTICE_OUTCOMES, OUTCOMES
 from headgate.core.metrics import Metrics
+from headgate.core.placement_metrics import Choice
 from headgate.core.policy import CompiledPolicy, OnOutage
 from headgate.core.request_metrics import CLASSES
 from headgate.core.settlement import Source
@@ -63,6 +64,8 @@ def start_series(metrics: Metrics) -> None:
         metrics.outage_decisions.labels(policy, decision)
     for outcome in ("written", "failed", "left_out"):
         metrics.records.labels(outcome)
+    for how in Choice:
+        metrics.of_placement.choices.labels(how)
     for outcome in OUTCOMES:
         metrics.of_ledger.records.labels(outcome)
     for delivery in product(NOTICE_CHANNELS, NOTICE_OUTCOMES):

@@ -1,8 +1,9 @@
 """The store of one process. A method never awaits in the middle, which makes it one atomic step."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
+
+from msgspec import Struct, field
 
 from ratelimit.fair.tags import FairDemand, FairStart, Finishes
 from ratelimit.store.buckets import Buckets
@@ -56,8 +57,7 @@ class _Leases:
         return len(self._ends_s)
 
 
-@dataclass(slots=True, kw_only=True)
-class _ReservationRecord:
+class _ReservationRecord(Struct, kw_only=True, gc=False):
     """A reservation: held, or settled and remembered for a while.
 
     `filled_ms` says when each of its buckets was filled, by the bucket's own time.
@@ -126,7 +126,8 @@ class MemoryStore:
             elif counter in self._counters:
                 count = self._counters[counter] + actual - demand.amount
                 self._counters[counter] = used[demand.key] = min(MAX_COUNT, max(0, count))
-        self._end_leases(key, record)
+        if record.leases:
+            self._end_leases(key, record)
         for lease in record.leases:
             used[lease.key] = self._active((tenant, lease.key), now_s)
         if record.fair is not None:
@@ -171,10 +172,9 @@ class MemoryStore:
 
     def _used(self, reservation: Reservation) -> dict[str, int]:
         tenant, now_s = reservation.tenant, reservation.now_s
-        used = {
-            demand.key: self._count((tenant, demand.key), demand.drain, now_s)
-            for demand in reservation.demands
-        }
+        used = {}
+        for demand in reservation.demands:
+            used[demand.key] = self._count((tenant, demand.key), demand.drain, now_s)
         for lease in reservation.leases:
             used[lease.key] = self._active((tenant, lease.key), now_s)
         return used
@@ -240,15 +240,17 @@ class MemoryStore:
 
     def _clean(self, now_s: float) -> None:
         """Forgets some of what has expired."""
+        counters, records = self._expiring_counters, self._expiring_records
         for _ in range(_CLEANED_PER_CALL):
-            if not self._expiring_counters or self._expiring_counters[0][0] > now_s:
+            if not counters or counters[0][0] > now_s:
                 break
-            del self._counters[heappop(self._expiring_counters)[1]]
-        self._buckets.clean(to_ms(now_s), _CLEANED_PER_CALL)
+            del self._counters[heappop(counters)[1]]
+        if len(self._buckets):
+            self._buckets.clean(to_ms(now_s), _CLEANED_PER_CALL)
         for _ in range(_CLEANED_PER_CALL):
-            if not self._expiring_records or self._expiring_records[0][0] > now_s:
+            if not records or records[0][0] > now_s:
                 break
-            until_s, key = heappop(self._expiring_records)
+            until_s, key = heappop(records)
             record = self._records.get(key)
             if record is not None and record.until_s == until_s:
                 self._end_leases(key, record)
@@ -263,16 +265,15 @@ def _lacking(
     reservation: Reservation, used: Mapping[str, int]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The keys of demands and leases without enough room: those enforced, then the others."""
-    lacking: list[Demand | Lease] = [
-        demand for demand in reservation.demands if used[demand.key] + demand.amount > demand.limit
-    ]
-    lacking += [lease for lease in reservation.leases if used[lease.key] >= lease.limit]
-    if not lacking:
-        return (), ()
-    return (
-        tuple(asked.key for asked in lacking if asked.enforced),
-        tuple(asked.key for asked in lacking if not asked.enforced),
-    )
+    refused: list[str] = []
+    exceeded: list[str] = []
+    for demand in reservation.demands:
+        if used[demand.key] + demand.amount > demand.limit:
+            (refused if demand.enforced else exceeded).append(demand.key)
+    for lease in reservation.leases:
+        if used[lease.key] >= lease.limit:
+            (refused if lease.enforced else exceeded).append(lease.key)
+    return tuple(refused), tuple(exceeded)
 
 
 def _added(

@@ -37,8 +37,7 @@ class StoreAwayError(StoreError):
     """The store was not asked, because an outage is known: it cannot hold anything."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
+class Spent(Struct, frozen=True, gc=False):
     """The real use of a request. `input` counts the prompt tokens that no prefix cache had.
 
     A request that is given back as a whole has used nothing, not even a request.
@@ -54,8 +53,7 @@ class Spent:
         return self.input + self.cached + self.output
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
+class Weights(Struct, frozen=True, gc=False):
     """How much each thing that a request used adds to a counter, in thousandths."""
 
     request: int = 0
@@ -71,6 +69,18 @@ class Weights:
             + self.cached * spent.cached
             + self.output * spent.output
         )
+        return min(MAX_COUNT, -(-thousandths // 1000))
+
+    def held(self, tokens: int, prompt_tokens: int | None) -> int:
+        """The amount for an estimate: that of the use it allows which weighs most.
+
+        With `prompt_tokens` unknown, all tokens are of the kind with the largest weight.
+        """
+        prompt, output = max(self.input, self.cached), self.output
+        if prompt_tokens is None:
+            thousandths = self.request + max(prompt, output) * tokens
+        else:
+            thousandths = self.request + prompt * prompt_tokens + output * (tokens - prompt_tokens)
         return min(MAX_COUNT, -(-thousandths // 1000))
 
     def times(self, factor: int) -> "Weights":
@@ -196,8 +206,7 @@ class SettleOutcome(StrEnum):
     """Another replica holds the request in a slice: the settlement is sent to it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(Struct, frozen=True, gc=False):
     """An outcome and, if settled, the counts of its counters and leases now, by key.
 
     A counter whose window is over may be missing; a drained bucket is at 0. `start`: as reserved.

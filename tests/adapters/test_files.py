@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.adapters.files.check import BaseShape, Fit, problems_of
-from headgate.adapters.files.disk import AdapterDisk, UnfitError, is_version
+from headgate.adapters.files.disk import AdapterDisk, is_version
 from headgate.adapters.files.header import HeaderError, Tensor, read_header
-from headgate.adapters.source import SourceError, read_source
+from headgate.adapters.files.needs import need_of
+from headgate.adapters.files.origin import MAX_CONFIG_BYTES, UnfitError, in_folder, in_kinds
+from headgate.adapters.source import SourceError, read_place, read_source
 from tests.adapters.files import (
     BASE,
     CONFIG,
@@ -125,7 +127,16 @@ def test_no_bytes_make_the_reader_fail_in_another_way(data: bytes, length: int) 
         "",
         "http://169.254.169.254/latest",
         "file:///etc",
-        "s3://bucket/x",
+        "s3://",
+        "s3://adapters",
+        "s3://adapters/",
+        "s3://adapters/../other/x",
+        "s3://adapters//x",
+        "s3://169.254.169.254/latest",
+        "s3://user@host:80/x",
+        "s3://a..b/x",
+        "S3://adapters/x",
+        "gs://adapters/x",
         "acme\\..\\x",
         "a\0b",
         "x" * 600,
@@ -134,6 +145,20 @@ def test_no_bytes_make_the_reader_fail_in_another_way(data: bytes, length: int) 
 def test_a_source_leads_neither_into_the_network_nor_out_of_its_root(text: str) -> None:
     with pytest.raises(SourceError):
         read_source(text)
+
+
+@pytest.mark.parametrize("text", ["acme/sql-7", "s3://adapters/acme/sql-7"])
+def test_a_source_is_read_as_it_was_written(text: str) -> None:
+    assert str(read_source(text)) == text
+    assert str(read_source(f"{text}/")) == text
+
+
+def test_a_prefix_is_whole_names_and_not_letters() -> None:
+    place = read_place("s3://adapters/acme")
+    assert read_source("s3://adapters/acme/sql").is_in(place)
+    assert not read_source("s3://adapters/acme-2/sql").is_in(place)
+    assert not read_source("s3://others/acme/sql").is_in(place)
+    assert not read_source("acme/sql").is_in(place)
 
 
 @pytest.mark.parametrize("name", ["sql@1", "acme-sql@12", "a.b@3"])
@@ -150,7 +175,7 @@ def test_other_names_are_no_folders(name: str) -> None:
 def disk(tmp_path: Path) -> AdapterDisk:
     for name in ("sources", "pod"):
         (tmp_path / name).mkdir()
-    return AdapterDisk(tmp_path / "sources", tmp_path / "pod", write_base(tmp_path))
+    return AdapterDisk(in_folder(tmp_path / "sources"), tmp_path / "pod", write_base(tmp_path))
 
 
 def test_a_copy_is_whole_and_has_the_same_bytes(disk: AdapterDisk, tmp_path: Path) -> None:
@@ -203,3 +228,42 @@ def test_a_missing_file_is_named(disk: AdapterDisk, tmp_path: Path, missing: str
     (write_adapter(tmp_path / "sources" / "sql") / missing).unlink()
     with pytest.raises(UnfitError, match=missing):
         disk.copy("sql@1", "sql", FIT, nothing)
+
+
+def test_a_configuration_without_end_is_not_read(disk: AdapterDisk, tmp_path: Path) -> None:
+    origin = write_adapter(tmp_path / "sources" / "sql")
+    (origin / "adapter_config.json").write_bytes(b" " * (MAX_CONFIG_BYTES + 1))
+    with pytest.raises(UnfitError, match=r"adapter_config.json is larger than 1048576 bytes"):
+        disk.copy("sql@1", "sql", FIT, nothing)
+
+
+def test_an_agent_without_a_bucket_reads_none(tmp_path: Path) -> None:
+    with pytest.raises(UnfitError, match="no sources of such a kind as s3://adapters/sql"):
+        in_kinds(in_folder(tmp_path), None)(read_source("s3://adapters/sql"))
+
+
+def exposition(waiting: str, **steps: str) -> str:
+    """vLLM's metrics after steps in this order, each with `RUNNING/WAITING` adapters."""
+    lines = [f'vllm:num_requests_waiting{{engine="0",model_name="tiny"}} {waiting}']
+    for number, names in enumerate(steps.values()):
+        running, _, asking = names.partition("/")
+        labels = f'max_lora="4",running_lora_adapters="{running}",waiting_lora_adapters="{asking}"'
+        lines.append(f"vllm:lora_requests_info{{{labels}}} 1.79{number}e+09")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "need"),
+    [
+        (exposition("0.0"), ""),
+        (exposition("0.0", first="sql@1/", last="/"), ""),
+        (exposition("0.0", first="/", last="law@2,sql@1/"), "requests for it run"),
+        (exposition("0.0", last="/law@2,sql@1"), "requests for it run"),
+        (exposition("0.0", last="sql@11/"), ""),
+        (exposition("1.0", last="law@2/law@2"), "requests wait, perhaps for it"),
+        ("", "requests wait, perhaps for it"),
+    ],
+)
+def test_files_stay_for_requests_that_vllm_has_taken(metrics: str, need: str) -> None:
+    assert need_of("sql@1", ["tiny"], metrics) == need
+    assert need_of("sql@1", ["tiny", "sql@1"], metrics) == "vLLM lists it"

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -10,6 +11,7 @@ import httpx
 from headgate.adapters.plan.values import GRACE_S, LONGEST_S
 from headgate.adapters.reconcile.act import PodActions
 from headgate.adapters.reconcile.cleaning import Cleaner
+from headgate.adapters.reconcile.hosts import PodHosts
 from headgate.adapters.reconcile.look import PodLooker
 from headgate.database.address import DatabaseAddress
 from tests.adapters.files import CONFIG, write_adapter
@@ -118,6 +120,27 @@ async def test_of_two_replicas_one_leads_and_the_other_takes_over(
             await until(lambda: third.of_adapters.leads._value.get() == 1)
 
 
+async def test_a_base_model_takes_no_place_on_the_pods_of_another(
+    address: DatabaseAddress, tmp_path: Path
+) -> None:
+    async with rig_of(address, tmp_path, 2) as (rig, [own, others]):
+        pool = rig.policy.models["tiny"].adapter_pool
+        assert pool is not None
+        pools = {
+            name: replace(pool, pods=(pod.removeprefix("http://"),))
+            for name, pod in (("other", others), ("tiny", own))
+        }
+        models = {
+            name: replace(rig.policy.models["tiny"], name=name, base=name, adapter_pool=one)
+            for name, one in pools.items()
+        }
+        rig.policy = replace(rig.policy, models={**rig.policy.models, **models})
+        async with rig.reconciler():
+            await rig.register(copies=2)
+            await until(lambda: open_on(rig, "acme-sql@1"))
+            assert {place.pod for place in await rig.places()} == set(pools["tiny"].pods)
+
+
 async def test_files_are_deleted_only_when_no_pod_lists_them_and_none_needs_them(
     address: DatabaseAddress, tmp_path: Path
 ) -> None:
@@ -126,7 +149,7 @@ async def test_files_are_deleted_only_when_no_pod_lists_them_and_none_needs_them
         httpx.AsyncClient(trust_env=False) as http,
     ):
         actions, pool = PodActions(http), rig.policy.models["tiny"].adapter_pool
-        cleaner, looker = Cleaner(actions), PodLooker(http, rig.clock)
+        cleaner, looker = Cleaner(actions), PodLooker(http, rig.clock, PodHosts())
         for name in ("sql@1", "law@1"):
             write_adapter(tmp_path / "pod" / name)
         body = {"lora_name": "sql@1", "lora_path": f"{tmp_path}/pod/sql@1"}

@@ -17,7 +17,9 @@ from bench import (
     limits,
     overshoot,
     path,
+    placement,
     policies,
+    registry,
 )
 from bench.main import run
 from bench.table import Table
@@ -175,3 +177,20 @@ async def test_fairness_is_measured_for_each_order_of_the_queue() -> None:
     (table,) = await fairness.measure(1.5)
 
     assert [row[0] for row in table.rows] == ["by arrival", "tiers", "fair tags"]
+
+
+async def test_the_registry_is_measured_at_each_size() -> None:
+    (table,) = await registry.measure(((100, 20), (200, 40)))
+
+    assert [row[:2] for row in table.rows] == [(100, 20), (200, 40)]
+    assert table.rows[0][3] == 1.0
+
+
+async def test_of_a_simulated_fleet_the_hits_loads_and_moves_are_measured() -> None:
+    (table,) = await placement.measure((placement.Case(8, 32, 1.4),), warm_s=60, measured_s=40)
+
+    [(_, found, best, loads, places, by_restart, by_loss)] = table.rows
+    assert 0 < int(str(found).rstrip("%")) <= int(str(best).rstrip("%")) + 5
+    assert isinstance(loads, int)
+    assert (float(places), float(by_restart)) == (8.0, 0.0)
+    assert 0 <= float(by_loss) <= 8.0

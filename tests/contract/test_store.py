@@ -2,14 +2,13 @@
 
 import asyncio
 import math
-from dataclasses import astuple
 from fractions import Fraction
 from typing import TypeVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from ratelimit.store.protocol import (
     MAX_COUNT,

@@ -10,8 +10,10 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +82,6 @@ class Fleet:
         """Replicas learn of a load within a second."""
         wait_until(lambda: self.box.chat(model=name).status_code == 200, f"answers of {name}")
 
-    def listed(self) -> set[str]:
-        cards = httpx.get(f"{self.pod}/v1/models").json()["data"]
-        return {card["id"] for card in cards if card["parent"]}
-
     def models_of(self, user: str) -> set[str]:
         headers = self.box.headers(user)
         body = httpx.get(f"{self.box.url}/v1/models", headers=headers).json()
@@ -107,10 +105,22 @@ async def fleet(request: pytest.FixtureRequest) -> Any:
         agent += ("--folder", str(folder), "--base-config", str(config))
         stack.enter_context(_agent(*agent))
         box = stack.enter_context(running_box(tmp_path, text, *options))
+        stack.callback(_unload, pod)  # the next test has other files
         options = ("--api", f"http://{api}", "--token-file", str(token))
         client = ApiClient(f"http://{api}", token.read_text().strip())
         stack.callback(client._http.close)
         yield Fleet(box, client, options, pod)
+
+
+def _unload(pod: str) -> None:
+    for version in _listed(pod):
+        if "@" in version:
+            httpx.post(f"{pod}/v1/unload_lora_adapter", json={"lora_name": version})
+
+
+def _listed(pod: str) -> set[str]:
+    cards = httpx.get(f"{pod}/v1/models").json()["data"]
+    return {card["id"] for card in cards if card["parent"]}
 
 
 def _sources(folder: Path) -> tuple[str, Path]:
@@ -142,6 +152,7 @@ class Streams:
     """Clients that ask for one stream after the other. `failed` says what went wrong."""
 
     box: Box
+    model: str
     whole: int = 0
     failed: list[str] = field(default_factory=list)
     _end: threading.Event = field(default_factory=threading.Event)
@@ -159,7 +170,8 @@ class Streams:
             thread.join(PATIENCE_S)
 
     def _ask(self) -> None:
-        body = {**small_chat(), "max_tokens": 100, "stream": True, "ignore_eos": True}
+        more = {"max_tokens": 100, "stream": True, "ignore_eos": True}
+        body = {**small_chat(), **more, "model": self.model}
         with httpx.Client(timeout=PATIENCE_S, headers=self.box.headers()) as http:
             while not self._end.is_set():
                 url = f"{self.box.url}/v1/chat/completions"
@@ -176,26 +188,29 @@ class Streams:
 
 
 def test_adapters_come_change_and_go_while_streams_run(fleet: Fleet) -> None:
+    """Eight streams of the base model, and eight of the adapter that changes."""
     box = fleet.box
-    with Streams(box) as streams:
+    with Streams(box, "tiny") as streams:
         words = ("--tenant", "acme", "--base", "tiny", "--source", "b")
         fleet.command("register", "acme-sql", *words, "--wait-s", str(PATIENCE_S))
         fleet.register("acme-law", "c")
         fleet.wait_served("acme-sql")
-        first = box.chat(model="acme-sql")
-        assert (first.status_code, first.json()["model"]) == (200, "acme-sql"), first.text
-        assert box.chat(model="acme-law").status_code == 200
-
-        fleet.register("acme-sql", "c")
-        fleet.api.call("PATCH", "/adapters/acme-sql", {"weights": {"2": 100}})
-        wait_until(lambda: _served(box, "acme-sql") == "acme-sql@2", "the second version")
-        fleet.api.call("POST", "/adapters/acme-sql/versions/1/withdraw")
-        fleet.api.call("POST", "/adapters/acme-law/remove")
-        wait_until(lambda: box.chat(model="acme-law").status_code == 404, "the end of acme-law")
-        if URL:
-            wait_until(lambda: fleet.listed() == {"lora-a", "acme-sql@2"}, "the unload", UNLOADED_S)
-        wait_until(lambda: streams.whole >= STREAMS or streams.failed, "a stream of each client")
-    assert streams.failed == []
+        with Streams(box, "acme-sql") as adapted:
+            first = box.chat(model="acme-sql")
+            assert (first.status_code, first.json()["model"]) == (200, "acme-sql"), first.text
+            assert box.chat(model="acme-law").status_code == 200
+            fleet.register("acme-sql", "c")
+            fleet.api.call("PATCH", "/adapters/acme-sql", {"weights": {"2": 100}})
+            wait_until(lambda: _served(box, "acme-sql") == "acme-sql@2", "the second version")
+            fleet.api.call("POST", "/adapters/acme-sql/versions/1/withdraw")
+            fleet.api.call("POST", "/adapters/acme-law/remove")
+            wait_until(lambda: box.chat(model="acme-law").status_code == 404, "the end of acme-law")
+            if URL:
+                left = {"lora-a", "acme-sql@2"}
+                wait_until(lambda: _listed(fleet.pod) == left, "the unload", UNLOADED_S)
+            for one in (streams, adapted):
+                wait_until(lambda one=one: one.whole >= STREAMS or one.failed, "a stream of each")
+    assert (streams.failed, adapted.failed) == ([], [])
     record = box.record_of(first.headers["x-request-id"])
     assert (record["model"], record["base"]) == ("acme-sql", "tiny")
     assert record["adapter"] == "acme-sql@1"
@@ -226,9 +241,39 @@ def test_another_tenant_sees_no_trace_of_an_adapter(fleet: Fleet) -> None:
     headers = {**box.headers("carol"), **forged}
     body = {**small_chat(), "model": "private"}
     answer = httpx.post(f"{box.url}/v1/chat/completions", json=body, headers=headers)
-    assert answer.status_code == 404 or answer.json()["model"] == "private"
-    for path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter"):
-        assert box.post(path, {"lora_name": "acme-sql@1"}).status_code == 404
+    assert (answer.status_code, answer.json()["model"]) == (200, "private")
+    record = box.record_of(answer.headers["x-request-id"])
+    assert (record["tenant"], record["adapter"]) == ("globex", "lora-a")
+
+
+ADMIN_PATHS = (
+    "/v1/load_lora_adapter",
+    "/v1/unload_lora_adapter",
+    "/v1/load_lora_adapter/",
+    "//v1/load_lora_adapter",
+    "/v1/../v1/load_lora_adapter",
+    "/v1/%6Coad_lora_adapter",
+    "/v1/load_lora_adapter?x=/v1/models",
+    "/v1/models/../load_lora_adapter",
+    "/adapters",
+    "/versions/acme-sql@1",
+    "/api/v1/adapters",
+)
+
+
+def test_what_loads_adapters_is_not_behind_the_door(fleet: Fleet) -> None:
+    """The paths of vLLM, of the agent and of the management API."""
+    fleet.register("acme-sql", "b")
+    before = _listed(fleet.pod)
+    body = {"lora_name": "acme-sql@1", "lora_path": "/etc", "name": "x", "source": "b"}
+    address = fleet.box.url.removeprefix("http://")
+    for method, path in product(("POST", "PUT", "DELETE"), ADMIN_PATHS):
+        connection = HTTPConnection(address, timeout=PATIENCE_S)  # it leaves `..` as it is
+        with closing(connection):
+            headers = {**fleet.box.headers(), "content-type": "application/json"}
+            connection.request(method, path, json.dumps(body), headers)
+            assert connection.getresponse().status in (400, 404, 405), (method, path)
+    assert _listed(fleet.pod) == before
 
 
 def test_a_request_for_what_is_not_loaded_gets_503_at_once(fleet: Fleet) -> None:

@@ -1,15 +1,19 @@
 """Requests for adapters that were registered at run time."""
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import BuiltinFunctionType, FrameType
 
 import pytest
+from msgspec import structs
 
 from extproc.decide import decide
 from extproc.estimate import Estimator
 from extproc.lookup import version_to_keep
 from extproc.types import Admit, Answer, Peek, Refuse, RequestDecision, Rewrite
+from headgate.adapters.registry import AdapterRow, MemoryRegistry
 from headgate.core.adapter_pools import AdapterPool
 from headgate.core.adapters import AdaptersUnavailableError, RegisteredAdapter, counted_as
 from headgate.core.apis import Api
@@ -74,7 +78,7 @@ def asked(
     caller: Caller = ALICE,
     version: str | None = None,
 ) -> RequestDecision:
-    request = replace(facts({"model": name}, caller=caller), adapter_version=version)
+    request = structs.replace(facts({"model": name}, caller=caller), adapter_version=version)
     return decide(request, policy, Estimator(), "r1", adapters=registry)
 
 
@@ -106,6 +110,46 @@ def test_a_foreign_name_and_an_unknown_one_get_the_same_answer(name: str) -> Non
     assert error.message == (
         f"The model '{name}' does not exist. GET /v1/models lists your models."
     )
+
+
+def calls_of(work: Callable[[], object]) -> list[tuple[str, str]]:
+    """Every call of a function that the work makes, in Python or in C, and every return."""
+    calls: list[tuple[str, str]] = []
+
+    def note(frame: FrameType, event: str, of: object) -> None:
+        name = of.__qualname__ if isinstance(of, BuiltinFunctionType) else frame.f_code.co_qualname
+        calls.append((event, name))
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return calls[:-1]  # the last one is that of setprofile
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models/{}", "/v1/headgate/limits"])
+def test_a_foreign_name_takes_the_same_work_as_one_that_nobody_has(path: str) -> None:
+    """Another tenant's adapter of the registry, one of the policy, and no model at all."""
+    registry = MemoryRegistry()
+    registry.replace([AdapterRow("theirs", "rivals", "tiny", (), ((7, 100),), False)])
+    method = "POST" if path.endswith("completions") else "GET"
+
+    def ask(name: str) -> list[tuple[str, str]]:
+        asked_path = path.format(name) if "{" in path else f"{path}?model={name}"
+        request = facts({"model": name}, path=asked_path, method=method)
+
+        def work() -> None:
+            assert version_to_keep(request, POLICY, NO_KEYS, registry) is None
+            refused(decide(request, POLICY, Estimator(), "r1", adapters=registry))
+
+        work()  # what is done once alone, such as compiling a pattern
+        return calls_of(work)
+
+    unknown = ask("nobody")
+    assert ("call", "MemoryRegistry.find") in unknown
+    assert ask("theirs") == unknown
+    assert ask("rival") == unknown
 
 
 def test_whoever_may_not_use_the_base_may_not_use_the_adapter() -> None:

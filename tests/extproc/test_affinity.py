@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from extproc.affinity import affinity, conversation, placing
 from headgate.core.contract import RequestKey
@@ -24,7 +25,7 @@ def key(word: Affinity, values=NAMED, caller: Caller = ALICE, adapter: str | Non
 
 @pytest.mark.parametrize("word", [Affinity.CONVERSATION, Affinity.PROMPT, Affinity.ADAPTER])
 def test_a_conversation_that_its_client_names_stays_together(word: Affinity) -> None:
-    other = replace(ALICE, user="bob")
+    other = structs.replace(ALICE, user="bob")
 
     assert key(word) == key(word, caller=other) != key(word, {RequestKey.PROMPT_CACHE_KEY: "8"})
 
@@ -46,11 +47,11 @@ def test_a_session_names_a_conversation_unless_a_cache_key_does() -> None:
 
 
 def test_users_with_the_same_beginning_stay_together_by_the_word_prompt() -> None:
-    other = replace(ALICE, user="bob")
+    other = structs.replace(ALICE, user="bob")
     by_prompt = key(Affinity.PROMPT, PROMPTED)
 
     assert by_prompt == key(Affinity.PROMPT, PROMPTED, other) != "alice"
-    assert by_prompt != key(Affinity.PROMPT, PROMPTED, replace(ALICE, tenant="globex"))
+    assert by_prompt != key(Affinity.PROMPT, PROMPTED, structs.replace(ALICE, tenant="globex"))
     assert key(Affinity.PROMPT, {**PROMPTED, **NAMED}) == key(Affinity.CONVERSATION)
     assert key(Affinity.CONVERSATION, PROMPTED) == "alice"
 
@@ -60,7 +61,7 @@ def test_the_user_decides_whatever_the_client_names() -> None:
 
 
 def test_an_adapter_stays_together_for_all_users_of_a_tenant() -> None:
-    other = replace(ALICE, user="bob")
+    other = structs.replace(ALICE, user="bob")
     of_one = key(Affinity.ADAPTER, adapter="sql")
 
     assert of_one == key(Affinity.ADAPTER, {}, other, adapter="sql")

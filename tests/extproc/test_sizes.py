@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from extproc.decide import decide
 from extproc.estimate import Estimator
@@ -57,7 +57,7 @@ def decided(
     at_least: str | None = None,
     path: str = "/v1/chat/completions",
 ) -> object:
-    asked = replace(facts({"model": "auto", **values}, path), at_least=at_least)
+    asked = structs.replace(facts({"model": "auto", **values}, path), at_least=at_least)
     return decide(asked, using, Estimator(), "r1")
 
 
@@ -123,7 +123,7 @@ def test_a_ceiling_leaves_out_the_models_above_it() -> None:
 def test_auto_is_a_grant_of_its_own() -> None:
     """Its models need no grant; a tenant without it is told nothing of it."""
     direct = decide(facts({"model": "medium"}), WHOLE, Estimator(), "r1")
-    rival = replace(ALICE, tenant="rivals")
+    rival = structs.replace(ALICE, tenant="rivals")
     foreign = decide(facts({"model": "auto"}, caller=rival), WHOLE, Estimator(), "r1")
 
     assert isinstance(direct, Refuse)
@@ -176,8 +176,8 @@ def test_a_conversation_never_gets_a_smaller_model_again() -> None:
 def test_only_a_conversation_with_a_name_has_a_size_to_remember() -> None:
     named = facts({"model": "auto", "text_bytes": 10.0, "prompt_cache_key": "c"})
     kept = size_to_keep(named, WHOLE)
-    other = replace(named, caller=replace(ALICE, user="bob"))
-    rival = replace(named, caller=replace(ALICE, tenant="rivals"))
+    other = structs.replace(named, caller=structs.replace(ALICE, user="bob"))
+    rival = structs.replace(named, caller=structs.replace(ALICE, tenant="rivals"))
 
     assert kept is not None
     assert (kept.model, kept.order) == ("small", ("small", "medium", "large"))

@@ -1,8 +1,7 @@
 """One stream: headers, then the body if it was asked for, and nothing else."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec import structs
 
 from extproc.counting.counter import AnswerChunk, AnswerHead
 from extproc.stream import AnswerBegin, AnswerEnd, Replace, RequestStream
@@ -14,7 +13,7 @@ from headgate.core.errors import Refusal
 from tests.extproc.builders import facts
 
 PLAIN = Admit(headers={}, admission={}, rewrite=None)
-REWRITTEN = replace(PLAIN, rewrite=Rewrite("served", force_usage=False))
+REWRITTEN = structs.replace(PLAIN, rewrite=Rewrite("served", force_usage=False))
 ADMISSION = {
     AdmissionKey.API: "chat",
     AdmissionKey.CLIENT_USAGE: "none",

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from extproc.decide import decide
 from extproc.estimate import Estimator
@@ -38,7 +39,7 @@ def policy_with(*weights: int, chooses: bool = False) -> CompiledPolicy:
 
 
 def decided(asked: CompiledPolicy, version: str | None = None, **values: str) -> Admit:
-    wanted = replace(facts({"model": "tiny", **values}), version=version)
+    wanted = structs.replace(facts({"model": "tiny", **values}), version=version)
     admit = decide(wanted, asked, Estimator(), "r1")
     assert isinstance(admit, Admit)
     return admit
@@ -171,7 +172,7 @@ def test_the_choice_of_a_client_that_may_not_choose_is_ignored() -> None:
 
 
 def test_a_version_that_does_not_exist_is_refused_with_those_that_do() -> None:
-    wanted = replace(facts({"model": "tiny"}), version="v9")
+    wanted = structs.replace(facts({"model": "tiny"}), version="v9")
     refuse = decide(wanted, policy_with(90, 10, chooses=True), Estimator(), "r1")
 
     assert isinstance(refuse, Refuse)

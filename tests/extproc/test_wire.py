@@ -1,9 +1,9 @@
 """The translation between Envoy's processing messages and ext_proc's values."""
 
 import json
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from extproc import wire
 from extproc.counting.counter import AnswerChunk, AnswerHead

@@ -122,7 +122,7 @@ class RunningMesh:
         paths = {"headgate": ":9002/readyz", "redis": ""}
         path = paths.get(pod.labels["app"], ":8000/health")
         if path:
-            wait_until(lambda: _is_200(f"http://{pod.ip}{path}"), pod.name)
+            wait_until(lambda: is_200(f"http://{pod.ip}{path}"), pod.name)
 
     # --- processes -----------------------------------------------------------------------------
 
@@ -170,7 +170,7 @@ class RunningMesh:
         }
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         self.start("istiod", str(PILOT), "discovery", *words, **{**own, **environ})
-        wait_until(lambda: _is_200(f"http://{addresses['http']}/ready"), "istiod")
+        wait_until(lambda: is_200(f"http://{addresses['http']}/ready"), "istiod")
         if self.agent is not None:
             self.agent.start(self.ports["grpc"])
 
@@ -199,7 +199,7 @@ class RunningMesh:
 
     def is_ready(self, admin_port: int) -> bool:
         """Whether the Envoy with this admin port has its configuration."""
-        return _is_200(f"http://127.0.0.1:{admin_port}/ready")
+        return is_200(f"http://127.0.0.1:{admin_port}/ready")
 
     def answers(self, status: int) -> bool:
         """Whether a request without a key gets this status."""
@@ -248,7 +248,7 @@ class RunningMesh:
         )
 
 
-def _is_200(url: str) -> bool:
+def is_200(url: str) -> bool:
     try:
         return httpx.get(url, timeout=2).status_code == 200
     except httpx.HTTPError:

@@ -104,12 +104,12 @@ def pods_of(objects: Iterable[Object], addresses: Addresses, *, have_sidecars: b
         if deployment["kind"] != "Deployment":
             continue
         metadata, template = deployment["metadata"], deployment["spec"]["template"]
-        container = template["spec"]["containers"][0]
-        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        containers = template["spec"]["containers"]
+        ports = {port["name"]: port["containerPort"] for one in containers for port in one["ports"]}
         scaled = least.get((metadata["namespace"], metadata["name"]), {})
         for number in range(deployment["spec"].get("replicas", scaled.get("minReplicas", 1))):
             name = f"{metadata['name']}-{number}"
-            labels, args = template["metadata"]["labels"], container.get("args", [])
+            labels, args = template["metadata"]["labels"], containers[0].get("args", [])
             ip = addresses.next()
             pod = Pod(name, metadata["namespace"], ip, labels, args, ports)
             pod.account = template["spec"].get("serviceAccountName", "default")

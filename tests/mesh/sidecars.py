@@ -42,8 +42,11 @@ HOOKS: Object = {"hosts": ["headgate/*"], "captureMode": "NONE"}
 """What an Envoy with our filters calls."""
 
 
-def start_sidecar(mesh: RunningMesh, pod: Pod, sidecar: Object, egress: Object) -> None:
-    """Starts the pod's Envoy. `sidecar` says what it takes in, and `egress` what the pod calls."""
+def start_sidecar(mesh: RunningMesh, pod: Pod, sidecar: Object, *egress: Object) -> int:
+    """Starts the pod's Envoy. `sidecar` says what it takes in, and `egress` what the pod calls.
+
+    Returns the port of its admin interface.
+    """
     mesh.apply(_captured(sidecar, pod, egress))
     admin = free_port()
     node = f"sidecar~{pod.ip}~{pod.name}.{pod.namespace}~{pod.namespace}.svc.cluster.local"
@@ -51,6 +54,7 @@ def start_sidecar(mesh: RunningMesh, pod: Pod, sidecar: Object, egress: Object) 
     ports = mesh.ports_of_proxy(admin)
     mesh.start_proxy(f"{pod.name}-proxy", bootstrap(node, pod.ip, labels, ports, pod.account))
     wait_until(lambda: mesh.is_ready(admin), f"the sidecar of {pod.name}")
+    return admin
 
 
 def sidecar_for(name: str, namespace: str, labels: Object, *ingress: Object) -> Object:
@@ -63,17 +67,17 @@ def sidecar_for(name: str, namespace: str, labels: Object, *ingress: Object) -> 
     }
 
 
-def models_at(ip: str) -> Object:
+def models_at(ip: str, number: int = 8000) -> Object:
     """The egress of a caller of models: its Envoy listens for it at this address."""
-    port = {"number": 8000, "protocol": "HTTP", "name": "http"}
+    port = {"number": number, "protocol": "HTTP", "name": "http"}
     return {"port": port, "bind": ip, "captureMode": "NONE", "hosts": ["vllm/*"]}
 
 
-def _captured(sidecar: Object, pod: Pod, egress: Object) -> Object:
+def _captured(sidecar: Object, pod: Pod, egress: tuple[Object, ...]) -> Object:
     """The Sidecar by which Envoy listens itself at the pod's addresses."""
     whole: Object = json.loads(json.dumps(sidecar))
     spec = whole["spec"]
     for entry in spec["ingress"]:
         entry |= {"bind": pod.door_ip, "captureMode": "NONE"}
-    spec["egress"] = [egress]
+    spec["egress"] = list(egress)
     return whole

@@ -8,6 +8,7 @@ import pytest
 from headgate.policy import parse_policy
 from headgate.policy.adapter_pools import AdapterPoolEntry
 from headgate.policy.auto import CeilingEntry, SizeEntry
+from headgate.policy.failover import FailoverEntry
 from headgate.policy.fields import Entry
 from headgate.policy.identity import (
     ActsForEntry,
@@ -55,6 +56,8 @@ SECTIONS: dict[str, tuple[type[Entry], ...]] = {
     "Versions": (VersionEntry,),
     "Auto": (SizeEntry,),
     "Ceilings of auto": (CeilingEntry,),
+    "Failover": (FailoverEntry,),
+    "Ceilings of failover": (CeilingEntry,),
     "Tenants": (TenantEntry,),
     "Fairness": (FairnessEntry,),
     "Keys": (KeyEntry,),

@@ -14,6 +14,7 @@ def exposition(metrics: Metrics) -> str:
     """Every metric with one child, whose label values are the label names."""
     registry = metrics.registry
     parts = (metrics, metrics.of_requests, metrics.demand, metrics.of_identity, metrics.of_adapters)
+    parts += (metrics.of_placement,)
     for metric in (metric for part in parts for metric in vars(part).values()):
         if labels := getattr(metric, "_labelnames", ()):
             metric.labels(*labels)

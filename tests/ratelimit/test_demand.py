@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from headgate.core.policy import (
     Calendar,
@@ -52,7 +53,7 @@ def test_a_limit_for_some_users_or_models_meets_only_those() -> None:
 
 @pytest.mark.parametrize("each", list(Each))
 def test_each_value_of_a_dimension_has_its_own_counter(each: Each) -> None:
-    other = replace(ALICE, **{each.value: "other"})
+    other = structs.replace(ALICE, **{each.value: "other"})
     apart, shared = limit(1, each=(each,)), limit(1)
     assert keys(ALICE, apart) != keys(other, apart)
     assert keys(ALICE, shared) == keys(other, shared)
@@ -159,11 +160,11 @@ def test_what_is_held_is_the_weighted_estimate_and_never_less_than_it_may_be(
 def test_a_model_that_costs_nothing_meets_no_limit_of_cost() -> None:
     free = {"tiny": TokenWeights(0, 0, 0), "huge": TokenWeights(1, 1, 1)}
     assert keys(ALICE, limit(1, Count.COST, costs=free)) == []
-    assert keys(replace(ALICE, model="huge"), limit(1, Count.COST, costs=free)) != []
+    assert keys(structs.replace(ALICE, model="huge"), limit(1, Count.COST, costs=free)) != []
 
 
 def test_a_model_that_the_policy_has_just_lost_costs_what_the_dearest_does() -> None:
-    gone = replace(ALICE, model="gone")
+    gone = structs.replace(ALICE, model="gone")
     [claim] = claims_of(tenant(limit(10**9, Count.COST, costs=PRICED)), gone, NOW_S)
     assert claim.weights == Weights(0, 200_000, 50_000, 600_001)
 

@@ -1,12 +1,10 @@
 """The agent beside a vLLM: it copies the files of versions, checks them, and deletes them.
 
-It is asked by the reconciler. It deletes nothing that its vLLM lists, nor while a request waits
-there: a request for an adapter whose files are gone ends the process.
+It is asked by the reconciler. It deletes nothing that its vLLM may still read (`needs.py`).
 """
 
 import asyncio
 import logging
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,12 +16,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from headgate.adapters.files.check import Fit
-from headgate.adapters.files.disk import AdapterDisk, UnfitError, is_version
+from headgate.adapters.files.disk import AdapterDisk, is_version
+from headgate.adapters.files.needs import need_of
+from headgate.adapters.files.origin import UnfitError
 from headgate.adapters.source import SourceError
 
 ASK_S = 2.0
 MAX_BODY_BYTES = 64 * 1024
-_WAITING = re.compile(r"^vllm:num_requests_waiting(?:\{[^}]*\})? ([0-9.e+]+)$", re.MULTILINE)
 
 log = logging.getLogger("headgate.adapters")
 
@@ -116,12 +115,9 @@ class Agent:
             models = await self._http.get(f"{self._vllm}/v1/models", timeout=ASK_S)
             metrics = await self._http.get(f"{self._vllm}/metrics", timeout=ASK_S)
             listed = {card["id"] for card in models.json()["data"]}
-            waiting = [float(number) for number in _WAITING.findall(metrics.text)]
         except (httpx.HTTPError, ValueError, LookupError, TypeError):
             return "vLLM does not say what it needs"
-        if version in listed:
-            return "vLLM lists it"
-        return "" if waiting and not any(waiting) else "requests wait, perhaps for it"
+        return need_of(version, listed, metrics.text)
 
 
 async def _health(_request: Request) -> Response:

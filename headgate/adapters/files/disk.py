@@ -12,24 +12,27 @@ from typing import Any
 
 from headgate.adapters.files.check import BaseShape, Fit, problems_of
 from headgate.adapters.files.header import HeaderError, Tensor, read_header
+from headgate.adapters.files.origin import (
+    CONFIG,
+    WEIGHTS,
+    Folder,
+    OpenSource,
+    Origin,
+    OriginAwayError,
+    SizedFile,
+    UnfitError,
+)
 from headgate.adapters.rules import NAME
 from headgate.adapters.source import read_source
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
-MAX_CONFIG_BYTES = 1024 * 1024
 _BLOCK_BYTES = 4 * 1024 * 1024
 _PART = ".part"
 
 
-class UnfitError(Exception):
-    """Files that must not be loaded, now or later. `str()` says why."""
-
-
 class AdapterDisk:
-    """Copies from below `sources` to a folder of each version below `folder`."""
+    """Copies from the sources to a folder of each version below `folder`."""
 
-    def __init__(self, sources: Path, folder: Path, base_config: Path) -> None:
+    def __init__(self, sources: OpenSource, folder: Path, base_config: Path) -> None:
         self._sources = sources
         self._folder = folder
         self._base_config = base_config
@@ -45,20 +48,20 @@ class AdapterDisk:
     def copy(self, version: str, source: str, fit: Fit, moved: Callable[[int, int], None]) -> None:
         """Checks the files, then copies them. `moved` hears of the bytes: copied, and in all.
 
-        Raises UnfitError, and OSError where trying again may help.
+        Raises SourceError and UnfitError; OriginAwayError and OSError where trying again may help.
         """
-        origin = self._origin(source)
-        self._check(origin, fit)
+        origin = self._sources(read_source(source))
+        size_bytes = self._check(origin, fit)
         part = self._folder / f"{version}{_PART}"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
-        sizes = {name: (origin / name).stat().st_size for name in (CONFIG, WEIGHTS)}
         copied = 0
-        for name in sizes:
-            for block in _copied(origin / name, part / name):
-                copied += block
-                moved(copied, sum(sizes.values()))
-        self._check(part, fit)  # the source may have changed meanwhile
+        for name in (CONFIG, WEIGHTS):
+            with origin.open(name) as file:
+                for block in _copied(file, part / name):
+                    copied += block
+                    moved(copied, size_bytes)
+        self._check(Folder(part), fit)  # the source may have changed meanwhile
         os.replace(part, self._folder / version)
 
     def remove(self, version: str) -> None:
@@ -68,27 +71,21 @@ class AdapterDisk:
         os.replace(self._folder / version, part)
         shutil.rmtree(part)
 
-    def _origin(self, source: str) -> Path:
-        """The folder of a source. Raises UnfitError for one that leads out of the root by links."""
-        origin = self._sources.joinpath(*read_source(source))
-        root = self._sources.resolve()
-        for path in (origin, origin / CONFIG, origin / WEIGHTS):
-            if not path.resolve().is_relative_to(root):
-                raise UnfitError(f"the source {source} leads out of its root")
-        if not origin.is_dir():
-            raise UnfitError(f"there is no source {source}")
-        return origin
-
-    def _check(self, folder: Path, fit: Fit) -> None:
-        config = _json(folder / CONFIG)
-        base = _json(self._base_config)
+    def _check(self, origin: Origin, fit: Fit) -> int:
+        """The size of both files in bytes. Raises UnfitError, and OriginAwayError."""
+        with Folder(self._base_config.parent).open(self._base_config.name) as file:
+            base = _json(file, self._base_config.name)
         try:
             shape = BaseShape.of(base)
         except (LookupError, TypeError, ValueError, ZeroDivisionError) as error:
             raise UnfitError(f"the base's {self._base_config.name} lacks {error}") from None
-        problems = problems_of(config, _tensors(folder / WEIGHTS), shape, fit)
-        if problems:
+        with origin.open(CONFIG) as file:
+            config, config_bytes = _json(file, CONFIG), file[1]
+        with origin.open(WEIGHTS) as file:
+            tensors, weights_bytes = _tensors(file), file[1]
+        if problems := problems_of(config, tensors, shape, fit):
             raise UnfitError("; ".join(problems))
+        return config_bytes + weights_bytes
 
 
 def is_version(text: str) -> bool:
@@ -98,35 +95,37 @@ def is_version(text: str) -> bool:
     return is_name and number.isascii() and number.isdigit() and len(number) <= 9
 
 
-def _copied(origin: Path, target: Path) -> Iterator[int]:
-    """Copies a file and says how many bytes each block had. The copy is on the disk at the end."""
-    with origin.open("rb") as source, target.open("xb") as file:
+def _copied(origin: SizedFile, target: Path) -> Iterator[int]:
+    """Copies a file and says how many bytes each block had. The copy is on the disk at the end.
+
+    Raises OriginAwayError for a file that ends early, or that goes on.
+    """
+    source, left_bytes = origin
+    with target.open("xb") as file:
         while block := source.read(_BLOCK_BYTES):
+            left_bytes -= len(block)
+            if left_bytes < 0:
+                break
             file.write(block)
             yield len(block)
         file.flush()
         os.fsync(file.fileno())
+    if left_bytes:
+        raise OriginAwayError(f"{target.name} has changed while it was copied")
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def _tensors(file: SizedFile) -> dict[str, Tensor]:
     try:
-        with path.open("rb") as file:
-            return read_header(file, path.stat().st_size)
-    except FileNotFoundError:
-        raise UnfitError(f"there is no {path.name}") from None
+        return read_header(*file)
     except HeaderError as error:
-        raise UnfitError(f"{path.name}: {error}") from None
+        raise UnfitError(f"{WEIGHTS}: {error}") from None
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(file: SizedFile, name: str) -> dict[str, Any]:
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise UnfitError(f"{path.name} is larger than {MAX_CONFIG_BYTES} bytes")
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise UnfitError(f"there is no {path.name}") from None
+        value = json.loads(file[0].read(file[1]))
     except (ValueError, RecursionError):
-        raise UnfitError(f"{path.name} is not JSON") from None
+        raise UnfitError(f"{name} is not JSON") from None
     if not isinstance(value, dict):
-        raise UnfitError(f"{path.name} is not a mapping")
+        raise UnfitError(f"{name} is not a mapping")
     return value

@@ -46,10 +46,12 @@ class _Board:
 
     def keep(self, had: Iterable[Spot]) -> None:
         """Keeps the places of before, the most recently used first, as far as there are slots."""
-        present = set(had)
+        pods: dict[str, list[str]] = {}
+        for pod, version in sorted(had):
+            if pod in self._slots:
+                pods.setdefault(version, []).append(pod)
         for one in self.order:
-            pods = [pod for pod in self._slots if Spot(pod, one.version) in present]
-            for pod in ordered(one.version, tuple(pods))[: one.copies]:
+            for pod in ordered(one.version, tuple(pods.get(one.version, ())))[: one.copies]:
                 if len(self._on[pod]) < self._slots[pod]:
                     self._put(pod, one.version)
 

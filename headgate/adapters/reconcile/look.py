@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import httpx
 
 from headgate.adapters.plan.values import GONE_S, LATE_S, SeenPod
+from headgate.adapters.reconcile.hosts import PodHosts
 from headgate.core.clock import Clock
 
 LOOK_S = 2.0
@@ -14,11 +15,15 @@ LOOK_S = 2.0
 
 
 class PodLooker:
-    """Asks every pod for its list. It remembers since when a pod has not answered."""
+    """Asks every pod of a base model for its list.
 
-    def __init__(self, http: httpx.AsyncClient, clock: Clock) -> None:
+    It remembers since when a pod has not answered. `hosts` learns by which names pods are found.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, clock: Clock, hosts: PodHosts) -> None:
         self._http = http
         self._clock = clock
+        self._hosts = hosts
         self._named_s: dict[str, float] = {}
         self._answered_s: dict[str, float] = {}
         self._said: dict[str, dict[str, str]] = {}
@@ -29,7 +34,7 @@ class PodLooker:
         A pod that has lost its name counts for `GONE_S` more: a restart takes it away, too.
         """
         now_s = self._clock.monotonic_s()
-        found = await asyncio.gather(*map(_addresses, pods))
+        found = await asyncio.gather(*map(self._addresses, pods))
         named = {address for addresses in found for address in addresses}
         self._named_s |= dict.fromkeys(named, now_s)
         self._named_s = {one: at_s for one, at_s in self._named_s.items() if now_s - at_s < GONE_S}
@@ -58,14 +63,15 @@ class PodLooker:
         except (httpx.HTTPError, ValueError, LookupError, TypeError):
             return None
 
-
-async def _addresses(pod: str) -> set[str]:
-    """The addresses of a name with its port; none while it cannot be resolved."""
-    host, _, port = pod.rpartition(":")
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-    except OSError:
-        return set()
-    hosts = {str(address[0]) for *_, address in found}
-    return {f"[{one}]:{port}" if ":" in one else f"{one}:{port}" for one in hosts}
+    async def _addresses(self, pod: str) -> set[str]:
+        """The addresses of a name with its port; none while it cannot be resolved."""
+        host, _, port = pod.rpartition(":")
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        except OSError:
+            return set()
+        ips = {str(address[0]) for *_, address in found}
+        for ip in ips:
+            self._hosts.learn(ip, host)
+        return {f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}" for ip in ips}

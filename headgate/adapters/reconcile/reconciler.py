@@ -6,6 +6,7 @@ writes. Without that connection it does nothing.
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -18,6 +19,7 @@ from headgate.adapters.plan.values import Known, Plan, Pool, Spot, Wanted
 from headgate.adapters.reconcile.act import PodActions
 from headgate.adapters.reconcile.cleaning import Cleaner
 from headgate.adapters.reconcile.errands import Errands
+from headgate.adapters.reconcile.hosts import PodHosts
 from headgate.adapters.reconcile.look import PodLooker
 from headgate.adapters.reconcile.state import LeaderState, PlaceState
 from headgate.core.adapter_metrics import STEPS, AdapterMetrics
@@ -50,7 +52,9 @@ class Reconciler:
         self._policy = policy
         self._clock = clock
         self._metrics = metrics
-        self._http = httpx.AsyncClient(trust_env=False)
+        self._hosts = PodHosts()
+        hooks = {"request": [self._hosts.name]}
+        self._http = httpx.AsyncClient(trust_env=False, event_hooks=hooks)
         self._actions = PodActions(self._http)
         self._task = BackgroundTask(
             "reconciler of adapters", self._try_to_lead, ROUND_S, log, at_once=True
@@ -84,7 +88,7 @@ class Reconciler:
             return
         self._metrics.leads.set(1)
         errands = Errands(self._actions, self._clock, self._metrics)
-        leader = _Leader(state, errands, PodLooker(self._http, self._clock), self._actions)
+        leader = _Leader(state, errands, self._new_looker, self._actions)
         cleaned_s = self._clock.monotonic_s()
         try:
             while True:
@@ -100,6 +104,9 @@ class Reconciler:
         finally:
             await errands.stop()
 
+    def _new_looker(self) -> PodLooker:
+        return PodLooker(self._http, self._clock, self._hosts)
+
     def _count(self, places: Places) -> None:
         for step in STEPS:
             number = sum(state.step == step for state in places.values())
@@ -110,11 +117,15 @@ class _Leader:
     """The rounds of one time of leading."""
 
     def __init__(
-        self, state: LeaderState, errands: Errands, looker: PodLooker, actions: PodActions
+        self,
+        state: LeaderState,
+        errands: Errands,
+        new_looker: Callable[[], PodLooker],
+        actions: PodActions,
     ) -> None:
         self._state = state
         self._errands = errands
-        self._looker = looker
+        self._lookers: dict[str, PodLooker] = defaultdict(new_looker)
         self._cleaner = Cleaner(actions)
         self._seen: dict[str, Pool] = {}
 
@@ -155,7 +166,7 @@ class _Leader:
         wanted: Sequence[Wanted],
         now_s: float,
     ) -> Plan:
-        pods = await self._looker.look(pool.pods)
+        pods = await self._lookers[base].look(pool.pods)
         seen = self._seen[base] = Pool(live=pool.live, listed=pool.listed, pods=pods)
         known = Known(
             places=frozenset(spot for spot, state in old.items() if state.step != "failed"),

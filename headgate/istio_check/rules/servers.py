@@ -24,12 +24,12 @@ def servers(mesh: Mesh) -> Iterator[Finding]:
         if model.base != model.name:
             continue
         service = mesh.services.get(upstream_address(model.upstream)[0])
-        for manifest, path, options in _servers_of(mesh, service):
+        for manifest, path, options in servers_of(mesh, service):
             for rule, message, remedy in _faults(model, options, is_fair):
                 yield finding_at(rule, manifest, path, message, remedy)
 
 
-def _servers_of(
+def servers_of(
     mesh: Mesh, service: Service | None
 ) -> Iterator[tuple[Manifest, KeyPath, ServerOptions]]:
     """Each vLLM behind a service, with the path of its container's arguments."""

@@ -5,7 +5,9 @@ Envoy spreads its calls: a request may end at another replica than the one that 
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
+
+from msgspec.structs import asdict
 
 from ratelimit.store.protocol import MAX_COUNT, Spent
 from ratelimit.store.shared import Batch
@@ -14,7 +16,7 @@ MAX_WAITING = 100_000
 """How many settlements may wait for the store: some 40 MB."""
 
 _MAX_IN_BATCH = 1000
-_KINDS = tuple(kind.name for kind in fields(Spent))
+_KINDS = Spent.__struct_fields__
 
 
 @dataclass(frozen=True, slots=True)
