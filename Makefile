@@ -175,6 +175,7 @@ render: setup ## write the EnvoyFilters of istio/ again
 	$(RENDER) --attach sidecar > istio/components/sidecar/envoyfilters.yaml
 	$(RENDER) --attach waypoint > istio/components/waypoint/envoyfilters.yaml
 	$(BIN)/headgate render placement $(PLACED:%=--service %.vllm.svc.cluster.local:8000) > istio/components/placement/envoyfilters.yaml
+	$(BIN)/headgate render placement --attach waypoint --service llama-8b.vllm.svc.cluster.local:8000 > istio/components/placement-waypoint/envoyfilters.yaml
 
 format: setup ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .

@@ -15,12 +15,13 @@ def cost_of(
         return None
     if from_cache:
         return money(price.prices.cost_of_kept(charged.tokens, charged.requests))
+    requests = charged.requests
     cost = price.prices.cost(
         charged.prompt - charged.cached,
         charged.cached,
         charged.completion,
         reasoning=min(usage.reasoning or 0, charged.completion),
-        audio_seconds=usage.seconds or 0 if charged.requests else 0,
-        requests=charged.requests,
+        audio_seconds=usage.seconds or 0 if requests else 0,
+        requests=requests,
     )
     return money(cost)

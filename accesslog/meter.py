@@ -35,7 +35,6 @@ from headgate.core.settlement import (
     Usage,
     charge,
     read_count,
-    read_held_by,
     read_usage,
 )
 
@@ -43,6 +42,7 @@ MAX_TEXT = 1024
 """The characters kept of any text. Paths and user agents come from clients, with up to 60 KiB."""
 
 _BOUNDS = (RequestKey.MAX_COMPLETION_TOKENS, RequestKey.MAX_OUTPUT_TOKENS, RequestKey.MAX_TOKENS)
+_ESTIMATED = (AdmissionKey.ESTIMATE, AdmissionKey.ESTIMATE_PROMPT, AdmissionKey.PER_SECOND)
 _MOST_TOKENS = 2**53
 
 PriceOf: TypeAlias = Callable[[str, str | None, float | None], Price | None]
@@ -65,38 +65,40 @@ class FinishedRequest(Struct, frozen=True, gc=False):
 def meter(entry: LogEntry, price_of: PriceOf, replica: str | None = None) -> FinishedRequest | None:
     """The record and the reservation of one log entry; None while its request still runs.
 
-    `replica` is the name of these services for the record.
-
-    Envoy sets `duration` only for requests that have ended. With `access_log_options` it also sends
-    entries at a request's start or during it; those are no usage.
+    `replica` is the name of these services. With `access_log_options` Envoy sends entries of
+    running requests, too; they have no duration.
     """
     if entry.duration_s is None:
         return None
     usage = read_usage(entry.usage, abandoned=_is_abandoned(entry))
-    reservation = _reservation(entry, usage)
-    charged = None if reservation is None else charge(usage, reservation.estimate)
-    version = _subset(entry.upstream_cluster) or _of(entry.admission, AdmissionKey.VERSION)
-    path = entry.path.partition("?")[0]
+    admission, limits = _kept(entry.admission), _kept(entry.limits)
+    caller = admission if entry.caller is entry.admission else _kept(entry.caller)
+    tokens, prompt, per_second = [read_count(admission.get(key)) for key in _ESTIMATED]
+    estimate = Estimate(tokens or 0, prompt or 0, per_second)
+    reservation = _reservation(admission, limits, estimate, usage)
+    charged = None if reservation is None else charge(usage, estimate)
+    version = _subset(entry.upstream_cluster) or admission.get(AdmissionKey.VERSION)
+    path, price = entry.path.partition("?")[0], _price(entry, admission, version, price_of)
     record = UsageRecord(
         time=rfc3339(entry.start_ns),
-        request_id=_text(entry.request_id),
+        request_id=entry.request_id[:MAX_TEXT] or None,
         trace_id=trace_id(entry.traceparent),
-        **_identity(entry, version),
-        ip=_text(entry.ip),
-        user_agent=_text(entry.user_agent),
-        method=_text(entry.method),
-        path=_text(path),
-        api=_of(entry.admission, AdmissionKey.API) or _api(path),
-        requested_model=_requested_model(entry.request),
-        stream=_stream(entry.request),
-        max_tokens=_max_tokens(entry.request),
+        **_identity(admission, caller, version),
+        ip=entry.ip[:MAX_TEXT] or None,
+        user_agent=entry.user_agent[:MAX_TEXT] or None,
+        method=entry.method or None,
+        path=path[:MAX_TEXT] or None,
+        api=admission.get(AdmissionKey.API) or _api(path),
+        **_asked(entry.request),
         replica=replica,
-        **_answer(entry, usage),
+        **_answer(entry, usage, admission, limits),
         request_header_bytes=entry.request_header_bytes,
         request_bytes=entry.request_bytes,
         response_header_bytes=entry.response_header_bytes,
         response_bytes=entry.response_bytes,
-        **_amounts(entry, usage, charged, _price(entry, version, price_of)),
+        estimated_tokens=tokens,
+        estimated_prompt_tokens=prompt,
+        **_amounts(usage, charged, price, is_hit(entry)),
         **_times(entry, usage, entry.duration_s),
         cache=HIT if is_hit(entry) else None,
     )
@@ -109,23 +111,15 @@ def _is_abandoned(entry: LogEntry) -> bool:
     return entry.sent and (entry.status is None or timed_out)
 
 
-def _reservation(entry: LogEntry, usage: Usage) -> OpenReservation | None:
+def _reservation(
+    admission: Mapping[str, str], limits: Mapping[str, str], estimate: Estimate, usage: Usage
+) -> OpenReservation | None:
     """The reservation of an admitted request; None for one that was refused before admission."""
-    id_ = entry.admission.get(AdmissionKey.RESERVATION, ABSENT)
-    tenant = entry.admission.get(AdmissionKey.TENANT, ABSENT)
-    if id_ in ("", ABSENT) or tenant in ("", ABSENT):
+    id_, tenant = admission.get(AdmissionKey.RESERVATION), admission.get(AdmissionKey.TENANT)
+    if id_ is None or tenant is None:
         return None
-    return OpenReservation(
-        id=id_,
-        tenant=tenant,
-        estimate=Estimate(
-            tokens=read_count(entry.admission.get(AdmissionKey.ESTIMATE)) or 0,
-            prompt=read_count(entry.admission.get(AdmissionKey.ESTIMATE_PROMPT)) or 0,
-            per_second=read_count(entry.admission.get(AdmissionKey.PER_SECOND)),
-        ),
-        usage=usage,
-        held_by=read_held_by(entry.limits) or read_held_by(entry.admission),
-    )
+    held_by = limits.get(LimitsKey.HELD_BY) or admission.get(LimitsKey.HELD_BY, "")
+    return OpenReservation(id=id_, tenant=tenant, estimate=estimate, usage=usage, held_by=held_by)
 
 
 def _text_bytes(entry: LogEntry) -> int:
@@ -146,17 +140,21 @@ class _Identity(TypedDict):
     choices: int | None
 
 
-def _identity(entry: LogEntry, version: str | None) -> _Identity:
-    """The fields that say who asked which model."""
-    admission = entry.admission
+def _identity(
+    admission: Mapping[str, str], caller: Mapping[str, str], version: str | None
+) -> _Identity:
+    """The fields that say who asked which model.
+
+    The caller is that of the admission, or of ext_authz if the request was refused before it.
+    """
     return {
-        "reservation": _of(admission, AdmissionKey.RESERVATION),
-        "tenant": _caller(entry, AdmissionKey.TENANT, CallerKey.TENANT),
-        "user": _caller(entry, AdmissionKey.USER, CallerKey.USER),
-        "key": _caller(entry, AdmissionKey.KEY, CallerKey.KEY),
-        "model": _of(admission, AdmissionKey.MODEL),
-        "base": _of(admission, AdmissionKey.BASE),
-        "adapter": _of(admission, AdmissionKey.ADAPTER),
+        "reservation": admission.get(AdmissionKey.RESERVATION),
+        "tenant": admission.get(AdmissionKey.TENANT) or caller.get(CallerKey.TENANT),
+        "user": admission.get(AdmissionKey.USER) or caller.get(CallerKey.USER),
+        "key": admission.get(AdmissionKey.KEY) or caller.get(CallerKey.KEY),
+        "model": admission.get(AdmissionKey.MODEL),
+        "base": admission.get(AdmissionKey.BASE),
+        "adapter": admission.get(AdmissionKey.ADAPTER),
         "version": version,
         "choices": read_count(admission.get(AdmissionKey.CHOICES)),
     }
@@ -173,19 +171,20 @@ class _Answer(TypedDict):
     details: str | None
 
 
-def _answer(entry: LogEntry, usage: Usage) -> _Answer:
+def _answer(
+    entry: LogEntry, usage: Usage, admission: Mapping[str, str], limits: Mapping[str, str]
+) -> _Answer:
     """The fields that say who answered, and how the answer ended."""
     answered = upstream_status(entry, usage)
     return {
         "status": entry.status,
         "upstream_status": answered,
         "ended": ended_of(entry, usage, answered),
-        "limit": _of(entry.limits, LimitsKey.REFUSED_BY)
-        or _of(entry.admission, LimitsKey.REFUSED_BY),
-        "pod": _text(entry.upstream_host),
+        "limit": limits.get(LimitsKey.REFUSED_BY) or admission.get(LimitsKey.REFUSED_BY),
+        "pod": entry.upstream_host[:MAX_TEXT] or None,
         "attempts": entry.attempts,
         "flags": entry.flags,
-        "details": _text(entry.details),
+        "details": entry.details[:MAX_TEXT] or None,
     }
 
 
@@ -195,15 +194,13 @@ class _Amounts(TypedDict):
     cached_tokens: int | None
     reasoning_tokens: int | None
     audio_seconds: int | None
-    estimated_tokens: int | None
-    estimated_prompt_tokens: int | None
     cost: Decimal | None
     price_version: str | None
     source: Source | None
 
 
 def _amounts(
-    entry: LogEntry, usage: Usage, charged: Charge | None, price: Price | None
+    usage: Usage, charged: Charge | None, price: Price | None, from_cache: bool
 ) -> _Amounts:
     """The fields that say how much was reserved and charged."""
     is_used = charged is not None and charged.source is not Source.REFUND
@@ -213,17 +210,17 @@ def _amounts(
         "cached_tokens": usage.cached if is_used else None,
         "reasoning_tokens": usage.reasoning if is_used else None,
         "audio_seconds": usage.seconds if is_used else None,
-        "estimated_tokens": read_count(entry.admission.get(AdmissionKey.ESTIMATE)),
-        "estimated_prompt_tokens": read_count(entry.admission.get(AdmissionKey.ESTIMATE_PROMPT)),
-        "cost": cost_of(usage, charged, price, is_hit(entry)),
+        "cost": cost_of(usage, charged, price, from_cache),
         "price_version": None if charged is None or price is None else price.version,
         "source": None if charged is None else charged.source,
     }
 
 
-def _price(entry: LogEntry, version: str | None, price_of: PriceOf) -> Price | None:
+def _price(
+    entry: LogEntry, admission: Mapping[str, str], version: str | None, price_of: PriceOf
+) -> Price | None:
     """The price in force when the request ended, of the version that answered."""
-    model = _of(entry.admission, AdmissionKey.MODEL)
+    model = admission.get(AdmissionKey.MODEL)
     if model is None:
         return None
     start_s = None if entry.start_ns is None else entry.start_ns / 1e9
@@ -233,7 +230,7 @@ def _price(entry: LogEntry, version: str | None, price_of: PriceOf) -> Price | N
 def _subset(cluster: str) -> str | None:
     """The version in a cluster's name `...|SUBSET|HOST`, as Istio and the one box write it."""
     parts = cluster.split("|")
-    return _text(parts[-2]) if len(parts) > 2 else None
+    return parts[-2][:MAX_TEXT] or None if len(parts) > 2 else None
 
 
 class _Times(TypedDict):
@@ -259,18 +256,13 @@ def _times(entry: LogEntry, usage: Usage, duration_s: float) -> _Times:
     }
 
 
-def _text(text: str) -> str | None:
-    return text[:MAX_TEXT] or None
-
-
-def _of(values: Mapping[str, str], key: str) -> str | None:
-    text = values.get(key, ABSENT)
-    return None if text == ABSENT else text[:MAX_TEXT] or None
-
-
-def _caller(entry: LogEntry, admitted: AdmissionKey, identified: CallerKey) -> str | None:
-    """From the admission, or from ext_authz if the request was refused before admission."""
-    return _of(entry.admission, admitted) or _of(entry.caller, identified)
+def _kept(values: Mapping[str, str]) -> dict[str, str]:
+    """The texts of a namespace as a record keeps them, without those that say "none"."""
+    kept = {}
+    for key, text in values.items():
+        if text and text != ABSENT:
+            kept[key] = text[:MAX_TEXT]
+    return kept
 
 
 def _api(path: str) -> str | None:
@@ -278,9 +270,24 @@ def _api(path: str) -> str | None:
     return None if endpoint is None else endpoint.api
 
 
-def _requested_model(request: Mapping[str, str | bool | float]) -> str | None:
-    model = request.get(RequestKey.MODEL)
-    return _text(model) if isinstance(model, str) else None
+class _Asked(TypedDict):
+    requested_model: str | None
+    stream: bool | None
+    max_tokens: int | None
+
+
+def _asked(request: Mapping[str, str | bool | float]) -> _Asked:
+    """The fields that say what the body asked for.
+
+    A body that was read and says nothing about a stream asked for none.
+    """
+    model, stream = request.get(RequestKey.MODEL), request.get(RequestKey.STREAM)
+    is_read = stream is None and request.get(RequestKey.BODY) == BODY_READ
+    return {
+        "requested_model": model[:MAX_TEXT] or None if isinstance(model, str) else None,
+        "stream": stream if isinstance(stream, bool) else False if is_read else None,
+        "max_tokens": _max_tokens(request),
+    }
 
 
 def _max_tokens(request: Mapping[str, str | bool | float]) -> int | None:
@@ -290,11 +297,3 @@ def _max_tokens(request: Mapping[str, str | bool | float]) -> int | None:
         if isinstance(value, float) and 0 <= value < _MOST_TOKENS and value.is_integer():
             return int(value)
     return None
-
-
-def _stream(request: Mapping[str, str | bool | float]) -> bool | None:
-    """Whether the request asked for a stream. A body that was read and lacks the field did not."""
-    stream = request.get(RequestKey.STREAM)
-    if isinstance(stream, bool):
-        return stream
-    return False if request.get(RequestKey.BODY) == BODY_READ and stream is None else None

@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import AsyncIterable, Callable, Sequence
 
 from accesslog.calls import (
     EndPlaced,
@@ -45,7 +44,6 @@ _CHECKED = "ext_authz_"
 """How Envoy's details begin for a request that ext_authz refused, or could not decide about."""
 
 log = logging.getLogger("headgate.accesslog")
-T = TypeVar("T")
 
 
 class AccessLogService:
@@ -142,36 +140,49 @@ class AccessLogService:
             text = f"dropped an access log message of {len(message)} bytes: {error}"
             self._say(logging.ERROR, "message", text)
             return
-        finished: list[FinishedRequest] = []
-        async for some in _slices(entries, ENTRIES_AT_ONCE):
-            finished += self._metered(some)
-        records = [one.record for one in finished if self._is_recorded(one.record)]
-        await self._write(records)
-        await self._settle_all([one.reservation for one in finished if one.reservation])
-        if self._console is not None:
-            async for shown in _slices(records, ENTRIES_AT_ONCE):
-                await self._console.write(shown)
-        self.handled_entries += len(entries)
-
-    def _metered(self, entries: Sequence[HTTPAccessLogEntry]) -> Iterator[FinishedRequest]:
-        """Reads, counts and learns from some entries; leaves out those of running requests."""
-        for entry in entries:
-            logged = read_entry(entry)
-            if is_unanswered(logged):
-                self._unanswered(logged.request_id)
-            request = meter(logged, self._price_of, self._replica)
+        records: list[UsageRecord] = []
+        reservations: list[OpenReservation] = []
+        for number, entry in enumerate(entries):
+            if number and number % ENTRIES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            request = self._metered(entry)
             if request is None:
                 continue
-            self._counts.count(request.record)
-            if request.placed is not None:
-                self._ended(*request.placed)
-                self._counts.count_place(request.record.base, answered_by(logged))
-            for each in reached(logged, request.record):
-                self._told(each)
-            self._say_failure(request.record)
-            if request.reservation is not None and request.reservation.usage.complete:
-                self._teach(request.record, request.text_bytes)
-            yield request
+            if self._is_recorded(request.record):
+                records.append(request.record)
+            if request.reservation is not None:
+                reservations.append(request.reservation)
+        await self._write(records)
+        if len(entries) > 1:
+            await asyncio.sleep(0)
+        await self._settle_all(reservations)
+        if self._console is not None:
+            await self._show(self._console, records)
+        self.handled_entries += len(entries)
+
+    def _metered(self, entry: HTTPAccessLogEntry) -> FinishedRequest | None:
+        """Reads, counts and learns from an entry; None for that of a running request."""
+        logged = read_entry(entry)
+        if is_unanswered(logged):
+            self._unanswered(logged.request_id)
+        request = meter(logged, self._price_of, self._replica)
+        if request is None:
+            return None
+        self._counts.count(request.record)
+        if request.placed is not None:
+            self._ended(*request.placed)
+            self._counts.count_place(request.record.base, answered_by(logged))
+        for each in reached(logged, request.record):
+            self._told(each)
+        self._say_failure(request.record)
+        if request.reservation is not None and request.reservation.usage.complete:
+            self._teach(request.record, request.text_bytes)
+        return request
+
+    async def _show(self, console: ConsoleSink, records: Sequence[UsageRecord]) -> None:
+        for begin in range(0, len(records), ENTRIES_AT_ONCE):
+            await asyncio.sleep(0)
+            await console.write(records[begin : begin + ENTRIES_AT_ONCE])
 
     def _say_failure(self, record: UsageRecord) -> None:
         """A line for a refusal by a limit, and for a client's 5xx that no upstream sent.
@@ -205,7 +216,7 @@ class AccessLogService:
                 outcome = "failed"
                 text = f"cannot write {len(records)} usage records: {error}"
                 self._say(logging.ERROR, "records", text)
-        self._metrics.records.labels(outcome).inc(len(records))
+        self._metrics.records.labels(outcome).value += len(records)
 
     def _teach(self, record: UsageRecord, text_bytes: int) -> None:
         """Learns from a whole answer. An aborted answer says nothing about the length to expect,
@@ -223,43 +234,61 @@ class AccessLogService:
             self._counts.count_estimate(record.model, ratio)
 
     async def _settle_all(self, reservations: Sequence[OpenReservation]) -> None:
-        """Settles several at a time, so that a slow store delays the log stream only once.
-
-        Those that are settled already cost no task. Nor do others where one is settled at a time.
-        """
-        left = [each for each in reservations if not self._is_settled(each)]
-        errors: list[Exception | None] = []
-        async for some in _slices(left, max(self._settles_at_once, ENTRIES_AT_ONCE)):
-            if self._settles_at_once == 1:
-                errors += [await self._settle_one(each) for each in some]
-            else:
-                errors += await asyncio.gather(*map(self._settle_one, some))
-        if failed := [error for error in errors if error is not None]:
+        """Settles those that are not settled already, as this process knows."""
+        left: list[OpenReservation] = []
+        for each in reservations:
+            if not self._is_settled(each):
+                left.append(each)
+        settle = self._settle_in_turn if self._settles_at_once == 1 else self._settle_together
+        if failed := await settle(left):
             text = f"cannot settle {len(failed)} of {len(left)} requests: {failed[0]!r}"
             self._say(logging.ERROR, "settlements", text)
+
+    async def _settle_in_turn(self, reservations: Sequence[OpenReservation]) -> list[Exception]:
+        """With a store in this process, which answers at once: without tasks."""
+        failed = []
+        for number, reservation in enumerate(reservations):
+            if number and number % ENTRIES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            error = await self._settle_one(reservation)
+            if error is not None:
+                failed.append(error)
+        return failed
+
+    async def _settle_together(self, reservations: Sequence[OpenReservation]) -> list[Exception]:
+        """Several at a time, so that a slow store delays the log stream only once."""
+        failed: list[Exception] = []
+        for begin in range(0, len(reservations), self._settles_at_once):
+            some = reservations[begin : begin + self._settles_at_once]
+            errors = await asyncio.gather(*map(self._settle_in_line, some))
+            failed += [error for error in errors if error is not None]
+        return failed
+
+    async def _settle_in_line(self, reservation: OpenReservation) -> Exception | None:
+        async with self._settling:
+            return await self._settle_one(reservation)
 
     def _is_settled(self, reservation: OpenReservation) -> bool:
         """Whether there is nothing to settle, as this process knows; counts it then."""
         outcome = self._known_outcome(reservation.id, reservation.tenant)
         if outcome is None:
             return False
-        self._outcomes(_VIA, outcome).inc()
+        self._outcomes(_VIA, outcome).value += 1
         return True
 
     async def _settle_one(self, reservation: OpenReservation) -> Exception | None:
-        async with self._settling:
-            try:
-                outcome = await self._settle(
-                    reservation.id,
-                    reservation.tenant,
-                    reservation.usage,
-                    reservation.estimate,
-                    reservation.held_by,
-                )
-            except Exception as error:  # one request's failure must not end the stream
-                self._metrics.store_errors.labels("settle").inc()
-                return error
-        self._outcomes(_VIA, outcome).inc()
+        try:
+            outcome = await self._settle(
+                reservation.id,
+                reservation.tenant,
+                reservation.usage,
+                reservation.estimate,
+                reservation.held_by,
+            )
+        except Exception as error:  # one request's failure must not end the stream
+            self._metrics.store_errors.labels("settle").inc()
+            return error
+        self._outcomes(_VIA, outcome).value += 1
         return None
 
 
@@ -268,10 +297,3 @@ def _facts(record: UsageRecord) -> dict[str, object]:
     names = ("request_id", "trace_id", "tenant", "limit", "status")
     model = record.model or record.requested_model
     return {"model": model} | {name: getattr(record, name) for name in names}
-
-
-async def _slices(items: Sequence[T], size: int) -> AsyncIterator[Sequence[T]]:
-    """Some of the items at a time. The loop gets a turn after each slice."""
-    for begin in range(0, len(items), size):
-        yield items[begin : begin + size]
-        await asyncio.sleep(0)

@@ -20,7 +20,7 @@ from headgate._gen.accesslog_pb2 import (
     ResponseFlags,
     StreamAccessLogsMessage,
 )
-from headgate._gen.base_pb2 import Metadata, SocketAddress
+from headgate._gen.base_pb2 import Address, Metadata
 from headgate.core.contract import AdmissionKey, Namespace
 from headgate.core.lean_contract import LeanKey
 from headgate.core.trace_headers import TRACEPARENT
@@ -65,6 +65,7 @@ _METHODS = {
     for name, number in HTTPRequestProperties.RequestMethod.items()
     if number != HTTPRequestProperties.METHOD_UNSPECIFIED
 }
+"""The methods by their numbers, without that of no method."""
 _FLAGS_OF = {"request_rate_limited": ("RL",), "rate_limiter_error": ("RLSE",)}
 """By the details of a refusal that is not the rate-limit filter's own: the flags that this filter
 sets. On the lean path Envoy says UAEX of all, and of an answer from the cache nothing."""
@@ -89,6 +90,7 @@ def read_entry(entry: HTTPAccessLogEntry) -> LogEntry:
     caller = _texts(metadata, Namespace.CALLER)
     ended = caller.get(LeanKey.DETAILS)
     details = ended or response.response_code_details
+    is_lean = AdmissionKey.RESERVATION in caller  # ext_authz has then answered with the admission
     return LogEntry(
         start_ns=(
             start.seconds * 1_000_000_000 + start.nanos if common.HasField("start_time") else None
@@ -97,7 +99,7 @@ def read_entry(entry: HTTPAccessLogEntry) -> LogEntry:
         request_id=request.request_id,
         ip=common.downstream_remote_address.socket_address.address,
         user_agent=request.user_agent,
-        method=_method(request),
+        method=_METHODS.get(request.request_method, ""),
         path=request.path,
         status=response.response_code.value or None,
         sent=(
@@ -107,7 +109,7 @@ def read_entry(entry: HTTPAccessLogEntry) -> LogEntry:
         flags=_all_flags(common.response_flags, ended, details),
         details=details,
         upstream_cluster=common.upstream_cluster,
-        upstream_host=_host(common.upstream_remote_address.socket_address),
+        upstream_host=_host(common.upstream_remote_address),
         upstream_tx_s=_seconds(common, "time_to_first_upstream_tx_byte"),
         upstream_rx_s=_seconds(common, "time_to_first_upstream_rx_byte"),
         attempts=common.upstream_request_attempt_count or None,
@@ -118,28 +120,18 @@ def read_entry(entry: HTTPAccessLogEntry) -> LogEntry:
         response_bytes=response.response_body_bytes,
         caller=caller,
         request=_scalars(metadata, Namespace.REQUEST),
-        admission=_admission(metadata, caller),
+        admission=caller if is_lean else _texts(metadata, Namespace.ADMISSION),
         limits=_texts(metadata, Namespace.LIMITS),
         usage=_texts(metadata, Namespace.USAGE),
     )
 
 
-def _admission(metadata: Metadata, caller: dict[str, str]) -> dict[str, str]:
-    """The admission. On the lean path it is in the answer of ext_authz."""
-    is_lean = AdmissionKey.RESERVATION in caller
-    return caller if is_lean else _texts(metadata, Namespace.ADMISSION)
-
-
-def _method(request: HTTPRequestProperties) -> str:
-    """The method's name; empty without a method, and for one that Envoy's enum lacks."""
-    return _METHODS.get(request.request_method, "")
-
-
-def _host(address: SocketAddress) -> str:
-    """`address:port`; empty if no upstream was chosen."""
+def _host(upstream: Address) -> str:
+    """`address:port`, also of a pod behind a tunnel; empty if no upstream was chosen."""
+    address = upstream.socket_address
     host, port = address.address, address.port_value
     if not host:
-        return ""
+        return upstream.envoy_internal_address.endpoint_id
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -157,7 +149,8 @@ def _all_flags(flags: ResponseFlags, lean: str | None, details: str) -> tuple[st
 
 
 def _flags(flags: ResponseFlags) -> tuple[str, ...]:
-    return tuple([FLAG_NAMES[field.name] for field, _ in flags.ListFields()])
+    fields = flags.ListFields()
+    return tuple([FLAG_NAMES[field.name] for field, _ in fields]) if fields else ()
 
 
 def _scalars(metadata: Metadata, namespace: Namespace) -> dict[str, str | bool | float]:
@@ -188,4 +181,9 @@ def _texts(metadata: Metadata, namespace: Namespace) -> dict[str, str]:
     if namespace not in metadata.filter_metadata:
         return {}
     fields = metadata.filter_metadata[namespace].fields
-    return {key: text for key in fields if (text := fields[key].string_value)}
+    texts = {}
+    for key in fields:
+        text = fields[key].string_value
+        if text:
+            texts[key] = text
+    return texts

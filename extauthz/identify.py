@@ -1,6 +1,6 @@
 """Finds the caller: by a key, by a token of an issuer, or by the workload's own identity."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 from msgspec import Struct
@@ -63,7 +63,7 @@ def identify(
 def _found(
     request: CheckInput, policy: CompiledPolicy, verifier: Verifier, keys: KeyRing
 ) -> Identity | ApiError | KeysNeeded:
-    sent = set(_keys(request.credentials))
+    sent = _keys(request.credentials)
     if len(sent) > 1:
         return _TWO_KEYS
     if sent:
@@ -76,15 +76,17 @@ def _found(
     return _NO_KEY if caller is None else Identity(caller)
 
 
-def _keys(credentials: RawHeaders) -> Iterable[bytes]:
+def _keys(credentials: RawHeaders) -> set[bytes]:
     """Every key of the request. A scheme other than Bearer carries no key.
 
     An empty value is no key: clients send one if their setting is an empty text.
     """
+    keys = set()
     for name, value in credentials:
         key = _bearer_token(value) if name == _AUTHORIZATION else value.strip(_BLANKS)
         if key:
-            yield key
+            keys.add(key)
+    return keys
 
 
 def _bearer_token(value: bytes) -> bytes:

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from extauthz.cors import Headers, PageHeaders
+from extauthz.cors import NO_PAGE, Headers, PageHeaders
 from extauthz.decide import Allow, Answer, CheckResult, Deny
-from extauthz.request import CheckInput, Shown
-from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
+from extauthz.request import NOTHING, CheckInput, Shown
+from headgate._gen.auth_pb2 import AttributeContext, CheckRequest, CheckResponse
 from headgate._gen.base_pb2 import HeaderValueOption
 from headgate.core.contract import (
     CHECKED_HEADERS,
@@ -53,33 +53,39 @@ def decode(message: CheckRequest) -> CheckInput:
     With `encode_raw_headers` Envoy fills `header_map`, with repeated headers and raw bytes. Without
     it Envoy fills `headers`, with repeated headers joined by commas.
     """
-    http = message.attributes.request.http
-    pairs = [
-        (header.key, header.raw_value or header.value.encode())
-        for header in http.header_map.headers
-        if header.key in _READ
-    ]
-    if not pairs:
-        pairs = [(name, http.headers[name].encode()) for name in _READ if name in http.headers]
-    credentials = tuple(pair for pair in pairs if pair[0] in _CREDENTIALS)
-    source = message.attributes.source
-    address, principal = source.address.socket_address.address, source.principal
-    others = {name: value.decode("latin-1") for name, value in pairs if name not in _CREDENTIALS}
+    http, source = message.attributes.request.http, message.attributes.source
+    credentials: list[tuple[str, bytes]] = []
+    shown: list[tuple[str, bytes]] = []
+    others: dict[str, str] = {}
+    for name, value in _headers(http):
+        if name in _CREDENTIALS:
+            credentials.append((name, value))
+        elif name in _SHOWN:
+            shown.append((name, value))
+        else:
+            others[name] = value.decode("latin-1")
     request_id = others.pop(REQUEST_ID, "")
-    if not others and not principal:
-        return CheckInput(http.method, http.path, credentials, address, request_id=request_id)
-    shown = tuple(pair for pair in pairs if pair[0] in _SHOWN)
-    page = PageHeaders(*(others.get(name, "") for name in _PAGE))
+    is_bare = not others and not shown and not source.principal
     return CheckInput(
         method=http.method,
         path=http.path,
-        credentials=credentials,
-        address=address,
-        page=page,
+        credentials=tuple(credentials),
+        address=source.address.socket_address.address,
+        page=PageHeaders(*[others.get(name, "") for name in _PAGE]) if others else NO_PAGE,
         opens_websocket=WEBSOCKET_KEY in others,
-        shown=Shown(headers=shown, principal=principal),
+        shown=NOTHING if is_bare else Shown(headers=tuple(shown), principal=source.principal),
         request_id=request_id,
     )
+
+
+def _headers(http: AttributeContext.HttpRequest) -> list[tuple[str, bytes]]:
+    """The headers that are read here, in their order."""
+    pairs = []
+    for header in http.header_map.headers:
+        name = header.key
+        if name in _READ:
+            pairs.append((name, header.raw_value or header.value.encode()))
+    return pairs or [(name, http.headers[name].encode()) for name in _READ if name in http.headers]
 
 
 def encode(result: CheckResult, cors: Headers = (), request_id: str = "") -> CheckResponse:

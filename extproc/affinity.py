@@ -31,8 +31,11 @@ def conversation(caller: Caller, values: Mapping[str, Value]) -> str:
     The name is hashed with the tenant. It may hold any text, and two tenants must not be able to
     choose the same conversation.
     """
-    key = _text(values, RequestKey.PROMPT_CACHE_KEY) or _text(values, RequestKey.SESSION)
-    return _hashed(caller.tenant, key) if key else caller.user
+    for name in (RequestKey.PROMPT_CACHE_KEY, RequestKey.SESSION):
+        key = values.get(name)
+        if isinstance(key, str) and key:
+            return _hashed(caller.tenant, key)
+    return caller.user
 
 
 def affinity(caller: Caller, model: Model, values: Mapping[str, Value]) -> str:
@@ -52,6 +55,8 @@ def affinity(caller: Caller, model: Model, values: Mapping[str, Value]) -> str:
 
 def placing(caller: Caller, model: Model, key: str) -> Placing | None:
     """How a pod is chosen for a request with this affinity; None where Envoy chooses."""
+    if model.versions is None and not model.pods:
+        return None
     versions = () if model.versions is None else model.versions.all
     by_version = {version.name: version.pods for version in versions if version.pods}
     if not model.pods and not by_version:

@@ -45,17 +45,25 @@ _SEVERAL_PROMPTS = {
     Api.COMPLETIONS: RequestKey.PROMPTS,
     Api.CHAT_BATCH: RequestKey.CONVERSATIONS,
 }
+_OUTPUT_BOUNDS = {
+    Api.CHAT: (RequestKey.MAX_COMPLETION_TOKENS, RequestKey.MAX_TOKENS),
+    Api.CHAT_BATCH: (RequestKey.MAX_COMPLETION_TOKENS, RequestKey.MAX_TOKENS),
+    Api.COMPLETIONS: (RequestKey.MAX_TOKENS,),
+    Api.RESPONSES: (RequestKey.MAX_OUTPUT_TOKENS,),
+    Api.MESSAGES: (RequestKey.MAX_TOKENS,),
+}
+"""The fields that bound an output. The first one that a body has counts."""
+_CONTEXT = ", the context length of this model"
 _PARAMS = {
     RequestKey.INCLUDE_USAGE: "stream_options.include_usage",
     RequestKey.CONTINUOUS_USAGE: "stream_options.continuous_usage_stats",
 }
 
 
-def refuse_hidden(values: Mapping[str, Value]) -> None:
-    """Raises RefusedError for a string too long to be seen here: vLLM may read a number from it."""
-    hidden = values.get(RequestKey.HIDDEN)
-    if hidden is not None:
-        raise _invalid(str(hidden), f"`{hidden}` is a string of more than 8 KiB.")
+def hidden_field(values: Mapping[str, Value]) -> RefusedError:
+    """The refusal of a string too long to be seen here: vLLM may read a number from it."""
+    hidden = values[RequestKey.HIDDEN]
+    return _invalid(str(hidden), f"`{hidden}` is a string of more than 8 KiB.")
 
 
 def refuse_not_served(values: Mapping[str, Value]) -> None:
@@ -132,24 +140,18 @@ def _client_usage(values: Mapping[str, Value]) -> ClientUsage:
 
 def _output_bound(api: Api, values: Mapping[str, Value], context_tokens: int) -> int | None:
     """The field that bounds the output in this API, as vLLM picks it."""
-
-    def bound(key: RequestKey, low: int = 1) -> int | None:
-        return _integer(values, key, low, context_tokens, ", the context length of this model")
-
-    match api:
-        case Api.CHAT | Api.CHAT_BATCH:
-            newer, older = bound(RequestKey.MAX_COMPLETION_TOKENS), bound(RequestKey.MAX_TOKENS)
-            return older if newer is None else newer
-        case Api.COMPLETIONS:
-            # 0 only echoes the prompt.
-            given = bound(RequestKey.MAX_TOKENS, low=0)
-            return min(_COMPLETIONS_DEFAULT, context_tokens) if given is None else given
-        case Api.RESPONSES:
-            return bound(RequestKey.MAX_OUTPUT_TOKENS)
-        case Api.MESSAGES:
-            return bound(RequestKey.MAX_TOKENS)
-        case _:
-            return 0
+    names = _OUTPUT_BOUNDS.get(api)
+    if names is None:
+        return 0
+    low = 0 if api is Api.COMPLETIONS else 1  # 0 only echoes the prompt.
+    bound = None
+    for name in names:
+        if values.get(name) is not None:
+            number = _integer(values, name, low, context_tokens, _CONTEXT)
+            bound = number if bound is None else bound
+    if bound is None and api is Api.COMPLETIONS:
+        return min(_COMPLETIONS_DEFAULT, context_tokens)
+    return bound
 
 
 def _invalid(param: str, message: str) -> RefusedError:

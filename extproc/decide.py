@@ -20,6 +20,7 @@ from headgate.core.contract import AdmissionKey, Header, RequestKey
 from headgate.core.key_ring import NO_KEYS, KeyRing
 from headgate.core.policy import CompiledPolicy, Model, PerSecond
 from headgate.core.settlement import Estimate
+from headgate.core.versions import Versions
 
 _MANY_PROMPTS = frozenset({Api.EMBEDDINGS, Api.COMPLETIONS, Api.CHAT_BATCH, Api.SCORE, Api.RERANK})
 """The APIs whose requests may hold a list of prompts, each with a context of its own."""
@@ -100,7 +101,8 @@ def _admit(
         placing=placing(request.caller, request.model, key),
         failover=failover_of(request.model, request.tenant),
     )
-    return _with_version(admit, request, values)
+    versions = request.model.versions
+    return admit if versions is None else _with_version(admit, versions, request, values)
 
 
 def _headers(request: Inference, key: str) -> dict[Header, str]:
@@ -156,15 +158,15 @@ def _lesson(values: Mapping[str, Value]) -> dict[AdmissionKey, str]:
     return {AdmissionKey.TEXT_BYTES: "0" if has_images else str(text_bytes)}
 
 
-def _with_version(admit: Admit, request: Inference, values: Mapping[str, Value]) -> Admit:
+def _with_version(
+    admit: Admit, versions: Versions, request: Inference, values: Mapping[str, Value]
+) -> Admit:
     """The admission on the version that the client chose, or on its conversation's version."""
-    model = request.model
-    if model.versions is None:
-        return admit
     if request.version is not None:
         return replace(admit.with_version(request.version), failover=None)
-    wanted = pin(model.versions, request.caller, model.base, conversation(request.caller, values))
-    if len(model.versions.all) == 1:
+    own = conversation(request.caller, values)
+    wanted = pin(versions, request.caller, request.model.base, own)
+    if len(versions.all) == 1:
         return admit.with_version(wanted.version)
     # Also remembered while one version has all the weight: a canary that begins then moves no
     # conversation.

@@ -107,6 +107,10 @@ class _Learned:
         return math.ceil(self.output.upper(_OUTPUT_MARGIN))
 
 
+_UNTAUGHT = _Learned()
+"""The numbers of a subject that has taught nothing yet."""
+
+
 def audio_estimate(
     size_bytes: int | None, tokens_per_second: int, *, stream: bool, context_tokens: int
 ) -> Estimate:
@@ -148,7 +152,7 @@ class Estimator:
         `max_tokens` bounds each of the `n` choices. If it is None, `output_cap` bounds what is held
         for all of them.
         """
-        learned = self._learned.get(subject) or _Learned()
+        learned = self._learned.get(subject, _UNTAUGHT)
         held = _prompt_tokens(prompt, learned.tokens_per_byte(), context_tokens, many_prompts)
         if max_tokens is None:
             output = n * max(1, min(learned.output_tokens(), context_tokens - held))
@@ -188,7 +192,9 @@ class Estimator:
 
     def _entry(self, subject: tuple[str, str, str]) -> _Learned:
         """The subject's entry, moved to the end. The one that learned longest ago is dropped."""
-        learned = self._learned.setdefault(subject, _Learned())
+        learned = self._learned.get(subject)
+        if learned is None:
+            learned = self._learned[subject] = _Learned()
         self._learned.move_to_end(subject)
         if len(self._learned) > self._max_entries:
             self._learned.popitem(last=False)

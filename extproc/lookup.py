@@ -9,9 +9,9 @@ from extproc.affinity import conversation
 from extproc.asked import (
     Asked,
     RefusedError,
+    hidden_field,
     read_asked,
     read_model_name,
-    refuse_hidden,
     refuse_not_served,
 )
 from extproc.faults import compressed_body, large_body, unread_body
@@ -81,9 +81,9 @@ def look_up(
     if api is Api.OWN_KEYS:
         return key_call(facts, caller, tenant, policy)
     _require_body(api, facts.values)
-    refuse_hidden(facts.values)
     named = _model(api, facts, tenant, policy, adapters)
-    model = on_version(named, facts.adapter_version, adapters)
+    is_plain = named.adapter_versions is None
+    model = named if is_plain else on_version(named, facts.adapter_version, adapters)
     refuse_fields(api, facts.values, (policy.fields, model.fields, tenant.fields))
     price = policy.without_usage.get(api)
     per_second = isinstance(price, PerSecond)
@@ -96,19 +96,17 @@ def look_up(
         asked=asked,
         price=price,
         rewrite=rewrite_plan(api, model, asked.client_usage, tenant, facts.values),
-        version=_chosen_version(facts.version, tenant, model),
+        version=_chosen_version(facts.version, tenant, model) if facts.version else None,
     )
 
 
 def size_to_keep(
     facts: RequestFacts, policy: CompiledPolicy, keys: KeyRing = NO_KEYS
 ) -> SizePin | None:
-    """The size that a conversation with `auto` has at least from this request on.
+    """The size that the conversation of a request for `auto` has at least from now on.
 
     None if there is none to remember. `look_up` refuses what is wrong with the request.
     """
-    if facts.values.get(RequestKey.MODEL) != AUTO:
-        return None
     try:
         caller, tenant = _identify(facts.caller, policy, keys)
         model = _model(_served_api(door_of(facts.path), policy), facts, tenant, policy, NO_ADAPTERS)
@@ -187,6 +185,8 @@ def _require_body(api: Api, values: Mapping[str, Value]) -> None:
         refuse_not_served(values)
     elif body != BODY_READ:
         raise RefusedError(unread_body(values))
+    if values.get(RequestKey.HIDDEN) is not None:
+        raise hidden_field(values)
 
 
 def _model(
@@ -207,7 +207,9 @@ def _named(name: str, tenant: Tenant, policy: CompiledPolicy, adapters: Adapters
 def _find_model(name: str, tenant: Tenant, policy: CompiledPolicy, adapters: Adapters) -> Model:
     """Names come only from the policy and the registry: vLLM would follow `../` into its files."""
     other = policy.models.get(name)
-    if name in tenant.models or other is None or other.adapter is not None:
+    if other is not None and name in tenant.models:
+        return other
+    if other is None or other.adapter is not None:
         # Another tenant's adapter must look exactly like one that does not exist.
         return _named(name, tenant, policy, adapters)
     who = "key" if name in policy.tenants[tenant.name].models else "tenant"
@@ -221,9 +223,9 @@ def _find_model(name: str, tenant: Tenant, policy: CompiledPolicy, adapters: Ada
     )
 
 
-def _chosen_version(version: str | None, tenant: Tenant, model: Model) -> str | None:
+def _chosen_version(version: str, tenant: Tenant, model: Model) -> str | None:
     """The client's choice, if its tenant may choose. A version without a weight counts, too."""
-    if not version or not tenant.chooses_version or model.versions is None:
+    if not tenant.chooses_version or model.versions is None:
         return None
     if version in model.versions.names:
         return version

@@ -31,8 +31,11 @@ def rewrite_plan(
     force_usage = client_usage in _LESS_USAGE and not model.forces_usage
     if api in FORM_APIS:
         return _form_plan(model, name, force_usage, values)
-    sent = str(values.get(RequestKey.PLATFORM) or "").split(",")
-    drop = tuple(field for field in PLATFORM_FIELDS if field in sent and field != CACHE_SALT)
+    sent: list[str] = []
+    drop: tuple[str, ...] = ()
+    if named := values.get(RequestKey.PLATFORM):
+        sent = str(named).split(",")
+        drop = tuple([field for field in PLATFORM_FIELDS if field in sent and field != CACHE_SALT])
     # A client's own salt is combined with its tenant too: it could be another tenant's.
     salt_tenant = tenant.name if tenant.cache_salt or CACHE_SALT in sent else None
     if name is None and not force_usage and not drop and salt_tenant is None:

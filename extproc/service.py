@@ -32,8 +32,9 @@ from headgate._gen.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from headgate.core.adapters import NO_ADAPTERS, NO_USES, Adapters, Uses
 from headgate.core.answer_cache import OFFER_METADATA
 from headgate.core.apis import Api, ErrorShape
+from headgate.core.auto import AUTO
 from headgate.core.clock import Clock
-from headgate.core.contract import COUNTING_METADATA, AdmissionKey
+from headgate.core.contract import COUNTING_METADATA, AdmissionKey, RequestKey
 from headgate.core.errors import ApiError
 from headgate.core.key_ring import NO_KEYS, KeyRing
 from headgate.core.metrics import Metrics
@@ -184,7 +185,8 @@ class ExternalProcessor:
     async def _sized(self, facts: RequestFacts) -> RequestFacts:
         """The facts with what is remembered of their conversation, if they need it."""
         policy = self._policy()
-        size = size_to_keep(facts, policy, self._keys)
+        is_auto = facts.values.get(RequestKey.MODEL) == AUTO
+        size = size_to_keep(facts, policy, self._keys) if is_auto else None
         if size is not None:
             return replace(facts, at_least=await self._pins.largest(size))
         version = version_to_keep(facts, policy, self._keys, self._adapters)
@@ -207,11 +209,13 @@ class ExternalProcessor:
         if isinstance(decision, KeyCall):
             return await self._keys_of(decision)
         if isinstance(decision, Admit):
-            return self._placed(await self._pinned(decision))
+            admit = await self._pinned(decision)
+            return admit if admit.placing is None else self._placed(admit)
         return decision
 
     def _count(self, reply: Reply | Edited) -> None:
-        self._metrics.decisions.labels(_HOOK, _label(reply)).inc()
+        label = reply.error.refusal.code if isinstance(reply, Refuse) else "ok"
+        self._metrics.decisions.labels(_HOOK, label).value += 1
         if isinstance(reply, Refuse) and reply.wants is not None:
             self._uses.wanted(reply.wants)
 
@@ -279,7 +283,3 @@ class ExternalProcessor:
         if isinstance(said, ApiError):
             return Refuse(said, ErrorShape.OPENAI)
         return Answer(Api.OWN_KEYS, said)
-
-
-def _label(reply: Reply | Edited) -> str:
-    return reply.error.refusal.code if isinstance(reply, Refuse) else "ok"

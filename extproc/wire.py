@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from google.protobuf.struct_pb2 import Struct
-from google.protobuf.struct_pb2 import Value as WireValue
 
 from extproc.counting.counter import AnswerChunk, AnswerHead
 from extproc.stream import AnswerBegin, AnswerEnd, AnswerReply, Replace, Unchanged
@@ -41,7 +40,7 @@ _MAX_SIZE_BYTES = 2**53
 _JSON = "application/json"
 _PLAIN = frozenset({"string_value", "number_value", "bool_value"})
 _COMPOUND = frozenset({"struct_value", "list_value"})
-CHANGING = (
+_CHANGING = (
     AdmissionKey.RESERVATION,
     AdmissionKey.ESTIMATE,
     AdmissionKey.ESTIMATE_PROMPT,
@@ -77,9 +76,18 @@ def decode_headers(message: ProcessingRequest) -> RequestFacts:
 
 def read_values(metadata: Mapping[str, Struct]) -> dict[str, Value]:
     """The body's fields, from the request reader's namespace."""
+    values: dict[str, Value] = {}
     if Namespace.REQUEST not in metadata:
-        return {}
-    return {key: _value(value) for key, value in metadata[Namespace.REQUEST].fields.items()}
+        return values
+    fields = metadata[Namespace.REQUEST].fields
+    for key in fields:
+        value = fields[key]
+        kind = value.WhichOneof("kind")
+        if kind in _PLAIN:
+            values[key] = getattr(value, kind)
+        else:
+            values[key] = Compound.VALUE if kind in _COMPOUND else None
+    return values
 
 
 def _read_headers(message: HttpHeaders) -> dict[str, bytes]:
@@ -122,14 +130,6 @@ def _size_bytes(attributes: Mapping[str, Struct], content_length: bytes) -> int 
         if _SIZE in fields and 1 <= fields[_SIZE].number_value <= _MAX_SIZE_BYTES:
             return int(fields[_SIZE].number_value)
     return read_count(content_length.decode("latin-1")) or None
-
-
-def _value(value: WireValue) -> Value:
-    kind = value.WhichOneof("kind")
-    if kind in _PLAIN:
-        plain: str | float | bool = getattr(value, kind)
-        return plain
-    return Compound.VALUE if kind in _COMPOUND else None
 
 
 def encode_reply(
@@ -189,17 +189,29 @@ def _note(response: ProcessingResponse, usage: Mapping[UsageKey, str]) -> None:
 
 
 def _admit(admit: Admit, wants_answer: bool) -> ProcessingResponse:
-    fixed = tuple(pair for pair in admit.admission.items() if pair[0] not in CHANGING)
+    shared, own = split_admission(admit)
     caches = admit.caching is not None
-    rewrites, wants_answer = caches or admit.rewrite is not None, caches or wants_answer
-    template = _admit_template(tuple(admit.headers.items()), fixed, rewrites, wants_answer)
+    template = _admit_template(
+        tuple(admit.headers.items()),
+        tuple(shared.items()),
+        caches or admit.rewrite is not None,
+        caches or wants_answer,
+    )
     response = ProcessingResponse.FromString(template)
     admission = response.dynamic_metadata.fields[Namespace.ADMISSION].struct_value.fields
-    for key in CHANGING:
-        text = admit.admission.get(key)
-        if text is not None:
-            admission[key].string_value = text
+    for key, text in own.items():
+        admission[key].string_value = text
     return response
+
+
+def split_admission(admit: Admit) -> tuple[dict[AdmissionKey, str], dict[AdmissionKey, str]]:
+    """The metadata that a caller's requests to a model share, and that of this request alone."""
+    shared, own = dict(admit.admission), {}
+    for key in _CHANGING:
+        text = shared.pop(key, None)
+        if text is not None:
+            own[key] = text
+    return shared, own
 
 
 @lru_cache(maxsize=4_096)

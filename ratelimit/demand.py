@@ -65,13 +65,6 @@ class Claim(Struct, frozen=True, gc=False):
         """Whether the request takes a slot of the limit, and not an amount."""
         return isinstance(self.limit.shape, Slots)
 
-    @property
-    def ends_at_s(self) -> int:
-        """The end of the window. Raises TypeError if the limit has no windows."""
-        if self.window is None:
-            raise TypeError(f"the limit {self.limit.id} has no windows")
-        return self.window.end_s
-
 
 def claims_of(
     tenant: Tenant,
@@ -149,14 +142,16 @@ def reservation_of(
 
 
 def _of_window(claim: Claim, shape: Windowed, estimated: int) -> Demand:
-    limit = claim.limit
+    limit, span = claim.limit, claim.window
+    if span is None:
+        raise TypeError(f"the limit {limit.id} has no window")
     most = min(limit.limit, MAX_COUNT)
     return Demand(
         weights=claim.weights,
         key=claim.key,
         amount=max(1, min(most, estimated)),
         limit=most,
-        expires_at_s=claim.ends_at_s + CLOCK_SKEW_S,
+        expires_at_s=span.end_s + CLOCK_SKEW_S,
         enforced=not limit.shadow,
         on_outage=limit.on_outage,
         slice=shape.slice or 0,

@@ -100,7 +100,7 @@ class Limiter:
             return Refused(Reason.UNKNOWN_TENANT, None, 1, ())
         subject = Subject(request.tenant, request.user, request.key, request.model)
         claims = claims_of(tenant, subject, now_s, request.version, from_cache=request.from_cache)
-        fair = self._fair_demand(request, tenant)
+        fair = None if tenant.weight is None else self._fair_demand(request, tenant.weight)
         if not claims and fair is None:
             return self._free(request, None)
         reservation = reservation_of(
@@ -151,12 +151,12 @@ class Limiter:
         priority = _priority(request, reservation.fair, reserved.start)
         return Admitted(tuple(statuses.values()), exceeded, reserved.held_by, holds_slot, priority)
 
-    def _fair_demand(self, request: ReserveRequest, tenant: Tenant) -> FairDemand | None:
+    def _fair_demand(self, request: ReserveRequest, weight: int) -> FairDemand | None:
         """The work of the request in its queue: that of the base model, on all of its pods."""
         model = self._policy().models.get(request.model)
-        if tenant.weight is None or model is None or request.from_cache:
+        if model is None or request.from_cache:
             return None
-        rates = Rates.of_weight(tenant.weight)
+        rates = Rates.of_weight(weight)
         prompt = request.prompt_tokens or 0
         return FairDemand(
             queue=model.base,

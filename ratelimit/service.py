@@ -148,11 +148,11 @@ class RateLimitService:
         self._metrics.settlements.labels(_HOOK, outcome.value).inc()
 
     def _record_admission(self, call: ReserveRequest, admitted: Admitted) -> None:
-        self._metrics.decisions.labels(_HOOK, "ok").inc()
+        self._metrics.decisions.labels(_HOOK, "ok").value += 1
         if not call.from_cache:
             pods = self._limiter.pods_of(call)
-            self._reserved_requests(*pods).inc()
-            self._reserved_tokens(*pods).inc(call.tokens)
+            self._reserved_requests(*pods).value += 1
+            self._reserved_tokens(*pods).value += call.tokens
         for limit in admitted.exceeded:
             self._metrics.shadow_refusals.labels(call.tenant, limit.id).inc()
 
@@ -163,7 +163,7 @@ class RateLimitService:
         self._metrics.of_requests.refusals.labels(call.tenant, refused.hit.id).inc()
 
     def _count(self, decision: str) -> None:
-        self._metrics.decisions.labels(_HOOK, decision).inc()
+        self._metrics.decisions.labels(_HOOK, decision).value += 1
 
     def _record_store_error(self, operation: str) -> None:
         """Counts every failure. The store itself logs when it becomes unavailable and recovers."""

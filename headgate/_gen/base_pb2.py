@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headgate/_gen/base.proto\x12\rheadgate.wire\x1a\x1cgoogle/protobuf/struct.proto\"<\n\x0bHeaderValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x11\n\traw_value\x18\x03 \x01(\x0c\"\x8a\x02\n\x11HeaderValueOption\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x1a.headgate.wire.HeaderValue\x12J\n\rappend_action\x18\x03 \x01(\x0e\x32\x33.headgate.wire.HeaderValueOption.HeaderAppendAction\"}\n\x12HeaderAppendAction\x12\x1b\n\x17\x41PPEND_IF_EXISTS_OR_ADD\x10\x00\x12\x11\n\rADD_IF_ABSENT\x10\x01\x12\x1e\n\x1aOVERWRITE_IF_EXISTS_OR_ADD\x10\x02\x12\x17\n\x13OVERWRITE_IF_EXISTS\x10\x03\"8\n\tHeaderMap\x12+\n\x07headers\x18\x01 \x03(\x0b\x32\x1a.headgate.wire.HeaderValue\"\xa0\x01\n\x08Metadata\x12\x44\n\x0f\x66ilter_metadata\x18\x01 \x03(\x0b\x32+.headgate.wire.Metadata.FilterMetadataEntry\x1aN\n\x13\x46ilterMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct:\x02\x38\x01\"L\n\x07\x41\x64\x64ress\x12\x36\n\x0esocket_address\x18\x01 \x01(\x0b\x32\x1c.headgate.wire.SocketAddressH\x00\x42\t\n\x07\x61\x64\x64ress\"H\n\rSocketAddress\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x14\n\nport_value\x18\x03 \x01(\rH\x00\x42\x10\n\x0eport_specifier\"\x1a\n\nHttpStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headgate/_gen/base.proto\x12\rheadgate.wire\x1a\x1cgoogle/protobuf/struct.proto\"<\n\x0bHeaderValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x11\n\traw_value\x18\x03 \x01(\x0c\"\x8a\x02\n\x11HeaderValueOption\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x1a.headgate.wire.HeaderValue\x12J\n\rappend_action\x18\x03 \x01(\x0e\x32\x33.headgate.wire.HeaderValueOption.HeaderAppendAction\"}\n\x12HeaderAppendAction\x12\x1b\n\x17\x41PPEND_IF_EXISTS_OR_ADD\x10\x00\x12\x11\n\rADD_IF_ABSENT\x10\x01\x12\x1e\n\x1aOVERWRITE_IF_EXISTS_OR_ADD\x10\x02\x12\x17\n\x13OVERWRITE_IF_EXISTS\x10\x03\"8\n\tHeaderMap\x12+\n\x07headers\x18\x01 \x03(\x0b\x32\x1a.headgate.wire.HeaderValue\"\xa0\x01\n\x08Metadata\x12\x44\n\x0f\x66ilter_metadata\x18\x01 \x03(\x0b\x32+.headgate.wire.Metadata.FilterMetadataEntry\x1aN\n\x13\x46ilterMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct:\x02\x38\x01\"\x93\x01\n\x07\x41\x64\x64ress\x12\x36\n\x0esocket_address\x18\x01 \x01(\x0b\x32\x1c.headgate.wire.SocketAddressH\x00\x12\x45\n\x16\x65nvoy_internal_address\x18\x03 \x01(\x0b\x32#.headgate.wire.EnvoyInternalAddressH\x00\x42\t\n\x07\x61\x64\x64ress\"+\n\x14\x45nvoyInternalAddress\x12\x13\n\x0b\x65ndpoint_id\x18\x02 \x01(\t\"H\n\rSocketAddress\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x14\n\nport_value\x18\x03 \x01(\rH\x00\x42\x10\n\x0eport_specifier\"\x1a\n\nHttpStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,10 +46,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METADATA']._serialized_end=623
   _globals['_METADATA_FILTERMETADATAENTRY']._serialized_start=545
   _globals['_METADATA_FILTERMETADATAENTRY']._serialized_end=623
-  _globals['_ADDRESS']._serialized_start=625
-  _globals['_ADDRESS']._serialized_end=701
-  _globals['_SOCKETADDRESS']._serialized_start=703
-  _globals['_SOCKETADDRESS']._serialized_end=775
-  _globals['_HTTPSTATUS']._serialized_start=777
-  _globals['_HTTPSTATUS']._serialized_end=803
+  _globals['_ADDRESS']._serialized_start=626
+  _globals['_ADDRESS']._serialized_end=773
+  _globals['_ENVOYINTERNALADDRESS']._serialized_start=775
+  _globals['_ENVOYINTERNALADDRESS']._serialized_end=818
+  _globals['_SOCKETADDRESS']._serialized_start=820
+  _globals['_SOCKETADDRESS']._serialized_end=892
+  _globals['_HTTPSTATUS']._serialized_start=894
+  _globals['_HTTPSTATUS']._serialized_end=920
 # @@protoc_insertion_point(module_scope)

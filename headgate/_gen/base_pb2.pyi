@@ -56,10 +56,18 @@ class Metadata(_message.Message):
     def __init__(self, filter_metadata: _Optional[_Mapping[str, _struct_pb2.Struct]] = ...) -> None: ...
 
 class Address(_message.Message):
-    __slots__ = ("socket_address",)
+    __slots__ = ("socket_address", "envoy_internal_address")
     SOCKET_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    ENVOY_INTERNAL_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     socket_address: SocketAddress
-    def __init__(self, socket_address: _Optional[_Union[SocketAddress, _Mapping]] = ...) -> None: ...
+    envoy_internal_address: EnvoyInternalAddress
+    def __init__(self, socket_address: _Optional[_Union[SocketAddress, _Mapping]] = ..., envoy_internal_address: _Optional[_Union[EnvoyInternalAddress, _Mapping]] = ...) -> None: ...
+
+class EnvoyInternalAddress(_message.Message):
+    __slots__ = ("endpoint_id",)
+    ENDPOINT_ID_FIELD_NUMBER: _ClassVar[int]
+    endpoint_id: str
+    def __init__(self, endpoint_id: _Optional[str] = ...) -> None: ...
 
 class SocketAddress(_message.Message):
     __slots__ = ("address", "port_value")

@@ -1,5 +1,6 @@
 """Notes the uses of versions in the database, once a second and in one statement."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -60,7 +61,8 @@ class UseNotes:
         self._replica = replica
         self._clock = clock
         self._uses: dict[str, _Use] = {}
-        self._task = BackgroundTask("uses of adapters", self.write, EVERY_S, log)
+        self._task = BackgroundTask("uses of adapters", self._tend, EVERY_S, log)
+        self._writing = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         self._task.start()
@@ -91,8 +93,16 @@ class UseNotes:
         if use := self._use(version):
             use.used_s = self._clock.now_s()
 
+    async def _tend(self) -> None:
+        """A round. One that is stopped goes on, and `write` waits for it: nothing is lost."""
+        await asyncio.shield(self.write())
+
     async def write(self) -> None:
         """Adds the counts to the database; they stay here if it is away."""
+        async with self._writing:
+            await self._write()
+
+    async def _write(self) -> None:
         uses, self._uses = self._uses, {}
         if not uses:
             return

@@ -8,13 +8,14 @@ from collections.abc import Awaitable, Callable
 class BackgroundTask:
     """Calls `tend` every `every_s` seconds until it is stopped; the first time `at_once`, or later.
 
-    An error is logged as a failure of `name`, and the next round comes all the same.
+    An error is logged as a failure of `name`, and the next round comes all the same. Its owner may
+    stop it before it was started, and again.
     """
 
     def __init__(
         self,
         name: str,
-        tend: Callable[[], Awaitable[None]],
+        tend: Callable[[], Awaitable[object]],
         every_s: float,
         log: logging.Logger,
         *,

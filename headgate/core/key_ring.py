@@ -99,7 +99,7 @@ def tenant_of(caller: Caller, policy: CompiledPolicy, keys: KeyRing) -> Tenant |
     KeysUnavailableError.
     """
     tenant = policy.tenants.get(caller.tenant)
-    if tenant is None or not is_run_time(caller.key):
+    if tenant is None or not caller.key.startswith(RUN_TIME_MARK):
         return tenant
     scope = keys.scope_of(caller.key)
     if scope is None:

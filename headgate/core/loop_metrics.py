@@ -1,8 +1,8 @@
 """Counters and histograms of the event loop, for what each request counts.
 
 Those of prometheus_client take a lock and check their labels at each count, because any thread may
-call them. These are counted on the loop alone, and are as cheap as an addition. What is counted in
-threads, and what is rare, stays with prometheus_client.
+call them. These are counted on the loop alone, and are as cheap as an addition. Rare metrics and
+those of threads stay with prometheus_client.
 """
 
 from bisect import bisect_left
@@ -21,7 +21,10 @@ Sample = tuple[str, Mapping[str, str], float, Exemplar | None]
 
 
 class Count:
-    """The count of one set of labels."""
+    """The count of one set of labels.
+
+    The hooks add to `value` itself, as this costs no call.
+    """
 
     __slots__ = ("value",)
 

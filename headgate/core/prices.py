@@ -213,8 +213,10 @@ def dearest(each: list[TokenWeights]) -> TokenWeights:
 
 
 def _in_force(periods: tuple[PricePeriod, ...], now_s: float) -> PricePeriod | None:
-    begun = (one for one in reversed(periods) if one.from_s is None or one.from_s <= now_s)
-    return next(begun, None)
+    for one in reversed(periods):
+        if one.from_s is None or one.from_s <= now_s:
+            return one
+    return None
 
 
 def _day(from_s: float | None) -> str:

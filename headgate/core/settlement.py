@@ -123,7 +123,10 @@ def read_usage(values: Mapping[str, str], abandoned: bool | None = None) -> Usag
     """
     if abandoned is None:
         abandoned = values.get(UsageKey.ABANDONED) == ABANDONED_YES
-    counts = {key: read_count(text) for key, text in values.items() if key in _COUNTS}
+    counts: dict[str, int | None] = {}
+    for key, text in values.items():
+        if key in _COUNTS:
+            counts[key] = read_count(text)
     return Usage(
         status=counts.get(UsageKey.STATUS),
         prompt=counts.get(UsageKey.PROMPT),

@@ -35,6 +35,9 @@ MODEL_PORT = 8000
 WAYPOINT_LISTENER = "main_internal"
 """The listener of a waypoint that reads requests. The listener `connect_terminate` also has a
 connection manager, which opens the tunnels of the requests. It must not be patched."""
+WAYPOINT_CLUSTERS = "SIDECAR_OUTBOUND"
+"""The side of a waypoint whose clusters can be patched: those of services that are not its own, and
+of services that an EnvoyFilter references."""
 
 Patch: TypeAlias = Mapping[str, object]
 """One entry of `configPatches`."""
@@ -124,38 +127,62 @@ def placement_filters(
     at_router = _match(target, router().name)
     add = _patch("HTTP_FILTER", at_router, "INSERT_BEFORE", _snake(placer(HBONE)))
     balancer = {"load_balancing_policy": _snake(override_host())}
+    side = WAYPOINT_CLUSTERS if attach is Attach.WAYPOINT else target.context
     clusters = [
-        _patch("CLUSTER", _cluster_match(target, host, port), "MERGE", balancer)
+        _patch("CLUSTER", _cluster_match(side, host, port), "MERGE", balancer)
         for host, port in services
     ]
     patches = [add, *clusters]
+    if attach is Attach.WAYPOINT:
+        patches += [_waypoint_route(target, host, port) for host, port in services]
     if affinity_salt is not None:
         reader = _snake(affinity_reader(affinity_salt))
         patches.append(
             _patch("HTTP_FILTER", _match(target, READ_BEFORE[path]), "INSERT_BEFORE", reader)
         )
-    return [_object("headgate-placement", target, 40, patches)]
+    hosts = [host for host, _ in services] if attach is Attach.WAYPOINT else []
+    return [_object("headgate-placement", target, 40, patches, hosts)]
 
 
-def _cluster_match(target: PatchTarget, host: str, port: int) -> dict[str, object]:
+def _cluster_match(side: str, host: str, port: int) -> dict[str, object]:
     """The clusters of a service: that of the whole service, and those of its subsets."""
     return {
-        "context": target.context,
+        "context": side,
         "proxy": {"proxyVersion": ISTIO_VERSIONS},
         "cluster": {"service": host, "portNumber": port},
     }
 
 
+def _waypoint_route(target: PatchTarget, host: str, port: int) -> Patch:
+    """Leads a waypoint's requests for a service to the cluster that callers outside of it have.
+
+    istiod lets no patch change the cluster that a waypoint has for a service of its own.
+    """
+    match = {
+        "context": target.context,
+        "proxy": {"proxyVersion": ISTIO_VERSIONS},
+        "routeConfiguration": {"name": f"inbound-vip|{port}|http|{host}"},
+    }
+    value = {"route": {"cluster": f"outbound|{port}||{host}"}}
+    return _patch("HTTP_ROUTE", match, "MERGE", value)
+
+
 def _object(
-    name: str, target: PatchTarget, priority: int, patches: list[Patch]
+    name: str,
+    target: PatchTarget,
+    priority: int,
+    patches: list[Patch],
+    hosts: Sequence[str] = (),
 ) -> dict[str, object]:
+    """The EnvoyFilter, and the services whose clusters its patches use: ours, and `hosts`."""
+    used = [f"headgate/{SERVICES_HOST}", *(f"{host.split('.')[1]}/{host}" for host in hosts)]
     return {
         "apiVersion": "networking.istio.io/v1alpha3",
         "kind": "EnvoyFilter",
         "metadata": {
             "name": name,
             "namespace": target.namespace,
-            "annotations": {_REFERENCED: f"headgate/{SERVICES_HOST}"},
+            "annotations": {_REFERENCED: ",".join(used)},
         },
         "spec": {"priority": priority, **target.selector, "configPatches": patches},
     }

@@ -15,6 +15,7 @@ from headgate.core.apis import Api, door_of
 from headgate.core.clock import Clock
 from headgate.core.contract import AdmissionKey, CallerKey, LimitsKey
 from headgate.core.errors import ApiError, Refusal
+from headgate.core.hook_timer import HookTimer
 from headgate.core.lean_contract import PATH_METADATA
 from headgate.core.metrics import Metrics
 from headgate.core.policy import Caller
@@ -49,7 +50,7 @@ class LeanCheck:
         self._processor = processor
         self._rate_limit = rate_limit
         self._clock = clock
-        self._metrics = metrics
+        self._seconds = metrics.hook_seconds.labels(_HOOK)
 
     def methods(self) -> tuple[Method, ...]:
         """The methods of `envoy.service.auth.v3.Authorization`."""
@@ -62,7 +63,7 @@ class LeanCheck:
         name, value = PATH_METADATA
         if context.metadata(name) != value:
             return await self._authorization.check(message, context)
-        with self._metrics.time_hook(_HOOK):
+        with HookTimer(self._seconds, self._clock):
             asked = wire.decode(message)
             if not asked.check.request_id:
                 context.abort(Status.INVALID_ARGUMENT, "a lean check needs the x-request-id")
@@ -90,11 +91,11 @@ class LeanCheck:
                 return await self._reserve(decision, facts, page)
 
     async def _reserve(self, edited: Edited, facts: RequestFacts, page: Headers) -> CheckResponse:
-        admission, shape = edited.admit.admission, door_of(facts.path).shape
+        admission = edited.admit.admission
         try:
             decision = await self._rate_limit.reserve(_reserve_request(admission))
         except StoreError:
-            away = Refuse(_STORE_AWAY, shape)
+            away = Refuse(_STORE_AWAY, door_of(facts.path).shape)
             return wire.encode_refusal(away, facts, page, admission, wire.STORE_AWAY)
         now_s = self._clock.now_s()
         if isinstance(decision, Admitted):
@@ -102,7 +103,7 @@ class LeanCheck:
                 edited, decision, quota_headers(decision.limits, now_s), page
             )
         message = refusal_message(decision, admission[AdmissionKey.TENANT])
-        refuse = Refuse(ApiError(Refusal.OVER_LIMIT, message), shape)
+        refuse = Refuse(ApiError(Refusal.OVER_LIMIT, message), door_of(facts.path).shape)
         headers = (*refused_headers(decision, now_s), *page)
         response = wire.encode_denial(refuse, facts, headers, admission, wire.OVER_LIMIT)
         if decision.hit is not None:

@@ -12,7 +12,7 @@ from extauthz.request import CheckInput
 from extauthz.wire import PERMISSION_DENIED, REMOVED_HEADERS, add_headers
 from extproc.edits import Edit, Edited
 from extproc.types import Answer, Refuse, RequestFacts, Value
-from extproc.wire import CHANGING, SOMETIMES, read_values
+from extproc.wire import SOMETIMES, read_values, split_admission
 from headgate._gen.auth_pb2 import AttributeContext, CheckRequest, CheckResponse
 from headgate.core.contract import (
     ORIGIN,
@@ -99,8 +99,8 @@ def encode_admission(
 ) -> CheckResponse:
     """Sends the request on, with its headers, its admission and the edits of its body."""
     admit = edited.admit
-    fixed = tuple(pair for pair in admit.admission.items() if pair[0] not in CHANGING)
-    template = _admission_template(tuple(admit.headers.items()), fixed)
+    shared, own = split_admission(admit)
+    template = _admission_template(tuple(admit.headers.items()), tuple(shared.items()))
     response = CheckResponse.FromString(template)
     ok = response.ok_response
     if admitted.priority is None:
@@ -110,11 +110,7 @@ def encode_admission(
     if page:
         ok.headers_to_remove.append(ORIGIN)
     add_headers(ok.response_headers_to_add, (*quotas, *page))
-    admission = response.dynamic_metadata.fields
-    for key in CHANGING:
-        text = admit.admission.get(key)
-        if text is not None:
-            admission[key].string_value = text
+    note(response.dynamic_metadata, own)
     if admitted.held_by:
         note(response.dynamic_metadata, {LimitsKey.HELD_BY: admitted.held_by})
     if admitted.holds_slot:

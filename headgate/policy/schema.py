@@ -65,10 +65,7 @@ MAX_FAIRNESS_FLOOR = 1_000_000
 
 BASE_RULE = "the name of a model in this file that has an upstream"
 
-_CACHE_SALT_RULE = (
-    "true if this tenant's prompts share vLLM's prefix cache with no other tenant's,"
-    " otherwise false"
-)
+_CACHE_SALT_RULE = "true to share vLLM's prefix cache with no other tenant, otherwise false"
 _CHARGE_RULE = (
     f"refused, free, estimate, or a whole number of tokens from 1 to {MAX_CONTEXT_TOKENS}"
 )

@@ -27,8 +27,9 @@ async def count_demo_months(store: Store, clock: Clock, policy: CompiledPolicy) 
             of_tenant[claim.key] = claim, before + claim.weights.amount(_spent(record))
     for tenant, found in counts.items():
         hits = [
-            Hit(key=key, amount=amount, limit=None, expires_at_s=claim.ends_at_s + CLOCK_SKEW_S)
+            Hit(key, amount, limit=None, expires_at_s=claim.window.end_s + CLOCK_SKEW_S)
             for key, (claim, amount) in found.items()
+            if claim.window is not None
         ]
         await store.count(tenant, hits, now_s)
 

@@ -11,6 +11,7 @@ from typing import Generic, Self, TypeAlias, TypeVar
 
 from prometheus_client import Gauge
 
+from headgate.core.background import BackgroundTask
 from headgate.core.clock import Clock
 from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
@@ -88,7 +89,7 @@ class Watcher(Generic[T]):
         self._watched = watched
         self._clock = clock
         self._follower: Follower[T] = _no_follower
-        self._task: asyncio.Task[None] | None = None
+        self._task = BackgroundTask(f"the {watched.noun}", self.check_once, CHECK_INTERVAL_S, log)
         self._stats: tuple[tuple[int, ...], ...] | None = None
         self._refused: bytes | None = None
         contents = self._read()
@@ -102,13 +103,11 @@ class Watcher(Generic[T]):
 
     def start(self) -> None:
         """Begins to look for changes, in a task of the running event loop."""
-        self._task = asyncio.create_task(self._watch(), name=f"{self._watched.noun} watcher")
+        self._task.start()
 
     async def stop(self) -> None:
         """Looks for changes no longer. Safe to call before `start`, and again."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._task.stop()
 
     def current(self) -> T:
         """The value in force. Read it once for each request: its answer is then of one version."""
@@ -164,11 +163,6 @@ class Watcher(Generic[T]):
             return True
         self._refuse(digest, problems)
         return False
-
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(CHECK_INTERVAL_S)
-            await self.check_once()
 
     def _read(self) -> Contents:
         return tuple((path, self._watched.read(path)) for path in self._watched.files())

@@ -4,17 +4,20 @@ Every hook waits while the loop is held. Full garbage collections held it longes
 objects that are alive, most of which (modules, the policy) live until the program ends.
 """
 
-import asyncio
 import gc
+import logging
 from types import TracebackType
 from typing import Any, Self
 
+from headgate.core.background import BackgroundTask
 from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
 
 _YOUNG_OBJECTS = 10_000
 """New containers between two collections of the youngest generation: some hundred requests."""
 _LOOK_EVERY_S = 0.1
+
+log = logging.getLogger("headgate.stalls")
 
 
 def spare_collections() -> None:
@@ -37,12 +40,14 @@ class StallWatch:
         self._lag = metrics.loop_lag_seconds
         self._pauses = [metrics.gc_pause_seconds.labels(str(number)) for number in range(3)]
         self._began_s = 0.0
-        self._task: asyncio.Task[None] | None = None
+        self._due_s = 0.0
+        self._task = BackgroundTask("the loop's lag", self._look, _LOOK_EVERY_S, log)
 
     async def __aenter__(self) -> Self:
         gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
         gc.callbacks.append(self._on_collection)
-        self._task = asyncio.create_task(self._watch(), name="loop lag")
+        self._due_s = self._clock.monotonic_s() + _LOOK_EVERY_S
+        self._task.start()
         return self
 
     async def __aexit__(
@@ -52,15 +57,12 @@ class StallWatch:
         traceback: TracebackType | None,
     ) -> None:
         gc.callbacks.remove(self._on_collection)
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._task.stop()
 
-    async def _watch(self) -> None:
-        while True:
-            due_s = self._clock.monotonic_s() + _LOOK_EVERY_S
-            await asyncio.sleep(_LOOK_EVERY_S)
-            self._lag.observe(max(0.0, self._clock.monotonic_s() - due_s))
+    async def _look(self) -> None:
+        now_s = self._clock.monotonic_s()
+        self._lag.observe(max(0.0, now_s - self._due_s))
+        self._due_s = now_s + _LOOK_EVERY_S
 
     def _on_collection(self, phase: str, info: dict[str, Any]) -> None:
         """Called by the collector before and after each collection (`gc.callbacks`)."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Hashable, Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -20,10 +21,8 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self._running: _Running = {}
-
-    def of(self, key: Hashable) -> "_Turn":
-        return _Turn(self._running, key)
+        running: _Running = {}
+        self.of = partial(_Turn, running)
 
 
 class _Turn:

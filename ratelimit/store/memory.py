@@ -60,7 +60,7 @@ class _Leases:
 class _ReservationRecord(Struct, kw_only=True, gc=False):
     """A reservation: held, or settled and remembered for a while.
 
-    `filled_ms` says when each of its buckets was filled, by the bucket's own time.
+    `filled_ms` says when each of its buckets was filled, by its own time.
     """
 
     until_s: float
@@ -70,6 +70,10 @@ class _ReservationRecord(Struct, kw_only=True, gc=False):
     filled_ms: dict[str, int] = field(default_factory=dict)
     fair: FairDemand | None = None
     start: FairStart | None = None
+
+    @property
+    def tag(self) -> int | None:
+        return None if self.start is None else self.start.tag
 
 
 class MemoryStore:
@@ -92,7 +96,7 @@ class MemoryStore:
             return Reserved(decision=ReserveDecision.REPLAYED)
         used = self._used(reservation)
         if record is not None:
-            return Reserved(decision=ReserveDecision.ADMITTED, used=used, start=_tag(record))
+            return Reserved(decision=ReserveDecision.ADMITTED, used=used, start=record.tag)
         refused, exceeded = _lacking(reservation, used)
         if refused:
             return Reserved(
@@ -104,7 +108,10 @@ class MemoryStore:
         for lease in reservation.leases:
             used[lease.key] += 1
         return Reserved(
-            decision=ReserveDecision.ADMITTED, used=used, exceeded=exceeded, start=_tag(record)
+            decision=ReserveDecision.ADMITTED,
+            used=used,
+            exceeded=exceeded,
+            start=record.tag,
         )
 
     async def settle(self, reservation: str, tenant: str, spent: Spent, now_s: float) -> Settled:
@@ -128,8 +135,8 @@ class MemoryStore:
                 self._counters[counter] = used[demand.key] = min(MAX_COUNT, max(0, count))
         if record.leases:
             self._end_leases(key, record)
-        for lease in record.leases:
-            used[lease.key] = self._active((tenant, lease.key), now_s)
+            for lease in record.leases:
+                used[lease.key] = self._active((tenant, lease.key), now_s)
         if record.fair is not None:
             self._finishes.correct(tenant, record.fair, spent.input, spent.output)
         self._put(key, _ReservationRecord(until_s=now_s + SETTLED_KEPT_S, settled=True))
@@ -153,9 +160,8 @@ class MemoryStore:
                 self._set((tenant, hit.key), count, hit.expires_at_s)
 
     async def peek(self, query: PeekQuery) -> Mapping[str, int]:
-        tenant, now_s, drains = query.tenant, query.now_s, query.drains
-        counters = query.counters
-        used = {key: self._count((tenant, key), drains.get(key, 0), now_s) for key in counters}
+        tenant, now_s, drain = query.tenant, query.now_s, query.drains.get
+        used = {key: self._count((tenant, key), drain(key, 0), now_s) for key in query.counters}
         for key in query.leases:
             used[key] = self._active((tenant, key), now_s)
         return used
@@ -174,7 +180,9 @@ class MemoryStore:
         tenant, now_s = reservation.tenant, reservation.now_s
         used = {}
         for demand in reservation.demands:
-            used[demand.key] = self._count((tenant, demand.key), demand.drain, now_s)
+            key, drain = (tenant, demand.key), demand.drain
+            count = self._count(key, drain, now_s) if drain else self._counters.get(key, 0)
+            used[demand.key] = count
         for lease in reservation.leases:
             used[lease.key] = self._active((tenant, lease.key), now_s)
         return used
@@ -186,11 +194,10 @@ class MemoryStore:
         return self._counters.get(key, 0)
 
     def _grant(self, reservation: Reservation, key: TenantKey) -> _ReservationRecord:
-        filled_ms = {}
+        filled_ms, now_ms = {}, to_ms(reservation.now_s)
         for demand in reservation.demands:
             counter = (reservation.tenant, demand.key)
             if demand.drain:
-                now_ms = to_ms(reservation.now_s)
                 filled_ms[demand.key] = self._buckets.fill(counter, demand, now_ms)
                 continue
             count = self._counters.get(counter, 0) + demand.amount
@@ -245,8 +252,7 @@ class MemoryStore:
             if not counters or counters[0][0] > now_s:
                 break
             del self._counters[heappop(counters)[1]]
-        if len(self._buckets):
-            self._buckets.clean(to_ms(now_s), _CLEANED_PER_CALL)
+        self._buckets.clean(to_ms(now_s), _CLEANED_PER_CALL)
         for _ in range(_CLEANED_PER_CALL):
             if not records or records[0][0] > now_s:
                 break
@@ -255,10 +261,6 @@ class MemoryStore:
             if record is not None and record.until_s == until_s:
                 self._end_leases(key, record)
                 del self._records[key]
-
-
-def _tag(record: _ReservationRecord) -> int | None:
-    return None if record.start is None else record.start.tag
 
 
 def _lacking(

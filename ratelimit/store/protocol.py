@@ -1,9 +1,6 @@
 """The store of the limits: its operations and their plain values.
 
-Those that each request makes are msgspec's structs, which take far less time to make than frozen
-dataclasses. They hold no cycles.
-
-`tests/contract` runs on every store.
+Those of each request are msgspec's structs, made sooner. `tests/contract` runs on each store.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +9,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from msgspec import Struct, field
+from msgspec.structs import astuple
 
 from headgate.core.policy import OnOutage
 from ratelimit.fair.tags import FairDemand, FairStart
@@ -38,9 +36,9 @@ class StoreAwayError(StoreError):
 
 
 class Spent(Struct, frozen=True, gc=False):
-    """The real use of a request. `input` counts the prompt tokens that no prefix cache had.
+    """The real use of a request, nothing if it is given back as a whole.
 
-    A request that is given back as a whole has used nothing, not even a request.
+    `input` counts the prompt tokens that no prefix cache had.
     """
 
     requests: int = 0
@@ -72,23 +70,16 @@ class Weights(Struct, frozen=True, gc=False):
         return min(MAX_COUNT, -(-thousandths // 1000))
 
     def held(self, tokens: int, prompt_tokens: int | None) -> int:
-        """The amount for an estimate: that of the use it allows which weighs most.
-
-        With `prompt_tokens` unknown, all tokens are of the kind with the largest weight.
-        """
+        """The most that an estimate allows; of an unknown prompt, all tokens are the dearest."""
         prompt, output = max(self.input, self.cached), self.output
         if prompt_tokens is None:
-            thousandths = self.request + max(prompt, output) * tokens
-        else:
-            thousandths = self.request + prompt * prompt_tokens + output * (tokens - prompt_tokens)
+            prompt, prompt_tokens = max(prompt, output), tokens
+        thousandths = self.request + prompt * prompt_tokens + output * (tokens - prompt_tokens)
         return min(MAX_COUNT, -(-thousandths // 1000))
 
     def times(self, factor: int) -> "Weights":
         """The same weights in finer units of the counter."""
-        if factor == 1:
-            return self
-        kinds = (self.request, self.input, self.cached, self.output)
-        return Weights(*(kind * factor for kind in kinds))
+        return self if factor == 1 else Weights(*[kind * factor for kind in astuple(self)])
 
 
 REQUESTS = Weights(request=1000)

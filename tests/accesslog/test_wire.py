@@ -4,7 +4,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from envoy_data_plane.envoy.config.core.v3 import Address, Metadata, RequestMethod, SocketAddress
+from envoy_data_plane.envoy.config.core.v3 import (
+    Address,
+    EnvoyInternalAddress,
+    Metadata,
+    RequestMethod,
+    SocketAddress,
+)
 from envoy_data_plane.envoy.data.accesslog.v3 import (
     AccessLogCommon,
     HttpAccessLogEntry,
@@ -49,6 +55,18 @@ def test_every_field_that_is_read_comes_through() -> None:
 
 def test_an_empty_entry_has_nothing() -> None:
     assert decoded(HTTPAccessLogEntry()) == LogEntry()
+
+
+def test_a_pod_behind_a_tunnel_has_its_own_address() -> None:
+    """Envoy's address of it is `envoy://connect_originate/10.0.0.1:8000`."""
+    tunnel = EnvoyInternalAddress(
+        server_listener_name="connect_originate", endpoint_id="10.0.0.1:8000"
+    )
+    common = AccessLogCommon(upstream_remote_address=Address(envoy_internal_address=tunnel))
+
+    sent = bytes(HttpAccessLogEntry(common_properties=common))
+
+    assert decoded(HTTPAccessLogEntry.FromString(sent)) == LogEntry(upstream_host="10.0.0.1:8000")
 
 
 def envoys_common() -> AccessLogCommon:

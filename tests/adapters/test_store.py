@@ -1,5 +1,8 @@
 """Adapters in a real PostgreSQL: their life, their row in the change log, and who follows them."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -13,6 +16,7 @@ from headgate.adapters.uses import UseNotes
 from headgate.core.clock import SystemClock
 from headgate.core.metrics import Metrics
 from headgate.database.address import DatabaseAddress
+from headgate.database.connection import Connection
 from headgate.identity.change_log import verify
 from headgate.identity.follow import KeyFollower, catch_up
 from headgate.identity.read_log import changes_after
@@ -174,3 +178,26 @@ async def test_uses_of_two_replicas_add_up_and_unknown_names_are_left_out(
             "select version, sum(began)::int, sum(ended)::int from headgate.adapter_use group by 1"
         )
         assert await cursor.fetchall() == [("acme-sql@1", 3, 2)]
+
+
+async def test_what_is_counted_is_noted_although_the_notes_end_while_they_write(
+    address: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headgate.adapters.uses.EVERY_S", 0.0)
+    registry, ring = MemoryRegistry(), MemoryRing(CLOCK, 60.0)
+    await store_of(address).register(SQL, POLICY, BY)
+    connecting = asyncio.Event()
+
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[Connection]:
+        connecting.set()
+        async with connect_to(address)() as connection:
+            yield connection
+
+    async with connect_to(address)() as connection:
+        await catch_up(connection, ring, CLOCK, [FollowedAdapters(registry)])
+        async with UseNotes(connect, registry, "a", CLOCK) as notes:
+            notes.began("acme-sql@1")
+            await connecting.wait()
+        cursor = await connection.execute("select sum(began)::int from headgate.adapter_use")
+        assert await cursor.fetchall() == [(1,)]

@@ -29,7 +29,7 @@ async def used(console: Console, share: float) -> None:
             key=key,
             amount=int(claim.limit.limit * share),
             limit=None,
-            expires_at_s=claim.ends_at_s,
+            expires_at_s=claim.window.end_s,
         )
         for key, (claim, _) in asked.items()
         if claim.window is not None

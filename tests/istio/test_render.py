@@ -21,12 +21,18 @@ RENDERED = {
 PLACED = ("llama-8b", "llama-70b", "qwen-8b", "lora")
 
 
-def test_the_committed_placement_is_as_rendered() -> None:
-    services = (("--service", f"{name}.vllm.svc.cluster.local:8000") for name in PLACED)
+@pytest.mark.parametrize(
+    ("component", "options", "models"),
+    [("placement", (), PLACED), ("placement-waypoint", ("--attach", "waypoint"), PLACED[:1])],
+)
+def test_the_committed_placement_is_as_rendered(
+    component: str, options: tuple[str, ...], models: tuple[str, ...]
+) -> None:
+    services = (("--service", f"{name}.vllm.svc.cluster.local:8000") for name in models)
     shown = CliRunner().invoke(
-        cli, ["render", "placement", *(w for pair in services for w in pair)]
+        cli, ["render", "placement", *options, *(w for pair in services for w in pair)]
     )
-    committed = (COMPONENTS / "placement" / "envoyfilters.yaml").read_text(encoding="utf-8")
+    committed = (COMPONENTS / component / "envoyfilters.yaml").read_text(encoding="utf-8")
 
     assert shown.exit_code == 0
     assert committed == shown.stdout, "`make render` writes it anew"

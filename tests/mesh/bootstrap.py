@@ -7,6 +7,13 @@ Object = dict[str, Any]
 
 ISTIO_VERSION = "1.31.0"
 
+_KIND = "envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
+_INTERNAL = {
+    "name": "envoy.bootstrap.internal_listener",
+    "typed_config": {"@type": f"type.googleapis.com/{_KIND}"},
+}
+"""Istio's own bootstrap has it: tunnels of ambient mode pass listeners within the Envoy."""
+
 
 def token_of(namespace: str, account: str) -> str:
     """The token of a service account, as `KubeApi` accepts it."""
@@ -39,9 +46,9 @@ def bootstrap(node: str, ip: str, labels: Object, ports: Ports, account: str = "
         "SERVICE_ACCOUNT": account,
     }
     service: Object = {"envoy_grpc": {"cluster_name": "xds-grpc"}}
-    clusters = [_grpc("xds-grpc", ports.istiod)]
+    clusters = [grpc_cluster("xds-grpc", ports.istiod)]
     if ports.agent:
-        clusters.append(_grpc("sds-grpc", ports.agent))
+        clusters.append(grpc_cluster("sds-grpc", ports.agent))
         token = f"Bearer {token_of(labels['NAMESPACE'], account)}"
         service["initial_metadata"] = [{"key": "authorization", "value": token}]
     ads = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
@@ -51,7 +58,8 @@ def bootstrap(node: str, ip: str, labels: Object, ports: Ports, account: str = "
             "cluster": f"{labels['NAMESPACE']}/{account}",
             "metadata": metadata,
         },
-        "admin": {"address": _socket(ports.admin)},
+        "admin": {"address": socket_address(ports.admin)},
+        "bootstrap_extensions": [_INTERNAL],
         "dynamic_resources": {
             "lds_config": ads,
             "cds_config": ads,
@@ -66,7 +74,7 @@ def bootstrap(node: str, ip: str, labels: Object, ports: Ports, account: str = "
     }
 
 
-def _grpc(name: str, port: int) -> Object:
+def grpc_cluster(name: str, port: int) -> Object:
     http2 = {
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
         "explicit_http_config": {"http2_protocol_options": {}},
@@ -80,10 +88,10 @@ def _grpc(name: str, port: int) -> Object:
         },
         "load_assignment": {
             "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _socket(port)}}]}],
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": socket_address(port)}}]}],
         },
     }
 
 
-def _socket(port: int) -> Object:
-    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+def socket_address(port: int, ip: str = "127.0.0.1") -> Object:
+    return {"socket_address": {"address": ip, "port_value": port}}

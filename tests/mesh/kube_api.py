@@ -28,9 +28,11 @@ CLUSTER_WIDE = {
 }  # fmt: skip
 _KINDS = {
     "AuthorizationPolicy", "BackendTLSPolicy", "ConfigMap", "CustomResourceDefinition",
-    "DestinationRule", "EndpointSlice", "EnvoyFilter", "GatewayClass", "GRPCRoute", "HTTPRoute",
+    "DestinationRule", "EndpointSlice", "EnvoyFilter", "GatewayClass", "GRPCRoute",
+    "HorizontalPodAutoscaler", "HTTPRoute",
     "Ingress", "IngressClass", "ListenerSet", "MutatingWebhookConfiguration", "NetworkPolicy",
-    "PeerAuthentication", "ProxyConfig", "ReferenceGrant", "RequestAuthentication",
+    "PeerAuthentication", "PodDisruptionBudget", "ProxyConfig", "ReferenceGrant",
+    "RequestAuthentication",
     "ServiceAccount", "ServiceEntry", "StatefulSet", "Telemetry", "TCPRoute", "TLSRoute",
     "TrafficExtension", "ValidatingWebhookConfiguration", "VirtualService", "WasmPlugin",
     "WorkloadEntry", "WorkloadGroup", "XBackendTrafficPolicy", "XListenerSet",
@@ -196,7 +198,7 @@ class KubeApi:
         where = (group, rest[0], namespace)
         name = rest[1] if len(rest) > 1 else ""
         if request.method != "GET":
-            return await self._write(request, where, name)
+            return await self._write(request, where, name, is_status=len(rest) > 2)
         if name:
             value = self._objects.get((group, rest[0], namespace, name))
             return JSONResponse(value) if value else _not_found(name)
@@ -238,7 +240,9 @@ class KubeApi:
         async for word, value in self._objects.events(*where, since):
             yield _event(word, _shown(value, only_metadata))
 
-    async def _write(self, request: Request, where: tuple[str, str, str], name: str) -> Response:
+    async def _write(
+        self, request: Request, where: tuple[str, str, str], name: str, *, is_status: bool
+    ) -> Response:
         group, resource, namespace = where
         key = (group, resource, namespace, name)
         if request.method == "DELETE":
@@ -248,10 +252,10 @@ class KubeApi:
         if resource == "tokenreviews":
             return JSONResponse(_reviewed(body), status_code=201)
         known = self._objects.get(key)
-        if request.method == "PATCH":
+        if request.method == "PATCH" or is_status:
             if known is None:
                 return _not_found(name)
-            return JSONResponse(known)  # istiod patches status only, which nobody here reads
+            return JSONResponse(known)  # istiod writes status only, which nobody here reads
         body.setdefault("metadata", {}).setdefault("namespace", namespace)
         return JSONResponse(self._objects.apply(body), status_code=200 if known else 201)
 

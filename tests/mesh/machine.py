@@ -55,7 +55,7 @@ def swapped(objects: list[Object], doors: Mapping[str, int]) -> list[Object]:
     for manifest in objects:
         if manifest["metadata"]["name"] == "headgate-metrics":
             continue  # istio.stats is a filter of Istio's own proxy
-        if manifest["kind"] == "Gateway":
+        if manifest["kind"] == "Gateway" and "servers" in manifest["spec"]:
             server = manifest["spec"]["servers"][0]
             port = doors[manifest["metadata"]["name"]]
             server |= {"port": {"number": port, "name": "http", "protocol": "HTTP"}}

@@ -29,6 +29,7 @@ class Pod:
     ready: bool = True
     account: str = "default"
     door_ip: str = ""
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def address(self) -> str:
@@ -45,6 +46,7 @@ class Pod:
             "generateName": f"{deployment}-{_HASH}-",
             "namespace": self.namespace,
             "labels": {**self.labels, **sidecar, "pod-template-hash": _HASH},
+            "annotations": dict(self.annotations),
             "ownerReferences": [
                 {
                     "apiVersion": "apps/v1",

@@ -31,8 +31,8 @@ from tests.extauthz.builders import NoTokens, check_request
 from tests.fakes import FakeClock
 
 ROOMS = ("extauthz", "extproc", "ratelimit", "accesslog")
-CALLS_OF_A_CHECK = 218
-CALLS_OF_AN_ENTRY = 160
+CALLS_OF_A_CHECK = 142
+CALLS_OF_AN_ENTRY = 104
 LIMITS = """
       - {count: tokens, limit: 1000000000, per: day, each: user}
       - {count: requests, limit: 1000000, per: minute, each: [user, model]}

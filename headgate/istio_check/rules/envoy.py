@@ -81,7 +81,7 @@ def clusters(mesh: Mesh) -> Iterator[Finding]:
         for path, key, value in strings(patch.value):
             if key in CLUSTER_KEYS and value not in added and value not in _OF_ISTIO:
                 full_path: KeyPath = (*_value_path(patch), *path)
-                for message, remedy in _cluster_faults(mesh, value):
+                for message, remedy in _cluster_faults(mesh, value, patch.apply_to):
                     yield finding_at(
                         MeshRule.CLUSTER_UNKNOWN, patch.manifest, full_path, message, remedy
                     )
@@ -112,8 +112,8 @@ def _extension_faults(patch: Patch, name: str) -> Iterator[tuple[str, str]]:
             yield message, f"a proxyVersion from {first} on"
 
 
-def _cluster_faults(mesh: Mesh, cluster: str) -> Iterator[tuple[str, str]]:
-    """The message and remedy of each fault of a cluster's name."""
+def _cluster_faults(mesh: Mesh, cluster: str, apply_to: str) -> Iterator[tuple[str, str]]:
+    """The message and remedy of each fault of a cluster's name. Filters call clusters by gRPC."""
     parts = cluster.split("|")
     if parts[0] != "outbound" or len(parts) != 4:
         message = f"istiod makes no cluster with the name {cluster}"
@@ -128,7 +128,7 @@ def _cluster_faults(mesh: Mesh, cluster: str) -> Iterator[tuple[str, str]]:
     if port is None:
         numbers = ", ".join(str(port.number) for port in service.ports)
         yield f"{host} has no port {number}", f"one of: {numbers}"
-    elif not speaks_grpc(port):
+    elif apply_to != "HTTP_ROUTE" and not speaks_grpc(port):
         message = f"port {number} of {host} declares {port.shown}: istiod does not speak gRPC to it"
         yield message, "a port with a name of the form grpc-..."
     subsets = [

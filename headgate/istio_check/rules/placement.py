@@ -6,7 +6,7 @@ Source: Envoy 1.40 refuses a cluster with `load_balancing_policy` and with parts
 
 from collections.abc import Iterator
 
-from headgate.istio_check.attachments import all_patches
+from headgate.istio_check.attachments import all_patches, our_attachments
 from headgate.istio_check.clusters import strings
 from headgate.istio_check.findings import Finding, MeshRule, finding_at
 from headgate.istio_check.manifests import KeyPath, Manifest, items, mapping
@@ -55,13 +55,24 @@ def missing(mesh: Mesh) -> Iterator[Finding]:
             for destination in route.destinations
         }
         if not has_placer or hosts - placed:
-            message = "has pods, but no EnvoyFilter sends requests to those that Headgate chooses"
-            services = ", ".join(sorted(hosts)) or "its Service"
-            remedy = f"what `headgate render placement` prints for {services}"
+            message, remedy = _missing(mesh, hosts)
             document = mesh.policy.document
             yield finding_at(
                 MeshRule.PLACEMENT_MISSING, document, ("models", model), message, remedy
             )
+
+
+def _missing(mesh: Mesh, hosts: set[str]) -> tuple[str, str]:
+    """The message and the remedy."""
+    attached = our_attachments(mesh)
+    if attached and all(
+        one.contexts == {"SIDECAR_INBOUND"} and not one.targets for one in attached
+    ):
+        message = "has pods, but sidecars of the pods decide, when Envoy has chosen the pod already"
+        return message, "no pods here, or the component gateway or waypoint"
+    message = "has pods, but no EnvoyFilter sends requests to those that Headgate chooses"
+    services = ", ".join(sorted(hosts)) or "its Service"
+    return message, f"what `headgate render placement` prints for {services}"
 
 
 def _placed(mesh: Mesh) -> set[str]:

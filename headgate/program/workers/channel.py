@@ -10,6 +10,13 @@ import socket
 from typing import Any
 
 _LENGTH_BYTES = 4
+_LARGE_BYTES = 64 * 1024
+"""A larger message is a policy. A thread reads it, so that calls wait for some 5 ms at a time, as
+long as Python lets a thread run, and not for all of it."""
+
+
+def _read(data: bytes) -> Any:
+    return pickle.loads(data)  # noqa: S301 - from our own process, see above
 
 
 class Channel:
@@ -38,7 +45,9 @@ class Channel:
             data = await self._reader.readexactly(length)
         except (asyncio.IncompleteReadError, OSError):
             return None
-        return pickle.loads(data)  # noqa: S301 - from our own process, see above
+        if length > _LARGE_BYTES:
+            return await asyncio.to_thread(_read, data)
+        return _read(data)
 
     def close(self) -> None:
         """The other end sees that this one is gone."""
