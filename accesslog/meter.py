@@ -100,7 +100,6 @@ def meter(entry: LogEntry, price_of: PriceOf, replica: str | None = None) -> Fin
         estimated_prompt_tokens=prompt,
         **_amounts(usage, charged, price, is_hit(entry)),
         **_times(entry, usage, entry.duration_s),
-        cache=HIT if is_hit(entry) else None,
     )
     return FinishedRequest(record, reservation, _text_bytes(entry), placed_at(entry))
 
@@ -195,6 +194,7 @@ class _Amounts(TypedDict):
     reasoning_tokens: int | None
     audio_seconds: int | None
     cost: Decimal | None
+    cache: str | None
     price_version: str | None
     source: Source | None
 
@@ -211,6 +211,7 @@ def _amounts(
         "reasoning_tokens": usage.reasoning if is_used else None,
         "audio_seconds": usage.seconds if is_used else None,
         "cost": cost_of(usage, charged, price, from_cache),
+        "cache": HIT if from_cache else None,
         "price_version": None if charged is None or price is None else price.version,
         "source": None if charged is None else charged.source,
     }

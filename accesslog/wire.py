@@ -6,7 +6,7 @@ of other requests in it. Envoy sanitizes the texts that are read here. `original
 either, because a client can send `x-envoy-original-path` itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
 from google.protobuf.duration_pb2 import Duration
@@ -88,8 +88,7 @@ def read_entry(entry: HTTPAccessLogEntry) -> LogEntry:
     common, request, response = entry.common_properties, entry.request, entry.response
     start, metadata = common.start_time, common.metadata
     caller = _texts(metadata, Namespace.CALLER)
-    ended = caller.get(LeanKey.DETAILS)
-    details = ended or response.response_code_details
+    details = caller.get(LeanKey.DETAILS) or response.response_code_details
     is_lean = AdmissionKey.RESERVATION in caller  # ext_authz has then answered with the admission
     return LogEntry(
         start_ns=(
@@ -106,7 +105,7 @@ def read_entry(entry: HTTPAccessLogEntry) -> LogEntry:
             common.HasField("time_to_first_upstream_tx_byte")
             and not common.upstream_transport_failure_reason
         ),
-        flags=_all_flags(common.response_flags, ended, details),
+        flags=_all_flags(common.response_flags, caller, details),
         details=details,
         upstream_cluster=common.upstream_cluster,
         upstream_host=_host(common.upstream_remote_address),
@@ -142,9 +141,9 @@ def _seconds(common: AccessLogCommon, field: _Time) -> float | None:
     return duration.seconds + duration.nanos / 1e9
 
 
-def _all_flags(flags: ResponseFlags, lean: str | None, details: str) -> tuple[str, ...]:
+def _all_flags(flags: ResponseFlags, caller: Mapping[str, str], details: str) -> tuple[str, ...]:
     """The flags of the refusal that the details name, where Envoy did not set them itself."""
-    own = _flags(flags) if lean is None else ()
+    own = () if LeanKey.DETAILS in caller else _flags(flags)
     return own or _FLAGS_OF.get(details, ())
 
 

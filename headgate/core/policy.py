@@ -196,10 +196,10 @@ class Model:
     `base` is the model entry that runs it: its own name for a base model. `adapter` is the LoRA
     adapter's name on vLLM, if any. `served_as` is the name that vLLM expects in the request body:
     the adapter, or the served model name. `image_tokens` are held for each image of a prompt.
+
     The virtual time of its queue moves by `fairness_floor` tokens a second at least. The spare
     version of its `failover` answers where another one cannot. Its `answer_cache` is for tenants
     that have one too. Headgate loads the adapters of a base model on the pods of `adapter_pool`.
-
     An adapter that was registered at run time is `counted_as` its base model in limits, prices and
     metrics. Its `adapter_versions` have their names in vLLM.
     """
