@@ -29,7 +29,8 @@ test: setup ## every test that needs no GPU and no network
 
 test-faults: setup ## the fault campaign with outages of 30 s, and what each one let in
 	HEADGATE_FAULT_S=30 $(BIN)/pytest -q -s tests/campaign tests/identity/test_outage.py \
-	  tests/ledger/test_kills.py tests/ledger/test_steps.py tests/ledger/notices
+	  tests/ledger/test_kills.py tests/ledger/test_full_disk.py tests/ledger/test_steps.py \
+	  tests/ledger/notices
 
 test-recompute: setup ## a month of a million records against a script that knows only raw lines and the policy
 	HEADGATE_RECOMPUTE_RECORDS=1000000 $(BIN)/pytest -q -o timeout=3600 tests/ledger/showback/test_recompute.py

@@ -21,7 +21,7 @@ def cost_of(
         charged.cached,
         charged.completion,
         reasoning=min(usage.reasoning or 0, charged.completion),
-        audio_seconds=usage.seconds or 0 if requests else 0,
+        audio_seconds=charged.seconds or 0,
         requests=requests,
     )
     return money(cost)

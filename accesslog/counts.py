@@ -102,9 +102,9 @@ class RequestCounts:
         if record.cost:
             self._cost(tenant, model).value += float(record.cost)
 
-    def count_place(self, base: str | None, place: AnsweredBy) -> None:
+    def count_place(self, record: UsageRecord, place: AnsweredBy) -> None:
         """Counts which pod of its list a request has met."""
-        self._places(_known(base, self._policy().models), place).inc()
+        self._places(*pods_of(self._policy(), record.base, record.version), place).inc()
 
     def count_estimate(self, model: str, ratio: float) -> None:
         """Counts how many times its used tokens a request had held."""

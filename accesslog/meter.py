@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from accesslog.costs import cost_of
 from accesslog.endings import ended_of, is_hit, placed_at, upstream_status
+from accesslog.refusals import refusal_of
 from accesslog.times import (
     rfc3339,
     rounded,
@@ -65,8 +66,7 @@ class FinishedRequest(Struct, frozen=True, gc=False):
 def meter(entry: LogEntry, price_of: PriceOf, replica: str | None = None) -> FinishedRequest | None:
     """The record and the reservation of one log entry; None while its request still runs.
 
-    `replica` is the name of these services. With `access_log_options` Envoy sends entries of
-    running requests, too; they have no duration.
+    `replica` names these services. With `access_log_options` Envoy sends entries of those, too.
     """
     if entry.duration_s is None:
         return None
@@ -91,7 +91,8 @@ def meter(entry: LogEntry, price_of: PriceOf, replica: str | None = None) -> Fin
         api=admission.get(AdmissionKey.API) or _api(path),
         **_asked(entry.request),
         replica=replica,
-        **_answer(entry, usage, admission, limits),
+        **_answer(entry, usage),
+        **refusal_of(limits, admission),
         request_header_bytes=entry.request_header_bytes,
         request_bytes=entry.request_bytes,
         response_header_bytes=entry.response_header_bytes,
@@ -163,23 +164,19 @@ class _Answer(TypedDict):
     status: int | None
     upstream_status: int | None
     ended: Ended | None
-    limit: str | None
     pod: str | None
     attempts: int | None
     flags: tuple[str, ...]
     details: str | None
 
 
-def _answer(
-    entry: LogEntry, usage: Usage, admission: Mapping[str, str], limits: Mapping[str, str]
-) -> _Answer:
+def _answer(entry: LogEntry, usage: Usage) -> _Answer:
     """The fields that say who answered, and how the answer ended."""
     answered = upstream_status(entry, usage)
     return {
         "status": entry.status,
         "upstream_status": answered,
         "ended": ended_of(entry, usage, answered),
-        "limit": limits.get(LimitsKey.REFUSED_BY) or admission.get(LimitsKey.REFUSED_BY),
         "pod": entry.upstream_host[:MAX_TEXT] or None,
         "attempts": entry.attempts,
         "flags": entry.flags,
@@ -209,7 +206,7 @@ def _amounts(
         "completion_tokens": None if charged is None else charged.completion,
         "cached_tokens": usage.cached if is_used else None,
         "reasoning_tokens": usage.reasoning if is_used else None,
-        "audio_seconds": usage.seconds if is_used else None,
+        "audio_seconds": None if charged is None else charged.seconds,
         "cost": cost_of(usage, charged, price, from_cache),
         "cache": HIT if from_cache else None,
         "price_version": None if charged is None or price is None else price.version,

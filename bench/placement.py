@@ -49,7 +49,7 @@ CASES = (Case(8, 32, 1.0), Case(16, 32, 1.0), Case(8, 32, 1.4), Case(16, 32, 1.4
 
 @dataclass(slots=True)
 class Seen:
-    """What happened in the measured time. `moves` are the places that a restart moved elsewhere."""
+    """Counts of the measured time. The moves are places that a restart or a loss gave elsewhere."""
 
     requests: int = 0
     found: int = 0
@@ -77,7 +77,7 @@ class Fleet:
         self._plan = Plan(places=frozenset(), open=frozenset())
 
     def run(self, warm_s: int, measured_s: int) -> Seen:
-        """What is seen after the time to warm up."""
+        """The counts after the time to warm up."""
         for second in range(warm_s + measured_s):
             if second == warm_s:
                 self.seen = Seen()

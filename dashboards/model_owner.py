@@ -134,6 +134,18 @@ _DEMAND = (
         text="Of requests that began in the last 15 minutes.",
     ),
     Panel(
+        title="Pods asked, beside the list of each request",
+        unit=Unit.PER_SECOND,
+        lines=(
+            Line(
+                "sum by (base, version, pod)"
+                f" (rate(headgate_placement_answers_total{{{_OF_HEADGATE}}}[{RATE}]))",
+                "{{base}} {{version}} {{pod}}",
+            ),
+        ),
+        text="Of models whose pods Headgate chooses: docs/placement.md.",
+    ),
+    Panel(
         title="Share of each version in the answers that broke off or failed",
         unit=Unit.RATIO,
         lines=(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from extproc.types import Placing, Value
+from headgate.core.apis import Api
 from headgate.core.contract import RequestKey
 from headgate.core.placement import Affinity
 from headgate.core.policy import Caller, Model
@@ -53,16 +54,22 @@ def affinity(caller: Caller, model: Model, values: Mapping[str, Value]) -> str:
             return conversation(caller, values)
 
 
-def placing(caller: Caller, model: Model, key: str) -> Placing | None:
-    """How a pod is chosen for a request with this affinity; None where Envoy chooses."""
+def placing(caller: Caller, model: Model, key: str, api: Api = Api.CHAT) -> Placing | None:
+    """How a pod is chosen for a request with this affinity; None where Envoy chooses.
+
+    vLLM stores responses in the pod that made them. So a pod gives no conversation of that API
+    away, or a `previous_response_id` would be unknown.
+    """
     if model.versions is None and not model.pods:
         return None
     versions = () if model.versions is None else model.versions.all
     by_version = {version.name: version.pods for version in versions if version.pods}
     if not model.pods and not by_version:
         return None
-    named = "" if model.affinity is Affinity.NONE else f"{caller.tenant}\0{key}"
-    return Placing(model.pods, by_version, named, model.pod_slots)
+    is_stored = api is Api.RESPONSES
+    is_named = is_stored or model.affinity is not Affinity.NONE
+    named = f"{caller.tenant}\0{key}" if is_named else ""
+    return Placing(model.pods, by_version, named, None if is_stored else model.pod_slots)
 
 
 def _text(values: Mapping[str, Value], key: RequestKey) -> str:

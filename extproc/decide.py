@@ -98,7 +98,7 @@ def _admit(
         admission={**_admission(request, estimate, reservation_id), **_lesson(values)},
         rewrite=request.rewrite,
         chose_version=request.version is not None,
-        placing=placing(request.caller, request.model, key),
+        placing=placing(request.caller, request.model, key, request.api),
         failover=failover_of(request.model, request.tenant),
     )
     versions = request.model.versions

@@ -132,13 +132,14 @@ class Placing:
 
     `pods` are those of its model, `by_version` those of each version, as the policy has them.
     Requests with the same `key` should meet the same pod; with an empty one the pod with the fewest
-    requests. A pod with fewer than `slots` requests gives none of its keys away.
+    requests. A pod with fewer than `slots` requests gives none of its keys away, and without slots
+    none at all.
     """
 
     pods: tuple[str, ...]
     by_version: Mapping[str, tuple[str, ...]]
     key: str
-    slots: int
+    slots: int | None
 
     def of(self, version: str) -> tuple[str, ...]:
         """The pods of a version: its own ones, or else the model's."""

@@ -8,9 +8,10 @@ from math import ceil, inf
 from msgspec import Struct
 
 from headgate.core.apis import Api
+from headgate.core.contract import LimitsKey
 from headgate.core.policy import Count, Limit, Per, Smooth, Windowed
 from ratelimit.demand import Claim
-from ratelimit.smooth import Refill, drops_per_unit, remaining_units
+from ratelimit.smooth import Refill, drops_per_unit, remaining_units, used_units
 from ratelimit.store.protocol import Demand, Lease, Reservation, Reserved
 
 _OUTAGE_WAIT_S = 5.0
@@ -99,7 +100,8 @@ class Reason(StrEnum):
 class Refused:
     """Nothing is held. `hit` is the limit to wait for, None if no limit refused it.
 
-    `needed` is the amount that the request asked of that limit, in its unit; None of a slot.
+    `needed` is the amount that the request asked of that limit, in its unit; None of a slot. `used`
+    is what was used and held of it.
     """
 
     reason: Reason
@@ -107,6 +109,19 @@ class Refused:
     retry_after_s: int
     limits: tuple[LimitStatus, ...]
     needed: int | None = None
+    used: int = 0
+
+    def facts(self) -> dict[LimitsKey, str]:
+        """How full the limit was, for the usage record; empty if no limit refused."""
+        if self.hit is None:
+            return {}
+        return {
+            LimitsKey.REFUSED_BY: self.hit.id,
+            LimitsKey.REFUSED_COUNT: self.hit.count,
+            LimitsKey.REFUSED_MOST: str(self.hit.limit),
+            LimitsKey.REFUSED_USED: str(self.used),
+            LimitsKey.REFUSED_ASKED: str(1 if self.needed is None else self.needed),
+        }
 
 
 def statuses_of(
@@ -148,6 +163,7 @@ def refusal_of(
         max(1, ceil(wait_s)),
         tuple(statuses.values()),
         _needed(met[last.key], last),
+        used_units(met[last.key].limit, reserved.used[last.key]),
     )
 
 

@@ -6,10 +6,13 @@ from math import ceil
 
 from msgspec import Struct
 
+from headgate.core.apis import Api
 from headgate.core.policy import (
+    CompiledPolicy,
     CountedRequests,
     Each,
     Limit,
+    PerSecond,
     PricedTokens,
     Shape,
     Slots,
@@ -108,6 +111,7 @@ def reservation_of(
     now_s: float,
     *,
     prompt_tokens: int | None = None,
+    audio_seconds: int = 0,
     fair: FairDemand | None = None,
 ) -> Reservation:
     """The reservation of a request that is estimated at `tokens`, its prompt at `prompt_tokens`.
@@ -121,7 +125,7 @@ def reservation_of(
     leases = []
     hold_s = HOLD_S
     for claim in claims:
-        estimated = claim.weights.held(tokens, prompt_tokens)
+        estimated = claim.weights.held(tokens, prompt_tokens, audio_seconds)
         match claim.limit.shape:
             case Windowed() as shape:
                 demands.append(_of_window(claim, shape, estimated))
@@ -139,6 +143,12 @@ def reservation_of(
         now_s=now_s,
         fair=fair,
     )
+
+
+def tokens_per_second(policy: CompiledPolicy, api: Api | None) -> int | None:
+    """The price of a second of audio in tokens; None where it is not by length."""
+    price = None if api is None else policy.without_usage.get(api)
+    return price.tokens if isinstance(price, PerSecond) else None
 
 
 def _of_window(claim: Claim, shape: Windowed, estimated: int) -> Demand:
@@ -204,7 +214,7 @@ def _weights(
 
 @lru_cache(maxsize=4_096)  # weights of the policy; a reservation keeps them while it is held
 def _of_tokens(each: TokenWeights) -> Weights:
-    return Weights(each.request, each.input, each.cached_input, each.output)
+    return Weights(each.request, each.input, each.cached_input, each.output, each.audio_second)
 
 
 def _price(

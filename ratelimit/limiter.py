@@ -20,7 +20,7 @@ from ratelimit.answers import (
     refusal_of,
     statuses_of,
 )
-from ratelimit.demand import Claim, Subject, claims_of, reservation_of
+from ratelimit.demand import Claim, Subject, claims_of, reservation_of, tokens_per_second
 from ratelimit.fair.tags import FairDemand, Rates, VirtualTimes
 from ratelimit.known import Known, KnownReservations, State
 from ratelimit.store.concurrency import Turns
@@ -110,6 +110,7 @@ class Limiter:
             request.tokens,
             now_s,
             prompt_tokens=request.prompt_tokens,
+            audio_seconds=_audio_seconds(request, self._policy()),
             fair=fair,
         )
         self._remember_new(request, State.ASKED)
@@ -263,6 +264,13 @@ class Limiter:
             self._known.remember(request.reservation, Known(tenant=request.tenant, state=state))
 
 
+def _audio_seconds(request: ReserveRequest, policy: CompiledPolicy) -> int:
+    """The seconds of audio that the estimate stands for, where they have a price."""
+    per_second = tokens_per_second(policy, request.api)
+    prompt = request.tokens if request.prompt_tokens is None else request.prompt_tokens
+    return Estimate(request.tokens, prompt, per_second).seconds or 0
+
+
 def _priority(request: ReserveRequest, fair: FairDemand | None, start: int | None) -> int | None:
     """The place of the request in its queue. Where nothing counts the work, it goes on at once."""
     if fair is None or request.api not in WITH_PRIORITY:
@@ -277,4 +285,6 @@ def _state_of(reserved: Reserved) -> State:
 
 
 def _spent(cost: Charge) -> Spent:
-    return Spent(cost.requests, cost.prompt - cost.cached, cost.cached, cost.completion)
+    return Spent(
+        cost.requests, cost.prompt - cost.cached, cost.cached, cost.completion, cost.seconds or 0
+    )

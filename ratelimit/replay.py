@@ -12,20 +12,23 @@ from heapq import heappop, heappush
 
 from msgspec import Struct
 
+from headgate.core.apis import Api
 from headgate.core.key_ring import UnscopedKeys, is_run_time
 from headgate.core.policy import CompiledPolicy
 from headgate.core.settlement import Estimate, Usage
 from ratelimit.answers import Admitted, Reason, ReserveRequest
+from ratelimit.demand import tokens_per_second
 from ratelimit.limiter import Limiter
 from ratelimit.store.memory import MemoryStore
 
 
 class Used(Struct, frozen=True, array_like=True):
-    """The tokens that a request was charged; `cached` are a part of the prompt's."""
+    """The charge of a request: `cached` are a part of the prompt, `seconds` are of audio."""
 
     prompt: int
     cached: int
     completion: int
+    seconds: int | None = None
 
 
 class Recorded(Struct, frozen=True, array_like=True):
@@ -47,6 +50,7 @@ class Recorded(Struct, frozen=True, array_like=True):
     estimate_prompt: int | None
     used: Used | None
     refused: bool
+    api: Api | None = None
 
     @property
     def order(self) -> tuple[float, str]:
@@ -131,7 +135,7 @@ class Replay:
                 user=request.user,
                 key=request.key,
                 model=request.model,
-                api=None,
+                api=request.api,
                 tokens=request.estimate,
                 prompt_tokens=request.estimate_prompt,
             )
@@ -155,7 +159,8 @@ class Replay:
         while self._running and self._running[0][0] <= now_s:
             end_s, reservation, request = heappop(self._running)
             self._clock.at_s = end_s
-            estimate = Estimate(request.estimate, request.estimate_prompt or 0)
+            per_second = tokens_per_second(self._policy, request.api)
+            estimate = Estimate(request.estimate, request.estimate_prompt or 0, per_second)
             await self._limiter.settle(reservation, request.tenant, _usage(request), estimate)
 
     def _gone(self, request: Recorded) -> Gone | None:
@@ -183,5 +188,6 @@ def _usage(request: Recorded) -> Usage:
         prompt=used.prompt,
         cached=used.cached,
         completion=used.completion,
+        seconds=used.seconds,
         complete=True,
     )

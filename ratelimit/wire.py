@@ -190,11 +190,11 @@ def encode_decision(
     return response
 
 
-def _metadata(decision: Admitted | Refused) -> dict[str, str]:
+def _metadata(decision: Admitted | Refused) -> dict[LimitsKey, str]:
     """`Namespace.LIMITS`: facts for the settlement and the usage record."""
     if isinstance(decision, Admitted):
         return {LimitsKey.HELD_BY: decision.held_by} if decision.held_by else {}
-    return {} if decision.hit is None else {LimitsKey.REFUSED_BY: decision.hit.id}
+    return decision.facts()
 
 
 def _shape(api: Api | None) -> ErrorShape:

@@ -25,7 +25,7 @@ models:
     upstream: {upstream}
     context_tokens: 8192
     forces_usage: {forces_usage}
-    prices: {{input: 0.20, cached_input: 0.05, output: 0.60}}
+    prices: {{input: 0.20, cached_input: 0.05, output: 0.60, audio_second: 0.006}}
   sql-expert:
     base: tiny
     adapter: lora-a

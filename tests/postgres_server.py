@@ -43,6 +43,7 @@ class PostgresServer:
         self.run_as(OWNER, "clean", f"truncate {tables}")
         ledger = "headgate.usage_record, headgate.ingest, headgate.label_set, headgate.price"
         ledger += ", headgate.notice, headgate.notice_delivery"
+        ledger += ", headgate.reconciliation, headgate.reconciled_pod"
         ledger += ", headgate.notified_tenant, headgate.met_subject"
         self.run_as(OWNER, "clean", f"truncate {ledger}")
         self.run_as(OWNER, "clean", "update headgate.generation set value = 0")

@@ -25,6 +25,7 @@ from headgate.cli.running import serve_command, simulate_command, up_command
 from headgate.cli.usage import usage_group
 from headgate.cli.users import tokens_group, users_group
 from headgate.cli.watching import doctor_command, top_command
+from headgate.cli.weights import weights_command
 from headgate.core.errors import OperatorError
 from headgate.policy import PolicyError
 
@@ -66,6 +67,7 @@ for _command in (
 ):
     cli.add_command(_command)
 ledger_group.add_command(reconcile_command)
+ledger_group.add_command(weights_command)
 
 
 def main() -> None:

@@ -14,8 +14,9 @@ from headgate.core.clock import SystemClock
 from headgate.core.errors import OperatorError
 from headgate.database.address import DatabaseAddress, database_address
 from headgate.database.connection import DatabaseAwayError, connected
-from headgate.ledger.engine_counters import read_engines
-from headgate.ledger.reconcile import Compared, LedgerTokens, compare, exposition_of, read_ledger
+from headgate.ledger.engine_counters import EngineTokens, read_engines
+from headgate.ledger.reconcile import BOUND_PERCENT, Compared, compare, exposition_of, read_ledger
+from headgate.ledger.reconciled import OverlapError, keep_statement
 
 UNEXPLAINED = 3
 """The exit code if a pod's unexplained part is above the bound."""
@@ -35,11 +36,14 @@ _TIME = click.DateTime(["%Y-%m-%dT%H:%M:%SZ"])
 @click.option(
     "--bound-percent",
     type=click.FloatRange(min=0),
-    default=1.0,
+    default=BOUND_PERCENT,
     show_default=True,
     help="How much of a pod's tokens may be unexplained.",
 )
 @click.option("--metrics-file", type=FILE, help="Writes the statement there, for an alert.")
+@click.option(
+    "--keep", is_flag=True, help="Keeps the statement for the console's page of the month."
+)
 def reconcile_command(
     *,
     begin: datetime,
@@ -49,35 +53,45 @@ def reconcile_command(
     database_password_file: Path | None,
     bound_percent: float,
     metrics_file: Path | None,
+    keep: bool,
 ) -> None:
     """Compare the ledger with vLLM's counters; the exit code is 3 above the bound."""
     begin, end = begin.replace(tzinfo=UTC), end.replace(tzinfo=UTC)
     if begin >= end:
         raise click.UsageError("--from must be before --to")
     address = database_address(database, database_password_file)
-    lines = compare(asyncio.run(read_engines(prometheus, begin, end)), _ledger(address, begin, end))
+    engines = asyncio.run(read_engines(prometheus, begin, end))
+    lines = _statement(address, (begin, end), engines, keep=keep)
     show(map(_row, lines), _COLUMNS, as_json=False)
     if metrics_file is not None:
         _write(metrics_file, exposition_of(lines, SystemClock().now_s()))
-    above = [
-        one.pod
-        for one in lines
-        if one.unexplained * 100 > bound_percent * max(one.engine_tokens, 1)
-    ]
+    above = [one.pod for one in lines if not one.is_within(bound_percent)]
     if above:
         click.echo(f"headgate: unexplained above the bound: {', '.join(above)}", err=True)
         sys.exit(UNEXPLAINED)
 
 
-def _ledger(address: DatabaseAddress, begin: datetime, end: datetime) -> Mapping[str, LedgerTokens]:
-    async def read() -> Mapping[str, LedgerTokens]:
+def _statement(
+    address: DatabaseAddress,
+    span: tuple[datetime, datetime],
+    engines: Mapping[str, EngineTokens],
+    *,
+    keep: bool,
+) -> Sequence[Compared]:
+    async def compared() -> Sequence[Compared]:
         async with connected(address) as connection:
-            return await read_ledger(connection, begin, end)
+            lines = compare(engines, await read_ledger(connection, *span))
+            if keep:
+                now = datetime.fromtimestamp(SystemClock().now_s(), UTC)
+                await keep_statement(connection, span, now, lines)
+            return lines
 
     try:
-        return asyncio.run(read())
+        return asyncio.run(compared())
     except DatabaseAwayError as error:
         raise OperatorError(f"the database is away: {error}") from None
+    except OverlapError as error:
+        raise OperatorError(str(error)) from None
 
 
 def _write(path: Path, text: str) -> None:

@@ -33,7 +33,7 @@ HEADERS = {
 _FILTERS = (
     *("count", "grouped", "money", "cost", "cents", "percent", "signed", "span"),
     *("milliseconds", "as_milliseconds", "as_seconds"),
-    *("month_name", "month_short", "result", "icon"),
+    *("month_name", "month_short", "result", "icon", "amount"),
 )
 """The functions of `words` that templates use by their names."""
 _HTML = "text/html; charset=utf-8"

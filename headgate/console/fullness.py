@@ -1,8 +1,10 @@
 """How full the limits of a tenant are: each counter with its bar, its end and its pace. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from msgspec.structs import replace
 
 from headgate.core.amounts import written
 from headgate.core.notices import FORECAST

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from headgate.console.visit import address
 from headgate.ledger.showback.period import month_before
-from headgate.ledger.showback.sheets import Cell, Sheet
+from headgate.ledger.showback.table import Cell, Sheet
 from headgate.ledger.showback.text import in_cents
 from headgate.ledger.showback.values import By, MonthReport, Period, Statement
 

@@ -21,7 +21,7 @@ MEASURES = {
 """The measures by name, each with the sums that it adds."""
 NANOS_PER_UNIT = 100_000
 """A chart of money counts in these, so that its lines are round."""
-_FILLS = ("f1", "f2", "f3")
+_FILLS = ("f1", "f2", "fq")
 _MAX_LABELS = 8
 
 

@@ -6,6 +6,7 @@ from decimal import Decimal
 from http import HTTPStatus
 from zoneinfo import ZoneInfo
 
+from headgate.core.policy import Count
 from headgate.ledger.usage_lines import UsageLine
 
 DASH = "–"
@@ -33,6 +34,11 @@ def money(nanos: int | None, decimals: int = 2) -> str:
     if nanos is None:
         return DASH
     return f"{Decimal(nanos).scaleb(-9):,.{decimals}f}".replace("-", "−")
+
+
+def amount(number: int | None, counted: str | None) -> str:
+    """An amount of what a limit counts; cost is in nanos."""
+    return money(number) if counted == Count.COST else count(number)
 
 
 def cost(text: str | None, decimals: int) -> str:

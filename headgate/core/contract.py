@@ -84,13 +84,11 @@ class RequestKey(StrEnum):
     members. Members that are null or false are absent.
     """
     TEXT_BYTES = "text_bytes"
-    """The bytes of text: those of the strings, lists and objects at the top level that may reach
-    the prompt, without the white space between values, and without images."""
+    """The bytes of text: those of the top level's strings, lists and objects that may reach the
+    prompt, without white space between values, and without images."""
     IMAGES = "images"
     """The number of images, recordings, videos and files in the prompt; absent if there are none.
-
-    The older EnvoyFilters write neither this nor `TEXT_BYTES`. The whole body then counts as text.
-    """
+    The older EnvoyFilters write neither. The whole body then counts as text."""
 
 
 BODY_PARSED = "parsed"
@@ -140,12 +138,11 @@ class AdmissionKey(StrEnum):
     PER_SECOND = "per_second"
     """The price of a second of audio, in tokens; absent unless the price is by length."""
     SERVED_AS = "served_as"
-    """vLLM's name of the model; absent if it is `MODEL`, and from older services. With it, answers
-    and errors get the name in `MODEL`."""
+    """vLLM's name of the model; absent if it is `MODEL`. Answers get the name in `MODEL`."""
     HOSTS = "hosts"
     """The pods to ask, each `IP:PORT`, the first one first, joined by commas; absent without."""
     CLIENT_USAGE = "client_usage"
-    """The usage that the client asked to see in its stream: `none`, `final` or `continuous`.
+    """The usage that the client asked to see: `none`, `final` or `continuous` in a stream. It is
     `untouched` if the answer always carries usage (not streamed, responses, messages)."""
 
 
@@ -153,10 +150,13 @@ class LimitsKey(StrEnum):
     """`Namespace.LIMITS`: the rate-limit service's answer about an admitted request."""
 
     HELD_BY = "held_by"
-    """The replica that holds the request in its slices of limits, for the settlement; absent if the
-    store holds all of it."""
+    """The replica that holds the request in its slices of limits; absent if the store holds all."""
     REFUSED_BY = "refused_by"
-    """The id of the limit that refused; absent if none did, and from older services."""
+    REFUSED_COUNT = "refused_count"
+    REFUSED_MOST = "refused_most"
+    REFUSED_USED = "refused_used"
+    REFUSED_ASKED = "refused_asked"
+    """The limit that refused, what it counts, its number, its use, and what was asked of it."""
 
 
 class UsageKey(StrEnum):

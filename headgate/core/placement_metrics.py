@@ -44,6 +44,6 @@ class PlacementMetrics:
             "headgate_placement_answers",
             "Finished requests with a list of pods, by the pod that was asked last: the first one"
             " of the list, a later one, one that Envoy chose (other), or none.",
-            labelnames=("model", "pod"),
+            labelnames=("base", "version", "pod"),
             registry=registry,
         )

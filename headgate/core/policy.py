@@ -200,8 +200,7 @@ class Model:
     The virtual time of its queue moves by `fairness_floor` tokens a second at least. The spare
     version of its `failover` answers where another one cannot. Its `answer_cache` is for tenants
     that have one too. Headgate loads the adapters of a base model on the pods of `adapter_pool`.
-    An adapter that was registered at run time is `counted_as` its base model in limits, prices and
-    metrics. Its `adapter_versions` have their names in vLLM.
+    A registered adapter is `counted_as` its base. Its `adapter_versions` have their names in vLLM.
     """
 
     name: str
@@ -233,7 +232,7 @@ class Tenant:
     With `cache_salt`, its prompts share vLLM's prefix cache with no other tenant's. With
     `chooses_version`, its clients may choose a version. Its `weight` in vLLM's queues is None if no
     tenant has one. `sizes` are what `auto` may choose for it, if `models` has that name. It
-    gets no spare version above its `failover_ceiling`.
+    gets no spare version above its `failover_ceiling`. `notify_keys` are for limits of keys.
     """
 
     name: str
@@ -249,6 +248,7 @@ class Tenant:
     sizes: Sizes = ()
     notices: TenantNotices = field(default_factory=TenantNotices)
     answer_cache: TenantCache | None = None
+    notify_keys: tuple[Threshold, ...] = ()
     failover_ceiling: TokenWeights | None = None
 
     @property

@@ -27,13 +27,14 @@ def _of_one(price: Decimal) -> int:
 class TokenWeights:
     """The amount that a token of each kind adds to a counter, in thousandths of its unit.
 
-    `request` is what the request itself adds.
+    `request` is what the request itself adds, `audio_second` a second of its audio.
     """
 
     input: int = 1000
     cached_input: int = 1000
     output: int = 1000
     request: int = 0
+    audio_second: int = 0
 
     def kept(self) -> "TokenWeights":
         """The weights for an answer from the answer cache: nothing was computed for its tokens."""
@@ -62,7 +63,7 @@ class Prices:
 
     That is a millionth of a millionth. It is exact for prices with up to six decimals, the most
     that the policy file accepts. Other prices are rounded up. A limit does not know reasoning from
-    other output: it takes the dearer price of the two. It counts no audio seconds.
+    other output: it takes the dearer price of the two.
     """
     per_kept_token: TokenWeights = field(init=False, repr=False, compare=False)
     """The same for an answer from the answer cache."""
@@ -76,6 +77,7 @@ class Prices:
             cached_input=_of_token(self.cached_input),
             output=_of_token(output),
             request=_of_one(self.request),
+            audio_second=_of_one(self.audio_second),
         )
         object.__setattr__(self, "per_token", weights)
         kept = _of_token(self.cached_input if self.cached_answer is None else self.cached_answer)
@@ -209,6 +211,7 @@ def dearest(each: list[TokenWeights]) -> TokenWeights:
         max(one.cached_input for one in each),
         max(one.output for one in each),
         max(one.request for one in each),
+        max(one.audio_second for one in each),
     )
 
 

@@ -48,6 +48,16 @@ class Estimate(Struct, frozen=True, gc=False):
     prompt: int
     per_second: int | None = None
 
+    @property
+    def seconds(self) -> int | None:
+        """The seconds of audio that it holds; None where they do not count.
+
+        A stream has no seconds, as vLLM tells its tokens only. Of audio, it alone holds output.
+        """
+        if not self.per_second or self.tokens > self.prompt:
+            return None
+        return -(-self.prompt // self.per_second)
+
 
 class Source(StrEnum):
     """The origin of the charged numbers."""
@@ -61,13 +71,15 @@ class Source(StrEnum):
 class Charge(Struct, frozen=True, gc=False):
     """The tokens that a request is charged, and why. A refund charges no request either.
 
-    `cached` is the part of `prompt` that came from vLLM's prefix cache.
+    `cached` is the part of `prompt` that came from vLLM's prefix cache. `seconds` is the length of
+    audio that is charged by its length, else None.
     """
 
     prompt: int
     completion: int
     source: Source
     cached: int = 0
+    seconds: int | None = None
 
     @property
     def tokens(self) -> int:
@@ -88,32 +100,39 @@ def charge(usage: Usage, estimate: Estimate) -> Charge:
     - Complete without usage: the estimate.
     - Cut off before its usage came: the prompt if known, else its estimate, and one token for each
       event with output.
+
+    Where the prompt's estimate is charged, so are the seconds that it stands for.
     """
     if usage.abandoned and usage.status in (None, 504):
-        return Charge(estimate.prompt, 0, Source.PARTIAL)
+        return Charge(estimate.prompt, 0, Source.PARTIAL, seconds=estimate.seconds)
     if not _is_answer(usage.status):
         return Charge(0, 0, Source.REFUND)
+    cached, seconds = usage.cached or 0, usage.seconds
     if usage.prompt is not None and usage.completion is not None:
-        return Charge(usage.prompt, usage.completion, Source.USAGE, _cached(usage, usage.prompt))
-    if usage.seconds is not None and estimate.per_second is not None:
-        return Charge(min(usage.seconds * estimate.per_second, _MAX_TOKENS - 1), 0, Source.USAGE)
+        return _charge(usage.prompt, usage.completion, Source.USAGE, cached, seconds)
+    if seconds is not None and estimate.per_second is not None:
+        tokens = min(seconds * estimate.per_second, _MAX_TOKENS - 1)
+        return _charge(tokens, 0, Source.USAGE, 0, seconds)
+    prompt, seconds = usage.prompt, None
+    if prompt is None:
+        prompt, seconds = estimate.prompt, estimate.seconds
     if usage.complete and not usage.error:
-        prompt = estimate.prompt if usage.prompt is None else usage.prompt
         completion = max(0, estimate.tokens - estimate.prompt)
-        return Charge(prompt, completion, Source.ESTIMATE, _cached(usage, prompt))
-    prompt = estimate.prompt if usage.prompt is None else usage.prompt
+        return _charge(prompt, completion, Source.ESTIMATE, cached, seconds)
     completion = usage.events if usage.completion is None else usage.completion
-    return Charge(prompt, completion, Source.PARTIAL, _cached(usage, prompt))
+    return _charge(prompt, completion, Source.PARTIAL, cached, seconds)
+
+
+def _charge(
+    prompt: int, completion: int, source: Source, cached: int, seconds: int | None
+) -> Charge:
+    return Charge(prompt, completion, source, min(cached, prompt), seconds)
 
 
 def _is_answer(status: int | None) -> bool:
     """Whether a status comes with an answer. Only 2xx does, without 204 and 205, which have no body
     (RFC 9110). A model API redirects or switches protocols only before it has worked."""
     return status is not None and 200 <= status < 300 and status not in (204, 205)
-
-
-def _cached(usage: Usage, prompt: int) -> int:
-    return min(usage.cached or 0, prompt)
 
 
 def read_usage(values: Mapping[str, str], abandoned: bool | None = None) -> Usage:

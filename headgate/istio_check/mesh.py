@@ -50,6 +50,11 @@ class PolicyDocument:
             if model.base == model.name and model.adapter_pool is not None
         ]
 
+    def unplaced(self, base: str) -> set[str]:
+        """The versions of a base model without pods, as a spare one in another cluster."""
+        versions = self.compiled.models[base].versions
+        return {each.name for each in versions.all if not each.pods} if versions else set()
+
     @property
     def versions(self) -> dict[str, tuple[str, ...]]:
         """The versions of each base model that has any."""

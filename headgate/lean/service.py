@@ -13,7 +13,7 @@ from extproc.types import Answer, Refuse, RequestFacts
 from headgate._gen.auth_pb2 import CheckRequest, CheckResponse
 from headgate.core.apis import Api, door_of
 from headgate.core.clock import Clock
-from headgate.core.contract import AdmissionKey, CallerKey, LimitsKey
+from headgate.core.contract import AdmissionKey, CallerKey
 from headgate.core.errors import ApiError, Refusal
 from headgate.core.hook_timer import HookTimer
 from headgate.core.lean_contract import PATH_METADATA
@@ -106,8 +106,7 @@ class LeanCheck:
         refuse = Refuse(ApiError(Refusal.OVER_LIMIT, message), door_of(facts.path).shape)
         headers = (*refused_headers(decision, now_s), *page)
         response = wire.encode_denial(refuse, facts, headers, admission, wire.OVER_LIMIT)
-        if decision.hit is not None:
-            wire.note(response.dynamic_metadata, {LimitsKey.REFUSED_BY: decision.hit.id})
+        wire.note(response.dynamic_metadata, decision.facts())
         return response
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from headgate.core.prometheus_api import prometheus_at
 
-_TIMEOUT_S = 30.0
-_LOOK_BACK = timedelta(minutes=5)
+TIMEOUT_S = 30.0
+LOOK_BACK = timedelta(minutes=5)
 """A counter's value at the begin is its last sample before it, if Prometheus has one this young."""
 _COUNTERS = {"prompt": "vllm:prompt_tokens_total", "completion": "vllm:generation_tokens_total"}
 
@@ -23,7 +23,7 @@ class EngineTokens:
     completion: int = 0
 
 
-def grown(samples: Sequence[tuple[float, float]], begin_s: float) -> int:
+def growth(samples: Sequence[tuple[float, float]], begin_s: float) -> float:
     """The growth of a counter since a moment, from its samples (Unix time, value). Pure.
 
     A value below the one before it is that of a restarted process, which began at 0. A counter
@@ -31,17 +31,17 @@ def grown(samples: Sequence[tuple[float, float]], begin_s: float) -> int:
     """
     before = [value for at_s, value in samples if at_s <= begin_s]
     values = [before[-1] if before else 0.0, *(value for at_s, value in samples if at_s > begin_s)]
-    return round(sum(new - old if new >= old else new for old, new in pairwise(values)))
+    return sum(new - old if new >= old else new for old, new in pairwise(values))
 
 
 async def read_engines(url: str, begin: datetime, end: datetime) -> Mapping[str, EngineTokens]:
     """The tokens by pod (Prometheus' label `instance`). Raises OperatorError."""
     found: dict[str, dict[str, Any]] = {}
-    seconds = round((end - begin + _LOOK_BACK).total_seconds())
-    async with prometheus_at(url, _TIMEOUT_S) as prometheus:
+    seconds = round((end - begin + LOOK_BACK).total_seconds())
+    async with prometheus_at(url, TIMEOUT_S) as prometheus:
         for kind, name in _COUNTERS.items():
             for one in await prometheus.samples(f"{name}[{seconds}s]", end.timestamp()):
                 pod = found.setdefault(one.labels.get("instance", ""), {"model": ""})
                 pod["model"] = one.labels.get("model_name", "")
-                pod[kind] = pod.get(kind, 0) + grown(one.values, begin.timestamp())
+                pod[kind] = pod.get(kind, 0) + round(growth(one.values, begin.timestamp()))
     return {pod: EngineTokens(**values) for pod, values in found.items()}

@@ -47,6 +47,10 @@ class RecordLine(Struct, frozen=True, kw_only=True, gc=False):
     upstream_status: Small | None = None
     ended: str | None = None
     limit: str | None = None
+    limit_count: str | None = None
+    limit_most: Count | None = None
+    limit_used: Count | None = None
+    limit_asked: Count | None = None
     pod: str | None = None
     attempts: Small | None = None
     replica: str | None = None

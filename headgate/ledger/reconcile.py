@@ -9,6 +9,8 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from headgate.database.connection import Connection
 from headgate.ledger.engine_counters import EngineTokens
 
+BOUND_PERCENT = 1.0
+"""How much of a pod's tokens may be unexplained, unless the command says otherwise."""
 _LEDGER = """
 select coalesce(pod, ''), count(*),
   coalesce(sum(prompt_tokens * coalesce(choices, 1)), 0)::bigint,
@@ -63,6 +65,10 @@ class Compared:
     def unexplained(self) -> int:
         """The rest: traffic past the gateway, lost records, or a wrong bill."""
         return abs(self.difference) - self.explained
+
+    def is_within(self, bound_percent: float) -> bool:
+        """Whether no more of the engine's tokens than this is unexplained."""
+        return self.unexplained * 100 <= bound_percent * max(self.engine_tokens, 1)
 
 
 def exposition_of(lines: Sequence[Compared], now_s: float) -> str:

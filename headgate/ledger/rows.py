@@ -27,15 +27,16 @@ _AS_IT_IS = {
     "bigint": (
         "prompt_tokens cached_tokens completion_tokens reasoning_tokens audio_seconds"
         " estimated_tokens estimated_prompt_tokens max_tokens request_header_bytes request_bytes"
-        " response_header_bytes response_bytes choices"
+        " response_header_bytes response_bytes choices limit_most limit_used limit_asked"
     ),
     "integer": "status upstream_status attempts",
     "smallint": "schema",
     "boolean": "stream",
     "text": "trace_id reservation api base requested_model ended source method path pod replica"
-    " details user_agent price_version",
+    " details user_agent price_version limit_count",
     "text[]": "flags",
 }
+_NOT_IN_ID = {"replica", "limit_count", "limit_most", "limit_used", "limit_asked"}
 _NAMES = ("tenant", "key", "model", "adapter", "version", "limit")
 _TIMES = ("to_upstream", "upstream_first_byte", "ttft", "token_interval", "duration")
 
@@ -82,8 +83,12 @@ def row_of(record: RecordLine) -> Row:
 
 
 def _made_id(record: RecordLine) -> str:
-    """An id for a record without one: the same for the same request, whichever replica wrote it."""
-    fields = {name: getattr(record, name) for name in record.__struct_fields__ if name != "replica"}
+    """An id for a record without one: the same for the same request, whichever replica wrote it.
+
+    Fields that were added later are left out, so that it stays the same.
+    """
+    names = (name for name in record.__struct_fields__ if name not in _NOT_IN_ID)
+    fields = {name: getattr(record, name) for name in names}
     return f"none:{sha256(encode(fields)).hexdigest()[:32]}"
 
 

@@ -43,6 +43,10 @@ class UsageLine(Struct, frozen=True, kw_only=True):
     ended: str | None
     result: str
     limit: str | None
+    limit_count: str | None
+    limit_most: int | None
+    limit_used: int | None
+    limit_asked: int | None
     pod: str | None
     attempts: int | None
     replica: str | None

@@ -17,7 +17,8 @@ class NoticeBody(Output):
     """A passed threshold of a limit, or a digest.
 
     `threshold` is a percent, `forecast` or `digest`. `limit` and `used` are in the unit of `count`;
-    for cost, 1e-9 of the currency. `deliveries` says by channel: sent, waiting or given up.
+    for cost, 1e-9 of the currency. `per` is empty for requests in flight and for a smooth limit.
+    `deliveries` says by channel: sent, waiting or given up.
     """
 
     id: str

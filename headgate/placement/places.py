@@ -22,7 +22,8 @@ class BoundedPlaces:
     """Rendezvous hashing with bounded loads; `hosts` is an `extproc.affinity.Places`.
 
     The first pod of a key's order that is below the bound gets the request. The bound is
-    `BOUND_PERCENT` of the mean, and at least the `slots` of a pod. `count` counts each choice.
+    `BOUND_PERCENT` of the mean, and at least the `slots` of a pod; without slots there is no bound.
+    `count` counts each choice.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class BoundedPlaces:
         """A request to a pod of `hosts` has ended; it began at this Unix time."""
         self._loads.end(pod, began_s)
 
-    def _first(self, order: tuple[str, ...], slots: int) -> str:
+    def _first(self, order: tuple[str, ...], slots: int | None) -> str:
+        if slots is None:
+            return order[0]
         loads = [self._loads.of(pod) for pod in order]
         mean_percent = BOUND_PERCENT * (sum(loads) + 1)
         bound = max(slots, -(-mean_percent // (100 * len(order))))

@@ -34,7 +34,9 @@ class Spares:
         spare = (own[0], failover.to)
         if self._outages.is_down(own):
             return None if self._outages.is_known(spare) else Move.DOWN
-        if failover.queue_over is None or placing is None or self._outages.is_known(spare):
+        if placing is None or placing.slots is None or failover.queue_over is None:
+            return None
+        if self._outages.is_known(spare):
             return None
         most = placing.slots + failover.queue_over
         is_full = self._places.have(placing.of(own[1]), most)

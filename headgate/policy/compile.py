@@ -199,6 +199,7 @@ def _tenant(
         own_keys=own_keys_of(entry),
         notices=tenant_notices_of(entry.notices),
         answer_cache=tenant_cache_of(entry.answer_cache),
+        notify_keys=tuple(entry.notify_keys),
         sizes=below(entry.auto_ceiling, sizes, models),
         failover_ceiling=ceiling_of(entry.failover_ceiling),
     )
@@ -239,7 +240,7 @@ def _limit(entry: LimitEntry, models_of_tenant: Mapping[str, Model]) -> Limit:
         models=frozenset(entry.models),
         shadow=entry.shadow,
         on_outage=OnOutage(entry.on_outage),
-        notify=() if isinstance(entry, ConcurrentLimitEntry) else tuple(entry.notify),
+        notify=tuple(entry.notify),
     )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
-from headgate.core.notices import Threshold
+from headgate.core.notices import FORECAST, Threshold
 from headgate.policy.fields import MAX_COUNT, Amount, Entry, Names, distinct, invalid
 from headgate.policy.money import COST_RULE, WEIGHT_RULE, Cost, Weight
 from headgate.policy.notices import NOTIFY_RULE, Thresholds
@@ -15,8 +15,8 @@ MAX_LEASE_S = 86_400
 MAX_SMOOTH = 1_000_000_000
 """Redis' Lua still counts this many exactly in drops, one for each millisecond of an hour."""
 SMOOTH_WINDOWS = ("second", "minute", "hour")
-NOTIFIED_WINDOWS = ("hour", "day", "week", "month", "year")
-"""Shorter ones are over before anybody has read a notice."""
+FORECAST_WINDOWS = ("hour", "day", "week", "month", "year")
+"""Shorter ones are over before anybody has read a forecast."""
 
 _COUNT_RULE = "tokens, requests, cost or concurrent"
 _EACH_RULE = "user, key or model, or a list of them"
@@ -82,11 +82,15 @@ def _check_burst(burst: int, limit: ValidationInfo) -> int:
 
 
 def _check_notify(notify: list[Threshold], limit: ValidationInfo) -> list[Threshold]:
+    if FORECAST not in notify:
+        return notify
     per = limit.data.get("per", "hour")
-    if notify and per not in NOTIFIED_WINDOWS:
-        raise invalid(PolicyRule.NOT_NOTIFIED, f"cannot be combined with per: {per}")
-    if notify and limit.data.get("smooth") is True:
-        raise invalid(PolicyRule.NOT_NOTIFIED, "cannot be combined with smooth: true")
+    if limit.data.get("count") == "concurrent":
+        raise invalid(PolicyRule.NOT_NOTIFIED, "has forecast, but requests in flight have no end")
+    if per not in FORECAST_WINDOWS:
+        raise invalid(PolicyRule.NOT_NOTIFIED, f"has forecast, but the limit is per {per}")
+    if limit.data.get("smooth") is True:
+        raise invalid(PolicyRule.NOT_NOTIFIED, "has forecast, but the limit is smooth")
     return notify
 
 
@@ -148,6 +152,7 @@ class ConcurrentLimitEntry(Entry):
         le=MAX_LEASE_S,
         description=f"a whole number of seconds from 1 to {MAX_LEASE_S}",
     )
+    notify: Notify = Field(default=[], description=NOTIFY_RULE)
 
 
 LimitEntry = Annotated[

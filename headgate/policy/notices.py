@@ -21,8 +21,8 @@ from headgate.policy.fields import Entry, distinct, invalid
 from headgate.policy.problems import PolicyRule, shown
 
 NOTIFY_RULE = (
-    "a list of whole numbers of percent from 1 to 100 and the word forecast, at a limit per hour or"
-    " longer that is not smooth"
+    "a list of whole numbers of percent from 1 to 100 and, at a limit per hour or longer that is"
+    " not smooth, the word forecast"
 )
 CHANNELS_RULE = "a mapping with any of the keys webhook, slack, mail"
 TENANT_RULE = "a mapping with the keys to and digest"
@@ -145,6 +145,9 @@ class TenantNoticesEntry(Entry):
     digest: Literal["day", "week", "month"] | None = Field(
         default=None, description="day, week or month"
     )
+
+
+NoticesOfTenant: TypeAlias = Annotated[TenantNoticesEntry | None, Field(description=TENANT_RULE)]
 
 
 def channels_of(entry: NoticesEntry) -> Channels:

@@ -41,7 +41,7 @@ from headgate.policy.fields import (
 )
 from headgate.policy.identity import ActsForEntry, IssuerEntry, OwnKeysEntry, WorkloadEntry
 from headgate.policy.limits import LimitEntry
-from headgate.policy.notices import CHANNELS_RULE, TENANT_RULE, NoticesEntry, TenantNoticesEntry
+from headgate.policy.notices import CHANNELS_RULE, NoticesEntry, NoticesOfTenant, Thresholds
 from headgate.policy.origins import ORIGIN_RULE, Origin, alone_if_any
 from headgate.policy.pods import (
     AFFINITY_RULE,
@@ -246,7 +246,8 @@ class TenantEntry(Entry):
     own_keys: OwnKeysEntry | None = Field(
         default=None, description="{most: ..., hours: ...}, for users who make their own keys"
     )
-    notices: TenantNoticesEntry | None = Field(default=None, description=TENANT_RULE)
+    notices: NoticesOfTenant = None
+    notify_keys: Thresholds = Field(default=[])
     answer_cache: CacheOfTenant = None
 
 

@@ -120,7 +120,6 @@ _ELSEWHERE: dict[EntryType, dict[str, str]] = {
         "weights": _WEIGHTS_ELSEWHERE,
         "smooth": "remove it: requests in flight have no rate",
         "burst": "remove it: requests in flight have no rate",
-        "notify": "remove it: requests in flight have no window",
     },
     MailEntry: {"password_file": "add user, or remove it: a password needs a user"},
     WindowLimitEntry: {

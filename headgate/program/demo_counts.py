@@ -9,7 +9,8 @@ from headgate.core.policy import CompiledPolicy
 from headgate.program.demo_month import demo_records
 from ratelimit.demand import Claim, Subject, claims_of
 from ratelimit.keys import CLOCK_SKEW_S
-from ratelimit.store.protocol import Hit, Spent, Store
+from ratelimit.store.hits import Hit
+from ratelimit.store.protocol import Spent, Store
 
 _CHARGED = ("usage", "partial")
 

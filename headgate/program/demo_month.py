@@ -14,7 +14,7 @@ from hashlib import sha256
 from typing import Any, Protocol
 
 from headgate.core.clock import Clock
-from headgate.core.policy import CompiledPolicy
+from headgate.core.policy import CompiledPolicy, Count
 from headgate.database.connection import Connection
 from headgate.identity.change_log import Actor
 from headgate.ledger.importing import BATCH_LINES, Import, Source
@@ -96,7 +96,7 @@ async def add_demo_months(connect: Connect, clock: Clock, policy: CompiledPolicy
     batches = (numbered[n : n + BATCH_LINES] for n in range(0, len(numbered), BATCH_LINES))
     fed = await Import(connect, clock, _WAIT_S, _no_line_is_bad).run([Source(SOURCE, batches)])
     async with connect() as connection:
-        for month in _months(now, policy)[:-1]:
+        for month in demo_months(now, policy)[:-1]:
             statement = await read_statement(connection, policy, month, now)
             if statement.closing is None:
                 with suppress(MonthError):  # a month of an earlier start may be open before it
@@ -110,7 +110,7 @@ def _no_line_is_bad(_source: str, number: int, why: str) -> None:
 
 def demo_records(now: datetime, policy: CompiledPolicy) -> Iterator[dict[str, Any]]:
     """The records of all requests that have ended."""
-    begin = period_of(_months(now, policy)[0], policy.showback).begin
+    begin = period_of(demo_months(now, policy)[0], policy.showback).begin
     day = begin.replace(hour=0, minute=0, second=0, microsecond=0)
     while day <= now:
         for team in _TEAMS:
@@ -121,7 +121,8 @@ def demo_records(now: datetime, policy: CompiledPolicy) -> Iterator[dict[str, An
         day += timedelta(days=1)
 
 
-def _months(now: datetime, policy: CompiledPolicy) -> list[str]:
+def demo_months(now: datetime, policy: CompiledPolicy) -> list[str]:
+    """The names of the months that are made up, the one that runs last."""
     months = [month_at(now, policy.showback)]
     while len(months) <= MONTHS_BEFORE:
         months.insert(0, month_before(months[0]))
@@ -176,12 +177,18 @@ def _record(
 
 
 def _refused(team: _Team, prompt: int, policy: CompiledPolicy) -> dict[str, Any]:
+    limit = policy.tenants[team.tenant].limits[-1]
+    asked = prompt * _IN + 2048 * _OUT if limit.count is Count.COST else prompt + 2048
     return {
         "status": 429,
         "flags": ["RL"],
         "model": "tiny",
         "base": "tiny",
-        "limit": limit_text(policy.tenants[team.tenant].limits[-1]),
+        "limit": limit_text(limit),
+        "limit_count": limit.count,
+        "limit_most": limit.limit,
+        "limit_used": limit.limit - asked // 2,
+        "limit_asked": asked,
         "estimated_tokens": prompt + 2048,
         "estimated_prompt_tokens": prompt,
         "cost": 0,

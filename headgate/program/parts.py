@@ -254,5 +254,7 @@ async def running_notices(settings: DatabaseSettings, parts: Parts) -> AsyncIter
         yield
         return
     connect = partial(connected, database_address(settings.url, settings.password_file))
-    async with NoticeKeeper(connect, parts.policy, parts.store, parts.clock, parts.metrics):
+    async with NoticeKeeper(
+        connect, parts.policy, parts.store, parts.clock, parts.metrics, keys=parts.keys
+    ):
         yield

@@ -29,6 +29,7 @@ from headgate.policy import check_upstream
 from headgate.program.addresses import held_address
 from headgate.program.demo_counts import count_demo_months
 from headgate.program.demo_month import add_demo_months
+from headgate.program.demo_statements import reconcile_demo_months
 from headgate.program.ending import Ending, on_signals
 from headgate.program.envoy import (
     box_of,
@@ -140,6 +141,7 @@ async def _show_a_month(
     if settings.database.url is not None and settings.ledger.spool is not None:
         address = database_address(settings.database.url, settings.database.password_file)
         await add_demo_months(partial(connected, address), clock, policy)
+        await reconcile_demo_months(partial(connected, address), clock, policy)
         await count_demo_months(memory, clock, policy)
 
 

@@ -13,6 +13,7 @@ from typing import Annotated
 from msgspec import Meta, MsgspecError, Struct
 from msgspec.json import Decoder, Encoder
 
+from headgate.core.apis import Api
 from headgate.core.errors import OperatorError
 from headgate.core.record_lines import MAX_LINE_BYTES, BrokenGzipError, record_lines
 from headgate.core.settlement import Source
@@ -22,6 +23,7 @@ NAMED_BAD_LINES = 10
 _RUN_LENGTH = 100_000
 _EARLIEST_S, _LATEST_S = 946_684_800, 4_102_444_800  # the years 2000 to 2099
 _RATE_LIMITED = "RL"
+_APIS = {api.value: api for api in Api}
 
 _Count = Annotated[int, Meta(ge=0, le=2**53)]
 
@@ -41,6 +43,8 @@ class UsageLine(Struct, kw_only=True):
     estimated_tokens: _Count | None
     source: Source | None
     duration_s: Annotated[float, Meta(ge=0)]
+    api: str | None = None
+    audio_seconds: _Count | None = None
     cached_tokens: _Count | None = None
     estimated_prompt_tokens: _Count | None = None
     """Absent from older records."""
@@ -129,6 +133,7 @@ def read_record(line: bytes) -> Recorded | None:
         estimate_prompt=_prompt(record, estimate),
         used=None if refused else _used(record),
         refused=refused,
+        api=_APIS.get(record.api or ""),
     )
 
 
@@ -141,7 +146,7 @@ def _used(record: UsageLine) -> Used | None:
     if record.source is None or record.source is Source.REFUND:
         return None
     prompt, completion = record.prompt_tokens or 0, record.completion_tokens or 0
-    return Used(prompt, record.cached_tokens or 0, completion)
+    return Used(prompt, record.cached_tokens or 0, completion, record.audio_seconds)
 
 
 @contextmanager

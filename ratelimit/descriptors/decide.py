@@ -10,7 +10,8 @@ from zoneinfo import ZoneInfo
 from headgate.core.policy import Calendar
 from ratelimit.descriptors.tree import DescriptorEntry, DescriptorLevel, Met, Rate, meet
 from ratelimit.keys import CLOCK_SKEW_S, escaped
-from ratelimit.store.protocol import MAX_COUNT, CountedHits, Hit
+from ratelimit.store.hits import CountedHits, Hit
+from ratelimit.store.protocol import MAX_COUNT
 from ratelimit.windows import Window, window
 
 UTC = Calendar(ZoneInfo("UTC"))

@@ -19,7 +19,8 @@ from ratelimit.descriptors.decide import (
 )
 from ratelimit.descriptors.tree import Domains
 from ratelimit.descriptors.wire import decode, encode
-from ratelimit.store.protocol import CountedHits, Store
+from ratelimit.store.hits import CountedHits
+from ratelimit.store.protocol import Store
 
 log = logging.getLogger("headgate.ratelimit")
 

@@ -7,12 +7,11 @@ from msgspec import Struct, field
 
 from ratelimit.fair.tags import FairDemand, FairStart, Finishes
 from ratelimit.store.buckets import Buckets
+from ratelimit.store.hits import CountedHits, Hit
 from ratelimit.store.protocol import (
     MAX_COUNT,
     SETTLED_KEPT_S,
-    CountedHits,
     Demand,
-    Hit,
     Lease,
     PeekQuery,
     Reservation,

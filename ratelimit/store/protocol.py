@@ -4,7 +4,6 @@ Those of each request are msgspec's structs, made sooner. `tests/contract` runs 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -13,6 +12,7 @@ from msgspec.structs import astuple
 
 from headgate.core.policy import OnOutage
 from ratelimit.fair.tags import FairDemand, FairStart
+from ratelimit.store.hits import CountedHits, Hit
 
 MAX_COUNT = 2**53
 """The largest amount, limit and counter: numbers in Redis scripts are doubles."""
@@ -38,13 +38,14 @@ class StoreAwayError(StoreError):
 class Spent(Struct, frozen=True, gc=False):
     """The real use of a request, nothing if it is given back as a whole.
 
-    `input` counts the prompt tokens that no prefix cache had.
+    `input` counts the prompt tokens that no prefix cache had, `seconds` the length of audio.
     """
 
     requests: int = 0
     input: int = 0
     cached: int = 0
     output: int = 0
+    seconds: int = 0
 
     @property
     def tokens(self) -> int:
@@ -58,6 +59,7 @@ class Weights(Struct, frozen=True, gc=False):
     input: int = 0
     cached: int = 0
     output: int = 0
+    second: int = 0
 
     def amount(self, spent: Spent) -> int:
         """The amount that `spent` adds to the counter: rounded up, at most MAX_COUNT."""
@@ -66,15 +68,17 @@ class Weights(Struct, frozen=True, gc=False):
             + self.input * spent.input
             + self.cached * spent.cached
             + self.output * spent.output
+            + self.second * spent.seconds
         )
         return min(MAX_COUNT, -(-thousandths // 1000))
 
-    def held(self, tokens: int, prompt_tokens: int | None) -> int:
+    def held(self, tokens: int, prompt_tokens: int | None, seconds: int) -> int:
         """The most that an estimate allows; of an unknown prompt, all tokens are the dearest."""
         prompt, output = max(self.input, self.cached), self.output
+        thousandths = self.request + self.second * seconds
         if prompt_tokens is None:
             prompt, prompt_tokens = max(prompt, output), tokens
-        thousandths = self.request + prompt * prompt_tokens + output * (tokens - prompt_tokens)
+        thousandths += prompt * prompt_tokens + output * (tokens - prompt_tokens)
         return min(MAX_COUNT, -(-thousandths // 1000))
 
     def times(self, factor: int) -> "Weights":
@@ -206,38 +210,6 @@ class Settled(Struct, frozen=True, gc=False):
     outcome: SettleOutcome
     used: Mapping[str, int]
     start: FairStart | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """An amount that one call adds to a counter for good: there is no settlement.
-
-    `amount` lies in -MAX_COUNT..MAX_COUNT: below 0 it gives back, and 0 only looks. A hit is
-    refused where used + amount > limit, and a look where used >= limit; a `limit` of None refuses
-    nothing. Key and `expires_at_s` are as in `Demand`.
-
-    A `quota` alone refuses nothing: only if no quota of the call has room is the call refused. Even
-    then the quotas are counted, as what they count has happened.
-    """
-
-    key: str
-    amount: int
-    limit: int | None
-    expires_at_s: int
-    quota: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class CountedHits:
-    """The count after each hit, in their order; before them where the call is refused.
-
-    `refused` holds the indexes of the hits that refuse it. Then nothing has changed, except that
-    quotas are counted if they alone refuse it. Not by key, as several hits of a call may have one
-    key.
-    """
-
-    used: tuple[int, ...]
-    refused: tuple[int, ...] = ()
 
 
 class PeekQuery(Struct, frozen=True, kw_only=True, gc=False):

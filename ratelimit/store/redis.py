@@ -23,12 +23,11 @@ from ratelimit.keys import escaped
 from ratelimit.store.buckets import BucketLevel
 from ratelimit.store.commands import commands_to
 from ratelimit.store.deadline import deadline
+from ratelimit.store.hits import CountedHits, Hit
 from ratelimit.store.names import BATCHES, REPLICAS, UNANSWERED, VIRTUAL_TIMES, Scope
 from ratelimit.store.protocol import (
     DRAINED_KEPT_S,
     SETTLED_KEPT_S,
-    CountedHits,
-    Hit,
     PeekQuery,
     Reservation,
     Reserved,
@@ -51,6 +50,8 @@ _VIRTUAL_TIMES_KEPT_S = 24 * FINISH_KEPT_S
 _MOST_IDS, _IDS_AT_ONCE = 10_000, 1_000
 _FAILURES = (TimeoutError, RedisError, RedisClusterException, OSError)
 _DECISIONS = (ReserveDecision.REFUSED, ReserveDecision.ADMITTED, ReserveDecision.REPLAYED)
+_LETTERS = str.maketrans("0123456789", "ABCDEFGHIJ")
+"""Digits of a weight that older versions of settle.lua pass by."""
 _OUTCOMES = (SettleOutcome.UNKNOWN, SettleOutcome.SETTLED, SettleOutcome.DUPLICATE)
 
 
@@ -103,7 +104,7 @@ class RedisStore:
 
     async def settle(self, reservation: str, tenant: str, spent: Spent, now_s: float) -> Settled:
         scope = Scope.of(tenant)
-        arguments = [spent.requests, spent.input, spent.cached, spent.output]
+        arguments = [spent.requests, spent.input, spent.cached, spent.output, spent.seconds]
         arguments += [_ms(now_s), _ms(SETTLED_KEPT_S)]
         keys = [scope.record(reservation)]
         outcome, pairs, starts = await self._run("settle", self._settle, keys, arguments)
@@ -277,7 +278,8 @@ def _reserved(
 
 def _text_of(weights: Weights) -> str:
     """As settle.lua reads them, in the order of `Spent`."""
-    return f"{weights.request} {weights.input} {weights.cached} {weights.output}"
+    text = f"{weights.request} {weights.input} {weights.cached} {weights.output}"
+    return f"{text} {str(weights.second).translate(_LETTERS)}" if weights.second else text
 
 
 def _of_fair(fair: FairDemand) -> list[str | int]:

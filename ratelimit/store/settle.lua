@@ -7,9 +7,10 @@
 -- leases to change, which carry the same hash tag. The caller cannot know them: it may be another
 -- replica, after a change of the policy.
 --
--- ARGV 1..4: the use, as requests, input tokens, cached input tokens and output tokens.
--- ARGV 5: now, ms since the epoch, by the caller's clock.
--- ARGV 6: how long the settled id is remembered, in ms.
+-- ARGV 1..5: the use, as requests, input tokens, cached input tokens, output tokens and seconds of
+-- audio.
+-- ARGV 6: now, ms since the epoch, by the caller's clock.
+-- ARGV 7: how long the settled id is remembered, in ms.
 --
 -- Result: {outcome, {key, in use now, key, in use now, ...}, {name, start}}. `outcome` is 0 for
 -- unknown, 1 for settled, 2 for settled before; only 1 changes anything. The third list is empty
@@ -18,14 +19,18 @@
 -- Everything is read before the first write: a script that fails has changed nothing.
 
 local record = KEYS[1]
-local now, keep = tonumber(ARGV[5]), tonumber(ARGV[6])
+local now, keep = tonumber(ARGV[6]), tonumber(ARGV[7])
 
 local counters, buckets, leases, starts = {}, {}, {}, {}
 
 -- The use, weighted in thousandths and rounded up. The whole part of a weight is separate, so that
--- whole units stay exact as far as a double counts.
+-- whole units stay exact as far as a double counts. The weight of a second of audio is in letters,
+-- A for 0, and only there if it is not 0. Older versions know four weights, and pass letters by.
 local function actual(weights)
   local whole, thousandths, index = 0, 0, 0
+  weights = string.gsub(weights, '%u', function(letter)
+    return string.char(string.byte(letter) - string.byte('A') + string.byte('0'))
+  end)
   for weight in string.gmatch(weights, '%d+') do
     index = index + 1
     local count = tonumber(ARGV[index])
@@ -107,7 +112,7 @@ end
 
 local function free_slot(lease)
   redis.call('ZREM', lease.key, lease.holder)
-  return redis.call('ZCOUNT', lease.key, '(' .. ARGV[5], '+inf')
+  return redis.call('ZCOUNT', lease.key, '(' .. ARGV[6], '+inf')
 end
 
 -- Writes everything; returns what is in use then, as in the result.

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -55,6 +56,19 @@ def test_no_pod_is_over_its_slots_and_no_version_over_its_copies(
     assert all(on[pod] <= slots[pod] for pod in on)
     of = copies_of(spots)
     assert all(of[one.version] <= one.copies for one in all_wanted)
+
+
+@given(ALL_WANTED, SLOTS)
+def test_fewer_slots_and_fewer_copies_are_obeyed_at_once(
+    all_wanted: list[Wanted], slots: dict[str, int]
+) -> None:
+    before = placed(all_wanted, (), slots, NOW_S)
+    fewer = {pod: max(0, number - 1) for pod, number in slots.items()}
+    less = [replace(one, copies=max(1, one.copies - 1)) for one in all_wanted]
+    spots = placed(less, before, fewer, NOW_S)
+    on, of = Counter(spot.pod for spot in spots), copies_of(spots)
+    assert all(on[pod] <= fewer[pod] for pod in on)
+    assert all(of[one.version] <= one.copies for one in less)
 
 
 @given(ALL_WANTED, SLOTS)
@@ -124,6 +138,14 @@ def test_the_least_recently_used_gives_its_place_to_one_in_use() -> None:
     before = placed(old, (), slots, NOW_S)
     after = placed([*old, wanted("c@1", used_s=NOW_S)], before, slots, NOW_S)
     assert {spot.version for spot in after} == {"b@1", "c@1"}
+
+
+def test_free_pods_get_about_as_many_versions_each() -> None:
+    slots = {f"10.0.0.{number}:8000": 200 for number in range(10)}
+    versions = [wanted(f"a{number}@1", copies=2) for number in range(500)]
+    on = Counter(spot.pod for spot in placed(versions, (), slots, NOW_S))
+    assert sum(on.values()) == 1000
+    assert all(75 <= on[pod] <= 125 for pod in slots)
 
 
 def test_two_versions_do_not_take_turns() -> None:

@@ -18,6 +18,7 @@ from bench import (
     overshoot,
     path,
     placement,
+    pod_choice,
     policies,
     registry,
 )
@@ -85,6 +86,16 @@ async def test_both_paths_are_measured_beside_a_plain_envoy() -> None:
 
     names = [row[0] for row in table.rows]
     assert names == ["plain", "standard", "lean", "standard, Redis", "lean, Redis"]
+
+
+async def test_the_choice_of_pods_is_measured_on_both_paths() -> None:
+    (table,) = await pod_choice.measure(1, 16)
+
+    ways = ("no pods", "pods", "pods and hashed prompts")
+    assert [row[0] for row in table.rows] == [
+        f"{each}, {way}" for each in ("standard", "lean") for way in ways
+    ]
+    assert [row[-2:] for row in table.rows if row[0] == "lean, no pods"] == [(0, 0)]
 
 
 async def test_every_way_to_call_is_measured() -> None:

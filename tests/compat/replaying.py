@@ -169,7 +169,9 @@ def _forget_served_as(answer: ProcessingResponse) -> None:
 
 def _forget_refused_by(answer: RateLimitResponse) -> None:
     """Takes out the limit that refused, which 0.1.0 did not name. Only the access log reads it."""
-    answer.dynamic_metadata.fields.pop(LimitsKey.REFUSED_BY, None)
+    for key in LimitsKey:
+        if key.startswith("refused"):
+            answer.dynamic_metadata.fields.pop(key, None)
     if not answer.dynamic_metadata.fields:
         answer.ClearField("dynamic_metadata")
 

@@ -35,6 +35,10 @@ ROWS = (
     record(
         3,
         request_id="refused",
+        limit_count="tokens",
+        limit_most=5,
+        limit_used=4,
+        limit_asked=2,
         user="bob",
         status=429,
         ended=None,

@@ -1,6 +1,6 @@
 """The console in a real Chromium: of a real box as its operator, and with people of every role.
 
-`make test-console` runs both. HEADGATE_SHOTS names a folder for pictures of the first.
+`make test-console` runs both. HEADGATE_SHOTS names a folder for pictures.
 """
 
 import asyncio
@@ -63,13 +63,13 @@ async def _address(box: asyncio.subprocess.Process) -> str:
 
 
 async def _checked(url: str, token_file: Path) -> int:
-    shots = os.environ.get("HEADGATE_SHOTS")
-    return await _node("check.mjs", url, str(token_file), *([shots] if shots else []))
+    return await _node("check.mjs", url, str(token_file))
 
 
 async def _node(script: str, *arguments: str) -> int:
     environment = os.environ | {"CHROMIUM": str(CHROMIUM)}
-    command = ["node", str(SCRIPTS / script), *arguments]
+    shots = os.environ.get("HEADGATE_SHOTS")
+    command = ["node", str(SCRIPTS / script), *arguments, *([shots] if shots else [])]
     node = await asyncio.create_subprocess_exec(*command, env=environment)
     return await node.wait()
 

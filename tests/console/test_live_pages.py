@@ -12,7 +12,8 @@ from headgate.console.health import Database, Seen, parts_of, worst
 from headgate.console.pods import pods_at
 from headgate.core.policy import Caller
 from headgate.core.samples import Samples, parse_samples
-from ratelimit.store.protocol import Hit, StoreAwayError
+from ratelimit.store.hits import Hit
+from ratelimit.store.protocol import StoreAwayError
 from tests.console.conftest import CONSOLE_POLICY, NOW_S, Console
 from tests.management.conftest import ISSUER
 
@@ -39,7 +40,7 @@ async def used(console: Console, share: float) -> None:
 
 @pytest.mark.parametrize(
     ("share", "says"),
-    [(0.5, "No budget is spent."), (0.9, "above 80 %"), (1.3, "One budget is spent")],
+    [(0.5, "No budget is spent."), (0.9, "above 80&nbsp;%"), (1.3, "One budget is spent")],
 )
 async def test_a_budget_says_how_full_it_is(console: Console, share: float, says: str) -> None:
     await used(console, share)

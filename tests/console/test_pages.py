@@ -99,6 +99,7 @@ async def test_a_request_says_which_limit_refused_it(console: Console) -> None:
     text = (await console.get("finance", "/requests/refused")).text
 
     assert "Refused by “5 tokens per day”" in text
+    assert "The limit is 5 tokens: 4 were in use, and the request needed 2." in text
     assert "no pod saw it" in text
 
 

@@ -1,7 +1,16 @@
 """The page of a month: whose it is, whether it is final, and its files."""
 
+import csv
+import io
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
 import pytest
 
+from headgate.ledger.engine_counters import EngineTokens
+from headgate.ledger.reconcile import Compared, LedgerTokens
+from headgate.ledger.reconciled import keep_statement
 from headgate.ledger.showback.formats import FILES
 from tests.console.conftest import Console
 from tests.ledger.builders import record
@@ -104,5 +113,55 @@ async def test_the_parts_of_the_bill_and_idle_are_the_bill(console: Console) -> 
     text = (await console.get("operator", "/showback?month=2027-01")).text
 
     assert "Adds up" in text
-    assert "stood idle" in text
+    assert "is idle" in text
     assert "Build or buy" in text
+
+
+async def test_the_page_has_both_accounts_of_each_pod_and_only_operators_see_them(
+    console: Console,
+) -> None:
+    begin = datetime(2027, 1, 1, tzinfo=UTC)
+    before = (await console.get("operator", "/showback?month=2027-01")).text
+    lines = [compared("10.1.0.1:8000", 1_000, 990, unsure=6), compared("=evil", 5_000, 4_000)]
+    async with console.desk.connect() as connection:
+        await keep_statement(connection, (begin, begin + timedelta(hours=5)), begin, lines)
+    text = (await console.get("operator", "/showback?month=2027-01")).text
+
+    assert "headgate ledger reconcile --keep" in before
+    assert cells_of(text, "10.1.0.1:8000") == "tiny 1,000 990 10 6 4 0.400 within"
+    assert cells_of(text, "=evil") == "tiny 5,000 4,000 1,000 0 1,000 20.000 above"
+    assert cells_of(text, "All pods") == "6,000 4,990 1,010 6 1,004 16.733 above"
+    assert "cover 5 of 344 h" in text
+    for who, path in (("finance", ""), ("operator", "&tenant=acme")):
+        other = (await console.get(who, f"/showback?month=2027-01{path}")).text
+        assert "=evil" not in other
+        assert "reconcile" not in other
+
+
+def compared(pod: str, engine: int, ledger: int, unsure: int = 0) -> Compared:
+    return Compared(
+        pod=pod,
+        engine=EngineTokens(model="tiny", prompt=engine),
+        ledger=LedgerTokens(requests=1, prompt=ledger, unsure=unsure),
+    )
+
+
+def cells_of(text: str, name: str) -> str:
+    """The words of the row with this heading."""
+    [row] = re.findall(rf'<th scope="row"[^>]*>{re.escape(name)}</th>(.*?)</tr>', text, re.DOTALL)
+    return " ".join(re.sub(r"<[^>]*>", " ", row).split())
+
+
+async def test_a_tenant_sees_its_own_share_beside_the_prices_of_a_cloud(console: Console) -> None:
+    text = (await console.get("finance", "/showback?month=2027-01")).text
+    [row] = re.findall(r'<th scope="row">list-a</th>(.*?)</tr>', text, re.DOTALL)
+    sheet = (await console.get("finance", "/showback?month=2027-01&format=csv")).text
+    names, *rows = csv.reader(io.StringIO(sheet))
+
+    assert "2026-10-01" in row
+    assert "loss" in row
+    assert names[-2:] == ["at list-a of 2026-10-01", "saving to list-a"]
+    share = names.index("pool_share")
+    assert all(
+        Decimal(one[-1]) == Decimal(one[-2]) - Decimal(one[share]) for one in rows if one[-2]
+    )

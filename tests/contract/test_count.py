@@ -7,8 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ratelimit.store.hits import CountedHits, Hit
 from ratelimit.store.memory import MemoryStore
-from ratelimit.store.protocol import MAX_COUNT, CountedHits, Hit, Store
+from ratelimit.store.protocol import MAX_COUNT, Store
 from tests.ratelimit.builders import EXPIRES_AT_S, NOW_S, Shop, peek, tokens
 
 

@@ -1,19 +1,15 @@
 """The starts of requests in a queue: every store counts a tenant's work the same."""
 
-from contextlib import closing
-from pathlib import Path
-
 import pytest
 from msgspec.structs import replace
 
 from ratelimit.fair.tags import FairDemand, FairStart, Rates
 from ratelimit.store.protocol import Reservation, Spent, Store
 from ratelimit.store.redis import RedisStore
+from tests.contract.older import settle_as_0_1_0
 from tests.ratelimit.builders import NOW_S, Shop, requests, tokens
 from tests.redis_server import PATIENT_S, RedisServer
 
-STORE = Path(__file__).parents[2] / "ratelimit" / "store"
-OLD_SETTLE = Path(__file__).parents[1] / "compat" / "0.1.0" / "settle.lua"
 QUEUE = "org/llama 8b:{x}"
 RATES = Rates.of_weight(2)
 
@@ -104,14 +100,7 @@ async def test_an_older_replica_settles_the_finish_as_one_of_its_counters(
     """It knows nothing of starts; its script is the one of the release 0.1.0."""
     shop, store = Shop(), RedisStore.from_url(redis_server.url, timeout_s=PATIENT_S)
     await store.reserve(ask(shop, 100, 40, "first"))
-    names = ("numbers.lua", "bucket.lua")
-    script = "\n".join([*((STORE / name).read_text() for name in names), OLD_SETTLE.read_text()])
-    now_ms, use = str(int(NOW_S * 1000)), ("1", "3", "1000", "2")
 
-    with closing(redis_server.client()) as client:
-        record = f"{{hg:{shop.tenant}}}r:first"
-        outcome, _ = client.eval(script, 1, record, *use, now_ms, "60000")
-
-    assert outcome == 1
+    assert settle_as_0_1_0(redis_server, shop, "first", [1, 3, 1000, 2]) == 1
     assert await start(store, ask(shop, 1)) == 40 + RATES.work(3, 2)
     await store.close()

@@ -6,10 +6,13 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from headgate.core.errors import OperatorError
-from ratelimit.store.protocol import Hit, ReserveDecision, SettleOutcome, StoreError
+from ratelimit.store.hits import Hit
+from ratelimit.store.protocol import ReserveDecision, SettleOutcome, StoreError, Weights
 from ratelimit.store.redis import RedisStore
+from tests.contract.older import settle_as_0_1_0
 from tests.ratelimit.builders import (
     NOW_S,
     Shop,
@@ -316,3 +319,16 @@ async def test_a_count_is_one_round_trip_and_keeps_the_life_of_its_counters(
     assert set(lives_ms) == {"a", "b"}
     assert 0 < lives_ms["a"] <= 20_000
     assert 500_000 < lives_ms["b"] <= 600_000
+
+
+async def test_an_older_replica_settles_the_tokens_of_audio_without_its_seconds(
+    server: RedisServer, store: RedisStore
+) -> None:
+    """It knows four kinds of use. A fifth weight in digits would multiply its clock."""
+    shop = Shop()
+    weights = Weights(request=1000, input=2000, second=5_000_000)
+    priced = replace(tokens(900, 10_000), weights=weights)
+    await store.reserve(shop.ask(priced, id="audio"))
+
+    assert settle_as_0_1_0(server, shop, "audio", [1, 30, 0, 0]) == 1
+    assert await peek(store, shop.tenant, ["tokens"], [], NOW_S) == (61,)

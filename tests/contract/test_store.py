@@ -420,20 +420,20 @@ def weighed_by(weights: Weights, amount: int, limit: int = MAX_COUNT, key: str =
 
 async def test_a_counter_takes_what_was_used_by_its_weights(store: Store) -> None:
     shop = Shop()
-    weights = Weights(request=2000, input=1000, cached=100, output=4000)
+    weights = Weights(request=2000, input=1000, cached=100, output=4000, second=500)
     weighed = weighed_by(weights, 500, 10_000, "weighed")
     await store.reserve(shop.ask(weighed, tokens(500, 1000), requests(10), id="it"))
 
-    settled = await store.settle("it", shop.tenant, Spent(1, 30, 21, 40), NOW_S)
+    settled = await store.settle("it", shop.tenant, Spent(1, 30, 21, 40, 7), NOW_S)
 
-    # 2 + 30 + 2.1 + 160, rounded up
-    assert settled.used == {"weighed": 195, "tokens": 91, "requests": 1}
+    # 2 + 30 + 2.1 + 160 + 3.5, rounded up
+    assert settled.used == {"weighed": 198, "tokens": 91, "requests": 1}
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    weights=st.builds(Weights, *(st.integers(0, 10**12) for _ in range(4))),
-    every=st.lists(st.builds(Spent, *(st.integers(0, 400) for _ in range(4))), max_size=5),
+    weights=st.builds(Weights, *(st.integers(0, 10**12) for _ in range(5))),
+    every=st.lists(st.builds(Spent, *(st.integers(0, 400) for _ in range(5))), max_size=5),
 )
 async def test_a_counter_is_the_sum_of_the_exact_amounts(
     store: Store, weights: Weights, every: list[Spent]

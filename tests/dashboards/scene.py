@@ -22,8 +22,8 @@ models:
     context_tokens: 8192
     prices: {{input: 0.20, cached_input: 0.05, output: 0.60}}
     versions:
-      v1: {{weight: 60}}
-      v2: {{weight: 40, upstream: "{v2}"}}
+      v1: {{weight: 60, pods: ["{v1_pod}"]}}
+      v2: {{weight: 40, upstream: "{v2}", pods: ["{v2_pod}"]}}
 tenants:
   acme:
     models: [tiny]
@@ -56,7 +56,8 @@ async def playing(folder: Path) -> AsyncIterator[list[Target]]:
         simulator_process("--prompt-tokens-details", *_BATCH) as v2,
     ):
         secrets = {name: digest(KEYS[name]) for name in ("alice", "carol")}
-        policy = POLICY.format(v1=v1.url, v2=v2.url, **secrets)
+        pods = {"v1_pod": v1.url.partition("//")[2], "v2_pod": v2.url.partition("//")[2]}
+        policy = POLICY.format(v1=v1.url, v2=v2.url, **pods, **secrets)
         with (
             running_redis() as redis,
             temporary_folder() as data,

@@ -53,6 +53,8 @@ async def test_an_error_of_the_upstream_is_the_upstreams(rig: Rig) -> None:
 async def test_a_refusal_names_the_limit_and_no_status_of_an_upstream(rig: Rig) -> None:
     def refuse(request: ratelimit_pb2.RateLimitRequest) -> ratelimit_pb2.RateLimitResponse:
         answer = too_many(request)
+        facts = {"count": "tokens", "most": "100", "used": "90", "asked": "20"}
+        answer.dynamic_metadata.update({f"refused_{key}": text for key, text in facts.items()})
         answer.dynamic_metadata.update({"refused_by": "acme tokens/minute"})
         return answer
 
@@ -60,7 +62,8 @@ async def test_a_refusal_names_the_limit_and_no_status_of_an_upstream(rig: Rig) 
     assert (await rig.post()).status_code == 429
     record = await recorded(rig)
     assert (record.status, record.upstream_status, record.ended) == (429, None, None)
-    assert record.limit == "acme tokens/minute"
+    assert (record.limit, record.limit_count) == ("acme tokens/minute", "tokens")
+    assert (record.limit_most, record.limit_used, record.limit_asked) == (100, 90, 20)
     assert (record.pod, record.attempts, record.to_upstream_s) == (None, None, None)
 
 

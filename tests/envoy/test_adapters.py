@@ -92,7 +92,7 @@ class Fleet:
 async def fleet(request: pytest.FixtureRequest) -> Any:
     async with AsyncExitStack() as stack:
         tmp_path = stack.enter_context(temporary_folder())
-        pod = URL or (await stack.enter_async_context(simulator_process())).url
+        pod = URL or (await stack.enter_async_context(simulator_process("--adapter", "lora-a"))).url
         sources, folder, port = tmp_path / "sources", tmp_path / "pod", free_port()
         folder.mkdir()
         base, config = _sources(sources)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.box import KEYS, Box, policy, running_box
 from tests.envoy.conftest import LIMITS, Upstream
+from tests.patience import wait_until
 
 AUDIO = b"RIFF" + bytes(range(256)) * 1000
 PRICE = 500
@@ -37,7 +38,8 @@ def shut(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def by_second(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     folder: Path = tmp_path_factory.mktemp("audio-seconds")
     more = "without_usage: {transcriptions: {tokens_per_second: 40}}\n"
-    with running_box(folder, policy(upstream.url, limits=LIMITS, more=more)) as running:
+    limits = f"{LIMITS}      - {{count: cost, limit: 10, per: year}}\n"
+    with running_box(folder, policy(upstream.url, limits=limits, more=more)) as running:
         yield running
 
 
@@ -143,6 +145,23 @@ def test_where_a_second_has_a_price_the_audio_costs_what_vllm_says_it_lasted(
     assert (record["prompt_tokens"], record["completion_tokens"]) == (9 * 40, 0)
     assert record["source"] == "usage"
     assert record["estimated_tokens"] >= 9 * 40
+    assert record["cost"] == pytest.approx(9 * (0.006 + 40 * 0.2e-6), abs=1e-9)
+
+
+def test_a_limit_of_cost_takes_the_seconds_that_the_record_has(by_second: Box) -> None:
+    with client(by_second) as ours:
+        before = _spent(by_second)
+        raw = ours.audio.transcriptions.with_raw_response.create(
+            file=("a.wav", AUDIO), model="tiny", response_format="json"
+        )
+    record = by_second.record_of(raw.headers["x-request-id"])
+
+    wait_until(lambda: abs(_spent(by_second) - before - record["cost"]) < 1e-9, "the settlement")
+
+
+def _spent(box: Box) -> float:
+    limits = httpx.get(f"{box.url}/v1/headgate/limits", headers=box.headers()).json()["data"]
+    return next(float(limit["used"]) for limit in limits if limit["count"] == "cost")
 
 
 @pytest.mark.parametrize("model", ["tiny", "sql-expert"])

@@ -1,9 +1,11 @@
 """A tenant that floods vLLM does not hold another one back: on both paths, on the real Envoy."""
 
 import asyncio
-from collections.abc import Iterator
+import json
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from headgate.core.lean_contract import HookPath
 from tests.box import KEYS, Box, policy, running_box, small_chat
 from tests.envoy.conftest import started_simulator
+from tests.fake_upstream import Upstream, reply
 from tests.patience import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.simulator  # one that takes a request at a time
@@ -83,3 +86,50 @@ async def test_the_request_of_another_tenant_goes_before_a_flood(busy: Busy) -> 
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[Upstream]:
+    upstream = Upstream()
+    usage = {"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14}
+    upstream.answer = reply(200, json.dumps({"usage": usage}).encode())
+    await upstream.start()
+    yield upstream
+    await upstream.stop()
+
+
+@pytest.mark.parametrize("path", HookPath)
+async def test_vllm_sees_the_start_of_each_request_and_nothing_that_its_client_claims(
+    upstream: Upstream, tmp_path: Path, path: HookPath
+) -> None:
+    """A tenant's starts grow by its work."""
+    chat = {"messages": small_chat()["messages"]}
+    asked = [
+        ("alice", "/v1/chat/completions", chat),
+        ("bob", "/v1/chat/completions", chat),
+        ("alice", "/v1/completions", {"prompt": "Hi"}),
+        ("alice", "/v1/embeddings", {"input": "Hi"}),
+    ]
+    await asyncio.to_thread(_ask_all, tmp_path, upstream.url, path, asked)
+
+    seen = [received for received in upstream.received if received.method == "POST"]
+    assert not any(b"priority" in received.body for received in seen)
+    first, second, completion, embedding = (
+        received.headers.get("x-vllm-priority") for received in seen
+    )
+    assert 0 <= int(first or -1) < int(second or -1) < int(completion or -1)
+    assert embedding is None
+
+
+def _ask_all(
+    folder: Path, upstream: str, path: HookPath, asked: list[tuple[str, str, dict[str, Any]]]
+) -> None:
+    """Sends these requests, each with a priority of its client's own."""
+    text = policy(upstream, limits=LIMITS)
+    text = text.replace("  acme:\n", "  acme:\n    fairness: {weight: 1}\n")
+    with running_box(folder, text, "--path", path) as box:
+        for user, api, body in asked:
+            claimed = {"x-vllm-priority": "-1000"}
+            full = {"model": "tiny", "priority": -1000, **body}
+            answer = box.post(api, full, user, headers=claimed)
+            assert answer.status_code == 200, answer.text

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,23 @@ def test_users_with_one_system_prompt_share_its_pod(placed: Placed) -> None:
 
     assert [len(pods) for pods in found.values()] == [1] * 8
     assert len(set.union(*found.values())) > 1
+
+
+def test_turns_that_vllm_stores_meet_one_pod_however_many_there_are(placed: Placed) -> None:
+    """A pod takes one request here. Chats at once are spread, and responses are not."""
+    bodies = {
+        "/v1/chat/completions": {"model": "tiny", "max_tokens": 1, "messages": []},
+        "/v1/responses": {"model": "tiny", "max_output_tokens": 1, "input": "Hi"},
+    }
+    pods: dict[str, set[str]] = {}
+    for path, body in bodies.items():
+        with ThreadPoolExecutor(8) as threads:
+            asked = [threads.submit(placed.box.post, path, body) for _ in range(24)]
+        ids = [each.result().headers["x-request-id"] for each in asked]
+        pods[path] = {str(placed.box.record_of(each)["pod"]) for each in ids}
+
+    assert len(pods["/v1/responses"]) == 1
+    assert len(pods["/v1/chat/completions"]) > 1
 
 
 def test_a_reload_moves_only_the_conversations_of_a_pod_that_left(placed: Placed) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from extproc.affinity import affinity, conversation, placing
+from headgate.core.apis import Api
 from headgate.core.contract import RequestKey
 from headgate.core.placement import Affinity
 from headgate.core.policy import Caller
@@ -104,3 +105,19 @@ def test_without_affinity_a_request_has_no_key() -> None:
 
 def test_the_conversation_of_a_version_does_not_depend_on_the_word() -> None:
     assert conversation(ALICE, NAMED) == key(Affinity.CONVERSATION)
+
+
+@pytest.mark.parametrize("word", Affinity)
+def test_no_turn_of_a_stored_conversation_is_given_away(word: Affinity) -> None:
+    """Whether or not its clients name it, and whatever word the policy has."""
+    entry = model("tiny", pods=PODS, affinity=word)
+    for values in ({}, NAMED):
+        belongs = affinity(ALICE, entry, values)
+        first = placing(ALICE, entry, belongs, Api.RESPONSES)
+        later = {**values, RequestKey.PROMPT_HASH: None}
+        second = placing(ALICE, entry, affinity(ALICE, entry, later), Api.RESPONSES)
+
+        assert first == second
+        assert first is not None
+        assert first.key
+        assert first.slots is None

@@ -86,18 +86,29 @@ BY_SECOND = Estimate(tokens=300, prompt=300, per_second=50)
 @pytest.mark.parametrize(
     ("usage", "expected"),
     [
-        (Usage(status=200, seconds=3, complete=True), Charge(150, 0, Source.USAGE)),
-        (Usage(status=200, seconds=0, complete=True), Charge(0, 0, Source.USAGE)),
-        (Usage(status=200, complete=True), Charge(300, 0, Source.ESTIMATE)),
+        (Usage(status=200, seconds=3, complete=True), Charge(150, 0, Source.USAGE, seconds=3)),
+        (Usage(status=200, seconds=0, complete=True), Charge(0, 0, Source.USAGE, seconds=0)),
+        (Usage(status=200, complete=True), Charge(300, 0, Source.ESTIMATE, seconds=6)),
         (Usage(status=200, prompt=154, completion=7, events=7), Charge(154, 7, Source.USAGE)),
-        (Usage(status=200, events=2), Charge(300, 2, Source.PARTIAL)),
+        (Usage(status=200, events=2), Charge(300, 2, Source.PARTIAL, seconds=6)),
+        (Usage(abandoned=True), Charge(300, 0, Source.PARTIAL, seconds=6)),
         (Usage(status=400, seconds=3, complete=True), Charge(0, 0, Source.REFUND)),
-        (Usage(status=200, seconds=2**52, complete=True), Charge(2**53 - 1, 0, Source.USAGE)),
+        (
+            Usage(status=200, seconds=2**52, complete=True),
+            Charge(2**53 - 1, 0, Source.USAGE, seconds=2**52),
+        ),
     ],
-    ids=["reported", "none", "not reported", "a stream", "cut off", "refused", "absurd"],
+    ids=["reported", "none", "silent", "stream", "cut-off", "abandoned", "refused", "absurd"],
 )
 def test_seconds_of_audio_cost_their_price(usage: Usage, expected: Charge) -> None:
     assert charge(usage, BY_SECOND) == expected
+
+
+def test_a_stream_of_audio_is_charged_tokens_and_no_seconds() -> None:
+    """vLLM tells no length of a stream, so one that breaks off costs no seconds either."""
+    stream = Estimate(tokens=360, prompt=300, per_second=50)
+    assert stream.seconds is None
+    assert charge(Usage(status=200, events=2), stream).seconds is None
 
 
 def test_seconds_without_a_price_cost_the_estimate() -> None:

@@ -35,7 +35,7 @@ writer = SpoolWriter(Path(sys.argv[1]), 10**9, segment_bytes=50_000)
 number = int(sys.argv[2])
 while True:
     batch = range(number, number + {BATCH})
-    assert writer.append(b"".join(map(line, batch))) == 0
+    assert writer.append(b"".join(map(line, batch))) == 0, writer.fault
     number += {BATCH}
     print(number, flush=True)
     time.sleep(0.02)

@@ -51,6 +51,16 @@ def test_a_record_of_schema_1_has_unknown_values_where_it_has_no_fields() -> Non
     assert found["ended"] is found["limit"] is found["price_version"] is None
 
 
+def test_a_record_of_a_refusal_keeps_how_full_the_limit_was() -> None:
+    full = {"limit_count": "cost", "limit_most": 10, "limit_used": 9, "limit_asked": 2}
+
+    assert row(line(0, **full)).items() >= full.items()
+    assert (
+        row(line(0, request_id=None, **full))["request_id"]
+        == (row(line(0, request_id=None))["request_id"])
+    )
+
+
 def test_a_record_without_an_id_gets_the_same_one_from_each_replica() -> None:
     one = row(line(0, request_id=None))["request_id"]
 

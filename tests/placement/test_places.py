@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.types import Placing
+from headgate.core.placement_metrics import Choice
 from headgate.core.rendezvous import ordered
 from headgate.placement.loads import PodLoads
 from headgate.placement.places import BOUND_PERCENT, MOST_HOSTS, BoundedPlaces
@@ -87,3 +88,48 @@ def test_no_pod_is_in_a_list_twice(keys: list[str]) -> None:
     for key in keys:
         hosts = chooses.hosts(PODS, placing(key))
         assert len(set(hosts)) == len(hosts) == MOST_HOSTS
+
+
+@given(st.lists(KEYS, max_size=40), KEYS)
+def test_without_slots_a_key_has_its_pod_whatever_the_load(others: list[str], key: str) -> None:
+    chooses = places()
+    for each in others:
+        chooses.hosts(PODS, placing(each))
+    firsts = {chooses.hosts(PODS, Placing(PODS, {}, key, None))[0] for _ in range(20)}
+
+    assert firsts == {ordered(key, PODS)[0]}
+
+
+@given(st.lists(KEYS, min_size=1, max_size=60), st.integers(1, 4))
+def test_each_choice_is_counted_as_what_it_was(keys: list[str], slots: int) -> None:
+    counted: Counter[Choice] = Counter()
+    loads = PodLoads(lambda: 0.0)
+    chooses = BoundedPlaces(lambda _: PODS, loads, lambda choice: counted.update([choice]))
+    own = 0
+    for key in keys:
+        own += chooses.hosts(PODS, placing(key, slots))[0] == ordered(key, PODS)[0]
+    chooses.hosts(PODS, placing(""))
+
+    assert counted[Choice.OWN] == own
+    assert counted[Choice.NEXT] == len(keys) - own
+    assert counted[Choice.FEWEST] == 1
+
+
+@given(
+    st.lists(KEYS, min_size=1, max_size=60, unique=True),
+    st.sampled_from(PODS),
+    st.integers(60, 80),
+)
+def test_with_room_a_pod_that_leaves_or_comes_moves_only_its_own_keys(
+    keys: list[str], gone: str, slots: int
+) -> None:
+    """The fewest moves that there can be: each other key keeps its pod, and those come back."""
+    left = tuple(pod for pod in PODS if pod != gone)
+    chosen = [
+        {key: places(pods).hosts(PODS, placing(key, slots))[0] for key in keys}
+        for pods in (PODS, left, PODS)
+    ]
+
+    moved = {key for key in keys if chosen[0][key] != chosen[1][key]}
+    assert moved == {key for key in keys if chosen[0][key] == gone}
+    assert chosen[2] == chosen[0]

@@ -112,6 +112,13 @@ def test_no_request_goes_to_a_spare_version_that_cannot_help(why: str) -> None:
     assert desk.move() is (None if why == "down" else Move.DOWN)
 
 
+def test_a_conversation_that_a_pod_has_stored_waits_in_its_queue() -> None:
+    desk = Desk()
+    desk.begin(OWN, 100)
+    stored = Placing(OWN_PODS, {SPARE: SPARE_PODS}, "key", None)
+    assert desk.spares.move((BASE, OWN), Failover(SPARE, 0), stored) is None
+
+
 def test_without_a_bound_no_queue_is_too_long() -> None:
     desk = Desk(failover=Failover(SPARE))
     desk.begin(OWN, 100)

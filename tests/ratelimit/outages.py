@@ -9,13 +9,12 @@ from prometheus_client import CollectorRegistry
 
 from headgate.core.metrics import Metrics
 from headgate.core.policy import OnOutage
+from ratelimit.store.hits import CountedHits, Hit
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.outage.breaker import FAILURES, PROBE_EVERY_S
 from ratelimit.store.outage.resilient import ResilientStore
 from ratelimit.store.protocol import (
-    CountedHits,
     Demand,
-    Hit,
     Lease,
     Reservation,
     Reserved,

@@ -4,13 +4,25 @@ import math
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.core.amounts import NANOS
-from headgate.core.policy import Count, Each, Limit, OnOutage, Per
-from headgate.core.prices import Prices, TokenWeights
+from headgate.core.apis import Api
+from headgate.core.policy import (
+    CompiledPolicy,
+    Count,
+    Each,
+    Limit,
+    OnOutage,
+    Per,
+    PerSecond,
+    PricedTokens,
+    Windowed,
+)
+from headgate.core.prices import PriceBook, PricePeriod, Prices, TokenWeights
 from headgate.core.settlement import Estimate, Source, Usage
 from ratelimit.answers import Admitted, Refused
 from ratelimit.demand import Subject, claims_of
@@ -68,6 +80,37 @@ async def test_a_request_holds_its_estimate_in_money_and_costs_what_it_used() ->
     assert await desk.used() == [26 * 200 + 64 * 50 + 10 * 600, 73]  # 26 + 6.4 + 40, rounded up
 
 
+def _by_second(number: int) -> CompiledPolicy:
+    """A policy whose audio costs 40 tokens and 0.006 for each second, with a limit of cost."""
+    prices = Prices(input=Decimal("0.20"), audio_second=Decimal("0.006"))
+    books = {"tiny": PriceBook((PricePeriod(None, prices),))}
+    priced = replace(cost(number), shape=Windowed(Per.MONTH, PricedTokens(books)))
+    return replace(policy_with(priced), without_usage={Api.TRANSCRIPTIONS: PerSecond(40)})
+
+
+async def test_audio_holds_its_estimated_seconds_and_costs_those_that_vllm_reports() -> None:
+    desk = Desk()
+    desk.policy = _by_second(NANOS)
+    estimate = Estimate(tokens=64 * 40, prompt=64 * 40, per_second=40)
+    asked = request("it", 64 * 40, prompt_tokens=64 * 40, api=Api.TRANSCRIPTIONS)
+
+    await desk.limiter.reserve(asked)
+    assert await desk.used() == [64 * (40 * 200 + 6_000_000)]
+
+    heard = Usage(status=200, seconds=9, complete=True)
+    await desk.limiter.settle("it", "demo", heard, estimate)
+    assert await desk.used() == [9 * (40 * 200 + 6_000_000)]
+
+
+async def test_the_seconds_of_audio_are_refused_beyond_the_limit() -> None:
+    desk = Desk()
+    desk.policy = _by_second(6_100_000)
+    ask = partial(request, api=Api.TRANSCRIPTIONS)
+
+    assert isinstance(await desk.limiter.reserve(ask("a", 40, prompt_tokens=40)), Admitted)
+    assert isinstance(await desk.limiter.reserve(ask("b", 40, prompt_tokens=40)), Refused)
+
+
 async def test_what_is_refused_says_how_much_money_is_left() -> None:
     desk = Desk(cost(50_000))
     await desk.ask("r1", prompt=100, output=49)
@@ -81,6 +124,13 @@ async def test_what_is_refused_says_how_much_money_is_left() -> None:
         50_000,
         600,
     )
+    assert refused.facts() == {
+        "refused_by": refused.hit.id,
+        "refused_count": "cost",
+        "refused_most": "50000",
+        "refused_used": "49400",
+        "refused_asked": "50000",
+    }
 
 
 async def test_an_upstream_error_gives_the_money_back() -> None:

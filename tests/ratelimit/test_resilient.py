@@ -8,12 +8,11 @@ from msgspec.structs import replace
 
 from headgate.core.background import BackgroundTask
 from headgate.core.policy import OnOutage
+from ratelimit.store.hits import CountedHits, Hit
 from ratelimit.store.outage import debt, shares
 from ratelimit.store.outage.breaker import FAILURES
 from ratelimit.store.protocol import (
-    CountedHits,
     Demand,
-    Hit,
     Reserved,
     ReserveDecision,
     Settled,

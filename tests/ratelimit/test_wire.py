@@ -86,13 +86,20 @@ def test_only_a_request_that_a_replica_holds_is_marked_so() -> None:
     assert [dict(answer.dynamic_metadata) for answer in answers] == [{}, {"held_by": "abc+"}]
 
 
-def test_the_answer_names_the_limit_that_refused() -> None:
-    refused = Refused(Reason.LIMIT, LEFT, 7, (LEFT,))
+def test_the_answer_tells_the_limit_that_refused_and_how_full_it_was() -> None:
+    refused = Refused(Reason.LIMIT, LEFT, 7, (LEFT,), needed=20, used=990)
     answers = [
         encode_decision(REQUEST, answer, NOW_S)
         for answer in (refused, Refused(Reason.REPLAYED, None, 1, ()))
     ]
-    assert [dict(answer.dynamic_metadata) for answer in answers] == [{"refused_by": LEFT.id}, {}]
+    facts = {
+        "refused_by": LEFT.id,
+        "refused_count": "requests",
+        "refused_most": str(LEFT.limit),
+        "refused_used": "990",
+        "refused_asked": "20",
+    }
+    assert [dict(answer.dynamic_metadata) for answer in answers] == [facts, {}]
 
 
 def test_a_request_that_never_got_a_reservation_settles_nothing() -> None:

@@ -128,7 +128,7 @@ async def test_a_listed_adapter_that_left_all_caches_is_read_again(pod: Pod) -> 
 
 
 async def test_a_request_that_waits_for_a_slot_keeps_its_files_after_the_unload(pod: Pod) -> None:
-    """Its adapter has left vLLM's memory by then, as others were loaded after it."""
+    """Others were loaded after its adapter, so vLLM has to read the files again."""
     busy = [f"busy@{number}" for number in range(LIVE)]
     await pod.load("late@1", *(f"other@{number}" for number in range(LISTED)), *busy)
     async with AsyncExitStack() as running:

@@ -16,13 +16,16 @@ from headgate.console.month import (
     shares,
     strip,
 )
+from headgate.console.reconciliation import Reconciliation, reconciliation_of
 from headgate.console.visit import View, Visit, address
 from headgate.core.issuers import Role
 from headgate.database.connection import DEADLINE_S, Connection, within
+from headgate.ledger.reconciled import reconciled_within
 from headgate.ledger.showback.closed import reports
 from headgate.ledger.showback.formats import FILES, rendered
 from headgate.ledger.showback.period import is_month, month_at, month_before
-from headgate.ledger.showback.sheets import sheets, usage_sheet
+from headgate.ledger.showback.sheets import sheets
+from headgate.ledger.showback.usage_sheet import usage_sheet
 from headgate.ledger.showback.values import By, Period, Statement
 from headgate.management.problems import ProblemError
 
@@ -49,7 +52,9 @@ async def show(visit: Visit) -> View | Response:
     kind = visit.query("format")
     if kind:
         return _file(statement, by, tenant, kind)
-    return View("showback.html", _values(visit, statement, by, tenant, closed))
+    values = _values(visit, statement, by, tenant, closed)
+    reconciled = await _reconciled(visit, statement.report.period) if tenant is None else None
+    return View("showback.html", {**values, "reconciled": reconciled})
 
 
 def _tenant(visit: Visit) -> str | None:
@@ -80,6 +85,14 @@ async def _statement(visit: Visit, month: str, tenant: str | None) -> Statement:
         return (await visit.call("GET", _ALL, month=month)).body  # type: ignore[no-any-return]
     answer = await visit.call("GET", _ONE, month=month, tenant=tenant)
     return answer.body  # type: ignore[no-any-return]
+
+
+async def _reconciled(visit: Visit, period: Period) -> Reconciliation | None:
+    """The statements of the month: they are about the pods of all tenants."""
+    async with visit.desk.connect() as connection:
+        reading = reconciled_within(connection, period.begin, period.end)
+        found = await within(DEADLINE_S, connection, reading)
+    return reconciliation_of(found, period, visit.now)
 
 
 def _file(statement: Statement, by: By, tenant: str | None, kind: str) -> Response:
@@ -119,7 +132,8 @@ def _values(
         "over": [(name, row) for name, row in zip(names, rows, strict=True) if _is_over(row)],
         "estimated": estimated_share(statement, tenant),
         "closer": statement.closing and statement.names.get(statement.closing.by, "an operator"),
-        "may_close": visit.manager.is_operator and _is_next(period, closed, visit.now),
+        "is_next": _is_next(period, closed, visit.now),
+        "is_behind": bool(closed) and period.month < min(closed),
         **_side_tables(statement, by, tenant),
     }
 
@@ -144,18 +158,21 @@ def _is_over(row: Mapping[str, Any]) -> bool:
 
 
 def _side_tables(statement: Statement, by: By, tenant: str | None) -> dict[str, Any]:
-    """The tables below that of the use, by their titles. Those of all tenants may be empty."""
+    """The tables below that of the use, by their titles. A tenant has none of pools."""
     found = {sheet.title: cent_rows(sheet) for sheet in sheets(statement, by, tenant)[1:]}
     period = of_period(statement.report.period, tenant)
+    reasons = {str(row["reason"]): row for row in found["not billed"][0]}
     lost = [
-        (*REASONS[str(row["reason"])], row["requests"], _reason_drill(row, period))
-        for row in found["not billed"][0]
+        (*REASONS[name], row["requests"], _reason_drill(row, period))
+        for name, row in reasons.items()
+        if name in REASONS
     ]
     return {
         "pools": found.get("pools", ([], None)),
         "clouds": found.get("build or buy", ([], None))[0],
         "lost": lost,
-        "lost_total": sum(int(row["requests"] or 0) for row in found["not billed"][0]),
+        "lost_total": found["not billed"][1],
+        "cached": reasons["cached"],
         "corrections": found["corrections"][0],
     }
 

@@ -52,6 +52,7 @@ def missing(mesh: Mesh) -> Iterator[Finding]:
             destination.host
             for route in routes(mesh)
             if model in route.models
+            and not (route.versions and route.versions <= mesh.policy.unplaced(model))
             for destination in route.destinations
         }
         if not has_placer or hosts - placed:

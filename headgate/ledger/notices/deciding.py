@@ -7,14 +7,16 @@ tenant is read at each look. That of a user, a key or a model is read once a rec
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
+from headgate.core.key_ring import KeyRing
 from headgate.core.notices import FORECAST
-from headgate.core.policy import CompiledPolicy, Per, Windowed
+from headgate.core.policy import CompiledPolicy, Per, Slots
 from headgate.database.connection import Connection
 from headgate.ledger.notices import outbox
 from headgate.ledger.notices.counters import Counter, counters_of, tenants_with_each
 from headgate.ledger.notices.digest import digest_of
 from headgate.ledger.notices.thresholds import forecast, passed
 from headgate.ledger.notices.values import DIGEST, Decided
+from ratelimit.smooth import drain_of, used_units
 from ratelimit.store.protocol import PeekQuery, Store
 from ratelimit.windows import window
 
@@ -24,7 +26,7 @@ _MOST_COUNTERS = 200
 
 
 async def decide(
-    connection: Connection, policy: CompiledPolicy, store: Store, now_s: float
+    connection: Connection, policy: CompiledPolicy, keys: KeyRing, store: Store, now_s: float
 ) -> bool:
     """One look; returns whether there is more to look at. Another program's look is as good.
 
@@ -36,10 +38,11 @@ async def decide(
         await outbox.keep_tenants(connection, tenants_with_each(policy))
         subjects = await outbox.take_subjects(connection, MOST_SUBJECTS)
         decided: list[Decided] = []
-        for tenant, counters in counters_of(policy, subjects, now_s).items():
+        for tenant, counters in counters_of(policy, subjects, keys, now_s).items():
             used = await _used(store, tenant, counters, now_s)
             for counter in counters:
-                decided += _of_counter(counter, used[counter.key], policy.currency, now_s)
+                fullest = max(used_units(counter.limit, used[key]) for key in counter.keys)
+                decided += _of_counter(counter, fullest, policy.currency, now_s)
         ways = channels_of(policy)
         await outbox.put(connection, decided, ways)
         await _digests(connection, policy, ways, now_s)
@@ -60,10 +63,19 @@ def channels_of(policy: CompiledPolicy) -> dict[str, list[str]]:
 async def _used(
     store: Store, tenant: str, counters: Sequence[Counter], now_s: float
 ) -> Mapping[str, int]:
+    limits = {key: counter.limit for counter in counters for key in counter.keys}
     used: dict[str, int] = {}
-    for first in range(0, len(counters), _MOST_COUNTERS):
-        keys = [counter.key for counter in counters[first : first + _MOST_COUNTERS]]
-        used |= await store.peek(PeekQuery(tenant=tenant, now_s=now_s, counters=keys))
+    for first in range(0, len(limits), _MOST_COUNTERS):
+        some = list(limits)[first : first + _MOST_COUNTERS]
+        leases = [key for key in some if isinstance(limits[key].shape, Slots)]
+        query = PeekQuery(
+            tenant=tenant,
+            now_s=now_s,
+            counters=[key for key in some if key not in leases],
+            leases=leases,
+            drains={key: drain for key in some if (drain := drain_of(limits[key]))},
+        )
+        used |= await store.peek(query)
     return used
 
 
@@ -71,16 +83,14 @@ def _of_counter(
     counter: Counter, used: int, currency: str | None, now_s: float
 ) -> Iterator[Decided]:
     limit, span = counter.limit, counter.window
-    shape = limit.shape
-    assert isinstance(shape, Windowed), "only these have thresholds"  # noqa: S101
-    for threshold in passed(limit.notify, used, limit.limit, span, now_s):
+    for threshold in passed(limit.notify, used, limit.capacity, span, now_s):
         yield Decided(
             tenant=counter.tenant,
             limit_id=limit.id,
-            most=limit.limit,
+            most=limit.capacity,
             threshold=threshold,
             count=limit.count,
-            per=shape.per,
+            per=counter.per,
             begin_s=span.start_s,
             end_s=span.end_s,
             used=used,

@@ -14,6 +14,7 @@ import psycopg
 from headgate.core.background import BackgroundTask
 from headgate.core.clock import Clock
 from headgate.core.errors import OperatorError
+from headgate.core.key_ring import NO_KEYS, KeyRing
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.database.connection import Connection, DatabaseAwayError, first_line, within
@@ -44,10 +45,13 @@ class NoticeKeeper:
         store: Store,
         clock: Clock,
         metrics: Metrics,
+        *,
+        keys: KeyRing = NO_KEYS,
     ) -> None:
         self._connect = connect
         self._policy = policy
         self._store = store
+        self._keys = keys
         self._clock = clock
         self._looked = metrics.of_ledger.notices_looked_seconds
         self._looked_s = NEVER_S
@@ -86,7 +90,7 @@ class NoticeKeeper:
         await check_schema(connection)
         now_s = self._clock.now_s()
         while is_asked and await within(
-            LOOK_S, connection, decide(connection, policy, self._store, now_s)
+            LOOK_S, connection, decide(connection, policy, self._keys, self._store, now_s)
         ):
             pass
         if is_asked:

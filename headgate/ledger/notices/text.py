@@ -7,7 +7,10 @@ from zoneinfo import ZoneInfo
 from headgate.core.amounts import written
 from headgate.core.notices import FORECAST
 from headgate.core.policy import Count
+from headgate.ledger.notices.counters import SHORT
 from headgate.ledger.notices.values import DIGEST, Notice
+
+_UNITS = {Count.CONCURRENT: "requests"}
 
 
 def subject_of(notice: Notice) -> str:
@@ -16,22 +19,22 @@ def subject_of(notice: Notice) -> str:
         return f"{notice.tenant}: the {notice.per} in Headgate"
     whose = _whose(notice)
     if notice.threshold == FORECAST:
-        return f"{whose}: on the way beyond {_amount(notice, notice.most)} per {notice.per}"
-    return f"{whose}: {notice.threshold} % of {_amount(notice, notice.most)} per {notice.per}"
+        return f"{whose}: on the way beyond {_limit(notice)}"
+    return f"{whose}: {notice.threshold} % of {_limit(notice)}"
 
 
 def text_of(notice: Notice, zone: ZoneInfo) -> str:
     """A few lines, with times in the zone of the tenant."""
     if notice.threshold == DIGEST:
         return _digest_text(notice, zone)
-    lines = [
-        f"{_whose(notice)} used {_amount(notice, notice.used)} of"
-        f" {_amount(notice, notice.most)} per {notice.per}."
-    ]
+    lines = [f"{_whose(notice)} used {_amount(notice, notice.used)} of {_limit(notice)}."]
     if notice.forecast is not None:
         lines.append(f"At this pace it will be {_amount(notice, notice.forecast)} at the end.")
     begin, end = _time(notice.begin_at, zone), _time(notice.end_at, zone)
-    lines.append(f"The {notice.per} began on {begin} and ends on {end} ({zone.key}).")
+    if notice.per in ("", *SHORT):
+        lines.append(f"This is told once from {begin} to {end} ({zone.key}).")
+    else:
+        lines.append(f"The {notice.per} began on {begin} and ends on {end} ({zone.key}).")
     lines.append(f"Limit {notice.limit_id}, notice {notice.id}.")
     return "\n".join(lines)
 
@@ -50,7 +53,7 @@ def payload_of(notice: Notice, zone: ZoneInfo) -> dict[str, Any]:
         "limit": {
             "id": notice.limit_id,
             "count": notice.count,
-            "per": notice.per,
+            "per": notice.per or None,
             "limit": notice.most,
         },
         "threshold_percent": None if is_forecast else int(notice.threshold),
@@ -73,8 +76,13 @@ def _whose(notice: Notice) -> str:
 
 def _amount(notice: Notice, number: int) -> str:
     count = Count(notice.count)
-    unit = (notice.currency or "of cost") if count is Count.COST else count.value
+    unit = (notice.currency or "of cost") if count is Count.COST else _UNITS.get(count, count)
     return f"{written(count, number)} {unit}"
+
+
+def _limit(notice: Notice) -> str:
+    """The number of the limit: of a bucket and of requests in flight, how much may be at once."""
+    return f"{_amount(notice, notice.most)} {f'per {notice.per}' if notice.per else 'at once'}"
 
 
 def _time(at: datetime, zone: ZoneInfo) -> str:

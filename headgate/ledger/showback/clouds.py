@@ -15,24 +15,33 @@ class Comparison:
     """The whole month at the prices of a list, beside the machines that it was computed on.
 
     Only models with a price in the list count, on both sides; `models_without` are the others.
-    `own_nanos` is the cost of the machines by allocation: idle is in it.
+    `own_nanos` is the cost of the machines by allocation: idle is in it. None says that no pool
+    has a share, so that nothing is known of it.
     """
 
     name: str
     day: date
     cloud_nanos: int
-    own_nanos: int
+    own_nanos: int | None
     models_without: tuple[str, ...]
 
     @property
-    def saving_nanos(self) -> int:
+    def saving_nanos(self) -> int | None:
         """The saving of the own machines; below 0 it is a loss."""
-        return self.cloud_nanos - self.own_nanos
+        return None if self.own_nanos is None else self.cloud_nanos - self.own_nanos
 
 
-def comparisons(report: MonthReport) -> list[Comparison]:
-    """A comparison with each list of the report. Idle that nobody used counts where all can."""
-    return [_comparison(report, one) for one in report.clouds]
+def comparisons(report: MonthReport, tenant: str | None = None) -> list[Comparison]:
+    """A comparison with each list of the report. With `tenant`, of its usage alone.
+
+    Idle that nobody shares counts where the list prices all models of the pool.
+    """
+    return [_comparison(report, one, tenant) for one in report.clouds]
+
+
+def unshared_cost(report: MonthReport, cloud: CloudList) -> int:
+    """The idle that nobody shares, of pools whose models all have a price in the list."""
+    return sum(pool.unshared_nanos for pool in report.pools if _has_all(cloud, pool.models))
 
 
 def cloud_cost(cloud: CloudList, lines: Iterable[Line]) -> int | None:
@@ -41,16 +50,29 @@ def cloud_cost(cloud: CloudList, lines: Iterable[Line]) -> int | None:
     return None if None in costs else sum(cost for cost in costs if cost is not None)
 
 
-def _comparison(report: MonthReport, cloud: CloudList) -> Comparison:
-    billed = [line for line in report.lines if line.is_billed]
+def cached_discount(report: MonthReport, tenant: str | None = None) -> int:
+    """The nanos that billed cached tokens would have cost more as other input, rounded down."""
+    saved = Decimal(0)
+    for line in report.lines:
+        kinds = report.prices.get(line.price_version)
+        if kinds is not None and line.is_billed and tenant in (None, line.tenant):
+            less = Decimal(kinds.get("input", "0")) - Decimal(kinds.get("cached_input", "0"))
+            saved += line.usage.cached_tokens * less
+    return int(saved.scaleb(3))
+
+
+def _comparison(report: MonthReport, cloud: CloudList, tenant: str | None) -> Comparison:
+    billed = [line for line in report.lines if line.is_billed and tenant in (None, line.tenant)]
     priced = [line for line in billed if _prices_of(cloud, line) is not None]
     without = sorted({line.model for line in billed} - {line.model for line in priced})
-    unshared = sum(pool.unshared_nanos for pool in report.pools if _has_all(cloud, pool.models))
+    own = sum(line.shared_nanos for line in priced)
+    own += unshared_cost(report, cloud) if tenant is None else 0
+    has_pools = bool(report.pools) or any(line.shared_nanos for line in report.lines)
     return Comparison(
         name=cloud.name,
         day=cloud.day,
         cloud_nanos=cloud_cost(cloud, priced) or 0,
-        own_nanos=sum(line.shared_nanos for line in priced) + unshared,
+        own_nanos=own if has_pools else None,
         models_without=tuple(without),
     )
 

@@ -2,8 +2,9 @@
 
 from headgate.ledger.showback.closed import document_of
 from headgate.ledger.showback.focus import focus_of
-from headgate.ledger.showback.sheets import sheets, usage_sheet
+from headgate.ledger.showback.sheets import sheets
 from headgate.ledger.showback.text import csv_of, text_of
+from headgate.ledger.showback.usage_sheet import usage_sheet
 from headgate.ledger.showback.values import By, Statement
 from headgate.ledger.showback.workbook import workbook_of
 

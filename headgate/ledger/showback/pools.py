@@ -121,4 +121,5 @@ def _basis(pool: CostPool, period: Period) -> tuple[str, str]:
         )
     if period.month in pool.pod_hours:
         return f"{pool.pod_hours[period.month]:f} pod hours", f"{pool.hour_price:f} per hour"
-    return f"{pool.pods} pods x {period.bill_hours} h", f"{pool.hour_price:f} per hour"
+    pods = "1 pod" if pool.pods == 1 else f"{pool.pods} pods"
+    return f"{pods} x {period.bill_hours} h", f"{pool.hour_price:f} per hour"

@@ -24,6 +24,19 @@ def largest_remainder(amount: int, weights: Sequence[int]) -> list[int]:
     return parts
 
 
+def rounded(numbers: Sequence[int], unit: int) -> list[int]:
+    """Numbers in whole units that add up to the rounded sum, by largest remainder.
+
+    Each is rounded down or up. Of equal remainders the first is rounded up.
+    """
+    parts = [number // unit for number in numbers]
+    rest = (sum(numbers) + unit // 2) // unit - sum(parts)
+    by_remainder = sorted(range(len(parts)), key=lambda at: numbers[at] % unit, reverse=True)
+    for at in by_remainder[:rest]:
+        parts[at] += 1
+    return parts
+
+
 def weighted(usage: Usage, weights: Weights) -> int:
     """The work of a usage in thousandths of a token."""
     of_input, of_cached, of_output = weights

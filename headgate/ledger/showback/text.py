@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from headgate.ledger.cells import safe_text
-from headgate.ledger.showback.sheets import Cell, Column, Sheet, Unit
-from headgate.ledger.showback.split import largest_remainder
+from headgate.ledger.showback.split import rounded
+from headgate.ledger.showback.table import Cell, Column, Sheet, Unit
 from headgate.ledger.showback.values import Statement
 
 NANOS_PER_CENT = 10**7
@@ -77,8 +77,7 @@ def in_cents(sheet: Sheet) -> list[list[Cell]]:
 def _cents(cells: Sequence[Cell], *, adds_up: bool) -> list[Cell]:
     numbers = [cell if isinstance(cell, int) else 0 for cell in cells]
     if adds_up:
-        total = _nearest(numbers[-1])
-        cents = [*largest_remainder(total, numbers[:-1]), total]
+        cents = [*rounded(numbers[:-1], NANOS_PER_CENT), _nearest(numbers[-1])]
     else:
         cents = [_nearest(number) for number in numbers]
     return [None if cell is None else cent for cell, cent in zip(cells, cents, strict=True)]
@@ -112,6 +111,8 @@ def _shown(column: Column, cell: Cell) -> str:
         return _NOTHING
     if column.unit is Unit.MONEY:
         return f"{Decimal(int(cell)).scaleb(-2):,.2f}"
+    if column.unit is Unit.RATE:
+        return f"{Decimal(int(cell)).scaleb(-9):,.6f}"
     if column.unit is Unit.COUNT:
         return f"{cell:,}"
     text = str(cell)
@@ -121,6 +122,6 @@ def _shown(column: Column, cell: Cell) -> str:
 def _csv_cell(column: Column, cell: Cell) -> str:
     if cell is None:
         return ""
-    if column.unit is Unit.MONEY:
+    if column.unit in (Unit.MONEY, Unit.RATE):
         return amount(int(cell))
     return safe_text(str(cell)) if column.unit is Unit.TEXT else str(cell)

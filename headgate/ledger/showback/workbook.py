@@ -7,7 +7,7 @@ from typing import Any
 
 from xlsxwriter import Workbook
 
-from headgate.ledger.showback.sheets import Sheet, Unit
+from headgate.ledger.showback.table import Sheet, Unit
 from headgate.ledger.showback.text import head, in_cents
 from headgate.ledger.showback.values import Statement
 
@@ -15,8 +15,11 @@ _FORMATS = {
     Unit.TEXT: "@",
     Unit.COUNT: "#,##0",
     Unit.MONEY: "#,##0.00",
+    Unit.RATE: "#,##0.000000",
     Unit.PERCENT: "0.0",
 }
+_EXPONENTS = {Unit.MONEY: -2, Unit.RATE: -9}
+"""Money is in cents here, a rate in nanos."""
 _WIDTH = 16
 
 
@@ -50,5 +53,5 @@ def _write(page: Any, sheet: Sheet, bold: Any, formats: dict[Unit, Any]) -> None
             if column.unit is Unit.TEXT:
                 page.write_string(number, at, str(cell or ""), formats[column.unit])
             elif cell is not None:
-                value = Decimal(cell).scaleb(-2) if column.unit is Unit.MONEY else cell
+                value = Decimal(cell).scaleb(_EXPONENTS.get(column.unit, 0))
                 page.write_number(number, at, value, formats[column.unit])

@@ -11,8 +11,7 @@ from typing import Any
 
 _LENGTH_BYTES = 4
 _LARGE_BYTES = 64 * 1024
-"""A larger message is a policy. A thread reads it, so that calls wait for some 5 ms at a time, as
-long as Python lets a thread run, and not for all of it."""
+"""A larger message is a policy. A thread reads it, so that calls get their turns meanwhile."""
 
 
 def _read(data: bytes) -> Any:

@@ -13,13 +13,12 @@ from headgate.core.background import BackgroundTask
 from headgate.core.clock import Clock
 from headgate.core.metrics import Metrics
 from headgate.core.policy import OnOutage
+from ratelimit.store.hits import CountedHits, Hit
 from ratelimit.store.outage.breaker import Breaker
 from ratelimit.store.outage.debt import ASK_AGAIN_S, Debt
 from ratelimit.store.outage.replicas import ANNOUNCE_EVERY_S, LIFE_S, LiveReplicas
 from ratelimit.store.outage.shares import Shares, on_outage, shared_part
 from ratelimit.store.protocol import (
-    CountedHits,
-    Hit,
     PeekQuery,
     Reservation,
     Reserved,

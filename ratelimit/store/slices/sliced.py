@@ -18,11 +18,10 @@ from headgate.core.metrics import Metrics
 from headgate.core.policy import OnOutage
 from ratelimit.fair.tags import VirtualTimes
 from ratelimit.store.concurrency import Turns, groups
+from ratelimit.store.hits import CountedHits, Hit
 from ratelimit.store.outage.resilient import ResilientStore
 from ratelimit.store.protocol import (
     MAX_COUNT,
-    CountedHits,
-    Hit,
     PeekQuery,
     Reservation,
     Reserved,

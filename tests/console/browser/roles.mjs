@@ -1,8 +1,8 @@
-// Each role in a browser of its own: `node roles.mjs URL ROLES`. ROLES is JSON: by name the session's
+// Each role in a browser of its own: `node roles.mjs URL ROLES [SHOTS_FOLDER]`. ROLES is JSON: by name the session's
 // cookie, the paths that the role may open, and those that it may not. Each line printed is a fault.
 import { ended, examine, expect, faults, launched, opened, widths } from './pages.mjs';
 
-const [url, text] = process.argv.slice(2);
+const [url, text, shots] = process.argv.slice(2);
 const { roles, secrets } = JSON.parse(text);
 const browser = await launched();
 const pages = {};
@@ -21,6 +21,7 @@ for (const [name, role] of Object.entries(roles)) {
     const code = await status(pages[name], path);
     expect(code === 200, `${name} ${path}: ${code}`);
     await examine(pages[name], `${name} ${path}`);
+    if (shots) await pages[name].screenshot({ path: `${shots}/as-${name}${path.replaceAll('/', '-')}.png`, fullPage: true });
     for (const link of await pages[name].locator('a[href^="/console"]').evaluateAll((all) => all.map((one) => one.getAttribute('href')))) links[name].add(link);
   }
   for (const path of role.shut) {

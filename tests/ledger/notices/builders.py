@@ -9,8 +9,9 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from headgate.core.key_ring import NO_KEYS, KeyRing, tenant_of
 from headgate.core.metrics import Metrics
-from headgate.core.policy import CompiledPolicy
+from headgate.core.policy import Caller, CompiledPolicy
 from headgate.database.connection import connected
 from headgate.ledger.lines import read_line
 from headgate.ledger.notices.looking import NoticeKeeper
@@ -55,6 +56,7 @@ class Site:
         self.policy = policy
         self.clock = FakeClock(NOW_S)
         self.store = MemoryStore()
+        self.keys: KeyRing = NO_KEYS
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry, self.clock)
         self._number = 0
@@ -62,13 +64,18 @@ class Site:
     def keeper(self, store: Any = None) -> NoticeKeeper:
         connect = partial(connected, self.server.address("clean"))
         policy: Callable[[], CompiledPolicy] = lambda: self.policy  # noqa: E731
-        return NoticeKeeper(connect, policy, store or self.store, self.clock, self.metrics)
+        store = store or self.store
+        return NoticeKeeper(connect, policy, store, self.clock, self.metrics, keys=self.keys)
 
-    async def use(self, tokens: int, user: str = "rita") -> None:
+    async def use(self, tokens: int, user: str = "rita", key: str = "laptop") -> None:
         """A request of a user holds this many tokens in each limit that it meets."""
         self._number += 1
-        now_s, tenant = self.clock.now_s(), self.policy.tenants["acme"]
-        claims = claims_of(tenant, Subject("acme", user, "laptop", "tiny"), now_s)
+        now_s, tenant = (
+            self.clock.now_s(),
+            tenant_of(Caller("acme", user, key), self.policy, self.keys),
+        )
+        assert tenant is not None
+        claims = claims_of(tenant, Subject("acme", user, key, "tiny"), now_s)
         await self.store.reserve(reservation_of(f"r{self._number}", "acme", claims, tokens, now_s))
 
     async def record(self, user: str, **fields: Any) -> None:

@@ -12,8 +12,9 @@ from headgate.core.policy import CompiledPolicy
 from headgate.database.connection import connected
 from headgate.ledger.importing import Import, file_source
 from headgate.ledger.price_list import put_prices
+from headgate.ledger.showback.closed import check_closable, put_closed
 from headgate.ledger.showback.month import read_statement
-from headgate.ledger.showback.values import Statement
+from headgate.ledger.showback.values import Closing, Statement
 from headgate.policy import load_policy
 from tests.fakes import FakeClock
 from tests.ledger.builders import record
@@ -100,3 +101,15 @@ async def statement(
     async with connected(server.address("clean")) as connection:
         async with asyncio.timeout(600):
             return await read_statement(connection, policy(), month, now)
+
+
+async def close(server: PostgresServer, month: str = "2026-10", now: datetime = AFTER) -> Closing:
+    """Closes a month in the name of the first person."""
+    shown = await statement(server, month, now)
+    async with connected(server.address("clean")) as connection:
+        await check_closable(connection, shown.report, now)
+        row = await (
+            await connection.execute("select id::text from headgate.person order by name limit 1")
+        ).fetchone()
+        assert row is not None
+        return await put_closed(connection, shown.report, row[0], now)

@@ -147,6 +147,28 @@ def pools(policy, month, hours, works):
     return bills, used_of, idle_of
 
 
+def cents(amounts):
+    """Amounts by name in whole cents that add up to the rounded sum, by largest remainder."""
+    cent = NANO // 100
+    parts = {name: amount // cent for name, amount in amounts.items()}
+    missing = (sum(amounts.values()) + cent // 2) // cent - sum(parts.values())
+    for name in sorted(amounts, key=lambda one: -(amounts[one] % cent))[:missing]:
+        parts[name] += 1
+    return parts
+
+
+def shown(groups):
+    """The rows of the console, the dearest first: counts, then money in cents that add up."""
+    rows = sorted(groups.items(), key=lambda one: (-one[1]["cost"], one[0]))
+    sums = (("cost",), ("used",), ("idle",), ("used", "idle"))
+    money = [cents({name: sum(line[one] for one in of) for name, line in rows}) for of in sums]
+    counts = ("requests", "input", "cached", "output")
+    return {
+        name: [*(line[one] for one in counts), *(column[name] for column in money)]
+        for name, line in rows
+    }
+
+
 def work_of(line):
     return 1000 * line["input"] + 100 * line["cached"] + 4000 * line["output"]
 
@@ -178,7 +200,8 @@ def main(policy_path, records_path, month):
         for by, name in zip(("tenant", "user", "model"), key, strict=False):
             for measure, value in line.items():
                 groups[by][name][measure] += value
-    return {"groups": groups, "pools": bills, "not_billed": refused}
+    console = {by: shown(groups[by]) for by in ("tenant", "model")}
+    return {"groups": groups, "pools": bills, "not_billed": refused, "console": console}
 
 
 if __name__ == "__main__":

@@ -11,38 +11,21 @@ from hypothesis import given
 
 from headgate.database.connection import connected
 from headgate.ledger.months import drop_months
-from headgate.ledger.showback.closed import (
-    MonthError,
-    check_closable,
-    document_of,
-    put_closed,
-    report_of,
-)
+from headgate.ledger.showback.closed import MonthError, document_of, report_of
 from headgate.ledger.showback.corrections import RowsGoneError, late_lines
 from headgate.ledger.showback.focus import focus_of
 from headgate.ledger.showback.groups import corrections
 from headgate.ledger.showback.sheets import sheets
 from headgate.ledger.showback.text import text_of
-from headgate.ledger.showback.values import By, Closing, Line, Statement
+from headgate.ledger.showback.values import By, Line, Statement
 from headgate.ledger.showback.workbook import workbook_of
 from headgate.program.postgres.folder import APPLICATION, OWNER
 from tests.ledger.builders import record
 from tests.ledger.showback.builders import month_lines, report
-from tests.ledger.showback.months import AFTER, put, records, statement, written
+from tests.ledger.showback.months import AFTER, close, put, records, statement, written
 from tests.postgres_server import PostgresServer
 
 LATER = datetime(2026, 12, 2, tzinfo=UTC)
-
-
-async def close(server: PostgresServer, month: str = "2026-10", now: datetime = AFTER) -> Closing:
-    shown = await statement(server, month, now)
-    async with connected(server.address("clean")) as connection:
-        await check_closable(connection, shown.report, now)
-        row = await (
-            await connection.execute("select id::text from headgate.person order by name limit 1")
-        ).fetchone()
-        assert row is not None
-        return await put_closed(connection, shown.report, row[0], now)
 
 
 def rendered(shown: Statement) -> list[bytes]:

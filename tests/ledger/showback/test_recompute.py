@@ -1,26 +1,45 @@
-"""A script that knows only raw lines and the policy agrees with report, CSV and FOCUS."""
+"""A script that knows only raw lines and the policy agrees with report, CSV, FOCUS and console."""
 
 import asyncio
 import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import defaultdict
 from decimal import Decimal
 from pathlib import Path
 
+import httpx
+
+from headgate.console.app import console_routes
+from headgate.console.surroundings import Surroundings
 from headgate.ledger.showback.focus import focus_of
 from headgate.ledger.showback.groups import group_rows, not_billed
-from headgate.ledger.showback.sheets import usage_sheet
 from headgate.ledger.showback.text import csv_of
+from headgate.ledger.showback.usage_sheet import usage_sheet
 from headgate.ledger.showback.values import By, GroupRow, Statement
-from tests.ledger.showback.months import POLICY_FILE, put, records, statement, written
+from headgate.management.app import management_app
+from ratelimit.store.memory import MemoryStore
+from tests.console.conftest import no_metrics
+from tests.fakes import FakeClock
+from tests.ledger.showback.months import (
+    AFTER,
+    POLICY_FILE,
+    policy,
+    put,
+    records,
+    statement,
+    written,
+)
+from tests.management.conftest import OPERATOR_TOKEN, placed
 from tests.postgres_server import PostgresServer
 
 RECORDS = int(os.environ.get("HEADGATE_RECOMPUTE_RECORDS", "3000"))
 """`make test-recompute` has a million."""
+ORIGIN = "https://console.test"
 SCRIPT = Path(__file__).with_name("recompute.py")
 
 
@@ -44,6 +63,34 @@ async def test_an_independent_script_agrees_to_the_last_digit(
     assert counts == other["not_billed"]
     _check_csv(shown, other)
     _check_focus(shown, other)
+    for by in ("tenant", "model"):
+        assert await _console_rows(postgres, tmp_path, by) == other["console"][by]
+
+
+async def _console_rows(server: PostgresServer, folder: Path, by: str) -> dict[str, list[int]]:
+    """The numbers of the console's page by name: as many as it shows, money in cents."""
+    clock, token = FakeClock(AFTER.timestamp()), folder / "operator-token"
+    place = placed(server.address("clean"), clock, token, ORIGIN, policy=policy)
+    around = Surroundings(peek=MemoryStore().peek, metrics=no_metrics)
+    app = management_app(
+        place.desk, place.callers, console_routes(place.desk, place.callers, around)
+    )
+    transport = httpx.ASGITransport(app, client=("192.0.2.7", 1))
+    headers = {"authorization": f"Bearer {OPERATOR_TOKEN}"}
+    async with httpx.AsyncClient(transport=transport, base_url=ORIGIN, timeout=600) as http:
+        path = f"/console/showback?month=2026-10&by={by}"
+        text = (await http.get(path, headers=headers)).text
+    table = text.split('aria-labelledby="s-use"', 1)[1].split("</tbody>", 1)[0]
+    return dict(_row(row) for row in table.split("</tr>")[1:-1])
+
+
+def _row(row: str) -> tuple[str, list[int]]:
+    """The name and the numbers that the script knows, of a row of the page."""
+    found = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)
+    name, requests, _, *numbers = [re.sub(r"<[^>]*>", "", cell).strip() for cell in found]
+    tokens, (cost, _, used, idle, share) = numbers[:3], numbers[3:8]
+    cells = [requests, *tokens, cost, used, idle, share]
+    return name, [int(cell.replace(",", "").replace(".", "")) for cell in cells]
 
 
 def _measures(row: GroupRow) -> dict[str, int]:

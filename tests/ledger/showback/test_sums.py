@@ -4,10 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headgate.ledger.showback.clouds import comparisons, unshared_cost
 from headgate.ledger.showback.groups import group_rows, total_row
-from headgate.ledger.showback.sheets import Unit, sheets, usage_sheet
-from headgate.ledger.showback.split import largest_remainder, shares
+from headgate.ledger.showback.sheets import sheets
+from headgate.ledger.showback.split import largest_remainder, rounded, shares
+from headgate.ledger.showback.table import Unit
 from headgate.ledger.showback.text import in_cents
+from headgate.ledger.showback.usage_sheet import usage_sheet
 from headgate.ledger.showback.values import By, Line
 from tests.ledger.showback.builders import EARLIER, month_lines, report, shown
 
@@ -23,6 +26,15 @@ def test_a_split_adds_up_and_no_part_is_a_nano_off(amount: int, weights: list[in
         assert all(abs(part * sum(weights) - amount * one) < sum(weights) for part, one in pairs)
     else:
         assert parts == [0] * len(weights)
+
+
+@given(st.lists(st.integers(-(10**12), 10**12), max_size=40))
+def test_rounded_numbers_add_up_and_none_is_a_unit_off(numbers: list[int]) -> None:
+    cents = rounded(numbers, 10**7)
+
+    assert sum(cents) == (sum(numbers) + 5 * 10**6) // 10**7
+    pairs = zip(cents, numbers, strict=True)
+    assert all(abs(cent * 10**7 - number) < 10**7 for cent, number in pairs)
 
 
 @given(month_lines)
@@ -71,6 +83,32 @@ def test_columns_of_whole_cents_add_up_as_they_are_shown(lines: list[Line]) -> N
         for at, column in enumerate(sheet.columns):
             if sheet.total and column.adds_up and column.unit is Unit.MONEY:
                 assert sum(row[at] or 0 for row in rows) == last[at]
+
+
+@given(month_lines)
+def test_the_savings_of_all_rows_are_that_of_the_month_where_a_list_prices_every_model(
+    lines: list[Line],
+) -> None:
+    statement = shown(report(*(line for line in lines if line.model != "tuned")))
+    [compared, _] = comparisons(statement.report)
+
+    for by in By:
+        sheet = usage_sheet(statement, by)
+        at = [column.name for column in sheet.columns].index("saving to list-a")
+        assert sheet.total is not None
+        assert sheet.total[at] == compared.saving_nanos
+
+
+@given(month_lines)
+def test_the_comparisons_of_all_tenants_are_that_of_the_month(lines: list[Line]) -> None:
+    month = report(*lines)
+    tenants = {line.tenant for line in month.lines}
+    parts = [comparisons(month, tenant) for tenant in tenants]
+
+    for at, whole in enumerate(comparisons(month)):
+        assert sum(part[at].cloud_nanos for part in parts) == whole.cloud_nanos
+        shared = sum(part[at].own_nanos or 0 for part in parts)
+        assert shared + unshared_cost(month, month.clouds[at]) == whole.own_nanos
 
 
 @given(month_lines)
