@@ -7,10 +7,14 @@ from headgate.core.prices import Price
 from headgate.core.settlement import Charge, Usage
 
 
-def cost_of(usage: Usage, charged: Charge | None, price: Price | None) -> Decimal | None:
+def cost_of(
+    usage: Usage, charged: Charge | None, price: Price | None, from_cache: bool = False
+) -> Decimal | None:
     """In the currency of the price; None without a charge or a price."""
     if charged is None or price is None:
         return None
+    if from_cache:
+        return money(price.prices.cost_of_kept(charged.tokens, charged.requests))
     requests = charged.requests
     cost = price.prices.cost(
         charged.prompt - charged.cached,

@@ -75,13 +75,15 @@ class RequestCounts:
         self._answers(model, version, labels.class_, record.ended or ABSENT).value += 1
         if record.upstream_status is not None:
             self._seconds(model, version).observe(record.duration_s, record.trace_id)
-        if record.ttft_s is not None:
+        if record.ttft_s is not None and record.cache is None:
             self._ttft_s(model, version).observe(record.ttft_s, record.trace_id)
         self._count_tokens(tenant, model, record)
         self._count_demand(record, pods)
 
     def _count_demand(self, record: UsageRecord, pods: tuple[str, str]) -> None:
-        if record.reservation is None or not _NOT_RESERVED.isdisjoint(record.flags):
+        if record.reservation is None or record.cache is not None:
+            return
+        if not _NOT_RESERVED.isdisjoint(record.flags):
             return
         self._settled_requests(*pods).value += 1
         self._settled_tokens(*pods).value += record.estimated_tokens or 0

@@ -5,6 +5,7 @@ came from the upstream. So it holds for proxies with any configuration of ours.
 """
 
 from accesslog.types import Ended, LogEntry
+from headgate.core.answer_cache import HIT_DETAILS
 from headgate.core.contract import AdmissionKey
 from headgate.core.placement_metrics import AnsweredBy
 from headgate.core.settlement import Usage
@@ -30,6 +31,11 @@ def is_unanswered(entry: LogEntry) -> bool:
     is_over = entry.duration_s is not None and not entry.upstream_host
     is_denied = entry.details == "ext_authz_denied"
     return is_over and not is_denied and bool(entry.request) and not entry.caller
+
+
+def is_hit(entry: LogEntry) -> bool:
+    """Whether the answer came from the answer cache."""
+    return entry.details == HIT_DETAILS
 
 
 def upstream_status(entry: LogEntry, usage: Usage) -> int | None:

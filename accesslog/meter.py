@@ -7,7 +7,7 @@ from typing import TypeAlias, TypedDict
 from msgspec import Struct
 
 from accesslog.costs import cost_of
-from accesslog.endings import ended_of, placed_at, upstream_status
+from accesslog.endings import ended_of, is_hit, placed_at, upstream_status
 from accesslog.refusals import refusal_of
 from accesslog.times import (
     rfc3339,
@@ -18,6 +18,7 @@ from accesslog.times import (
     trace_id,
 )
 from accesslog.types import Ended, LogEntry, OpenReservation, UsageRecord
+from headgate.core.answer_cache import HIT
 from headgate.core.apis import door_of
 from headgate.core.contract import (
     ABSENT,
@@ -98,7 +99,7 @@ def meter(entry: LogEntry, price_of: PriceOf, replica: str | None = None) -> Fin
         response_bytes=entry.response_bytes,
         estimated_tokens=tokens,
         estimated_prompt_tokens=prompt,
-        **_amounts(usage, charged, price),
+        **_amounts(usage, charged, price, is_hit(entry)),
         **_times(entry, usage, entry.duration_s),
     )
     return FinishedRequest(record, reservation, _text_bytes(entry), placed_at(entry))
@@ -190,11 +191,14 @@ class _Amounts(TypedDict):
     reasoning_tokens: int | None
     audio_seconds: int | None
     cost: Decimal | None
+    cache: str | None
     price_version: str | None
     source: Source | None
 
 
-def _amounts(usage: Usage, charged: Charge | None, price: Price | None) -> _Amounts:
+def _amounts(
+    usage: Usage, charged: Charge | None, price: Price | None, from_cache: bool
+) -> _Amounts:
     """The fields that say how much was reserved and charged."""
     is_used = charged is not None and charged.source is not Source.REFUND
     return {
@@ -203,7 +207,8 @@ def _amounts(usage: Usage, charged: Charge | None, price: Price | None) -> _Amou
         "cached_tokens": usage.cached if is_used else None,
         "reasoning_tokens": usage.reasoning if is_used else None,
         "audio_seconds": None if charged is None else charged.seconds,
-        "cost": cost_of(usage, charged, price),
+        "cost": cost_of(usage, charged, price, from_cache),
+        "cache": HIT if from_cache else None,
         "price_version": None if charged is None or price is None else price.version,
         "source": None if charged is None else charged.source,
     }

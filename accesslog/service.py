@@ -223,6 +223,8 @@ class AccessLogService:
         a recording nothing about text."""
         if record.source is not Source.USAGE or record.status != 200 or record.api in FORM_APIS:
             return
+        if record.cache is not None:  # its own request has taught the same
+            return
         if record.tenant is None or record.user is None or record.model is None:
             return
         prompt, completion = record.prompt_tokens or 0, record.completion_tokens or 0

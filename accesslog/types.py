@@ -103,6 +103,7 @@ class UsageRecord(Struct, frozen=True, kw_only=True, gc=False):
     - `prompt_tokens` and `completion_tokens` are the charged ones, and `source` says why. All three
       are None for a request that was refused before admission.
     - `cached_tokens` are a part of the prompt's, `reasoning_tokens` of the completion's.
+    - `cache` is `hit` for an answer from the answer cache. Its tokens are those of the kept answer.
     - `audio_seconds` is the length of audio that is charged by its length.
     - `estimated_tokens` were reserved at admission, `estimated_prompt_tokens` of them for the
       prompt.
@@ -169,3 +170,4 @@ class UsageRecord(Struct, frozen=True, kw_only=True, gc=False):
     ttft_s: float | None
     token_interval_s: float | None
     duration_s: float
+    cache: str | None = None

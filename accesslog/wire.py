@@ -6,7 +6,7 @@ of other requests in it. Envoy sanitizes the texts that are read here. `original
 either, because a client can send `x-envoy-original-path` itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
 from google.protobuf.duration_pb2 import Duration
@@ -67,7 +67,8 @@ _METHODS = {
 }
 """The methods by their numbers, without that of no method."""
 _FLAGS_OF = {"request_rate_limited": ("RL",), "rate_limiter_error": ("RLSE",)}
-"""By `LeanKey.DETAILS`: the flags of Envoy's rate-limit filter. Envoy itself says UAEX of all."""
+"""By the details of a refusal that is not the rate-limit filter's own: the flags that this filter
+sets. On the lean path Envoy says UAEX of all, and of an answer from the cache nothing."""
 
 
 def parse(message: bytes) -> Sequence[HTTPAccessLogEntry]:
@@ -87,7 +88,7 @@ def read_entry(entry: HTTPAccessLogEntry) -> LogEntry:
     common, request, response = entry.common_properties, entry.request, entry.response
     start, metadata = common.start_time, common.metadata
     caller = _texts(metadata, Namespace.CALLER)
-    ended = caller.get(LeanKey.DETAILS)
+    details = caller.get(LeanKey.DETAILS) or response.response_code_details
     is_lean = AdmissionKey.RESERVATION in caller  # ext_authz has then answered with the admission
     return LogEntry(
         start_ns=(
@@ -104,8 +105,8 @@ def read_entry(entry: HTTPAccessLogEntry) -> LogEntry:
             common.HasField("time_to_first_upstream_tx_byte")
             and not common.upstream_transport_failure_reason
         ),
-        flags=_flags(common.response_flags) if ended is None else _FLAGS_OF.get(ended, ()),
-        details=response.response_code_details if ended is None else ended,
+        flags=_all_flags(common.response_flags, caller, details),
+        details=details,
         upstream_cluster=common.upstream_cluster,
         upstream_host=_host(common.upstream_remote_address),
         upstream_tx_s=_seconds(common, "time_to_first_upstream_tx_byte"),
@@ -138,6 +139,12 @@ def _seconds(common: AccessLogCommon, field: _Time) -> float | None:
         return None
     duration: Duration = getattr(common, field)
     return duration.seconds + duration.nanos / 1e9
+
+
+def _all_flags(flags: ResponseFlags, caller: Mapping[str, str], details: str) -> tuple[str, ...]:
+    """The flags of the refusal that the details name, where Envoy did not set them itself."""
+    own = () if LeanKey.DETAILS in caller else _flags(flags)
+    return own or _FLAGS_OF.get(details, ())
 
 
 def _flags(flags: ResponseFlags) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from bench import (
     affinity,
+    cache,
     calls,
     cores,
     counters,
@@ -45,6 +46,7 @@ run(
         "identity": identity.measure,
         "fairness": fairness.measure,
         "affinity": affinity.measure,
+        "cache": cache.measure,
         "registry": registry.measure,
         "placement": placement.measure,
     }

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from extproc.adapters import NotLoadedError
 from extproc.affinity import affinity, conversation, placing
 from extproc.asked import RefusedError, read_whole
+from extproc.cache.asked import caching_of
 from extproc.estimate import Estimator, PromptSize, Subject, audio_estimate
 from extproc.failover import failover_of
 from extproc.holds import output_cap
@@ -48,7 +49,9 @@ def decide(
     if not isinstance(request, Inference):
         return request
     estimate = _estimate(request, facts, estimator)
-    return _admit(request, facts.values, estimate, reservation_id)
+    admit = _admit(request, facts.values, estimate, reservation_id)
+    caching = caching_of(facts, request.api, request.tenant, request.model, request.asked.n)
+    return admit if caching is None else replace(admit, caching=caching)
 
 
 def _estimate(request: Inference, facts: RequestFacts, estimator: Estimator) -> Estimate:

@@ -1,6 +1,5 @@
 """Envoy's external processing service: Process()."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeAlias
 
@@ -8,14 +7,16 @@ from msgspec.structs import replace
 
 from extproc import wire
 from extproc.affinity import Places, no_places
-from extproc.counting.counter import AnswerChunk
+from extproc.cache.cache import Place
+from extproc.cache.serving import CachedAnswers, OverLimit, Served
+from extproc.call import ProcessCall, Reply, says
 from extproc.decide import decide
 from extproc.edits import Edited, edited
 from extproc.estimate import Estimator
 from extproc.failover import Moves, stays
 from extproc.limits import LIMITS_UNAVAILABLE, LimitsOf
 from extproc.lookup import size_to_keep, version_to_keep
-from extproc.stream import Replace, RequestReply, RequestStream
+from extproc.stream import Replace, RequestStream, Unchanged
 from extproc.transitions import UnexpectedMessageError
 from extproc.types import (
     Admit,
@@ -27,8 +28,9 @@ from extproc.types import (
     RequestFacts,
 )
 from extproc.versions import Pins
-from headgate._gen.ext_proc_pb2 import HttpBody, ProcessingRequest, ProcessingResponse
+from headgate._gen.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from headgate.core.adapters import NO_ADAPTERS, NO_USES, Adapters, Uses
+from headgate.core.answer_cache import OFFER_METADATA
 from headgate.core.apis import Api, ErrorShape
 from headgate.core.auto import AUTO
 from headgate.core.clock import Clock
@@ -40,9 +42,6 @@ from headgate.core.policy import CompiledPolicy
 from headgate.core.rpc import Context, Method, Status
 
 _HOOK = "ext_proc"
-_LONG_BYTES = 256 * 1024
-"""From this size on, a piece of an answer is read in a thread, beside other requests. The worst
-event of 8 MiB takes a second or two."""
 _BASE_AND_VERSION = (AdmissionKey.BASE, AdmissionKey.VERSION)
 _HOW = {True: "kept", False: "new", None: "unremembered"}
 _PROCESS = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
@@ -80,6 +79,7 @@ class ExternalProcessor:
         moves: Moves = stays,
         adapters: Adapters = NO_ADAPTERS,
         uses: Uses = NO_USES,
+        cached: CachedAnswers | None = None,
     ) -> None:
         self._policy = policy
         self._estimator = estimator
@@ -94,6 +94,7 @@ class ExternalProcessor:
         self._moves = moves
         self._adapters = adapters
         self._uses = uses
+        self._cached = cached
 
     def methods(self) -> tuple[Method, ...]:
         """The methods of `envoy.service.ext_proc.v3.ExternalProcessor`."""
@@ -111,51 +112,70 @@ class ExternalProcessor:
         self, messages: AsyncIterator[ProcessingRequest], context: Context
     ) -> AsyncIterator[ProcessingResponse]:
         """One request. Ends after the last reply, so that streams are short."""
+        caches = self._cached is not None and says(context, OFFER_METADATA)
         stream = RequestStream(
-            lambda facts: self._decide(facts, self._new_id()), self._now_ms, _wants_answers(context)
+            lambda facts: self._decide(facts, self._new_id(), caches),
+            self._now_ms,
+            says(context, COUNTING_METADATA),
         )
-        async for message in messages:
-            try:
-                response = await self._respond(stream, message)
-            except UnexpectedMessageError as error:
-                context.abort(Status.INVALID_ARGUMENT, str(error))
-            yield response
-            if stream.done:
-                return
+        call = ProcessCall(stream)
+        try:
+            async for message in messages:
+                try:
+                    response = await self._respond(call, message)
+                except UnexpectedMessageError as error:
+                    context.abort(Status.INVALID_ARGUMENT, str(error))
+                yield response
+                if stream.done:
+                    return
+        finally:
+            call.close()
 
-    async def _respond(
-        self, stream: RequestStream, message: ProcessingRequest
-    ) -> ProcessingResponse:
+    async def _respond(self, call: ProcessCall, message: ProcessingRequest) -> ProcessingResponse:
         """The reply to one message, whatever its kind."""
+        stream = call.stream
         match message.WhichOneof("request"):
             case "request_headers":
-                return await self._reply(stream, self._on_headers(stream, message))
+                return await self._reply(call, self._on_headers(stream, message))
             case "request_body":
-                return await self._reply(stream, _on_body(stream, message.request_body.body))
+                return await self._reply(call, self._on_body(call, message.request_body.body))
             case "response_body":
-                return wire.encode_answer_reply(await _read_chunk(stream, message.response_body))
+                return wire.encode_answer_reply(await call.read_chunk(message.response_body))
             case "response_headers":
-                headers = message.response_headers
-                head = wire.decode_answer_headers(headers)
-                begin = stream.on_answer_headers(head, headers.end_of_stream)
-                return wire.encode_answer_reply(begin)
+                return wire.encode_answer_reply(call.begin_answer(message.response_headers))
             case "response_trailers":
                 return wire.encode_answer_reply(stream.on_answer_trailers())
             case kind:
                 raise UnexpectedMessageError(f"unexpected message: {kind}")
 
     async def _reply(
-        self, stream: RequestStream, handle: Awaitable[RequestReply]
+        self, call: ProcessCall, handle: Awaitable[Reply | RequestDecision]
     ) -> ProcessingResponse:
         """The reply to a message of the request: measured, and counted once it is the last."""
         with self._metrics.time_hook(_HOOK):
             reply = await handle
-            if not isinstance(reply, Replace):
+            if not isinstance(reply, Replace | Unchanged | Served | OverLimit):
                 reply = await self._completed(reply)
-            response = wire.encode_reply(reply, stream.wants_answer, stream.request_id)
-        if stream.request_done:
+            response = call.encoded(reply)
+        if call.stream.request_done:
             self._count(reply)
         return response
+
+    async def _on_body(
+        self, call: ProcessCall, body: bytes
+    ) -> Replace | Unchanged | Refuse | Served | OverLimit:
+        """The body as vLLM gets it, or what ends the request: an answer of the cache, a refusal."""
+        reply = call.stream.on_body(body)
+        admit = call.admit
+        if self._cached is None or admit is None or isinstance(reply, Refuse):
+            return reply
+        sent = reply.body if isinstance(reply, Replace) else body
+        found = await self._cached.serve(admit, sent)
+        if found is not None and not isinstance(found, Place):
+            return found
+        call.recorder = None if found is None else self._cached.recorder(found)
+        call.stream.on_no_answer(records=found is not None)
+        return reply
 
     async def _on_headers(
         self, stream: RequestStream, message: ProcessingRequest
@@ -193,13 +213,15 @@ class ExternalProcessor:
             return admit if admit.placing is None else self._placed(admit)
         return decision
 
-    def _count(self, reply: RequestReply | Edited) -> None:
+    def _count(self, reply: Reply | Edited) -> None:
         label = reply.error.refusal.code if isinstance(reply, Refuse) else "ok"
         self._metrics.decisions.labels(_HOOK, label).value += 1
         if isinstance(reply, Refuse) and reply.wants is not None:
             self._uses.wanted(reply.wants)
 
-    def _decide(self, facts: RequestFacts, reservation_id: str) -> RequestDecision:
+    def _decide(
+        self, facts: RequestFacts, reservation_id: str, caches: bool = False
+    ) -> RequestDecision:
         decision = decide(
             facts,
             self._policy(),
@@ -210,6 +232,8 @@ class ExternalProcessor:
         )
         if isinstance(decision, Admit) and AdmissionKey.ADAPTER in decision.admission:
             self._uses.began(decision.admission[AdmissionKey.ADAPTER])
+        if isinstance(decision, Admit) and decision.caching is not None and not caches:
+            return replace(decision, caching=None)
         return decision
 
     def _now_ms(self) -> int:
@@ -259,20 +283,3 @@ class ExternalProcessor:
         if isinstance(said, ApiError):
             return Refuse(said, ErrorShape.OPENAI)
         return Answer(Api.OWN_KEYS, said)
-
-
-async def _on_body(stream: RequestStream, body: bytes) -> Replace | Refuse:
-    return stream.on_body(body)
-
-
-async def _read_chunk(stream: RequestStream, message: HttpBody) -> AnswerChunk:
-    chunk, is_last = message.body, message.end_of_stream
-    if stream.held_bytes + len(chunk) > _LONG_BYTES:
-        return await asyncio.to_thread(stream.on_answer_body, chunk, is_last)
-    return stream.on_answer_body(chunk, is_last)
-
-
-def _wants_answers(context: Context) -> bool:
-    """Whether Envoy's filter says that the service counts the tokens of answers."""
-    name, value = COUNTING_METADATA
-    return context.metadata(name) == value

@@ -7,7 +7,13 @@ here.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from extproc.counting.counter import AnswerChunk, AnswerContext, AnswerCounter, AnswerHead
+from extproc.counting.counter import (
+    AnswerChunk,
+    AnswerContext,
+    AnswerCounter,
+    AnswerHead,
+    PassedAnswer,
+)
 from extproc.counting.names import ModelNames
 from extproc.form import rewrite_form
 from extproc.splice import SpliceError, rewrite_body
@@ -23,6 +29,7 @@ from extproc.types import (
     Value,
 )
 from headgate.core.apis import Api, door_of
+from headgate.core.auto import MODEL_HEADER
 from headgate.core.contract import AdmissionKey, RequestKey, UsageKey
 from headgate.core.errors import ApiError, Refusal
 
@@ -35,17 +42,21 @@ class Replace:
 
 
 @dataclass(frozen=True, slots=True)
+class Unchanged:
+    """The request goes on with its body as it came."""
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerBegin:
     """The answer's headers go on, without their content-length if `drops_length`.
 
-    With `is_all` the rest of the answer must not come here. `model` is what `auto` has chosen, None
-    if the client named the model itself.
+    With `is_all` the rest of the answer must not come here. It gets these `headers` more.
     """
 
     usage: Mapping[UsageKey, str]
     drops_length: bool
     is_all: bool
-    model: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +66,7 @@ class AnswerEnd:
     usage: Mapping[UsageKey, str]
 
 
-RequestReply = RequestDecision | Replace
+RequestReply = RequestDecision | Replace | Unchanged
 """A reply to an event of the request."""
 AnswerReply = AnswerBegin | AnswerChunk | AnswerEnd
 """A reply to an event of the answer."""
@@ -71,10 +82,10 @@ class RequestStream:
 
     # Each is set by the transition into the state that reads it.
     _path: str
-    _chosen: str | None
-    _rewrite: Rewrite | FormRewrite
+    _chosen: tuple[tuple[str, str], ...]
+    _rewrite: Rewrite | FormRewrite | None
     _admission: Mapping[AdmissionKey, str]
-    _counter: AnswerCounter
+    _counter: AnswerCounter | PassedAnswer
 
     def __init__(
         self,
@@ -86,6 +97,8 @@ class RequestStream:
         self._now_ms = now_ms
         self._wants_answer = wants_answer
         self._state = State.HEADERS
+        self._caches = False
+        self._records = False
         self._request_id = ""
 
     @property
@@ -123,43 +136,77 @@ class RequestStream:
             return decision
         self._admission = decision.admission
         self._chosen = _chosen_model(facts.values, decision.admission)
-        if decision.rewrite is not None:
+        self._caches = decision.caching is not None
+        if decision.rewrite is not None or self._caches:
             self._path, self._rewrite = facts.path, decision.rewrite
-            self._move(Event.REWRITE_WANTED)
+            self._move(Event.BODY_WANTED)
         else:
             self._move_to_answer()
         return decision
 
-    def on_body(self, body: bytes) -> Replace | Refuse:
-        """The whole request body, which comes only if a rewrite asked for it."""
+    def on_body(self, body: bytes) -> Replace | Unchanged | Refuse:
+        """The whole request body, which comes for a rewrite or for the answer cache.
+
+        With the cache the request waits for `on_kept_answer` or `on_no_answer`.
+        """
         self._move(Event.REQUEST_BODY)
         try:
-            replaced = Replace(_rewritten(body, self._rewrite))
+            reply = _rewritten(body, self._rewrite)
         except SpliceError as error:
             self._move(Event.DECIDED)
             refusal = ApiError(Refusal.BAD_REQUEST, str(error), error.param)
             return Refuse(refusal, door_of(self._path).shape)
-        self._move_to_answer()
-        return replaced
+        if not self._caches:
+            self._move_to_answer()
+        return reply
 
-    def on_answer_headers(self, head: AnswerHead, is_last: bool) -> AnswerBegin:
+    def on_no_answer(self, records: bool) -> None:
+        """No answer was kept. The one of the model comes here if the cache `records` it."""
+        self._records = records
+        self._move_to_answer()
+
+    def on_kept_answer(self, head: AnswerHead, body: bytes) -> AnswerChunk:
+        """An answer was kept: what the client sees of it, and its usage if it is counted here."""
+        self.end_request()
+        counter = self._counter_of(head)
+        usage = counter.begin()
+        chunk = counter.feed(body, is_last=True)
+        return AnswerChunk(chunk.body, usage | chunk.usage)
+
+    def end_request(self) -> None:
+        """The request ends here, after its body."""
+        self._move(Event.DECIDED)
+
+    @property
+    def model_header(self) -> tuple[tuple[str, str], ...]:
+        """The header that names the model which `auto` has chosen; none where the tap adds it."""
+        return self._chosen if self._wants_answer else ()
+
+    def on_answer_headers(
+        self, head: AnswerHead, is_last: bool, records: bool = False
+    ) -> AnswerBegin:
         """The answer's headers; `is_last` if it has no body.
 
         An error costs nothing whatever its body says. Its body is asked for only if it may have
-        vLLM's name of the model.
+        vLLM's name of the model. Any body is asked for that the cache `records`.
         """
         is_error = (head.status or 0) >= 400
-        is_all = is_last or (is_error and AdmissionKey.SERVED_AS not in self._admission)
+        is_counted = self._wants_answer and not (
+            is_error and AdmissionKey.SERVED_AS not in self._admission
+        )
+        is_all = is_last or not (is_counted or records)
         self._move(Event.ANSWER_WITHOUT_BODY if is_all else Event.ANSWER_BEGINS)
-        counter = self._counter = AnswerCounter(_context(self._admission), head, self._now_ms)
+        counter = self._counter = self._counter_of(head)
         usage = counter.begin()
         if is_all:
             usage |= counter.end()
-        return AnswerBegin(usage, counter.alters, is_all, self._chosen)
+        return AnswerBegin(usage, counter.alters, is_all, self.model_header)
 
-    def on_answer_body(self, chunk: bytes, is_last: bool) -> AnswerChunk:
-        """The next bytes of the answer."""
-        self._move(Event.LAST_CHUNK if is_last else Event.CHUNK)
+    def on_answer_body(self, chunk: bytes, is_last: bool, records: bool = False) -> AnswerChunk:
+        """The next bytes of the answer. Where only the cache has recorded it, and does so no more,
+        the rest need not come here."""
+        ends = is_last or not (self._wants_answer or records)
+        self._move(Event.LAST_CHUNK if ends else Event.CHUNK)
         return self._counter.feed(chunk, is_last)
 
     def on_answer_trailers(self) -> AnswerEnd:
@@ -168,7 +215,13 @@ class RequestStream:
         return AnswerEnd(self._counter.end())
 
     def _move_to_answer(self) -> None:
-        self._move(Event.ANSWER_WANTED if self._wants_answer else Event.DECIDED)
+        wants = self._wants_answer or self._records
+        self._move(Event.ANSWER_WANTED if wants else Event.DECIDED)
+
+    def _counter_of(self, head: AnswerHead) -> AnswerCounter | PassedAnswer:
+        if not self._wants_answer:
+            return PassedAnswer()
+        return AnswerCounter(_context(self._admission), head, self._now_ms)
 
     def _move(self, event: Event) -> None:
         """The only place that changes the state."""
@@ -179,16 +232,20 @@ class RequestStream:
         self._state = state
 
 
-def _chosen_model(values: Mapping[str, Value], admission: Mapping[AdmissionKey, str]) -> str | None:
-    """The model that `auto` has chosen; None if the client named the model itself."""
+def _chosen_model(
+    values: Mapping[str, Value], admission: Mapping[AdmissionKey, str]
+) -> tuple[tuple[str, str], ...]:
+    """The header with the model that `auto` has chosen; none if the client named it itself."""
     asked, model = values.get(RequestKey.MODEL), admission.get(AdmissionKey.MODEL)
-    return None if asked in (None, model) else model
+    return () if model is None or asked in (None, model) else ((MODEL_HEADER, model),)
 
 
-def _rewritten(body: bytes, rewrite: Rewrite | FormRewrite) -> bytes:
+def _rewritten(body: bytes, rewrite: Rewrite | FormRewrite | None) -> Replace | Unchanged:
+    if rewrite is None:
+        return Unchanged()
     if isinstance(rewrite, FormRewrite):
-        return rewrite_form(body, rewrite)
-    return rewrite_body(body, rewrite)
+        return Replace(rewrite_form(body, rewrite))
+    return Replace(rewrite_body(body, rewrite))
 
 
 def _context(admission: Mapping[AdmissionKey, str]) -> AnswerContext:

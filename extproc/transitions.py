@@ -2,8 +2,8 @@
 
     HEADERS > DECIDING > BODY > REWRITING > ANSWER_HEADERS > ANSWER_BODY > DONE
 
-A request skips BODY if nothing in it must change. It is DONE before its answer if it is not
-admitted, or if the answer is counted elsewhere.
+A request skips BODY if nothing in it must change and no answer is kept. It is DONE before its
+answer if it is not admitted, if its answer was kept, or if the answer is counted elsewhere.
 """
 
 from enum import Enum, auto
@@ -32,7 +32,8 @@ class Event(Enum):
 
     REQUEST_HEADERS = auto()
     REQUEST_BODY = auto()
-    REWRITE_WANTED = auto()
+    BODY_WANTED = auto()
+    """The body must change, or its answer may have been kept."""
     ANSWER_WANTED = auto()
     DECIDED = auto()
     """The last reply is known, and no more of the request or its answer must come here."""
@@ -48,7 +49,7 @@ class Event(Enum):
 
 TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.HEADERS, Event.REQUEST_HEADERS): State.DECIDING,
-    (State.DECIDING, Event.REWRITE_WANTED): State.BODY,
+    (State.DECIDING, Event.BODY_WANTED): State.BODY,
     (State.DECIDING, Event.ANSWER_WANTED): State.ANSWER_HEADERS,
     (State.DECIDING, Event.DECIDED): State.DONE,
     (State.BODY, Event.REQUEST_BODY): State.REWRITING,

@@ -43,7 +43,7 @@ class RequestFacts(Struct, frozen=True, kw_only=True, gc=False):
     fields by `RequestKey`. `size_bytes` is the body's size, None if it is not known. `version` is
     the client's `VERSION_HEADER`. `request_id` is Envoy's, empty from an older proxy.
     `at_least` is the largest model that `auto` has chosen in the conversation. `adapter_version` is
-    the version of its adapter that the conversation has.
+    the version of its adapter that the conversation has. `cache_control` is the client's header.
     """
 
     path: str
@@ -55,6 +55,7 @@ class RequestFacts(Struct, frozen=True, kw_only=True, gc=False):
     request_id: str = ""
     at_least: str | None = None
     adapter_version: str | None = None
+    cache_control: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +146,31 @@ class Placing:
         return self.by_version.get(version, self.pods)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caching:
+    """A request whose answer may have been kept, or may be kept, once its body is known.
+
+    `path` has no query. An answer is kept for `ttl_s` if it has at most `max_bytes`, all answers of
+    the tenant `tenant_max_bytes`. The client takes one that is `max_age_s` old at most, None for
+    any age, and 0 for none.
+    """
+
+    path: str
+    api: Api
+    tenant: str
+    ttl_s: int
+    max_bytes: int
+    tenant_max_bytes: int
+    max_age_s: int | None
+
+
 class Admit(Struct, frozen=True, kw_only=True, gc=False):
     """The request goes on with these headers and this metadata, once `rewrite` is done.
 
     If there is a `pin`, it must be kept first: the request goes to the version that it then has.
     `chose_version` says that the client chose the version itself. With `placing` a pod of this
-    version is chosen then. With `failover` the spare version may answer in its place.
+    version is chosen then. With `failover` the spare version may answer in its place. With
+    `caching` the body is looked up in the answer cache.
     """
 
     headers: Mapping[Header, str]
@@ -160,6 +180,7 @@ class Admit(Struct, frozen=True, kw_only=True, gc=False):
     chose_version: bool = False
     placing: Placing | None = None
     failover: Failover | None = None
+    caching: Caching | None = None
 
     def with_version(self, version: str) -> "Admit":
         """The same admission, on this version."""

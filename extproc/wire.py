@@ -6,7 +6,7 @@ from functools import lru_cache
 from google.protobuf.struct_pb2 import Struct
 
 from extproc.counting.counter import AnswerChunk, AnswerHead
-from extproc.stream import AnswerBegin, AnswerEnd, AnswerReply, Replace
+from extproc.stream import AnswerBegin, AnswerEnd, AnswerReply, Replace, Unchanged
 from extproc.types import Admit, Answer, Compound, Refuse, RequestFacts, Value
 from headgate._gen.base_pb2 import HeaderValueOption
 from headgate._gen.ext_proc_pb2 import (
@@ -20,7 +20,7 @@ from headgate._gen.ext_proc_pb2 import (
     ProcessingResponse,
     TrailersResponse,
 )
-from headgate.core.auto import MODEL_HEADER
+from headgate.core.answer_cache import CACHE_CONTROL
 from headgate.core.contract import (
     VERSION_HEADER,
     AdmissionKey,
@@ -56,6 +56,7 @@ def decode_headers(message: ProcessingRequest) -> RequestFacts:
     """Reads a header message: four headers, two namespaces of metadata, one attribute."""
     headers = _read_headers(message.request_headers)
     path = headers.get(":path", b"").decode(errors="replace")
+    cache_control = headers.get(CACHE_CONTROL, b"").decode("latin-1")
     version = headers.get(VERSION_HEADER, b"").decode("latin-1")
     metadata = message.metadata_context.filter_metadata
     values = read_values(metadata)
@@ -69,6 +70,7 @@ def decode_headers(message: ProcessingRequest) -> RequestFacts:
         version=version or None,
         method=headers.get(":method", b"").decode("latin-1"),
         request_id=headers.get(REQUEST_ID, b"").decode("latin-1"),
+        cache_control=cache_control,
     )
 
 
@@ -131,7 +133,9 @@ def _size_bytes(attributes: Mapping[str, Struct], content_length: bytes) -> int 
 
 
 def encode_reply(
-    reply: Admit | Replace | Refuse | Answer, wants_answer: bool = False, request_id: str = ""
+    reply: Admit | Replace | Unchanged | Refuse | Answer,
+    wants_answer: bool = False,
+    request_id: str = "",
 ) -> ProcessingResponse:
     """The message that makes Envoy carry out the decision.
 
@@ -143,6 +147,8 @@ def encode_reply(
             return _admit(reply, wants_answer)
         case Replace():
             return _replace(reply)
+        case Unchanged():
+            return ProcessingResponse(request_body=BodyResponse())
         case Refuse():
             return _refuse(reply, request_id)
         case Answer():
@@ -165,9 +171,9 @@ def encode_answer_reply(reply: AnswerReply) -> ProcessingResponse:
             if reply.drops_length:
                 mutation = response.response_headers.response.header_mutation
                 mutation.remove_headers.append("content-length")
-            if reply.model is not None:
+            for name, text in reply.headers:
                 mutation = response.response_headers.response.header_mutation
-                _set_header(mutation, MODEL_HEADER, reply.model)
+                _set_header(mutation, name, text)
         case AnswerEnd():
             response = ProcessingResponse(response_trailers=TrailersResponse())
     _note(response, reply.usage)
@@ -184,9 +190,12 @@ def _note(response: ProcessingResponse, usage: Mapping[UsageKey, str]) -> None:
 
 def _admit(admit: Admit, wants_answer: bool) -> ProcessingResponse:
     shared, own = split_admission(admit)
-    rewrites = admit.rewrite is not None
+    caches = admit.caching is not None
     template = _admit_template(
-        tuple(admit.headers.items()), tuple(shared.items()), rewrites, wants_answer
+        tuple(admit.headers.items()),
+        tuple(shared.items()),
+        caches or admit.rewrite is not None,
+        caches or wants_answer,
     )
     response = ProcessingResponse.FromString(template)
     admission = response.dynamic_metadata.fields[Namespace.ADMISSION].struct_value.fields

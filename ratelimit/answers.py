@@ -22,7 +22,8 @@ class ReserveRequest(Struct, frozen=True, kw_only=True, gc=False):
     """A request that asks to be admitted.
 
     `tokens` is its estimate, `prompt_tokens` the prompt's part of it. `api`, `prompt_tokens` and
-    `version` are None where they are not known. `request_id` is for the body of a refusal.
+    `version` are None where they are not known. `request_id` is for the body of a refusal. With
+    `from_cache` no pod works on it: its answer was kept.
     """
 
     reservation: str
@@ -35,6 +36,7 @@ class ReserveRequest(Struct, frozen=True, kw_only=True, gc=False):
     prompt_tokens: int | None = None
     version: str | None = None
     request_id: str = ""
+    from_cache: bool = False
 
 
 class LimitStatus(Struct, frozen=True, gc=False):

@@ -70,13 +70,19 @@ class Claim(Struct, frozen=True, gc=False):
 
 
 def claims_of(
-    tenant: Tenant, subject: Subject, now_s: float, version: str | None = None
+    tenant: Tenant,
+    subject: Subject,
+    now_s: float,
+    version: str | None = None,
+    *,
+    from_cache: bool = False,
 ) -> tuple[Claim, ...]:
     """Every limit of the tenant that this subject meets now, with distinct keys.
 
     Cost is by the prices of the model's `version`, or by the dearest ones where it is not known.
     A free model meets no limit of cost, so that it remains usable when the money is spent. Of
     limits with the same counter, only the smallest is a claim: the others can never refuse first.
+    An answer `from_cache` takes no slot, and each of its tokens counts as one that was kept.
     """
     claims: dict[str, Claim] = {}
     user, model = subject.user, subject.model
@@ -85,7 +91,9 @@ def claims_of(
             limit.models and model not in limit.models
         ):
             continue
-        weights = _weights(limit.shape, model, version, now_s)
+        if from_cache and isinstance(limit.shape, Slots):
+            continue
+        weights = _weights(limit.shape, model, version, now_s, from_cache)
         if weights is None:
             continue
         key, span = counter_of(limit, tenant, subject, now_s)
@@ -188,7 +196,9 @@ def _lease(claim: Claim, lease_s: float) -> Lease:
     )
 
 
-def _weights(shape: Shape, model: str, version: str | None, now_s: float) -> Weights | None:
+def _weights(
+    shape: Shape, model: str, version: str | None, now_s: float, from_cache: bool
+) -> Weights | None:
     """The weights of a request to the model; None if the limit is of cost and the model is free."""
     if isinstance(shape, Slots):
         return _NOTHING
@@ -196,9 +206,9 @@ def _weights(shape: Shape, model: str, version: str | None, now_s: float) -> Wei
         case CountedRequests():
             return REQUESTS
         case WeightedTokens(weights=each):
-            return _of_tokens(each)
+            return _of_tokens(each.kept() if from_cache else each)
         case PricedTokens(books=books):
-            weights = _of_tokens(_price(books, model, version, now_s))
+            weights = _of_tokens(_price(books, model, version, now_s, from_cache))
             return None if weights == _NOTHING else weights
 
 
@@ -208,11 +218,17 @@ def _of_tokens(each: TokenWeights) -> Weights:
 
 
 def _price(
-    books: Mapping[str, PriceBook], model: str, version: str | None, now_s: float
+    books: Mapping[str, PriceBook],
+    model: str,
+    version: str | None,
+    now_s: float,
+    from_cache: bool,
 ) -> TokenWeights:
     """The price of a token; the dearest of all for a model that a reload removed from the tenant
     during its request."""
     book = books.get(model)
+    if book is not None and from_cache:
+        return book.at(now_s, version).prices.per_kept_token
     if book is not None:
         return book.weights(now_s, version)
     return dearest([one.weights(now_s) for one in books.values()])

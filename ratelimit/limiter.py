@@ -99,7 +99,7 @@ class Limiter:
             self._remember_new(request, State.REFUSED)
             return Refused(Reason.UNKNOWN_TENANT, None, 1, ())
         subject = Subject(request.tenant, request.user, request.key, request.model)
-        claims = claims_of(tenant, subject, now_s, request.version)
+        claims = claims_of(tenant, subject, now_s, request.version, from_cache=request.from_cache)
         fair = None if tenant.weight is None else self._fair_demand(request, tenant.weight)
         if not claims and fair is None:
             return self._free(request, None)
@@ -155,7 +155,7 @@ class Limiter:
     def _fair_demand(self, request: ReserveRequest, weight: int) -> FairDemand | None:
         """The work of the request in its queue: that of the base model, on all of its pods."""
         model = self._policy().models.get(request.model)
-        if model is None:
+        if model is None or request.from_cache:
             return None
         rates = Rates.of_weight(weight)
         prompt = request.prompt_tokens or 0

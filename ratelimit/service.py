@@ -149,9 +149,10 @@ class RateLimitService:
 
     def _record_admission(self, call: ReserveRequest, admitted: Admitted) -> None:
         self._metrics.decisions.labels(_HOOK, "ok").value += 1
-        pods = self._limiter.pods_of(call)
-        self._reserved_requests(*pods).value += 1
-        self._reserved_tokens(*pods).value += call.tokens
+        if not call.from_cache:
+            pods = self._limiter.pods_of(call)
+            self._reserved_requests(*pods).value += 1
+            self._reserved_tokens(*pods).value += call.tokens
         for limit in admitted.exceeded:
             self._metrics.shadow_refusals.labels(call.tenant, limit.id).inc()
 

@@ -128,6 +128,22 @@ class AnswerCounter:
         return changes
 
 
+class PassedAnswer:
+    """An answer that is counted elsewhere: all of it passes unread."""
+
+    alters = False
+    held_bytes = 0
+
+    def begin(self) -> dict[UsageKey, str]:
+        return {}
+
+    def feed(self, _chunk: bytes, is_last: bool) -> AnswerChunk:  # noqa: ARG002 - as AnswerCounter
+        return AnswerChunk(None, {})
+
+    def end(self) -> dict[UsageKey, str]:
+        return {}
+
+
 def _body_of(totals: Totals, head: AnswerHead, names: ModelNames | None) -> Body:
     """The reader for a body with these headers."""
     kind = head.content_type.lower()

@@ -35,6 +35,7 @@ class _Line(Struct, kw_only=True):
     cached_tokens: _Count | None = None
     estimated_prompt_tokens: _Count | None = None
     ttft_s: Annotated[float, Meta(ge=0)] | None = None
+    cache: str | None = None
 
 
 _decoder = Decoder(_Line)
@@ -68,6 +69,9 @@ class Demand:
         record = _decoded(line)
         base = None if record is None else record.base or record.model
         if record is None or base is None or record.time is None or record.reservation is None:
+            self.other_lines += 1
+            return
+        if record.cache is not None:  # no GPU worked on it
             self.other_lines += 1
             return
         if _RATE_LIMITED in record.flags:

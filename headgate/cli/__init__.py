@@ -8,6 +8,7 @@ import click
 
 import headgate
 from headgate.cli.adapters import adapters_group
+from headgate.cli.cache import cache_group
 from headgate.cli.canary import canary_group
 from headgate.cli.checking import check_command, replay_command
 from headgate.cli.completion import completion_command
@@ -50,6 +51,7 @@ for _command in (
     users_group,
     tokens_group,
     audit_group,
+    cache_group,
     usage_group,
     database_group,
     ledger_group,

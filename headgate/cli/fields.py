@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from headgate.cli.options import BOX, chosen_path
+from headgate.core.lean_contract import HookPath
 from headgate.dataplane.box import Tracing
 from headgate.dataplane.tracing import collector as check_collector
 from headgate.program.settings import (
@@ -41,9 +42,21 @@ def box_fields(options: Mapping[str, Any]) -> dict[str, Any]:
     joined = {
         "tls": _tls_files(rest.pop("tls_cert"), rest.pop("tls_key"), "--tls-cert and --tls-key"),
         "tracing": _tracing(rest),
-        "path": chosen_path(rest.pop("path"), rest["counting"], BOX.path),
+        "path": _path(rest),
     }
     return {**rest, **joined}
+
+
+def _path(rest: dict[str, Any]) -> HookPath:
+    path = rest.pop("path")
+    if rest["cache_secret_file"] is not None:
+        if path is HookPath.LEAN:
+            raise click.UsageError(
+                "--cache-secret-file needs --path standard: on the lean path no body reaches the"
+                " services, so no answer is kept"
+            )
+        path = HookPath.STANDARD
+    return chosen_path(path, rest["counting"], BOX.path)
 
 
 def _store(rest: dict[str, Any]) -> StoreSettings:

@@ -86,6 +86,11 @@ STORE_DEADLINE = click.option(
     show_default=True,
     help="How long one call to Redis may take.",
 )
+CACHE_SECRET = click.option(
+    "--cache-secret-file",
+    type=FILE,
+    help="Holds the secret of the answer cache; without it no answer is kept.",
+)
 DATABASE = click.option(
     "--database",
     metavar="URL",

@@ -24,6 +24,7 @@ from headgate.cli.options import (
     AUTH_FAILURES,
     BODY_LIMIT,
     BOX,
+    CACHE_SECRET,
     COUNTING,
     DATABASE,
     DATABASE_PASSWORD,
@@ -99,6 +100,7 @@ _DEFAULT_POLICY = Path("headgate.yaml")
 )
 @click.option("--tls-cert", type=FILE, help="Clients speak TLS: the certificate chain, PEM.")
 @click.option("--tls-key", type=FILE, help="The certificate's private key, PEM.")
+@CACHE_SECRET
 @AUTH_FAILURES
 @GRPC_SERVER
 @WORKERS
@@ -176,6 +178,7 @@ def up_command(*, demo: bool, **options: Any) -> None:
     show_default=True,
     help="How long running requests of the proxies may take to end.",
 )
+@CACHE_SECRET
 @AUTH_FAILURES
 @GRPC_SERVER
 @WORKERS

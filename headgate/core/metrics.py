@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
 from headgate.core.adapter_metrics import AdapterMetrics
+from headgate.core.cache_metrics import CacheMetrics
 from headgate.core.clock import Clock
 from headgate.core.declared_metric import Declared
 from headgate.core.demand_metrics import DemandMetrics
@@ -244,7 +245,7 @@ class Metrics:
         self.of_requests, self.demand = RequestMetrics(registry), DemandMetrics(registry)
         self.of_identity, self.of_ledger = IdentityMetrics(registry), LedgerMetrics(registry)
         self.of_adapters = AdapterMetrics(registry)
-        self.of_store = StoreMetrics(registry)
+        self.of_store, self.of_cache = StoreMetrics(registry), CacheMetrics(registry)
         self.of_placement = PlacementMetrics(registry)
         parts = (
             self.of_requests,
@@ -253,6 +254,7 @@ class Metrics:
             self.of_ledger,
             self.of_adapters,
             self.of_store,
+            self.of_cache,
             self.of_placement,
         )
         for metric in chain.from_iterable(vars(part).values() for part in parts):

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 from msgspec import Struct
 
 from headgate.core.adapter_pools import AdapterPool
+from headgate.core.answer_cache import ModelCache, TenantCache
 from headgate.core.apis import Api
 from headgate.core.auto import AUTO, Sizes
 from headgate.core.body_fields import FieldRules
@@ -195,14 +196,11 @@ class Model:
     `base` is the model entry that runs it: its own name for a base model. `adapter` is the LoRA
     adapter's name on vLLM, if any. `served_as` is the name that vLLM expects in the request body:
     the adapter, or the served model name. `image_tokens` are held for each image of a prompt.
-    The virtual time of its queue moves by `fairness_floor` tokens a second at least.
 
-    The spare version of its `failover` answers where another one cannot.
-
-    On the pods of `adapter_pool` Headgate loads the adapters of this base model itself.
-
-    An adapter that was registered at run time is `counted_as` its base model in limits, prices and
-    metrics. Its `adapter_versions` have their names in vLLM.
+    The virtual time of its queue moves by `fairness_floor` tokens a second at least. The spare
+    version of its `failover` answers where another one cannot. Its `answer_cache` is for tenants
+    that have one too. Headgate loads the adapters of a base model on the pods of `adapter_pool`.
+    A registered adapter is `counted_as` its base. Its `adapter_versions` have their names in vLLM.
     """
 
     name: str
@@ -223,6 +221,7 @@ class Model:
     counted_as: str | None = None
     adapter_versions: Versions | None = None
     adapter_pool: AdapterPool | None = None
+    answer_cache: ModelCache | None = None
     failover: Failover | None = None
 
 
@@ -248,6 +247,7 @@ class Tenant:
     own_keys: OwnKeyRules | None = None
     sizes: Sizes = ()
     notices: TenantNotices = field(default_factory=TenantNotices)
+    answer_cache: TenantCache | None = None
     notify_keys: tuple[Threshold, ...] = ()
     failover_ceiling: TokenWeights | None = None
 

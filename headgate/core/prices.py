@@ -36,13 +36,19 @@ class TokenWeights:
     request: int = 0
     audio_second: int = 0
 
+    def kept(self) -> "TokenWeights":
+        """The weights for an answer from the answer cache: nothing was computed for its tokens."""
+        each = self.cached_input
+        return TokenWeights(each, each, each, self.request)
+
 
 @dataclass(frozen=True, slots=True)
 class Prices:
     """The prices of a model per million tokens of each kind, in the currency of the policy.
 
     `reasoning` None costs as output, of which it is a part. `audio_second` and `request` are the
-    prices of one.
+    prices of one. `cached_answer` is the price of all tokens of an answer from the answer cache;
+    None costs as cached input.
     """
 
     input: Decimal = Decimal(0)
@@ -51,6 +57,7 @@ class Prices:
     reasoning: Decimal | None = None
     audio_second: Decimal = Decimal(0)
     request: Decimal = Decimal(0)
+    cached_answer: Decimal | None = None
     per_token: TokenWeights = field(init=False, repr=False, compare=False)
     """The weights of a limit of cost, in thousandths of a nano of the currency.
 
@@ -58,6 +65,8 @@ class Prices:
     that the policy file accepts. Other prices are rounded up. A limit does not know reasoning from
     other output: it takes the dearer price of the two.
     """
+    per_kept_token: TokenWeights = field(init=False, repr=False, compare=False)
+    """The same for an answer from the answer cache."""
     _thousandths: tuple[int, ...] = field(init=False, repr=False, compare=False)
     """The price of one of each kind in thousandths of a nano, in the order of `by_kind`."""
 
@@ -71,6 +80,9 @@ class Prices:
             audio_second=_of_one(self.audio_second),
         )
         object.__setattr__(self, "per_token", weights)
+        kept = _of_token(self.cached_input if self.cached_answer is None else self.cached_answer)
+        kept_weights = TokenWeights(kept, kept, kept, weights.request)
+        object.__setattr__(self, "per_kept_token", kept_weights)
         rates = (self.input, self.cached_input, self.output, self._reasoning)
         each = (*map(_of_token, rates), *map(_of_one, (self.audio_second, self.request)))
         object.__setattr__(self, "_thousandths", each)
@@ -94,8 +106,17 @@ class Prices:
         thousandths: int = sum(map(mul, self._thousandths, counts))
         return -(-thousandths // _THOUSANDTHS_PER_NANO)
 
+    def cost_of_kept(self, tokens: int, requests: int) -> int:
+        """The cost of answers from the answer cache, in nanos, rounded up."""
+        each = self.per_kept_token
+        thousandths = tokens * each.input + requests * each.request
+        return -(-thousandths // _THOUSANDTHS_PER_NANO)
+
     def by_kind(self) -> dict[str, str]:
-        """The prices as plain decimal text, by kind."""
+        """The prices as plain decimal text, by kind; without that of cached answers if none is set.
+
+        So a price book from before that kind keeps the names of its versions.
+        """
         kinds = {
             "input": self.input,
             "cached_input": self.cached_input,
@@ -104,6 +125,8 @@ class Prices:
             "audio_second": self.audio_second,
             "request": self.request,
         }
+        if self.cached_answer is not None:
+            kinds["cached_answer"] = self.cached_answer
         return {kind: f"{price.normalize():f}" for kind, price in kinds.items()}
 
 

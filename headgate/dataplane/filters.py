@@ -25,6 +25,7 @@ from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, StringMatcher
 
+from headgate.core.answer_cache import CACHE_CONTROL, OFFER_METADATA
 from headgate.core.contract import (
     CHECKED_HEADERS,
     COUNTING_METADATA,
@@ -48,9 +49,11 @@ ADMISSION_HEADERS = (
     "content-type",
     VERSION_HEADER,
     REQUEST_ID,
+    CACHE_CONTROL,
 )
 ANSWER_HEADERS = (":status", "content-encoding")
-"""The headers that decide, with the content-type, how an answer is read."""
+"""The headers that decide, with the content-type, how an answer is read. The service gets those of
+answers that it counts, and of answers that it may keep."""
 ANSWER_TIMEOUT = timedelta(seconds=10)
 """How long a piece of an answer may wait for the service that counts it, before the answer is cut.
 It does not make requests wait longer, because ext_authz calls the same service first."""
@@ -179,14 +182,14 @@ def request_reader(source: str) -> HttpFilter:
 def ext_proc(services: str, counting: Counting = Counting.PROXY) -> HttpFilter:
     """Asks whether the request is admitted, with one message of headers and metadata.
 
-    The body is sent only if the service asks for it by a mode override. If the service changes a
-    header that it may not touch (host, :path), the request fails.
+    The body is sent only if the service asks for it by a mode override. With the body of a request
+    that it may answer from its cache, it asks for the answer too. If the service changes a header
+    that it may not touch (host, :path), the request fails.
 
     If the service counts tokens, it asks by the same override for the answer of each request that
     it admits. An answer of Envoy's own to a request that the service has not seen costs no message.
     """
     counts = counting is Counting.EXTPROC
-    headers = ADMISSION_HEADERS + (ANSWER_HEADERS if counts else ())
     usage = [Namespace.USAGE] if counts else []
     return http_filter(
         "headgate.ext_proc",
@@ -207,7 +210,9 @@ def ext_proc(services: str, counting: Counting = Counting.PROXY) -> HttpFilter:
                     untyped=[Namespace.ADMISSION, *usage]
                 ),
             ),
-            forward_rules=HeaderForwardingRules(allowed_headers=_exactly(headers)),
+            forward_rules=HeaderForwardingRules(
+                allowed_headers=_exactly(ADMISSION_HEADERS + ANSWER_HEADERS)
+            ),
             mutation_rules=HeaderMutationRules(disallow_is_error=True),
         ),
     )
@@ -215,17 +220,15 @@ def ext_proc(services: str, counting: Counting = Counting.PROXY) -> HttpFilter:
 
 def _ext_proc_service(services: str, counts: bool) -> GrpcService:
     service = hook_service(services)
-    if counts:
-        key, value = COUNTING_METADATA
-        service.initial_metadata = [HeaderValue(key=key, value=value)]
+    said = [OFFER_METADATA, COUNTING_METADATA] if counts else [OFFER_METADATA]
+    service.initial_metadata = [HeaderValue(key=key, value=value) for key, value in said]
     return service
 
 
 def _override_modes(counts: bool) -> list[ProcessingMode]:
     none, buffered = ProcessingModeBodySendMode.NONE, ProcessingModeBodySendMode.BUFFERED
-    if not counts:
-        return [_mode(buffered)]
-    return [_mode(buffered, counts), _mode(none, counts), _mode(none)]
+    modes = [_mode(buffered, answer=True), _mode(none)]
+    return [*modes, _mode(none, answer=True)] if counts else [*modes, _mode(buffered)]
 
 
 def router() -> HttpFilter:
@@ -242,14 +245,14 @@ def _exactly(names: tuple[str, ...]) -> ListStringMatcher:
     return ListStringMatcher(patterns=[StringMatcher(exact=name) for name in names])
 
 
-def _mode(body: ProcessingModeBodySendMode, counts: bool = False) -> ProcessingMode:
+def _mode(body: ProcessingModeBodySendMode, answer: bool = False) -> ProcessingMode:
     headers, bodies = ProcessingModeHeaderSendMode, ProcessingModeBodySendMode
-    answer = headers.SEND if counts else headers.SKIP
+    answer_mode = headers.SEND if answer else headers.SKIP
     return ProcessingMode(
         request_header_mode=headers.SEND,
-        response_header_mode=answer,
+        response_header_mode=answer_mode,
         request_body_mode=body,
-        response_body_mode=bodies.STREAMED if counts else bodies.NONE,
+        response_body_mode=bodies.STREAMED if answer else bodies.NONE,
         request_trailer_mode=headers.SKIP,
-        response_trailer_mode=answer,
+        response_trailer_mode=answer_mode,
     )

@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from extproc.cache.answers import AnswerStore
 from headgate.adapters.store import AdapterStore
 from headgate.core.clock import Clock
 from headgate.core.policy import CompiledPolicy
@@ -37,6 +38,8 @@ class Desk:
     connect: Callable[[], AbstractAsyncContextManager[Connection]]
     policy: Callable[[], CompiledPolicy]
     clock: Clock
+    answers: AnswerStore | None = None
+    """Those that the answer cache keeps."""
 
     @property
     def adapters(self) -> AdapterStore:

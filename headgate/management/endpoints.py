@@ -5,6 +5,7 @@ from headgate.ledger.showback.values import Statement
 from headgate.ledger.usage_lines import UsageLine
 from headgate.management import keys, notices, pseudonyms, reads, reports, usage, users
 from headgate.management.adapters import ADAPTER_ENDPOINTS
+from headgate.management.cache import CACHE_ENDPOINTS
 from headgate.management.endpoint import Endpoint
 from headgate.management.records import (
     ChangeBody,
@@ -242,4 +243,5 @@ ENDPOINTS = (
         query=("number", "hash"),
     ),
     *ADAPTER_ENDPOINTS,
+    *CACHE_ENDPOINTS,
 )

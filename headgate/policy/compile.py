@@ -33,6 +33,7 @@ from headgate.core.prices import TokenWeights
 from headgate.core.versions import Sticky, Version, Versions
 from headgate.core.weekdays import Weekday
 from headgate.policy.adapter_pools import pool_of
+from headgate.policy.answer_cache import model_cache_of, tenant_cache_of
 from headgate.policy.auto import below, sizes_of
 from headgate.policy.callers import (
     front_ends_of,
@@ -124,6 +125,7 @@ def _base_model(name: str, entry: BaseModelEntry, currency: str | None) -> Model
         pod_slots=entry.pod_slots,
         fields=entry.fields,
         adapter_pool=pool_of(entry.adapter_pool),
+        answer_cache=model_cache_of(entry.answer_cache),
         failover=failover_of(entry.failover),
     )
 
@@ -163,6 +165,7 @@ def _adapter(name: str, entry: AdapterEntry, base: Model, currency: str | None) 
         pod_slots=base.pod_slots,
         failover=base.failover,
         fields=_both(base.fields, entry.fields),
+        answer_cache=base.answer_cache,
     )
 
 
@@ -195,6 +198,7 @@ def _tenant(
         fields=entry.fields,
         own_keys=own_keys_of(entry),
         notices=tenant_notices_of(entry.notices),
+        answer_cache=tenant_cache_of(entry.answer_cache),
         notify_keys=tuple(entry.notify_keys),
         sizes=below(entry.auto_ceiling, sizes, models),
         failover_ceiling=ceiling_of(entry.failover_ceiling),

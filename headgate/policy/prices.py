@@ -15,8 +15,8 @@ from headgate.policy.problems import PolicyRule, shown
 
 FROM_RULE = "a day such as 2026-10-01 (from midnight UTC), or a time such as 2026-10-01T00:00:00Z"
 PRICES_RULE = (
-    "a mapping with the keys input, output, cached_input, reasoning, audio_second, request; or a"
-    " list of such mappings, each with from"
+    "a mapping with the keys input, output, cached_input, reasoning, audio_second, request,"
+    " cached_answer; or a list of such mappings, each with from"
 )
 CURRENCY_RULE = "three capital letters, such as EUR (ISO 4217)"
 
@@ -47,6 +47,7 @@ class PricesEntry(Entry):
     reasoning: Price | None = Field(default=None, description=PRICE_RULE)
     audio_second: UnitPrice = Field(default=Decimal(0), description=UNIT_PRICE_RULE)
     request: UnitPrice = Field(default=Decimal(0), description=UNIT_PRICE_RULE)
+    cached_answer: Price | None = Field(default=None, description=PRICE_RULE)
     from_: Annotated[datetime, BeforeValidator(_moment)] | None = Field(
         default=None, alias="from", description=FROM_RULE
     )
@@ -104,4 +105,5 @@ def prices_of(entry: PricesEntry) -> Prices:
         reasoning=entry.reasoning,
         audio_second=entry.audio_second,
         request=entry.request,
+        cached_answer=entry.cached_answer,
     )

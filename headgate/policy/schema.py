@@ -24,6 +24,7 @@ from headgate.core.defaults import (
 from headgate.core.keys import SECRET_PREFIX
 from headgate.core.policy import PerSecond
 from headgate.policy.adapter_pools import AdapterPoolEntry
+from headgate.policy.answer_cache import CacheOfModel, CacheOfTenant
 from headgate.policy.auto import AUTO_RULE, CEILING_RULE, CeilingEntry, SizeEntry
 from headgate.policy.body_fields import FIELDS_RULE, BodyFields
 from headgate.policy.failover import FAILOVER_RULE, FailoverEntry
@@ -64,10 +65,7 @@ MAX_FAIRNESS_FLOOR = 1_000_000
 
 BASE_RULE = "the name of a model in this file that has an upstream"
 
-_CACHE_SALT_RULE = (
-    "true if this tenant's prompts share vLLM's prefix cache with no other tenant's,"
-    " otherwise false"
-)
+_CACHE_SALT_RULE = "true to share vLLM's prefix cache with no other tenant, otherwise false"
 _CHARGE_RULE = (
     f"refused, free, estimate, or a whole number of tokens from 1 to {MAX_CONTEXT_TOKENS}"
 )
@@ -169,6 +167,7 @@ class BaseModelEntry(Entry):
         default=None, description="a mapping with pods, live, listed, max_rank and trained_on"
     )
     fields: BodyFields = Field(default={}, description=FIELDS_RULE)
+    answer_cache: CacheOfModel = None
 
 
 class AdapterEntry(Entry):
@@ -249,6 +248,7 @@ class TenantEntry(Entry):
     )
     notices: NoticesOfTenant = None
     notify_keys: Thresholds = Field(default=[])
+    answer_cache: CacheOfTenant = None
 
 
 class WithoutUsageEntry(Entry):

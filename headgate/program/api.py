@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from functools import partial
 
 from extauthz.failures import FailureLimit
+from extproc.cache.answers import AnswerStore
 from headgate.console.app import console_routes
 from headgate.console.surroundings import Surroundings
 from headgate.core.errors import OperatorError
@@ -25,6 +26,7 @@ from headgate.management.browser.sessions import Sessions
 from headgate.management.callers import Callers
 from headgate.management.calls import Desk
 from headgate.management.login import Login, ensure_token
+from headgate.program.answers import answer_store
 from headgate.program.hooks import HookInputs
 from headgate.program.http_server import HttpServer
 from headgate.program.parts import running_verifier
@@ -57,7 +59,8 @@ async def start_api(
     verifier = await stack.enter_async_context(
         running_verifier(inputs.policy, inputs.clock, inputs.metrics)
     )
-    desk = _desk(settings, inputs)
+    kept = answer_store(settings.store, inputs.answers, inputs.clock)
+    desk = _desk(settings, inputs, await stack.enter_async_context(kept))
     failures = FailureLimit(settings.auth_failures_per_minute)
     login = Login(
         verifier,
@@ -109,12 +112,19 @@ def _issuers(desk: Desk) -> Mapping[str, Issuer]:
     return desk.policy().issuers
 
 
-def _desk(settings: ServiceSettings, inputs: HookInputs) -> Desk:
+def _desk(settings: ServiceSettings, inputs: HookInputs, answers: AnswerStore) -> Desk:
     database = database_address(str(settings.database.url), settings.database.password_file)
     connect = partial(connected, database)
     store = KeyStore(connect, inputs.clock)
     users = UserStore(connect, inputs.clock)
-    return Desk(store=store, users=users, connect=connect, policy=inputs.policy, clock=inputs.clock)
+    return Desk(
+        store=store,
+        users=users,
+        connect=connect,
+        policy=inputs.policy,
+        clock=inputs.clock,
+        answers=answers,
+    )
 
 
 async def _followed(stack: AsyncExitStack, files: TlsFiles, inputs: HookInputs) -> ssl.SSLContext:

@@ -16,6 +16,7 @@ from accesslog.sink import Sink
 from extauthz.failures import FailureLimit
 from extauthz.service import Authorization
 from extproc.affinity import no_places
+from extproc.cache.serving import CachedAnswers
 from extproc.estimate import Estimator
 from extproc.failover import stays
 from extproc.own_keys import no_keys
@@ -29,6 +30,7 @@ from headgate.lean.service import LeanCheck
 from headgate.program.parts import Parts
 from headgate.program.settings import ServiceSettings
 from ratelimit.descriptors.service import DescriptorLimits, DescriptorOptions
+from ratelimit.hits import HitLimits
 from ratelimit.limiter import Limiter
 from ratelimit.peek import PeekLimits
 from ratelimit.service import RateLimitService
@@ -74,8 +76,8 @@ def build_hooks(
     shown = None if console is None else ConsoleSink(console, limiter.limits_of)
     # One address may meet each worker in turn: together they let the limit through.
     failures = FailureLimit(max(1, settings.auth_failures_per_minute // settings.workers))
-    processor = _processor(parts, estimator)
     rate_limit = _rate_limit(settings, parts, limiter)
+    processor = _processor(parts, estimator, rate_limit)
     authorization = _authorization(parts, failures)
     unanswered = _unanswered(parts, limiter)
     return Hooks(
@@ -136,9 +138,12 @@ def _unanswered(parts: Parts, limiter: Limiter) -> Unanswered:
     return Unanswered(limiter.give_back, exchange, parts.metrics)
 
 
-def _processor(parts: Parts, estimator: Estimator) -> ExternalProcessor:
+def _processor(
+    parts: Parts, estimator: Estimator, rate_limit: RateLimitService
+) -> ExternalProcessor:
     peek = PeekLimits(parts.store, parts.clock, parts.metrics)
     store = parts.key_store
+    hits = HitLimits(rate_limit, parts.clock)
     return ExternalProcessor(
         policy=parts.policy,
         estimator=estimator,
@@ -154,6 +159,7 @@ def _processor(parts: Parts, estimator: Estimator) -> ExternalProcessor:
         moves=stays if parts.spares is None else parts.spares.move,
         adapters=parts.adapters,
         uses=parts.uses,
+        cached=None if parts.answers is None else CachedAnswers(parts.answers, hits),
     )
 
 

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 
 from accesslog.sink import JsonLinesSink, Sink
 from accesslog.spool import SpoolSink
+from extproc.cache.memory import MemoryAnswers
 from headgate.adapters.registry import MemoryRegistry
 from headgate.core.adapters import NO_ADAPTERS
 from headgate.core.clock import Clock
 from headgate.core.key_ring import NO_KEYS
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
+from headgate.program.answers import running_answers
 from headgate.program.app import Hooks, build_hooks
 from headgate.program.ending import Ending
 from headgate.program.hook_server import HookServer
@@ -41,7 +43,7 @@ class HookInputs:
     `policy` and `domains` return the versions in force; `domains` is None without
     --ratelimit-config. With a `console`, a line for each request goes there. `admits` says whether
     new requests may come in. `record_lock` is that of `JsonLinesSink`. `memory` counts the limits
-    where --store is memory.
+    where --store is memory, and `answers` keeps answers there.
     """
 
     policy: Callable[[], CompiledPolicy]
@@ -52,6 +54,10 @@ class HookInputs:
     admits: Callable[[], bool] = lambda: True
     record_lock: int | None = None
     memory: MemoryStore = field(default_factory=MemoryStore)
+    answers: MemoryAnswers = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "answers", MemoryAnswers(self.clock))
 
 
 @asynccontextmanager
@@ -104,6 +110,9 @@ async def _parts(stack: AsyncExitStack, settings: ServiceSettings, inputs: HookI
         adapters=NO_ADAPTERS if ring is None else registry,
         uses=await stack.enter_async_context(running_uses(settings.database, clock, registry)),
         key_store=key_store(settings.database, clock),
+        answers=await stack.enter_async_context(
+            running_answers(settings, inputs.policy, inputs.answers, clock, metrics)
+        ),
         verifier=await stack.enter_async_context(
             running_verifier(inputs.policy, clock, metrics, ring)
         ),

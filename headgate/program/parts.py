@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from extauthz.identify import Verifier
+from extproc.cache.cache import AnswerCache
 from extproc.pins.memory import MemoryPins
 from extproc.pins.redis import RedisPins
 from extproc.versions import Pins
@@ -242,6 +243,8 @@ class Parts:
     """Those of vLLM's queues, which the store exchanges."""
     key_store: KeyStore | None = None
     """Where users make their own keys; None without a database."""
+    answers: AnswerCache | None = None
+    """Answers that were kept; None without a secret for their keys."""
 
 
 @asynccontextmanager

@@ -126,9 +126,9 @@ async def running_services(
             clock=clock,
             metrics=metrics,
             console=console,
-            admits=lambda: True if box is None else ending.is_admitting(),
+            admits=lambda: box is None or ending.is_admitting(),
         )
-        answering = _answering(settings, inputs, ending, () if box is None else box.sockets)
+        answering = _answering(settings, inputs, ending, box.sockets if box else ())
         ready = {"hooks": "they have not started yet"}
         admin = _admin_app(settings, answering, inputs, ready, box)
         admin_url = await _start_admin(stack, settings, admin)

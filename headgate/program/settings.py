@@ -146,6 +146,8 @@ class ServiceSettings:
     records: Path | None = None
     """The file to which usage records are appended; None for standard output."""
     log: LogSettings = field(default_factory=LogSettings)
+    cache_secret_file: Path | None = None
+    """Holds the secret of the answer cache, 32 bytes or more. Without it no answer is kept."""
     drain_s: float = 10.0
     """The longest time that calls in flight may take to end, once the program stops."""
     auth_failures_per_minute: int = DEFAULT_PER_MINUTE
@@ -190,7 +192,7 @@ class BoxSettings(ServiceSettings):
     """Where Envoy sends spans; None for nowhere."""
     path: HookPath = HookPath.LEAN
     """Whether Envoy asks four hooks about a request, or one for everything. Counting in ext_proc
-    needs the four."""
+    and the answer cache need the four."""
     affinity_salt: str | None = None
     """With it a filter hashes the beginning of each prompt, for `affinity: prompt`."""
     database_dir: Path | None = None

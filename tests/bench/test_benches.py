@@ -7,6 +7,7 @@ import pytest
 
 from bench import (
     affinity,
+    cache,
     counters,
     fairness,
     grpc_server,
@@ -71,6 +72,13 @@ async def test_policies_are_measured_with_all_their_limits() -> None:
     (table,) = await policies.measure((10,))
 
     assert table.rows[0][:4] == (10, 200, len(policies.policy_yaml(10)), 1.0)
+
+
+async def test_a_hit_and_a_miss_are_measured_beside_a_request_without_the_cache() -> None:
+    (table,) = await cache.measure(1, 64)
+
+    assert [row[0] for row in table.rows] == list(cache.KINDS)
+    assert table.rows[0][-1] == 1.0
 
 
 async def test_both_paths_are_measured_beside_a_plain_envoy() -> None:

@@ -13,6 +13,7 @@ from envoy_data_plane.google.protobuf import Any as PackedMessage
 from google.protobuf.json_format import MessageToDict
 
 from extproc import wire
+from headgate.core.answer_cache import OFFER_METADATA
 from headgate.core.apis import ErrorShape
 from headgate.core.body_fields import LIMITED_FIELDS
 from headgate.core.contract import (
@@ -103,10 +104,10 @@ def test_where_ext_proc_counts_there_is_no_tap_and_nothing_else_differs() -> Non
 
 def test_ext_proc_says_with_each_call_that_it_counts_and_may_ask_for_answers() -> None:
     config = filters(Counting.EXTPROC)["headgate.ext_proc"]
-    key, value = COUNTING_METADATA
-    assert config["grpc_service"]["initial_metadata"] == [{"key": key, "value": value}]
-    allowed = [wire._mode(rewrites, wants_answer=True) for rewrites in (True, False)]
-    allowed.append(wire._mode(rewrites=False, wants_answer=False))
+    said = [{"key": key, "value": value} for key, value in (OFFER_METADATA, COUNTING_METADATA)]
+    assert config["grpc_service"]["initial_metadata"] == said
+    asked = ((True, True), (False, False), (False, True))
+    allowed = [wire._mode(rewrites, wants_answer) for rewrites, wants_answer in asked]
     assert config["allowed_override_modes"] == [
         MessageToDict(mode, preserving_proto_field_name=True) for mode in allowed
     ]

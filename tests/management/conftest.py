@@ -9,6 +9,7 @@ import pytest
 from starlette.applications import Starlette
 
 from extauthz.failures import FailureLimit
+from extproc.cache.memory import MemoryAnswers
 from headgate.adapters.rules import AdapterRequest
 from headgate.adapters.store import AdapterStore
 from headgate.core.clock import Clock
@@ -81,6 +82,7 @@ class Api:
     store: KeyStore
     users: UserStore
     adapters: AdapterStore
+    answers: MemoryAnswers
     clock: FakeClock
     token_file: Path
 
@@ -141,7 +143,14 @@ def placed(
     )
     sessions = Sessions(SessionStore(connect, clock), login, lambda: policy().issuers)
     return Place(
-        desk=Desk(store=store, users=users, connect=connect, policy=policy, clock=clock),
+        desk=Desk(
+            store=store,
+            users=users,
+            connect=connect,
+            policy=policy,
+            clock=clock,
+            answers=MemoryAnswers(clock),
+        ),
         login=login,
         sessions=sessions,
         callers=Callers(login, sessions, own_origin(origin)),
@@ -167,4 +176,5 @@ async def api(postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[Api]:
     app, desk = made(postgres.address(postgres.clean_database()), clock, token_file)
     transport = httpx.ASGITransport(app, client=("192.0.2.7", 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as http:
-        yield Api(http, desk.store, desk.users, desk.adapters, clock, token_file)
+        assert isinstance(desk.answers, MemoryAnswers)
+        yield Api(http, desk.store, desk.users, desk.adapters, desk.answers, clock, token_file)
