@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from extauthz.decide import Allow, Deny
 from extauthz.request import CheckInput
@@ -66,7 +67,7 @@ def asked(secret: str = SECRET) -> CheckInput:
 
 
 def admit(ring: KeyRing, caller: Caller = RUN_TIME, model: str = "tiny") -> object:
-    request = replace(facts({"model": model}), caller=caller)
+    request = structs.replace(facts({"model": model}), caller=caller)
     return extproc.decide(request, POLICY, Estimator(), "r-1", ring)
 
 
@@ -127,7 +128,7 @@ def test_a_key_for_some_models_gets_those_and_no_others() -> None:
 
 def test_the_model_list_of_a_narrow_key_holds_only_its_models() -> None:
     ring = Ring(KeyScope(models=frozenset({"tiny"})))
-    request = replace(facts({}, "/v1/models"), caller=RUN_TIME)
+    request = structs.replace(facts({}, "/v1/models"), caller=RUN_TIME)
 
     answer = extproc.decide(request, POLICY, Estimator(), "r-1", ring)
 
@@ -192,7 +193,7 @@ def test_with_a_limit_of_cost_a_key_has_no_model_without_prices() -> None:
     ring = Ring(KeyScope(limits=(TWO_NANOS,)))
     asked_of = [
         extproc.decide(
-            replace(facts({"model": name}), caller=RUN_TIME), priced(1), Estimator(), "r-1", ring
+            structs.replace(facts({"model": name}), caller=RUN_TIME), priced(1), Estimator(), "r-1", ring
         )
         for name in ("tiny", "shy")
     ]

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter
 from accesslog.counts import RequestCounts
 from accesslog.meter import meter
 from accesslog.types import UsageRecord
+from headgate.core.loop_metrics import LoopCounter
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
 from headgate.policy import parse_policy
@@ -56,8 +57,8 @@ def counters(metrics: Metrics) -> Iterator[str]:
     of = metrics.of_requests, metrics.of_identity, metrics.of_store
     parts = (metrics, metrics.demand, *of)
     for metric in (metric for part in parts for metric in vars(part).values()):
-        if isinstance(metric, Counter):
-            yield metric.describe()[0].name
+        if isinstance(metric, Counter | LoopCounter):
+            yield next(iter(metric.describe())).name
 
 
 def test_each_counter_that_alerts_read_has_series_from_the_start(metrics: Metrics) -> None:

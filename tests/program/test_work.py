@@ -31,8 +31,8 @@ from tests.extauthz.builders import NoTokens, check_request
 from tests.fakes import FakeClock
 
 ROOMS = ("extauthz", "extproc", "ratelimit", "accesslog")
-CALLS_OF_A_CHECK = 145
-CALLS_OF_AN_ENTRY = 108
+CALLS_OF_A_CHECK = 146
+CALLS_OF_AN_ENTRY = 110
 LIMITS = """
       - {count: tokens, limit: 1000000000, per: day, each: user}
       - {count: requests, limit: 1000000, per: minute, each: [user, model]}
