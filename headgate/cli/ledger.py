@@ -18,6 +18,7 @@ from headgate.core.errors import OperatorError
 from headgate.core.record_lines import files_size_bytes
 from headgate.database.address import DatabaseAddress, database_address
 from headgate.database.connection import DatabaseAwayError, connected
+from headgate.database.migrate import check_schema
 from headgate.ledger.feeding import Fed
 from headgate.ledger.importing import Import, Source, file_source, pipe_source
 from headgate.ledger.months import clear_addresses, drop_months, first_kept
@@ -116,6 +117,7 @@ def expire_command(
 
 async def _drop(address: DatabaseAddress, before: date) -> list[date]:
     async with connected(address) as connection:
+        await check_schema(connection)
         dropped = await drop_months(connection, before)
         await expire_notices(connection, before)
         return dropped

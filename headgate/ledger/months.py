@@ -15,6 +15,10 @@ _PARTITIONS = """
 select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
 where i.inhparent = 'headgate.usage_record'::regclass order by 1
 """
+_NOTE = """
+insert into headgate.dropped_month (month) values (%s) on conflict do nothing
+"""
+_DROPPED = "select month from headgate.dropped_month order by 1"
 _CLEAR = """
 update {} set ip = null, user_agent = null where ip is not null or user_agent is not null
 """
@@ -40,11 +44,19 @@ async def months(connection: Connection) -> list[date]:
 
 
 async def drop_months(connection: Connection, before: date) -> list[date]:
-    """Drops the months that end before a day, with their records; needs the schema's owner."""
+    """Drops the months that end before a day, with their records, and notes which; needs the
+    schema's owner."""
     old = [month for month in await months(connection) if month < before.replace(day=1)]
     for month in old:
-        await connection.execute(sql.SQL("drop table {}").format(_partition(month)))
+        async with connection.transaction():
+            await connection.execute(sql.SQL("drop table {}").format(_partition(month)))
+            await connection.execute(_NOTE, (month,))
     return old
+
+
+async def dropped_months(connection: Connection) -> list[date]:
+    """The first days of the months that were ever dropped."""
+    return [month for (month,) in await (await connection.execute(_DROPPED)).fetchall()]
 
 
 async def clear_addresses(connection: Connection, before: date) -> int:

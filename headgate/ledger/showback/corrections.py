@@ -3,18 +3,29 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, replace
 
-from headgate.ledger.showback.values import Line, Usage
+from headgate.ledger.showback.values import Line, MonthReport, Usage
 
 
 class RowsGoneError(Exception):
     """The ledger has less than the closed month: its records were dropped."""
 
 
+def booked_of(month: str, closed: Sequence[MonthReport]) -> list[Line]:
+    """The lines of a closed month, and the corrections of it in the other closed months."""
+    own = [
+        line
+        for one in closed
+        if one.period.month == month
+        for line in one.lines
+        if line.corrects is None
+    ]
+    return own + [line for one in closed for line in one.lines if line.corrects == month]
+
+
 def late_lines(month: str, now: Sequence[Line], booked: Iterable[Line]) -> list[Line]:
     """The lines of `now` without what is booked already, each as a correction of `month`.
 
-    `booked` are the lines of the closed month, and the corrections of it in later months. Raises
-    RowsGoneError if something booked is no longer there.
+    `booked` are those of `booked_of`. Raises RowsGoneError if something booked is no longer there.
     """
     before: dict[tuple[str, ...], Usage] = {}
     for line in booked:

@@ -7,7 +7,7 @@ from headgate.core.policy import CompiledPolicy
 from headgate.database.connection import Connection
 from headgate.ledger.showback.build import month_report
 from headgate.ledger.showback.closed import MonthError, read_closed, reports
-from headgate.ledger.showback.corrections import RowsGoneError, late_lines
+from headgate.ledger.showback.corrections import RowsGoneError, booked_of, late_lines
 from headgate.ledger.showback.period import is_month, month_before, period_of
 from headgate.ledger.showback.reading import read_lines, read_names, read_prices
 from headgate.ledger.showback.values import Line, MonthReport, Period, Statement
@@ -82,10 +82,8 @@ async def _late(connection: Connection, period: Period) -> tuple[list[Line], lis
     for report in closed:
         month = report.period.month
         now = await read_lines(connection, report.period.begin, report.period.end, report.label)
-        booked = [line for line in report.lines if line.corrects is None]
-        booked += [line for one in closed for line in one.lines if line.corrects == month]
         try:
-            late += late_lines(month, now, booked)
+            late += late_lines(month, now, booked_of(month, closed))
         except RowsGoneError:
             gone.append(month)
     return late, gone

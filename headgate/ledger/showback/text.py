@@ -40,7 +40,7 @@ def head(statement: Statement) -> list[str]:
 def text_of(statement: Statement, sheets: Sequence[Sheet]) -> str:
     """All sheets for a terminal. Amounts are whole cents, so that each column adds up as shown."""
     parts = ["\n".join(head(statement))]
-    parts += [f"{sheet.title}\n{_table(sheet)}" for sheet in sheets if sheet.rows]
+    parts += [f"{sheet.title}\n{table_of(sheet)}" for sheet in sheets if sheet.rows]
     return "\n\n".join(parts) + "\n"
 
 
@@ -87,7 +87,8 @@ def _nearest(nanos: int) -> int:
     return (nanos + NANOS_PER_CENT // 2) // NANOS_PER_CENT
 
 
-def _table(sheet: Sheet) -> str:
+def table_of(sheet: Sheet) -> str:
+    """A sheet for a terminal. Amounts are whole cents, and each column adds up as shown."""
     shown = [column.name.replace("_", " ") for column in sheet.columns]
     rows = [
         [_shown(column, cell) for column, cell in zip(sheet.columns, row, strict=True)]
