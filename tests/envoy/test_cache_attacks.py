@@ -1,22 +1,17 @@
-"""The answer cache under attack, and with a service that dies, through a real Envoy."""
+"""The answer cache and clients that name other users, through a real Envoy."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
-from headgate.core.lean_contract import HookPath
 from tests.box import Box, metric
 from tests.envoy.conftest import Upstream
-from tests.envoy.fleet import Fleet, fleet_to_start, request
-from tests.envoy.test_cache import STORED, caching, is_hit, running
+from tests.envoy.test_cache import STORED, is_hit, running
 from tests.patience import wait_until
 from tests.redis_server import running_redis
 
 ODD = 'headgate_cache_lookups_total{outcome="odd_body"}'
-ABSENT = 'headgate_cache_lookups_total{outcome="absent"}'
 
 
 @pytest.fixture(scope="module")
@@ -73,37 +68,3 @@ def test_a_body_that_names_its_user_twice_gets_no_kept_answer_and_leaves_none(
     assert metric(after, ODD) - metric(page, ODD) == 2
     assert metric(after, STORED) == metric(page, STORED)
     assert [ask(box, text, named).content for named in own] == [one.content for one in first]
-
-
-@pytest.fixture
-def fleet(upstream: Upstream, tmp_path: Path) -> Iterator[Fleet]:
-    text = caching(upstream.url)
-    path = HookPath.STANDARD
-    with fleet_to_start(tmp_path, text, upstream.url, 1, path=path) as started:
-        (tmp_path / "secret").write_text("0123456789abcdef" * 4)
-        started.options = ["--cache-secret-file", "secret"]
-        started.start_services()
-        started.start_envoy()
-        yield started
-
-
-def test_a_service_that_dies_while_it_records_breaks_the_answer_and_leaves_none(
-    fleet: Fleet,
-) -> None:
-    asked: dict[str, Any] = request(temperature=0, max_tokens=400, stream=True)
-    url = f"{fleet.url}/v1/chat/completions"
-    with httpx.stream("POST", url, **asked) as answer:
-        pieces = answer.iter_bytes()
-        got = [next(pieces)]
-        assert answer.headers["x-headgate-cache"] == "miss"
-        fleet.kill("services")
-        with pytest.raises(httpx.RemoteProtocolError):
-            got.extend(pieces)
-    assert b"[DONE]" not in b"".join(got)
-    assert not fleet.redis.client().keys("hg:cache:*")
-
-    fleet.start_services()
-    fresh = httpx.post(url, **asked)
-    assert fresh.headers["x-headgate-cache"] == "miss"
-    assert b"[DONE]" in fresh.content
-    assert metric(fleet.metrics(), ABSENT) == 1
