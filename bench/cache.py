@@ -2,6 +2,7 @@
 
 All go through one box on the standard path, in turns, so that other load on the machine meets all
 alike. Trust the ratios of one run. A request has a prompt of 1 KB and a JSON answer of 10 tokens.
+Each tenant has two limits.
 """
 
 import asyncio
@@ -24,6 +25,10 @@ ROUNDS = 5
 REQUESTS = 800
 _LOGGED_S = 0.5
 """The access log comes within 200 ms, and is a part of the cost."""
+_LIMITS = (
+    "[{count: requests, limit: 1000000, per: day}, {count: tokens, limit: 1000000000, per: day}]"
+)
+"""Those of each tenant. They refuse nothing."""
 _AT_ONCE = ("--ttft-s", "0", "--token-interval-s", "0")
 KINDS = {
     "opted out": ("carol", 0, ""),
@@ -71,7 +76,9 @@ def _started(running: ExitStack) -> Stack:
     upstream = running.enter_context(started_simulator("--model", "tiny", *_AT_ONCE))
     server = running.enter_context(running_redis())
     folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="hg-bench-")))
-    text = policy(upstream, forces_usage=True).replace("models: [private]", "models: [tiny]")
+    more = f"    limits: {_LIMITS}\n"
+    text = policy(upstream, forces_usage=True, limits=_LIMITS, more=more)
+    text = text.replace("models: [private]", "models: [tiny]")
     text = text.replace("    prices:", "    answer_cache: {}\n    prices:", 1)
     text = text.replace("    timezone:", "    answer_cache: {}\n    timezone:", 1)
     (folder / "secret").write_text("0123456789abcdef" * 4)

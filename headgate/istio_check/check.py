@@ -102,6 +102,7 @@ RULES: tuple[Callable[[Mesh], Iterator[Finding]], ...] = (
     quotas.ratelimit_domain,
     quotas.descriptors,
     quotas.buffer_limits,
+    quotas.answer_cache,
     workloads.metered_once,
     workloads.scalers,
     workloads.statistics,
@@ -129,14 +130,19 @@ def mesh_of(policy: Path, istio: Path, config: Path | None = None) -> Mesh:
     manifests = tuple(load_objects(istio))
     if not manifests:
         raise OperatorError(f"{istio}: holds no object")
-    filters = filter_chain(SERVICES_CLUSTER, BODY_LIMIT_BYTES, _path_of(manifests))
     return Mesh(
         manifests=manifests,
         policy=load_policy_document(policy),
         config=None if config is None else load_mesh_config(config),
-        chain=tuple(http_filter.name for http_filter in filters),
+        chain=chain_of(manifests),
         largest_body_bytes=MAX_BODY_LIMIT_BYTES,
     )
+
+
+def chain_of(manifests: Sequence[Manifest]) -> tuple[str, ...]:
+    """The steps of the request path that the EnvoyFilters are for, in their order."""
+    filters = filter_chain(SERVICES_CLUSTER, BODY_LIMIT_BYTES, _path_of(manifests))
+    return tuple(http_filter.name for http_filter in filters)
 
 
 def _path_of(manifests: Sequence[Manifest]) -> HookPath:

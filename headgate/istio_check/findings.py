@@ -74,6 +74,7 @@ class MeshRule(StrEnum):
     TLS_CONFLICT = "tls-conflict"
     PLACEMENT_CONFLICT = "placement-conflict"
     PLACEMENT_MISSING = "placement-missing", Severity.WARNING
+    CACHE_NOT_OFFERED = "cache-not-offered", Severity.WARNING
     METERED_TWICE = "metered-twice"
     PROVIDER_UNKNOWN = "provider-unknown"
     PROVIDER_KIND = "provider-kind"

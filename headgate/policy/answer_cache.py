@@ -5,6 +5,7 @@ from typing import Annotated, TypeAlias
 from pydantic import Field
 
 from headgate.core.answer_cache import ModelCache, TenantCache
+from headgate.core.policy import CompiledPolicy
 from headgate.policy.fields import Entry
 
 MAX_TTL_S = 30 * 86_400
@@ -53,3 +54,14 @@ def model_cache_of(entry: ModelCacheEntry | None) -> ModelCache | None:
 def tenant_cache_of(entry: TenantCacheEntry | None) -> TenantCache | None:
     """The settings of a checked entry; None for a tenant without a cache."""
     return None if entry is None else TenantCache(entry.max_bytes)
+
+
+def caching_models(policy: CompiledPolicy) -> list[str]:
+    """The base models whose answers are kept for some tenant, as far as the policy decides it."""
+    if not any(tenant.answer_cache for tenant in policy.tenants.values()):
+        return []
+    return [
+        model.name
+        for model in policy.models.values()
+        if model.base == model.name and model.answer_cache and model.failover is None
+    ]

@@ -9,13 +9,16 @@ from extproc.cache.answers import AnswerStore
 from extproc.cache.cache import AnswerCache
 from extproc.cache.memory import MemoryAnswers
 from extproc.cache.redis import RedisAnswers
+from headgate.core.background import BackgroundTask
 from headgate.core.clock import Clock
 from headgate.core.errors import OperatorError
 from headgate.core.metrics import Metrics
 from headgate.core.policy import CompiledPolicy
+from headgate.policy.answer_cache import caching_models
 from headgate.program.settings import ServiceSettings, StoreSettings
 
 LEAST_SECRET_BYTES = 32
+_LOOK_INTERVAL_S = 1.0
 
 log = logging.getLogger("headgate.cache")
 
@@ -33,9 +36,8 @@ async def running_answers(
     `memory` keeps the answers where the settings name no Redis.
     """
     if settings.cache_secret_file is None:
-        if _wants_cache(policy()):
-            log.warning("no answer is kept: `answer_cache` needs the option --cache-secret-file")
-        yield None
+        async with _warning(policy):
+            yield None
         return
     secret = read_secret(settings.cache_secret_file)
     async with answer_store(settings.store, memory, clock) as store:
@@ -73,6 +75,36 @@ def read_secret(path: Path) -> bytes:
     return secret
 
 
-def _wants_cache(policy: CompiledPolicy) -> bool:
-    tenants, models = policy.tenants.values(), policy.models.values()
-    return any(one.answer_cache for one in tenants) and any(one.answer_cache for one in models)
+class MissingSecret:
+    """Says that the policy in force asks for a cache and there is no secret: once, until it ends.
+
+    A reload of the policy changes nothing else in a process without a cache.
+    """
+
+    def __init__(self, policy: Callable[[], CompiledPolicy]) -> None:
+        self._policy = policy
+        self._last: CompiledPolicy | None = None
+        self._is_missed = False
+
+    async def look(self) -> None:
+        """Looks at the policy in force."""
+        policy = self._policy()
+        if policy is self._last:
+            return
+        self._last = policy
+        was_missed, self._is_missed = self._is_missed, bool(caching_models(policy))
+        if self._is_missed and not was_missed:
+            log.warning("no answer is kept: `answer_cache` needs the option --cache-secret-file")
+
+
+@asynccontextmanager
+async def _warning(policy: Callable[[], CompiledPolicy]) -> AsyncIterator[None]:
+    """Looks at each policy, from the first on."""
+    missing = MissingSecret(policy)
+    await missing.look()
+    task = BackgroundTask("the answer cache", missing.look, _LOOK_INTERVAL_S, log)
+    task.start()
+    try:
+        yield
+    finally:
+        await task.stop()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from headgate.istio_check import kustomize
-from headgate.istio_check.check import mesh_of
+from headgate.istio_check.check import chain_of, mesh_of
 from headgate.istio_check.manifests import Manifest, read_manifests
 from headgate.istio_check.mesh import Mesh, PolicyDocument
 from headgate.istio_check.patches import located, operate
@@ -54,7 +54,10 @@ def changed(edits: Iterable[dict[str, Any]]) -> Mesh:
             config = None if edit["op"] == "leave out" else _edited(config, edit)
         else:
             objects[edit["object"]] = _edited(objects[edit["object"]], edit)
-    return replace(mesh, manifests=tuple(objects.values()), config=config, policy=policy)
+    manifests = tuple(objects.values())
+    return replace(
+        mesh, manifests=manifests, config=config, policy=policy, chain=chain_of(manifests)
+    )
 
 
 def _with_component(name: str, objects: dict[str, Manifest]) -> dict[str, Manifest]:

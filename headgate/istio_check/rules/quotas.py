@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from headgate.core.answer_cache import OFFER_METADATA
 from headgate.core.contract import (
     DOMAIN,
     OP,
@@ -17,10 +18,11 @@ from headgate.core.contract import (
 )
 from headgate.dataplane.box import MAX_BODY_LIMIT_BYTES, MIN_BODY_LIMIT_BYTES
 from headgate.dataplane.lean_filters import EDIT_ROOM_BYTES
-from headgate.istio_check.attachments import EXT_PROC, OURS, Patch, all_patches
+from headgate.istio_check.attachments import EXT_PROC, OURS, SLOT_SETTLER, Patch, all_patches
 from headgate.istio_check.findings import Finding, MeshRule, finding_at
 from headgate.istio_check.manifests import KeyPath, items, mapping, text, whole
 from headgate.istio_check.mesh import Mesh
+from headgate.policy.answer_cache import caching_models
 
 RATELIMIT = "headgate.ratelimit"
 BODY_LIMIT = "headgate.body_limit"
@@ -139,6 +141,25 @@ def buffer_limits(mesh: Mesh) -> Iterator[Finding]:
             yield ours.finding(MeshRule.BUFFER_LIMITS, (key,), message, f"at most {largest}")
 
 
+def answer_cache(mesh: Mesh) -> Iterator[Finding]:
+    """The proxy can serve the answer cache, if a model and a tenant of the policy want it."""
+    models = caching_models(mesh.policy.compiled)
+    for ours in _our_filters(mesh) if models else ():
+        if ours.adds(SLOT_SETTLER):
+            message = "the EnvoyFilters are of the lean path, which keeps no answer"
+            remedy = "the EnvoyFilters of the standard path, or remove it"
+            for model in models:
+                path: KeyPath = ("models", model, "answer_cache")
+                document = mesh.policy.document
+                yield finding_at(MeshRule.CACHE_NOT_OFFERED, document, path, message, remedy)
+        elif ours.adds(EXT_PROC) and OFFER_METADATA not in _initial_metadata(ours.config):
+            name, value = OFFER_METADATA
+            message = f"the filter does not offer the answer cache of {models[0]}: nothing is kept"
+            below: KeyPath = (_key(ours.config, "grpc_service"), "initial_metadata")
+            remedy = f"{{key: {name}, value: '{value}'}}, as `headgate render istio` prints"
+            yield ours.finding(MeshRule.CACHE_NOT_OFFERED, below, message, remedy)
+
+
 def body_limits(mesh: Mesh) -> frozenset[int]:
     """The limits of bodies that the mesh's own filters set, as far as Headgate renders such."""
     sizes = (
@@ -147,6 +168,12 @@ def body_limits(mesh: Mesh) -> frozenset[int]:
     return frozenset(
         size for size in sizes if size and MIN_BODY_LIMIT_BYTES <= size <= MAX_BODY_LIMIT_BYTES
     )
+
+
+def _initial_metadata(config: Mapping[str, object]) -> set[tuple[str, str]]:
+    """The metadata that a filter sends with each call."""
+    entries = items(_get(mapping(_get(config, "grpc_service")), "initial_metadata"))
+    return {(text(entry.get("key")), text(entry.get("value"))) for entry in map(mapping, entries)}
 
 
 def _body_limit(config: Mapping[str, object]) -> int | None:

@@ -98,7 +98,7 @@ def _cost(cloud: CloudList, line: Line) -> int | None:
         usage.output_tokens,
         reasoning=usage.reasoning_tokens,
         audio_seconds=usage.audio_seconds,
-        requests=usage.requests,
+        requests=usage.requests - usage.hits,
     )
 
 

@@ -59,4 +59,6 @@ def _sum(one: Usage, other: Usage, sign: int) -> Usage:
         audio_seconds=one.audio_seconds + sign * other.audio_seconds,
         estimated_tokens=one.estimated_tokens + sign * other.estimated_tokens,
         cost_nanos=one.cost_nanos + sign * other.cost_nanos,
+        hits=one.hits + sign * other.hits,
+        hit_tokens=one.hit_tokens + sign * other.hit_tokens,
     )

@@ -3,9 +3,18 @@
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
+from headgate.core.answer_cache import HIT_DETAILS
 from headgate.database.connection import Connection
 from headgate.ledger.outcomes import REASON
 from headgate.ledger.showback.values import Line, Reason, Usage
+
+_TOKENS = "coalesce(prompt_tokens, 0) + coalesce(completion_tokens, 0)"
+
+
+def _sum(number: str, condition: str = "not is_hit") -> str:
+    """The sum of a number over some of the requests, as SQL."""
+    return f"coalesce(sum({number}) filter (where {condition}), 0)::bigint"
+
 
 _LINES = f"""
 select
@@ -13,16 +22,19 @@ select
   coalesce(base, model, ''), coalesce(labels ->> %(label)s, ''), coalesce(price_version, ''),
   {REASON} as reason,
   count(*),
-  sum(greatest(coalesce(prompt_tokens, 0) - coalesce(cached_tokens, 0), 0))::bigint,
-  sum(coalesce(cached_tokens, 0))::bigint,
-  sum(coalesce(completion_tokens, 0))::bigint,
-  sum(coalesce(reasoning_tokens, 0))::bigint,
-  sum(coalesce(audio_seconds, 0))::bigint,
-  sum(case when source in ('partial', 'estimate')
-    then coalesce(prompt_tokens, 0) + coalesce(completion_tokens, 0) else 0 end)::bigint,
-  sum(coalesce(cost_nanos, 0))::bigint
-from headgate.usage_line
-where ended_at >= %(begin)s and ended_at < %(end)s
+  {_sum("greatest(coalesce(prompt_tokens, 0) - coalesce(cached_tokens, 0), 0)")},
+  {_sum("cached_tokens")},
+  {_sum("completion_tokens")},
+  {_sum("reasoning_tokens")},
+  {_sum("audio_seconds")},
+  {_sum(_TOKENS, "not is_hit and source in ('partial', 'estimate')")},
+  sum(coalesce(cost_nanos, 0))::bigint,
+  count(*) filter (where is_hit),
+  {_sum(_TOKENS, "is_hit")}
+from (
+  select *, details is not distinct from %(hit)s as is_hit from headgate.usage_line
+  where ended_at >= %(begin)s and ended_at < %(end)s
+) as ended
 group by 1, 2, 3, 4, 5, 6, 7
 """  # noqa: S608 (parts of the ledger)
 _PRICES = "select version, prices from headgate.price where version = any(%s) order by 1"
@@ -36,7 +48,7 @@ async def read_lines(
     connection: Connection, begin: datetime, end: datetime, label: str
 ) -> list[Line]:
     """The lines of all requests that ended in a span, with the value of this label."""
-    values = {"begin": begin, "end": end, "label": label}
+    values = {"begin": begin, "end": end, "label": label, "hit": HIT_DETAILS}
     rows = await (await connection.execute(_LINES, values)).fetchall()
     return [
         Line(
@@ -67,6 +79,8 @@ def _usage(sums: tuple[int, ...], *, is_billed: bool) -> Usage:
         audio_seconds=sums[5],
         estimated_tokens=sums[6],
         cost_nanos=sums[7],
+        hits=sums[8],
+        hit_tokens=sums[9],
     )
 
 

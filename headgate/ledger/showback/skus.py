@@ -10,6 +10,8 @@ from headgate.ledger.showback.values import Line
 
 _MILLION = 6
 _THOUSANDTHS = 12
+_KEPT = "cached_answer"
+"""All tokens of the answers from the answer cache. Without a price they cost as cached input."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +42,11 @@ def charges_of(line: Line, prices: Mapping[str, str]) -> list[Charge]:
         ("output", usage.output_tokens - usage.reasoning_tokens, "Tokens"),
         ("reasoning", usage.reasoning_tokens, "Tokens"),
         ("audio_second", usage.audio_seconds, "Seconds"),
+        (_KEPT, usage.hit_tokens, "Tokens"),
         ("request", usage.requests, "Requests"),
     ]
+    if "cached_input" in prices:
+        prices = {_KEPT: prices["cached_input"], **prices}
     exact = [_exact(quantity, prices.get(kind, "0"), unit) for kind, quantity, unit in kinds]
     weights = [int(cost.scaleb(_THOUSANDTHS)) for cost in exact]
     if not any(weights):

@@ -62,7 +62,9 @@ class Period:
 class Usage:
     """Sums over requests. `input_tokens` are without the cached, `output_tokens` with reasoning.
 
-    `estimated_tokens` are those of the three that no usage of vLLM has confirmed.
+    `estimated_tokens` are those of the three that no usage of vLLM has confirmed. `hits` of the
+    requests had their answers from the answer cache. No machine worked for their `hit_tokens`,
+    which are in none of the other sums.
     """
 
     requests: int = 0
@@ -73,11 +75,13 @@ class Usage:
     audio_seconds: int = 0
     estimated_tokens: int = 0
     cost_nanos: int = 0
+    hits: int = 0
+    hit_tokens: int = 0
 
     @property
     def tokens(self) -> int:
         """All tokens, in and out."""
-        return self.input_tokens + self.cached_tokens + self.output_tokens
+        return self.input_tokens + self.cached_tokens + self.output_tokens + self.hit_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

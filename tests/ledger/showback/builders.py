@@ -23,6 +23,8 @@ usages = st.builds(
     cached_tokens=st.integers(0, 10**10),
     output_tokens=st.integers(0, 10**10),
     cost_nanos=st.integers(0, 10**15),
+    hits=st.integers(0, 10**6),
+    hit_tokens=st.integers(0, 10**10),
 )
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from headgate.core.answer_cache import HIT_DETAILS
 from headgate.core.policy import CompiledPolicy
 from headgate.database.connection import connected
 from headgate.ledger.importing import Import, file_source
@@ -49,11 +50,13 @@ def _record(
     source = chance.choice(_SOURCES)
     is_billed = source in ("usage", "partial", "estimate")
     prompt, output = chance.randrange(1, 4000), chance.randrange(1, 900)
-    cached = chance.randrange(prompt) if chance.random() < 0.5 else 0
+    is_hit = source == "usage" and chance.random() < 0.2
+    cached = chance.randrange(prompt) if chance.random() < 0.5 and not is_hit else 0
     reasoning = chance.randrange(output) if model.name == "tuned" else 0
     duration_s = chance.randrange(1, 90_000_000) / 1_000_000
     price = model.prices.at(started.timestamp() + duration_s)
     nanos = price.prices.cost(prompt - cached, cached, output, reasoning=reasoning, requests=1)
+    nanos = price.prices.cost_of_kept(prompt + output, 1) if is_hit else nanos
     status, limit = (200, None) if is_billed else chance.choice(_REFUSED)
     return record(
         at,
@@ -72,7 +75,9 @@ def _record(
         reasoning_tokens=reasoning or None,
         cost=nanos / 10**9 if is_billed else 0,
         price_version=price.version,
-        ended="complete" if is_billed else None,
+        ended="complete" if is_billed and not is_hit else None,
+        details=HIT_DETAILS if is_hit else "via_upstream",
+        cache="hit" if is_hit else None,
     )
 
 

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 NANO = 10**9
 BILLED = ("usage", "partial", "estimate")
-KINDS = ("input", "cached", "output", "reasoning")
+KINDS = ("input", "cached", "output", "reasoning", "hits", "hit_tokens")
 
 
 def number(value):
@@ -65,6 +65,8 @@ def kinds_of(entry):
     cached, reasoning = entry.get("cached_input"), entry.get("reasoning")
     per["cached"] = per["input"] if cached is None else Fraction(number(cached)) * million
     per["reasoning"] = output if reasoning is None else Fraction(number(reasoning)) * million
+    kept = entry.get("cached_answer")
+    per["hit_tokens"] = per["cached"] if kept is None else Fraction(number(kept)) * million
     per["request"] = Fraction(number(entry.get("request"))) * NANO
     return per
 
@@ -74,18 +76,23 @@ def up(fraction):
 
 
 def cost(per, tokens, requests):
-    exact = sum(per[kind] * tokens[kind] for kind in ("input", "cached"))
+    exact = sum(per[kind] * tokens[kind] for kind in ("input", "cached", "hit_tokens"))
     exact += per["output"] * (tokens["output"] - tokens["reasoning"])
     return up(exact + per["reasoning"] * tokens["reasoning"] + per["request"] * requests)
 
 
 def tokens_of(one):
+    if one["cache"] == "hit":
+        kept = one["prompt_tokens"] + one["completion_tokens"]
+        return {**dict.fromkeys(KINDS, 0), "hits": 1, "hit_tokens": kept}
     cached = one["cached_tokens"] or 0
     return {
         "input": one["prompt_tokens"] - cached,
         "cached": cached,
         "output": one["completion_tokens"],
         "reasoning": one["reasoning_tokens"] or 0,
+        "hits": 0,
+        "hit_tokens": 0,
     }
 
 

@@ -63,12 +63,14 @@ async def test_an_independent_script_agrees_to_the_last_digit(
     assert counts == other["not_billed"]
     _check_csv(shown, other)
     _check_focus(shown, other)
+    hits = sum(one["hits"] for one in other["groups"]["tenant"].values())
     for by in ("tenant", "model"):
-        assert await _console_rows(postgres, tmp_path, by) == other["console"][by]
+        page = await _console_page(postgres, tmp_path, by)
+        assert _console_rows(page) == other["console"][by]
+        assert f"From the answer cache: {hits:,} requests" in page
 
 
-async def _console_rows(server: PostgresServer, folder: Path, by: str) -> dict[str, list[int]]:
-    """The numbers of the console's page by name: as many as it shows, money in cents."""
+async def _console_page(server: PostgresServer, folder: Path, by: str) -> str:
     clock, token = FakeClock(AFTER.timestamp()), folder / "operator-token"
     place = placed(server.address("clean"), clock, token, ORIGIN, policy=policy)
     around = Surroundings(peek=MemoryStore().peek, metrics=no_metrics)
@@ -79,7 +81,11 @@ async def _console_rows(server: PostgresServer, folder: Path, by: str) -> dict[s
     headers = {"authorization": f"Bearer {OPERATOR_TOKEN}"}
     async with httpx.AsyncClient(transport=transport, base_url=ORIGIN, timeout=600) as http:
         path = f"/console/showback?month=2026-10&by={by}"
-        text = (await http.get(path, headers=headers)).text
+        return (await http.get(path, headers=headers)).text
+
+
+def _console_rows(text: str) -> dict[str, list[int]]:
+    """The numbers of the console's page by name: as many as it shows, money in cents."""
     table = text.split('aria-labelledby="s-use"', 1)[1].split("</tbody>", 1)[0]
     return dict(_row(row) for row in table.split("</tr>")[1:-1])
 
@@ -101,6 +107,8 @@ def _measures(row: GroupRow) -> dict[str, int]:
         "output": row.usage.output_tokens,
         "reasoning": row.usage.reasoning_tokens,
         "cost": row.usage.cost_nanos,
+        "hits": row.usage.hits,
+        "hit_tokens": row.usage.hit_tokens,
         "used": row.used_nanos,
         "idle": row.idle_nanos,
     }
@@ -114,6 +122,7 @@ def _check_csv(shown: Statement, other: dict) -> None:
             assert _nanos(row["cost"]) == one["cost"]
             assert _nanos(row["pool_share"]) == one["used"] + one["idle"]
             assert int(row["input_tokens"]) == one["input"]
+            assert (int(row["hits"]), int(row["hit_tokens"])) == (one["hits"], one["hit_tokens"])
 
 
 def _check_focus(shown: Statement, other: dict) -> None:
@@ -132,6 +141,7 @@ def _check_focus(shown: Statement, other: dict) -> None:
         assert tokens[model, "input"] == one["input"]
         assert tokens[model, "cached_input"] == one["cached"]
         assert tokens[model, "output"] + tokens[model, "reasoning"] == one["output"]
+        assert tokens[model, "cached_answer"] == one["hit_tokens"] > 0
 
 
 def _nanos(text: str) -> int:
