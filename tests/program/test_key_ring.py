@@ -193,7 +193,11 @@ def test_with_a_limit_of_cost_a_key_has_no_model_without_prices() -> None:
     ring = Ring(KeyScope(limits=(TWO_NANOS,)))
     asked_of = [
         extproc.decide(
-            structs.replace(facts({"model": name}), caller=RUN_TIME), priced(1), Estimator(), "r-1", ring
+            structs.replace(facts({"model": name}), caller=RUN_TIME),
+            priced(1),
+            Estimator(),
+            "r-1",
+            ring,
         )
         for name in ("tiny", "shy")
     ]
