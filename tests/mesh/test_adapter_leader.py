@@ -37,7 +37,7 @@ class Led:
     clock: ShiftedClock
 
     async def places(self) -> list[dict[str, Any]]:
-        """What the API says of each pod that has the version or gets it."""
+        """The pods that have the version or get it, as the API tells them."""
         (version,) = (await self.api.get(ADAPTER)).json()["versions"]
         return list(version["places"])
 
