@@ -4,9 +4,11 @@ istiod signs them, for the service account that the token of the caller names. T
 them here, by Envoy's secret discovery service (SDS).
 """
 
+import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import grpc
 from cryptography import x509
@@ -86,6 +88,16 @@ class Agent:
         if name not in self._known:
             self._known[name] = self._signed(token_of(namespace, account))
         return self._known[name]
+
+    def client(self, folder: Path, namespace: str, account: str) -> ssl.SSLContext:
+        """A client with the certificate of a workload, which trusts the mesh's authority."""
+        identity = self.identity(namespace, account)
+        file = folder / f"{namespace}-{account}.pem"
+        file.write_bytes(identity.key + identity.chain)
+        context = ssl.create_default_context(cadata=identity.authority.decode())
+        context.check_hostname = False
+        context.load_cert_chain(file)
+        return context
 
     def _signed(self, token: str) -> Identity:
         request, response = _messages()

@@ -52,8 +52,13 @@ class _Captured(httpcore.AnyIOBackend):
         return stream
 
 
-def captured_client(ip: str, **options: Any) -> httpx.AsyncClient:
-    """A client in the pod whose Envoy listens for it at `ip`, at the ports that it calls."""
+def captured_transport(ip: str) -> httpx.AsyncHTTPTransport:
+    """How a program calls in the pod whose Envoy listens for it at `ip`, at the ports it calls."""
     transport = httpx.AsyncHTTPTransport()
     transport._pool = httpcore.AsyncConnectionPool(network_backend=_Captured(ip))
-    return httpx.AsyncClient(transport=transport, **options)
+    return transport
+
+
+def captured_client(ip: str, **options: Any) -> httpx.AsyncClient:
+    """A client in that pod."""
+    return httpx.AsyncClient(transport=captured_transport(ip), **options)

@@ -63,13 +63,7 @@ class Site:
     def certificate(self, namespace: str, account: str) -> ssl.SSLContext:
         """A client with the certificate of a workload, which trusts the mesh's authority."""
         assert self.mesh.agent is not None
-        identity = self.mesh.agent.identity(namespace, account)
-        file = self.folder / f"{namespace}-{account}.pem"
-        file.write_bytes(identity.key + identity.chain)
-        context = ssl.create_default_context(cadata=identity.authority.decode())
-        context.check_hostname = False
-        context.load_cert_chain(file)
-        return context
+        return self.mesh.agent.client(self.folder, namespace, account)
 
     def door(self, app: str, port: int) -> str:
         (pod,) = (pod for pod in self.mesh.pods if pod.labels["app"] == app)

@@ -1,6 +1,7 @@
 """Headgate chooses the pod at a waypoint of ambient mode, behind the real istiod."""
 
 import json
+import socket
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -32,7 +33,8 @@ from tests.mesh.machine import ISTIO
 from tests.mesh.policies import MODEL, policy
 from tests.mesh.sidecars import DROPPED
 from tests.mesh.test_sticky import loads
-from tests.patience import wait_until
+from tests.mesh.ztunnel import TUNNEL_PORT
+from tests.patience import PATIENCE_S, wait_until
 
 CLUSTER = "outbound|8000||llama-8b.vllm.svc.cluster.local"
 CONVERSATIONS = [f"c{number}" for number in range(16)]
@@ -136,13 +138,54 @@ def test_a_pod_that_is_dead_but_listed_costs_its_conversations_their_requests(
     """The tunnel to a pod opens before its program answers, so Envoy sees no failed connection."""
     dead = placed.mesh.pods_named("llama-8b-v1")[1]
     first = [each for each in CONVERSATIONS if wanted(placed, each)[0] == f"{dead.ip}:8000"]
+    before = len(placed.mesh.records())
     placed.mesh.kill(dead.name)
 
-    codes = {each: chat(placed, each).status_code for each in CONVERSATIONS}
+    answers = {each: chat(placed, each) for each in CONVERSATIONS}
 
+    codes = {each: answer.status_code for each, answer in answers.items()}
     assert codes == {each: 503 if each in first else 200 for each in CONVERSATIONS}
     placed.mesh.start_pod(dead)
     wait_until(lambda: is_200(f"http://{dead.ip}:8000/health"), "the pod")
+    expected = {answer.headers["x-request-id"] for answer in answers.values()}
+    assert recorded(placed, before) == expected
+
+
+def recorded(ambient: Ambient, before: int) -> set[str | None]:
+    """The ids in the records after the first `before`: one more request ends them."""
+    served(ambient, CONVERSATIONS[0])
+    *records, _ = ambient.mesh.records()[before:]
+    ids = [record["request_id"] for record in records]
+    assert len(ids) == len(set(ids))
+    return set(ids)
+
+
+def test_a_tunnel_that_the_waypoint_refuses_leaves_no_record(placed: Ambient) -> None:
+    """It has no client's request: the address is none of the mesh, or it is no tunnel at all."""
+    mesh = placed.mesh
+    assert mesh.agent is not None
+    (waypoint,) = mesh.pods_named("waypoint")
+    certificate = mesh.agent.client(mesh.folder, "apps", "nightly")
+    url = f"https://{waypoint.ip}:{TUNNEL_PORT}"
+    served(placed, CONVERSATIONS[0])
+    before = len(mesh.records())
+
+    with pytest.raises(httpx.ProxyError, match="503"):
+        httpx.get("https://10.9.9.9:8000", proxy=httpx.Proxy(url, ssl_context=certificate))
+    assert httpx.get(f"{url}/v1/models", verify=certificate).status_code == 404
+
+    assert recorded(placed, before) == set()
+
+
+def test_bytes_that_are_no_request_have_a_record(placed: Ambient) -> None:
+    served(placed, CONVERSATIONS[0])
+    before = len(placed.mesh.records())
+
+    with socket.create_connection(("127.0.0.1", placed.door), PATIENCE_S) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nno header\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
+
+    assert recorded(placed, before) == {None}
 
 
 def test_envoy_takes_all_that_istiod_sends_to_the_waypoint(placed: Ambient) -> None:
