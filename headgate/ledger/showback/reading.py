@@ -5,6 +5,7 @@ from datetime import datetime
 
 from headgate.database.connection import Connection
 from headgate.ledger.outcomes import REASON
+from headgate.ledger.showback.corrections import repricing_line
 from headgate.ledger.showback.values import Line, Reason, Usage
 
 _LINES = f"""
@@ -25,6 +26,10 @@ from headgate.usage_line
 where ended_at >= %(begin)s and ended_at < %(end)s
 group by 1, 2, 3, 4, 5, 6, 7
 """  # noqa: S608 (parts of the ledger)
+_CORRECTIONS = """
+select repricing, month, tenant, person, model, cost_nanos from headgate.repricing_correction
+order by 1, 3, 4, 5
+"""
 _PRICES = "select version, prices from headgate.price where version = any(%s) order by 1"
 _NAMES = """
 select id::text, coalesce(nullif(display_name, ''), name) from headgate.person
@@ -68,6 +73,15 @@ def _usage(sums: tuple[int, ...], *, is_billed: bool) -> Usage:
         estimated_tokens=sums[6],
         cost_nanos=sums[7],
     )
+
+
+async def read_corrections(connection: Connection) -> list[Line]:
+    """The lines of all repricings that were ordered as corrections."""
+    rows = await (await connection.execute(_CORRECTIONS)).fetchall()
+    return [
+        repricing_line(name, month, (tenant, person, model), nanos)
+        for name, month, tenant, person, model, nanos in rows
+    ]
 
 
 async def read_prices(
