@@ -20,8 +20,8 @@ class Usage(Struct, frozen=True, kw_only=True, gc=False):
 
     `status` is the upstream's HTTP status, None if no upstream answered. `events` is the number of
     events with output in a stream. `seconds` is the length of the audio. `ttft_ms` is vLLM's own
-    time to the first token of a whole answer. `abandoned`: the
-    upstream had the request, and before any answer the client disconnected or Envoy's time was up.
+    time to the first token of a whole answer. `abandoned`: the upstream had the request, and before
+    any answer the client disconnected or Envoy's time was up.
     """
 
     status: int | None = None
