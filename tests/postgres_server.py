@@ -45,7 +45,7 @@ class PostgresServer:
         ledger += ", headgate.notice, headgate.notice_delivery"
         ledger += ", headgate.reconciliation, headgate.reconciled_pod"
         ledger += ", headgate.notified_tenant, headgate.met_subject"
-        ledger += ", headgate.repricing, headgate.dropped_month"
+        ledger += ", headgate.repricing, headgate.repricing_correction, headgate.dropped_month"
         self.run_as(OWNER, "clean", f"truncate {ledger}")
         self.run_as(OWNER, "clean", "update headgate.generation set value = 0")
         self.run_as(OWNER, "clean", "update headgate.adapter_place_round set value = 0")

@@ -21,7 +21,7 @@ from headgate.cli.planning import curve_command, plan_command
 from headgate.cli.reconcile import reconcile_command
 from headgate.cli.rendering import render_group
 from headgate.cli.report import report_group
-from headgate.cli.repricing import reprice_command, repricing_command
+from headgate.cli.repricing import correct_command, reprice_command, repricing_command
 from headgate.cli.running import serve_command, simulate_command, up_command
 from headgate.cli.usage import usage_group
 from headgate.cli.users import tokens_group, users_group
@@ -68,6 +68,7 @@ for _command in (
 ):
     cli.add_command(_command)
 ledger_group.add_command(reconcile_command)
+ledger_group.add_command(correct_command)
 ledger_group.add_command(reprice_command)
 ledger_group.add_command(repricing_command)
 ledger_group.add_command(weights_command)

@@ -1,4 +1,4 @@
-"""`headgate ledger reprice` and `repricing`: a month by another price book, as a named run."""
+"""`headgate ledger reprice`, `repricing` and `correct`: a month by another price book."""
 
 import asyncio
 import sys
@@ -19,6 +19,7 @@ from headgate.database.connection import DatabaseAwayError, connected
 from headgate.database.migrate import check_schema
 from headgate.identity.change_log import Actor, person_id, recorded
 from headgate.ledger.price_list import put_prices
+from headgate.ledger.repricing.correcting import order_corrections
 from headgate.ledger.repricing.kept import (
     document_of,
     put_repricing,
@@ -30,13 +31,17 @@ from headgate.ledger.repricing.sheet import repricing_csv, repricing_text
 from headgate.ledger.repricing.values import Repricing, RepricingError
 from headgate.ledger.showback.period import is_month
 from headgate.ledger.showback.reading import read_names, read_prices
+from headgate.ledger.showback.text import amount
 from headgate.policy import load_policy
 
-ORIGIN = "headgate ledger reprice"
+ORIGIN = "headgate ledger"
 """Where the change comes from, in the change log."""
 
 T = TypeVar("T")
 
+_ACTOR = click.option(
+    "--actor", type=Name(), required=True, help="Who does this, for the change log."
+)
 _DATABASE = click.option(
     "--database", metavar="URL", required=True, help="The ledger's, as of `import`."
 )
@@ -47,7 +52,7 @@ _DATABASE = click.option(
 @click.option("--month", required=True, help="Such as 2026-10.")
 @click.option("--tenant", help="Only the requests of this tenant.")
 @click.option("--policy", type=FILE, required=True, help="The file with the prices to reckon by.")
-@click.option("--actor", type=Name(), required=True, help="Who does this, for the change log.")
+@_ACTOR
 @_DATABASE
 @DATABASE_PASSWORD
 def reprice_command(
@@ -91,6 +96,20 @@ def repricing_command(
     sys.stdout.buffer.write(_done(_shown(address, name, kind)))
 
 
+@click.command("correct")
+@click.argument("name", type=Name())
+@_ACTOR
+@_DATABASE
+@DATABASE_PASSWORD
+def correct_command(
+    name: str, *, actor: str, database: str, database_password_file: Path | None
+) -> None:
+    """Make the differences of the repricing NAME corrections in the next open month."""
+    address = database_address(database, database_password_file)
+    found, nanos = _done(_corrected(address, name, Actor(actor, ORIGIN), SystemClock()))
+    click.echo(f"the next open month corrects {found.month} by {amount(nanos)} {found.currency}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
     name: str
@@ -126,6 +145,20 @@ async def _made(address: DatabaseAddress, asked: _Asked, clock: Clock) -> tuple[
             after = {"month": asked.month, "checksum": checksum}
             await recorder.write("ledger.reprice", asked.name, None, after)
     return made, checksum
+
+
+async def _corrected(
+    address: DatabaseAddress, name: str, by: Actor, clock: Clock
+) -> tuple[Repricing, int]:
+    """The repricing whose corrections are ordered now, and their sum in nanos."""
+    async with connected(address) as connection:
+        await check_schema(connection)
+        found, checksum = await read_repricing(connection, name)
+        async with recorded(connection, by, clock) as recorder:
+            nanos = await order_corrections(connection, found)
+            after = {"month": found.month, "checksum": checksum}
+            await recorder.write("ledger.correct", name, None, after)
+    return found, nanos
 
 
 async def _shown(address: DatabaseAddress, name: str, kind: str) -> bytes:

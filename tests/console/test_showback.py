@@ -36,7 +36,7 @@ async def test_a_month_is_closed_once_by_an_operator_and_stays_as_it_is(console:
     assert later == closed
     assert "month.close" in (await console.get("operator", "/changes")).text
     january = (await console.get("operator", "/showback?month=2027-01")).text
-    assert "late records of 2026-12" in january
+    assert "corrections of 2026-12" in january
 
 
 async def test_a_month_that_runs_is_open_and_cannot_be_closed(console: Console) -> None:

@@ -149,7 +149,7 @@ def _name(row: Mapping[str, Any], key: str, by: By) -> str:
         case "unshared_idle":
             return "idle, shared by nobody"
         case "correction":
-            return f"{row[key] or 'none'}, late records of {row['corrects']}"
+            return f"{row[key] or 'none'}, corrections of {row['corrects']}"
     return str(row[key]) if row[key] else f"no {by}"
 
 

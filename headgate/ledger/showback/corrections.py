@@ -1,25 +1,53 @@
-"""Records that came too late for a closed month, as lines that name it. Pure."""
+"""Corrections of a closed month, as lines that name it: late records, and repricings. Pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, replace
 
 from headgate.ledger.showback.values import Line, MonthReport, Usage
 
+_REPRICING = "repricing "
+
 
 class RowsGoneError(Exception):
     """The ledger has less than the closed month: its records were dropped."""
 
 
-def booked_of(month: str, closed: Sequence[MonthReport]) -> list[Line]:
-    """The lines of a closed month, and the corrections of it in the other closed months."""
-    own = [
-        line
-        for one in closed
-        if one.period.month == month
-        for line in one.lines
-        if line.corrects is None
+def repricing_line(name: str, month: str, whose: tuple[str, str, str], cost_nanos: int) -> Line:
+    """The difference of a repricing for a tenant, person and model. Its price version names it."""
+    tenant, person, model = whose
+    return Line(
+        tenant=tenant,
+        person=person,
+        model=model,
+        base=model,
+        label="",
+        price_version=f"{_REPRICING}{name}",
+        reason=None,
+        corrects=month,
+        usage=Usage(cost_nanos=cost_nanos),
+    )
+
+
+def is_of_repricing(line: Line) -> bool:
+    """Whether the line is a correction by a repricing, and not by late records."""
+    return line.corrects is not None and line.price_version.startswith(_REPRICING)
+
+
+def unbooked(ordered: Iterable[Line], closed: Sequence[MonthReport]) -> list[Line]:
+    """The lines of repricings that correct one of the closed months, and that none of them has."""
+    months = {one.period.month for one in closed}
+    booked = {line.price_version for one in closed for line in one.lines if is_of_repricing(line)}
+    return [
+        line for line in ordered if line.corrects in months and line.price_version not in booked
     ]
-    return own + [line for one in closed for line in one.lines if line.corrects == month]
+
+
+def booked_of(month: str, closed: Sequence[MonthReport]) -> list[Line]:
+    """The lines of a closed month, and those of its late records in the other closed months."""
+    own = [one for one in closed if one.period.month == month]
+    lines = [line for one in own for line in one.lines if line.corrects is None]
+    late = [line for one in closed for line in one.lines if line.corrects == month]
+    return lines + [line for line in late if not is_of_repricing(line)]
 
 
 def late_lines(month: str, now: Sequence[Line], booked: Iterable[Line]) -> list[Line]:

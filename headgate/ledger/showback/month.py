@@ -7,9 +7,9 @@ from headgate.core.policy import CompiledPolicy
 from headgate.database.connection import Connection
 from headgate.ledger.showback.build import month_report
 from headgate.ledger.showback.closed import MonthError, read_closed, reports
-from headgate.ledger.showback.corrections import RowsGoneError, booked_of, late_lines
+from headgate.ledger.showback.corrections import RowsGoneError, booked_of, late_lines, unbooked
 from headgate.ledger.showback.period import is_month, month_before, period_of
-from headgate.ledger.showback.reading import read_lines, read_names, read_prices
+from headgate.ledger.showback.reading import read_corrections, read_lines, read_names, read_prices
 from headgate.ledger.showback.values import Line, MonthReport, Period, Statement
 
 DEADLINE_S = 300.0
@@ -75,7 +75,7 @@ async def _before(
 
 
 async def _late(connection: Connection, period: Period) -> tuple[list[Line], list[str]]:
-    """The lines that came too late for the closed months, and months whose records are gone."""
+    """The corrections of the closed months, and months whose records are gone."""
     late: list[Line] = []
     gone: list[str] = []
     closed = [one async for one in reports(connection) if one.period.begin < period.begin]
@@ -86,4 +86,5 @@ async def _late(connection: Connection, period: Period) -> tuple[list[Line], lis
             late += late_lines(month, now, booked_of(month, closed))
         except RowsGoneError:
             gone.append(month)
+    late += unbooked(await read_corrections(connection), closed)
     return late, gone

@@ -6,6 +6,7 @@ from datetime import datetime
 from headgate.core.answer_cache import HIT_DETAILS
 from headgate.database.connection import Connection
 from headgate.ledger.outcomes import REASON
+from headgate.ledger.showback.corrections import repricing_line
 from headgate.ledger.showback.values import Line, Reason, Usage
 
 _TOKENS = "coalesce(prompt_tokens, 0) + coalesce(completion_tokens, 0)"
@@ -37,6 +38,10 @@ from (
 ) as ended
 group by 1, 2, 3, 4, 5, 6, 7
 """  # noqa: S608 (parts of the ledger)
+_CORRECTIONS = """
+select repricing, month, tenant, person, model, cost_nanos from headgate.repricing_correction
+order by 1, 3, 4, 5
+"""
 _PRICES = "select version, prices from headgate.price where version = any(%s) order by 1"
 _NAMES = """
 select id::text, coalesce(nullif(display_name, ''), name) from headgate.person
@@ -82,6 +87,15 @@ def _usage(sums: tuple[int, ...], *, is_billed: bool) -> Usage:
         hits=sums[8],
         hit_tokens=sums[9],
     )
+
+
+async def read_corrections(connection: Connection) -> list[Line]:
+    """The lines of all repricings that were ordered as corrections."""
+    rows = await (await connection.execute(_CORRECTIONS)).fetchall()
+    return [
+        repricing_line(name, month, (tenant, person, model), nanos)
+        for name, month, tenant, person, model, nanos in rows
+    ]
 
 
 async def read_prices(

@@ -1,6 +1,7 @@
 """The report as sheets: titles, columns and cells, the same for every format. Pure."""
 
 from headgate.ledger.showback.clouds import cached_discount, comparisons
+from headgate.ledger.showback.corrections import is_of_repricing
 from headgate.ledger.showback.groups import corrections, not_billed, total_row
 from headgate.ledger.showback.table import Cell, Column, Sheet, Unit, column_sum
 from headgate.ledger.showback.usage_sheet import usage_sheet
@@ -131,7 +132,7 @@ def _corrections(statement: Statement, tenant: str | None) -> Sheet:
             line.tenant,
             line.person,
             line.model,
-            line.reason or "",
+            line.price_version if is_of_repricing(line) else line.reason or "",
             line.usage.requests,
             line.usage.tokens,
             line.usage.cost_nanos,
