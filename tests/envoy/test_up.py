@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -270,17 +271,24 @@ def test_the_admin_port_shows_the_metrics_of_envoy(box: Box) -> None:
     assert "envoy_http_downstream_rq_active" in names
 
 
-def test_the_log_of_an_envoy_that_crashed_is_kept_and_named(tmp_path: Path) -> None:
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A temporary folder whose path leaves room for the names of sockets."""
+    with tempfile.TemporaryDirectory(prefix="hg-") as folder:
+        yield Path(folder)
+
+
+def test_the_log_of_an_envoy_that_crashed_is_kept_and_named(short_path: Path) -> None:
     """A temporary folder is removed at the end, and the certificate's key with it."""
-    (tmp_path / "headgate.yaml").write_text(policy("http://127.0.0.1:9"))
-    said, errors = tmp_path / "out", tmp_path / "errors"
+    (short_path / "headgate.yaml").write_text(policy("http://127.0.0.1:9"))
+    said, errors = short_path / "out", short_path / "errors"
     with said.open("w") as out, errors.open("w") as err:
         process = subprocess.Popen(
             [*PATIENT_HEADGATE, "up", *ANY_PORTS],
-            cwd=tmp_path,
+            cwd=short_path,
             stdout=out,
             stderr=err,
-            env={**environment(), "TMPDIR": str(tmp_path)},
+            env={**environment(), "TMPDIR": str(short_path)},
         )
     try:
         wait_until(lambda: "Metrics: " in said.read_text(), "the box")
@@ -290,7 +298,7 @@ def test_the_log_of_an_envoy_that_crashed_is_kept_and_named(tmp_path: Path) -> N
     finally:
         process.kill()
 
-    (log,) = tmp_path.glob("headgate-*/*")
+    (log,) = short_path.glob("headgate-*/*")
     assert code == 1
     assert "Segmentation fault" in log.read_text()
     assert errors.read_text().splitlines()[-1].endswith(f"; its log is {log}")

@@ -75,6 +75,7 @@ SERVE: dict[str, tuple[list[str], object]] = {
         ["--log-format", "json", "--log-level", "info"],
         LogSettings(LogFormat.JSON, LogLevel.INFO),
     ),
+    "cache_secret_file": (["--cache-secret-file", "c.key"], Path("c.key")),
     "drain_s": (["--drain-s", "2.5"], 2.5),
     "auth_failures_per_minute": (["--auth-failures-per-minute", "7"], 7),
     "ratelimit_config": (
@@ -106,6 +107,7 @@ UP: dict[str, tuple[list[str], object]] = {
     "api": API,
     "ledger": LEDGER,
     "database_dir": (["--database-dir", "db"], Path("db")),
+    "cache_secret_file": SERVE["cache_secret_file"],
     "drain_s": SERVE["drain_s"],
     "records": SERVE["records"],
     "tls": (["--tls-cert", "c", "--tls-key", "k"], TlsFiles(Path("c"), Path("k"))),

@@ -7,6 +7,7 @@ import pytest
 
 from headgate.policy import parse_policy
 from headgate.policy.adapter_pools import AdapterPoolEntry
+from headgate.policy.answer_cache import ModelCacheEntry, TenantCacheEntry
 from headgate.policy.auto import CeilingEntry, SizeEntry
 from headgate.policy.failover import FailoverEntry
 from headgate.policy.fields import Entry
@@ -53,6 +54,7 @@ SECTIONS: dict[str, tuple[type[Entry], ...]] = {
     "Top": (PolicyFile,),
     "A model": (BaseModelEntry, AdapterEntry),
     "Prices": (PricesEntry,),
+    "An answer cache": (ModelCacheEntry, TenantCacheEntry),
     "Versions": (VersionEntry,),
     "Auto": (SizeEntry,),
     "Ceilings of auto": (CeilingEntry,),

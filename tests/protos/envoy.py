@@ -40,6 +40,7 @@ ENVOY_NAMES = {
     "Metadata": _CORE + "Metadata",
     "Address": _CORE + "Address",
     "SocketAddress": _CORE + "SocketAddress",
+    "EnvoyInternalAddress": _CORE + "EnvoyInternalAddress",
     "HttpStatus": "envoy.type.v3.HttpStatus",
     "CheckRequest": _AUTH + "CheckRequest",
     "AttributeContext": _AUTH + "AttributeContext",
