@@ -44,11 +44,13 @@ MENDED = POLICY_FILE.read_text().replace(
     "input: 2.00, cached_input: 0.50", "input: 1.50, cached_input: 0.25"
 )
 BEFORE, FROM = datetime(2026, 10, 10, tzinfo=UTC), datetime(2026, 10, 16, tzinfo=UTC)
-MISPRICED = f"""
+MISPRICED = """
 select coalesce(sum(prompt_tokens - coalesce(cached_tokens, 0)) filter (where not hit), 0)::bigint,
-  coalesce(sum(case when hit then prompt_tokens + completion_tokens else cached_tokens end), 0)::bigint
+  coalesce(sum(case when hit then tokens else cached_tokens end), 0)::bigint
 from (
-  select *, coalesce(details = '{HIT_DETAILS}', false) as hit from headgate.usage_record
+  select *, prompt_tokens + completion_tokens as tokens,
+    coalesce(details = 'headgate_cache_hit', false) as hit
+  from headgate.usage_record
 ) as record
 where model = 'large' and source in ('usage', 'partial', 'estimate')
   and ended_at >= '2026-10-16T00:00:00Z' and ended_at < '2026-10-31T23:00:00Z'
