@@ -110,6 +110,6 @@ await pages.operator.waitForSelector('.stamp.ok');
 await user.goto(`${url}/console/preferences`);
 await user.selectOption('#f-z', 'America/New_York');
 await user.click('main button.first');
-await user.waitForFunction(() => document.documentElement.dataset.zone === 'America/New_York');
+await user.waitForSelector('html[data-zone="America/New_York"]');
 
 await ended(browser, `${Object.keys(roles).length} roles, ${all.length} addresses for each`);
