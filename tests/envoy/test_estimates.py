@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 
 from extproc.estimate import LEAST_TOKENS_PER_BYTE, START_TOKENS_PER_BYTE
 from tests.box import Box, policy, running_box
-from tests.fake_upstream import Received, Upstream, reply
+from tests.fake_upstream import Answer, Received, Upstream, reply
 from tests.patience import PATIENCE_S, wait_until
 
 IMAGE_TOKENS = 1_049
@@ -48,6 +49,17 @@ async def count_and_answer(received: Received, writer: asyncio.StreamWriter) -> 
     completion = min(20, asked.get("max_tokens", 20))
     usage = {"prompt_tokens": prompt, "completion_tokens": completion}
     await reply(200, json.dumps({"model": "tiny", "usage": usage}).encode())(received, writer)
+
+
+def after(decided: asyncio.Event) -> Answer:
+    """Counts and answers once the event has happened."""
+
+    async def answer(received: Received, writer: asyncio.StreamWriter) -> None:
+        if received.body:
+            await decided.wait()
+        await count_and_answer(received, writer)
+
+    return answer
 
 
 @pytest.fixture
@@ -171,12 +183,21 @@ async def test_lessons_of_another_user_do_not_make_a_text_smaller(
 async def test_usage_exceeds_a_limit_by_the_factor_of_the_floor_at_most(
     vision: Upstream, tmp_path: Path
 ) -> None:
-    """The worst that a user can do: cheap texts, and then dense ones, all at once."""
+    """The worst that a user can do: cheap texts, and then dense ones, all at once. No answer comes
+    before all are decided, as its settlement would leave no room for the next one."""
     limits = f"[{{count: tokens, limit: {LIMIT}, per: year, users: [alice]}}]"
     async with limited(tmp_path, vision, limits) as door:
         lessons = [await door.ask(chat(text(CHEAP, 400), max_tokens=1)) for _ in range(50)]
         taught = await door.settled(lessons)
-        answers = await door.at_once(20, chat(text(DENSE, 32_000), max_tokens=1))
+        decided = asyncio.Event()
+        vision.answer = after(decided)
+        asked = chat(text(DENSE, 32_000), max_tokens=1)
+        asking = [asyncio.create_task(door.ask(asked)) for _ in range(20)]
+        async with asyncio.timeout(PATIENCE_S):
+            for refused in islice(asyncio.as_completed(asking), 18):
+                await refused
+        decided.set()
+        answers = await asyncio.gather(*asking)
         records = await door.settled([each for each in answers if each.status_code == 200])
 
     held = sum(record["estimated_tokens"] for record in records)
