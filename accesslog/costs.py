@@ -15,13 +15,12 @@ def cost_of(
         return None
     if from_cache:
         return money(price.prices.cost_of_kept(charged.tokens, charged.requests))
-    requests = charged.requests
     cost = price.prices.cost(
         charged.prompt - charged.cached,
         charged.cached,
         charged.completion,
         reasoning=min(usage.reasoning or 0, charged.completion),
         audio_seconds=charged.seconds or 0,
-        requests=requests,
+        requests=charged.requests,
     )
     return money(cost)

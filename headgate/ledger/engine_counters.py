@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-from headgate.core.prometheus_api import prometheus_at
+from headgate.core.prometheus_api import PrometheusApi, prometheus_at
 
 TIMEOUT_S = 30.0
-LOOK_BACK = timedelta(minutes=5)
+_LOOK_BACK = timedelta(minutes=5)
 """A counter's value at the begin is its last sample before it, if Prometheus has one this young."""
 _COUNTERS = {"prompt": "vllm:prompt_tokens_total", "completion": "vllm:generation_tokens_total"}
 
@@ -34,14 +34,22 @@ def growth(samples: Sequence[tuple[float, float]], begin_s: float) -> float:
     return sum(new - old if new >= old else new for old, new in pairwise(values))
 
 
+async def grown(
+    prometheus: PrometheusApi, selector: str, begin: datetime, end: datetime
+) -> list[tuple[Mapping[str, str], float]]:
+    """The labels of each counter of a selector, and its growth in a span. Raises OperatorError."""
+    seconds = round((end - begin + _LOOK_BACK).total_seconds())
+    found = await prometheus.samples(f"{selector}[{seconds}s]", end.timestamp())
+    return [(one.labels, growth(one.values, begin.timestamp())) for one in found]
+
+
 async def read_engines(url: str, begin: datetime, end: datetime) -> Mapping[str, EngineTokens]:
     """The tokens by pod (Prometheus' label `instance`). Raises OperatorError."""
     found: dict[str, dict[str, Any]] = {}
-    seconds = round((end - begin + LOOK_BACK).total_seconds())
     async with prometheus_at(url, TIMEOUT_S) as prometheus:
         for kind, name in _COUNTERS.items():
-            for one in await prometheus.samples(f"{name}[{seconds}s]", end.timestamp()):
-                pod = found.setdefault(one.labels.get("instance", ""), {"model": ""})
-                pod["model"] = one.labels.get("model_name", "")
-                pod[kind] = pod.get(kind, 0) + round(growth(one.values, begin.timestamp()))
+            for labels, tokens in await grown(prometheus, name, begin, end):
+                pod = found.setdefault(labels.get("instance", ""), {"model": ""})
+                pod["model"] = labels.get("model_name", "")
+                pod[kind] = pod.get(kind, 0) + round(tokens)
     return {pod: EngineTokens(**values) for pod, values in found.items()}

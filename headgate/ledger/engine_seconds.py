@@ -1,12 +1,11 @@
 """The seconds that vLLM spent on prompts and on answers, and the weights of tokens by them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from headgate.core.prometheus_api import PrometheusApi, prometheus_at
-from headgate.ledger.engine_counters import LOOK_BACK, TIMEOUT_S, growth
+from headgate.core.prometheus_api import prometheus_at
+from headgate.ledger.engine_counters import TIMEOUT_S, grown
 
 _DIGITS = Decimal("0.001")
 _COUNTERS = {
@@ -46,10 +45,11 @@ class EngineSeconds:
 
 async def read_seconds(url: str, model: str, begin: datetime, end: datetime) -> EngineSeconds:
     """The sums over all pods of a base model, by its name in vLLM. Raises OperatorError."""
+    selectors = {name: f'{counter}{{model_name="{model}"}}' for name, counter in _COUNTERS.items()}
     async with prometheus_at(url, TIMEOUT_S) as prometheus:
         sums = {
-            name: await _grown(prometheus, f'{counter}{{model_name="{model}"}}', begin, end)
-            for name, counter in _COUNTERS.items()
+            name: sum(growth for _, growth in await grown(prometheus, selector, begin, end))
+            for name, selector in selectors.items()
         }
     return EngineSeconds(
         prefill_s=sums["prefill_s"],
@@ -58,12 +58,3 @@ async def read_seconds(url: str, model: str, begin: datetime, end: datetime) -> 
         cached=round(sums["cached"]),
         output=round(sums["output"]),
     )
-
-
-async def _grown(prometheus: PrometheusApi, selector: str, begin: datetime, end: datetime) -> float:
-    seconds = round((end - begin + LOOK_BACK).total_seconds())
-    found: Sequence[float] = [
-        growth(one.values, begin.timestamp())
-        for one in await prometheus.samples(f"{selector}[{seconds}s]", end.timestamp())
-    ]
-    return sum(found)
