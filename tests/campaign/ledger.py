@@ -100,8 +100,19 @@ def charged(run: Run, tenant: str, records: dict[str, int]) -> tuple[Span, Span]
         requests[0] += least
         requests[1] += most
         tokens[0] += least * (known or 0)
-        tokens[1] += most * (_UNSEEN_TOKENS if known is None else known)
+        if known is None or _may_be_unsettled(sent, run):
+            known = _UNSEEN_TOKENS
+        tokens[1] += most * known
     return Span(*requests), Span(*tokens)
+
+
+def _may_be_unsettled(sent: Sent, run: Run) -> bool:
+    """Whether the request may stay charged at its estimate.
+
+    A replica keeps a settlement where an answer of Redis was late, and forgets it when it dies. If
+    it had the request's log entry too, no other replica settles.
+    """
+    return run.forgetful == "replica" and sent.started_s < run.gone_s
 
 
 def _counts(sent: Sent, run: Run) -> tuple[int, int]:
