@@ -109,8 +109,8 @@ def charged(run: Run, tenant: str, records: dict[str, int]) -> tuple[Span, Span]
 def _may_be_unsettled(sent: Sent, run: Run) -> bool:
     """Whether the request may stay charged at its estimate.
 
-    A replica keeps a settlement where an answer of Redis was late, and forgets it when it dies. If
-    it had the request's log entry too, no other replica settles.
+    A replica that dies forgets the log entries that it has received and not settled yet. On the
+    lean path nothing else settles a request that holds no slot.
     """
     return run.forgetful == "replica" and sent.started_s < run.gone_s
 
