@@ -1,4 +1,4 @@
-"""Where answers are kept: in this process and in a real Redis, by the same rules."""
+"""Where answers are kept: in this process, in Redis and in a Redis Cluster, by the same rules."""
 
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -11,7 +11,7 @@ from extproc.cache.memory import MemoryAnswers
 from extproc.cache.redis import PAUSE_S, PURGED_AT_ONCE, RedisAnswers
 from tests.extproc.cache.builders import JSON_ANSWER, keep, kept_answer
 from tests.fakes import FakeClock
-from tests.redis_server import PATIENT_S, RedisServer, running_redis
+from tests.redis_server import PATIENT_S, RedisServer, running_redis, running_redis_cluster
 
 
 @pytest.fixture(scope="module")
@@ -20,15 +20,20 @@ def redis() -> Iterator[RedisServer]:
         yield server
 
 
-@pytest_asyncio.fixture(params=["memory", "redis"])
-async def store(
-    request: pytest.FixtureRequest, redis: RedisServer
-) -> AsyncIterator[MemoryAnswers | RedisAnswers]:
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RedisServer]:
+    with running_redis_cluster() as server:
+        yield server
+
+
+@pytest_asyncio.fixture(params=["memory", "redis", "cluster"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[MemoryAnswers | RedisAnswers]:
     if request.param == "memory":
         yield MemoryAnswers(FakeClock(1000))
         return
-    redis.client().flushall()
-    shared = RedisAnswers(redis.url, PATIENT_S, FakeClock(1000))
+    server: RedisServer = request.getfixturevalue(request.param)
+    server.client().flushall()
+    shared = RedisAnswers(server.url, PATIENT_S, FakeClock(1000))
     yield shared
     await shared.close()
 
@@ -186,6 +191,19 @@ async def test_expired_answers_leave_room_without_evicting_others(
 
     assert (await shared.find("acme", "bb")).answer == kept_answer(b"x" * 400)
     assert redis.client().zrange("hg:cache:{acme}:index", 0, -1) == ["bb", "cc"]
+
+
+async def test_a_tenant_is_in_one_slot_of_a_cluster(cluster: RedisServer) -> None:
+    client = cluster.client()
+    client.flushall()
+    store = RedisAnswers(cluster.url, PATIENT_S, FakeClock(1000))
+    await store.keep(keep())
+    await store.keep(keep("bb", generation=await generation(store)))
+    await store.close()
+
+    names = client.keys("*")
+    assert len(names) == 5
+    assert len({client.execute_command("CLUSTER KEYSLOT", name) for name in names}) == 1
 
 
 async def test_a_purge_takes_many_answers_out_of_redis(
