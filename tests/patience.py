@@ -21,6 +21,7 @@ PATIENT_HEADGATE = (sys.executable, "-m", "tests.patience")
 
 _ENVOY_WAITS = timedelta(seconds=60)
 _LONGER: dict[str, object] = {
+    "headgate.adapters.reconcile.look.LATE_S": PATIENCE_S,
     "headgate.dataplane.envoy_admin.EnvoyAdmin.__init__.__defaults__": (PATIENCE_S,),
     "headgate.dataplane.filters.ANSWER_TIMEOUT": _ENVOY_WAITS,
     "headgate.dataplane.filters.HOOK_TIMEOUT": _ENVOY_WAITS,

@@ -83,7 +83,7 @@ def test_adapters_come_change_and_go_while_streams_run(fleet: Fleet) -> None:
             assert box.chat(model="acme-law").status_code == 200
             fleet.register("acme-sql", "c")
             fleet.api.call("PATCH", "/adapters/acme-sql", {"weights": {"2": 100}})
-            wait_until(lambda: _served(box, "acme-sql") == "acme-sql@2", "the second version")
+            wait_until(lambda: _served(fleet, "acme-sql") == "acme-sql@2", "the second version")
             fleet.api.call("POST", "/adapters/acme-sql/versions/1/withdraw")
             fleet.api.call("POST", "/adapters/acme-law/remove")
             wait_until(lambda: box.chat(model="acme-law").status_code == 404, "the end of acme-law")
@@ -99,10 +99,11 @@ def test_adapters_come_change_and_go_while_streams_run(fleet: Fleet) -> None:
     assert record["cost"] is not None
 
 
-def _served(box: Box, model: str) -> str | None:
-    answer = box.chat(model=model)
-    assert answer.status_code == 200, answer.text
-    adapter: str | None = box.record_of(answer.headers["x-request-id"])["adapter"]
+def _served(fleet: Fleet, model: str) -> str | None:
+    """The version that answers now."""
+    answer = fleet.box.chat(model=model)
+    assert answer.status_code == 200, (answer.text, fleet.api.call("GET", f"/adapters/{model}"))
+    adapter: str | None = fleet.box.record_of(answer.headers["x-request-id"])["adapter"]
     return adapter
 
 
