@@ -105,14 +105,14 @@ $(HEADGATE_BROWSER)/.ready: tests/console/browser/package-lock.json
 
 # The validator's NumPy has wheels for 3.12 and for no newer Python.
 FOCUS_PYTHON ?= python3.12
-HEADGATE_FOCUS ?= $(CURDIR)/.focus/bin/focus-validator
-test-focus: setup $(HEADGATE_FOCUS) ## the FOCUS export and the official validator of the FinOps Foundation (needs Python 3.12)
+HEADGATE_FOCUS ?= $(CURDIR)/.focus
+test-focus: setup $(HEADGATE_FOCUS)/.ready ## the FOCUS export and the official validator of the FinOps Foundation (needs Python 3.12)
 	HEADGATE_FOCUS=$(HEADGATE_FOCUS) $(BIN)/pytest -q tests/ledger/showback/by_validator.py
 
-$(HEADGATE_FOCUS): tests/ledger/showback/validator.lock
+$(HEADGATE_FOCUS)/.ready: tests/ledger/showback/validator.lock
 	@$(FOCUS_PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' || { echo "make test-focus needs Python 3.12. Name one with: make test-focus FOCUS_PYTHON=PATH" >&2; exit 1; }
-	$(FOCUS_PYTHON) -m venv --clear .focus
-	.focus/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	$(FOCUS_PYTHON) -m venv --clear $(HEADGATE_FOCUS)
+	$(HEADGATE_FOCUS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 KEYCLOAK := 26.7.3
