@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from headgate.policy import parse_policy
+from headgate.policy import parse_policy, places
 from headgate.policy.adapter_pools import AdapterPoolEntry
 from headgate.policy.answer_cache import ModelCacheEntry, TenantCacheEntry
 from headgate.policy.auto import CeilingEntry, SizeEntry
@@ -101,6 +101,12 @@ def test_every_entry_of_the_file_has_a_section() -> None:
     documented = {entry for entries in SECTIONS.values() for entry in entries}
 
     assert {*Entry.__subclasses__(), *DeviceLoginEntry.__subclasses__()} == documented
+
+
+def test_an_error_in_any_entry_is_told_with_the_keys_of_that_entry() -> None:
+    documented = {entry for entries in SECTIONS.values() for entry in entries}
+
+    assert documented <= {known for known in vars(places).values() if isinstance(known, type)}
 
 
 def test_the_first_example_of_the_page_is_a_policy() -> None:

@@ -79,6 +79,16 @@ def counters_of(
     return {tenant: list(counters.values()) for tenant, counters in found.items()}
 
 
+def _is_short(limit: Limit) -> bool:
+    """Whether its windows are short ones."""
+    return isinstance(limit.shape, Windowed) and limit.shape.per in SHORT
+
+
+def _comes_and_goes(limit: Limit) -> bool:
+    """Whether a threshold is decided once in a day: there is no longer window."""
+    return not isinstance(limit.shape, Windowed) or _is_short(limit)
+
+
 def _met(tenant: Tenant | None, subject: Subject, keys: KeyRing) -> Iterator[Limit]:
     for limit in () if tenant is None else (*tenant.limits, *_own(tenant, subject.key, keys)):
         is_user = not limit.users or subject.user in limit.users
@@ -91,9 +101,8 @@ def _own(tenant: Tenant, key: str, keys: KeyRing) -> Iterator[Limit]:
     """The limits that a key at run time has of its own; none of a key that is not known here."""
     scope = keys.scope_of(key) if tenant.notify_keys and is_run_time(key) else None
     for limit in () if scope is None else scope.limits:
-        is_short = not isinstance(limit.shape, Windowed) or limit.shape.per in SHORT
         percents = tuple(one for one in tenant.notify_keys if one != FORECAST)
-        yield replace(limit, notify=percents if is_short else tenant.notify_keys)
+        yield replace(limit, notify=percents if _comes_and_goes(limit) else tenant.notify_keys)
 
 
 def _add(
@@ -105,7 +114,7 @@ def _add(
 ) -> None:
     key, span = counter_of(limit, tenant, subject, now_s)
     keys = [key]
-    if isinstance(limit.shape, Windowed) and limit.shape.per in SHORT:
+    if _is_short(limit):
         times_s = (now_s - back_s for back_s in range(LOOK_BACK_S + 1))
         keys = [counter_of(limit, tenant, subject, at_s)[0] for at_s in times_s]
         span = None
