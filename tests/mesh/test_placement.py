@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -89,8 +90,7 @@ def test_retries_go_down_the_list_in_its_order(placed: RunningMesh) -> None:
     for pod in down:
         placed.start_pod(pod)
     for pod in down:
-        address = f"http://{pod.ip}:8000/health"
-        wait_until(lambda address=address: is_200(address), pod.name)
+        wait_until(partial(is_200, f"http://{pod.ip}:8000/health"), pod.name)
 
     assert (answer.status_code, record["pod"], record["attempts"]) == (200, third, 3)
     assert served(placed, CONVERSATIONS[0]) == first
