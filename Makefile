@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test test-alerts test-api test-drills check format generate dashboards test-dashboards istio-fields lock wheels dist render test-faults test-recompute test-matrix test-mesh test-standard test-vllm test-h2spec test-s3 test-clients test-console screenshots test-sso \
+.PHONY: help setup run test test-alerts test-api test-drills check format generate dashboards test-dashboards istio-fields lock wheels dist render test-faults test-recompute test-matrix test-mesh test-standard test-vllm test-h2spec test-s3 test-clients test-console screenshots test-focus test-sso \
   monitoring soak bench bench-peers clean
 
 help: ## list the targets
@@ -103,6 +103,18 @@ $(HEADGATE_BROWSER)/.ready: tests/console/browser/package-lock.json
 	npm ci --prefix $(HEADGATE_BROWSER) --no-audit --no-fund
 	@touch $@
 
+# The validator's NumPy has wheels for 3.12 and for no newer Python.
+FOCUS_PYTHON ?= python3.12
+HEADGATE_FOCUS ?= $(CURDIR)/.focus
+test-focus: setup $(HEADGATE_FOCUS)/.ready ## the FOCUS export and the official validator of the FinOps Foundation (needs Python 3.12)
+	HEADGATE_FOCUS=$(HEADGATE_FOCUS) $(BIN)/pytest -q tests/ledger/showback/by_validator.py
+
+$(HEADGATE_FOCUS)/.ready: tests/ledger/showback/validator.lock
+	@$(FOCUS_PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' || { echo "make test-focus needs Python 3.12. Name one with: make test-focus FOCUS_PYTHON=PATH" >&2; exit 1; }
+	$(FOCUS_PYTHON) -m venv --clear $(HEADGATE_FOCUS)
+	$(HEADGATE_FOCUS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
 KEYCLOAK := 26.7.3
 KEYCLOAK_DIST := org.keycloak:keycloak-quarkus-dist:$(KEYCLOAK):zip
 HEADGATE_KEYCLOAK ?= $(CURDIR)/.keycloak/keycloak-$(KEYCLOAK)
@@ -195,6 +207,8 @@ lock: ## pin the dependencies again (needs uv and the network)
 	$(LOCK) --extra onebox --group dev -o requirements.lock
 	$(LOCK) --extra onebox --constraints requirements.lock -o requirements.onebox.lock
 	$(LOCK) --constraints requirements.lock -o requirements.serve.lock
+	uv pip compile tests/ledger/showback/validator.in --universal --python-version 3.12 --generate-hashes \
+	  --no-header --no-emit-index-url --no-annotate --quiet -o tests/ledger/showback/validator.lock
 	@$(MAKE) wheels
 
 wheels: setup ## list the wheel of each locked package for each platform (needs the network)

@@ -9,14 +9,15 @@ import io
 from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
+from typing import NamedTuple
 
 import msgspec
 
-from headgate.core.showback import Showback
+from headgate.core.showback import PoolKind, Showback
 from headgate.ledger.cells import safe_text
 from headgate.ledger.showback.period import period_of
-from headgate.ledger.showback.skus import Charge, charges_of
-from headgate.ledger.showback.split import largest_remainder, shares
+from headgate.ledger.showback.skus import UNPRICED, Charge, charges_of
+from headgate.ledger.showback.split import largest_remainder, shares, works
 from headgate.ledger.showback.text import amount
 from headgate.ledger.showback.values import Line, MonthReport, Period, PoolMonth
 
@@ -28,15 +29,19 @@ COLUMNS = (
     *("AllocatedResourceName", "AllocatedTags", "BilledCost", "BillingAccountId"),
     *("BillingAccountName", "BillingAccountType", "BillingCurrency", "BillingPeriodEnd"),
     *("BillingPeriodStart", "ChargeCategory", "ChargeClass", "ChargeDescription"),
-    *("ChargeFrequency", "ChargePeriodEnd", "ChargePeriodStart", "ConsumedQuantity"),
-    *("ConsumedUnit", "ContractedCost", "ContractedUnitPrice", "EffectiveCost"),
-    *("HostProviderName", "InvoiceIssuerName", "ListCost", "ListUnitPrice", "PricingCategory"),
-    *("PricingQuantity", "PricingUnit", "ProviderName", "PublisherName", "ResourceId"),
-    *("ResourceName", "ResourceType", "ServiceCategory", "ServiceName", "ServiceProviderName"),
-    *("ServiceSubcategory", "SkuId", "SkuMeter", "SkuPriceId", "SubAccountId"),
-    *("SubAccountName", "SubAccountType", "Tags"),
+    *("ChargeFrequency", "ChargePeriodEnd", "ChargePeriodStart", "CommitmentDiscountStatus"),
+    *("ConsumedQuantity", "ConsumedUnit", "ContractedCost", "ContractedUnitPrice"),
+    *("EffectiveCost", "HostProviderName", "InvoiceId", "InvoiceIssuerName", "ListCost"),
+    *("ListUnitPrice", "PricingCategory", "PricingQuantity", "PricingUnit", "ProviderName"),
+    *("PublisherName", "ResourceId", "ResourceName", "ResourceType", "ServiceCategory"),
+    *("ServiceName", "ServiceProviderName", "ServiceSubcategory", "SkuId", "SkuMeter"),
+    *("SkuPriceDetails", "SkuPriceId", "SubAccountId", "SubAccountName", "SubAccountType", "Tags"),
 )
-_RATIO_DIGITS = 12
+"""Three are always null, as there are no invoices, no more details of a price, and no commitments.
+The official validator reads CommitmentDiscountStatus to judge ConsumedQuantity."""
+_RATIO_DIGITS = 18
+"""With these, price times quantity is the cost to the nano below 5e8 of the currency."""
+_BY_THE_HOUR = (PoolKind.ON_DEMAND, PoolKind.SPOT)
 _PROVIDER = "Headgate"
 
 
@@ -62,28 +67,30 @@ def focus_rows(report: MonthReport) -> Iterator[dict[str, str]]:
 def _priced(report: MonthReport, line: Line, charge: Charge) -> dict[str, str]:
     """The charge for one kind of token of a line."""
     is_late = line.corrects is not None
+    sku = f"{line.model}/{charge.kind}"
+    version = line.price_version if line.price_version in report.prices else UNPRICED
     return {
         **_common(report, _charge_period(report, line), "prices"),
         "BilledCost": amount(charge.nanos),
         "EffectiveCost": amount(charge.nanos),
         "ListCost": charge.exact,
         "ContractedCost": charge.exact,
-        "ListUnitPrice": charge.price,
-        "ContractedUnitPrice": charge.price,
-        "ChargeCategory": "Usage",
+        "ListUnitPrice": _decimal(charge.price),
+        "ContractedUnitPrice": _decimal(charge.price),
+        "ChargeCategory": "Adjustment" if charge.kind == UNPRICED else "Usage",
         "ChargeClass": "Correction" if is_late else "",
         "ChargeDescription": safe_text(
             f"{charge.kind} of {line.model}" + (f", corrects {line.corrects}" if is_late else "")
         ),
         "ChargeFrequency": "Usage-Based",
-        "ConsumedQuantity": str(charge.quantity),
+        "ConsumedQuantity": _decimal(str(charge.quantity)) if charge.unit else "",
         "ConsumedUnit": charge.unit,
         "PricingCategory": "Standard" if charge.price else "",
-        "PricingQuantity": charge.priced_quantity,
+        "PricingQuantity": _decimal(charge.priced_quantity),
         "PricingUnit": charge.priced_unit,
-        "SkuId": safe_text(f"{line.model}/{charge.kind}"),
+        "SkuId": safe_text(sku),
         "SkuMeter": charge.kind,
-        "SkuPriceId": safe_text(f"{line.price_version}/{charge.kind}") if charge.price else "",
+        "SkuPriceId": safe_text(f"{sku}/{version}") if charge.price else "",
         "SubAccountId": safe_text(line.tenant),
         "SubAccountName": safe_text(line.tenant),
         "SubAccountType": "Tenant",
@@ -94,20 +101,34 @@ def _priced(report: MonthReport, line: Line, charge: Charge) -> dict[str, str]:
     }
 
 
+class _Part(NamedTuple):
+    """A part of a pool's charge, for a line and its work in thousandths of a token, or for none."""
+
+    name: str
+    line: Line | None
+    work: int
+    nanos: int
+
+
 def _allocated(report: MonthReport, pool: PoolMonth) -> Iterator[dict[str, str]]:
     """The charge for a pool, split into what each line used, its part of idle, and the rest."""
-    used, idle = shares(pool, report.lines, report.weights)
-    parts: list[tuple[str, Line | None, int]] = [
-        (part, line, nanos)
-        for line, one, other in zip(report.lines, used, idle, strict=True)
-        for part, nanos in (("used", one), ("idle", other))
-        if nanos
-    ]
-    parts += [("unshared idle", None, pool.unshared_nanos)] if pool.unshared_nanos else []
-    ratios = largest_remainder(10**_RATIO_DIGITS, [nanos for _, _, nanos in parts])
-    for (part, line, nanos), ratio in zip(parts, ratios, strict=True):
+    parts = list(_parts(report, pool))
+    ratios = largest_remainder(10**_RATIO_DIGITS, [part.nanos for part in parts])
+    for part, ratio in zip(parts, ratios, strict=True):
         share = f"{Decimal(ratio).scaleb(-_RATIO_DIGITS):.{_RATIO_DIGITS}f}"
-        yield {**_of_pool(report, pool, nanos, share), **_allocation(report, part, line, share)}
+        yield {**_of_pool(report, pool, part.nanos, share), **_allocation(report, part, share)}
+
+
+def _parts(report: MonthReport, pool: PoolMonth) -> Iterator[_Part]:
+    """The parts that cost something."""
+    work = works(pool.models, report.lines, report.weights)
+    used, idle = shares(pool, report.lines, report.weights)
+    for line, done, *both in zip(report.lines, work, used, idle, strict=True):
+        for name, nanos in zip(("used", "idle"), both, strict=True):
+            if nanos:
+                yield _Part(name, line, done, nanos)
+    if pool.unshared_nanos:
+        yield _Part("unshared idle", None, 0, pool.unshared_nanos)
 
 
 def _of_pool(report: MonthReport, pool: PoolMonth, nanos: int, share: str) -> dict[str, str]:
@@ -119,9 +140,11 @@ def _of_pool(report: MonthReport, pool: PoolMonth, nanos: int, share: str) -> di
         **dict.fromkeys(costs, amount(nanos)),
         "ListUnitPrice": amount(pool.amount_nanos),
         "ContractedUnitPrice": amount(pool.amount_nanos),
-        "ChargeCategory": "Purchase",
+        "ChargeCategory": "Usage",
         "ChargeDescription": safe_text(f"Pool {pool.name}: {pool.quantity}, {pool.rate}"),
-        "ChargeFrequency": "Recurring",
+        "ChargeFrequency": "Usage-Based" if pool.kind in _BY_THE_HOUR else "Recurring",
+        "ConsumedQuantity": share,
+        "ConsumedUnit": "Months",
         "PricingCategory": "Standard",
         "PricingQuantity": share,
         "PricingUnit": "Months",
@@ -135,14 +158,18 @@ def _of_pool(report: MonthReport, pool: PoolMonth, nanos: int, share: str) -> di
     }
 
 
-def _allocation(report: MonthReport, part: str, line: Line | None, share: str) -> dict[str, str]:
+def _allocation(report: MonthReport, part: _Part, share: str) -> dict[str, str]:
+    """The columns of a part. Its usage is the work by which the pool's charge was split."""
+    line = part.line
     target = "/".join(("",) if line is None else (line.tenant, line.person, line.model, line.label))
-    element = {"AllocatedRatio": msgspec.Raw(share.encode()), "UsageUnit": "Tokens"}
+    element: dict[str, object] = {"AllocatedRatio": _number(share), "UsageUnit": "Tokens"}
+    if line is not None:
+        element["UsageQuantity"] = _number(f"{Decimal(part.work).scaleb(-3):f}")
     return {
         "AllocatedMethodId": METHOD,
         "AllocatedMethodDetails": _json({"Elements": [element]}),
-        "AllocatedResourceId": safe_text(f"{part}: {target}" if target else part),
-        "AllocatedResourceName": part,
+        "AllocatedResourceId": safe_text(f"{part.name}: {target}" if target else part.name),
+        "AllocatedResourceName": part.name,
         "AllocatedTags": "{}" if line is None else _tags(report, line),
     }
 
@@ -183,6 +210,16 @@ def _earlier(month: str, period: Period) -> Period:
 def _tags(report: MonthReport, line: Line) -> str:
     tags = {"tenant": line.tenant, "user_id": line.person, "model": line.model}
     return _json({**tags, report.label: line.label} if line.label else tags)
+
+
+def _decimal(number: str) -> str:
+    """The number with a decimal point: FOCUS wants decimals, and readers of CSV infer types."""
+    return f"{number}.0" if number and "." not in number else number
+
+
+def _number(text: str) -> msgspec.Raw:
+    """A number of a JSON object, to the last digit."""
+    return msgspec.Raw(text.encode())
 
 
 def _json(value: object) -> str:

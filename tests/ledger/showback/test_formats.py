@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 import zipfile
 from dataclasses import replace
@@ -40,11 +41,53 @@ def test_the_rules_of_focus_find_what_is_wrong() -> None:
         ("BilledCost", "1e3"),
         ("ChargePeriodEnd", "2026-10-01"),
         ("ConsumedUnit", ""),
+        ("ConsumedUnit", "tokens"),
+        ("ConsumedQuantity", "1000000"),
+        ("InvoiceId", "1"),
         ("AllocatedTags", "{}"),
         ("Tags", "[]"),
+        ("SkuPriceId", ""),
     ):
         assert faults([{**row, name: value}, *others]), name
     assert faults([row, *(one for one in others if one["AllocatedResourceName"] != "used")])
+
+
+def test_each_part_of_a_pool_says_the_weighted_tokens_that_decided_it() -> None:
+    """The weights are 1 for input, 0.1 for cached input and 4 for output."""
+    lines = [line(input_tokens=1000, cached_tokens=5, output_tokens=10), line("globex")]
+    rows = [row for row in focus_file(*lines) if row["AllocatedMethodId"]]
+
+    details = {
+        (row["ResourceId"], row["AllocatedResourceName"]): json.loads(row["AllocatedMethodDetails"])
+        for row in rows
+    }
+    [element] = details["extra", "used"]["Elements"]
+    assert element == {"AllocatedRatio": 1, "UsageUnit": "Tokens", "UsageQuantity": 1040.5}
+    [nobody] = details["office", "unshared idle"]["Elements"]
+    assert nobody == {"AllocatedRatio": 1, "UsageUnit": "Tokens"}
+
+
+def test_a_cost_without_a_known_price_is_an_adjustment_beside_tokens_for_nothing() -> None:
+    rows = focus_file(line(input_tokens=10**6, cost_nanos=5, price_version="lost"))
+
+    tokens, cost, *_ = rows
+    assert (tokens["ChargeCategory"], tokens["SkuMeter"]) == ("Usage", "input")
+    assert (tokens["ListUnitPrice"], tokens["BilledCost"]) == ("0.0", "0.000000000")
+    assert tokens["SkuPriceId"] == "large/input/unpriced"
+    assert (cost["ChargeCategory"], cost["SkuMeter"]) == ("Adjustment", "unpriced")
+    assert (cost["ListUnitPrice"], cost["BilledCost"]) == ("", "0.000000005")
+    assert faults(rows) == []
+
+
+def test_models_of_the_same_price_have_price_ids_of_their_own() -> None:
+    models = ("large", "small")
+    lines = [line(model=one, input_tokens=10**6, price_version="v1") for one in models]
+    month = replace(report(*lines), prices={"v1": {"input": "1"}})
+    rows = csv.DictReader(io.StringIO(focus_of(month)))
+
+    priced = [row for row in rows if row["SkuPriceId"] and row["SkuMeter"] == "input"]
+    assert {row["SkuPriceId"] for row in priced} == {"large/input/v1", "small/input/v1"}
+    assert faults([{**row, "SkuPriceId": "v1"} for row in priced])
 
 
 @given(month_lines)

@@ -25,6 +25,7 @@ from headgate.management.app import management_app
 from ratelimit.store.memory import MemoryStore
 from tests.console.conftest import no_metrics
 from tests.fakes import FakeClock
+from tests.ledger.showback.focus_rules import faults
 from tests.ledger.showback.months import (
     AFTER,
     POLICY_FILE,
@@ -129,10 +130,12 @@ def _check_focus(shown: Statement, other: dict) -> None:
     by_tenant: dict[str, int] = defaultdict(int)
     tokens: dict[tuple[str, str], int] = defaultdict(int)
     by_pool: dict[str, int] = defaultdict(int)
-    for row in csv.DictReader(io.StringIO(focus_of(shown.report))):
+    rows = list(csv.DictReader(io.StringIO(focus_of(shown.report))))
+    assert faults(rows) == []
+    for row in rows:
         if row["BillingAccountId"] == "prices":
             by_tenant[row["SubAccountId"]] += _nanos(row["BilledCost"])
-            tokens[row["ResourceId"], row["SkuMeter"]] += int(row["ConsumedQuantity"])
+            tokens[row["ResourceId"], row["SkuMeter"]] += int(Decimal(row["ConsumedQuantity"]))
         else:
             by_pool[row["ResourceId"]] += _nanos(row["BilledCost"])
     assert by_tenant == {name: one["cost"] for name, one in other["groups"]["tenant"].items()}
