@@ -82,6 +82,10 @@ def read_values(metadata: Mapping[str, Struct]) -> dict[str, Value]:
     fields = metadata[Namespace.REQUEST].fields
     for key in fields:
         value = fields[key]
+        text = value.string_value
+        if text:  # Most values are texts; to ask for the kind takes longer.
+            values[key] = text
+            continue
         kind = value.WhichOneof("kind")
         if kind in _PLAIN:
             values[key] = getattr(value, kind)

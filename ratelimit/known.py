@@ -2,14 +2,14 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from enum import Enum
+from enum import StrEnum
 
 from msgspec import Struct, field
 
 from ratelimit.answers import LimitStatus
 
 
-class State(Enum):
+class State(StrEnum):
     """The state of a reservation, as this process knows it."""
 
     ASKED = "asked"

@@ -46,8 +46,7 @@ class Per(StrEnum):
     YEAR = "year"
 
 
-@dataclass(frozen=True, slots=True)
-class Calendar:
+class Calendar(Struct, frozen=True):
     """The calendar of a tenant's windows. Days begin at local midnight, years on 1 January.
 
     Months begin on their day `billing_day` (1..31), or on their last day if they are shorter.

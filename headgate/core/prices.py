@@ -9,6 +9,8 @@ from functools import lru_cache
 from hashlib import sha256
 from operator import mul
 
+from msgspec import Struct
+
 _THOUSANDTHS_PER_NANO = 1000
 _DIGEST_DIGITS = 12
 
@@ -23,8 +25,7 @@ def _of_one(price: Decimal) -> int:
     return int(price.scaleb(12).to_integral_value(ROUND_CEILING))
 
 
-@dataclass(frozen=True, slots=True)
-class TokenWeights:
+class TokenWeights(Struct, frozen=True, gc=False):
     """The amount that a token of each kind adds to a counter, in thousandths of its unit.
 
     `request` is what the request itself adds, `audio_second` a second of its audio.
@@ -149,8 +150,7 @@ class PricePeriod:
         object.__setattr__(self, "version", f"{_day(self.from_s)}.{digest}")
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
+class Price(Struct, frozen=True):
     """The prices in force for a request, and the version that names them; None for no prices."""
 
     prices: Prices

@@ -1,7 +1,6 @@
 """Calendar windows tile time in every timezone, and local midnights are where people expect."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from headgate.core.policy import Calendar, Per
 from headgate.core.weekdays import Weekday
