@@ -67,6 +67,7 @@ RULES: tuple[Callable[[Mesh], Iterator[Finding]], ...] = (
     routes.gateways,
     routes.retries,
     routes.timeouts,
+    routes.hosts_outside,
     routes.dropped_filters,
     destinations.destinations,
     destinations.subsets,

@@ -67,6 +67,7 @@ class MeshRule(StrEnum):
     RETRIES_DEFAULT = "retries-default", Severity.WARNING
     RETRIES_REPEAT = "retries-repeat"
     ROUTE_TIMEOUT = "route-timeout"
+    HOST_OF_CLIENT = "host-of-client", Severity.WARNING
     ROUTE_DROPS_FILTERS = "route-drops-filters", Severity.WARNING
     IDLE_TIMEOUT = "idle-timeout"
     NO_OUTLIER_DETECTION = "no-outlier-detection", Severity.WARNING

@@ -89,6 +89,12 @@ class Service:
     ports: tuple[Port, ...]
     selector: Mapping[str, object]
 
+    @property
+    def is_outside(self) -> bool:
+        """Whether the mesh ends before it: MESH_EXTERNAL is the default of a ServiceEntry."""
+        entry = self.manifest
+        return entry.kind == "ServiceEntry" and entry.spec.get("location") != "MESH_INTERNAL"
+
 
 @dataclass(frozen=True, slots=True)
 class Pods:

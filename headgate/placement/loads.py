@@ -28,10 +28,15 @@ class PodLoads:
         self._untold: Counter[Change] = Counter()
         self._loads: Counter[str] = Counter()
         self.is_used = False
-        """Whether a request has begun or ended here since the last exchange."""
+        """Whether a request has begun or ended here, or anybody asked, since the last exchange."""
 
     def of(self, pod: str) -> int:
-        """The requests in flight at a pod."""
+        """The requests in flight at a pod.
+
+        A question, too, makes the next exchange needed: a replica that finds all pods full begins
+        nothing, and another one hears of the ends.
+        """
+        self.is_used = True
         return max(0, self._loads[pod])
 
     def begin(self, pod: str) -> None:

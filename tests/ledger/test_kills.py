@@ -23,6 +23,8 @@ from tests.postgres_server import temporary_folder
 
 AWAY_S = float(os.environ.get("HEADGATE_FAULT_S", "1"))
 BATCH = 20
+PAUSE_S = max(0.02, AWAY_S / 3000)
+"""Between two batches of a replica: an outage of an hour has no more of them than one of a minute."""
 LATER = 1_000_000
 SUMS = "select count(*), coalesce(sum(prompt_tokens), 0)::bigint from headgate.usage_record"
 
@@ -38,7 +40,7 @@ while True:
     assert writer.append(b"".join(map(line, batch))) == 0, writer.fault
     number += {BATCH}
     print(number, flush=True)
-    time.sleep(0.02)
+    time.sleep({PAUSE_S})
 """
 INGESTER = """
 import sys, threading

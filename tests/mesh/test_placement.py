@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from headgate.core.rendezvous import ordered
-from tests.mesh.cluster import ISTIO, RunningMesh, running_mesh
+from tests.mesh.cluster import ISTIO, RunningMesh, is_200, running_mesh
 from tests.mesh.conftest import LIMITS
 from tests.mesh.policies import MODEL, policy
 from tests.mesh.test_sticky import loads
@@ -76,6 +77,23 @@ def test_envoy_takes_what_istiod_sends_and_each_conversation_has_its_pod(
     assert set(found.values()) == set(addresses(placed))
     rejected = {name: count for name, count in placed.stats().items() if "_rejected" in name}
     assert not any(rejected.values()), rejected
+
+
+def test_retries_go_down_the_list_in_its_order(placed: RunningMesh) -> None:
+    """The first two pods refuse the connection. They fail once, so none is ejected."""
+    first, _second, third = wanted(placed, CONVERSATIONS[0])
+    down = [pod for pod in placed.pods_named("llama-8b-v1") if f"{pod.ip}:8000" != third]
+    for pod in down:
+        placed.kill(pod.name)
+    answer = placed.chat(prompt_cache_key=CONVERSATIONS[0], max_tokens=1)
+    record = placed.record_of(answer.headers["x-request-id"])
+    for pod in down:
+        placed.start_pod(pod)
+    for pod in down:
+        wait_until(partial(is_200, f"http://{pod.ip}:8000/health"), pod.name)
+
+    assert (answer.status_code, record["pod"], record["attempts"]) == (200, third, 3)
+    assert served(placed, CONVERSATIONS[0]) == first
 
 
 def test_a_pod_that_leaves_moves_its_own_conversations_to_their_next_pod(

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.box import KEYS, small_chat
-from tests.mesh.cluster import RunningMesh, running_mesh
+from tests.mesh.cluster import RunningMesh, is_200, running_mesh
 from tests.mesh.conftest import LIMITS
 from tests.mesh.policies import MODEL, policy
 from tests.mesh.traffic import AT_ONCE, by_version, send, served
@@ -101,6 +102,8 @@ def test_a_restarted_replica_knows_who_is_on_which_version(canary: RunningMesh) 
     for pod in canary.pods_named("headgate"):
         canary.kill(pod.name)
         canary.start_pod(pod)
+    for pod in canary.pods_named("headgate"):
+        wait_until(partial(is_200, f"http://{pod.ip}:9002/readyz"), pod.name)
     wait_until(lambda: canary.chat().status_code == 200, "the services")
 
     assert versions_of(canary) == before

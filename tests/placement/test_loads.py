@@ -68,6 +68,19 @@ async def test_a_request_ends_at_another_replica_than_it_began(replicas: Replica
     assert [[each.of(pod) for pod in PODS] for each in replicas.loads] == [[2, 1]] * 3
 
 
+async def test_a_replica_that_only_asks_hears_of_ends_elsewhere(replicas: Replicas) -> None:
+    """As one that sends all requests to the spare version, since it found the pods full."""
+    asking, hearing = replicas.loads[:2]
+    asking.begin(PODS[0])
+    await replicas.exchange()
+    hearing.end(PODS[0], replicas.clock.now_s())
+    await replicas.exchanges[1].exchange()
+
+    assert asking.of(PODS[0]) == 1
+    await replicas.exchanges[0].exchange()
+    assert asking.of(PODS[0]) == 0
+
+
 async def test_what_never_ends_is_forgotten(replicas: Replicas) -> None:
     replicas.loads[0].begin(PODS[0])
     await replicas.exchange()

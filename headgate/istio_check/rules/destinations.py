@@ -89,7 +89,7 @@ def mutual_tls(mesh: Mesh) -> Iterator[Finding]:
     }
     for host, rules in mesh.destination_rules.items():
         service = mesh.services.get(host)
-        if service is None or service.manifest.namespace not in strict:
+        if service is None or service.manifest.namespace not in strict or service.is_outside:
             continue
         for rule in rules:
             tls = mapping(mapping(rule.spec.get("trafficPolicy")).get("tls"))

@@ -116,6 +116,21 @@ def timeouts(mesh: Mesh) -> Iterator[Finding]:
                 yield finding_at(MeshRule.ROUTE_TIMEOUT, route.manifest, path, message, remedy)
 
 
+def hosts_outside(mesh: Mesh) -> Iterator[Finding]:
+    """A host outside of the mesh, such as another region's gateway, gets its own name as Host."""
+    for route in _model_routes(mesh):
+        outside = [
+            each.host
+            for each in route.destinations
+            if (service := mesh.services.get(each.host)) is not None and service.is_outside
+        ]
+        rewrites = "authority" in mapping(route.body.get("rewrite"))
+        if outside and not rewrites and route.manifest.kind == "VirtualService":
+            message = f"{outside[0]} gets the Host that the client has called, and may not know it"
+            remedy = f"rewrite: {{authority: {outside[0]}}}"
+            yield finding_at(MeshRule.HOST_OF_CLIENT, route.manifest, route.path, message, remedy)
+
+
 def dropped_filters(mesh: Mesh) -> Iterator[Finding]:
     """A route of a model has no field that makes istiod drop its per-route filter settings."""
     for route in _model_routes(mesh):
