@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from accesslog.spool import SpoolWriter, segments_of
 from headgate.database.address import database_address
 from headgate.database.connection import DatabaseAwayError, connected
@@ -24,7 +26,7 @@ from tests.postgres_server import temporary_folder
 AWAY_S = float(os.environ.get("HEADGATE_FAULT_S", "1"))
 BATCH = 20
 PAUSE_S = max(0.02, AWAY_S / 3000)
-"""Between two batches of a replica: an outage of an hour has no more of them than one of a minute."""
+"""Between two batches of a replica: an outage of an hour has as many as one of a minute."""
 LATER = 1_000_000
 SUMS = "select count(*), coalesce(sum(prompt_tokens), 0)::bigint from headgate.usage_record"
 
@@ -76,6 +78,8 @@ for number in range(900):
     lost += writer.append(line(number))
 print(lost)
 """
+
+pytestmark = pytest.mark.timeout(600 + 3 * AWAY_S)
 
 
 @contextmanager
