@@ -19,16 +19,27 @@ DROPPED = {"HorizontalPodAutoscaler", "PodDisruptionBudget"}
 
 
 def one_of_each(objects: list[Object]) -> list[Object]:
-    """One pod of the services and one of the model, so that the Envoys stay few."""
-    kept = [each for each in objects if each["kind"] not in DROPPED]
+    """One pod of the services and one of the model's v1, so that the Envoys stay few."""
+    kept = [
+        each
+        for each in objects
+        if each["kind"] not in DROPPED and each["metadata"]["name"] != "llama-8b-v2"
+    ]
     for each in kept:
         if each["kind"] == "Deployment":
             each["spec"]["replicas"] = 1
-    return [
-        each
-        for each in kept
-        if each["kind"] != "Deployment" or not each["metadata"]["name"].endswith("-v2")
-    ]
+        elif each["kind"] == "VirtualService":
+            _lead_to_v1(each)
+    return kept
+
+
+def _lead_to_v1(virtual: Object) -> None:
+    """No split of a VirtualService gives v2 a share, as it has no pod."""
+    for route in virtual["spec"]["http"]:
+        split = route.get("route", [])
+        if len(split) > 1:
+            first, second = split
+            first["weight"], second["weight"] = 100, 0
 
 
 def apply_component(mesh: RunningMesh, name: str, *files: str) -> None:
