@@ -213,7 +213,7 @@ class Account:
         """The least and the most that Redis may have counted, by caller and what is counted."""
         least = defaultdict[tuple[Caller, str], int](int)
         more = defaultdict[tuple[Caller, str], int](int)
-        kinds = self._by_kind()
+        kinds, held = self._by_kind(), self._least_held()
         for record in self.records.by_id.values():
             if record.is_charged:
                 least[record.caller, "requests"] += 1
@@ -229,11 +229,21 @@ class Account:
                 more[sent.caller, "tokens"] += most
                 continue
             known = like.tokens if like is not None and sent.kind.ending == "complete" else 0
+            fewest = min(known, held.get(sent.kind.name, 0))
             least[sent.caller, "requests"] += 1
-            least[sent.caller, "tokens"] += known
-            more[sent.caller, "tokens"] += most - known
+            least[sent.caller, "tokens"] += fewest
+            more[sent.caller, "tokens"] += most - fewest
         keys = least.keys() | more.keys()
         return {key: (least[key], least[key] + more[key]) for key in keys}
+
+    def _least_held(self) -> dict[str, int]:
+        """By kind the smallest estimate: a request that nobody settles stays charged at its own."""
+        held: dict[str, int] = {}
+        for sent in self.answered:
+            record = self.records.by_id.get(sent.request_id)
+            if record is not None and record.is_charged:
+                held[sent.kind.name] = min(record.held, held.get(sent.kind.name, record.held))
+        return held
 
     def _unseen(self) -> list[Sent]:
         """Requests without an answer whose record may be lost: none where all have theirs."""

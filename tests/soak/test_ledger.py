@@ -114,6 +114,19 @@ def test_only_near_a_kill_may_a_record_be_lost(tmp_path: Path) -> None:
     assert broken_rules(far) == {"one usage record for each request"}
 
 
+def test_a_request_whose_record_is_lost_may_stay_charged_at_its_estimate(tmp_path: Path) -> None:
+    """On the lean path the log entry settles. The estimate may be above the usage, or below."""
+    kind = BY_NAME["responses"]
+    lines = [{**record(number, kind, 5), "estimated_tokens": 7 + number} for number in range(2)]
+    path = tmp_path / "usage.jsonl"
+    path.write_text(json.dumps(lines[0]) + "\n" + json.dumps(lines[1]) + "\n")
+    sent = [answered(number, kind, 8) for number in range(3)]
+
+    spans = Account(sent, Records.read([path]), [(104.0, 105.0)]).spans()
+
+    assert spans == {(ANN, "requests"): (3, 3), (ANN, "tokens"): (30 + 7, 30 + 15)}
+
+
 def test_half_a_line_of_a_killed_replica_is_no_record(tmp_path: Path) -> None:
     path = tmp_path / "usage.jsonl"
     path.write_text(json.dumps(LINES[0]) + '\n{"time": "20\n' + json.dumps(LINES[1]) + "\n")
