@@ -21,6 +21,7 @@ from headgate.core.errors import OperatorError
 
 SEGMENT_BYTES = 8 * 1024 * 1024
 _SUFFIX = ".jsonl"
+_HIDDEN = "."
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -36,11 +37,15 @@ class Segment:
 
 
 def segments_of(folder: Path) -> list[Segment]:
-    """The segments in a folder, stream by stream, in the order in which they were written."""
+    """The segments in a folder, stream by stream, in the order in which they were written.
+
+    A hidden file is a segment that its writer has not locked yet: a reader would take it for ended.
+    """
     found = []
     for entry in os.scandir(folder):
         stream, _, number = entry.name.removesuffix(_SUFFIX).rpartition("-")
-        if entry.name.endswith(_SUFFIX) and stream and number.isdecimal():
+        is_named = stream and not stream.startswith(_HIDDEN)
+        if entry.name.endswith(_SUFFIX) and is_named and number.isdecimal():
             found.append(Segment(stream, int(number)))
     return sorted(found)
 
@@ -109,7 +114,7 @@ class SpoolWriter:
     def _next(self) -> None:
         """Begins a segment. It gets its name once its lock is held, so no reader comes before."""
         segment = Segment(self._segment.stream, self._segment.number + 1)
-        new = self._folder / f".{segment.file_name}"
+        new = self._folder / f"{_HIDDEN}{segment.file_name}"
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         descriptor = os.open(new, flags, 0o600)
         try:

@@ -26,6 +26,21 @@ def test_a_stream_goes_on_in_the_next_segment_without_a_gap(tmp_path: Path) -> N
     writer.close()
 
 
+def test_no_reader_sees_a_segment_before_its_writer_has_locked_it(tmp_path: Path) -> None:
+    """It would find no lock, take the segment for ended and remove it under its writer."""
+    seen: list[list[int]] = []
+
+    def locked(descriptor: int, operation: int) -> None:
+        seen.append([one.number for one in segments_of(tmp_path)])
+
+    with patch("accesslog.spool.fcntl.flock", locked):
+        writer = SpoolWriter(tmp_path, 1_000, segment_bytes=10)
+        assert [writer.append(LINES) for _ in range(2)] == [0, 0]
+
+    assert seen == [[], [1]]
+    writer.close()
+
+
 def test_a_full_spool_takes_nothing_more_and_says_how_many_lines_that_were(tmp_path: Path) -> None:
     writer = SpoolWriter(tmp_path, 30, segment_bytes=10)
     assert writer.append(LINES) == 0
