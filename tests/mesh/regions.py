@@ -17,9 +17,9 @@ from tests.istio.spare_route import shown_in_page
 from tests.mesh.cluster import RunningMesh, is_200
 from tests.mesh.conftest import LIMITS
 from tests.mesh.far_region import far_gateway
+from tests.mesh.new_policy import put_policy
 from tests.mesh.pods import Pod
 from tests.mesh.policies import MODEL, policy
-from tests.mesh.test_sticky import loads
 from tests.patience import wait_until
 from tests.ports import free_port
 
@@ -137,11 +137,4 @@ def start_far(mesh: RunningMesh) -> Regions:
 
 def name_pods(regions: Regions) -> None:
     """Writes the own pods into the policy, and waits until both replicas know them."""
-    mesh = regions.mesh
-    before = loads(mesh)
-    draft = mesh.folder / "headgate.draft"
-    draft.write_text(text(tuple(f"{pod.ip}:8000" for pod in regions.own)))
-    draft.replace(mesh.folder / "headgate.yaml")
-    wait_until(
-        lambda: all(new > old for new, old in zip(loads(mesh), before, strict=True)), "the pods"
-    )
+    put_policy(regions.mesh, text(tuple(f"{pod.ip}:8000" for pod in regions.own)))

@@ -11,8 +11,8 @@ import pytest
 from headgate.core.rendezvous import ordered
 from tests.mesh.cluster import ISTIO, RunningMesh, is_200, running_mesh
 from tests.mesh.conftest import LIMITS
+from tests.mesh.new_policy import put_policy
 from tests.mesh.policies import MODEL, policy
-from tests.mesh.test_sticky import loads
 from tests.patience import wait_until
 
 CLUSTER = "cluster.outbound|8000|v1|llama-8b.vllm.svc.cluster.local"
@@ -46,13 +46,7 @@ def addresses(mesh: RunningMesh) -> tuple[str, ...]:
 
 def name_pods(mesh: RunningMesh) -> None:
     """Writes the pods into the policy, as DNS is not there, and waits until both replicas know."""
-    before = loads(mesh)
-    draft = mesh.folder / "headgate.draft"
-    draft.write_text(text(addresses(mesh)))
-    draft.replace(mesh.folder / "headgate.yaml")
-    wait_until(
-        lambda: all(new > old for new, old in zip(loads(mesh), before, strict=True)), "the pods"
-    )
+    put_policy(mesh, text(addresses(mesh)))
 
 
 def wanted(mesh: RunningMesh, conversation: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import pytest
 from tests.box import KEYS, small_chat
 from tests.mesh.cluster import RunningMesh, is_200, running_mesh
 from tests.mesh.conftest import LIMITS
+from tests.mesh.new_policy import put_policy
 from tests.mesh.policies import MODEL, policy
 from tests.mesh.traffic import AT_ONCE, by_version, send, served
 from tests.patience import wait_until
@@ -34,24 +35,7 @@ def canary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
 
 def weigh(mesh: RunningMesh, v1: int, v2: int) -> None:
     """Writes other weights into the policy and waits until both replicas have them."""
-    before = loads(mesh)
-    draft = mesh.folder / "headgate.draft"
-    draft.write_text(f"# after {before}\n{text(v1, v2)}")
-    draft.replace(mesh.folder / "headgate.yaml")
-    wait_until(
-        lambda: all(new > old for new, old in zip(loads(mesh), before, strict=True)),
-        "the new weights",
-    )
-
-
-def loads(mesh: RunningMesh) -> list[float]:
-    """The number of policies that each replica has loaded."""
-    name = 'headgate_policy_reloads_total{result="applied"}'
-    counts = []
-    for pod in mesh.pods_named("headgate"):
-        lines = httpx.get(f"http://{pod.ip}:9002/metrics").text.splitlines()
-        counts.append(sum(float(line.split()[-1]) for line in lines if line.startswith(name)))
-    return counts
+    put_policy(mesh, text(v1, v2))
 
 
 def versions_of(mesh: RunningMesh) -> Mapping[str, str]:

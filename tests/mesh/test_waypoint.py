@@ -30,9 +30,9 @@ from tests.mesh.cluster import is_200, prepared_mesh
 from tests.mesh.conftest import LIMITS
 from tests.mesh.kube_api import Object
 from tests.mesh.machine import ISTIO
+from tests.mesh.new_policy import put_policy
 from tests.mesh.policies import MODEL, policy
 from tests.mesh.sidecars import DROPPED
-from tests.mesh.test_sticky import loads
 from tests.mesh.ztunnel import TUNNEL_PORT
 from tests.patience import PATIENCE_S, wait_until
 
@@ -104,11 +104,7 @@ def addresses(ambient: Ambient) -> tuple[str, ...]:
 @pytest.fixture(scope="module")
 def placed(ambient: Ambient) -> Ambient:
     """The pods are in the policy, as DNS is not there, and the services know them."""
-    before = loads(ambient.mesh)
-    draft = ambient.mesh.folder / "headgate.draft"
-    draft.write_text(text(addresses(ambient)))
-    draft.replace(ambient.mesh.folder / "headgate.yaml")
-    wait_until(lambda: loads(ambient.mesh) != before, "the pods")
+    put_policy(ambient.mesh, text(addresses(ambient)))
     return ambient
 
 
